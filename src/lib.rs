@@ -1,1 +1,12 @@
-//! stub
+//! A **record** is read from a topic partition; **extract** takes its key and time, or rejects it with a reason;
+//! **window** says which windows that time falls in; the **watermark** trails the newest times and closes windows;
+//! a **partial** is an open window's count so far; closed partials become the rows of a **file**; the **commit** of an
+//! epoch binds files, offsets and open partials in one act; and the **table** shows the files of committed epochs, and
+//! only those.
+
+pub mod time;
+pub mod record;
+pub mod shape;
+pub mod row;
+pub mod ledger;
+pub mod commit;

@@ -1,0 +1,147 @@
+//! Event time, processing time and durations: the only arithmetic on time.
+//! No clock is read here; a clock's answer arrives as an argument.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// When a record says it happened: milliseconds since 1970 UTC. Negative values exist (before 1970).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventTime(pub i64);
+
+/// The machine's own monotonic time in milliseconds from an arbitrary start. Never mixed with [`EventTime`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mono(pub u64);
+
+/// The database's clock: milliseconds since 1970 UTC. It bounds event times and ends leases, nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DbTime(pub i64);
+
+impl EventTime {
+    /// The time `ms` later; saturates, so that the year 292 million is an end and not a wrap-around.
+    #[must_use]
+    pub fn plus(self, ms: i64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// The time `ms` earlier; saturates.
+    #[must_use]
+    pub fn minus(self, ms: i64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+
+    /// The UTC day this time falls in, as `2024-09-01`: the value of the table partition column `date`.
+    #[must_use]
+    pub fn date(self) -> String {
+        let (year, month, day) = civil_from_days(self.0.div_euclid(86_400_000));
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+}
+
+/// `2024-09-01T19:42:15Z`, with milliseconds only when there are some.
+impl fmt::Display for EventTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.rem_euclid(86_400_000);
+        let (s, ms) = (ms / 1000, ms % 1000);
+        write!(f, "{}T{:02}:{:02}:{:02}", self.date(), s / 3600, s / 60 % 60, s % 60)?;
+        if ms != 0 {
+            write!(f, ".{ms:03}")?;
+        }
+        write!(f, "Z")
+    }
+}
+
+impl Mono {
+    /// Milliseconds from `earlier` to this; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Mono) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The time `ms` later.
+    #[must_use]
+    pub fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// The proleptic Gregorian date of a day counted from 1970-01-01 (Howard Hinnant, "chrono-compatible
+/// low-level date algorithms").
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    (year, u32::try_from(month).expect("1..=12"), u32::try_from(day).expect("1..=31"))
+}
+
+/// Reads a duration such as `500ms`, `10s`, `5m`, `1h` or `30d` as milliseconds.
+///
+/// # Errors
+/// The reason and what is allowed, as the end of a sentence: `unknown unit "sconds"; write 500ms, 10s or 5m`.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err("no number; write 500ms, 10s or 5m".to_owned());
+    }
+    let scale = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" if number == "0" => 1,
+        "" => return Err("no unit; write 500ms, 10s or 5m".to_owned()),
+        other => return Err(format!("unknown unit \"{other}\"; write 500ms, 10s or 5m")),
+    };
+    // A century: past it, sums of times would have to care about overflow everywhere.
+    const MAX_MS: u64 = 36_525 * 86_400_000;
+    match number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)) {
+        Some(ms) if ms <= MAX_MS => Ok(ms),
+        _ => Err("too long; at most 36525d".to_owned()),
+    }
+}
+
+/// The shortest text that [`parse_duration_ms`] reads back: `10s`, `1500ms`, `1h`.
+#[must_use]
+pub fn format_duration_ms(ms: u64) -> String {
+    for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms >= scale && ms % scale == 0 {
+            return format!("{}{unit}", ms / scale);
+        }
+    }
+    format!("{ms}ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_print_as_utc() {
+        assert_eq!(EventTime(1_725_219_735_000).to_string(), "2024-09-01T19:42:15Z");
+        assert_eq!(EventTime(-1).to_string(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(EventTime(253_402_300_799_000).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(EventTime(951_782_400_000).date(), "2000-02-29");
+    }
+
+    #[test]
+    fn durations_read_and_print() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("30d", 2_592_000_000)] {
+            assert_eq!(parse_duration_ms(text), Ok(ms));
+            assert_eq!(format_duration_ms(ms), text);
+        }
+        assert_eq!(parse_duration_ms("0"), Ok(0));
+        for bad in ["", "10", "10 sconds", "-1s", "1.5s", "99999999999d", "s"] {
+            assert!(parse_duration_ms(bad).is_err(), "{bad}");
+        }
+    }
+}
