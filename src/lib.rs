@@ -7,6 +7,15 @@
 pub mod time;
 pub mod record;
 pub mod shape;
+pub mod extract;
+pub mod window;
+pub mod watermark;
 pub mod row;
+pub mod partial;
 pub mod ledger;
+pub mod lane;
+pub mod merger;
 pub mod commit;
+pub mod file;
+pub mod checkpoint;
+pub mod engine;
