@@ -36,6 +36,8 @@ pub struct Settings {
     /// Records that are no longer in the log are a recorded decision instead of a reason to stop.
     pub continue_on_data_loss: bool,
     pub lease_ms: u64,
+    /// Up to this many keys in open windows a checkpoint goes with each commit; with more it goes by replay distance.
+    pub checkpoint_keys_small: u64,
 }
 
 /// What Kafka says of the topic.
@@ -182,6 +184,9 @@ pub struct Engine {
     owner: Option<Owner>,
     renew_at: Option<Mono>,
     renewing: bool,
+    /// Manifests were found where the catalog has no epoch: the reason to stop, once a renewal that was sent after
+    /// (`true`) has shown that the lease holds.
+    lost_catalog: Option<(String, bool)>,
     /// The database's clock, and ours when it was read.
     clock: Option<(DbTime, Mono)>,
     head: Option<Box<Head>>,
@@ -224,8 +229,8 @@ const PROGRESS_EVERY_MS: u64 = 30_000;
 const SIDE_BYTES_MAX: usize = 16 << 20;
 /// Entries of closed windows that make a commit, and twice that pauses reading.
 const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
-/// Up to this many keys in open windows a checkpoint goes with each commit; with more it goes by replay distance.
-const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
+/// The usual [`Settings::checkpoint_keys_small`].
+pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
 const CHECKPOINT_EVERY_MS: u64 = 60_000;
 const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
 /// Rows of one file at most.
@@ -245,6 +250,7 @@ impl Engine {
             owner: None,
             renew_at: None,
             renewing: false,
+            lost_catalog: None,
             clock: None,
             head: None,
             topic_id: String::new(),
@@ -329,14 +335,17 @@ impl Engine {
             Phase::Counting => self.counting_tick(out),
             _ => {}
         }
-        if let Some(owner) = &self.owner
-            && self.renew_at.is_some_and(|at| now >= at)
-            && !self.renewing
-        {
-            self.renewing = true;
-            out.push(Effect::Renew { owner: owner.clone() });
+        if self.renew_at.is_some_and(|at| now >= at) {
+            self.renew(out);
         }
         self.push_commit(out);
+    }
+
+    fn renew(&mut self, out: &mut Vec<Effect>) {
+        if let Some(owner) = self.owner.clone().filter(|_| !self.renewing) {
+            self.renewing = true;
+            out.push(Effect::Renew { owner });
+        }
     }
 
     fn acquired(&mut self, answer: Result<Acquired, CatalogError>, out: &mut Vec<Effect>) {
@@ -387,6 +396,14 @@ impl Engine {
                 self.renew_at = Some(self.now.plus(self.settings.lease_ms / 3));
                 self.clock = Some((now, self.now));
                 self.paused = paused;
+                match self.lost_catalog.take() {
+                    Some((reason, true)) => self.fail(reason, out),
+                    Some((reason, false)) => {
+                        self.lost_catalog = Some((reason, true));
+                        self.renew(out);
+                    }
+                    None => {}
+                }
             }
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             // The lease may end meanwhile. That costs only work: each commit looks whose table it is.
@@ -488,7 +505,9 @@ impl Engine {
                  lost, or restored from before the table; restore it, or choose another table name",
                 self.settings.database, self.settings.table, self.settings.warehouse
             );
-            return self.fail(reason, out);
+            // Unless they are of another owner that came after us: only a lease that still holds proves it.
+            self.lost_catalog = Some((reason, !self.renewing));
+            return self.renew(out);
         }
         let facts = facts.clone();
         self.trouble = None;
@@ -1058,7 +1077,7 @@ impl Engine {
         let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
         let far = self.now.since(self.checkpoint_at) >= CHECKPOINT_EVERY_MS
             || consumed.saturating_sub(self.consumed_at_checkpoint) >= CHECKPOINT_EVERY_RECORDS;
-        if epoch > 0 && keys > CHECKPOINT_KEYS_SMALL && !far && !self.want_checkpoint && self.stopping.is_none() {
+        if epoch > 0 && keys > self.settings.checkpoint_keys_small && !far && !self.want_checkpoint && self.stopping.is_none() {
             return None;
         }
         self.checkpoint_at = self.now;

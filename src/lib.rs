@@ -7,6 +7,7 @@
 pub mod time;
 pub mod record;
 pub mod shape;
+pub mod json;
 pub mod extract;
 pub mod window;
 pub mod watermark;
