@@ -10,5 +10,7 @@ pub mod shape;
 pub mod row;
 pub mod ledger;
 pub mod commit;
+pub mod listing;
+mod columnar;
 pub mod file;
 pub mod io;
