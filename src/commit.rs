@@ -76,7 +76,9 @@ pub enum FloorReason {
 #[serde(tag = "table", rename_all = "kebab-case")]
 pub enum FileKind {
     /// `<table>__chunks`; `date` is the UTC day of `window.start` of all its rows.
-    Rows { date: String },
+    Rows {
+        date: String,
+    },
     Late,
     Rejects,
 }
