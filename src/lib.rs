@@ -10,3 +10,9 @@ pub mod shape;
 pub mod row;
 pub mod ledger;
 pub mod commit;
+
+/// The edges: they do what they are told, and decide nothing.
+pub mod io {
+    pub mod kafka;
+    pub mod mock_kafka;
+}
