@@ -51,6 +51,17 @@ impl MockKafka {
             .map_err(|e| format!("cannot create topic \"{topic}\": {e}"))
     }
 
+    /// Answers for this topic as if it did not exist; a mock cluster creates what it is asked for.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    #[cfg(test)]
+    pub fn forbid(&self, topic: &str) -> Result<(), String> {
+        self.cluster
+            .topic_error(topic, rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            .map_err(|e| e.to_string())
+    }
+
     /// Sends records of (timestamp in ms, value) to a topic partition; they are there when it returns.
     ///
     /// # Errors

@@ -274,9 +274,58 @@ impl Client {
         }
     }
 
+    /// Ids of the brokers, the one that answered first. Makes librdkafka learn the leaders of the topics it reads, too.
+    fn brokers(&self, timeout: Duration, give_up: &dyn Fn() -> bool) -> Result<Vec<i32>, Failure> {
+        let deadline = Instant::now() + timeout;
+        let mut slice = LOOK_EVERY;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut metadata = ptr::null();
+            // SAFETY: a live handle; on success the metadata is ours, and freed here.
+            let code = unsafe {
+                let slice = millis(slice.min(left).max(Duration::from_millis(1)));
+                sys::rd_kafka_metadata(self.rk.as_ptr(), 0, ptr::null_mut(), &raw mut metadata, slice) as i32
+            };
+            self.serve();
+            if !metadata.is_null() {
+                // SAFETY: as above; the array has that many elements.
+                unsafe {
+                    let (all, count) = ((*metadata).brokers, usize::try_from((*metadata).broker_cnt).unwrap_or(0));
+                    let mut ids: Vec<_> = (0..count).map(|i| (*all.add(i)).id).collect();
+                    let answered = (*metadata).orig_broker_id;
+                    ids.sort_unstable_by_key(|id| *id != answered);
+                    sys::rd_kafka_metadata_destroy(metadata);
+                    return Ok(ids);
+                }
+            }
+            if give_up() || left.is_zero() {
+                return Err(Failure::of_code(code));
+            }
+            // A slow network needs longer than the first slices.
+            slice = (slice * 2).min(Duration::from_secs(2));
+        }
+    }
+
     /// Asks for the topic's id and partitions. `give_up` is asked now and then while there is no answer.
-    pub fn describe(
+    pub fn describe(&self, topic: &CStr, timeout: Duration, give_up: &dyn Fn() -> bool) -> Result<Described, Failure> {
+        let deadline = Instant::now() + timeout;
+        let brokers = self.brokers(timeout, give_up)?;
+        let mut last = Failure::of_code(TIMED_OUT);
+        for (i, broker) in brokers.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(brokers.len() - i).unwrap_or(1);
+            match self.describe_by(*broker, topic, share, give_up) {
+                Err(failure) if failure.code < 0 && !give_up() => last = failure,
+                answer => return answer,
+            }
+        }
+        Err(last)
+    }
+
+    /// Any broker knows; librdkafka by itself would wait for the one that is the controller.
+    fn describe_by(
         &self,
+        broker: i32,
         topic: &CStr,
         timeout: Duration,
         give_up: &dyn Fn() -> bool,
@@ -287,6 +336,7 @@ impl Client {
             give_up,
             // SAFETY: the collection copies the name, and is freed after the request took what it needs.
             |options, queue| unsafe {
+                sys::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
                 let mut names = [topic.as_ptr()];
                 let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
                 sys::rd_kafka_DescribeTopics(self.rk.as_ptr(), topics, options, queue);
