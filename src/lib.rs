@@ -10,3 +10,5 @@ pub mod shape;
 pub mod row;
 pub mod ledger;
 pub mod commit;
+pub mod table;
+pub mod io;
