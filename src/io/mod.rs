@@ -9,4 +9,5 @@ pub mod metastore;
 pub mod mock_kafka;
 pub mod postgres;
 pub mod roots;
+pub mod settings;
 pub mod store;
