@@ -67,6 +67,12 @@ pub enum Input<'a> {
     Looked { partition: Partition, end: Result<LogEnd, String> },
     /// The log does not have the offset that was asked for.
     OutOfRange { partition: Partition, log_start: Offset, log_end: Offset },
+    /// The log was cut off somewhere below where we read, and written anew.
+    Truncated { partition: Partition, why: String },
+    /// What hinders reading, in a sentence; it is over with the next record.
+    Trouble { reason: String },
+    /// The reader is a new one: whatever is to be read must be started again.
+    Reopened,
     Stored { key: String, result: Result<(), String> },
     Committed { epoch: u64, result: Result<DbTime, CatalogError> },
     Found { epoch: u64, result: Result<Outcome, CatalogError> },
@@ -179,6 +185,8 @@ pub struct Engine {
     phase: Phase,
     /// Why it does not go on, where that is not the phase itself.
     trouble: Option<String>,
+    /// What hinders the reader.
+    reading_trouble: Option<String>,
     /// Another process had the table when we asked last.
     held_by_other: bool,
     owner: Option<Owner>,
@@ -246,6 +254,7 @@ impl Engine {
             now: Mono(0),
             phase: Phase::Standby { ask_at: Mono(0) },
             trouble: None,
+            reading_trouble: None,
             held_by_other: false,
             owner: None,
             renew_at: None,
@@ -298,6 +307,14 @@ impl Engine {
                     // Before anything is said of lost records: it may be another topic of the same name.
                     self.out_of_range.insert(partition, (log_start, log_end));
                     self.look_up_topic(out);
+                }
+            }
+            Input::Truncated { partition, why } => self.truncated(partition, why, out),
+            Input::Trouble { reason } => self.reading_trouble = Some(reason),
+            Input::Reopened => {
+                self.watches.values_mut().for_each(|w| (w.reading, w.held) = (false, false));
+                if matches!(self.phase, Phase::Counting) {
+                    self.start_lanes(out);
                 }
             }
             Input::Stored { key, result } => self.stored(&key, result, out),
@@ -724,6 +741,22 @@ impl Engine {
         self.want_checkpoint = true;
     }
 
+    /// A cut whose place nobody knows: what was counted of it is gone from the log.
+    fn truncated(&mut self, partition: Partition, why: String, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        if lane.replaying() || !self.settings.continue_on_data_loss {
+            let reason = format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
+            return self.fail(reason, out);
+        }
+        self.archived.add(&lane.ledger);
+        lane.decide(Decided::Generation { to: lane.ledger.next_offset, topic_id: self.topic_id.clone(), reason: why });
+        self.want_checkpoint = true;
+        if let Some(watch) = self.watches.get_mut(&partition) {
+            watch.reading = false;
+        }
+        self.start_lanes(out);
+    }
+
     // ---- records ----
 
     fn records(&mut self, partition: Partition, leader_epoch: i32, batch: &dyn Batch) {
@@ -739,6 +772,7 @@ impl Engine {
             lane.offer_ceiling(ceiling);
         }
         lane.records(batch);
+        self.reading_trouble = None;
         if leader_epoch >= 0 {
             lane.leader_epoch = leader_epoch;
         }
@@ -759,6 +793,7 @@ impl Engine {
         if watch.reading {
             lane.end(offset);
             watch.at_end = offset == lane.ledger.next_offset;
+            self.reading_trouble = None;
             watch.log_end = watch.log_end.max(offset);
         }
     }
@@ -835,8 +870,7 @@ impl Engine {
             && all
             && self.watches.values().all(|w| self.now.since(w.last_record) >= quiet)
         {
-            let size = self.settings.shape.window_ms;
-            if let Some(end) = self.lanes.values().filter_map(|lane| lane.last_end(size)).max() {
+            if let Some(end) = self.lanes.values().filter_map(Lane::last_end).max() {
                 for lane in self.lanes.values_mut() {
                     lane.raise_floor(end, FloorReason::Quiet);
                 }
@@ -1205,7 +1239,7 @@ impl Engine {
 
     #[must_use]
     pub fn state(&self) -> State {
-        let trouble = self.trouble.clone();
+        let trouble = self.trouble.clone().or_else(|| self.reading_trouble.clone());
         match &self.phase {
             Phase::Over => trouble.map_or(State::Waiting("ended".to_owned()), State::Failed),
             Phase::Standby { .. } | Phase::Asking if self.held_by_other => State::Standby(trouble.unwrap_or_default()),
@@ -1218,6 +1252,12 @@ impl Engine {
             },
             _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
         }
+    }
+
+    /// Whether a commit is under way.
+    #[must_use]
+    pub fn committing(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     #[must_use]

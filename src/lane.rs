@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 pub struct Lane {
     partition: Partition,
+    size: i64,
     slide: i64,
     fail_on_reject: bool,
     extractor: Extractor,
@@ -99,6 +100,7 @@ impl Lane {
         partials.import(state.slices);
         let mut lane = Self {
             partition,
+            size: shape.window_ms,
             slide: shape.slide_ms,
             fail_on_reject: shape.on_bad_record == OnBadRecord::Fail,
             extractor: Extractor::new(shape),
@@ -371,15 +373,20 @@ impl Lane {
 
     /// The greatest end of a window with data, open or closed and not final.
     #[must_use]
-    pub fn last_end(&self, size: i64) -> Option<EventTime> {
-        let closed = self.closed.last_key_value().map(|(start, _)| start + size);
+    pub fn last_end(&self) -> Option<EventTime> {
+        let closed = self.closed.last_key_value().map(|(start, _)| start + self.size);
         self.partials.last_end().max(closed).map(EventTime)
     }
 
-    /// Open windows with data, as `(start, end, entries)`.
+    /// Windows that are not final, open or closed, the oldest; none when there are very many keys, as this copies them.
     #[must_use]
-    pub fn open_windows(&self) -> Vec<(i64, i64, Vec<Entry>)> {
-        self.partials.open_windows(self.watermark_ms)
+    pub fn some_open_windows(&self) -> Vec<(i64, i64, Vec<Entry>)> {
+        const KEYS_MAX: u64 = 10_000;
+        if self.key_slots() > KEYS_MAX {
+            return Vec::new();
+        }
+        let closed = self.closed.iter().map(|(start, entries)| (*start, start + self.size, entries.clone()));
+        closed.chain(self.partials.open_windows(self.watermark_ms)).collect()
     }
 
     /// Keys held in slices and closed partials, each as often as it is held.
