@@ -10,6 +10,7 @@ pub mod shape;
 pub mod row;
 pub mod ledger;
 pub mod commit;
+pub mod grammar;
 pub mod config;
 pub mod status;
 pub mod page;
