@@ -45,19 +45,31 @@ pub fn admit(asked: &Asked<'_>) -> Result<(), Refusal> {
     match (asked.token, asked.authorization) {
         (Some(token), Some(given)) => {
             if !bearer(given).is_some_and(|given| same(given, token)) {
-                return refuse(401, "wrong token; send \"Authorization: Bearer\" and the api-token of the secrets file");
+                return refuse(
+                    401,
+                    "wrong token; send \"Authorization: Bearer\" and the api-token of the secrets file",
+                );
             }
         }
         (token, _) => {
             // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
             if !asked.peer.to_canonical().is_loopback() {
                 return match token {
-                    Some(_) => refuse(401, "no token; send \"Authorization: Bearer\" and the api-token of the secrets file"),
-                    None => refuse(403, "only loopback may ask this; ask from the machine itself, or set api-token in the secrets file"),
+                    Some(_) => refuse(
+                        401,
+                        "no token; send \"Authorization: Bearer\" and the api-token of the secrets file",
+                    ),
+                    None => refuse(
+                        403,
+                        "only loopback may ask this; ask from the machine itself, or set api-token in the secrets file",
+                    ),
                 };
             }
             if token.is_some() && asked.changes {
-                return refuse(401, "no token; send \"Authorization: Bearer\" and the api-token of the secrets file");
+                return refuse(
+                    401,
+                    "no token; send \"Authorization: Bearer\" and the api-token of the secrets file",
+                );
             }
             // DNS rebinding: a page of a foreign site whose name has come to mean loopback.
             if !asked.host.is_some_and(is_local_or_address) {
@@ -99,7 +111,9 @@ fn is_local_or_address(host: &str) -> bool {
 }
 
 fn is_own(origin: &str, host: Option<&str>) -> bool {
-    origin.strip_prefix("http://").is_some_and(|origin| host.is_some_and(|host| origin.eq_ignore_ascii_case(host)))
+    origin
+        .strip_prefix("http://")
+        .is_some_and(|origin| host.is_some_and(|host| origin.eq_ignore_ascii_case(host)))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -114,7 +128,16 @@ mod tests {
     const FAR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
 
     fn get(path: &str, peer: IpAddr) -> Asked<'_> {
-        Asked { path, changes: false, peer, token: None, authorization: None, host: Some("10.1.63.9:8080"), origin: None, content_type: None }
+        Asked {
+            path,
+            changes: false,
+            peer,
+            token: None,
+            authorization: None,
+            host: Some("10.1.63.9:8080"),
+            origin: None,
+            content_type: None,
+        }
     }
 
     fn post(peer: IpAddr) -> Asked<'static> {
@@ -146,10 +169,21 @@ mod tests {
         for (asked, peer) in [(get("/v1/status", FAR), FAR), (post(FAR), FAR), (post(LOCAL), LOCAL)] {
             let asked = Asked { peer, token: Some("t0ken"), ..asked };
             assert_eq!(code(asked), 401);
-            for (authorization, expect) in
-                [("Bearer t0ken", 200), ("bearer t0ken", 200), ("Bearer t0kex", 401), ("Bearer t0ke", 401), ("Bearer t0kenn", 401), ("Basic t0ken", 401), ("t0ken", 401), ("", 401)]
-            {
-                assert_eq!(code(Asked { authorization: Some(authorization), ..asked }), expect, "{authorization}");
+            for (authorization, expect) in [
+                ("Bearer t0ken", 200),
+                ("bearer t0ken", 200),
+                ("Bearer t0kex", 401),
+                ("Bearer t0ke", 401),
+                ("Bearer t0kenn", 401),
+                ("Basic t0ken", 401),
+                ("t0ken", 401),
+                ("", 401),
+            ] {
+                assert_eq!(
+                    code(Asked { authorization: Some(authorization), ..asked }),
+                    expect,
+                    "{authorization}"
+                );
             }
         }
     }
@@ -157,7 +191,10 @@ mod tests {
     #[test]
     fn with_a_token_loopback_reads_without_and_changes_with_it() {
         assert_eq!(code(Asked { token: Some("t"), ..get("/v1/status", LOCAL) }), 200);
-        assert_eq!(code(Asked { token: Some("t"), authorization: Some("Bearer u"), ..get("/v1/status", LOCAL) }), 401);
+        assert_eq!(
+            code(Asked { token: Some("t"), authorization: Some("Bearer u"), ..get("/v1/status", LOCAL) }),
+            401
+        );
         assert_eq!(code(Asked { token: Some("t"), ..post(LOCAL) }), 401);
         assert_eq!(code(post(LOCAL)), 200);
     }
@@ -178,9 +215,22 @@ mod tests {
             assert_eq!(code(Asked { host, ..post(LOCAL) }), expect, "{host:?}");
             assert_eq!(code(Asked { host, ..get("/v1/status", LOCAL) }), expect, "{host:?}");
         }
-        let with_token = Asked { token: Some("t"), authorization: Some("Bearer t"), host: Some("windrow.example"), ..get("/", FAR) };
+        let with_token = Asked {
+            token: Some("t"),
+            authorization: Some("Bearer t"),
+            host: Some("windrow.example"),
+            ..get("/", FAR)
+        };
         assert_eq!(code(with_token), 200);
-        assert_eq!(code(Asked { token: Some("t"), authorization: Some("Bearer t"), host: Some("windrow.example"), ..post(FAR) }), 403);
+        assert_eq!(
+            code(Asked {
+                token: Some("t"),
+                authorization: Some("Bearer t"),
+                host: Some("windrow.example"),
+                ..post(FAR)
+            }),
+            403
+        );
     }
 
     #[test]
@@ -190,7 +240,9 @@ mod tests {
             assert_eq!(code(Asked { origin: Some(origin), ..post(LOCAL) }), 403, "{origin}");
         }
         assert_eq!(code(Asked { content_type: Some("Application/JSON; charset=utf-8"), ..post(LOCAL) }), 200);
-        for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp")] {
+        for content_type in
+            [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp")]
+        {
             assert_eq!(code(Asked { content_type, ..post(LOCAL) }), 415, "{content_type:?}");
         }
     }

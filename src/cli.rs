@@ -2,9 +2,11 @@
 //! Files are opened by `io/settings.rs`; `run`, `demo` and `init-metastore` are carried out by `main`.
 
 use crate::config::{Config, Secret, Secrets};
-use crate::status::{rows_table, status_table, tables_table, windows_table};
+use crate::status::{self, rows_table, status_table, tables_table, windows_table};
 use crate::time::parse_duration_ms;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -124,11 +126,12 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
     Ok(Some(question))
 }
 
-/// Asks the windrow that runs with these settings on this machine.
+/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, as it was written: its
+/// numbers may have more digits than a JSON library keeps.
 ///
 /// # Errors
 /// [`AskError`]: whether to look elsewhere.
-pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Result<Value, AskError> {
+pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Result<Box<RawValue>, AskError> {
     ask_at(loopback(config.http), secrets.api_token.as_ref(), method, path)
 }
 
@@ -142,7 +145,12 @@ fn loopback(http: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, http.port())
 }
 
-fn ask_at(address: SocketAddr, token: Option<&Secret>, method: &str, path: &str) -> Result<Value, AskError> {
+fn ask_at(
+    address: SocketAddr,
+    token: Option<&Secret>,
+    method: &str,
+    path: &str,
+) -> Result<Box<RawValue>, AskError> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         // A proxy would see the token, and another loopback.
         .proxy(None)
@@ -155,13 +163,17 @@ fn ask_at(address: SocketAddr, token: Option<&Secret>, method: &str, path: &str)
     let url = format!("http://{address}{path}");
     let bearer = token.map(|token| format!("Bearer {}", token.expose()));
     let sent = match (method, bearer) {
-        ("POST", Some(bearer)) => agent.post(url).header("Authorization", bearer).content_type("application/json").send("{}"),
+        ("POST", Some(bearer)) => {
+            agent.post(url).header("Authorization", bearer).content_type("application/json").send("{}")
+        }
         ("POST", None) => agent.post(url).content_type("application/json").send("{}"),
         (_, Some(bearer)) => agent.get(url).header("Authorization", bearer).call(),
         (_, None) => agent.get(url).call(),
     };
     let stranger = |what: &str| {
-        AskError::Refused(format!("cannot ask windrow at {address}: {what}; another program may have the port, see the setting http"))
+        AskError::Refused(format!(
+            "cannot ask windrow at {address}: {what}; another program may have the port, see the setting http"
+        ))
     };
     let mut response = sent.map_err(|error| match error {
         ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => AskError::NotRunning(format!(
@@ -171,66 +183,88 @@ fn ask_at(address: SocketAddr, token: Option<&Secret>, method: &str, path: &str)
         other => stranger(&other.to_string()),
     })?;
     let code = response.status();
-    let body: Value = response
+    let body: Box<RawValue> = response
         .body_mut()
         .with_config()
         .limit(64 << 20)
         .read_json()
         .map_err(|_| stranger(&format!("the answer, code {}, is no JSON", code.as_u16())))?;
-    if code.is_success() && body.is_object() {
+    if code.is_success() && body.get().starts_with('{') {
         return Ok(body);
     }
-    match body["error"].as_str() {
+    match value(&body)["error"].as_str() {
         Some(error) => Err(AskError::Refused(format!("windrow at {address} refuses: {error}"))),
         None => Err(stranger(&format!("the answer has code {}", code.as_u16()))),
     }
 }
 
-/// The answer to a verb as it is printed, with its last line's end.
+/// What is printed of an answer, with the last line's end. The answer is [`ask`]'s, or one made in its form from the
+/// catalog by [`raw`].
 ///
-/// # Panics
-/// Never: a JSON value has a text.
-#[must_use]
-pub fn render(verb: &Verb, answer: &Value, output: Output) -> String {
+/// # Errors
+/// The answer is not one to this verb.
+pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, serde_json::Error> {
     if output == Output::Json {
-        return serde_json::to_string_pretty(answer).expect("a value has a text") + "\n";
+        return Ok(answer.get().to_owned() + "\n");
     }
-    match verb {
-        Verb::Status => status_table(answer),
-        Verb::Tables => tables_table(answer),
-        Verb::Windows => windows_table(answer) + &more(answer),
-        Verb::Rows(_) => rows_table(answer) + &more(answer),
+    Ok(match verb {
+        Verb::Status => status_table(&value(answer)),
+        Verb::Tables => tables_table(&value(answer)),
+        Verb::Windows => windows_table(&value(answer)) + &more(&value(answer)),
+        Verb::Rows(_) => {
+            let rows: status::Rows = serde_json::from_str(answer.get())?;
+            rows_table(&rows)? + &shown(rows.count, rows.truncated)
+        }
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
-        Verb::CheckConfig => checked_text(answer),
+        Verb::CheckConfig => checked_text(&value(answer)),
         Verb::Run | Verb::Demo(_) | Verb::InitMetastore => String::new(),
-    }
+    })
+}
+
+/// A value as an answer.
+///
+/// # Panics
+/// When it is not JSON, such as a map whose keys are no texts.
+#[must_use]
+pub fn raw(answer: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(answer).expect("answers are JSON")
+}
+
+fn value(answer: &RawValue) -> Value {
+    // Not JSON in spite of its type: a number out of range, or too deep.
+    serde_json::from_str(answer.get()).unwrap_or_default()
 }
 
 fn more(answer: &Value) -> String {
-    let more = if answer["truncated"] == json!(true) { ", and there are more" } else { "" };
-    answer["count"].as_u64().map_or_else(String::new, |n| format!("{n} shown{more}\n"))
+    let count = answer["count"].as_u64().and_then(|n| usize::try_from(n).ok());
+    count.map_or_else(String::new, |n| shown(n, answer["truncated"] == json!(true)))
+}
+
+fn shown(count: usize, truncated: bool) -> String {
+    format!("{count} shown{}\n", if truncated { ", and there are more" } else { "" })
 }
 
 /// What right settings come to: the answer of `check-config`.
 #[must_use]
-pub fn checked(config: &Config) -> Value {
+pub fn checked(config: &Config) -> Box<RawValue> {
     let shape = &config.shape;
     let names = shape.group_by.iter().map(|c| &c.name).chain(shape.aggregates.iter().map(|a| &a.name));
     let columns: Vec<&str> = std::iter::once("window").chain(names.map(String::as_str)).collect();
-    json!({
+    raw(&json!({
         "topic": shape.topic,
         "table": config.table_name(),
         "warehouse": config.table.as_ref().map(|t| t.warehouse.to_string()),
         "group": config.group(),
         "columns": columns,
         "http": config.http,
-    })
+    }))
 }
 
 fn checked_text(answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().unwrap_or("the console").to_owned();
-    let columns: Vec<&str> = answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let columns: Vec<&str> =
+        answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
         "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\n",
         text("topic"),
@@ -241,6 +275,7 @@ fn checked_text(answer: &Value) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a thread plays the running windrow")]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -248,7 +283,10 @@ mod tests {
     use std::net::TcpListener;
 
     fn config() -> Config {
-        Config::parse("kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: local:/data").unwrap()
+        Config::parse(
+            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: local:/data",
+        )
+        .unwrap()
     }
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -284,7 +322,10 @@ mod tests {
     #[test]
     fn flags_are_read_before_and_after_the_verb() {
         let cli = parse("windrow --config a.yaml status --output json").unwrap();
-        assert_eq!((cli.config, cli.output, cli.verb), (Some(PathBuf::from("a.yaml")), Output::Json, Verb::Status));
+        assert_eq!(
+            (cli.config, cli.output, cli.verb),
+            (Some(PathBuf::from("a.yaml")), Output::Json, Verb::Status)
+        );
         let cli = parse("windrow demo --for 2m --rate 50 --origins 3").unwrap();
         assert_eq!(cli.verb, Verb::Demo(Demo { for_ms: 120_000, rate: 50, origins: 3 }));
         let error = parse("windrow demo --for 10").unwrap_err().to_string();
@@ -295,7 +336,10 @@ mod tests {
     #[test]
     fn verbs_ask_their_path() {
         let path = |verb: Verb| question(&verb, &config()).unwrap();
-        assert_eq!(path(Verb::Rows(Rows { limit: 5 })), Some(("GET", "/v1/tables/default.newtable/rows?limit=5".to_owned())));
+        assert_eq!(
+            path(Verb::Rows(Rows { limit: 5 })),
+            Some(("GET", "/v1/tables/default.newtable/rows?limit=5".to_owned()))
+        );
         assert_eq!(path(Verb::Pause), Some(("POST", "/v1/pause".to_owned())));
         assert_eq!(path(Verb::Run), None);
         let console = Config::parse("kafka: { bootstrap: 'k:9092', topic: t }").unwrap();
@@ -304,7 +348,9 @@ mod tests {
 
     #[test]
     fn an_unspecified_address_is_asked_on_loopback() {
-        for (http, expect) in [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:1", "[::1]:1"), ("10.0.0.1:2", "10.0.0.1:2")] {
+        for (http, expect) in
+            [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:1", "[::1]:1"), ("10.0.0.1:2", "10.0.0.1:2")]
+        {
             assert_eq!(loopback(http.parse().unwrap()), expect.parse().unwrap());
         }
     }
@@ -314,11 +360,16 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(matches!(ask_at(free, None, "GET", "/v1/status"), Err(AskError::NotRunning(_))));
 
-        let (address, _) = server("HTTP/1.1 409 Conflict\r\nContent-Length: 23\r\n\r\n{\"error\":\"not the owner\"");
+        let (address, _) =
+            server("HTTP/1.1 409 Conflict\r\nContent-Length: 23\r\n\r\n{\"error\":\"not the owner\"");
         let error = ask_at(address, None, "POST", "/v1/pause");
-        assert!(matches!(error, Err(AskError::Refused(_))), "a cut answer is no reason to look elsewhere: {error:?}");
+        assert!(
+            matches!(error, Err(AskError::Refused(_))),
+            "a cut answer is no reason to look elsewhere: {error:?}"
+        );
 
-        let (address, _) = server("HTTP/1.1 409 Conflict\r\nContent-Length: 25\r\n\r\n{\"error\":\"not the owner\"}");
+        let (address, _) =
+            server("HTTP/1.1 409 Conflict\r\nContent-Length: 25\r\n\r\n{\"error\":\"not the owner\"}");
         let error = ask_at(address, None, "POST", "/v1/pause").unwrap_err().to_string();
         assert_eq!(error, format!("windrow at {address} refuses: not the owner"));
 
@@ -331,19 +382,33 @@ mod tests {
     fn the_token_goes_with_the_question() {
         let (address, asked) = server("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"paused\":true}");
         let answer = ask_at(address, Some(&Secret::new("t0ken")), "POST", "/v1/pause").unwrap();
-        assert_eq!(answer["paused"], true);
+        assert_eq!(answer.get(), r#"{"paused":true}"#);
         let asked = asked.join().unwrap().to_lowercase();
         assert!(asked.starts_with("post /v1/pause http/1.1\r\n"), "{asked}");
-        assert!(asked.contains("authorization: bearer t0ken\r\n") && asked.contains("content-type: application/json\r\n"), "{asked}");
+        assert!(
+            asked.contains("authorization: bearer t0ken\r\n")
+                && asked.contains("content-type: application/json\r\n"),
+            "{asked}"
+        );
     }
 
     #[test]
     fn answers_print_as_tables_or_json() {
         let answer = json!({"windows": [{"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z", "keys": 1, "count": 2}], "count": 1, "truncated": true});
-        let out = render(&Verb::Windows, &answer, Output::Table);
-        assert!(out.contains("| 2024-09-01T19:42:15Z  |") && out.ends_with("1 shown, and there are more\n"), "{out}");
-        assert_eq!(serde_json::from_str::<Value>(&render(&Verb::Windows, &answer, Output::Json)).unwrap(), answer);
-        let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table);
-        assert_eq!(out, "settings are fine: topic t is counted into default.newtable\ncolumns: window, origin, count\nconsumer group: windrow-default.newtable\n");
+        let answer = raw(&answer);
+        let out = render(&Verb::Windows, &answer, Output::Table).unwrap();
+        assert!(
+            out.contains("| 2024-09-01T19:42:15Z  |") && out.ends_with("1 shown, and there are more\n"),
+            "{out}"
+        );
+        assert_eq!(render(&Verb::Windows, &answer, Output::Json).unwrap().trim_end(), answer.get());
+        let rows = raw(&status::tests::rows(&["a", "b"], r#"[{"a":"x","b":0.10}]"#));
+        let out = render(&Verb::Rows(Rows { limit: 1 }), &rows, Output::Table).unwrap();
+        assert!(out.contains("| x  | 0.10  |") && out.ends_with("1 shown, and there are more\n"), "{out}");
+        let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
+        assert_eq!(
+            out,
+            "settings are fine: topic t is counted into default.newtable\ncolumns: window, origin, count\nconsumer group: windrow-default.newtable\n"
+        );
     }
 }

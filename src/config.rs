@@ -1,7 +1,8 @@
 //! The settings: text of `windrow.yaml` → [`Config`], text of the secrets file → [`Secrets`].
 //! No file is opened here (`io/settings.rs` does) and no host name is looked up.
 
-use crate::shape::{Aggregate, Column, Function, Number, OnBadRecord, SEMANTICS, Shape, TimeField, TimeUnit};
+use crate::grammar::{parse_aggregates, parse_group_by, parse_name, parse_time_field};
+use crate::shape::{OnBadRecord, SEMANTICS, Shape};
 use crate::time::{format_duration_ms, parse_duration_ms};
 use serde_yaml::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -287,7 +288,8 @@ impl Config {
             table,
             shape: s.shape(),
             watermark_delay_ms: signed(s.read("watermark-delay", "10s", parse_duration_ms)),
-            on_data_loss: s.choice("on-data-loss", &[("stop", OnDataLoss::Stop), ("continue", OnDataLoss::Continue)]),
+            on_data_loss: s
+                .choice("on-data-loss", &[("stop", OnDataLoss::Stop), ("continue", OnDataLoss::Continue)]),
             idle_timeout_ms: s.duration("idle-timeout", "30s", 100, u64::MAX),
             quiet_timeout_ms: s.read("quiet-timeout", "off", |text| or_word(text, "off")),
             max_skew_ms: signed(s.duration("max-skew", "1h", 1000, u64::MAX)),
@@ -303,7 +305,9 @@ impl Config {
             lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
             init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
             http: s.read("http", "127.0.0.1:8080", |text| {
-                text.parse().map_err(|_| "not an IP address and port; write 127.0.0.1:8080 or 0.0.0.0:8080".to_owned())
+                text.parse().map_err(|_| {
+                    "not an IP address and port; write 127.0.0.1:8080 or 0.0.0.0:8080".to_owned()
+                })
             }),
             secrets_file: s.file("secrets-file"),
             log: s.log(),
@@ -368,7 +372,8 @@ impl Settings {
                 ("ssl", Security::Ssl),
             ],
         );
-        let mechanisms = [("scram-sha-512", Mechanism::ScramSha512), ("scram-sha-256", Mechanism::ScramSha256)];
+        let mechanisms =
+            [("scram-sha-512", Mechanism::ScramSha512), ("scram-sha-256", Mechanism::ScramSha256)];
         KafkaSettings {
             bootstrap: self.read("kafka.bootstrap", "localhost:9092", parse_bootstrap),
             security,
@@ -400,7 +405,9 @@ impl Settings {
             name,
             database,
             warehouse: match (warehouse, catalog) {
-                (Some(Warehouse::Directory(dir)), Some(CatalogSettings::Postgres { .. })) if dir.is_relative() => {
+                (Some(Warehouse::Directory(dir)), Some(CatalogSettings::Postgres { .. }))
+                    if dir.is_relative() =>
+                {
                     let dir = dir.display();
                     self.problem(format!("cannot read setting table.warehouse \"{dir}\": readers of a Hive table need the whole path; write s3a://BUCKET/PATH or /DIRECTORY"));
                     Warehouse::Directory(PathBuf::new())
@@ -477,16 +484,18 @@ impl Settings {
                 "on-bad-record",
                 &[("reject", OnBadRecord::Reject), ("null", OnBadRecord::Null), ("fail", OnBadRecord::Fail)],
             ),
-            max_keys: self.read("max-keys", "1000000", |text| {
-                match text.parse() {
-                    Ok(n) if (1..=1_000_000_000).contains(&n) => Ok(n),
-                    _ => Err("not a number of keys; write 1 to 1000000000".to_owned()),
-                }
+            max_keys: self.read("max-keys", "1000000", |text| match text.parse() {
+                Ok(n) if (1..=1_000_000_000).contains(&n) => Ok(n),
+                _ => Err("not a number of keys; write 1 to 1000000000".to_owned()),
             }),
             max_key_bytes: self.read("max-key-bytes", "64KiB", |text| {
                 // A key is held in memory and in a row; what is longer is a document, not a key.
                 parse_bytes(text).and_then(|n| {
-                    if (1..=1 << 20).contains(&n) { Ok(n) } else { Err("out of range; write 1 to 1MiB".to_owned()) }
+                    if (1..=1 << 20).contains(&n) {
+                        Ok(n)
+                    } else {
+                        Err("out of range; write 1 to 1MiB".to_owned())
+                    }
                 })
             }),
             semantics: SEMANTICS,
@@ -494,7 +503,8 @@ impl Settings {
     }
 
     fn log(&mut self) -> LogSettings {
-        let levels = [("info", "info"), ("error", "error"), ("warn", "warn"), ("debug", "debug"), ("trace", "trace")];
+        let levels =
+            [("info", "info"), ("error", "error"), ("warn", "warn"), ("debug", "debug"), ("trace", "trace")];
         LogSettings {
             level: self.choice("log.level", &levels),
             format: self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
@@ -547,7 +557,8 @@ impl Settings {
             Value::Bool(yes) => yes.to_string(),
             _ => {
                 self.failed.insert(key.clone());
-                return self.problem(format!("cannot read setting {key}: it takes one value, not a list or a map"));
+                return self
+                    .problem(format!("cannot read setting {key}: it takes one value, not a list or a map"));
             }
         };
         self.given.insert(key, text);
@@ -604,7 +615,9 @@ impl Settings {
             Some((_, value)) => Ok(*value),
             None => {
                 let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-                let near = nearest(text, &words).map(|word| format!("did you mean \"{word}\"? ")).unwrap_or_default();
+                let near = nearest(text, &words)
+                    .map(|word| format!("did you mean \"{word}\"? "))
+                    .unwrap_or_default();
                 Err(format!("{near}write {}", either(&words)))
             }
         })
@@ -634,7 +647,11 @@ fn parse_yaml(text: &str) -> Result<Vec<(String, Value)>, ConfigError> {
         Ok(_) => fail("cannot read settings: not a YAML map; write lines of \"key: value\"".to_owned()),
         Err(error) => {
             let place = error.location().map(|l| format!(" at line {} column {}", l.line(), l.column()));
-            let twice = if error.to_string().contains("duplicate entry") { "a key is there twice" } else { "not YAML" };
+            let twice = if error.to_string().contains("duplicate entry") {
+                "a key is there twice"
+            } else {
+                "not YAML"
+            };
             fail(format!("cannot read settings: {twice}{}", place.unwrap_or_default()))
         }
     }
@@ -691,7 +708,11 @@ fn signed(ms: u64) -> i64 {
 }
 
 fn matching(text: &str, example: &str, is_right: impl Fn(&str) -> bool) -> Result<String, String> {
-    if is_right(text) { Ok(text.to_owned()) } else { Err(format!("not a name as it has to be; write one such as {example}")) }
+    if is_right(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("not a name as it has to be; write one such as {example}"))
+    }
 }
 
 /// A label of a DNS name (RFC 1123).
@@ -716,7 +737,9 @@ fn or_word(text: &str, word: &str) -> Result<Option<u64>, String> {
 
 fn parse_retain(text: &str) -> Result<Option<u64>, String> {
     match or_word(text, "forever")? {
-        Some(ms) if ms < 86_400_000 => Err("too short: whole days are kept; write 1d or more, or forever".to_owned()),
+        Some(ms) if ms < 86_400_000 => {
+            Err("too short: whole days are kept; write 1d or more, or forever".to_owned())
+        }
         retain => Ok(retain),
     }
 }
@@ -749,7 +772,10 @@ fn parse_bootstrap(text: &str) -> Result<String, String> {
                 && port.parse::<u16>().is_ok_and(|p| p != 0)
         });
         if !right {
-            return Err(format!("{} is not a server; write HOST:PORT, several with commas between", shown(server).trim()));
+            return Err(format!(
+                "{} is not a server; write HOST:PORT, several with commas between",
+                shown(server).trim()
+            ));
         }
     }
     Ok(servers.join(","))
@@ -762,22 +788,6 @@ fn parse_topic(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("not a topic's name; write 1 to 249 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned())
-}
-
-/// A name in Hive's catalog that needs no quoting anywhere.
-fn parse_name(text: &str) -> Result<String, String> {
-    let is_right = |text: &str| {
-        (1..=100).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            && !text.bytes().all(|b| b.is_ascii_digit())
-    };
-    if is_right(text) {
-        return Ok(text.to_owned());
-    }
-    let better: String =
-        text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(100).collect();
-    let such = if is_right(&better) { format!(" such as {better}") } else { String::new() };
-    Err(format!("not a name; write 1 to 100 of a-z, 0-9 and \"_\"{such}"))
 }
 
 fn parse_table_name(text: &str) -> Result<String, String> {
@@ -800,7 +810,7 @@ fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
         let right = (3..=63).contains(&bucket.len())
             && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !right {
-            return Err(format!("\"{bucket}\" is not a bucket's name; {hint}"));
+            return Err(format!("that is not a bucket's name; {hint}"));
         }
         // Such a path means one key to S3 and another to a reader that tidies paths up.
         let plain = |part: &str| {
@@ -810,7 +820,7 @@ fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-=+".contains(&b))
         };
         if !path.is_empty() && !path.split('/').all(plain) {
-            return Err(format!("\"{path}\" is not a plain path of a-z, A-Z, 0-9 and \"._-=+\"; {hint}"));
+            return Err(format!("the path is not a plain one of a-z, A-Z, 0-9 and \"._-=+\"; {hint}"));
         }
         return Ok(Some(Warehouse::S3 { bucket: bucket.to_owned(), path: path.to_owned() }));
     }
@@ -827,14 +837,22 @@ fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
     }
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     match host.map(|h| h.trim_end_matches('/')) {
-        Some(host) if !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) => {
+        Some(host)
+            if !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) =>
+        {
             Ok(Some(text.trim_end_matches('/').to_owned()))
         }
-        _ => Err("not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS".to_owned()),
+        _ => {
+            Err("not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS".to_owned())
+        }
     }
 }
 
-fn parse_catalog(text: &str, tls: CatalogTls, ca_file: Option<&PathBuf>) -> Result<Option<CatalogSettings>, String> {
+fn parse_catalog(
+    text: &str,
+    tls: CatalogTls,
+    ca_file: Option<&PathBuf>,
+) -> Result<Option<CatalogSettings>, String> {
     let hint = "write postgresql://HOST:5432/DATABASE or local:DIRECTORY";
     if text.is_empty() {
         return Ok(None);
@@ -872,159 +890,6 @@ fn parse_catalog(text: &str, tls: CatalogTls, ca_file: Option<&PathBuf>) -> Resu
         }
         _ => Err(format!("one host, a port and a database are needed; {hint}")),
     }
-}
-
-/// `origin, payload.kind as kind`.
-fn parse_group_by(text: &str) -> Result<Vec<Column>, String> {
-    let hint = "write origin, or \"origin, payload.kind as kind\"";
-    split_list(text)?
-        .into_iter()
-        .map(|item| {
-            let (path, name) = split_as(&item)?;
-            let path = parse_path(path).map_err(|why| format!("{why}; {hint}"))?;
-            let name = column_name(name, path.last().expect("a path has a name"))?;
-            Ok(Column { path, name })
-        })
-        .collect()
-}
-
-/// `count, sum(bytes), sum(price decimal(18,2)), max(latency) as worst`.
-fn parse_aggregates(text: &str) -> Result<Vec<Aggregate>, String> {
-    split_list(text)?.into_iter().map(|item| parse_aggregate(&item)).collect()
-}
-
-fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
-    let (call, name) = split_as(item)?;
-    if call == "count" {
-        let name = column_name(name, "count")?;
-        return Ok(Aggregate { function: Function::Count, path: Vec::new(), number: Number::Integer, name });
-    }
-    let fail = || format!("\"{item}\" is no aggregate; write count, sum(FIELD), min(FIELD), max(FIELD) or avg(FIELD), for decimals sum(FIELD decimal(18,2))");
-    let (word, argument) = call.strip_suffix(')').and_then(|c| c.split_once('(')).ok_or_else(fail)?;
-    let function = match word.trim() {
-        "sum" => Function::Sum,
-        "min" => Function::Min,
-        "max" => Function::Max,
-        "avg" => Function::Avg,
-        _ => return Err(fail()),
-    };
-    let (path, number) = match split_word(argument) {
-        (path, None) => (path, Number::Integer),
-        (path, Some(number)) => (path, parse_decimal(number).ok_or_else(|| {
-            format!("\"{number}\" is no type of number; write decimal(PRECISION,SCALE) with at most 18 digits, or nothing for integers")
-        })?),
-    };
-    let path = parse_path(path).map_err(|why| format!("{why}; write {}(FIELD)", word.trim()))?;
-    let default = format!("{}_{}", word.trim(), path.last().expect("a path has a name"));
-    Ok(Aggregate { function, number, name: column_name(name, &default)?, path })
-}
-
-fn parse_decimal(text: &str) -> Option<Number> {
-    let inner = text.strip_prefix("decimal")?.trim().strip_prefix('(')?.strip_suffix(')')?;
-    let (precision, scale) = inner.split_once(',')?;
-    let (precision, scale) = (precision.trim().parse::<u8>().ok()?, scale.trim().parse::<u8>().ok()?);
-    ((1..=18).contains(&precision) && scale <= precision).then_some(Number::Decimal { precision, scale })
-}
-
-/// `ts`, `payload.at ms`.
-fn parse_time_field(text: &str) -> Result<Option<TimeField>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let hint = "write FIELD, or FIELD and one of s, ms, us, rfc3339";
-    let (path, unit) = split_word(text);
-    let unit = match unit {
-        None => TimeUnit::Auto,
-        Some("s") => TimeUnit::Seconds,
-        Some("ms") => TimeUnit::Millis,
-        Some("us") => TimeUnit::Micros,
-        Some("rfc3339") => TimeUnit::Rfc3339,
-        Some(other) => return Err(format!("unknown unit \"{other}\"; {hint}")),
-    };
-    Ok(Some(TimeField { path: parse_path(path).map_err(|why| format!("{why}; {hint}"))?, unit }))
-}
-
-/// The items between commas, but for commas in parentheses and back-quotes.
-fn split_list(text: &str) -> Result<Vec<String>, String> {
-    let mut items = vec![String::new()];
-    let (mut depth, mut quoted) = (0_u32, false);
-    for c in text.chars() {
-        match c {
-            '`' => quoted = !quoted,
-            '(' if !quoted => depth += 1,
-            ')' if !quoted => depth = depth.checked_sub(1).ok_or("a \")\" has no \"(\"; remove it")?,
-            ',' if !quoted && depth == 0 => {
-                items.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        items.last_mut().expect("there is one").push(c);
-    }
-    if quoted || depth > 0 {
-        return Err("a back-quote or parenthesis is not closed; close it".to_owned());
-    }
-    let items: Vec<String> = items.iter().map(|item| item.trim().to_owned()).collect();
-    if items.iter().any(String::is_empty) {
-        return Err("an item is empty; write names with commas between".to_owned());
-    }
-    Ok(items)
-}
-
-/// `max(latency) as worst` → `max(latency)` and `worst`.
-fn split_as(item: &str) -> Result<(&str, Option<&str>), String> {
-    match item.rsplit_once(" as ").or_else(|| item.rsplit_once(" AS ")) {
-        Some((what, name)) if !name.contains('`') => Ok((what.trim(), Some(name.trim()))),
-        _ if item.ends_with(" as") => Err(format!("\"{item}\" has no name after \"as\"; write one")),
-        _ => Ok((item, None)),
-    }
-}
-
-/// A path and the word after it: `price decimal(18,2)`. Blanks in back-quotes belong to the path.
-fn split_word(text: &str) -> (&str, Option<&str>) {
-    let text = text.trim();
-    let mut quoted = false;
-    for (i, c) in text.char_indices() {
-        match c {
-            '`' => quoted = !quoted,
-            c if c.is_whitespace() && !quoted => return (&text[..i], Some(text[i..].trim())),
-            _ => {}
-        }
-    }
-    (text, None)
-}
-
-/// The fields from the top level down: `payload.kind`; a name with other characters stands in back-quotes.
-fn parse_path(text: &str) -> Result<Vec<String>, String> {
-    let fail = || format!("\"{text}\" is not a field; put names with blanks, dots or signs in back-quotes");
-    let mut path = Vec::new();
-    let mut rest = text;
-    loop {
-        let (name, after) = if let Some(quoted) = rest.strip_prefix('`') {
-            quoted.split_once('`').ok_or_else(fail)?
-        } else {
-            rest.split_at(rest.find('.').unwrap_or(rest.len()))
-        };
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '@' | '$' | ':' | '/');
-        if name.is_empty() || !(rest.starts_with('`') || name.chars().all(plain)) {
-            return Err(fail());
-        }
-        path.push(name.to_owned());
-        match after.strip_prefix('.') {
-            Some(more) => rest = more,
-            None if after.is_empty() => return Ok(path),
-            None => return Err(fail()),
-        }
-    }
-}
-
-/// The name given after `as`, else the default in lower case.
-fn column_name(given: Option<&str>, default: &str) -> Result<String, String> {
-    let name = given.map_or_else(|| default.to_lowercase(), str::to_owned);
-    parse_name(&name).map_err(|_| {
-        let name = name.escape_debug();
-        format!("\"{name}\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\"")
-    })
 }
 
 /// A text that is shown nowhere: `Debug` and `Display` print stars.
@@ -1090,7 +955,9 @@ impl Secrets {
                     // A line without its colon can make a key of a password, so a key that is like none is not shown.
                     problems.push(match nearest(&key, SECRET_KEYS) {
                         Some(known) => format!("cannot read secrets: unknown key; did you mean \"{known}\"?"),
-                        None => format!("cannot read secrets: unknown key; known are {}", SECRET_KEYS.join(", ")),
+                        None => {
+                            format!("cannot read secrets: unknown key; known are {}", SECRET_KEYS.join(", "))
+                        }
                     });
                     continue;
                 }
@@ -1103,7 +970,9 @@ impl Secrets {
                 }
                 Value::String(text) => *slot = Some(Secret(text)),
                 // YAML would read 0123 and 1e5 as numbers and lose how they were written.
-                _ => problems.push(format!("cannot read secret {key}: not a text; write the value in quotes")),
+                _ => {
+                    problems.push(format!("cannot read secret {key}: not a text; write the value in quotes"))
+                }
             }
         }
         if problems.is_empty() { Ok(secrets) } else { Err(ConfigError(problems)) }
@@ -1166,7 +1035,8 @@ secrets-file: /etc/windrow/secrets.yaml";
 
     #[test]
     fn all_errors_of_a_file_are_told_together() {
-        let error = Config::parse("kafka: { bootstrp: 'k:9092' }\nwindow: 10 sconds\nhttp: localhost\n").unwrap_err();
+        let error =
+            Config::parse("kafka: { bootstrp: 'k:9092' }\nwindow: 10 sconds\nhttp: localhost\n").unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot read setting kafka.bootstrp: unknown key; did you mean \"bootstrap\"?
@@ -1180,26 +1050,59 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
     #[test]
     fn unknown_keys_name_where_they_belong() {
         check("windows: 10s", "cannot read setting windows: unknown key; did you mean \"window\"?");
-        check("bootstrap: k", "cannot read setting bootstrap: unknown key; did you mean \"kafka.bootstrap\"?");
-        check("kafka-password: hunter2", "cannot read setting kafka-password: unknown key; secrets go into the secrets file");
+        check(
+            "bootstrap: k",
+            "cannot read setting bootstrap: unknown key; did you mean \"kafka.bootstrap\"?",
+        );
+        check(
+            "kafka-password: hunter2",
+            "cannot read setting kafka-password: unknown key; secrets go into the secrets file",
+        );
         check("log: { zzz: 1 }", "cannot read setting log.zzz: unknown key; known are level, format");
-        check("log: debug", "cannot read settings log: they are several; write them in lines of their own below \"log:\"");
+        check(
+            "log: debug",
+            "cannot read settings log: they are several; write them in lines of their own below \"log:\"",
+        );
     }
 
     #[test]
     fn values_that_cannot_be_are_refused() {
         check("idle-timeout: 10", "cannot read setting idle-timeout \"10\": no unit; write 500ms, 10s or 5m");
         check("window: 0s", "cannot read setting window \"0s\": too short; write at least 1ms");
-        check("slide: 20s", "cannot use setting slide \"20s\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s");
-        check("slide: 9ms", "cannot use setting slide \"9ms\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s");
-        check("offset: 10s", "cannot use setting offset \"10s\" with slide \"10s\": windows begin again every 10s; write less than 10s");
-        check("on-bad-record: rejects", "cannot read setting on-bad-record \"rejects\": did you mean \"reject\"? write reject, null or fail");
+        check(
+            "slide: 20s",
+            "cannot use setting slide \"20s\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s",
+        );
+        check(
+            "slide: 9ms",
+            "cannot use setting slide \"9ms\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s",
+        );
+        check(
+            "offset: 10s",
+            "cannot use setting offset \"10s\" with slide \"10s\": windows begin again every 10s; write less than 10s",
+        );
+        check(
+            "on-bad-record: rejects",
+            "cannot read setting on-bad-record \"rejects\": did you mean \"reject\"? write reject, null or fail",
+        );
         check("on-data-loss: no", "cannot read setting on-data-loss \"no\": write stop or continue");
-        check("max-keys: 0", "cannot read setting max-keys \"0\": not a number of keys; write 1 to 1000000000");
-        check("max-key-bytes: 64kb", "cannot read setting max-key-bytes \"64kb\": unknown unit \"kb\"; write 65536, 64KiB, 1MiB or 1GiB");
+        check(
+            "max-keys: 0",
+            "cannot read setting max-keys \"0\": not a number of keys; write 1 to 1000000000",
+        );
+        check(
+            "max-key-bytes: 64kb",
+            "cannot read setting max-key-bytes \"64kb\": unknown unit \"kb\"; write 65536, 64KiB, 1MiB or 1GiB",
+        );
         check("group-by: [origin]", "cannot read setting group-by: it takes one value, not a list or a map");
-        check("quiet-timeout: never", "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or off");
-        check("s3: { endpoint: 'minio:9000' }", "cannot read setting s3.endpoint \"minio:9000\": not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS");
+        check(
+            "quiet-timeout: never",
+            "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or off",
+        );
+        check(
+            "s3: { endpoint: 'minio:9000' }",
+            "cannot read setting s3.endpoint \"minio:9000\": not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS",
+        );
         for names in ["NewTable", "new-table", "a.b", "12"] {
             let text = format!("{LEAST}table: {{ name: '{names}' }}\ncatalog: local:/data");
             assert!(Config::parse(&text).is_err(), "{names}");
@@ -1212,31 +1115,6 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         assert!(error.starts_with("cannot read settings: a key is there twice"), "{error}");
         let error = Config::parse("window: [1s\n").unwrap_err().to_string();
         assert!(error.starts_with("cannot read settings: not YAML at line"), "{error}");
-    }
-
-    #[test]
-    fn group_by_takes_paths_and_names() {
-        let config = read(&table("group-by: origin, payload.Kind, `a.b`.`c d` as other"));
-        let columns: Vec<_> = config.shape.group_by.iter().map(|c| (c.path.join("/"), c.name.as_str())).collect();
-        let expect = [("origin".to_owned(), "origin"), ("payload/Kind".to_owned(), "kind"), ("a.b/c d".to_owned(), "other")];
-        assert_eq!(columns, expect);
-    }
-
-    #[test]
-    fn aggregates_take_functions_decimals_and_names() {
-        let config = read(&table("aggregates: count, sum(bytes), sum(price decimal(18,2)), max(payload.latency) as worst"));
-        let got: Vec<_> =
-            config.shape.aggregates.iter().map(|a| (a.function, a.path.join("."), a.number.scale(), a.name.as_str())).collect();
-        let expect = [
-            (Function::Count, String::new(), 0, "count"),
-            (Function::Sum, "bytes".to_owned(), 0, "sum_bytes"),
-            (Function::Sum, "price".to_owned(), 2, "sum_price"),
-            (Function::Max, "payload.latency".to_owned(), 0, "worst"),
-        ];
-        assert_eq!(got, expect);
-        for bad in ["", "count,", "median(a)", "sum()", "sum(a", "sum(a decimal(19,2))", "sum(a decimal(2,3))", "sum(a b)", "count(a)", "sum(a) as"] {
-            assert!(Config::parse(&table(&format!("aggregates: '{bad}'"))).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -1254,22 +1132,17 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             assert!(error.contains("the table has a column of that name already"), "{error}");
         }
         read(&table("group-by: count\naggregates: sum(a)"));
-        check("group-by: user-id", "cannot read setting group-by \"user-id\": \"user-id\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\"");
-    }
-
-    #[test]
-    fn event_time_is_a_field_with_or_without_a_unit() {
-        let field = |line: &str| read(&table(line)).shape.timestamp_field;
-        assert_eq!(field(""), None);
-        assert_eq!(field("timestamp-field: ts"), Some(TimeField { path: vec!["ts".to_owned()], unit: TimeUnit::Auto }));
-        let at = vec!["payload".to_owned(), "at".to_owned()];
-        assert_eq!(field("timestamp-field: payload.at rfc3339"), Some(TimeField { path: at, unit: TimeUnit::Rfc3339 }));
-        check("timestamp-field: ts ns", "cannot read setting timestamp-field \"ts ns\": unknown unit \"ns\"; write FIELD, or FIELD and one of s, ms, us, rfc3339");
+        check(
+            "group-by: user-id",
+            "cannot read setting group-by \"user-id\": \"user-id\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\"",
+        );
     }
 
     #[test]
     fn the_catalog_is_an_address_without_a_user() {
-        let text = |catalog: &str| format!("{LEAST}table: {{ name: n, warehouse: 's3a://b-b/w/' }}\ncatalog: {catalog}");
+        let text = |catalog: &str| {
+            format!("{LEAST}table: {{ name: n, warehouse: 's3a://b-b/w/' }}\ncatalog: {catalog}")
+        };
         let config = read(&text("postgresql://db/hive"));
         let Some(CatalogSettings::Postgres { host, port, database, .. }) = &config.catalog else { panic!() };
         assert_eq!((host.as_str(), *port, database.as_str()), ("db", 5432, "hive"));
@@ -1278,18 +1151,51 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         assert_eq!(missing.0.len(), 6);
         let error = Config::parse(&text("postgresql://me:hunter2@db/hive")).unwrap_err().to_string();
         assert!(error.contains("secrets file") && !error.contains("hunter2"), "{error}");
-        for bad in ["postgresql://db", "postgresql://db:x/hive", "postgresql://a,b/hive", "mysql://db/hive", "local:"] {
+        for bad in [
+            "postgresql://db",
+            "postgresql://db:x/hive",
+            "postgresql://a,b/hive",
+            "mysql://db/hive",
+            "local:",
+        ] {
             assert!(Config::parse(&text(bad)).is_err(), "{bad}");
         }
-        let error = Config::parse(&format!("{LEAST}table: {{ name: n, warehouse: data }}\ncatalog: postgresql://db/hive"));
+        let error = Config::parse(&format!(
+            "{LEAST}table: {{ name: n, warehouse: data }}\ncatalog: postgresql://db/hive"
+        ));
         assert!(error.unwrap_err().to_string().contains("readers of a Hive table need the whole path"));
         let error = Config::parse(&format!("{LEAST}table: {{ name: n }}\ncatalog: postgresql://db/hive"));
         assert!(error.unwrap_err().to_string().contains("cannot find setting table.warehouse"));
     }
 
     #[test]
+    fn a_key_in_an_address_is_not_repeated() {
+        for line in [
+            "table: { name: n, warehouse: 's3a://key:hunter2@bucket/w' }",
+            "s3: { endpoint: 'http://key:hunter2@minio:9000' }",
+            "kafka: { bootstrap: 'key:hunter2@k:9092,l:1', topic: t }",
+        ] {
+            let error = Config::parse(line).expect_err(line).to_string();
+            assert!(error.contains("cannot read setting") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_readmes_first_settings_are_right() {
+        let readme = include_str!("../README.md");
+        let mut blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let config = read(blocks.next().unwrap());
+        config.check_secrets(&Secrets::parse(&blocks.next().unwrap().replace("...", "x")).unwrap()).unwrap();
+        for key in KEYS {
+            assert!(readme.contains(&format!("`{key}`")), "the table of settings has {key}");
+        }
+    }
+
+    #[test]
     fn warehouses_are_s3a_or_a_directory() {
-        for bad in ["s3://b/w", "s3a://", "s3a://b b/w", "s3a://bucket/a//b", "s3a://bucket/../x", "hdfs://x/y"] {
+        for bad in
+            ["s3://b/w", "s3a://", "s3a://b b/w", "s3a://bucket/a//b", "s3a://bucket/../x", "hdfs://x/y"]
+        {
             assert!(parse_warehouse(bad).is_err(), "{bad}");
         }
         let bucket = Some(Warehouse::S3 { bucket: "spark".to_owned(), path: String::new() });
@@ -1298,7 +1204,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn secrets_are_read_and_never_shown() {
-        let secrets = Secrets::parse("kafka-username: me\nkafka-password: 'hunter2'\napi-token: ''\n").unwrap();
+        let secrets =
+            Secrets::parse("kafka-username: me\nkafka-password: 'hunter2'\napi-token: ''\n").unwrap();
         assert_eq!(secrets.kafka_password.as_ref().unwrap().expose(), "hunter2");
         assert_eq!(secrets.api_token, None);
         assert!(!format!("{secrets:?}{}", secrets.kafka_password.as_ref().unwrap()).contains("hunter2"));

@@ -112,11 +112,16 @@ impl Console {
         writeln!(out, "{rule}\nBatch: {}\n{rule}", self.batch).expect("a string takes all text");
         out += &spark_table(&self.columns, &rows);
         if self.rows > rows.len() {
-            writeln!(out, "only showing newest {} of {} rows", rows.len(), self.rows).expect("a string takes all text");
+            writeln!(out, "only showing newest {} of {} rows", rows.len(), self.rows)
+                .expect("a string takes all text");
         }
         if self.unseen > 0 {
-            writeln!(out, "left out, as memory is bounded to {} rows: {} counts of old windows or new keys", self.rows_max, self.unseen)
-                .expect("a string takes all text");
+            writeln!(
+                out,
+                "left out, as memory is bounded to {} rows: {} counts of old windows or new keys",
+                self.rows_max, self.unseen
+            )
+            .expect("a string takes all text");
         }
         out.push('\n');
         self.batch += 1;
@@ -174,7 +179,15 @@ fn value(aggregate: &Aggregate, acc: Acc) -> String {
 /// As `Dataset.showString` draws it when nothing is cut: cells to the left, without blanks, at least three wide.
 fn spark_table(columns: &[String], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns.len())
-        .map(|i| rows.iter().map(|r| &r[i]).chain([&columns[i]]).map(|t| t.chars().count()).max().unwrap_or(0).max(3))
+        .map(|i| {
+            rows.iter()
+                .map(|r| &r[i])
+                .chain([&columns[i]])
+                .map(|t| t.chars().count())
+                .max()
+                .unwrap_or(0)
+                .max(3)
+        })
         .collect();
     let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect::<String>() + "+\n";
     let line = |cells: &[String]| {
@@ -220,7 +233,10 @@ Batch: 0
 
 ";
         assert_eq!(console.render(false), expect);
-        assert_eq!(console.render(true), format!("\x1b[H\x1b[2J\x1b[3J{}", expect.replace("Batch: 0", "Batch: 1")));
+        assert_eq!(
+            console.render(true),
+            format!("\x1b[H\x1b[2J\x1b[3J{}", expect.replace("Batch: 0", "Batch: 1"))
+        );
     }
 
     #[test]
@@ -245,7 +261,10 @@ Batch: 0
         assert_eq!((console.rows, console.windows.len()), (4, 2));
         hit(&mut console, 0, "a", &[]);
         let out = console.render(false);
-        assert!(out.contains("left out, as memory is bounded to 4 rows: 5 counts of old windows or new keys"), "{out}");
+        assert!(
+            out.contains("left out, as memory is bounded to 4 rows: 5 counts of old windows or new keys"),
+            "{out}"
+        );
         for key in 0..9 {
             hit(&mut console, 9, &key.to_string(), &[]);
         }

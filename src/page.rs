@@ -1,6 +1,6 @@
 //! The status page: a [`Status`] as one piece of HTML that needs nothing else, not even a script.
 
-use crate::status::{Status, State};
+use crate::status::{State, Status};
 use crate::time::EventTime;
 use std::fmt::Write;
 
@@ -29,7 +29,13 @@ pub fn page(status: &Status) -> String {
     let mut out = String::with_capacity(8192);
     out += "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">";
     out += "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">";
-    push(&mut out, format_args!("<meta http-equiv=\"refresh\" content=\"{REFRESH_S}\"><title>{} · windrow</title>", Html(name)));
+    push(
+        &mut out,
+        format_args!(
+            "<meta http-equiv=\"refresh\" content=\"{REFRESH_S}\"><title>{} · windrow</title>",
+            Html(name)
+        ),
+    );
     push(&mut out, format_args!("<style>{STYLE}</style></head><body><h1>{}</h1>", Html(name)));
     push(&mut out, format_args!("<p><span class=\"state {0}\">{0}</span>", status.state.name()));
     if status.state != State::Counting && !status.reason.is_empty() {
@@ -39,10 +45,15 @@ pub fn page(status: &Status) -> String {
     figures(&mut out, status);
     lanes(&mut out, status);
     windows(&mut out, status);
-    push(&mut out, format_args!(
-        "<footer><p>windrow {} · topic {} · owner {} · <a href=\"/metrics\">metrics</a> · <a href=\"/v1/status\">json</a></p></footer></body></html>",
-        Html(&status.version), Html(&status.topic), Html(&status.owner),
-    ));
+    push(
+        &mut out,
+        format_args!(
+            "<footer><p>windrow {} · topic {} · owner {} · <a href=\"/metrics\">metrics</a> · <a href=\"/v1/status\">json</a></p></footer></body></html>",
+            Html(&status.version),
+            Html(&status.topic),
+            Html(&status.owner),
+        ),
+    );
     out
 }
 
@@ -89,16 +100,19 @@ fn lanes(out: &mut String, status: &Status) {
             None if lane.idle => "idle".to_owned(),
             None => String::new(),
         };
-        push(out, format_args!(
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{note}</td></tr>",
-            lane.partition,
-            lane.next_offset,
-            lane.lag.map_or_else(|| "–".to_owned(), grouped),
-            shown(lane.watermark),
-            grouped(lane.ledger.counted),
-            grouped(lane.ledger.late),
-            grouped(lane.ledger.rejected),
-        ));
+        push(
+            out,
+            format_args!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{note}</td></tr>",
+                lane.partition,
+                lane.next_offset,
+                lane.lag.map_or_else(|| "–".to_owned(), grouped),
+                shown(lane.watermark),
+                grouped(lane.ledger.counted),
+                grouped(lane.ledger.late),
+                grouped(lane.ledger.rejected),
+            ),
+        );
     }
     *out += "</table></div>";
 }
@@ -112,7 +126,13 @@ fn windows(out: &mut String, status: &Status) {
     *out += "<div class=\"wide\"><table><tr><th>start</th><th>end</th><th>keys</th><th>count</th></tr>";
     for window in status.windows.iter().take(WINDOWS_MAX) {
         let (keys, count) = (grouped(window.keys), grouped(window.count));
-        push(out, format_args!("<tr><td>{}</td><td>{}</td><td>{keys}</td><td>{count}</td></tr>", window.start, window.end));
+        push(
+            out,
+            format_args!(
+                "<tr><td>{}</td><td>{}</td><td>{keys}</td><td>{count}</td></tr>",
+                window.start, window.end
+            ),
+        );
     }
     *out += "</table></div>";
     if let Some(more) = status.windows.len().checked_sub(WINDOWS_MAX).filter(|n| *n > 0) {
@@ -133,7 +153,7 @@ fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push('\u{202f}');
         }
         out.push(digit);
@@ -168,7 +188,13 @@ mod tests {
     #[test]
     fn the_page_shows_what_the_status_says() {
         let html = page(&full());
-        for part in ["<title>default.newtable · windrow</title>", "counting", "2024-09-01T19:43:25Z", "held by 2", "2\u{202f}048"] {
+        for part in [
+            "<title>default.newtable · windrow</title>",
+            "counting",
+            "2024-09-01T19:43:25Z",
+            "held by 2",
+            "2\u{202f}048",
+        ] {
             assert!(html.contains(part), "{part}\n{html}");
         }
         assert!(!html.contains("<script") && !html.contains("src=") && !html.contains("http://"));
@@ -177,7 +203,14 @@ mod tests {
     #[test]
     fn text_from_outside_stays_text() {
         let bad = "<img src=x onerror='alert(1)'>\"&";
-        let status = Status { table: bad.into(), reason: bad.into(), topic: bad.into(), owner: bad.into(), version: bad.into(), ..Status::default() };
+        let status = Status {
+            table: bad.into(),
+            reason: bad.into(),
+            topic: bad.into(),
+            owner: bad.into(),
+            version: bad.into(),
+            ..Status::default()
+        };
         let html = page(&status);
         assert!(!html.contains("<img") && !html.contains("alert(1)'"), "{html}");
         assert_eq!(html.matches("&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;").count(), 6);

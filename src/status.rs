@@ -11,7 +11,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What windrow is doing, and why.
@@ -31,7 +33,8 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 5] = [State::Counting, State::Waiting, State::Paused, State::Failed, State::Standby];
+    pub const ALL: [State; 5] =
+        [State::Counting, State::Waiting, State::Paused, State::Failed, State::Standby];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -130,13 +133,17 @@ pub struct WindowStatus {
     pub count: u64,
 }
 
-/// Rows of the table, as JSON shows them: each a map by column name, windows as `{"start": …, "end": …}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Rows of the table, and how many there are: the answer of `/v1/tables/<t>/rows`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rows {
+    pub table: String,
     /// In the table's order.
     pub columns: Vec<String>,
-    pub rows: Vec<Map<String, Value>>,
+    /// A list of maps by column name, a window as `{"start": …, "end": …}`. Kept as text, as its decimals and sums are
+    /// exact and a JSON library's numbers are not.
+    pub rows: Box<RawValue>,
+    pub count: usize,
     /// There are more than were asked for.
     pub truncated: bool,
 }
@@ -161,7 +168,25 @@ impl Status {
         map.remove("windows");
         value
     }
+
+    /// The answer of `/v1/tables`: in console mode there is none.
+    #[must_use]
+    pub fn tables(&self) -> Value {
+        let tables = if self.table.is_empty() { Vec::new() } else { vec![self.summary()] };
+        json!({"tables": tables, "count": tables.len(), "truncated": false})
+    }
+
+    /// The answer of `/v1/windows`: the oldest [`WINDOWS_MAX`].
+    #[must_use]
+    pub fn open_windows(&self) -> Value {
+        let shown = &self.windows[..self.windows.len().min(WINDOWS_MAX)];
+        let truncated = shown.len() < self.windows.len();
+        json!({"table": self.table, "windows": shown, "count": shown.len(), "truncated": truncated})
+    }
 }
+
+/// Open windows in one answer.
+const WINDOWS_MAX: usize = 1000;
 
 /// The metrics in OpenMetrics text; its content type is [`METRICS_CONTENT_TYPE`].
 ///
@@ -195,13 +220,23 @@ impl Collector for Metrics {
             ("gap", s.gaps),
             ("lost", s.lost),
         ];
-        let mut family = out.encode_descriptor("windrow_records", "Offsets by what became of them", None, MetricType::Counter)?;
+        let mut family = out.encode_descriptor(
+            "windrow_records",
+            "Offsets by what became of them",
+            None,
+            MetricType::Counter,
+        )?;
         for (outcome, n) in outcomes {
             ConstCounter::new(n).encode(family.encode_family(&[("outcome", outcome)])?)?;
         }
         counter(&mut out, "windrow_rows", "Rows ever committed", s.rows_committed)?;
         counter(&mut out, "windrow_commits", "Commits of this process", s.commits)?;
-        counter(&mut out, "windrow_commit_failures", "Commits of this process that failed and were tried again", s.commit_failures)?;
+        counter(
+            &mut out,
+            "windrow_commit_failures",
+            "Commits of this process that failed and were tried again",
+            s.commit_failures,
+        )?;
         gauge(&mut out, "windrow_table_rows", "Rows of the committed table", s.rows)?;
         gauge(&mut out, "windrow_table_files", "Files of the committed table", s.files)?;
         gauge(&mut out, "windrow_table_bytes", "Bytes of the committed table's files", s.bytes)?;
@@ -210,31 +245,44 @@ impl Collector for Metrics {
         }
         for (name, help, time) in [
             ("windrow_watermark_seconds", "The table's watermark, in seconds since 1970 UTC", s.watermark),
-            ("windrow_last_commit_seconds", "When the last epoch was committed, in seconds since 1970 UTC", s.last_commit),
+            (
+                "windrow_last_commit_seconds",
+                "When the last epoch was committed, in seconds since 1970 UTC",
+                s.last_commit,
+            ),
         ] {
             if let Some(time) = time {
                 let family = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
                 ConstGauge::new(seconds(time)).encode(family)?;
             }
         }
-        let mut family = out.encode_descriptor("windrow_lag_records", "Records not read yet", None, MetricType::Gauge)?;
+        let mut family =
+            out.encode_descriptor("windrow_lag_records", "Records not read yet", None, MetricType::Gauge)?;
         for lane in &s.lanes {
             if let Some(lag) = lane.lag {
-                ConstGauge::new(lag).encode(family.encode_family(&[("partition", lane.partition.to_string())])?)?;
+                ConstGauge::new(lag)
+                    .encode(family.encode_family(&[("partition", lane.partition.to_string())])?)?;
             }
         }
         let open = u64::try_from(s.windows.len()).expect("a length");
         gauge(&mut out, "windrow_open_windows", "Windows that are not closed yet", open)?;
-        let mut family = out.encode_descriptor("windrow_state", "1 for the state it is in", None, MetricType::Gauge)?;
+        let mut family =
+            out.encode_descriptor("windrow_state", "1 for the state it is in", None, MetricType::Gauge)?;
         for state in State::ALL {
             let on = u64::from(state == s.state);
             ConstGauge::new(on).encode(family.encode_family(&[("state", state.name())])?)?;
         }
         gauge(&mut out, "windrow_up", "1 when it is counting", u64::from(s.state == State::Counting))?;
-        let mut family = out.encode_descriptor("windrow_build_info", "Which program this is", None, MetricType::Gauge)?;
+        let mut family =
+            out.encode_descriptor("windrow_build_info", "Which program this is", None, MetricType::Gauge)?;
         ConstGauge::new(1_u64).encode(family.encode_family(&[("version", s.version.as_str())])?)?;
         gauge(&mut out, "process_resident_memory_bytes", "Resident memory", self.process.resident_bytes)?;
-        let family = out.encode_descriptor("process_cpu_seconds", "CPU time, user and system", None, MetricType::Counter)?;
+        let family = out.encode_descriptor(
+            "process_cpu_seconds",
+            "CPU time, user and system",
+            None,
+            MetricType::Counter,
+        )?;
         ConstCounter::new(self.process.cpu_seconds).encode(family)
     }
 }
@@ -248,7 +296,10 @@ fn gauge(out: &mut DescriptorEncoder, name: &str, help: &str, n: u64) -> fmt::Re
     ConstGauge::new(n).encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a double; to the year 287000 it is exact to the millisecond")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a double; to the year 287000 it is exact to the millisecond"
+)]
 fn seconds(time: EventTime) -> f64 {
     time.0 as f64 / 1000.0
 }
@@ -257,9 +308,30 @@ fn seconds(time: EventTime) -> f64 {
 #[must_use]
 pub fn status_table(status: &Value) -> String {
     const KEYS: [&str; 24] = [
-        "table", "state", "reason", "rows", "files", "bytes", "first-window", "last-window", "watermark", "lag",
-        "epoch", "last-commit", "consumed", "counted", "late", "rejected", "tombstones", "gaps", "lost", "commits",
-        "commit-failures", "topic", "owner", "version",
+        "table",
+        "state",
+        "reason",
+        "rows",
+        "files",
+        "bytes",
+        "first-window",
+        "last-window",
+        "watermark",
+        "lag",
+        "epoch",
+        "last-commit",
+        "consumed",
+        "counted",
+        "late",
+        "rejected",
+        "tombstones",
+        "gaps",
+        "lost",
+        "commits",
+        "commit-failures",
+        "topic",
+        "owner",
+        "version",
     ];
     let rows: Vec<_> = KEYS
         .iter()
@@ -286,15 +358,30 @@ pub fn windows_table(windows: &Value) -> String {
     maps_table(&["start", "end", "keys", "count"], windows["windows"].as_array().into_iter().flatten())
 }
 
-/// The answer of `/v1/tables/<t>/rows`, as beeline prints a query's.
-#[must_use]
-pub fn rows_table(rows: &Value) -> String {
-    let columns: Vec<&str> = rows["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    maps_table(&columns, rows["rows"].as_array().into_iter().flatten())
+/// Rows as beeline prints a query's.
+///
+/// # Errors
+/// They are not a list of maps.
+pub fn rows_table(rows: &Rows) -> Result<String, serde_json::Error> {
+    let maps: Vec<BTreeMap<&str, &RawValue>> = serde_json::from_str(rows.rows.get())?;
+    let line = |map: &BTreeMap<&str, &RawValue>| {
+        let raw = |column: &String| map.get(column.as_str()).map_or("null", |raw| raw.get());
+        rows.columns.iter().map(|column| raw_cell(raw(column))).collect()
+    };
+    Ok(print_table(&rows.columns, &maps.iter().map(line).collect::<Vec<Vec<String>>>()))
+}
+
+/// A number is shown as it is written, with all its digits.
+fn raw_cell(raw: &str) -> String {
+    if raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return raw.to_owned();
+    }
+    serde_json::from_str(raw).map_or_else(|_| raw.to_owned(), |value| cell(&value))
 }
 
 fn maps_table<'a>(columns: &[&str], maps: impl Iterator<Item = &'a Value>) -> String {
-    let rows: Vec<Vec<String>> = maps.map(|map| columns.iter().map(|column| cell(&map[*column])).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        maps.map(|map| columns.iter().map(|column| cell(&map[*column])).collect()).collect();
     print_table(columns, &rows)
 }
 
@@ -354,7 +441,9 @@ pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Marks that turn the direction of writing hide as well as control characters do.
-        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -384,7 +473,8 @@ mod rfc3339 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<EventTime>, D::Error> {
         let text: Option<String> = Option::deserialize(from)?;
-        text.map(|t| super::parse_rfc3339(&t).ok_or_else(|| D::Error::custom("not a time of RFC 3339"))).transpose()
+        text.map(|t| super::parse_rfc3339(&t).ok_or_else(|| D::Error::custom("not a time of RFC 3339")))
+            .transpose()
     }
 }
 
@@ -447,6 +537,17 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn rows(columns: &[&str], json: &str) -> Rows {
+        let columns = columns.iter().map(|c| (*c).to_owned()).collect();
+        Rows {
+            table: "default.newtable".to_owned(),
+            columns,
+            rows: RawValue::from_string(json.to_owned()).unwrap(),
+            count: 1,
+            truncated: true,
+        }
+    }
+
     #[test]
     fn json_has_the_keys_of_the_contract_and_comes_back() {
         let status = full();
@@ -490,13 +591,15 @@ pub(crate) mod tests {
 
     #[test]
     fn rows_print_as_beeline_prints_them() {
-        let row = |start: &str, end: &str, count: u64| {
-            json!({"window": {"start": start, "end": end}, "origin": "producer-0 (10.1.63.230)", "count": count})
-        };
-        let rows = json!({
-            "columns": ["window", "origin", "count"],
-            "rows": [row("2024-09-01T19:42:15Z", "2024-09-01T19:42:25Z", 4), row("2024-09-01T19:42:30.500Z", "2024-09-01T19:42:40.500Z", 20)],
-        });
+        let row = |start: &str, end: &str, count: u64| json!({"window": {"start": start, "end": end}, "origin": "producer-0 (10.1.63.230)", "count": count});
+        let rows = rows(
+            &["window", "origin", "count"],
+            &json!([
+                row("2024-09-01T19:42:15Z", "2024-09-01T19:42:25Z", 4),
+                row("2024-09-01T19:42:30.500Z", "2024-09-01T19:42:40.500Z", 20),
+            ])
+            .to_string(),
+        );
         let expect = r#"
 +--------------------------------------------------------------+---------------------------+--------+
 |                            window                            |          origin           | count  |
@@ -505,7 +608,17 @@ pub(crate) mod tests {
 | {"start":2024-09-01 19:42:30.5,"end":2024-09-01 19:42:40.5}  | producer-0 (10.1.63.230)  | 20     |
 +--------------------------------------------------------------+---------------------------+--------+
 "#;
-        assert_eq!(rows_table(&rows), expect.trim_start());
+        assert_eq!(rows_table(&rows).unwrap(), expect.trim_start());
+    }
+
+    #[test]
+    fn numbers_keep_all_their_digits() {
+        let out = rows_table(&rows(
+            &["a", "b", "c"],
+            r#"[{"a":0.10,"b":-85070591730234615865843651857942052863}]"#,
+        ))
+        .unwrap();
+        assert!(out.contains("| 0.10  | -85070591730234615865843651857942052863  | NULL  |"), "{out}");
     }
 
     #[test]

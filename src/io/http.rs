@@ -1,6 +1,9 @@
 //! The HTTP server: the status page, health, metrics, and what the command line and the charm ask.
 //! Who may ask what is `access`'s; what is answered is `status`'s and `page`'s.
-#![expect(clippy::disallowed_methods, reason = "the health check measures how long the loop has been silent")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures how long the loop has been silent, and ends connections"
+)]
 
 use crate::access::{Asked, admit};
 use crate::config::Secret;
@@ -8,23 +11,29 @@ use crate::page::page;
 use crate::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
+use axum::extract::connect_info::Connected;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::{IncomingStream, Listener};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Sleep;
 
 /// Without a new status for so long, `/healthz` says that the loop hangs.
 pub const SILENT_MAX: Duration = Duration::from_secs(30);
@@ -33,8 +42,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ROWS_DEFAULT: usize = 20;
 /// Rows in one answer; a query tool reads the table itself.
 pub const ROWS_MAX: usize = 1000;
-/// Open windows in one answer.
-const WINDOWS_MAX: usize = 1000;
+/// Connections of strangers at one time.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection's whole life; one that is still wanted is made again.
+const CONNECTION_MAX: Duration = Duration::from_mins(1);
 const BODY_MAX_BYTES: usize = 65_536;
 
 /// What the server knows of the running windrow.
@@ -43,7 +54,7 @@ pub struct Handle {
     /// Sent again at least every few seconds, changed or not: see [`SILENT_MAX`].
     pub status: watch::Receiver<Arc<Status>>,
     pub commands: mpsc::Sender<Command>,
-    /// The first rows of the committed table, at most so many; a reason where it cannot be read.
+    /// The first rows of the committed table, at most so many; the reason where it cannot be read.
     pub rows: RowsFn,
     /// The `api-token` in force.
     pub token: watch::Receiver<Option<Secret>>,
@@ -70,9 +81,11 @@ pub enum Wish {
 /// # Errors
 /// The address cannot be had: another program has it, or it is not one of this machine.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on address \"{address}\"; change the setting http, or end the program that has it"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on address \"{address}\"; change the setting http, or end the program that has it"
+        )
+    })
 }
 
 /// Answers until `stop` is done, and then finishes the answers begun.
@@ -86,11 +99,92 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let app = App { handle, started: Instant::now(), heard_ms: Arc::default() };
     let listening = tokio::spawn(listen(app.clone()));
-    let served = axum::serve(listener, router(app).into_make_service_with_connect_info::<SocketAddr>())
+    let listener = Bounded { listener, others: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let served = axum::serve(listener, router(app).into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop)
         .await;
     listening.abort();
     served
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Peer(*stream.remote_addr())
+    }
+}
+
+/// The listener, with bounds for strangers: open files are few, and Kafka and S3 need them. Loopback is not bounded,
+/// so that nobody outside can make the health check fail.
+struct Bounded {
+    listener: TcpListener,
+    others: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            let permit = if peer.ip().to_canonical().is_loopback() {
+                None
+            } else if let Ok(permit) = Arc::clone(&self.others).try_acquire_owned() {
+                Some(permit)
+            } else {
+                continue;
+            };
+            return (
+                Connection { stream, _permit: permit, end: Box::pin(tokio::time::sleep(CONNECTION_MAX)) },
+                peer,
+            );
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends by itself, also when its peer says nothing.
+struct Connection {
+    stream: TcpStream,
+    _permit: Option<OwnedSemaphorePermit>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 #[derive(Clone)]
@@ -125,14 +219,24 @@ fn router(app: App) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
         .route("/v1/status", get(async |State(app): State<App>| Json(app.status().as_ref().clone())))
-        .route("/v1/tables", get(tables))
+        .route("/v1/tables", get(async |State(app): State<App>| Json(app.status().tables())))
         .route("/v1/tables/{table}", get(table))
         .route("/v1/tables/{table}/rows", get(rows))
-        .route("/v1/windows", get(windows))
-        .route("/v1/pause", post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Pause).await))
-        .route("/v1/resume", post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Resume).await))
-        .fallback(async || fail(StatusCode::NOT_FOUND, "no such path; see /v1/status, /v1/tables, /v1/windows, /metrics"))
-        .method_not_allowed_fallback(async || fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method"))
+        .route("/v1/windows", get(async |State(app): State<App>| Json(app.status().open_windows())))
+        .route(
+            "/v1/pause",
+            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Pause).await),
+        )
+        .route(
+            "/v1/resume",
+            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Resume).await),
+        )
+        .fallback(async || {
+            fail(StatusCode::NOT_FOUND, "no such path; see /v1/status, /v1/tables, /v1/windows, /metrics")
+        })
+        .method_not_allowed_fallback(async || {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app)
@@ -142,7 +246,12 @@ fn fail(code: StatusCode, why: impl AsRef<str>) -> Response {
     (code, Json(json!({"error": why.as_ref()}))).into_response()
 }
 
-async fn guard(State(app): State<App>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
+async fn guard(
+    State(app): State<App>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let token = app.handle.token.borrow().clone();
     let headers = request.headers();
     let admitted = admit(&Asked {
@@ -173,7 +282,10 @@ const HARDENING: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    ),
 ];
 
 /// A header's text; one that is no text counts as there, and equals nothing.
@@ -215,13 +327,6 @@ async fn show_metrics(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], metrics(&app.status(), process_use())).into_response()
 }
 
-/// In console mode there is no table.
-async fn tables(State(app): State<App>) -> Json<Value> {
-    let status = app.status();
-    let tables = if status.table.is_empty() { Vec::new() } else { vec![status.summary()] };
-    Json(json!({"tables": tables, "count": tables.len(), "truncated": false}))
-}
-
 async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
     let status = app.status();
     match check_name(&status, &name) {
@@ -236,7 +341,11 @@ fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
     if !own.is_empty() && (name == own || own.split_once('.').is_some_and(|(_, short)| name == short)) {
         return Ok(());
     }
-    let why = if own.is_empty() { "there is no table in console mode".to_owned() } else { format!("no such table; this windrow writes {own}") };
+    let why = if own.is_empty() {
+        "there is no table in console mode".to_owned()
+    } else {
+        format!("no such table; this windrow writes {own}")
+    };
     Err(Box::new(fail(StatusCode::NOT_FOUND, why)))
 }
 
@@ -250,14 +359,13 @@ async fn rows(
         return *response;
     }
     let Some(limit) = query.ok().and_then(|query| limit(&query)) else {
-        return fail(StatusCode::BAD_REQUEST, format!("cannot read the query; write ?limit= and 1 to {ROWS_MAX}"));
+        return fail(
+            StatusCode::BAD_REQUEST,
+            format!("cannot read the query; write ?limit= and 1 to {ROWS_MAX}"),
+        );
     };
     match tokio::time::timeout(ANSWER_MAX, (app.handle.rows)(limit)).await {
-        Ok(Ok(rows)) => {
-            let count = rows.rows.len();
-            Json(json!({"table": status.table, "columns": rows.columns, "rows": rows.rows, "count": count, "truncated": rows.truncated}))
-                .into_response()
-        }
+        Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(why)) => fail(StatusCode::SERVICE_UNAVAILABLE, why),
         Err(_) => fail(StatusCode::GATEWAY_TIMEOUT, "the rows could not be read in time; try again"),
     }
@@ -266,16 +374,11 @@ async fn rows(
 fn limit(query: &HashMap<String, String>) -> Option<usize> {
     match query.iter().next() {
         None => Some(ROWS_DEFAULT),
-        Some((key, value)) if query.len() == 1 && key == "limit" => value.parse().ok().filter(|n| (1..=ROWS_MAX).contains(n)),
+        Some((key, value)) if query.len() == 1 && key == "limit" => {
+            value.parse().ok().filter(|n| (1..=ROWS_MAX).contains(n))
+        }
         Some(_) => None,
     }
-}
-
-async fn windows(State(app): State<App>) -> Json<Value> {
-    let status = app.status();
-    let shown = &status.windows[..status.windows.len().min(WINDOWS_MAX)];
-    let truncated = shown.len() < status.windows.len();
-    Json(json!({"table": status.table, "windows": shown, "count": shown.len(), "truncated": truncated}))
 }
 
 /// A body that says nothing: empty or `{}`. A field in it would be a wish that is not understood.
@@ -288,8 +391,13 @@ impl FromRequest<App> for Json0 {
         let bytes = Bytes::from_request(request, app)
             .await
             .map_err(|error| fail(error.status(), "the body cannot be read; send {}"))?;
-        let empty = bytes.is_empty() || serde_json::from_slice::<HashMap<String, Value>>(&bytes).is_ok_and(|m| m.is_empty());
-        if empty { Ok(Json0) } else { Err(fail(StatusCode::BAD_REQUEST, "the body takes no fields; send {}")) }
+        let empty = bytes.is_empty()
+            || serde_json::from_slice::<HashMap<String, Value>>(&bytes).is_ok_and(|m| m.is_empty());
+        if empty {
+            Ok(Json0)
+        } else {
+            Err(fail(StatusCode::BAD_REQUEST, "the body takes no fields; send {}"))
+        }
     }
 }
 
@@ -300,10 +408,15 @@ async fn command(app: App, _: Json0, wish: Wish) -> Response {
         answered.await.ok()
     };
     match tokio::time::timeout(ANSWER_MAX, asked).await {
-        Ok(Some(Ok(()))) => Json(json!({"table": app.status().table, "paused": wish == Wish::Pause})).into_response(),
+        Ok(Some(Ok(()))) => {
+            Json(json!({"table": app.status().table, "paused": wish == Wish::Pause})).into_response()
+        }
         Ok(Some(Err(why))) => fail(StatusCode::CONFLICT, why),
         Ok(None) => fail(StatusCode::SERVICE_UNAVAILABLE, "windrow is stopping; try again"),
-        Err(_) => fail(StatusCode::GATEWAY_TIMEOUT, "no answer in time; it may still take effect: look at /v1/status"),
+        Err(_) => fail(
+            StatusCode::GATEWAY_TIMEOUT,
+            "no answer in time; it may still take effect: look at /v1/status",
+        ),
     }
 }
 
@@ -326,9 +439,9 @@ fn process_use() -> ProcessUse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::full;
+    use crate::status::tests::{full, rows};
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::TcpStream as StdStream;
 
     struct Running {
         address: SocketAddr,
@@ -343,9 +456,8 @@ mod tests {
         let (commands_tx, commands) = mpsc::channel(1);
         let rows: RowsFn = Arc::new(|limit| {
             Box::pin(async move {
-                let row = json!({"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit});
-                let Value::Object(row) = row else { unreachable!() };
-                Ok(Rows { columns: vec!["window".into(), "origin".into(), "count".into()], rows: vec![row], truncated: true })
+                let row = json!([{"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit}]);
+                Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
         });
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -359,7 +471,7 @@ mod tests {
     async fn ask(address: SocketAddr, request: &str) -> (u16, String, String) {
         let request = request.to_owned();
         tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(address).unwrap();
+            let mut stream = StdStream::connect(address).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
             let mut answer = String::new();
@@ -387,7 +499,10 @@ mod tests {
         let running = start().await;
         let to = running.address;
         let (code, head, body) = get(to, "/").await;
-        assert!(code == 200 && head.contains("text/html") && body.contains("default.newtable"), "{head}\n{body}");
+        assert!(
+            code == 200 && head.contains("text/html") && body.contains("default.newtable"),
+            "{head}\n{body}"
+        );
         assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
         assert_eq!(get(to, "/healthz").await.0, 200);
         assert_eq!(get(to, "/readyz").await.0, 200);
@@ -451,6 +566,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_command_line_understands_the_server() {
+        use crate::cli::{Output, Verb, ask, question, render};
+        let running = start().await;
+        let settings = format!(
+            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, catalog: 'local:/data', http: '{}' }}",
+            running.address
+        );
+        let config = crate::config::Config::parse(&settings).unwrap();
+        let secrets = crate::config::Secrets::default();
+        let verbs = [
+            (Verb::Status, "| watermark "),
+            (Verb::Tables, "| default.newtable "),
+            (Verb::Windows, "1 shown\n"),
+            (Verb::Rows(crate::cli::Rows { limit: 3 }), "{\"start\":2024-09-01 19:42:15,"),
+        ];
+        tokio::task::spawn_blocking(move || {
+            for (verb, expect) in verbs {
+                let (method, path) = question(&verb, &config).unwrap().unwrap();
+                let answer = ask(&config, &secrets, method, &path).unwrap();
+                let out = render(&verb, &answer, Output::Table).unwrap();
+                assert!(out.contains(expect), "{out}");
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
     async fn a_post_without_the_token_changes_nothing() {
         let mut running = start().await;
         let to = running.address;
@@ -498,6 +641,20 @@ mod tests {
             tokio::task::yield_now().await;
         }
         listening.abort();
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_by_itself() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut bounded = Bounded { listener, others: Arc::new(Semaphore::new(1)) };
+        let _silent = StdStream::connect(address).unwrap();
+        let (mut connection, _) = bounded.accept().await;
+        connection.end.as_mut().reset(tokio::time::Instant::now());
+        let mut bytes = [0; 8];
+        let read =
+            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes)));
+        assert_eq!(read.await.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[tokio::test]

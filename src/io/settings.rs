@@ -55,7 +55,9 @@ fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let mut file = File::open(path).map_err(cause)?;
     let mode = file.metadata().map_err(cause)?.permissions().mode() & 0o777;
     if secret && mode & 0o077 != 0 {
-        return Err(fail(format!("it holds secrets, and its mode {mode:03o} lets others at them; run: chmod 600 {name}")));
+        return Err(fail(format!(
+            "it holds secrets, and its mode {mode:03o} lets others at them; run: chmod 600 {name}"
+        )));
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(cause)?;
@@ -71,7 +73,8 @@ mod tests {
     fn a_secrets_file_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (main, secrets) = (dir.path().join("windrow.yaml"), dir.path().join("secrets.yaml"));
-        let text = format!("kafka: {{ bootstrap: 'k:9092', topic: t }}\nsecrets-file: {}\n", secrets.display());
+        let text =
+            format!("kafka: {{ bootstrap: 'k:9092', topic: t }}\nsecrets-file: {}\n", secrets.display());
         fs::write(&main, text).unwrap();
         let error = load(Some(&main)).unwrap_err().to_string();
         assert!(error.contains("secrets.yaml\": No such file"), "{error}");
@@ -94,6 +97,9 @@ mod tests {
         let main = dir.path().join("windrow.yaml");
         fs::write(&main, "windw: 1s\nkafka: { bootstrap: 'k:9092', topic: t }\n").unwrap();
         let error = load(Some(&main)).unwrap_err();
-        assert_eq!(error.0, [format!("{}: cannot read setting windw: unknown key; did you mean \"window\"?", main.display())]);
+        assert_eq!(
+            error.0,
+            [format!("{}: cannot read setting windw: unknown key; did you mean \"window\"?", main.display())]
+        );
     }
 }
