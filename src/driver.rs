@@ -15,6 +15,7 @@ use crate::io::local::LocalCatalog;
 use crate::io::metastore::Metastore;
 use crate::io::postgres::{PgConfig, PgTls};
 use crate::io::store::{S3Config, Store};
+use crate::listing::Listing;
 use crate::record::{Offset, Partition};
 use crate::status::{LaneStatus, Rows, State as StatusState, Status, WindowStatus};
 use crate::table::{TableKind, TableName};
@@ -131,6 +132,59 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
         config: Some(config.clone()),
         secrets: secrets.clone(),
     })
+}
+
+/// What a catalog and a store tell of a table without a process that runs.
+///
+/// # Errors
+/// The catalog does not answer.
+pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
+    let name = format!("{}.{}", parts.settings.database, parts.settings.table);
+    let mut status = Status {
+        table: name,
+        topic: parts.settings.shape.topic.clone(),
+        version: crate::cli::VERSION.to_owned(),
+        reason: "no windrow runs with these settings on this machine; run: windrow run".to_owned(),
+        ..Status::default()
+    };
+    let Some(head) = parts.look.head().await? else {
+        status.reason = format!("there is no such table yet; {}", status.reason);
+        return Ok(status);
+    };
+    let totals = parts.look.files(TableKind::Chunks, 0).await?.totals;
+    (status.rows, status.files, status.bytes) = (totals.rows, totals.files, totals.bytes);
+    (status.first_window, status.last_window) = (totals.first_window, totals.last_window);
+    let ledger = head.last.ledger;
+    (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
+    (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
+    (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
+    (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
+    status.last_commit = Some(EventTime(head.committed_at.0));
+    if head.paused {
+        status.state = StatusState::Paused;
+    }
+    status.lanes = head
+        .last
+        .lanes
+        .iter()
+        .map(|(partition, lane)| LaneStatus {
+            partition: *partition,
+            next_offset: lane.to,
+            watermark: lane.watermark,
+            ledger: lane.ledger,
+            ..LaneStatus::default()
+        })
+        .collect();
+    Ok(status)
+}
+
+/// Creates Hive's schema where the database is empty.
+///
+/// # Errors
+/// The catalog does not answer, or holds something else.
+pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    let name = TableName::new("default", "none").map_err(|why| anyhow!(why))?;
+    Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
 }
 
 /// The engine's part of the settings.
@@ -273,7 +327,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let handle = Handle {
         status: status_rx,
         commands: commands_tx,
-        rows: rows_fn(parts.look, parts.store.clone()),
+        rows: rows_fn(status.table.clone(), parts.look, parts.store.clone()),
         token: token_rx,
     };
     if let Some(config) = parts.config.clone() {
@@ -762,13 +816,13 @@ async fn secrets_task(config: Config, mut known: Secrets, to_loop: mpsc::Sender<
 }
 
 /// Reads the committed table's newest rows, for people.
-fn rows_fn(look: Catalog, store: Store) -> RowsFn {
+fn rows_fn(table: String, look: Catalog, store: Store) -> RowsFn {
     let look = Arc::new(tokio::sync::Mutex::new(look));
     Arc::new(move |limit| {
-        let (look, store) = (Arc::clone(&look), store.clone());
+        let (table, look, store) = (table.clone(), Arc::clone(&look), store.clone());
         Box::pin(async move {
             let mut look = look.lock().await;
-            newest_rows(&mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
+            newest_rows(&table, &mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
         })
     })
 }
@@ -777,7 +831,7 @@ fn rows_fn(look: Catalog, store: Store) -> RowsFn {
 ///
 /// # Errors
 /// The catalog or the store does not answer, or a file is damaged.
-pub async fn newest_rows(catalog: &mut Catalog, store: &Store, limit: usize) -> anyhow::Result<Rows> {
+pub async fn newest_rows(table: &str, catalog: &mut Catalog, store: &Store, limit: usize) -> anyhow::Result<Rows> {
     let files = catalog.files(TableKind::Chunks, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
     let mut columns = Vec::new();
     let mut found = Vec::new();
@@ -795,9 +849,7 @@ pub async fn newest_rows(catalog: &mut Catalog, store: &Store, limit: usize) -> 
     let truncated = found.len() > limit || files.totals.rows > found.len() as u64;
     found.truncate(limit);
     found.reverse();
-    let row = |values: Vec<crate::listing::Value>| {
-        let values = values.into_iter().map(|v| serde_json::to_value(v).unwrap_or_default());
-        columns.iter().cloned().zip(values).collect()
-    };
-    Ok(Rows { rows: found.into_iter().map(row).collect(), columns, truncated })
+    let count = found.len();
+    let rows = serde_json::value::to_raw_value(&Listing { columns: columns.clone(), rows: found })?;
+    Ok(Rows { table: table.to_owned(), columns, rows, count, truncated })
 }
