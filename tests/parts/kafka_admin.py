@@ -8,11 +8,12 @@ import base64
 import json
 import os
 import random
+import signal
 import sys
 import time
 
 from confluent_kafka import (
-    Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, Producer, TopicPartition,
+    Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition,
 )
 from confluent_kafka.admin import (
     AclBinding, AclBindingFilter, AclOperation, AclPermissionType, AdminClient, NewPartitions, NewTopic, OffsetSpec,
@@ -25,9 +26,16 @@ ADMINS = []
 MECHANISMS = {"SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512, "SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256}
 
 
+def told_of(error):
+    """Without this a refused log-in is tried for ever."""
+    if error.code() == KafkaError._AUTHENTICATION:
+        print(f"cannot log in: {error.str()}", file=sys.stderr)
+        os._exit(1)
+
+
 def client(args):
     env = os.environ
-    plain = {"bootstrap.servers": env.get("WINDROW_TEST_KAFKA_PLAIN", "127.0.0.1:19095"), "log_level": 3}
+    plain = {"bootstrap.servers": env.get("WINDROW_TEST_KAFKA_PLAIN", "127.0.0.1:19095"), "log_level": 0, "error_cb": told_of}
     if args.plain:
         return plain
     return plain | {
@@ -314,10 +322,12 @@ def main():
     v.add_argument("--step-ms", type=int, default=500, help="between two records of an origin")
     v.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         args.run(args)
-    except KafkaException as error:
-        sys.exit(f"cannot {args.run.__name__.replace('_', ' ')}: {error.args[0].str()}")
+    except (KafkaException, TimeoutError) as error:
+        why = error.args[0].str() if error.args else f"no answer within {WAIT} s"
+        sys.exit(f"cannot {args.run.__name__.replace('_', ' ')}: {why}")
 
 
 if __name__ == "__main__":

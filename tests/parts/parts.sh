@@ -14,10 +14,14 @@
 #   parts.sh psql DATABASE [ARGUMENT]...     as the super user
 #   parts.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
 #   parts.sh s3 VERB ...                     objects: s3_admin.py
-#   parts.sh spark-job ARGUMENT...           the streaming job that windrow replaces: spark_job.py
+#   parts.sh spark-conf DATABASE             writes the Spark settings for that metastore, prints their folder
+#   parts.sh spark-job DATABASE ARGUMENT...  the streaming job that windrow replaces: spark_job.py
 #   parts.sh spark-sql DATABASE ARGUMENT...  SQL in a Spark of its own, rows as JSON: spark_sql.py
-#   parts.sh spark-shell-conf DATABASE       writes the Spark settings of that metastore, prints the folder
-#   parts.sh beeline [-t] [SQL]              SQL (or standard input) to the Thrift server; -t: tab-separated
+#   parts.sh thrift-up DATABASE              Spark's Thrift server on that metastore (`up thrift`: on hivemetastore)
+#   parts.sh thrift-down
+#   parts.sh beeline [-t] [SQL]...           SQL (or standard input) to the Thrift server; -t: tab-separated
+#
+# spark-job and spark-sql end when they are done; WINDROW_SPARK_VERSION=3.5.3 reads with that one.
 #
 # The installs are kept in WINDROW_PARTS, what runs in WINDROW_RUN: delete either, and it is made again.
 # With another WINDROW_RUN and other ports a second set runs beside the first.
@@ -316,18 +320,19 @@ start_kafka() {
 	CONF
 	# The authorizer lets PLAINTEXT peers (the broker itself, the controller) in as ANONYMOUS, a super user.
 	if [ ! -f "$KAFKA_RUN/data/meta.properties" ]; then
-		rm -rf "$KAFKA_RUN/data" "$KAFKA_RUN/users"
+		rm -rf "$KAFKA_RUN/data"
 		kafka_java -Xmx128m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn kafka.tools.StorageTool \
 			format -t windrowPartsKafkaAAAAA -c "$conf" >>"$RUN/kafka.log" 2>&1 || die "cannot format Kafka's log: see $RUN/kafka.log"
 	fi
+	KAFKA_STARTED=yes
 	start kafka "$JAVA_HOME/bin/java" -Xms256m -Xmx"${WINDROW_KAFKA_HEAP:-512m}" -XX:+UseSerialGC ${WINDROW_KAFKA_JAVA_OPTS--XX:TieredStopAtLevel=1} \
 		-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true \
 		-cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka "$conf"
 }
 ready_kafka() {
 	await kafka 60 "$VENV/bin/python" "$HERE/kafka_admin.py" --plain ready
-	[ -f "$KAFKA_RUN/users" ] && return
-	kafka_admin --plain user "$KAFKA_USER" --password-env WINDROW_TEST_KAFKA_PASSWORD >/dev/null && touch "$KAFKA_RUN/users"
+	# At every start: 4.1.0 was seen to come back without any user after one had been deleted.
+	[ -z "${KAFKA_STARTED:-}" ] || kafka_admin --plain user "$KAFKA_USER" --password-env WINDROW_TEST_KAFKA_PASSWORD
 }
 
 # start_minio NAME PORT [ARGUMENT]...
@@ -402,6 +407,98 @@ hive_db() { # hive_db NAME [KIND]
 kafka_admin() { environment && "$VENV/bin/python" "$HERE/kafka_admin.py" "$@"; }
 s3_admin() { local s3=${WINDROW_TEST_S3:-}; environment && WINDROW_TEST_S3=${s3:-$WINDROW_TEST_S3} "$VENV/bin/python" "$HERE/s3_admin.py" "$@"; }
 
+# spark_conf DATABASE: sets CONF. Passwords go into files that only we may read, not into arguments.
+spark_conf() {
+	spark_home
+	CONF=$RUN/spark-conf/$1-$SPARK_VERSION
+	mkdir -p "$CONF" "$RUN/spark-tmp"
+	local lib
+	lib=$(echo "$SPARK"/lib/python3*/site-packages/pyspark)
+	export SPARK_HOME=$lib SPARK_CONF_DIR=$CONF SPARK_LOCAL_IP=127.0.0.1 PYSPARK_PYTHON=$SPARK/bin/python PYSPARK_DRIVER_PYTHON=$SPARK/bin/python
+	local fast=${WINDROW_SPARK_JAVA_OPTS--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
+	(
+		umask 077
+		cat >"$CONF/spark-defaults.conf.$$" <<-CONF
+			spark.master local[2]
+			spark.driver.memory ${WINDROW_SPARK_MEMORY:-1g}
+			spark.driver.extraClassPath $SPARK_JARS/*
+			spark.driver.extraJavaOptions $fast
+			spark.driver.bindAddress 127.0.0.1
+			spark.local.dir $RUN/spark-tmp
+			spark.ui.enabled false
+			spark.ui.showConsoleProgress false
+			spark.sql.catalogImplementation hive
+			spark.sql.warehouse.dir s3a://$S3_BUCKET/warehouse
+			spark.sql.session.timeZone UTC
+			spark.sql.shuffle.partitions ${WINDROW_SPARK_SHUFFLE:-2}
+			spark.sql.streaming.ui.enabled false
+			spark.hadoop.fs.s3a.endpoint http://127.0.0.1:$MINIO_PORT
+			spark.hadoop.fs.s3a.endpoint.region us-east-1
+			spark.hadoop.fs.s3a.access.key $S3_KEY
+			spark.hadoop.fs.s3a.secret.key $S3_SECRET
+			spark.hadoop.fs.s3a.path.style.access true
+			spark.hadoop.fs.s3a.connection.ssl.enabled false
+			spark.hadoop.fs.s3a.aws.credentials.provider org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider
+		CONF
+		mv "$CONF/spark-defaults.conf.$$" "$CONF/spark-defaults.conf"
+		property() { printf '<property><name>%s</name><value>%s</value></property>\n' "$@"; }
+		{
+			# The same keys as Charmed Kyuubi writes.
+			echo '<configuration>'
+			property javax.jdo.option.ConnectionURL "jdbc:postgresql://127.0.0.1:$PG_PORT/$1?createDatabaseIfNotExist=true" \
+				javax.jdo.option.ConnectionDriverName org.postgresql.Driver \
+				javax.jdo.option.ConnectionUserName "$1" javax.jdo.option.ConnectionPassword "$PG_PASSWORD" \
+				datanucleus.autoCreateSchema true datanucleus.fixedDatastore true datanucleus.autoCreateTables true \
+				hive.server2.enable.doAs false hive.metastore.schema.verification false
+			echo '</configuration>'
+		} >"$CONF/hive-site.xml.$$"
+		mv "$CONF/hive-site.xml.$$" "$CONF/hive-site.xml"
+		cat >"$CONF/log4j2.properties" <<-CONF
+			rootLogger.level = ${WINDROW_SPARK_LOG:-error}
+			rootLogger.appenderRef.stderr.ref = stderr
+			logger.repl.name = org.apache.spark.api.python.PythonGatewayServer
+			logger.repl.level = ${WINDROW_SPARK_LOG:-error}
+			appender.stderr.type = Console
+			appender.stderr.name = stderr
+			appender.stderr.target = SYSTEM_ERR
+			appender.stderr.layout.type = PatternLayout
+			appender.stderr.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
+		CONF
+	)
+}
+spark_run() { # spark_run SCRIPT DATABASE [ARGUMENT]...
+	local script=$1 db=${2:?a database}
+	shift 2
+	java17
+	environment
+	spark_conf "$db"
+	"$SPARK/bin/python" "$HERE/$script" "$@"
+}
+
+thrift_up() { # thrift_up DATABASE
+	if running thrift; then
+		[ "$(cat "$RUN/thrift.database")" = "$1" ] && return
+		down thrift
+	fi
+	java17
+	spark_conf "$1"
+	echo "$1" >"$RUN/thrift.database"
+	start thrift "$SPARK_HOME/bin/spark-submit" --class org.apache.spark.sql.hive.thriftserver.HiveThriftServer2 --name thrift \
+		spark-internal --hiveconf hive.server2.thrift.bind.host=127.0.0.1 --hiveconf "hive.server2.thrift.port=$THRIFT_PORT"
+	await thrift 90 bash -c "</dev/tcp/127.0.0.1/$THRIFT_PORT"
+}
+beeline() { # beeline [-t] [SQL]...
+	local format=table sql
+	if [ "${1:-}" = -t ]; then format=tsv2 && shift; fi
+	java17
+	spark_conf beeline
+	if [ $# = 0 ]; then sql=$(cat); else sql=$(printf '%s;\n' "$@"); fi
+	# As a file: of what comes on standard input it would show the prompts too.
+	SPARK_BEELINE_OPTS='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' "$SPARK_HOME/bin/beeline" -u "jdbc:hive2://127.0.0.1:$THRIFT_PORT/" -n test \
+		--silent=true --verbose=false --showHeader=true --outputformat=$format --maxWidth=400 -f <(echo "$sql") 2>"$RUN/beeline.log" ||
+		{ cat "$RUN/beeline.log" >&2; return 1; }
+}
+
 up() {
 	local part
 	mkdir -p "$RUN" && chmod 711 "$RUN"
@@ -413,7 +510,8 @@ up() {
 			minio) start_minio minio "$MINIO_PORT" ;;
 			minio-tls) certs_for_minio && start_minio minio-tls "$MINIO_TLS_PORT" --certs-dir "$RUN/minio-certs" ;;
 			postgres) start_postgres ;;
-			thrift | spark*) ;;
+			thrift) THRIFT=hivemetastore ;;
+			spark*) ;;
 		esac
 	done
 	for part; do
@@ -424,6 +522,11 @@ up() {
 			postgres) await postgres 30 "$PG_BIN/pg_isready" -q -h 127.0.0.1 -p "$PG_PORT" ;;
 		esac
 	done
+	if [ -n "${THRIFT:-}" ]; then
+		# The name that Charmed Kyuubi uses.
+		[ -n "$(psql_ "$PG_USER" postgres -tAc "SELECT 1 FROM pg_database WHERE datname = '$THRIFT'")" ] || hive_db "$THRIFT" >/dev/null
+		thrift_up "$THRIFT"
+	fi
 }
 down() {
 	local part
@@ -476,7 +579,7 @@ main() {
 	[ $# = 0 ] || shift
 	mkdir -p "$CACHE" "$RUN"
 	case $verb in
-		install | up | down | wipe) # one at a time; `start` keeps the lock from what it starts
+		install | up | down | wipe | thrift-up | thrift-down) # one at a time; `start` keeps the lock from what it starts
 			exec 9>"$CACHE/lock"
 			flock 9
 			;;
@@ -501,6 +604,12 @@ main() {
 			;;
 		hive-db) hive_db "$@" ;;
 		psql) psql_ "$PG_USER" "$@" ;;
+		spark-conf) spark_conf "${1:?a database}" && echo "$CONF" ;;
+		spark-job) spark_run spark_job.py "$@" ;;
+		spark-sql) spark_run spark_sql.py "$@" ;;
+		thrift-up) thrift_up "${1:?a database}" ;;
+		thrift-down) down thrift ;;
+		beeline) beeline "$@" ;;
 		kafka) kafka_admin "$@" ;;
 		s3) s3_admin "$@" ;;
 		*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import sys
 import time
 from urllib.parse import urlsplit
@@ -98,6 +99,7 @@ def main():
         if argument:
             v.add_argument(argument, **({"nargs": "?", "default": ""} if f is ls else {}))
     args = p.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     args.run(args)
 
 
