@@ -9,8 +9,8 @@
 #   parts.sh env                             what the tests read, as shell exports
 #   parts.sh status
 #   parts.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
-#                                            for 2.3, the default), 3.1, 4.0, lazy (as Spark makes it with autoCreateTables,
-#                                            after the first CREATE TABLE), lazy-fresh (the same, before), empty
+#                                            for 2.3, the default), 3.1, 4.0, lazy (what a Spark makes that was told to create
+#                                            the tables itself), lazy-fresh (the same before its first CREATE TABLE), empty
 #   parts.sh psql DATABASE [ARGUMENT]...     as the super user
 #   parts.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
 #   parts.sh s3 VERB ...                     objects: s3_admin.py
@@ -78,6 +78,13 @@ try() {
 	return 1
 }
 
+# quietly LOG COMMAND...: shows what it said only if it failed.
+quietly() {
+	local log=$1
+	shift
+	"$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+}
+
 # debian PACKAGE...: only as root; everybody else is told what to do.
 debian() {
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "missing: $*; run as root: apt-get install $*"
@@ -118,9 +125,8 @@ jars() {
 		<groupId>windrow.parts</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>
 		<dependencies>$deps</dependencies></project>
 	POM
-	try nice -n 10 mvn -B -q -Dstyle.color=never -f "$work/pom.xml" -DincludeScope=runtime -DexcludeTransitive="$transitive" \
-		-DoutputDirectory="$work/jars" \
-		"org.apache.maven.plugins:maven-dependency-plugin:$DEPENDENCY_PLUGIN_VERSION:copy-dependencies" >&2
+	try quietly "$work/log" nice -n 10 mvn -B -q -f "$work/pom.xml" -DincludeScope=runtime -DexcludeTransitive="$transitive" \
+		-DoutputDirectory="$work/jars" "org.apache.maven.plugins:maven-dependency-plugin:$DEPENDENCY_PLUGIN_VERSION:copy-dependencies"
 	rm -rf "$dir" && mv "$work/jars" "$dir" && rm -rf "$work"
 }
 
@@ -493,10 +499,18 @@ beeline() { # beeline [-t] [SQL]...
 	java17
 	spark_conf beeline
 	if [ $# = 0 ]; then sql=$(cat); else sql=$(printf '%s;\n' "$@"); fi
-	# As a file: of what comes on standard input it would show the prompts too.
-	SPARK_BEELINE_OPTS='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' "$SPARK_HOME/bin/beeline" -u "jdbc:hive2://127.0.0.1:$THRIFT_PORT/" -n test \
-		--silent=true --verbose=false --showHeader=true --outputformat=$format --maxWidth=400 -f <(echo "$sql") 2>"$RUN/beeline.log" ||
-		{ cat "$RUN/beeline.log" >&2; return 1; }
+	# As a file: of what comes on standard input it would show the prompts too. The "null" is what its silence leaves of a log line.
+	local log
+	log=$(mktemp)
+	if SPARK_BEELINE_OPTS='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' "$SPARK_HOME/bin/beeline" -u "jdbc:hive2://127.0.0.1:$THRIFT_PORT/" -n test \
+		--silent=true --verbose=false --showHeader=true --outputformat=$format --maxWidth=400 -f <(echo "$sql") 2>"$log" |
+		sed -u 's/\r//g; s/^null  *null//; /^$/d'; then
+		rm "$log"
+	else
+		grep -m1 '^Error' "$log" >&2 || cat "$log" >&2
+		rm "$log"
+		return 1
+	fi
 }
 
 up() {
