@@ -128,10 +128,15 @@ def user(args):
 
 
 def delete_user(args):
+    """Shuts a user out by a password nobody knows. With --really the record goes too: Kafka 3.9.1 and 4.1.0 (KRaft) then
+    come back from their next restart without any SCRAM user at all."""
     a = admin(args)
     known = a.describe_user_scram_credentials([args.name])[args.name].result(WAIT)
     for c in known.scram_credential_infos:
-        done(a.alter_user_scram_credentials([UserScramCredentialDeletion(args.name, c.mechanism)]))
+        done(a.alter_user_scram_credentials([
+            UserScramCredentialDeletion(args.name, c.mechanism) if args.really else
+            UserScramCredentialUpsertion(args.name, ScramCredentialInfo(c.mechanism, 4096), os.urandom(24).hex().encode())
+        ]))
 
 
 def allow(args):
@@ -297,7 +302,9 @@ def main():
     v.add_argument("name")
     v.add_argument("--password-env", metavar="VARIABLE", help="without it the password is read from standard input")
     v.add_argument("--mechanism", action="append", choices=MECHANISMS)
-    verb(delete_user).add_argument("name")
+    v = verb(delete_user)
+    v.add_argument("name")
+    v.add_argument("--really", action="store_true")
     v = verb(allow)
     v.add_argument("user")
     v.add_argument("--read", action="append", default=[], metavar="TOPIC")

@@ -337,7 +337,7 @@ start_kafka() {
 }
 ready_kafka() {
 	await kafka 60 "$VENV/bin/python" "$HERE/kafka_admin.py" --plain ready
-	# At every start: 4.1.0 was seen to come back without any user after one had been deleted.
+	# At every start: see delete-user in kafka_admin.py.
 	[ -z "${KAFKA_STARTED:-}" ] || kafka_admin --plain user "$KAFKA_USER" --password-env WINDROW_TEST_KAFKA_PASSWORD
 }
 
