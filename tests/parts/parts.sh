@@ -121,7 +121,7 @@ jars() {
 	work=$dir.new
 	rm -rf "$work" && mkdir -p "$work"
 	cat >"$work/pom.xml" <<-POM
-		<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+		<project><modelVersion>4.0.0</modelVersion>
 		<groupId>windrow.parts</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>
 		<dependencies>$deps</dependencies></project>
 	POM
@@ -245,6 +245,13 @@ start() {
 	setsid "$@" >>"$RUN/$name.log" 2>&1 </dev/null 9>&- &
 	echo "$! $(born $!)" >"$RUN/$name.pid"
 }
+# free PORT...: what is listening there would be taken for ours.
+free() {
+	local port
+	for port; do
+		if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then die "port $port is taken by another process; see the *_PORT variables"; fi
+	done
+}
 # await NAME SECONDS COMMAND...
 await() {
 	local name=$1 end=$(($(date +%s) + $2))
@@ -290,6 +297,7 @@ certificates() {
 kafka_java() { "$JAVA_HOME/bin/java" -cp "$CACHE/kafka-$KAFKA_VERSION/*" "$@"; }
 start_kafka() {
 	running kafka && return
+	free "$KAFKA_PORT" "$KAFKA_SSL_PORT" "$KAFKA_CONTROLLER_PORT" "$KAFKA_PLAIN_PORT"
 	certificates
 	mkdir -p "$KAFKA_RUN"
 	local scram='org.apache.kafka.common.security.scram.ScramLoginModule required;' conf=$KAFKA_RUN/server.properties
@@ -346,6 +354,7 @@ start_minio() {
 	local name=$1 port=$2
 	shift 2
 	running "$name" && return
+	free "$port"
 	MINIO_ROOT_USER=$S3_ROOT_KEY MINIO_ROOT_PASSWORD=$S3_ROOT_SECRET MINIO_BROWSER=off MINIO_UPDATE=off MINIO_API_REQUESTS_MAX=200 \
 		start "$name" "$MINIO/minio" server --quiet --address "127.0.0.1:$port" "$@" "$RUN/$name"
 }
@@ -368,6 +377,7 @@ postgres_place() {
 }
 start_postgres() {
 	running postgres && return
+	free "$PG_PORT"
 	postgres_place
 	if [ ! -f "$PG_RUN/data/PG_VERSION" ]; then
 		rm -rf "$PG_RUN" && mkdir -p "$PG_RUN"
@@ -416,6 +426,7 @@ s3_admin() { local s3=${WINDROW_TEST_S3:-}; environment && WINDROW_TEST_S3=${s3:
 # spark_conf DATABASE: sets CONF. Passwords go into files that only we may read, not into arguments.
 spark_conf() {
 	spark_home
+	[ -x "$SPARK/bin/python" ] && [ -d "$SPARK_JARS" ] || die "no Spark $SPARK_VERSION; run parts.sh install spark, or spark-3.5"
 	CONF=$RUN/spark-conf/$1-$SPARK_VERSION
 	mkdir -p "$CONF" "$RUN/spark-tmp"
 	local lib
@@ -487,6 +498,7 @@ thrift_up() { # thrift_up DATABASE
 		down thrift
 	fi
 	java17
+	free "$THRIFT_PORT"
 	spark_conf "$1"
 	echo "$1" >"$RUN/thrift.database"
 	start thrift "$SPARK_HOME/bin/spark-submit" --class org.apache.spark.sql.hive.thriftserver.HiveThriftServer2 --name thrift \
