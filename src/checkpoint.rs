@@ -53,7 +53,10 @@ pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
     let json = zstd::decode_all(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
     let file: File = serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
     if file.version != VERSION {
-        return Err(format!("cannot read checkpoint: it has version {}, this program reads {VERSION}", file.version));
+        return Err(format!(
+            "cannot read checkpoint: it has version {}, this program reads {VERSION}",
+            file.version
+        ));
     }
     file.lanes.into_iter().map(|(p, lane)| Ok((p, lane_state(lane)?))).collect()
 }
@@ -74,7 +77,11 @@ fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
                     *at.insert(keys.len() - 1)
                 }
             };
-            file.push(FileEntry(id, entry.count, entry.accs.iter().map(|a| (a.n, a.value.to_string())).collect()));
+            file.push(FileEntry(
+                id,
+                entry.count,
+                entry.accs.iter().map(|a| (a.n, a.value.to_string())).collect(),
+            ));
         }
         file
     };
@@ -100,7 +107,8 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
     let entries = |list: Vec<FileEntry>| -> Result<Vec<Entry>, String> {
         list.into_iter()
             .map(|FileEntry(id, count, accs)| {
-                let key = keys.get(id).ok_or("cannot read checkpoint: it names a key that it does not hold")?;
+                let key =
+                    keys.get(id).ok_or("cannot read checkpoint: it names a key that it does not hold")?;
                 let accs = accs
                     .into_iter()
                     .map(|(n, value)| Some(Acc { n, value: value.parse().ok()? }))
@@ -116,6 +124,10 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
         ledger: file.ledger,
         leader_epoch: file.leader_epoch,
         slices: file.slices.into_iter().map(|(s, l)| Ok((s, entries(l)?))).collect::<Result<_, String>>()?,
-        closed: file.closed.into_iter().map(|(s, l)| Ok((s, entries(l)?))).collect::<Result<Closed, String>>()?,
+        closed: file
+            .closed
+            .into_iter()
+            .map(|(s, l)| Ok((s, entries(l)?)))
+            .collect::<Result<Closed, String>>()?,
     })
 }

@@ -82,7 +82,12 @@ fn folder() -> anyhow::Result<PathBuf> {
         match std::fs::create_dir(&dir) {
             Ok(()) => return Ok(dir),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(anyhow!("cannot create folder \"{}\": {error}; set TMPDIR to one that takes files", dir.display())),
+            Err(error) => {
+                return Err(anyhow!(
+                    "cannot create folder \"{}\": {error}; set TMPDIR to one that takes files",
+                    dir.display()
+                ));
+            }
         }
     }
     unreachable!("one of them is free")
@@ -137,15 +142,29 @@ impl View {
 
 fn dashboard(status: &Status, sent: DemoSent) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "sent     {:>9}   counted {:>9}   late {:>6}   rejected {:>6}", sent.total(), status.counted, status.late, status.rejected);
-    let _ = writeln!(out, "table    {:>9} rows in {} files, epoch {}", status.rows, status.files, status.epoch.map_or("-".to_owned(), |e| e.to_string()));
+    let _ = writeln!(
+        out,
+        "sent     {:>9}   counted {:>9}   late {:>6}   rejected {:>6}",
+        sent.total(),
+        status.counted,
+        status.late,
+        status.rejected
+    );
+    let _ = writeln!(
+        out,
+        "table    {:>9} rows in {} files, epoch {}",
+        status.rows,
+        status.files,
+        status.epoch.map_or("-".to_owned(), |e| e.to_string())
+    );
     let _ = writeln!(out, "closed through {}", status.watermark.map_or("-".to_owned(), |t| t.to_string()));
     let greatest = status.windows.iter().map(|w| w.count).max().unwrap_or(0).max(1);
     let newest = status.windows.len().saturating_sub(6);
     let _ = writeln!(out, "open windows:");
     for window in &status.windows[newest..] {
         let bar = usize::try_from(window.count * 40 / greatest).unwrap_or(0);
-        let _ = writeln!(out, "  {} .. {}  {:>7} {}", window.start, window.end, window.count, "#".repeat(bar));
+        let _ =
+            writeln!(out, "  {} .. {}  {:>7} {}", window.start, window.end, window.count, "#".repeat(bar));
     }
     out
 }

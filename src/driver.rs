@@ -5,7 +5,9 @@
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
 use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner};
-use crate::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps};
+use crate::config::{
+    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps,
+};
 use crate::engine::{CHECKPOINT_KEYS_SMALL, Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
 use crate::file::read_rows;
 use crate::io::catalog::{Catalog, Totals};
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc as async_mpsc, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -291,12 +293,14 @@ fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
     };
     let ca = pem(ca_file.as_deref())?;
     let url = format!("postgresql://{host}:{port}/{database}");
-    let (user, password) = (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
+    let (user, password) =
+        (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Starts the loop on a thread of its own. `runtime` carries what waits for networks.
@@ -430,8 +434,15 @@ impl Driver {
             Message::Topic(answer) => Input::Topic(answer),
             Message::Manifests(answer) => Input::Manifests(answer),
             Message::Checkpoint(answer) => Input::Checkpoint(answer),
-            Message::Looked { partition, end } => Input::Looked { partition, end },
-            Message::OutOfRange { partition, log_start, log_end } => Input::OutOfRange { partition, log_start, log_end },
+            Message::Looked { partition, end } => {
+                if let Err(error) = &end {
+                    debug!(partition, error = %error, "cannot ask for a topic partition's end; it is not idle until then");
+                }
+                Input::Looked { partition, end }
+            }
+            Message::OutOfRange { partition, log_start, log_end } => {
+                Input::OutOfRange { partition, log_start, log_end }
+            }
             Message::Stored { key, result } => {
                 if let Err(error) = &result {
                     self.status.commit_failures += 1;
@@ -546,7 +557,11 @@ impl Driver {
             loop {
                 match consumer.end(partition, ASK_TIMEOUT) {
                     Ok(end) => {
-                        return Message::OutOfRange { partition, log_start: end.log_start, log_end: end.high_watermark };
+                        return Message::OutOfRange {
+                            partition,
+                            log_start: end.log_start,
+                            log_end: end.high_watermark,
+                        };
                     }
                     // As long as it cannot be asked it cannot be read either.
                     Err(_) => std::thread::sleep(Duration::from_secs(1)),
@@ -570,7 +585,10 @@ impl Driver {
     fn rotate(&mut self, secrets: &Secrets, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let Some(config) = self.config.clone() else { return };
         info!("secrets have changed: using the new ones");
-        self.store.set_credentials(&expose(secrets.s3_access_key.as_ref()), &expose(secrets.s3_secret_key.as_ref()));
+        self.store.set_credentials(
+            &expose(secrets.s3_access_key.as_ref()),
+            &expose(secrets.s3_secret_key.as_ref()),
+        );
         if let Ok(pg) = pg_config(&config, secrets) {
             self.ask_catalog(CatalogAsk::Config(pg));
         }
@@ -658,7 +676,9 @@ impl Driver {
 
 fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, asked: &mut Vec<Partition>) {
     let input = match event {
-        Event::Batch { partition, leader_epoch, batch, .. } => Input::Records { partition, leader_epoch, batch },
+        Event::Batch { partition, leader_epoch, batch, .. } => {
+            Input::Records { partition, leader_epoch, batch }
+        }
         Event::End { partition, next_offset } => Input::End { partition, offset: next_offset },
         Event::OutOfRange { partition, .. } => {
             asked.push(partition);
@@ -745,9 +765,9 @@ async fn catalog_task(
                 }
                 Message::Acquired(answer)
             }
-            CatalogAsk::Renew(owner) => {
-                Message::Renewed(catalog.renew(&owner, lease_ms).await.map(|renewed| (renewed.now, renewed.paused)))
-            }
+            CatalogAsk::Renew(owner) => Message::Renewed(
+                catalog.renew(&owner, lease_ms).await.map(|renewed| (renewed.now, renewed.paused)),
+            ),
             CatalogAsk::Release(owner, done) => {
                 if let Err(error) = catalog.release(&owner).await {
                     warn!(error = %error, "cannot give the table back; its lease ends by itself");
@@ -758,7 +778,9 @@ async fn catalog_task(
             CatalogAsk::Commit(commit) => {
                 Message::Committed { epoch: commit.epoch, result: catalog.commit(&commit).await }
             }
-            CatalogAsk::Find(owner, epoch) => Message::Found { epoch, result: catalog.outcome(&owner, epoch).await },
+            CatalogAsk::Find(owner, epoch) => {
+                Message::Found { epoch, result: catalog.outcome(&owner, epoch).await }
+            }
             CatalogAsk::Pause(paused, answer) => {
                 let result = catalog.set_paused(paused, "api").await.map_err(|e| e.to_string());
                 let held = result.is_ok();
@@ -831,7 +853,12 @@ fn rows_fn(table: String, look: Catalog, store: Store) -> RowsFn {
 ///
 /// # Errors
 /// The catalog or the store does not answer, or a file is damaged.
-pub async fn newest_rows(table: &str, catalog: &mut Catalog, store: &Store, limit: usize) -> anyhow::Result<Rows> {
+pub async fn newest_rows(
+    table: &str,
+    catalog: &mut Catalog,
+    store: &Store,
+    limit: usize,
+) -> anyhow::Result<Rows> {
     let files = catalog.files(TableKind::Chunks, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
     let mut columns = Vec::new();
     let mut found = Vec::new();
@@ -840,7 +867,8 @@ pub async fn newest_rows(table: &str, catalog: &mut Catalog, store: &Store, limi
             break;
         }
         let key = &committed.file.key;
-        let bytes = store.get(key).await?.with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
+        let bytes =
+            store.get(key).await?.with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
         let mut listing = read_rows(&bytes, usize::MAX)?;
         columns.clone_from(&listing.columns);
         listing.rows.reverse();

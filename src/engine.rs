@@ -3,8 +3,8 @@
 
 use crate::checkpoint;
 use crate::commit::{
-    Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, Decided, FileKind, FloorReason, Genesis,
-    Head, LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix, sha256_hex,
+    Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, Decided, FileKind,
+    FloorReason, Genesis, Head, LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix, sha256_hex,
 };
 use crate::file::{self, Timestamps};
 use crate::lane::{Lane, LaneState, Stopped};
@@ -52,7 +52,9 @@ pub struct TopicFacts {
 
 pub enum Input<'a> {
     /// Time has gone on; sent at least ten times a second.
-    Tick { now: Mono },
+    Tick {
+        now: Mono,
+    },
     Acquired(Result<Acquired, CatalogError>),
     /// The lease goes on: the database's clock, and whether a pause is in force.
     Renewed(Result<(DbTime, bool), CatalogError>),
@@ -60,22 +62,50 @@ pub enum Input<'a> {
     /// Paths of the table's manifests.
     Manifests(Result<Vec<String>, String>),
     Checkpoint(Result<Vec<u8>, String>),
-    Records { partition: Partition, leader_epoch: i32, batch: &'a dyn Batch },
+    Records {
+        partition: Partition,
+        leader_epoch: i32,
+        batch: &'a dyn Batch,
+    },
     /// The reader has nothing more; every offset below was shown or never will be.
-    End { partition: Partition, offset: Offset },
+    End {
+        partition: Partition,
+        offset: Offset,
+    },
     /// The answer to [`Effect::LookAtEnd`], fetched after it was asked for.
-    Looked { partition: Partition, end: Result<LogEnd, String> },
+    Looked {
+        partition: Partition,
+        end: Result<LogEnd, String>,
+    },
     /// The log does not have the offset that was asked for.
-    OutOfRange { partition: Partition, log_start: Offset, log_end: Offset },
+    OutOfRange {
+        partition: Partition,
+        log_start: Offset,
+        log_end: Offset,
+    },
     /// The log was cut off somewhere below where we read, and written anew.
-    Truncated { partition: Partition, why: String },
+    Truncated {
+        partition: Partition,
+        why: String,
+    },
     /// What hinders reading, in a sentence; it is over with the next record.
-    Trouble { reason: String },
+    Trouble {
+        reason: String,
+    },
     /// The reader is a new one: whatever is to be read must be started again.
     Reopened,
-    Stored { key: String, result: Result<(), String> },
-    Committed { epoch: u64, result: Result<DbTime, CatalogError> },
-    Found { epoch: u64, result: Result<Outcome, CatalogError> },
+    Stored {
+        key: String,
+        result: Result<(), String>,
+    },
+    Committed {
+        epoch: u64,
+        result: Result<DbTime, CatalogError>,
+    },
+    Found {
+        epoch: u64,
+        result: Result<Outcome, CatalogError>,
+    },
     /// An operator's word, already in the catalog.
     Paused(bool),
     /// Commit what there is, give the table back, end.
@@ -92,24 +122,48 @@ pub struct LogEnd {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Acquire,
-    Renew { owner: Owner },
-    Release { owner: Owner },
+    Renew {
+        owner: Owner,
+    },
+    Release {
+        owner: Owner,
+    },
     LookUpTopic,
-    ListManifests { prefix: String },
-    FetchCheckpoint { key: String },
+    ListManifests {
+        prefix: String,
+    },
+    FetchCheckpoint {
+        key: String,
+    },
     /// Read a topic partition from an offset on, or from another one than now.
-    Start { partition: Partition, offset: Offset, leader_epoch: i32 },
+    Start {
+        partition: Partition,
+        offset: Offset,
+        leader_epoch: i32,
+    },
     /// Stop reading all topic partitions.
     StopAll,
     /// Flow control: fetch nothing more until resumed.
-    Hold { partition: Partition },
-    Unhold { partition: Partition },
-    LookAtEnd { partition: Partition },
+    Hold {
+        partition: Partition,
+    },
+    Unhold {
+        partition: Partition,
+    },
+    LookAtEnd {
+        partition: Partition,
+    },
     /// Store an object; answered by [`Input::Stored`]. Harmless when it is there already.
-    Put { key: String, bytes: Arc<Vec<u8>> },
+    Put {
+        key: String,
+        bytes: Arc<Vec<u8>>,
+    },
     Commit(Arc<Commit>),
     /// What became of a commit whose answer was lost; the old connection is waited out.
-    Find { owner: Owner, epoch: u64 },
+    Find {
+        owner: Owner,
+        epoch: u64,
+    },
     /// For lag tools only.
     CommitGroup(BTreeMap<Partition, Offset>),
     /// An epoch was committed: for whoever watches.
@@ -131,15 +185,25 @@ pub enum State {
 #[derive(Debug)]
 enum Phase {
     /// Not ours, or nobody asked yet.
-    Standby { ask_at: Mono },
+    Standby {
+        ask_at: Mono,
+    },
     Asking,
     /// Ours; Kafka has not said yet what the topic is.
-    Locating { ask_at: Option<Mono> },
+    Locating {
+        ask_at: Option<Mono>,
+    },
     /// No epoch in the catalog: are there manifests of a lost one?
-    Searching { ask_at: Option<Mono>, facts: TopicFacts },
+    Searching {
+        ask_at: Option<Mono>,
+        facts: TopicFacts,
+    },
     /// Epoch 0 is under way.
     Founding,
-    Restoring { ask_at: Option<Mono>, key: String },
+    Restoring {
+        ask_at: Option<Mono>,
+        key: String,
+    },
     /// Reading, replays included.
     Counting,
     Over,
@@ -231,6 +295,8 @@ pub struct Engine {
 const RETRY_MS: u64 = 1000;
 /// Between two looks at the topic's partitions.
 const TOPIC_EVERY_MS: u64 = 10_000;
+/// What was seen of a log's end holds for `idle-timeout`, and at least this long: asking takes a second or two.
+const IDLE_HOLDS_MS_MIN: u64 = 5000;
 /// Offsets that moved without anything to show are committed this often.
 const PROGRESS_EVERY_MS: u64 = 30_000;
 /// Late records and rejects that make a commit, and twice that pauses reading.
@@ -373,7 +439,10 @@ impl Engine {
         self.held_by_other = matches!(answer, Ok(Acquired::Held { .. }));
         match answer {
             Ok(Acquired::Held { by, left_ms }) => {
-                self.trouble = Some(format!("table {}.{} is written by {by}", self.settings.database, self.settings.table));
+                self.trouble = Some(format!(
+                    "table {}.{} is written by {by}",
+                    self.settings.database, self.settings.table
+                ));
                 self.phase = Phase::Standby { ask_at: self.now.plus(left_ms.clamp(200, 5000)) };
             }
             Ok(Acquired::Ours { owner, lease_ms, now, head }) => {
@@ -384,7 +453,10 @@ impl Engine {
                 if let Some(head) = &head {
                     if now < head.committed_at {
                         // Rejecting by such a clock would be for ever; waiting for it is not.
-                        self.trouble = Some("the database's clock reads earlier than at the last commit; correct it".to_owned());
+                        self.trouble = Some(
+                            "the database's clock reads earlier than at the last commit; correct it"
+                                .to_owned(),
+                        );
                         self.give_back(out);
                         return;
                     }
@@ -474,7 +546,10 @@ impl Engine {
         self.topic_ask_at = self.now.plus(TOPIC_EVERY_MS);
         let facts = match answer {
             Ok(facts) if !facts.partitions.is_empty() => facts,
-            Ok(_) => return self.topic_missing(format!("topic \"{}\" has no partitions yet", self.settings.shape.topic)),
+            Ok(_) => {
+                return self
+                    .topic_missing(format!("topic \"{}\" has no partitions yet", self.settings.shape.topic));
+            }
             Err(reason) => return self.topic_missing(reason),
         };
         match self.phase {
@@ -534,8 +609,11 @@ impl Engine {
     /// Epoch 0: everything that later epochs only refer to.
     fn found_table(&mut self, facts: TopicFacts, out: &mut Vec<Effect>) {
         let at_end = self.settings.start_at_end;
-        let start_offsets: BTreeMap<_, _> =
-            facts.partitions.iter().map(|(p, (first, end))| (*p, if at_end { *end } else { *first })).collect();
+        let start_offsets: BTreeMap<_, _> = facts
+            .partitions
+            .iter()
+            .map(|(p, (first, end))| (*p, if at_end { *end } else { *first }))
+            .collect();
         for (partition, start) in &start_offsets {
             let mut lane = Lane::new(*partition, &self.settings.shape, *start);
             lane.set_delay(self.settings.delay_ms);
@@ -562,7 +640,11 @@ impl Engine {
         if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
             let reason = format!(
                 "topic \"{}\" is of Kafka cluster \"{}\", but table {}.{} counts the one of cluster \"{}\"; choose another table name",
-                recorded.shape.topic, facts.cluster_id, self.settings.database, self.settings.table, recorded.cluster_id
+                recorded.shape.topic,
+                facts.cluster_id,
+                self.settings.database,
+                self.settings.table,
+                recorded.cluster_id
             );
             return self.fail(reason, out);
         }
@@ -642,7 +724,8 @@ impl Engine {
             if self.out_of_range.contains_key(partition) {
                 continue;
             }
-            *watch = Watch { reading: true, last_record: self.now, log_end: watch.log_end, ..Watch::default() };
+            *watch =
+                Watch { reading: true, last_record: self.now, log_end: watch.log_end, ..Watch::default() };
             out.push(Effect::Start {
                 partition: *partition,
                 offset: lane.ledger.next_offset,
@@ -720,16 +803,24 @@ impl Engine {
             return;
         }
         let what = if next < log_start {
-            format!("offsets {next} to {log_start} of topic partition {partition} are no longer in Kafka (retention, or deleted records)")
+            format!(
+                "offsets {next} to {log_start} of topic partition {partition} are no longer in Kafka (retention, or deleted records)"
+            )
         } else {
-            format!("topic partition {partition} was cut off at offset {log_end}, below the next offset {next}")
+            format!(
+                "topic partition {partition} was cut off at offset {log_end}, below the next offset {next}"
+            )
         };
         if lane.replaying() {
-            let reason = format!("cannot go on from the checkpoint: {what}, and open windows counted them; choose another table name");
+            let reason = format!(
+                "cannot go on from the checkpoint: {what}, and open windows counted them; choose another table name"
+            );
             return self.fail(reason, out);
         }
         if !self.settings.continue_on_data_loss {
-            let reason = format!("{what}; set on-data-loss: continue to go on without them, or choose another table name");
+            let reason = format!(
+                "{what}; set on-data-loss: continue to go on without them, or choose another table name"
+            );
             return self.fail(reason, out);
         }
         if next < log_start {
@@ -745,11 +836,16 @@ impl Engine {
     fn truncated(&mut self, partition: Partition, why: String, out: &mut Vec<Effect>) {
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
         if lane.replaying() || !self.settings.continue_on_data_loss {
-            let reason = format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
+            let reason =
+                format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
             return self.fail(reason, out);
         }
         self.archived.add(&lane.ledger);
-        lane.decide(Decided::Generation { to: lane.ledger.next_offset, topic_id: self.topic_id.clone(), reason: why });
+        lane.decide(Decided::Generation {
+            to: lane.ledger.next_offset,
+            topic_id: self.topic_id.clone(),
+            reason: why,
+        });
         self.want_checkpoint = true;
         if let Some(watch) = self.watches.get_mut(&partition) {
             watch.reading = false;
@@ -761,7 +857,10 @@ impl Engine {
 
     fn records(&mut self, partition: Partition, leader_epoch: i32, batch: &dyn Batch) {
         let ceiling = self.ceiling();
-        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition)) else { return };
+        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition))
+        else {
+            return;
+        };
         if !watch.reading || self.stopping.is_some() {
             return;
         }
@@ -789,7 +888,10 @@ impl Engine {
     }
 
     fn end(&mut self, partition: Partition, offset: Offset) {
-        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition)) else { return };
+        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition))
+        else {
+            return;
+        };
         if watch.reading {
             lane.end(offset);
             watch.at_end = offset == lane.ledger.next_offset;
@@ -799,7 +901,9 @@ impl Engine {
     }
 
     fn looked(&mut self, partition: Partition, end: Result<LogEnd, String>) {
-        let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else { return };
+        let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else {
+            return;
+        };
         watch.looking = false;
         watch.looked_at = Some(self.now);
         let Ok(end) = end else {
@@ -811,7 +915,7 @@ impl Engine {
         let silent = self.now.since(watch.last_record) >= self.settings.idle_timeout_ms;
         let nothing = next == end.last_stable && next == end.high_watermark;
         watch.idle_until = (watch.at_end && silent && nothing && watch.reading && !watch.held)
-            .then(|| self.now.plus((self.settings.idle_timeout_ms / 2).max(1000)));
+            .then(|| self.now.plus(self.settings.idle_timeout_ms.max(IDLE_HOLDS_MS_MIN)));
     }
 
     // ---- while counting ----
@@ -830,7 +934,7 @@ impl Engine {
         let timeout = self.settings.idle_timeout_ms;
         for (partition, watch) in &mut self.watches {
             let silent = self.now.since(watch.last_record) >= timeout;
-            let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= (timeout / 4).clamp(100, 10_000));
+            let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= (timeout / 4).clamp(500, 10_000));
             if watch.reading && watch.at_end && silent && due && !watch.looking && !watch.held {
                 watch.looking = true;
                 out.push(Effect::LookAtEnd { partition: *partition });
@@ -882,12 +986,14 @@ impl Engine {
     fn flow(&mut self, out: &mut Vec<Effect>) {
         let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
         let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
-        let least = self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).filter_map(|(_, l)| l.watermark()).min();
+        let least =
+            self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).filter_map(|(_, l)| l.watermark()).min();
         let all = self.paused || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
         for (partition, lane) in &self.lanes {
             let ahead = match (lane.watermark(), least) {
                 (Some(w), Some(least)) => {
-                    w > least.plus(self.settings.max_skew_ms) || (closed > 2 * CLOSED_ENTRIES_MAX && w > least)
+                    w > least.plus(self.settings.max_skew_ms)
+                        || (closed > 2 * CLOSED_ENTRIES_MAX && w > least)
                 }
                 _ => false,
             };
@@ -946,7 +1052,8 @@ impl Engine {
         if self.lanes.values().any(Lane::replaying) {
             return false;
         }
-        let moved = self.lanes.iter().any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
+        let moved =
+            self.lanes.iter().any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
         let decided = self.lanes.values().any(|lane| !lane.decisions.is_empty());
         if self.stopping.is_some() || !self.joining.is_empty() || self.want_checkpoint {
             return moved || decided || !self.joining.is_empty();
@@ -955,11 +1062,14 @@ impl Engine {
         if side > SIDE_BYTES_MAX {
             return true;
         }
-        let rows = merger::frontier(&self.lanes).is_some_and(|f| merger::has_rows(&self.lanes, &self.settings.shape, f));
+        let rows = merger::frontier(&self.lanes)
+            .is_some_and(|f| merger::has_rows(&self.lanes, &self.settings.shape, f));
         if rows || side > 0 {
-            let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
+            let closed: u64 =
+                self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
             let interval = self.settings.commit_interval_ms;
-            return (rows && closed > CLOSED_ENTRIES_MAX) || self.last_cut.is_none_or(|at| self.now.since(at) >= interval);
+            return (rows && closed > CLOSED_ENTRIES_MAX)
+                || self.last_cut.is_none_or(|at| self.now.since(at) >= interval);
         }
         (moved || decided) && self.now.since(self.last_progress) >= PROGRESS_EVERY_MS
     }
@@ -972,7 +1082,8 @@ impl Engine {
         let epoch = self.next_epoch;
         let frontier = merger::frontier(&self.lanes).max(self.closed_through);
         self.join(frontier);
-        let rows = frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, &self.settings.shape, f));
+        let rows =
+            frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, &self.settings.shape, f));
         self.rows += rows.len() as u64;
         self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
         let ledger = self.table_ledger();
@@ -980,11 +1091,13 @@ impl Engine {
         if let Err(reason) = checks.collect::<Result<Vec<()>, String>>() {
             return self.fail(reason, out);
         }
-        let lanes: BTreeMap<_, _> = self.lanes.iter().map(|(p, lane)| (*p, self.lane_commit(*p, lane))).collect();
+        let lanes: BTreeMap<_, _> =
+            self.lanes.iter().map(|(p, lane)| (*p, self.lane_commit(*p, lane))).collect();
         let mut puts = BTreeMap::new();
         let meta = footer(epoch, &lanes, &ledger);
         let files = self.files(&owner, epoch, &rows, &meta, &mut puts);
-        let decisions = self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.decisions)).collect();
+        let decisions =
+            self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.decisions)).collect();
         let checkpoint = self.write_checkpoint(&owner, epoch, ledger.consumed, &mut puts);
         let mut commit = Commit {
             owner,
@@ -1058,7 +1171,12 @@ impl Engine {
         let shape = &self.settings.shape;
         let timestamps = self.settings.timestamps;
         let mut files = Vec::new();
-        let mut add = |kind: FileKind, folder: &str, part: usize, rows: usize, windows: Option<(EventTime, EventTime)>, bytes: Vec<u8>| {
+        let mut add = |kind: FileKind,
+                       folder: &str,
+                       part: usize,
+                       rows: usize,
+                       windows: Option<(EventTime, EventTime)>,
+                       bytes: Vec<u8>| {
             let sha256 = sha256_hex(&bytes);
             let key = object_key(&self.prefix, folder, owner, epoch, &sha256) + "/part.parquet";
             files.push(NewFile {
@@ -1073,7 +1191,8 @@ impl Engine {
             });
             puts.insert(key, (Arc::new(bytes), false));
         };
-        for day in rows.chunk_by(|a, b| a.start.0.div_euclid(86_400_000) == b.start.0.div_euclid(86_400_000)) {
+        for day in rows.chunk_by(|a, b| a.start.0.div_euclid(86_400_000) == b.start.0.div_euclid(86_400_000))
+        {
             let date = day[0].start.date();
             for (part, rows) in day.chunks(FILE_ROWS_MAX).enumerate() {
                 let bytes = file::write_rows(shape, timestamps, rows, meta);
@@ -1111,7 +1230,12 @@ impl Engine {
         let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
         let far = self.now.since(self.checkpoint_at) >= CHECKPOINT_EVERY_MS
             || consumed.saturating_sub(self.consumed_at_checkpoint) >= CHECKPOINT_EVERY_RECORDS;
-        if epoch > 0 && keys > self.settings.checkpoint_keys_small && !far && !self.want_checkpoint && self.stopping.is_none() {
+        if epoch > 0
+            && keys > self.settings.checkpoint_keys_small
+            && !far
+            && !self.want_checkpoint
+            && self.stopping.is_none()
+        {
             return None;
         }
         self.checkpoint_at = self.now;
@@ -1148,7 +1272,9 @@ impl Engine {
             }
         } else if retry {
             out.push(match flight.stage {
-                Stage::Finding => Effect::Find { owner: flight.commit.owner.clone(), epoch: flight.commit.epoch },
+                Stage::Finding => {
+                    Effect::Find { owner: flight.commit.owner.clone(), epoch: flight.commit.epoch }
+                }
                 _ => Effect::Commit(Arc::clone(&flight.commit)),
             });
         }
@@ -1242,12 +1368,18 @@ impl Engine {
         let trouble = self.trouble.clone().or_else(|| self.reading_trouble.clone());
         match &self.phase {
             Phase::Over => trouble.map_or(State::Waiting("ended".to_owned()), State::Failed),
-            Phase::Standby { .. } | Phase::Asking if self.held_by_other => State::Standby(trouble.unwrap_or_default()),
-            Phase::Standby { .. } | Phase::Asking => State::Waiting(trouble.unwrap_or_else(|| "asking for the table".to_owned())),
+            Phase::Standby { .. } | Phase::Asking if self.held_by_other => {
+                State::Standby(trouble.unwrap_or_default())
+            }
+            Phase::Standby { .. } | Phase::Asking => {
+                State::Waiting(trouble.unwrap_or_else(|| "asking for the table".to_owned()))
+            }
             Phase::Counting if self.paused => State::Paused,
             Phase::Counting => match trouble {
                 Some(reason) => State::Waiting(reason),
-                None if self.lanes.values().any(Lane::replaying) => State::Waiting("replaying from the checkpoint".to_owned()),
+                None if self.lanes.values().any(Lane::replaying) => {
+                    State::Waiting("replaying from the checkpoint".to_owned())
+                }
                 None => State::Counting,
             },
             _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
@@ -1347,7 +1479,11 @@ pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), String>
 }
 
 /// Lineage in each file's footer.
-fn footer(epoch: u64, lanes: &BTreeMap<Partition, LaneCommit>, ledger: &TableLedger) -> Vec<(String, String)> {
+fn footer(
+    epoch: u64,
+    lanes: &BTreeMap<Partition, LaneCommit>,
+    ledger: &TableLedger,
+) -> Vec<(String, String)> {
     let offsets: BTreeMap<_, _> = lanes.iter().map(|(p, lane)| (p, (lane.from, lane.to))).collect();
     vec![
         ("windrow.epoch".to_owned(), epoch.to_string()),

@@ -39,7 +39,10 @@ pub enum Extraction<'a> {
     Counted(Extracted<'a>),
     /// Why it cannot be counted, without a word of its value, and its event time; if that cannot be read its Kafka
     /// timestamp, if it has one.
-    Reject { reason: String, time: Option<EventTime> },
+    Reject {
+        reason: String,
+        time: Option<EventTime>,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +77,8 @@ impl Extractor {
 
     /// Takes one record apart; `timestamp_ms` is Kafka's, negative when there is none.
     pub fn extract(&mut self, timestamp_ms: i64, value: &[u8]) -> Extraction<'_> {
-        let kafka_time = (timestamp_ms >= 0 && TIME_MS.contains(&timestamp_ms)).then_some(EventTime(timestamp_ms));
+        let kafka_time =
+            (timestamp_ms >= 0 && TIME_MS.contains(&timestamp_ms)).then_some(EventTime(timestamp_ms));
         let time = match self.read(value).and_then(|()| self.event_time(timestamp_ms, value)) {
             Ok(time) => time,
             Err(reason) => return Extraction::Reject { reason, time: kafka_time },
@@ -103,7 +107,9 @@ impl Extractor {
         };
         let found = self.fields.found(field.slot);
         let ms = match (found.kind, unit) {
-            (Kind::Integer | Kind::Float, _) if *unit != TimeUnit::Rfc3339 => number_ms(found.raw(value), *unit),
+            (Kind::Integer | Kind::Float, _) if *unit != TimeUnit::Rfc3339 => {
+                number_ms(found.raw(value), *unit)
+            }
             (Kind::String | Kind::Escaped, TimeUnit::Auto | TimeUnit::Rfc3339) => {
                 let text = found.text(value, &mut self.text);
                 let Some(ms) = text.and_then(rfc3339_ms) else { return Err(field.reason("is not RFC 3339")) };
@@ -158,9 +164,9 @@ impl Extractor {
                     Some((n, _)) => Some(n),
                     None => return Err(field.reason("does not fit 64 bits")),
                 },
-                (Kind::Integer | Kind::Float, Number::Decimal { precision, scale }) => {
-                    Some(decimal(found.raw(value), precision, scale).map_err(|problem| field.reason(&problem))?)
-                }
+                (Kind::Integer | Kind::Float, Number::Decimal { precision, scale }) => Some(
+                    decimal(found.raw(value), precision, scale).map_err(|problem| field.reason(&problem))?,
+                ),
                 (_, Number::Integer) => return Err(field.reason("is not an integer")),
                 (_, Number::Decimal { .. }) => return Err(field.reason("is not a decimal number")),
             });
@@ -222,7 +228,11 @@ fn rfc3339_ms(text: &str) -> Option<i64> {
 fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<i64, String> {
     match scaled(text, i64::from(scale)) {
         Some((n, exact)) if n.unsigned_abs() < 10_u64.pow(u32::from(precision)) => {
-            if exact { Ok(n) } else { Err(format!("has more than {scale} decimals")) }
+            if exact {
+                Ok(n)
+            } else {
+                Err(format!("has more than {scale} decimals"))
+            }
         }
         _ => Err(format!("has more than {} digits before the point", precision - scale)),
     }

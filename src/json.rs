@@ -428,7 +428,9 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) {
         };
         match char::from_u32(code) {
             Some(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.extend([0xe0 | code >> 12, 0x80 | code >> 6 & 0x3f, 0x80 | code & 0x3f].map(|b| b as u8)),
+            None => {
+                out.extend([0xe0 | code >> 12, 0x80 | code >> 6 & 0x3f, 0x80 | code & 0x3f].map(|b| b as u8))
+            }
         }
     }
     out.extend_from_slice(rest);
@@ -483,7 +485,9 @@ fn marks_of_64(bytes: &[u8; 64], top: &mut [u8; 16]) -> u64 {
     // Bit k of byte j is byte 8k + j of the document: swap rows and columns (Hacker's Delight, 7-3).
     let both = u128::from_le_bytes(marks);
     let mut m = both as u64 | (both >> 64) as u64;
-    for (shift, mask) in [(7, 0x00aa_00aa_00aa_00aa), (14, 0x0000_cccc_0000_cccc), (28, 0x0000_0000_f0f0_f0f0)] {
+    for (shift, mask) in
+        [(7, 0x00aa_00aa_00aa_00aa), (14, 0x0000_cccc_0000_cccc), (28, 0x0000_0000_f0f0_f0f0)]
+    {
         let swap = (m ^ m >> shift) & mask;
         m ^= swap ^ swap << shift;
     }

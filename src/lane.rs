@@ -189,14 +189,19 @@ impl Lane {
             return;
         }
         if self.partials.add(span, key, values).is_err() {
-            return self.reject(record, Some(time), "a new key in a slice that has max-keys already".to_owned());
+            return self.reject(
+                record,
+                Some(time),
+                "a new key in a slice that has max-keys already".to_owned(),
+            );
         }
         self.ledger.counted += 1;
         self.ledger.next_offset += 1;
         self.ledger.hits += span.windows(self.slide);
         if self.watermark_ms >= span.first_end {
             self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);
-            self.next_end = self.next_end.min(span.next_end(self.slide, self.watermark_ms).unwrap_or(i64::MAX));
+            self.next_end =
+                self.next_end.min(span.next_end(self.slide, self.watermark_ms).unwrap_or(i64::MAX));
         } else {
             self.next_end = self.next_end.min(span.first_end);
         }
@@ -219,7 +224,13 @@ impl Lane {
             let value = record.value.unwrap_or_default();
             let value: Box<[u8]> = value[..value.len().min(SIDE_VALUE_MAX_BYTES)].into();
             self.side_bytes += value.len() + reason.len() + SIDE_ROW_BYTES;
-            self.rejects.push(RejectRecord { partition: self.partition, offset: record.offset, time, reason, value });
+            self.rejects.push(RejectRecord {
+                partition: self.partition,
+                offset: record.offset,
+                time,
+                reason,
+                value,
+            });
         }
     }
 
@@ -300,7 +311,9 @@ impl Lane {
         assert!(self.replay.is_none(), "decisions are made after the replay of those made before");
         let offset = self.ledger.next_offset;
         self.obey(&what);
-        let same = |d: &mut Decision| d.offset == offset && std::mem::discriminant(&d.what) == std::mem::discriminant(&what);
+        let same = |d: &mut Decision| {
+            d.offset == offset && std::mem::discriminant(&d.what) == std::mem::discriminant(&what)
+        };
         if matches!(what, Decided::Floor { .. } | Decided::Ceiling { .. } | Decided::Delay { .. })
             && let Some(last) = self.decisions.iter_mut().rev().find_map(|d| same(d).then_some(d))
         {

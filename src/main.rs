@@ -59,7 +59,8 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 fn log_to_stderr(config: &Config) {
     let level = config.log.level;
     // Our own at the level that was set; libraries only when something is wrong with them.
-    let filter = EnvFilter::new(if level == "trace" { level.to_owned() } else { format!("warn,windrow={level}") });
+    let filter =
+        EnvFilter::new(if level == "trace" { level.to_owned() } else { format!("warn,windrow={level}") });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -100,7 +101,8 @@ fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 /// SIGTERM or SIGINT.
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -183,7 +185,8 @@ fn console(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
                         let span = windows.span(found.time.0);
                         let mut end = span.first_end;
                         while end <= span.last_end {
-                            let (start, end_time) = (windrow::time::EventTime(end - windows.size), windrow::time::EventTime(end));
+                            let (start, end_time) =
+                                (windrow::time::EventTime(end - windows.size), windrow::time::EventTime(end));
                             console.add(Hit { start, end: end_time, key: found.key, values: found.values });
                             end += windows.slide;
                         }
@@ -198,7 +201,11 @@ fn console(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
             }),
             Event::Problem { what, .. } => tracing::warn!(error = %what, "cannot read"),
             Event::OutOfRange { partition, offset } => {
-                tracing::warn!(partition, offset, "records were removed before they were read; start again to see the rest");
+                tracing::warn!(
+                    partition,
+                    offset,
+                    "records were removed before they were read; start again to see the rest"
+                );
             }
             _ => {}
         })?;

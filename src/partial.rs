@@ -82,7 +82,8 @@ impl Partials {
             self.hot = match self.slices.binary_search_by_key(&span.start, |s| s.span.start) {
                 Ok(i) => i,
                 Err(i) => {
-                    self.slices.insert(i, Slice { span, counts: Vec::new(), accs: Vec::new(), keys: 0, total: 0 });
+                    self.slices
+                        .insert(i, Slice { span, counts: Vec::new(), accs: Vec::new(), keys: 0, total: 0 });
                     i
                 }
             };

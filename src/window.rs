@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn spans_agree_with_the_rule_for_each_time() {
-        for (size, slide, offset) in [(10, 10, 0), (10, 5, 0), (10, 3, 0), (10, 4, 1), (7, 7, 6), (10, 1, 0), (10, 7, 2), (3, 2, 1)] {
+        for (size, slide, offset) in
+            [(10, 10, 0), (10, 5, 0), (10, 3, 0), (10, 4, 1), (7, 7, 6), (10, 1, 0), (10, 7, 2), (3, 2, 1)]
+        {
             let w = Windows { size, slide, offset };
             for time in -40..40 {
                 let span = w.span(time);

@@ -257,7 +257,8 @@ impl Metastore {
     async fn commit_in(&self, link: &mut Link, commit: &Commit) -> Result<DbTime, CatalogError> {
         let Link { db, hive, .. } = link;
         let job = self.lock_job(db).await?;
-        let job = job.ok_or_else(|| db.fenced("the ledger does not know the table; was another database restored?"))?;
+        let job = job
+            .ok_or_else(|| db.fenced("the ledger does not know the table; was another database restored?"))?;
         job.check_owner(db, &commit.owner)?;
         if let Some(committed_at) = self.check_epoch(db, &job, commit).await? {
             return Ok(committed_at);
@@ -272,7 +273,8 @@ impl Metastore {
             None => self.genesis(db).await?,
         };
         let tables = hive.check_tables(db, &self.name, &genesis).await?;
-        let part_ids = hive.add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files).await?;
+        let part_ids =
+            hive.add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files).await?;
         self.insert_files(db, commit, part_ids).await?;
         self.update_lanes(db, commit).await?;
         self.update_job(db, commit, job.checkpoint.as_ref()).await?;
@@ -289,7 +291,8 @@ impl Metastore {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let checkpoint = row.get::<_, Option<&str>>(4).map(|text| parse(db, "checkpoint", text)).transpose()?;
+        let checkpoint =
+            row.get::<_, Option<&str>>(4).map(|text| parse(db, "checkpoint", text)).transpose()?;
         Ok(Some(Job {
             owner: Owner { owner_epoch: count(row.get(0)), owner_id: row.get(1) },
             owner_name: row.get(2),
@@ -299,7 +302,12 @@ impl Metastore {
     }
 
     /// Whether `commit` goes on from the last epoch. Answers when it was committed if it is there already.
-    async fn check_epoch(&self, db: &Session, job: &Job, commit: &Commit) -> Result<Option<DbTime>, CatalogError> {
+    async fn check_epoch(
+        &self,
+        db: &Session,
+        job: &Job,
+        commit: &Commit,
+    ) -> Result<Option<DbTime>, CatalogError> {
         let next = job.last_epoch.map_or(0, |last| last + 1);
         if commit.epoch > next {
             return Err(db.fenced(format_args!(
@@ -313,7 +321,9 @@ impl Metastore {
             };
         }
         if commit.genesis.is_some() != (next == 0) {
-            return Err(db.stop("epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's"));
+            return Err(
+                db.stop("epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's")
+            );
         }
         Ok(None)
     }
@@ -380,7 +390,12 @@ impl Metastore {
         parse(db, "epoch 0", row.get::<_, Option<&str>>(0).unwrap_or_default())
     }
 
-    async fn insert_files(&self, db: &Session, commit: &Commit, part_ids: Vec<i64>) -> Result<(), CatalogError> {
+    async fn insert_files(
+        &self,
+        db: &Session,
+        commit: &Commit,
+        part_ids: Vec<i64>,
+    ) -> Result<(), CatalogError> {
         if commit.files.is_empty() {
             return Ok(());
         }
@@ -463,7 +478,9 @@ impl Metastore {
         )
         .await?;
         match superseded {
-            Some(old @ CheckpointAt::Object(key)) if old != checkpoint => self.insert_doomed(db, &[key.as_str()]).await,
+            Some(old @ CheckpointAt::Object(key)) if old != checkpoint => {
+                self.insert_doomed(db, &[key.as_str()]).await
+            }
             _ => Ok(()),
         }
     }
@@ -695,7 +712,12 @@ impl Metastore {
         Ok(doomed)
     }
 
-    async fn doom_in(&self, db: &Session, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    async fn doom_in(
+        &self,
+        db: &Session,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
         self.check_owner(db, owner).await?;
         let rows = db
             .query(
@@ -780,7 +802,9 @@ impl Job {
 /// # Errors
 /// `Stop` when there is a newer one: its epochs would be unknown to this program.
 async fn find_ledger(db: &Session) -> Result<bool, CatalogError> {
-    let rows = db.query("SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'", args![]).await?;
+    let rows = db
+        .query("SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'", args![])
+        .await?;
     let version = |row: &Row| row.get::<_, &str>(0)["windrow_".len()..].parse::<u64>().unwrap_or(u64::MAX);
     let versions: Vec<u64> = rows.iter().map(version).collect();
     match versions.iter().max() {
@@ -852,7 +876,9 @@ fn text(value: &impl serde::Serialize) -> String {
 
 fn parse<T: serde::de::DeserializeOwned>(db: &Session, what: &str, text: &str) -> Result<T, CatalogError> {
     serde_json::from_str(text).map_err(|error| {
-        db.stop(format_args!("cannot read the ledger's {what}: {error}; was it written by another version of windrow?"))
+        db.stop(format_args!(
+            "cannot read the ledger's {what}: {error}; was it written by another version of windrow?"
+        ))
     })
 }
 

@@ -23,7 +23,13 @@ pub struct Expected {
 }
 
 /// Reads a topic partition's log from `start` up to `to`, record by record.
-pub fn expect(settings: &Settings, log: &Log, start: Offset, to: Offset, decisions: &[&Decision]) -> Expected {
+pub fn expect(
+    settings: &Settings,
+    log: &Log,
+    start: Offset,
+    to: Offset,
+    decisions: &[&Decision],
+) -> Expected {
     let shape = &settings.shape;
     let mut out = Expected::default();
     let (mut newest, mut floor, mut ceiling, mut delay) = (None::<i64>, None::<i64>, i64::MIN, 0);
@@ -66,7 +72,8 @@ pub fn expect(settings: &Settings, log: &Log, start: Offset, to: Offset, decisio
             continue;
         }
         let mut windows = Vec::new();
-        let mut start = (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms + shape.offset_ms;
+        let mut start =
+            (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms + shape.offset_ms;
         while start + shape.window_ms > record.time {
             windows.push((start, start + shape.window_ms));
             start -= shape.slide_ms;
@@ -92,7 +99,10 @@ pub fn expect(settings: &Settings, log: &Log, start: Offset, to: Offset, decisio
 }
 
 /// The final rows: windows that end at the frontier or before, summed over the topic partitions.
-pub fn rows(parts: &BTreeMap<Partition, Expected>, frontier: Option<i64>) -> BTreeMap<(i64, i64, String), (u64, i128)> {
+pub fn rows(
+    parts: &BTreeMap<Partition, Expected>,
+    frontier: Option<i64>,
+) -> BTreeMap<(i64, i64, String), (u64, i128)> {
     let mut rows = BTreeMap::new();
     for part in parts.values() {
         for (window, (count, sum)) in &part.windows {

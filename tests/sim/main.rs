@@ -21,7 +21,8 @@ fn seeds() -> std::ops::Range<u64> {
         let one = one.parse().expect("WINDROW_SIM_SEED is a number");
         return one..one + 1;
     }
-    let n = std::env::var("WINDROW_SIM_SEEDS").map_or(10_000, |n| n.parse().expect("WINDROW_SIM_SEEDS is a number"));
+    let n = std::env::var("WINDROW_SIM_SEEDS")
+        .map_or(10_000, |n| n.parse().expect("WINDROW_SIM_SEEDS is a number"));
     0..n
 }
 
@@ -39,7 +40,9 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
                     for seed in seeds.filter(|s| s % threads == thread) {
                         match run(seed, None) {
                             Ok(one) => sum.add(&one),
-                            Err(reason) => panic!("seed {seed}: {reason}\nrun it alone: WINDROW_SIM_SEED={seed}"),
+                            Err(reason) => {
+                                panic!("seed {seed}: {reason}\nrun it alone: WINDROW_SIM_SEED={seed}")
+                            }
                         }
                     }
                     sum

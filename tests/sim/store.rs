@@ -68,7 +68,14 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    pub fn acquire(&mut self, now: DbTime, who: &str, owner_id: &str, lease_ms: u64, mistake: Option<Mistake>) -> Result<Acquired, CatalogError> {
+    pub fn acquire(
+        &mut self,
+        now: DbTime,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+        mistake: Option<Mistake>,
+    ) -> Result<Acquired, CatalogError> {
         if let Some((owner, by, until)) = &self.owner
             && *until > now
             && owner.owner_id != owner_id
@@ -86,9 +93,11 @@ impl Catalog {
         let (last, committed_at) = self.epochs.last()?.clone();
         let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
         let at = self.epochs.iter().rposition(|(c, _)| c.checkpoint.is_some());
-        let mut checkpoint = at.map(|i| (i as u64, self.epochs[i].0.checkpoint.clone().expect("just looked")));
+        let mut checkpoint =
+            at.map(|i| (i as u64, self.epochs[i].0.checkpoint.clone().expect("just looked")));
         let since = at.map_or(0, |i| i + 1);
-        let mut decisions: Vec<_> = self.epochs[since..].iter().flat_map(|(c, _)| c.decisions.clone()).collect();
+        let mut decisions: Vec<_> =
+            self.epochs[since..].iter().flat_map(|(c, _)| c.decisions.clone()).collect();
         let mut last = last;
         match mistake {
             Some(Mistake::DecisionsForgotten) => decisions.clear(),
@@ -98,7 +107,8 @@ impl Catalog {
                 for lane in last.lanes.values_mut() {
                     lane.ledger.start_offset = lane.ledger.next_offset;
                     let n = lane.ledger.next_offset;
-                    lane.ledger = windrow::ledger::LaneLedger { start_offset: n, next_offset: n, ..Default::default() };
+                    lane.ledger =
+                        windrow::ledger::LaneLedger { start_offset: n, next_offset: n, ..Default::default() };
                 }
                 decisions.retain(|d| last.lanes[&d.partition].to <= d.offset);
             }
@@ -107,7 +117,12 @@ impl Catalog {
         Some(Head { genesis, last, committed_at, checkpoint, decisions, paused: false })
     }
 
-    pub fn renew(&mut self, now: DbTime, owner: &Owner, lease_ms: u64) -> Result<(DbTime, bool), CatalogError> {
+    pub fn renew(
+        &mut self,
+        now: DbTime,
+        owner: &Owner,
+        lease_ms: u64,
+    ) -> Result<(DbTime, bool), CatalogError> {
         match &mut self.owner {
             Some((ours, _, until)) if ours == owner => {
                 *until = DbTime(now.0 + lease_ms as i64);
@@ -159,14 +174,19 @@ impl Catalog {
                 let twice: Vec<_> = commit.files.iter().cloned().collect();
                 commit.files.extend(twice);
             }
-            Some(Mistake::LateForgotten) => commit.files.retain(|f| f.kind != windrow::commit::FileKind::Late),
+            Some(Mistake::LateForgotten) => {
+                commit.files.retain(|f| f.kind != windrow::commit::FileKind::Late)
+            }
             _ => {}
         }
         for file in &commit.files {
             self.seen.insert(file.key.clone(), objects.get(&file.key).cloned());
         }
         if let Some(CheckpointAt::Object(key)) = &commit.checkpoint {
-            assert!(objects.contains_key(key) || mistake.is_some(), "a checkpoint is stored before its commit");
+            assert!(
+                objects.contains_key(key) || mistake.is_some(),
+                "a checkpoint is stored before its commit"
+            );
         }
         self.epochs.push((commit, now));
         Ok(now)

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use windrow::commit::{CatalogError, Commit, Decided, FileKind, FloorReason};
 use windrow::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
-use windrow::file::{Timestamps, Value as Cell, read_rows};
+use windrow::file::{Timestamps, read_rows};
+use windrow::listing::Value as Cell;
 use windrow::record::{Offset, Partition, Record};
 use windrow::shape::{Aggregate, Function, Number, Shape};
 use windrow::time::{DbTime, Mono};
@@ -141,7 +142,8 @@ const BASE: i64 = 1_700_000_000_000;
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let (size, slide) = rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (12_000, 4000)]);
+        let (size, slide) =
+            rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (12_000, 4000)]);
         let mut shape = Shape::count_by_origin("t", size, slide);
         shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
         shape.aggregates.push(Aggregate {
@@ -287,7 +289,10 @@ impl World {
             }
             let engine = &self.processes[0].engine;
             let read = self.logs.iter().all(|(p, log)| {
-                engine.lanes().get(p).is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+                engine
+                    .lanes()
+                    .get(p)
+                    .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
             });
             if !read || engine.state() != State::Counting {
                 quiet_since = self.now;
@@ -321,7 +326,11 @@ impl World {
                 .records
                 .range(reader.pos..log.visible)
                 .take(most)
-                .map(|(offset, r)| Record { offset: *offset, timestamp_ms: r.time, value: r.bytes.as_deref() })
+                .map(|(offset, r)| Record {
+                    offset: *offset,
+                    timestamp_ms: r.time,
+                    value: r.bytes.as_deref(),
+                })
                 .collect();
             if records.is_empty() {
                 if !reader.told_end || self.rng.one_in(4) {
@@ -355,7 +364,9 @@ impl World {
             let batch: &[Record<'_>] = &records;
             let mut out = Vec::new();
             let held: &dyn windrow::record::Batch = &Held(batch);
-            self.processes[i].engine.step(Input::Records { partition: p, leader_epoch: 0, batch: held }, &mut out);
+            self.processes[i]
+                .engine
+                .step(Input::Records { partition: p, leader_epoch: 0, batch: held }, &mut out);
             self.perform(i, out);
         }
         Ok(())
@@ -397,7 +408,8 @@ impl World {
                 Err(CatalogError::Retry(gone()))
             } else {
                 let id = sender.to_string();
-                let answer = self.catalog.acquire(db_now, &format!("unit/{id}"), &id, self.settings.lease_ms, mistake);
+                let answer =
+                    self.catalog.acquire(db_now, &format!("unit/{id}"), &id, self.settings.lease_ms, mistake);
                 if lost_after { Err(CatalogError::Retry(gone())) } else { answer }
             }),
             Effect::Renew { owner } => Answer::Renewed(if unclear {
@@ -422,10 +434,16 @@ impl World {
             }),
             Effect::LookAtEnd { partition } => {
                 let end = self.logs[&partition].visible;
-                Answer::Looked(partition, if unclear { Err(gone()) } else { Ok(LogEnd { last_stable: end, high_watermark: end }) })
+                Answer::Looked(
+                    partition,
+                    if unclear { Err(gone()) } else { Ok(LogEnd { last_stable: end, high_watermark: end }) },
+                )
             }
             Effect::Put { key, bytes } => {
-                if mistake == Some(Mistake::FilesAfterCommit) && key.ends_with(".parquet") && self.rng.one_in(2) {
+                if mistake == Some(Mistake::FilesAfterCommit)
+                    && key.ends_with(".parquet")
+                    && self.rng.one_in(2)
+                {
                     // Told as stored while it is still under way; a crash of the sender loses it.
                     Answer::Stored(key, Ok(()))
                 } else if lost_before {
@@ -445,7 +463,11 @@ impl World {
             }
             Effect::Commit(commit) => {
                 let result = if lost_before {
-                    Err(if self.rng.one_in(2) { CatalogError::Unknown(gone()) } else { CatalogError::Retry(gone()) })
+                    Err(if self.rng.one_in(2) {
+                        CatalogError::Unknown(gone())
+                    } else {
+                        CatalogError::Retry(gone())
+                    })
                 } else {
                     let result = self.catalog.commit(db_now, &commit, &self.objects, mistake);
                     if lost_after { Err(CatalogError::Unknown(gone())) } else { result }
@@ -463,11 +485,10 @@ impl World {
                 };
                 Answer::Committed(commit.epoch, result)
             }
-            Effect::Find { owner, epoch } => Answer::Found(epoch, if unclear {
-                Err(CatalogError::Retry(gone()))
-            } else {
-                self.catalog.outcome(&owner, epoch)
-            }),
+            Effect::Find { owner, epoch } => Answer::Found(
+                epoch,
+                if unclear { Err(CatalogError::Retry(gone())) } else { self.catalog.outcome(&owner, epoch) },
+            ),
             other => unreachable!("not a request: {other:?}"),
         };
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
@@ -529,7 +550,9 @@ impl World {
                         self.summary.replays += 1;
                     }
                     let late = self.mistake == Some(Mistake::StartsLate) && offset > 0;
-                    process.readers.insert(partition, Reader { pos: offset + Offset::from(late), ..Reader::default() });
+                    process
+                        .readers
+                        .insert(partition, Reader { pos: offset + Offset::from(late), ..Reader::default() });
                 }
                 Effect::StopAll => process.readers.clear(),
                 Effect::Hold { partition } => {
@@ -565,13 +588,17 @@ impl World {
             }
             for (p, lane) in &commit.lanes {
                 if to.get(p).is_some_and(|to| *to != lane.from) {
-                    return Err(format!("epoch {n} of topic partition {p} begins at {}, not at {}", lane.from, to[p]));
+                    return Err(format!(
+                        "epoch {n} of topic partition {p} begins at {}, not at {}",
+                        lane.from, to[p]
+                    ));
                 }
                 to.insert(*p, lane.to);
             }
             for file in &commit.files {
                 let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
-                let bytes = bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
+                let bytes =
+                    bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
                 if windrow::commit::sha256_hex(&bytes) != file.sha256 {
                     return Err(format!("{} has other bytes than its epoch says", file.key));
                 }
@@ -581,7 +608,10 @@ impl World {
                 }
                 for row in listing.rows {
                     match (&file.kind, &row[..]) {
-                        (FileKind::Rows { date }, [Cell::Window { start, end }, Cell::Text(origin), Cell::Integer(count), sum]) => {
+                        (
+                            FileKind::Rows { date },
+                            [Cell::Window { start, end }, Cell::Text(origin), Cell::Integer(count), sum],
+                        ) => {
                             if start.date() != *date {
                                 return Err(format!("a row of {start} lies under {date}"));
                             }
@@ -594,7 +624,10 @@ impl World {
                                 return Err(format!("epoch {n} has the row {start} {origin} again"));
                             }
                         }
-                        (FileKind::Late | FileKind::Rejects, [_, Cell::Integer(p), Cell::Integer(offset), ..]) => {
+                        (
+                            FileKind::Late | FileKind::Rejects,
+                            [_, Cell::Integer(p), Cell::Integer(offset), ..],
+                        ) => {
                             let side = if file.kind == FileKind::Late { &mut late } else { &mut rejects };
                             if !side.insert((*p as Partition, *offset)) {
                                 return Err(format!("epoch {n} has the side row {p} {offset} again"));
@@ -618,21 +651,35 @@ impl World {
             }
             let frontier = parts.values().map(|e| e.watermark).min().flatten();
             if commit.closed_through.map(|t| t.0) != frontier {
-                return Err(format!("epoch {n} closed through {:?}, must be {frontier:?}", commit.closed_through));
+                return Err(format!(
+                    "epoch {n} closed through {:?}, must be {frontier:?}",
+                    commit.closed_through
+                ));
             }
             differ(&format!("epoch {n}: rows"), &rows, &audit::rows(&parts, frontier))?;
             let all = |side: fn(&audit::Expected) -> &BTreeSet<Offset>| -> BTreeSet<(Partition, Offset)> {
                 parts.iter().flat_map(|(p, e)| side(e).iter().map(|o| (*p, *o))).collect()
             };
-            let count = |s: BTreeSet<(Partition, Offset)>| s.into_iter().map(|o| (o, ())).collect::<BTreeMap<_, _>>();
+            let count =
+                |s: BTreeSet<(Partition, Offset)>| s.into_iter().map(|o| (o, ())).collect::<BTreeMap<_, _>>();
             differ(&format!("epoch {n}: late"), &count(late.clone()), &count(all(|e| &e.late)))?;
             differ(&format!("epoch {n}: rejects"), &count(rejects.clone()), &count(all(|e| &e.rejects)))?;
             for (p, e) in &parts {
                 let l = &commit.lanes[p].ledger;
                 let ours = (l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.hits, l.late_hits);
-                let must = (e.counted, e.late.len() as u64, e.rejects.len() as u64, e.tombstones, e.gaps, e.hits, e.late_hits);
+                let must = (
+                    e.counted,
+                    e.late.len() as u64,
+                    e.rejects.len() as u64,
+                    e.tombstones,
+                    e.gaps,
+                    e.hits,
+                    e.late_hits,
+                );
                 if ours != must {
-                    return Err(format!("epoch {n}: the ledger of topic partition {p} says {ours:?}, must be {must:?}"));
+                    return Err(format!(
+                        "epoch {n}: the ledger of topic partition {p} says {ours:?}, must be {must:?}"
+                    ));
                 }
             }
         }
@@ -665,7 +712,9 @@ fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     for (key, value) in must {
         match ours.get(key) {
             None => return Err(format!("{what}: {key:?} {value:?} is missing")),
-            Some(other) if other != value => return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}")),
+            Some(other) if other != value => {
+                return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}"));
+            }
             Some(_) => {}
         }
     }
@@ -703,8 +752,12 @@ fn draw_log(rng: &mut Rng, exists_from: u64) -> Log {
             _ => Value::Good { origin: format!("o{}", rng.below(keys)), n: rng.below(1000) as i64 - 300 },
         };
         let bytes = match &value {
-            Value::Good { origin, n } => Some(format!("{{\"origin\": \"{origin}\", \"n\": {n}}}").into_bytes()),
-            Value::Broken => Some(rng.pick(&[&b"{"[..], b"[]", b"{\"n\": 1}", b"{\"origin\": null}", b""]).to_vec()),
+            Value::Good { origin, n } => {
+                Some(format!("{{\"origin\": \"{origin}\", \"n\": {n}}}").into_bytes())
+            }
+            Value::Broken => {
+                Some(rng.pick(&[&b"{"[..], b"[]", b"{\"n\": 1}", b"{\"origin\": null}", b""]).to_vec())
+            }
             Value::Tombstone => None,
         };
         if rng.one_in(12) {

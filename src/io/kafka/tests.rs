@@ -203,7 +203,10 @@ fn a_topic_that_is_not_there_is_told() {
     kafka.forbid("gone").expect("set");
     let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "gone")).expect("a client");
     let error = consumer.topic(PATIENCE).expect_err("it is not there");
-    assert_eq!(error.to_string(), "cannot read topic \"gone\": it does not exist; create it, or name another");
+    assert_eq!(
+        error.to_string(),
+        "cannot read topic \"gone\": it does not exist; create it, or name another"
+    );
     reader.start(0, 0, -1).expect("started");
     let mut log = Log::default();
     log.read(&mut reader, |log| !log.problems.is_empty());

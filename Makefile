@@ -1,0 +1,35 @@
+# What one does here; `make` alone says so. Every target installs what it needs, or says in one line what is missing.
+PARTS := tests/parts/parts.sh
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ## The main job on your machine: Kafka, producer, windrow and table in one process
+	tests/tools.sh
+	cargo build --release
+	target/release/windrow demo $(ARGS)
+
+test: test-fast test-real ## Everything, with real Kafka, MinIO, PostgreSQL and Spark
+
+test-fast: lint ## The part without Java: unit tests, golden texts, 10 000 seeds of the simulation
+	cargo test --workspace
+
+test-real: ## With real parts; Spark is the judge
+	$(PARTS) install kafka minio postgres spark spark-3.5
+	cargo test --no-run
+	$(PARTS) up
+	eval "$$($(PARTS) env)" && cargo test -- --ignored --test-threads=2
+
+lint: ## Formatting and lints
+	tests/tools.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+parts-up: ## Start the real parts for use by hand: eval "$(tests/parts/parts.sh env)"
+	$(PARTS) install kafka minio postgres
+	$(PARTS) up
+
+parts-down: ## Stop them
+	$(PARTS) down
+
+.PHONY: help demo test test-fast test-real lint parts-up parts-down
