@@ -504,7 +504,7 @@ impl Reader {
             let what = self.told.classify(&failure, "read");
             tell(None, what, &mut self.recent, on);
         }
-        if let Some(what) = self.told.take_news() {
+        for what in self.told.take_news() {
             tell(None, what, &mut self.recent, on);
         }
         if let Some(why) = self.client.fatal() {
@@ -600,10 +600,18 @@ struct State {
     login: Option<String>,
     logins_failed: u64,
     unreachable: Option<String>,
-    /// Not yet told to the reader.
-    news: Option<KafkaError>,
+    /// Not yet told to the reader; each once.
+    news: Vec<KafkaError>,
     fatal: Option<String>,
     commit_problem: Option<KafkaError>,
+}
+
+impl State {
+    fn add_news(&mut self, error: KafkaError) {
+        if !self.news.contains(&error) {
+            self.news.push(error);
+        }
+    }
 }
 
 impl Told {
@@ -629,11 +637,17 @@ impl Told {
                 let error = self.login_error(code, &text);
                 state.logins_failed += 1;
                 state.login = Some(error.to_string());
-                state.news = Some(error);
+                state.add_news(error);
             }
             code::ALL_BROKERS_DOWN if state.login.is_none() => {
                 let why = state.unreachable.clone().unwrap_or(text);
-                state.news = Some(self.unreachable_error(&why));
+                let error = self.unreachable_error(&why);
+                state.add_news(error);
+            }
+            // Of a topic partition whose topic is gone: not a message of its queue, but an error of the client.
+            code::UNKNOWN_TOPIC_OR_PART | code::UNKNOWN_PARTITION | code::UNKNOWN_TOPIC | code::UNKNOWN_TOPIC_ID => {
+                let error = self.classify(&Failure { code, text }, "read");
+                state.add_news(error);
             }
             code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
             // `Client::fatal` has the cause.
@@ -647,7 +661,8 @@ impl Told {
     fn all_is_well(&self) {
         if self.any.swap(false, Ordering::AcqRel) {
             let mut state = self.lock();
-            (state.login, state.unreachable, state.news) = (None, None, None);
+            (state.login, state.unreachable) = (None, None);
+            state.news.retain(|news| !matches!(news, KafkaError::Login(_) | KafkaError::Unreachable(_)));
         }
     }
 
@@ -659,8 +674,8 @@ impl Told {
         self.lock().login.clone()
     }
 
-    fn take_news(&self) -> Option<KafkaError> {
-        self.lock().news.take()
+    fn take_news(&self) -> Vec<KafkaError> {
+        std::mem::take(&mut self.lock().news)
     }
 
     /// Whether the group commit fails in another way than the last one did.

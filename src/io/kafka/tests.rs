@@ -203,14 +203,18 @@ fn a_topic_that_is_not_there_is_told() {
     kafka.forbid("gone").expect("set");
     let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "gone")).expect("a client");
     let error = consumer.topic(PATIENCE).expect_err("it is not there");
-    assert_eq!(error.to_string(), "cannot read topic \"gone\": it does not exist; create it, or name another");
+    assert_eq!(
+        error.to_string(),
+        "cannot read topic \"gone\": it does not exist; create it, or name another"
+    );
     reader.start(0, 0, -1).expect("started");
     let mut log = Log::default();
     log.read(&mut reader, |log| !log.problems.is_empty());
     assert!(matches!(log.problems[0], KafkaError::NotThere(_)), "{log:?}");
     log.poll(&mut reader, STEP);
     assert_eq!(log.problems.len(), 1);
-    assert!(matches!(consumer.end(0, PATIENCE), Err(KafkaError::NotThere(_))));
+    let error = consumer.end(0, PATIENCE).expect_err("it is not there");
+    assert!(matches!(error, KafkaError::NotThere(_)), "{error:?}");
 }
 
 #[test]
@@ -321,4 +325,335 @@ fn texts_name_cause_and_cure() {
         "Connect failed: refused"
     );
     assert_eq!(without_prefix("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
+}
+
+/// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is the script that makes
+/// users, topics and records there.
+mod real {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    fn env(name: &str) -> String {
+        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test needs a real Kafka"))
+    }
+
+    /// Runs `parts.sh kafka` with this on its standard input.
+    fn kafka(arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new(env("WINDROW_TEST_PARTS"))
+            .arg("kafka")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the script runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("the script ends");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// A topic of its own for a test, gone at the end.
+    struct Topic(String);
+
+    impl Topic {
+        fn new(name: &str, partitions: u32) -> Self {
+            let name = format!("source-{name}-{}", std::process::id());
+            kafka(&["topic", &name, "--partitions", &partitions.to_string()], "");
+            Self(name)
+        }
+
+        /// Sends values to topic partition 0.
+        fn send(&self, values: std::ops::Range<i64>, options: &[&str]) {
+            let lines: String =
+                values.map(|i| format!("{{\"p\":0,\"ts\":{},\"v\":\"value {i}\"}}\n", 1_000 + i)).collect();
+            self.send_lines(&lines, options);
+        }
+
+        fn send_lines(&self, lines: &str, options: &[&str]) {
+            kafka(&[&["produce", &self.0], options].concat(), lines);
+        }
+    }
+
+    impl Drop for Topic {
+        fn drop(&mut self) {
+            let _ = Command::new(env("WINDROW_TEST_PARTS")).args(["kafka", "delete-topic", &self.0]).output();
+        }
+    }
+
+    fn admin(topic: &str) -> KafkaConfig {
+        KafkaConfig {
+            security: Security::SaslPlaintext,
+            username: env("WINDROW_TEST_KAFKA_USER"),
+            password: Secret(env("WINDROW_TEST_KAFKA_PASSWORD")),
+            ..plain(&env("WINDROW_TEST_KAFKA"), topic)
+        }
+    }
+
+    /// Reads a topic partition from an offset to its end.
+    fn read(config: &KafkaConfig, partition: Partition, offset: Offset, end: Offset) -> Log {
+        let (_, mut reader) = open(config).expect("a client");
+        let mut log = Log::default();
+        reader.start(partition, offset, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(partition) == Some(end));
+        log
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_login_reads_all_and_cluster_and_topic_have_ids() {
+        let topic = Topic::new("login", 2);
+        topic.send(0..500, &[]);
+        topic.send_lines("{\"p\":0,\"ts\":7,\"v\":null}\n{\"p\":0,\"ts\":8,\"v\":\"\"}\n", &[]);
+        let (consumer, _reader) = open(&admin(&topic.0)).expect("a client");
+        let begin = Instant::now();
+        let info = consumer.topic(PATIENCE).expect("a topic");
+        eprintln!("topic() took {:?}: {info:?}", begin.elapsed());
+        assert_eq!(info.partitions, [0, 1]);
+        assert!(!info.topic_id.is_empty() && !info.cluster_id.is_empty(), "{info:?}");
+        let begin = Instant::now();
+        assert_eq!(
+            consumer.end(0, PATIENCE),
+            Ok(End { log_start: 0, last_stable: 502, high_watermark: 502 })
+        );
+        eprintln!("end() took {:?}", begin.elapsed());
+        let at = |at| consumer.offsets(&[0, 1], at, PATIENCE).expect("offsets");
+        assert_eq!(at(At::Latest), BTreeMap::from([(0, 502), (1, 0)]));
+        assert_eq!(at(At::Timestamp(1_100)), BTreeMap::from([(0, 100), (1, 0)]));
+        assert_eq!(at(At::Timestamp(9_999)), BTreeMap::from([(0, 502), (1, 0)]));
+        let begin = Instant::now();
+        let log = read(&admin(&topic.0), 0, 0, 502);
+        eprintln!("open, start and read took {:?}", begin.elapsed());
+        assert_eq!(log.offsets(0), (0..502).collect::<Vec<_>>());
+        assert_eq!(log.seen[&0].records[500..], [(500, 7, None), (501, 8, Some(vec![]))]);
+
+        consumer.commit_group(&BTreeMap::from([(0, 123)]));
+        let deadline = Instant::now() + PATIENCE;
+        while !kafka(&["group", "windrow-test"], "").contains("123") {
+            assert!(Instant::now() < deadline, "{}", kafka(&["group", "windrow-test"], ""));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_wrong_password_is_told_in_seconds() {
+        let topic = Topic::new("password", 1);
+        let mut config = admin(&topic.0);
+        config.password = Secret("wrong-password".to_owned());
+        let (consumer, mut reader) = open(&config).expect("a client");
+        for _ in 0..2 {
+            let begin = Instant::now();
+            let error = consumer.topic(PATIENCE).expect_err("the password is wrong");
+            eprintln!("{:?} {error}", begin.elapsed());
+            assert!(matches!(error, KafkaError::Login(_)), "{error:?}");
+            assert!(begin.elapsed() < Duration::from_secs(5));
+            assert!(!error.to_string().contains("wrong-password"));
+        }
+        let mut log = Log::default();
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        assert!(matches!(log.problems[0], KafkaError::Login(_)), "{log:?}");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn missing_rights_are_told_with_what_to_grant() {
+        let topic = Topic::new("rights", 1);
+        topic.send(0..10, &[]);
+        let user = format!("source-{}", std::process::id());
+        kafka(&["user", &user], "user-secret\n");
+        let mut config = admin(&topic.0);
+        (config.username, config.password) = (user.clone(), Secret("user-secret".to_owned()));
+        let (consumer, mut reader) = open(&config).expect("a client");
+        let error = consumer.topic(PATIENCE).expect_err("no rights");
+        eprintln!("{error}");
+        assert!(matches!(error, KafkaError::TopicDenied(_)), "{error:?}");
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::TopicDenied(_))));
+        drop((consumer, reader));
+
+        // The topic alone: records come, and the group is told.
+        kafka(&["allow", &user, "--read", &topic.0], "");
+        let (consumer, mut reader) = open(&config).expect("a client");
+        assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        eprintln!("{:?}", log.problems);
+        assert!(matches!(log.problems[..], [KafkaError::GroupDenied(_)]), "{log:?}");
+        kafka(&["delete-user", &user], "");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_missing_topic_is_told() {
+        let (consumer, mut reader) = open(&admin("source-no-such-topic")).expect("a client");
+        assert!(matches!(consumer.topic(PATIENCE), Err(KafkaError::NotThere(_))));
+        assert!(matches!(consumer.end(0, PATIENCE), Err(KafkaError::NotThere(_))));
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn tls_wants_the_right_ca() {
+        let topic = Topic::new("tls", 1);
+        topic.send(0..100, &[]);
+        let mut config = admin(&topic.0);
+        config.bootstrap = env("WINDROW_TEST_KAFKA_SSL");
+        config.security = Security::SaslSsl;
+        let (consumer, _reader) = open(&config).expect("a client");
+        let error = consumer.topic(PATIENCE).expect_err("Mozilla does not know this CA");
+        eprintln!("{error}");
+        assert!(matches!(&error, KafkaError::Login(text) if text.contains("TLS")), "{error:?}");
+        config.ca_pem = Some(std::fs::read_to_string(env("WINDROW_TEST_KAFKA_CA")).expect("a CA"));
+        let begin = Instant::now();
+        let log = read(&config, 0, 0, 100);
+        eprintln!("open, start and read took {:?}", begin.elapsed());
+        assert_eq!(log.offsets(0).len(), 100);
+        // TLS spoken to a port that does not.
+        config.bootstrap = env("WINDROW_TEST_KAFKA");
+        let (consumer, _reader) = open(&config).expect("a client");
+        eprintln!("{}", consumer.topic(Duration::from_secs(3)).expect_err("no TLS there"));
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn every_compression_is_read() {
+        for codec in ["gzip", "snappy", "lz4", "zstd"] {
+            let topic = Topic::new(codec, 1);
+            topic.send(0..3_000, &["--compression", codec]);
+            let log = read(&admin(&topic.0), 0, 0, 3_000);
+            assert_eq!(log.offsets(0), (0..3_000).collect::<Vec<_>>(), "{codec}");
+            assert_eq!(log.seen[&0].records[2_999].2.as_deref(), Some(&b"value 2999"[..]));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn aborted_transactions_and_control_records_are_gaps() {
+        let topic = Topic::new("transactions", 1);
+        let transaction = format!("source-{}", std::process::id());
+        topic.send(0..10, &["--transaction", &transaction]);
+        topic.send(10..20, &["--transaction", &transaction, "--abort"]);
+        topic.send(20..30, &[]);
+        topic.send(30..40, &["--transaction", &transaction, "--abort"]);
+        // 10, commit, 10, abort, 10, 10, abort.
+        let log = read(&admin(&topic.0), 0, 0, 43);
+        assert_eq!(log.offsets(0), (0..10).chain(22..32).collect::<Vec<_>>());
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        assert_eq!(consumer.end(0, PATIENCE), Ok(End { log_start: 0, last_stable: 43, high_watermark: 43 }));
+        // From the middle of what was aborted, paused at the end, and on.
+        let mut log = Log::default();
+        reader.start(0, 35, 0).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(43));
+        reader.pause(0);
+        topic.send(40..43, &["--transaction", &transaction]);
+        reader.resume(0);
+        log.read(&mut reader, |log| log.last_end(0) == Some(47));
+        assert_eq!(log.offsets(0), [43, 44, 45]);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_value_of_ten_megabytes_passes() {
+        let name = Topic(format!("source-large-{}", std::process::id()));
+        kafka(&["topic", &name.0, "--config", "max.message.bytes=20000000"], "");
+        let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", env("WINDROW_TEST_KAFKA_PLAIN"))
+            .set("message.max.bytes", "20000000")
+            .create()
+            .expect("a producer");
+        let value = vec![b'x'; 10 << 20];
+        for _ in 0..5 {
+            let record = rdkafka::producer::BaseRecord::<(), [u8]>::to(&name.0).partition(0).payload(&value);
+            producer.send(record).expect("queued");
+        }
+        rdkafka::producer::Producer::flush(&producer, PATIENCE).expect("sent");
+        let log = read(&admin(&name.0), 0, 0, 5);
+        assert!(log.seen[&0].records.iter().all(|r| r.2.as_deref() == Some(&value[..])));
+        assert_eq!(log.offsets(0).len(), 5);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn deleted_records_are_out_of_range() {
+        let topic = Topic::new("deleted", 1);
+        topic.send(0..100, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        kafka(&["delete-records", &topic.0, "0:50"], "");
+        let mut log = Log::default();
+        reader.start(0, 20, 0).expect("started");
+        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty()));
+        assert_eq!(log.seen[&0], Seen { out_of_range: vec![20], ..Seen::default() });
+        assert_eq!(
+            consumer.end(0, PATIENCE),
+            Ok(End { log_start: 50, last_stable: 100, high_watermark: 100 })
+        );
+        reader.start(0, 50, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(100));
+        assert_eq!(log.offsets(0).len(), 50);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_leader_epoch_that_the_log_never_had_is_a_truncation() {
+        let topic = Topic::new("epoch", 1);
+        topic.send(0..100, &[]);
+        let (_, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let mut log = Log::default();
+        // A record of epoch 0 below 150 was never there.
+        reader.start(0, 150, 0).expect("started");
+        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| s.truncated + s.out_of_range.len() > 0));
+        eprintln!("{log:?}");
+        assert_eq!(log.seen[&0].truncated, 1);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_topic_deleted_while_it_is_read_is_told_and_made_again_has_another_id() {
+        let topic = Topic::new("again", 1);
+        topic.send(0..10, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let before = consumer.topic(PATIENCE).expect("a topic");
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        kafka(&["delete-topic", &topic.0], "");
+        let begin = Instant::now();
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        eprintln!("told after {:?}", begin.elapsed());
+        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+        kafka(&["topic", &topic.0, "--partitions", "1"], "");
+        topic.send(0..5, &[]);
+        let after = consumer.topic(PATIENCE).expect("a topic");
+        assert_ne!(before.topic_id, after.topic_id);
+        assert_eq!(before.cluster_id, after.cluster_id);
+        reader.start(0, 0, -1).expect("started");
+        let mut log = Log::default();
+        log.read(&mut reader, |log| log.last_end(0) == Some(5));
+        assert_eq!(log.offsets(0).len(), 5);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_partition_that_is_added_can_be_started_beside_the_others() {
+        let topic = Topic::new("added", 1);
+        topic.send(0..10, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        kafka(&["partitions", &topic.0, "2"], "");
+        topic.send_lines("{\"p\":1,\"ts\":7,\"v\":\"x\"}\n", &[]);
+        let deadline = Instant::now() + PATIENCE;
+        while consumer.topic(PATIENCE).expect("a topic").partitions != [0, 1] {
+            assert!(Instant::now() < deadline);
+        }
+        reader.start(1, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(1) == Some(1));
+    }
 }
