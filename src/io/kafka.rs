@@ -325,19 +325,40 @@ impl Consumer {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
+        let deadline = Instant::now() + timeout;
         let wanted: Vec<_> = partitions.iter().map(|p| (*p, wanted)).collect();
-        let found: BTreeMap<_, _> = self
-            .ask(timeout, |timeout, give_up| {
-                self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up)
-            })?
-            .into_iter()
-            .collect();
+        let found = self.ask(timeout, |timeout, give_up| {
+            let answer = self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up);
+            match answer {
+                Err(failure) if failure.code == code::NO_LEADER => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    Err(self.why_no_leader(partitions, failure, left, give_up))
+                }
+                answer => answer,
+            }
+        })?;
+        let found: BTreeMap<_, _> = found.into_iter().collect();
         match partitions.iter().find(|p| !found.contains_key(p)) {
             None => Ok(found),
             Some(p) => Err(KafkaError::Other(format!(
                 "cannot find offsets of topic \"{}\": the answer leaves out partition {p}; try again",
                 self.told.topic
             ))),
+        }
+    }
+
+    /// librdkafka only says that it found no leaders; the brokers know whether there is a topic to lead.
+    fn why_no_leader(
+        &self,
+        partitions: &[Partition],
+        no_leader: Failure,
+        timeout: Duration,
+        give_up: &dyn Fn() -> bool,
+    ) -> Failure {
+        match self.client.describe(&self.topic, timeout, give_up) {
+            Err(failure) => failure,
+            Ok(found) if partitions.iter().all(|p| found.partitions.contains(p)) => no_leader,
+            Ok(_) => Failure { code: code::UNKNOWN_PARTITION, ..no_leader },
         }
     }
 
@@ -387,8 +408,10 @@ impl Reader {
     /// Reads a topic partition from an offset on; whatever was fetched before is forgotten. With the leader epoch of
     /// the record before it (else -1) a log that was cut off and written anew shows as [`Event::Truncated`].
     ///
+    /// Ask for the topic first: librdkafka says nothing of a partition that never was, or a topic that it may not see.
+    ///
     /// # Errors
-    /// `Fatal` or `Other`. A topic partition that does not exist shows as an event.
+    /// `Fatal` or `Other`. What goes wrong later shows as an event.
     pub fn start(
         &mut self,
         partition: Partition,
@@ -645,7 +668,10 @@ impl Told {
                 state.add_news(error);
             }
             // Of a topic partition whose topic is gone: not a message of its queue, but an error of the client.
-            code::UNKNOWN_TOPIC_OR_PART | code::UNKNOWN_PARTITION | code::UNKNOWN_TOPIC | code::UNKNOWN_TOPIC_ID => {
+            code::UNKNOWN_TOPIC_OR_PART
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC
+            | code::UNKNOWN_TOPIC_ID => {
                 let error = self.classify(&Failure { code, text }, "read");
                 state.add_news(error);
             }
@@ -799,6 +825,7 @@ mod code {
     pub const NOT_IMPLEMENTED: i32 = -170;
     pub const AUTHENTICATION: i32 = -169;
     pub const TIMED_OUT_QUEUE: i32 = -166;
+    pub const NO_LEADER: i32 = -156;
     pub const FATAL: i32 = -150;
     pub const AUTO_OFFSET_RESET: i32 = -140;
     pub const INVALID_MSG: i32 = 2;
@@ -809,7 +836,7 @@ mod code {
     pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
     pub const UNKNOWN_TOPIC_ID: i32 = 100;
     /// What passes by itself: no leader, another leader, a broker or coordinator that is starting or gone.
-    pub const PASSING: [i32; 15] = [-195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75];
+    pub const PASSING: [i32; 16] = [NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75];
 }
 
 /// No answer came.

@@ -290,7 +290,8 @@ impl Client {
             if !metadata.is_null() {
                 // SAFETY: as above; the array has that many elements.
                 unsafe {
-                    let (all, count) = ((*metadata).brokers, usize::try_from((*metadata).broker_cnt).unwrap_or(0));
+                    let (all, count) =
+                        ((*metadata).brokers, usize::try_from((*metadata).broker_cnt).unwrap_or(0));
                     let mut ids: Vec<_> = (0..count).map(|i| (*all.add(i)).id).collect();
                     let answered = (*metadata).orig_broker_id;
                     ids.sort_unstable_by_key(|id| *id != answered);
@@ -307,7 +308,12 @@ impl Client {
     }
 
     /// Asks for the topic's id and partitions. `give_up` is asked now and then while there is no answer.
-    pub fn describe(&self, topic: &CStr, timeout: Duration, give_up: &dyn Fn() -> bool) -> Result<Described, Failure> {
+    pub fn describe(
+        &self,
+        topic: &CStr,
+        timeout: Duration,
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Described, Failure> {
         let deadline = Instant::now() + timeout;
         let brokers = self.brokers(timeout, give_up)?;
         let mut last = Failure::of_code(TIMED_OUT);

@@ -377,7 +377,9 @@ mod real {
 
     impl Drop for Topic {
         fn drop(&mut self) {
-            let _ = Command::new(env("WINDROW_TEST_PARTS")).args(["kafka", "delete-topic", &self.0]).output();
+            if let Ok(script) = std::env::var("WINDROW_TEST_PARTS") {
+                let _ = Command::new(script).args(["kafka", "delete-topic", &self.0]).output();
+            }
         }
     }
 
@@ -463,13 +465,10 @@ mod real {
         kafka(&["user", &user], "user-secret\n");
         let mut config = admin(&topic.0);
         (config.username, config.password) = (user.clone(), Secret("user-secret".to_owned()));
-        let (consumer, mut reader) = open(&config).expect("a client");
+        let (consumer, reader) = open(&config).expect("a client");
         let error = consumer.topic(PATIENCE).expect_err("no rights");
         eprintln!("{error}");
         assert!(matches!(error, KafkaError::TopicDenied(_)), "{error:?}");
-        let mut log = Log::default();
-        reader.start(0, 0, -1).expect("started");
-        log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::TopicDenied(_))));
         drop((consumer, reader));
 
         // The topic alone: records come, and the group is told.
@@ -482,6 +481,15 @@ mod real {
         log.read(&mut reader, |log| !log.problems.is_empty());
         eprintln!("{:?}", log.problems);
         assert!(matches!(log.problems[..], [KafkaError::GroupDenied(_)]), "{log:?}");
+
+        // Rights that go while it reads, and come back.
+        kafka(&["revoke", &user], "");
+        log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::TopicDenied(_))));
+        topic.send(10..11, &[]);
+        log.poll(&mut reader, STEP);
+        assert_eq!(log.offsets(0).len(), 10);
+        kafka(&["allow", &user, "--read", &topic.0], "");
+        log.read(&mut reader, |log| log.last_end(0) == Some(11));
         kafka(&["delete-user", &user], "");
     }
 
@@ -655,5 +663,94 @@ mod real {
         }
         reader.start(1, 0, -1).expect("started");
         log.read(&mut reader, |log| log.last_end(1) == Some(1));
+    }
+
+    /// User and system time of this process, from `/proc`, in seconds.
+    fn cpu() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+        let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime")) / 100.0
+    }
+
+    fn resident_mb() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
+    const COST_RECORDS: u64 = 2_000_000;
+
+    fn send_demo(topic: &str) {
+        let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", env("WINDROW_TEST_KAFKA_PLAIN"))
+            .set("linger.ms", "20")
+            .create()
+            .expect("a producer");
+        for i in 0..COST_RECORDS {
+            let demo = crate::io::mock_kafka::demo_record(1, i, 10, 3, 1_725_184_800_000);
+            let mut record = rdkafka::producer::BaseRecord::<(), [u8]>::to(topic)
+                .partition(demo.partition)
+                .timestamp(demo.timestamp_ms)
+                .payload(&demo.value);
+            while let Err((_, again)) = producer.send(record) {
+                producer.poll(Duration::from_millis(10));
+                record = again;
+            }
+        }
+        rdkafka::producer::Producer::flush(&producer, Duration::from_secs(60)).expect("sent");
+    }
+
+    /// Prints what reading costs when nothing is done with it; run it alone, with `--nocapture`, in release.
+    #[test]
+    #[ignore = "needs a real Kafka, and measures"]
+    fn what_reading_costs() {
+        let topic = Topic::new("cost", 3);
+        send_demo(&topic.0);
+        for bootstrap in ["WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA"] {
+            let mut config = admin(&topic.0);
+            config.bootstrap = env(bootstrap);
+            if bootstrap == "WINDROW_TEST_KAFKA_PLAIN" {
+                config.security = Security::Plaintext;
+            }
+            let (before, begin) = (cpu(), Instant::now());
+            let (_, mut reader) = open(&config).expect("a client");
+            for partition in 0..3 {
+                reader.start(partition, 0, -1).expect("started");
+            }
+            let (mut records, mut bytes, mut batches, mut polls, mut ends, mut sum) = (0, 0, 0, 0, 0, 0);
+            let mut first = None;
+            while ends < 3 {
+                polls += 1;
+                reader
+                    .poll(STEP, &mut |event| match event {
+                        Event::Batch { records: n, bytes: b, batch, .. } => {
+                            first.get_or_insert(begin.elapsed());
+                            records += n;
+                            bytes += b;
+                            batches += 1;
+                            batch.each(&mut |record| sum += record.value.map_or(0, <[u8]>::len));
+                        }
+                        Event::End { .. } => ends += 1,
+                        _ => {}
+                    })
+                    .expect("the client goes on");
+            }
+            assert_eq!(records as u64, COST_RECORDS);
+            assert_eq!(sum, bytes);
+            let (wall, cpu_s) = (begin.elapsed().as_secs_f64(), cpu() - before);
+            eprintln!(
+                "{bootstrap}: {:.3} CPU s per million, {:.2} million/s, first after {first:?}, {} bytes a record, {:.0} records a batch, {polls} polls, {} MB resident",
+                cpu_s * 1e6 / records as f64,
+                records as f64 / 1e6 / wall,
+                bytes / records,
+                records as f64 / f64::from(batches),
+                resident_mb(),
+            );
+            let (before, begin) = (cpu(), Instant::now());
+            while begin.elapsed() < Duration::from_secs(10) {
+                reader.poll(Duration::from_millis(500), &mut |_| ()).expect("the client goes on");
+            }
+            eprintln!("idle: {:.2} % of a core", (cpu() - before) * 100.0 / begin.elapsed().as_secs_f64());
+        }
     }
 }
