@@ -20,9 +20,9 @@ mod ffi;
 mod tests;
 
 /// What may be fetched and not yet read, over all topic partitions; each message costs some 300 bytes beside its own.
-const QUEUE_MAX_BYTES: usize = 16 << 20;
+const QUEUE_MAX_BYTES: usize = 4 << 20;
 /// At most this many messages in it, too.
-const QUEUE_MAX_MESSAGES: usize = 80_000;
+const QUEUE_MAX_MESSAGES: usize = 20_000;
 /// A fetch returns no more than this, but for one record batch that is larger by itself.
 const FETCH_MAX_BYTES: usize = 8 << 20;
 /// A response larger than this is refused: no record batch may be. Kafka's own default for a batch is 1 MB.
@@ -176,13 +176,10 @@ pub enum Event<'a> {
 /// A setting that librdkafka refuses, such as a CA that is not PEM.
 pub fn open(config: &KafkaConfig) -> Result<(Consumer, Reader), KafkaError> {
     let (namespace, domain) = (config.namespace.clone(), config.cluster_domain.clone());
-    open_with(config, move |host| names_to_try(host, namespace.as_deref(), &domain))
+    open_with(config, Box::new(move |host| names_to_try(host, namespace.as_deref(), &domain)))
 }
 
-fn open_with(
-    config: &KafkaConfig,
-    names: impl Fn(&str) -> Vec<String> + Send + Sync + 'static,
-) -> Result<(Consumer, Reader), KafkaError> {
+fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reader), KafkaError> {
     let c_text = |what: &str, text: &str| {
         CString::new(text).map_err(|_| {
             KafkaError::Other(format!("cannot use {what} \"{}\": it has a zero byte", text.escape_debug()))
@@ -194,16 +191,11 @@ fn open_with(
         group: config.group.clone(),
         username: config.username.clone(),
         password: config.password.clone(),
+        names,
         any: AtomicBool::new(false),
         state: Mutex::default(),
     });
-    let (logged, failed) = (Arc::clone(&told), Arc::clone(&told));
-    let hooks = Hooks {
-        log: Box::new(move |level, facility, text| logged.log(level, facility, text)),
-        error: Box::new(move |code, text| failed.error(code, text)),
-        names: Box::new(names),
-    };
-    let client = Client::new(&settings(config), hooks).map_err(|why| {
+    let client = Client::new(&settings(config), Arc::<Told>::clone(&told)).map_err(|why| {
         KafkaError::Other(format!(
             "cannot make a client for Kafka \"{}\": {}",
             config.bootstrap,
@@ -606,6 +598,9 @@ impl Drop for Reader {
     }
 }
 
+/// The names to look up for a host.
+type Names = dyn Fn(&str) -> Vec<String> + Send + Sync;
+
 /// What librdkafka told about the client as a whole, for whoever asks why there is no answer.
 struct Told {
     bootstrap: String,
@@ -613,6 +608,7 @@ struct Told {
     group: String,
     username: String,
     password: Secret,
+    names: Box<Names>,
     /// Whether `state` holds anything that good news would clear; saves the lock.
     any: AtomicBool,
     state: Mutex<State>,
@@ -640,47 +636,6 @@ impl State {
 impl Told {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log(&self, level: i32, facility: &str, text: &str) {
-        let text = self.redact(text);
-        // Levels of syslog. Most errors of librdkafka are lost connections, which it makes anew.
-        match level {
-            ..=4 => warn!(facility, text, "librdkafka"),
-            5..=6 => debug!(facility, text, "librdkafka"),
-            _ => trace!(facility, text, "librdkafka"),
-        }
-    }
-
-    fn error(&self, code: i32, text: &str) {
-        let text = self.redact(text);
-        let mut state = self.lock();
-        match code {
-            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
-                let error = self.login_error(code, &text);
-                state.logins_failed += 1;
-                state.login = Some(error.to_string());
-                state.add_news(error);
-            }
-            code::ALL_BROKERS_DOWN if state.login.is_none() => {
-                let why = state.unreachable.clone().unwrap_or(text);
-                let error = self.unreachable_error(&why);
-                state.add_news(error);
-            }
-            // Of a topic partition whose topic is gone: not a message of its queue, but an error of the client.
-            code::UNKNOWN_TOPIC_OR_PART
-            | code::UNKNOWN_PARTITION
-            | code::UNKNOWN_TOPIC
-            | code::UNKNOWN_TOPIC_ID => {
-                let error = self.classify(&Failure { code, text }, "read");
-                state.add_news(error);
-            }
-            code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
-            // `Client::fatal` has the cause.
-            code::FATAL | code::ALL_BROKERS_DOWN => {}
-            _ => debug!(code, text, "librdkafka told an error"),
-        }
-        self.any.store(true, Ordering::Release);
     }
 
     /// An answer came: what was told before is over.
@@ -795,6 +750,53 @@ impl Told {
     /// Brokers and libraries write these texts. None is known to quote a password, and none shall.
     fn redact(&self, text: &str) -> String {
         if self.password.0.is_empty() { text.to_owned() } else { text.replace(&self.password.0, "…") }
+    }
+}
+
+impl Hooks for Told {
+    fn log(&self, level: i32, facility: &str, text: &str) {
+        let text = self.redact(text);
+        // Levels of syslog. Most errors of librdkafka are lost connections, which it makes anew.
+        match level {
+            ..=4 => warn!(facility, text, "librdkafka"),
+            5..=6 => debug!(facility, text, "librdkafka"),
+            _ => trace!(facility, text, "librdkafka"),
+        }
+    }
+
+    fn error(&self, code: i32, text: &str) {
+        let text = self.redact(text);
+        let mut state = self.lock();
+        match code {
+            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
+                let error = self.login_error(code, &text);
+                state.logins_failed += 1;
+                state.login = Some(error.to_string());
+                state.add_news(error);
+            }
+            code::ALL_BROKERS_DOWN if state.login.is_none() => {
+                let why = state.unreachable.clone().unwrap_or(text);
+                let error = self.unreachable_error(&why);
+                state.add_news(error);
+            }
+            // Of a topic partition whose topic is gone: not a message of its queue, but an error of the client.
+            code::UNKNOWN_TOPIC_OR_PART
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC
+            | code::UNKNOWN_TOPIC_ID => {
+                let error = self.classify(&Failure { code, text }, "read");
+                state.add_news(error);
+            }
+            code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
+            // `Client::fatal` has the cause.
+            code::FATAL | code::ALL_BROKERS_DOWN => {}
+            _ => debug!(code, text, "librdkafka told an error"),
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn names(&self, host: &str) -> Vec<String> {
+        (self.names)(host)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The source against librdkafka's mock cluster, and (ignored) against a real Kafka.
 
 use super::*;
-use crate::io::mock_kafka::MockKafka;
+use crate::io::mock_kafka::{Demo, DemoProducer, MockKafka};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(200);
@@ -253,6 +253,38 @@ fn a_silent_topic_wakes_the_reader_within_milliseconds() {
 }
 
 #[test]
+fn the_demo_sends_what_it_says() {
+    let kafka = MockKafka::start("t", 3).expect("a mock cluster");
+    let demo = Demo {
+        bootstrap: kafka.bootstrap(),
+        topic: "t".to_owned(),
+        partitions: 3,
+        origins: 2,
+        rate: 5_000,
+        seed: 1,
+    };
+    let producer = DemoProducer::start(demo).expect("started");
+    let deadline = Instant::now() + PATIENCE;
+    while producer.sent().total() < 500 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = producer.stop().expect("all have arrived");
+    assert!(sent.total() >= 500 && sent.late > 0 && sent.broken > 0 && sent.no_origin > 0, "{sent:?}");
+    let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
+    let ends = consumer.offsets(&[0, 1, 2], At::Latest, PATIENCE).expect("offsets");
+    assert_eq!(ends.values().sum::<i64>() as u64, sent.total());
+    let mut log = Log::default();
+    for partition in 0..3 {
+        reader.start(partition, 0, -1).expect("started");
+    }
+    log.read(&mut reader, |log| ends.iter().all(|(p, end)| log.last_end(*p) == Some(*end)));
+    let values =
+        log.seen.values().flat_map(|seen| &seen.records).map(|r| r.2.as_deref().expect("no tombstones"));
+    let broken = values.filter(|v| serde_json::from_slice::<serde_json::Value>(v).is_err()).count();
+    assert_eq!(broken as u64, sent.broken);
+}
+
+#[test]
 fn group_commits_do_not_block_and_arrive() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
     let (consumer, _reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
@@ -284,15 +316,18 @@ fn bootstrap_names_go_through_the_resolver() {
     let config = plain(&format!("kafka-k8s-0.kafka-k8s-endpoints:{port}"), "t");
     let asked = Arc::new(Mutex::new(Vec::new()));
     let asked_too = Arc::clone(&asked);
-    let (consumer, _reader) = open_with(&config, move |host| {
-        asked_too.lock().expect("no panic").push(host.to_owned());
-        let names = names_to_try(host, Some("kafka"), "cluster.local");
-        // The second name stands for one that the cluster's DNS knows.
-        names
-            .into_iter()
-            .map(|n| if n.ends_with(".kafka.svc.cluster.local") { "127.0.0.1".to_owned() } else { n })
-            .collect()
-    })
+    let (consumer, _reader) = open_with(
+        &config,
+        Box::new(move |host: &str| {
+            asked_too.lock().expect("no panic").push(host.to_owned());
+            let names = names_to_try(host, Some("kafka"), "cluster.local");
+            // The second name stands for one that the cluster's DNS knows.
+            names
+                .into_iter()
+                .map(|n| if n.ends_with(".kafka.svc.cluster.local") { "127.0.0.1".to_owned() } else { n })
+                .collect()
+        }),
+    )
     .expect("a client");
     assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
     assert_eq!(asked.lock().expect("no panic")[0], "kafka-k8s-0.kafka-k8s-endpoints");
