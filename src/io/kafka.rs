@@ -185,6 +185,15 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reade
             KafkaError::Other(format!("cannot use {what} \"{}\": it has a zero byte", text.escape_debug()))
         })
     };
+    // librdkafka takes any text before the first certificate for a comment.
+    if let Some(pem) = &config.ca_pem
+        && !pem.contains("-----BEGIN CERTIFICATE-----")
+    {
+        return Err(KafkaError::Other(format!(
+            "cannot use the CA for Kafka \"{}\": no certificate in it; give it in PEM",
+            config.bootstrap
+        )));
+    }
     let told = Arc::new(Told {
         bootstrap: config.bootstrap.clone(),
         topic: config.topic.clone(),
@@ -310,7 +319,7 @@ impl Consumer {
     fn list_offsets(
         &self,
         partitions: &[Partition],
-        wanted: i64,
+        at: i64,
         committed: bool,
         timeout: Duration,
     ) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
@@ -318,7 +327,7 @@ impl Consumer {
             return Ok(BTreeMap::new());
         }
         let deadline = Instant::now() + timeout;
-        let wanted: Vec<_> = partitions.iter().map(|p| (*p, wanted)).collect();
+        let wanted: Vec<_> = partitions.iter().map(|p| (*p, at)).collect();
         let found = self.ask(timeout, |timeout, give_up| {
             let answer = self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up);
             match answer {
@@ -330,9 +339,10 @@ impl Consumer {
             }
         })?;
         let found: BTreeMap<_, _> = found.into_iter().collect();
-        match partitions.iter().find(|p| !found.contains_key(p)) {
+        let is_missing = |p: &&Partition| found.get(p).is_none_or(|offset| *offset < 0 && at < 0);
+        match partitions.iter().find(is_missing) {
             None => Ok(found),
-            Some(p) => Err(KafkaError::Other(format!(
+            Some(p) => Err(KafkaError::Unreachable(format!(
                 "cannot find offsets of topic \"{}\": the answer leaves out partition {p}; try again",
                 self.told.topic
             ))),
@@ -677,15 +687,15 @@ impl Told {
     }
 
     fn login_error(&self, code: i32, text: &str) -> KafkaError {
-        let text = without_prefix(text);
+        let cause = cause(text);
         KafkaError::Login(if code == code::SSL {
             format!(
-                "cannot connect to Kafka \"{}\": TLS: {text}; give the CA that signed its certificate, and check that this port speaks TLS",
+                "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its certificate, and check that this port speaks TLS",
                 self.bootstrap
             )
         } else {
             format!(
-                "cannot log in to Kafka \"{}\" as user \"{}\": {text}; give the current user name and password",
+                "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name and password",
                 self.bootstrap, self.username
             )
         })
@@ -697,11 +707,7 @@ impl Told {
         } else {
             "check that it runs, and address and security protocol"
         };
-        KafkaError::Unreachable(format!(
-            "cannot reach Kafka \"{}\": {}; {hint}",
-            self.bootstrap,
-            without_prefix(why)
-        ))
+        KafkaError::Unreachable(format!("cannot reach Kafka \"{}\": {}; {hint}", self.bootstrap, cause(why)))
     }
 
     fn fail(&self, verb: &str, why: &str) -> KafkaError {
@@ -709,7 +715,7 @@ impl Told {
     }
 
     fn classify(&self, failure: &Failure, verb: &str) -> KafkaError {
-        let text = self.redact(without_prefix(&failure.text));
+        let text = self.redact(cause(&failure.text));
         let topic = &self.topic;
         match failure.code {
             code::UNKNOWN_TOPIC_OR_PART
@@ -800,12 +806,17 @@ impl Hooks for Told {
     }
 }
 
-/// Leaves out the name of librdkafka's thread and the protocol: `sasl_plaintext://host:9092/bootstrap: cause`.
-fn without_prefix(text: &str) -> &str {
-    match text.split_once("://") {
+/// The cause alone, without the name of librdkafka's thread and the time it took, which would make each text a new one:
+/// `sasl_plaintext://host:9092/bootstrap: cause (after 3ms in state CONNECT)`.
+fn cause(text: &str) -> &str {
+    let text = match text.split_once("://") {
         Some((protocol, rest)) if !protocol.contains(' ') => {
             rest.split_once(": ").map_or(text, |(_, cause)| cause)
         }
+        _ => text,
+    };
+    match text.rsplit_once(" (after ") {
+        Some((cause, after)) if after.contains("ms in state ") => cause,
         _ => text,
     }
 }

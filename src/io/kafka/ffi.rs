@@ -49,6 +49,8 @@ mod raw {
     }
 }
 
+/// `RD_KAFKA_RESP_ERR__TRANSPORT`.
+const TRANSPORT: i32 = -195;
 /// `RD_KAFKA_RESP_ERR__TIMED_OUT`.
 const TIMED_OUT: i32 = -185;
 /// `EAI_NONAME` of `getaddrinfo`.
@@ -381,7 +383,8 @@ impl Client {
     }
 
     /// Asks the leaders for offsets. `wanted` is what Kafka's ListOffsets takes: -2 for the first, -1 for the end, else
-    /// a timestamp. The end is the last stable offset when `committed`, else the high watermark.
+    /// a timestamp, for which -1 is answered when no record is that young. The end is the last stable offset when
+    /// `committed`, else the high watermark.
     pub fn list_offsets(
         &self,
         topic: &CStr,
@@ -415,6 +418,8 @@ impl Client {
             for i in 0..count {
                 let found = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
                 match ptr::addr_of!((*found).err).cast::<i32>().read() {
+                    // A leader that could not be asked has no error here, and librdkafka's "invalid" for an offset.
+                    0 if (*found).offset < -1 => return Err(Failure::of_code(TRANSPORT)),
                     0 => offsets.push(((*found).partition, (*found).offset)),
                     code => return Err(Failure::of_code(code)),
                 }

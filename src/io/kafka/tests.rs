@@ -253,6 +253,25 @@ fn a_silent_topic_wakes_the_reader_within_milliseconds() {
 }
 
 #[test]
+fn a_broker_that_goes_and_comes_back_costs_no_record() {
+    let kafka = MockKafka::start("t", 1).expect("a mock cluster");
+    send(&kafka, "t", 0, 0..100);
+    let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
+    let mut log = Log::default();
+    reader.start(0, 0, -1).expect("started");
+    log.read(&mut reader, |log| log.last_end(0) == Some(100));
+    kafka.set_up(false).expect("set");
+    log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::Unreachable(_))));
+    let error = consumer.end(0, Duration::from_millis(300)).expect_err("nobody is there");
+    assert!(matches!(error, KafkaError::Unreachable(_)), "{error:?}");
+    kafka.set_up(true).expect("set");
+    send(&kafka, "t", 0, 100..200);
+    log.read(&mut reader, |log| log.last_end(0) == Some(200));
+    assert_eq!(log.offsets(0), (0..200).collect::<Vec<_>>());
+    assert_eq!(consumer.end(0, PATIENCE).expect("an answer").high_watermark, 200);
+}
+
+#[test]
 fn the_demo_sends_what_it_says() {
     let kafka = MockKafka::start("t", 3).expect("a mock cluster");
     let demo = Demo {
@@ -285,7 +304,7 @@ fn the_demo_sends_what_it_says() {
 }
 
 #[test]
-fn group_commits_do_not_block_and_arrive() {
+fn group_commits_do_not_block() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
     let (consumer, _reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
     let begin = Instant::now();
@@ -349,17 +368,26 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     config.username = "u".to_owned();
     open(&config).map(|_| ()).expect("librdkafka reads all roots");
     config.ca_pem = Some("no PEM".to_owned());
-    // Text between certificates is allowed in PEM; what is no certificate at all is only found at the handshake.
-    assert!(open(&config).is_ok());
+    let Err(error) = open(&config) else { panic!("that is no CA") };
+    assert!(error.to_string().ends_with("give it in PEM"), "{error}");
+}
+
+#[test]
+fn the_consumer_is_for_all_threads_and_the_reader_for_any_one() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    is_send::<Consumer>();
+    is_sync::<Consumer>();
+    is_send::<Reader>();
 }
 
 #[test]
 fn texts_name_cause_and_cure() {
     assert_eq!(
-        without_prefix("sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused"),
+        cause("sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in state CONNECT)"),
         "Connect failed: refused"
     );
-    assert_eq!(without_prefix("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
+    assert_eq!(cause("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
 }
 
 /// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is the script that makes
