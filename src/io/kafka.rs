@@ -20,9 +20,9 @@ mod ffi;
 mod tests;
 
 /// What may be fetched and not yet read, over all topic partitions; each message costs some 300 bytes beside its own.
-const QUEUE_MAX_BYTES: usize = 16 << 20;
+const QUEUE_MAX_BYTES: usize = 4 << 20;
 /// At most this many messages in it, too.
-const QUEUE_MAX_MESSAGES: usize = 80_000;
+const QUEUE_MAX_MESSAGES: usize = 20_000;
 /// A fetch returns no more than this, but for one record batch that is larger by itself.
 const FETCH_MAX_BYTES: usize = 8 << 20;
 /// A response larger than this is refused: no record batch may be. Kafka's own default for a batch is 1 MB.
@@ -176,34 +176,35 @@ pub enum Event<'a> {
 /// A setting that librdkafka refuses, such as a CA that is not PEM.
 pub fn open(config: &KafkaConfig) -> Result<(Consumer, Reader), KafkaError> {
     let (namespace, domain) = (config.namespace.clone(), config.cluster_domain.clone());
-    open_with(config, move |host| names_to_try(host, namespace.as_deref(), &domain))
+    open_with(config, Box::new(move |host| names_to_try(host, namespace.as_deref(), &domain)))
 }
 
-fn open_with(
-    config: &KafkaConfig,
-    names: impl Fn(&str) -> Vec<String> + Send + Sync + 'static,
-) -> Result<(Consumer, Reader), KafkaError> {
+fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reader), KafkaError> {
     let c_text = |what: &str, text: &str| {
         CString::new(text).map_err(|_| {
             KafkaError::Other(format!("cannot use {what} \"{}\": it has a zero byte", text.escape_debug()))
         })
     };
+    // librdkafka takes any text before the first certificate for a comment.
+    if let Some(pem) = &config.ca_pem
+        && !pem.contains("-----BEGIN CERTIFICATE-----")
+    {
+        return Err(KafkaError::Other(format!(
+            "cannot use the CA for Kafka \"{}\": no certificate in it; give it in PEM",
+            config.bootstrap
+        )));
+    }
     let told = Arc::new(Told {
         bootstrap: config.bootstrap.clone(),
         topic: config.topic.clone(),
         group: config.group.clone(),
         username: config.username.clone(),
         password: config.password.clone(),
+        names,
         any: AtomicBool::new(false),
         state: Mutex::default(),
     });
-    let (logged, failed) = (Arc::clone(&told), Arc::clone(&told));
-    let hooks = Hooks {
-        log: Box::new(move |level, facility, text| logged.log(level, facility, text)),
-        error: Box::new(move |code, text| failed.error(code, text)),
-        names: Box::new(names),
-    };
-    let client = Client::new(&settings(config), hooks).map_err(|why| {
+    let client = Client::new(&settings(config), Arc::<Told>::clone(&told)).map_err(|why| {
         KafkaError::Other(format!(
             "cannot make a client for Kafka \"{}\": {}",
             config.bootstrap,
@@ -318,26 +319,48 @@ impl Consumer {
     fn list_offsets(
         &self,
         partitions: &[Partition],
-        wanted: i64,
+        at: i64,
         committed: bool,
         timeout: Duration,
     ) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let wanted: Vec<_> = partitions.iter().map(|p| (*p, wanted)).collect();
-        let found: BTreeMap<_, _> = self
-            .ask(timeout, |timeout, give_up| {
-                self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up)
-            })?
-            .into_iter()
-            .collect();
-        match partitions.iter().find(|p| !found.contains_key(p)) {
+        let deadline = Instant::now() + timeout;
+        let wanted: Vec<_> = partitions.iter().map(|p| (*p, at)).collect();
+        let found = self.ask(timeout, |timeout, give_up| {
+            let answer = self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up);
+            match answer {
+                Err(failure) if failure.code == code::NO_LEADER => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    Err(self.why_no_leader(partitions, failure, left, give_up))
+                }
+                answer => answer,
+            }
+        })?;
+        let found: BTreeMap<_, _> = found.into_iter().collect();
+        let is_missing = |p: &&Partition| found.get(p).is_none_or(|offset| *offset < 0 && at < 0);
+        match partitions.iter().find(is_missing) {
             None => Ok(found),
-            Some(p) => Err(KafkaError::Other(format!(
+            Some(p) => Err(KafkaError::Unreachable(format!(
                 "cannot find offsets of topic \"{}\": the answer leaves out partition {p}; try again",
                 self.told.topic
             ))),
+        }
+    }
+
+    /// librdkafka only says that it found no leaders; the brokers know whether there is a topic to lead.
+    fn why_no_leader(
+        &self,
+        partitions: &[Partition],
+        no_leader: Failure,
+        timeout: Duration,
+        give_up: &dyn Fn() -> bool,
+    ) -> Failure {
+        match self.client.describe(&self.topic, timeout, give_up) {
+            Err(failure) => failure,
+            Ok(found) if partitions.iter().all(|p| found.partitions.contains(p)) => no_leader,
+            Ok(_) => Failure { code: code::UNKNOWN_PARTITION, ..no_leader },
         }
     }
 
@@ -387,8 +410,10 @@ impl Reader {
     /// Reads a topic partition from an offset on; whatever was fetched before is forgotten. With the leader epoch of
     /// the record before it (else -1) a log that was cut off and written anew shows as [`Event::Truncated`].
     ///
+    /// Ask for the topic first: librdkafka says nothing of a partition that never was, or a topic that it may not see.
+    ///
     /// # Errors
-    /// `Fatal` or `Other`. A topic partition that does not exist shows as an event.
+    /// `Fatal` or `Other`. What goes wrong later shows as an event.
     pub fn start(
         &mut self,
         partition: Partition,
@@ -504,7 +529,7 @@ impl Reader {
             let what = self.told.classify(&failure, "read");
             tell(None, what, &mut self.recent, on);
         }
-        if let Some(what) = self.told.take_news() {
+        for what in self.told.take_news() {
             tell(None, what, &mut self.recent, on);
         }
         if let Some(why) = self.client.fatal() {
@@ -583,6 +608,9 @@ impl Drop for Reader {
     }
 }
 
+/// The names to look up for a host.
+type Names = dyn Fn(&str) -> Vec<String> + Send + Sync;
+
 /// What librdkafka told about the client as a whole, for whoever asks why there is no answer.
 struct Told {
     bootstrap: String,
@@ -590,6 +618,7 @@ struct Told {
     group: String,
     username: String,
     password: Secret,
+    names: Box<Names>,
     /// Whether `state` holds anything that good news would clear; saves the lock.
     any: AtomicBool,
     state: Mutex<State>,
@@ -600,10 +629,18 @@ struct State {
     login: Option<String>,
     logins_failed: u64,
     unreachable: Option<String>,
-    /// Not yet told to the reader.
-    news: Option<KafkaError>,
+    /// Not yet told to the reader; each once.
+    news: Vec<KafkaError>,
     fatal: Option<String>,
     commit_problem: Option<KafkaError>,
+}
+
+impl State {
+    fn add_news(&mut self, error: KafkaError) {
+        if !self.news.contains(&error) {
+            self.news.push(error);
+        }
+    }
 }
 
 impl Told {
@@ -611,43 +648,12 @@ impl Told {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, level: i32, facility: &str, text: &str) {
-        let text = self.redact(text);
-        // Levels of syslog. Most errors of librdkafka are lost connections, which it makes anew.
-        match level {
-            ..=4 => warn!(facility, text, "librdkafka"),
-            5..=6 => debug!(facility, text, "librdkafka"),
-            _ => trace!(facility, text, "librdkafka"),
-        }
-    }
-
-    fn error(&self, code: i32, text: &str) {
-        let text = self.redact(text);
-        let mut state = self.lock();
-        match code {
-            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
-                let error = self.login_error(code, &text);
-                state.logins_failed += 1;
-                state.login = Some(error.to_string());
-                state.news = Some(error);
-            }
-            code::ALL_BROKERS_DOWN if state.login.is_none() => {
-                let why = state.unreachable.clone().unwrap_or(text);
-                state.news = Some(self.unreachable_error(&why));
-            }
-            code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
-            // `Client::fatal` has the cause.
-            code::FATAL | code::ALL_BROKERS_DOWN => {}
-            _ => debug!(code, text, "librdkafka told an error"),
-        }
-        self.any.store(true, Ordering::Release);
-    }
-
     /// An answer came: what was told before is over.
     fn all_is_well(&self) {
         if self.any.swap(false, Ordering::AcqRel) {
             let mut state = self.lock();
-            (state.login, state.unreachable, state.news) = (None, None, None);
+            (state.login, state.unreachable) = (None, None);
+            state.news.retain(|news| !matches!(news, KafkaError::Login(_) | KafkaError::Unreachable(_)));
         }
     }
 
@@ -659,8 +665,8 @@ impl Told {
         self.lock().login.clone()
     }
 
-    fn take_news(&self) -> Option<KafkaError> {
-        self.lock().news.take()
+    fn take_news(&self) -> Vec<KafkaError> {
+        std::mem::take(&mut self.lock().news)
     }
 
     /// Whether the group commit fails in another way than the last one did.
@@ -681,15 +687,15 @@ impl Told {
     }
 
     fn login_error(&self, code: i32, text: &str) -> KafkaError {
-        let text = without_prefix(text);
+        let cause = cause(text);
         KafkaError::Login(if code == code::SSL {
             format!(
-                "cannot connect to Kafka \"{}\": TLS: {text}; give the CA that signed its certificate, and check that this port speaks TLS",
+                "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its certificate, and check that this port speaks TLS",
                 self.bootstrap
             )
         } else {
             format!(
-                "cannot log in to Kafka \"{}\" as user \"{}\": {text}; give the current user name and password",
+                "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name and password",
                 self.bootstrap, self.username
             )
         })
@@ -701,11 +707,7 @@ impl Told {
         } else {
             "check that it runs, and address and security protocol"
         };
-        KafkaError::Unreachable(format!(
-            "cannot reach Kafka \"{}\": {}; {hint}",
-            self.bootstrap,
-            without_prefix(why)
-        ))
+        KafkaError::Unreachable(format!("cannot reach Kafka \"{}\": {}; {hint}", self.bootstrap, cause(why)))
     }
 
     fn fail(&self, verb: &str, why: &str) -> KafkaError {
@@ -713,7 +715,7 @@ impl Told {
     }
 
     fn classify(&self, failure: &Failure, verb: &str) -> KafkaError {
-        let text = self.redact(without_prefix(&failure.text));
+        let text = self.redact(cause(&failure.text));
         let topic = &self.topic;
         match failure.code {
             code::UNKNOWN_TOPIC_OR_PART
@@ -757,12 +759,64 @@ impl Told {
     }
 }
 
-/// Leaves out the name of librdkafka's thread and the protocol: `sasl_plaintext://host:9092/bootstrap: cause`.
-fn without_prefix(text: &str) -> &str {
-    match text.split_once("://") {
+impl Hooks for Told {
+    fn log(&self, level: i32, facility: &str, text: &str) {
+        let text = self.redact(text);
+        // Levels of syslog. Most errors of librdkafka are lost connections, which it makes anew.
+        match level {
+            ..=4 => warn!(facility, text, "librdkafka"),
+            5..=6 => debug!(facility, text, "librdkafka"),
+            _ => trace!(facility, text, "librdkafka"),
+        }
+    }
+
+    fn error(&self, code: i32, text: &str) {
+        let text = self.redact(text);
+        let mut state = self.lock();
+        match code {
+            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
+                let error = self.login_error(code, &text);
+                state.logins_failed += 1;
+                state.login = Some(error.to_string());
+                state.add_news(error);
+            }
+            code::ALL_BROKERS_DOWN if state.login.is_none() => {
+                let why = state.unreachable.clone().unwrap_or(text);
+                let error = self.unreachable_error(&why);
+                state.add_news(error);
+            }
+            // Of a topic partition whose topic is gone: not a message of its queue, but an error of the client.
+            code::UNKNOWN_TOPIC_OR_PART
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC
+            | code::UNKNOWN_TOPIC_ID => {
+                let error = self.classify(&Failure { code, text }, "read");
+                state.add_news(error);
+            }
+            code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
+            // `Client::fatal` has the cause.
+            code::FATAL | code::ALL_BROKERS_DOWN => {}
+            _ => debug!(code, text, "librdkafka told an error"),
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn names(&self, host: &str) -> Vec<String> {
+        (self.names)(host)
+    }
+}
+
+/// The cause alone, without the name of librdkafka's thread and the time it took, which would make each text a new one:
+/// `sasl_plaintext://host:9092/bootstrap: cause (after 3ms in state CONNECT)`.
+fn cause(text: &str) -> &str {
+    let text = match text.split_once("://") {
         Some((protocol, rest)) if !protocol.contains(' ') => {
             rest.split_once(": ").map_or(text, |(_, cause)| cause)
         }
+        _ => text,
+    };
+    match text.rsplit_once(" (after ") {
+        Some((cause, after)) if after.contains("ms in state ") => cause,
         _ => text,
     }
 }
@@ -784,6 +838,7 @@ mod code {
     pub const NOT_IMPLEMENTED: i32 = -170;
     pub const AUTHENTICATION: i32 = -169;
     pub const TIMED_OUT_QUEUE: i32 = -166;
+    pub const NO_LEADER: i32 = -156;
     pub const FATAL: i32 = -150;
     pub const AUTO_OFFSET_RESET: i32 = -140;
     pub const INVALID_MSG: i32 = 2;
@@ -794,7 +849,7 @@ mod code {
     pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
     pub const UNKNOWN_TOPIC_ID: i32 = 100;
     /// What passes by itself: no leader, another leader, a broker or coordinator that is starting or gone.
-    pub const PASSING: [i32; 15] = [-195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75];
+    pub const PASSING: [i32; 16] = [NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75];
 }
 
 /// No answer came.

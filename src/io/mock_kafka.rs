@@ -62,6 +62,15 @@ impl MockKafka {
             .map_err(|e| e.to_string())
     }
 
+    /// Takes the broker away, or brings it back.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    #[cfg(test)]
+    pub fn set_up(&self, up: bool) -> Result<(), String> {
+        if up { self.cluster.broker_up(1) } else { self.cluster.broker_down(1) }.map_err(|e| e.to_string())
+    }
+
     /// Sends records of (timestamp in ms, value) to a topic partition; they are there when it returns.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ mod raw {
     }
 }
 
+/// `RD_KAFKA_RESP_ERR__TRANSPORT`.
+const TRANSPORT: i32 = -195;
 /// `RD_KAFKA_RESP_ERR__TIMED_OUT`.
 const TIMED_OUT: i32 = -185;
 /// `EAI_NONAME` of `getaddrinfo`.
@@ -88,14 +90,14 @@ impl Failure {
     }
 }
 
-/// What librdkafka's threads call. They must be quick and must not call librdkafka.
-pub struct Hooks {
+/// What librdkafka's threads call. It must be quick and must not call librdkafka.
+pub trait Hooks: Send + Sync {
     /// Level as in syslog, facility, text.
-    pub log: Box<dyn Fn(i32, &str, &str) + Send + Sync>,
-    /// Code and text of a client-wide error. Called from whoever serves or asks.
-    pub error: Box<dyn Fn(i32, &str) + Send + Sync>,
+    fn log(&self, level: i32, facility: &str, text: &str);
+    /// Code and text of an error of the client as a whole. Called from whoever serves, asks or reads.
+    fn error(&self, code: i32, text: &str);
     /// The names to look up for a broker's host, in order, until one resolves.
-    pub names: Box<dyn Fn(&str) -> Vec<String> + Send + Sync>,
+    fn names(&self, host: &str) -> Vec<String>;
 }
 
 /// A consumer that is assigned topic partitions and never joins a group.
@@ -104,7 +106,7 @@ pub struct Client {
     /// Where the answers to group commits arrive; they are looked at by the next one.
     commits: *mut sys::rd_kafka_queue_t,
     /// Behind librdkafka's opaque pointer. Freed last: its threads use it until `rd_kafka_destroy` returns.
-    _hooks: Box<Hooks>,
+    _hooks: Box<Arc<dyn Hooks>>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread, and from several at once
@@ -136,7 +138,7 @@ impl Client {
     ///
     /// # Errors
     /// librdkafka's text on a setting or the whole. Setting values are not in it.
-    pub fn new(settings: &[(&str, String)], hooks: Hooks) -> Result<Self, String> {
+    pub fn new(settings: &[(&str, String)], hooks: Arc<dyn Hooks>) -> Result<Self, String> {
         let hooks = Box::new(hooks);
         let mut errors = [0 as c_char; 512];
         // SAFETY: the conf is ours until `rd_kafka_new` succeeds, and freed on each other path. The opaque outlives
@@ -149,7 +151,7 @@ impl Client {
                     return Err(format!("librdkafka refuses the value of \"{name}\""));
                 }
             }
-            sys::rd_kafka_conf_set_opaque(conf, ptr::from_ref::<Hooks>(&hooks).cast_mut().cast());
+            sys::rd_kafka_conf_set_opaque(conf, ptr::from_ref::<Arc<dyn Hooks>>(&hooks).cast_mut().cast());
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
             sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
             raw::rd_kafka_conf_set_resolve_cb(conf, Some(on_resolve));
@@ -381,7 +383,8 @@ impl Client {
     }
 
     /// Asks the leaders for offsets. `wanted` is what Kafka's ListOffsets takes: -2 for the first, -1 for the end, else
-    /// a timestamp. The end is the last stable offset when `committed`, else the high watermark.
+    /// a timestamp, for which -1 is answered when no record is that young. The end is the last stable offset when
+    /// `committed`, else the high watermark.
     pub fn list_offsets(
         &self,
         topic: &CStr,
@@ -415,6 +418,8 @@ impl Client {
             for i in 0..count {
                 let found = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
                 match ptr::addr_of!((*found).err).cast::<i32>().read() {
+                    // A leader that could not be asked has no error here, and librdkafka's "invalid" for an offset.
+                    0 if (*found).offset < -1 => return Err(Failure::of_code(TRANSPORT)),
                     0 => offsets.push(((*found).partition, (*found).offset)),
                     code => return Err(Failure::of_code(code)),
                 }
@@ -821,8 +826,8 @@ unsafe extern "C" fn on_log(
         return;
     }
     // SAFETY: the opaque is what `Client::new` set, and alive as long as the client's threads are.
-    let hooks = unsafe { &*sys::rd_kafka_opaque(rk).cast::<Hooks>() };
-    (hooks.log)(level, &text_of(facility), &text_of(text));
+    let hooks = unsafe { &*sys::rd_kafka_opaque(rk).cast::<Arc<dyn Hooks>>() };
+    hooks.log(level, &text_of(facility), &text_of(text));
 }
 
 unsafe extern "C" fn on_error(
@@ -832,8 +837,8 @@ unsafe extern "C" fn on_error(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_log`.
-    let hooks = unsafe { &*opaque.cast::<Hooks>() };
-    (hooks.error)(code, &text_of(text));
+    let hooks = unsafe { &*opaque.cast::<Arc<dyn Hooks>>() };
+    hooks.error(code, &text_of(text));
 }
 
 /// Under the queue's lock: sets a flag, and wakes the reader.
@@ -859,9 +864,9 @@ unsafe extern "C" fn on_resolve(
             raw::freeaddrinfo(*list);
             return 0;
         }
-        let hooks = &*opaque.cast::<Hooks>();
+        let hooks = &*opaque.cast::<Arc<dyn Hooks>>();
         let mut first = None;
-        for name in (hooks.names)(&text_of(node)) {
+        for name in hooks.names(&text_of(node)) {
             let Ok(name) = CString::new(name) else { continue };
             match raw::getaddrinfo(name.as_ptr(), service, hints, list) {
                 0 => return 0,

@@ -1,7 +1,7 @@
 //! The source against librdkafka's mock cluster, and (ignored) against a real Kafka.
 
 use super::*;
-use crate::io::mock_kafka::MockKafka;
+use crate::io::mock_kafka::{Demo, DemoProducer, MockKafka};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(200);
@@ -163,7 +163,7 @@ fn nothing_from_before_a_stop_comes_after_a_start_elsewhere() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
     send(&kafka, "t", 0, 0..20_000);
     let (_, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
-    for round in 0..40 {
+    for round in 0..12 {
         let offset = (round * 7_919) % 20_000;
         let epoch = if round % 2 == 0 { -1 } else { 0 };
         reader.start(0, offset, epoch).expect("started");
@@ -213,7 +213,8 @@ fn a_topic_that_is_not_there_is_told() {
     assert!(matches!(log.problems[0], KafkaError::NotThere(_)), "{log:?}");
     log.poll(&mut reader, STEP);
     assert_eq!(log.problems.len(), 1);
-    assert!(matches!(consumer.end(0, PATIENCE), Err(KafkaError::NotThere(_))));
+    let error = consumer.end(0, PATIENCE).expect_err("it is not there");
+    assert!(matches!(error, KafkaError::NotThere(_)), "{error:?}");
 }
 
 #[test]
@@ -252,7 +253,58 @@ fn a_silent_topic_wakes_the_reader_within_milliseconds() {
 }
 
 #[test]
-fn group_commits_do_not_block_and_arrive() {
+fn a_broker_that_goes_and_comes_back_costs_no_record() {
+    let kafka = MockKafka::start("t", 1).expect("a mock cluster");
+    send(&kafka, "t", 0, 0..100);
+    let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
+    let mut log = Log::default();
+    reader.start(0, 0, -1).expect("started");
+    log.read(&mut reader, |log| log.last_end(0) == Some(100));
+    kafka.set_up(false).expect("set");
+    log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::Unreachable(_))));
+    let error = consumer.end(0, Duration::from_millis(300)).expect_err("nobody is there");
+    assert!(matches!(error, KafkaError::Unreachable(_)), "{error:?}");
+    kafka.set_up(true).expect("set");
+    send(&kafka, "t", 0, 100..200);
+    log.read(&mut reader, |log| log.last_end(0) == Some(200));
+    assert_eq!(log.offsets(0), (0..200).collect::<Vec<_>>());
+    assert_eq!(consumer.end(0, PATIENCE).expect("an answer").high_watermark, 200);
+}
+
+#[test]
+fn the_demo_sends_what_it_says() {
+    let kafka = MockKafka::start("t", 3).expect("a mock cluster");
+    let demo = Demo {
+        bootstrap: kafka.bootstrap(),
+        topic: "t".to_owned(),
+        partitions: 3,
+        origins: 2,
+        rate: 5_000,
+        seed: 1,
+    };
+    let producer = DemoProducer::start(demo).expect("started");
+    let deadline = Instant::now() + PATIENCE;
+    while producer.sent().total() < 500 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = producer.stop().expect("all have arrived");
+    assert!(sent.total() >= 500 && sent.late > 0 && sent.broken > 0 && sent.no_origin > 0, "{sent:?}");
+    let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
+    let ends = consumer.offsets(&[0, 1, 2], At::Latest, PATIENCE).expect("offsets");
+    assert_eq!(ends.values().sum::<i64>() as u64, sent.total());
+    let mut log = Log::default();
+    for partition in 0..3 {
+        reader.start(partition, 0, -1).expect("started");
+    }
+    log.read(&mut reader, |log| ends.iter().all(|(p, end)| log.last_end(*p) == Some(*end)));
+    let values =
+        log.seen.values().flat_map(|seen| &seen.records).map(|r| r.2.as_deref().expect("no tombstones"));
+    let broken = values.filter(|v| serde_json::from_slice::<serde_json::Value>(v).is_err()).count();
+    assert_eq!(broken as u64, sent.broken);
+}
+
+#[test]
+fn group_commits_do_not_block() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
     let (consumer, _reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
     let begin = Instant::now();
@@ -283,15 +335,18 @@ fn bootstrap_names_go_through_the_resolver() {
     let config = plain(&format!("kafka-k8s-0.kafka-k8s-endpoints:{port}"), "t");
     let asked = Arc::new(Mutex::new(Vec::new()));
     let asked_too = Arc::clone(&asked);
-    let (consumer, _reader) = open_with(&config, move |host| {
-        asked_too.lock().expect("no panic").push(host.to_owned());
-        let names = names_to_try(host, Some("kafka"), "cluster.local");
-        // The second name stands for one that the cluster's DNS knows.
-        names
-            .into_iter()
-            .map(|n| if n.ends_with(".kafka.svc.cluster.local") { "127.0.0.1".to_owned() } else { n })
-            .collect()
-    })
+    let (consumer, _reader) = open_with(
+        &config,
+        Box::new(move |host: &str| {
+            asked_too.lock().expect("no panic").push(host.to_owned());
+            let names = names_to_try(host, Some("kafka"), "cluster.local");
+            // The second name stands for one that the cluster's DNS knows.
+            names
+                .into_iter()
+                .map(|n| if n.ends_with(".kafka.svc.cluster.local") { "127.0.0.1".to_owned() } else { n })
+                .collect()
+        }),
+    )
     .expect("a client");
     assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
     assert_eq!(asked.lock().expect("no panic")[0], "kafka-k8s-0.kafka-k8s-endpoints");
@@ -313,15 +368,452 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     config.username = "u".to_owned();
     open(&config).map(|_| ()).expect("librdkafka reads all roots");
     config.ca_pem = Some("no PEM".to_owned());
-    // Text between certificates is allowed in PEM; what is no certificate at all is only found at the handshake.
-    assert!(open(&config).is_ok());
+    let Err(error) = open(&config) else { panic!("that is no CA") };
+    assert!(error.to_string().ends_with("give it in PEM"), "{error}");
+}
+
+#[test]
+fn the_consumer_is_for_all_threads_and_the_reader_for_any_one() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    is_send::<Consumer>();
+    is_sync::<Consumer>();
+    is_send::<Reader>();
 }
 
 #[test]
 fn texts_name_cause_and_cure() {
     assert_eq!(
-        without_prefix("sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused"),
+        cause("sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in state CONNECT)"),
         "Connect failed: refused"
     );
-    assert_eq!(without_prefix("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
+    assert_eq!(cause("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
+}
+
+/// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is the script that makes
+/// users, topics and records there.
+mod real {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    fn env(name: &str) -> String {
+        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test needs a real Kafka"))
+    }
+
+    /// Runs `parts.sh kafka` with this on its standard input.
+    fn kafka(arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new(env("WINDROW_TEST_PARTS"))
+            .arg("kafka")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the script runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("the script ends");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// A topic of its own for a test, gone at the end.
+    struct Topic(String);
+
+    impl Topic {
+        fn new(name: &str, partitions: u32) -> Self {
+            let name = format!("source-{name}-{}", std::process::id());
+            kafka(&["topic", &name, "--partitions", &partitions.to_string()], "");
+            Self(name)
+        }
+
+        /// Sends values to topic partition 0.
+        fn send(&self, values: std::ops::Range<i64>, options: &[&str]) {
+            let lines: String =
+                values.map(|i| format!("{{\"p\":0,\"ts\":{},\"v\":\"value {i}\"}}\n", 1_000 + i)).collect();
+            self.send_lines(&lines, options);
+        }
+
+        fn send_lines(&self, lines: &str, options: &[&str]) {
+            kafka(&[&["produce", &self.0], options].concat(), lines);
+        }
+    }
+
+    impl Drop for Topic {
+        fn drop(&mut self) {
+            if let Ok(script) = std::env::var("WINDROW_TEST_PARTS") {
+                let _ = Command::new(script).args(["kafka", "delete-topic", &self.0]).output();
+            }
+        }
+    }
+
+    fn admin(topic: &str) -> KafkaConfig {
+        KafkaConfig {
+            security: Security::SaslPlaintext,
+            username: env("WINDROW_TEST_KAFKA_USER"),
+            password: Secret(env("WINDROW_TEST_KAFKA_PASSWORD")),
+            ..plain(&env("WINDROW_TEST_KAFKA"), topic)
+        }
+    }
+
+    /// Reads a topic partition from an offset to its end.
+    fn read(config: &KafkaConfig, partition: Partition, offset: Offset, end: Offset) -> Log {
+        let (_, mut reader) = open(config).expect("a client");
+        let mut log = Log::default();
+        reader.start(partition, offset, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(partition) == Some(end));
+        log
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_login_reads_all_and_cluster_and_topic_have_ids() {
+        let topic = Topic::new("login", 2);
+        topic.send(0..500, &[]);
+        topic.send_lines("{\"p\":0,\"ts\":7,\"v\":null}\n{\"p\":0,\"ts\":8,\"v\":\"\"}\n", &[]);
+        let (consumer, _reader) = open(&admin(&topic.0)).expect("a client");
+        let begin = Instant::now();
+        let info = consumer.topic(PATIENCE).expect("a topic");
+        eprintln!("topic() took {:?}: {info:?}", begin.elapsed());
+        assert_eq!(info.partitions, [0, 1]);
+        assert!(!info.topic_id.is_empty() && !info.cluster_id.is_empty(), "{info:?}");
+        let begin = Instant::now();
+        assert_eq!(
+            consumer.end(0, PATIENCE),
+            Ok(End { log_start: 0, last_stable: 502, high_watermark: 502 })
+        );
+        eprintln!("end() took {:?}", begin.elapsed());
+        let at = |at| consumer.offsets(&[0, 1], at, PATIENCE).expect("offsets");
+        assert_eq!(at(At::Latest), BTreeMap::from([(0, 502), (1, 0)]));
+        assert_eq!(at(At::Timestamp(1_100)), BTreeMap::from([(0, 100), (1, 0)]));
+        assert_eq!(at(At::Timestamp(9_999)), BTreeMap::from([(0, 502), (1, 0)]));
+        let begin = Instant::now();
+        let log = read(&admin(&topic.0), 0, 0, 502);
+        eprintln!("open, start and read took {:?}", begin.elapsed());
+        assert_eq!(log.offsets(0), (0..502).collect::<Vec<_>>());
+        assert_eq!(log.seen[&0].records[500..], [(500, 7, None), (501, 8, Some(vec![]))]);
+
+        consumer.commit_group(&BTreeMap::from([(0, 123)]));
+        let deadline = Instant::now() + PATIENCE;
+        while !kafka(&["group", "windrow-test"], "").contains("123") {
+            assert!(Instant::now() < deadline, "{}", kafka(&["group", "windrow-test"], ""));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_wrong_password_is_told_in_seconds() {
+        let topic = Topic::new("password", 1);
+        let mut config = admin(&topic.0);
+        config.password = Secret("wrong-password".to_owned());
+        let (consumer, mut reader) = open(&config).expect("a client");
+        for _ in 0..2 {
+            let begin = Instant::now();
+            let error = consumer.topic(PATIENCE).expect_err("the password is wrong");
+            eprintln!("{:?} {error}", begin.elapsed());
+            assert!(matches!(error, KafkaError::Login(_)), "{error:?}");
+            assert!(begin.elapsed() < Duration::from_secs(5));
+            assert!(!error.to_string().contains("wrong-password"));
+        }
+        let mut log = Log::default();
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        assert!(matches!(log.problems[0], KafkaError::Login(_)), "{log:?}");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn missing_rights_are_told_with_what_to_grant() {
+        let topic = Topic::new("rights", 1);
+        topic.send(0..10, &[]);
+        let user = format!("source-{}", std::process::id());
+        kafka(&["user", &user], "user-secret\n");
+        let mut config = admin(&topic.0);
+        (config.username, config.password) = (user.clone(), Secret("user-secret".to_owned()));
+        let (consumer, reader) = open(&config).expect("a client");
+        let error = consumer.topic(PATIENCE).expect_err("no rights");
+        eprintln!("{error}");
+        assert!(matches!(error, KafkaError::TopicDenied(_)), "{error:?}");
+        drop((consumer, reader));
+
+        // The topic alone: records come, and the group is told.
+        kafka(&["allow", &user, "--read", &topic.0], "");
+        let (consumer, mut reader) = open(&config).expect("a client");
+        assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        eprintln!("{:?}", log.problems);
+        assert!(matches!(log.problems[..], [KafkaError::GroupDenied(_)]), "{log:?}");
+
+        // Rights that go while it reads, and come back.
+        kafka(&["revoke", &user], "");
+        log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::TopicDenied(_))));
+        topic.send(10..11, &[]);
+        log.poll(&mut reader, STEP);
+        assert_eq!(log.offsets(0).len(), 10);
+        kafka(&["allow", &user, "--read", &topic.0], "");
+        log.read(&mut reader, |log| log.last_end(0) == Some(11));
+        kafka(&["delete-user", &user], "");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_missing_topic_is_told() {
+        let (consumer, mut reader) = open(&admin("source-no-such-topic")).expect("a client");
+        assert!(matches!(consumer.topic(PATIENCE), Err(KafkaError::NotThere(_))));
+        assert!(matches!(consumer.end(0, PATIENCE), Err(KafkaError::NotThere(_))));
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn tls_wants_the_right_ca() {
+        let topic = Topic::new("tls", 1);
+        topic.send(0..100, &[]);
+        let mut config = admin(&topic.0);
+        config.bootstrap = env("WINDROW_TEST_KAFKA_SSL");
+        config.security = Security::SaslSsl;
+        let (consumer, _reader) = open(&config).expect("a client");
+        let error = consumer.topic(PATIENCE).expect_err("Mozilla does not know this CA");
+        eprintln!("{error}");
+        assert!(matches!(&error, KafkaError::Login(text) if text.contains("TLS")), "{error:?}");
+        config.ca_pem = Some(std::fs::read_to_string(env("WINDROW_TEST_KAFKA_CA")).expect("a CA"));
+        let begin = Instant::now();
+        let log = read(&config, 0, 0, 100);
+        eprintln!("open, start and read took {:?}", begin.elapsed());
+        assert_eq!(log.offsets(0).len(), 100);
+        // TLS spoken to a port that does not.
+        config.bootstrap = env("WINDROW_TEST_KAFKA");
+        let (consumer, _reader) = open(&config).expect("a client");
+        eprintln!("{}", consumer.topic(Duration::from_secs(3)).expect_err("no TLS there"));
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn every_compression_is_read() {
+        for codec in ["gzip", "snappy", "lz4", "zstd"] {
+            let topic = Topic::new(codec, 1);
+            topic.send(0..3_000, &["--compression", codec]);
+            let log = read(&admin(&topic.0), 0, 0, 3_000);
+            assert_eq!(log.offsets(0), (0..3_000).collect::<Vec<_>>(), "{codec}");
+            assert_eq!(log.seen[&0].records[2_999].2.as_deref(), Some(&b"value 2999"[..]));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn aborted_transactions_and_control_records_are_gaps() {
+        let topic = Topic::new("transactions", 1);
+        let transaction = format!("source-{}", std::process::id());
+        topic.send(0..10, &["--transaction", &transaction]);
+        topic.send(10..20, &["--transaction", &transaction, "--abort"]);
+        topic.send(20..30, &[]);
+        topic.send(30..40, &["--transaction", &transaction, "--abort"]);
+        // 10, commit, 10, abort, 10, 10, abort.
+        let log = read(&admin(&topic.0), 0, 0, 43);
+        assert_eq!(log.offsets(0), (0..10).chain(22..32).collect::<Vec<_>>());
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        assert_eq!(consumer.end(0, PATIENCE), Ok(End { log_start: 0, last_stable: 43, high_watermark: 43 }));
+        // From the middle of what was aborted, paused at the end, and on.
+        let mut log = Log::default();
+        reader.start(0, 35, 0).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(43));
+        reader.pause(0);
+        topic.send(40..43, &["--transaction", &transaction]);
+        reader.resume(0);
+        log.read(&mut reader, |log| log.last_end(0) == Some(47));
+        assert_eq!(log.offsets(0), [43, 44, 45]);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_value_of_ten_megabytes_passes() {
+        let name = Topic(format!("source-large-{}", std::process::id()));
+        kafka(&["topic", &name.0, "--config", "max.message.bytes=20000000"], "");
+        let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", env("WINDROW_TEST_KAFKA_PLAIN"))
+            .set("message.max.bytes", "20000000")
+            .create()
+            .expect("a producer");
+        let value = vec![b'x'; 10 << 20];
+        for _ in 0..5 {
+            let record = rdkafka::producer::BaseRecord::<(), [u8]>::to(&name.0).partition(0).payload(&value);
+            producer.send(record).expect("queued");
+        }
+        rdkafka::producer::Producer::flush(&producer, PATIENCE).expect("sent");
+        let log = read(&admin(&name.0), 0, 0, 5);
+        assert!(log.seen[&0].records.iter().all(|r| r.2.as_deref() == Some(&value[..])));
+        assert_eq!(log.offsets(0).len(), 5);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn deleted_records_are_out_of_range() {
+        let topic = Topic::new("deleted", 1);
+        topic.send(0..100, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        kafka(&["delete-records", &topic.0, "0:50"], "");
+        let mut log = Log::default();
+        reader.start(0, 20, 0).expect("started");
+        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty()));
+        assert_eq!(log.seen[&0], Seen { out_of_range: vec![20], ..Seen::default() });
+        assert_eq!(
+            consumer.end(0, PATIENCE),
+            Ok(End { log_start: 50, last_stable: 100, high_watermark: 100 })
+        );
+        reader.start(0, 50, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(100));
+        assert_eq!(log.offsets(0).len(), 50);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_leader_epoch_that_the_log_never_had_is_a_truncation() {
+        let topic = Topic::new("epoch", 1);
+        topic.send(0..100, &[]);
+        let (_, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let mut log = Log::default();
+        // A record of epoch 0 below 150 was never there.
+        reader.start(0, 150, 0).expect("started");
+        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| s.truncated + s.out_of_range.len() > 0));
+        eprintln!("{log:?}");
+        assert_eq!(log.seen[&0].truncated, 1);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_topic_deleted_while_it_is_read_is_told_and_made_again_has_another_id() {
+        let topic = Topic::new("again", 1);
+        topic.send(0..10, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let before = consumer.topic(PATIENCE).expect("a topic");
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        kafka(&["delete-topic", &topic.0], "");
+        let begin = Instant::now();
+        log.read(&mut reader, |log| !log.problems.is_empty());
+        eprintln!("told after {:?}", begin.elapsed());
+        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+        kafka(&["topic", &topic.0, "--partitions", "1"], "");
+        topic.send(0..5, &[]);
+        let after = consumer.topic(PATIENCE).expect("a topic");
+        assert_ne!(before.topic_id, after.topic_id);
+        assert_eq!(before.cluster_id, after.cluster_id);
+        reader.start(0, 0, -1).expect("started");
+        let mut log = Log::default();
+        log.read(&mut reader, |log| log.last_end(0) == Some(5));
+        assert_eq!(log.offsets(0).len(), 5);
+    }
+
+    #[test]
+    #[ignore = "needs a real Kafka"]
+    fn a_partition_that_is_added_can_be_started_beside_the_others() {
+        let topic = Topic::new("added", 1);
+        topic.send(0..10, &[]);
+        let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
+        let mut log = Log::default();
+        reader.start(0, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(0) == Some(10));
+        kafka(&["partitions", &topic.0, "2"], "");
+        topic.send_lines("{\"p\":1,\"ts\":7,\"v\":\"x\"}\n", &[]);
+        let deadline = Instant::now() + PATIENCE;
+        while consumer.topic(PATIENCE).expect("a topic").partitions != [0, 1] {
+            assert!(Instant::now() < deadline);
+        }
+        reader.start(1, 0, -1).expect("started");
+        log.read(&mut reader, |log| log.last_end(1) == Some(1));
+    }
+
+    /// User and system time of this process, from `/proc`, in seconds.
+    fn cpu() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+        let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime")) / 100.0
+    }
+
+    fn resident_mb() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
+    const COST_RECORDS: u64 = 2_000_000;
+
+    fn send_demo(topic: &str) {
+        let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", env("WINDROW_TEST_KAFKA_PLAIN"))
+            .set("linger.ms", "20")
+            .create()
+            .expect("a producer");
+        for i in 0..COST_RECORDS {
+            let demo = crate::io::mock_kafka::demo_record(1, i, 10, 3, 1_725_184_800_000);
+            let mut record = rdkafka::producer::BaseRecord::<(), [u8]>::to(topic)
+                .partition(demo.partition)
+                .timestamp(demo.timestamp_ms)
+                .payload(&demo.value);
+            while let Err((_, again)) = producer.send(record) {
+                producer.poll(Duration::from_millis(10));
+                record = again;
+            }
+        }
+        rdkafka::producer::Producer::flush(&producer, Duration::from_secs(60)).expect("sent");
+    }
+
+    /// Prints what reading costs when nothing is done with it; run it alone, with `--nocapture`, in release.
+    #[test]
+    #[ignore = "needs a real Kafka, and measures"]
+    fn what_reading_costs() {
+        let topic = Topic::new("cost", 3);
+        send_demo(&topic.0);
+        for bootstrap in ["WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA"] {
+            let mut config = admin(&topic.0);
+            config.bootstrap = env(bootstrap);
+            if bootstrap == "WINDROW_TEST_KAFKA_PLAIN" {
+                config.security = Security::Plaintext;
+            }
+            let (before, begin) = (cpu(), Instant::now());
+            let (_, mut reader) = open(&config).expect("a client");
+            for partition in 0..3 {
+                reader.start(partition, 0, -1).expect("started");
+            }
+            let (mut records, mut bytes, mut batches, mut polls, mut ends, mut sum) = (0, 0, 0, 0, 0, 0);
+            let mut first = None;
+            while ends < 3 {
+                polls += 1;
+                reader
+                    .poll(STEP, &mut |event| match event {
+                        Event::Batch { records: n, bytes: b, batch, .. } => {
+                            first.get_or_insert(begin.elapsed());
+                            records += n;
+                            bytes += b;
+                            batches += 1;
+                            batch.each(&mut |record| sum += record.value.map_or(0, <[u8]>::len));
+                        }
+                        Event::End { .. } => ends += 1,
+                        _ => {}
+                    })
+                    .expect("the client goes on");
+            }
+            assert_eq!(records as u64, COST_RECORDS);
+            assert_eq!(sum, bytes);
+            let (wall, cpu_s) = (begin.elapsed().as_secs_f64(), cpu() - before);
+            eprintln!(
+                "{bootstrap}: {:.3} CPU s per million, {:.2} million/s, first after {first:?}, {} bytes a record, {:.0} records a batch, {polls} polls, {} MB resident",
+                cpu_s * 1e6 / records as f64,
+                records as f64 / 1e6 / wall,
+                bytes / records,
+                records as f64 / f64::from(batches),
+                resident_mb(),
+            );
+            let (before, begin) = (cpu(), Instant::now());
+            while begin.elapsed() < Duration::from_secs(10) {
+                reader.poll(Duration::from_millis(500), &mut |_| ()).expect("the client goes on");
+            }
+            eprintln!("idle: {:.2} % of a core", (cpu() - before) * 100.0 / begin.elapsed().as_secs_f64());
+        }
+    }
 }
