@@ -196,3 +196,7 @@ impl Catalog {
         each!(self, c => c.forget(owner, keys))
     }
 }
+
+#[cfg(test)]
+#[path = "catalog_tests.rs"]
+mod tests;
