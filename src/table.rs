@@ -30,14 +30,20 @@ impl TableName {
         for (what, name) in [("database", database), ("table", table)] {
             let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             if name.is_empty() || !name.bytes().all(plain) {
-                return Err(format!("{what} name \"{name}\" is not plain; write lower-case letters, digits and _"));
+                return Err(format!(
+                    "{what} name \"{name}\" is not plain; write lower-case letters, digits and _"
+                ));
             }
             if name.len() > NAME_MAX_BYTES {
-                return Err(format!("{what} name \"{name}\" is too long; at most {NAME_MAX_BYTES} characters"));
+                return Err(format!(
+                    "{what} name \"{name}\" is too long; at most {NAME_MAX_BYTES} characters"
+                ));
             }
         }
         if let Some(suffix) = SUFFIXES.iter().find(|s| table.ends_with(*s)) {
-            return Err(format!("table name \"{table}\" ends in {suffix}, as windrow's own tables do; choose another"));
+            return Err(format!(
+                "table name \"{table}\" ends in {suffix}, as windrow's own tables do; choose another"
+            ));
         }
         Ok(Self { database: database.to_owned(), table: table.to_owned() })
     }
@@ -419,9 +425,14 @@ mod tests {
     #[test]
     fn names_that_need_quoting_or_clash_are_refused() {
         assert_eq!(TableName::new("default", "t_1").unwrap().to_string(), "default.t_1");
-        for (database, table) in
-            [("", "t"), ("default", "T"), ("default", "a-b"), ("a.b", "t"), ("default", "x__chunks"), ("default", "é")]
-        {
+        for (database, table) in [
+            ("", "t"),
+            ("default", "T"),
+            ("default", "a-b"),
+            ("a.b", "t"),
+            ("default", "x__chunks"),
+            ("default", "é"),
+        ] {
             assert!(TableName::new(database, table).is_err(), "{database}.{table}");
         }
         assert!(TableName::new("default", &"x".repeat(120)).is_err());
@@ -450,7 +461,8 @@ mod tests {
         let [_, chunks, late, rejects] = newtable();
         let schema: serde_json::Value =
             serde_json::from_str(param(&chunks, "spark.sql.sources.schema.part.0").unwrap()).unwrap();
-        let names: Vec<_> = schema["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+        let names: Vec<_> =
+            schema["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["window", "origin", "count", "date", "chunk"]);
         assert_eq!(schema["fields"][0]["type"]["fields"][1]["type"], "timestamp");
         assert_eq!(schema["fields"][2]["type"], "long");

@@ -84,7 +84,12 @@ impl Catalog {
     /// # Errors
     /// `Retry` while Hive's schema, rights or the database are missing; `Stop` when a table of that name is not
     /// windrow's, or a newer windrow's ledger is there.
-    pub async fn acquire(&mut self, who: &str, owner_id: &str, lease_ms: u64) -> Result<Acquired, CatalogError> {
+    pub async fn acquire(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<Acquired, CatalogError> {
         each!(self, c => c.acquire(who, owner_id, lease_ms))
     }
 

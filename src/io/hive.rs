@@ -39,7 +39,7 @@ pub(super) struct Hive {
     ready: bool,
     /// Databases belong to a catalog (3.1 and later); ours is the one called `hive`.
     has_catalogs: bool,
-    /// All table partitions were there when looked at; from then on the newest suffice.
+    /// The table partitions were there when many were looked at; from then on a few suffice.
     verified: bool,
     ids: Ids,
 }
@@ -58,7 +58,8 @@ struct Class {
 
 const COLUMNS: Class = Class::of("org.apache.hadoop.hive.metastore.model.MColumnDescriptor", "CDS", "CD_ID");
 const DATABASE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MDatabase", "DBS", "DB_ID");
-const PARTITION: Class = Class::of("org.apache.hadoop.hive.metastore.model.MPartition", "PARTITIONS", "PART_ID");
+const PARTITION: Class =
+    Class::of("org.apache.hadoop.hive.metastore.model.MPartition", "PARTITIONS", "PART_ID");
 const SERDE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MSerDeInfo", "SERDES", "SERDE_ID");
 const STORAGE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MStorageDescriptor", "SDS", "SD_ID");
 const TABLE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MTable", "TBLS", "TBL_ID");
@@ -144,7 +145,10 @@ impl Hive {
     }
 
     async fn database_id(&self, db: &Session, name: &TableName) -> Result<Option<i64>, CatalogError> {
-        let sql = format!("SELECT \"DB_ID\"::bigint FROM \"DBS\" WHERE \"NAME\" = $1{}", self.catalog_filter("\"DBS\""));
+        let sql = format!(
+            "SELECT \"DB_ID\"::bigint FROM \"DBS\" WHERE \"NAME\" = $1{}",
+            self.catalog_filter("\"DBS\"")
+        );
         let rows = db.query(&sql, args![name.database]).await?;
         if rows.len() > 1 {
             return Err(db.stop(format_args!("Hive has two databases \"{}\"; remove one", name.database)));
@@ -159,7 +163,8 @@ impl Hive {
         database: &str,
     ) -> Result<Option<String>, CatalogError> {
         let filter = self.catalog_filter("\"DBS\"");
-        let sql = format!("SELECT \"DB_LOCATION_URI\" FROM \"DBS\" WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\"");
+        let sql =
+            format!("SELECT \"DB_LOCATION_URI\" FROM \"DBS\" WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\"");
         Ok(db.query_opt(&sql, args![database]).await?.map(|row| row.get(0)))
     }
 
@@ -226,7 +231,12 @@ impl Hive {
         Ok(id)
     }
 
-    async fn create_table(&mut self, db: &Session, database: i64, table: &HiveTable) -> Result<(), CatalogError> {
+    async fn create_table(
+        &mut self,
+        db: &Session,
+        database: i64,
+        table: &HiveTable,
+    ) -> Result<(), CatalogError> {
         let columns = self.ids.next(db, &COLUMNS)?;
         db.execute("INSERT INTO \"CDS\" (\"CD_ID\") VALUES ($1)", args![columns]).await?;
         db.execute(
@@ -246,7 +256,8 @@ impl Hive {
             args![id, database, storage, table.name, table.table_type, table.view_text],
         )
         .await?;
-        let (keys, values): (Vec<_>, Vec<_>) = table.params.iter().map(|(k, v)| (k.as_str(), v.as_str())).unzip();
+        let (keys, values): (Vec<_>, Vec<_>) =
+            table.params.iter().map(|(k, v)| (k.as_str(), v.as_str())).unzip();
         db.execute(
             "INSERT INTO \"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
              SELECT $1, key, value FROM unnest($2, $3) AS p (key, value)",
@@ -350,7 +361,8 @@ impl Hive {
         Ok(found)
     }
 
-    /// Looks for the table partitions of committed files: all of them the first time, then the newest ones.
+    /// Looks for the table partitions of committed files: many the first time, then the newest ones. Never for all of
+    /// them: the look must end within a transaction's time however old the table is.
     async fn check_partitions(
         &mut self,
         db: &Session,
@@ -358,7 +370,7 @@ impl Hive {
         genesis: &Genesis,
         found: &[Found],
     ) -> Result<(), CatalogError> {
-        let limit = self.verified.then_some(8_i64);
+        let limit = if self.verified { 8_i64 } else { 10_000 };
         let tables: Vec<i64> = found.iter().map(|f| f.id).collect();
         let missing = db
             .query_opt(
@@ -452,7 +464,12 @@ impl Hive {
     }
 
     /// The rows of TBLS that have one of the four names.
-    pub(super) async fn found(&self, db: &Session, name: &TableName, lock: bool) -> Result<Vec<Found>, CatalogError> {
+    pub(super) async fn found(
+        &self,
+        db: &Session,
+        name: &TableName,
+        lock: bool,
+    ) -> Result<Vec<Found>, CatalogError> {
         let sql = format!(
             "SELECT t.\"TBL_ID\"::bigint, t.\"TBL_NAME\", t.\"TBL_TYPE\", t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, \
                (SELECT p.\"PARAM_VALUE\" FROM \"TABLE_PARAMS\" AS p WHERE p.\"TBL_ID\" = t.\"TBL_ID\" AND p.\"PARAM_KEY\" = $3) \
@@ -614,7 +631,8 @@ async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> 
             args![],
         )
         .await?;
-    let (tables, sequences, roles): (Option<&str>, Option<&str>, Option<&str>) = (lists.get(0), lists.get(1), lists.get(2));
+    let (tables, sequences, roles): (Option<&str>, Option<&str>, Option<&str>) =
+        (lists.get(0), lists.get(1), lists.get(2));
     let Some(roles) = roles else { return Ok(()) };
     for (kind, objects) in [("TABLE", tables), ("SEQUENCE", sequences)] {
         if let Some(objects) = objects {

@@ -98,7 +98,8 @@ impl LocalCatalog {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let (by, left_ms) = before.map_or(("another process".to_owned(), lease_ms), |o| (o.who, o.lease_ms));
+                let (by, left_ms) =
+                    before.map_or(("another process".to_owned(), lease_ms), |o| (o.who, o.lease_ms));
                 return Ok(Acquired::Held { by, left_ms });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -154,7 +155,9 @@ impl LocalCatalog {
             };
         }
         if commit.epoch > next {
-            return Err(fenced(format!("the catalog's next epoch is {next}; was an older one restored? Reading it again")));
+            return Err(fenced(format!(
+                "the catalog's next epoch is {next}; was an older one restored? Reading it again"
+            )));
         }
         if commit.genesis.is_some() != (next == 0) {
             let why = "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
@@ -188,9 +191,10 @@ impl LocalCatalog {
         let linked = fs::hard_link(&temporary, &path).and_then(|()| sync_parent(&path));
         let _ = fs::remove_file(&temporary);
         linked.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                CatalogError::Fenced(format!("{doing} table \"{}\": somebody else has committed it", self.name))
-            }
+            ErrorKind::AlreadyExists => CatalogError::Fenced(format!(
+                "{doing} table \"{}\": somebody else has committed it",
+                self.name
+            )),
             // The link may be there and not yet on disk.
             _ => CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name)),
         })
@@ -216,7 +220,8 @@ impl LocalCatalog {
     }
 
     pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
-        let failed = |error| retry(&format!("cannot learn what became of epoch {epoch} of"), &self.name, error);
+        let failed =
+            |error| retry(&format!("cannot learn what became of epoch {epoch} of"), &self.name, error);
         Ok(match self.read_epoch(epoch).map_err(failed)? {
             Some(there) => {
                 sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
@@ -273,8 +278,11 @@ impl LocalCatalog {
             if epoch == last {
                 files.totals = file.totals.get(kind.word()).copied().unwrap_or_default();
             }
-            let mut of_kind: Vec<_> = file.commit.files.into_iter().filter(|f| TableKind::of(&f.kind) == kind).collect();
-            of_kind.sort_by_cached_key(|file| std::cmp::Reverse((date_of(&file.kind).to_owned(), file.chunk.clone())));
+            let mut of_kind: Vec<_> =
+                file.commit.files.into_iter().filter(|f| TableKind::of(&f.kind) == kind).collect();
+            of_kind.sort_by_cached_key(|file| {
+                std::cmp::Reverse((date_of(&file.kind).to_owned(), file.chunk.clone()))
+            });
             let room = limit - files.newest.len();
             files.newest.extend(of_kind.into_iter().take(room).map(|file| CommittedFile { epoch, file }));
             let all = usize::try_from(files.totals.files).unwrap_or(usize::MAX);
@@ -289,7 +297,8 @@ impl LocalCatalog {
         let failed = |error| retry("cannot list tables beside", &self.name, error);
         let mut names = Vec::new();
         for entry in entries(&self.root).map_err(failed)? {
-            let name = entry.split_once('.').and_then(|(database, table)| TableName::new(database, table).ok());
+            let name =
+                entry.split_once('.').and_then(|(database, table)| TableName::new(database, table).ok());
             names.extend(name);
         }
         names.sort();
@@ -328,7 +337,9 @@ impl LocalCatalog {
         let path = self.path("paused");
         let done = if paused { write(&path, &by) } else { fs::remove_file(&path) };
         match done {
-            Err(error) if paused || error.kind() != ErrorKind::NotFound => Err(retry(doing, &self.name, error)),
+            Err(error) if paused || error.kind() != ErrorKind::NotFound => {
+                Err(retry(doing, &self.name, error))
+            }
             _ => Ok(()),
         }
     }
@@ -373,7 +384,8 @@ impl LocalCatalog {
     pub(super) async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
         let doomed = self.doomed().map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
         let until = now().0.saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
-        let mut past: Vec<_> = doomed.into_iter().filter(|(_, at)| at.0 <= until).map(|(key, at)| (at, key)).collect();
+        let mut past: Vec<_> =
+            doomed.into_iter().filter(|(_, at)| at.0 <= until).map(|(key, at)| (at, key)).collect();
         past.sort();
         Ok(past.into_iter().take(1000).map(|(_, key)| key).collect())
     }
@@ -410,7 +422,9 @@ fn gap(before: &Commit, commit: &Commit) -> Option<String> {
         let next_offset = before.lanes.get(partition)?.to;
         (lane.from != next_offset).then(|| {
             let from = lane.from;
-            format!("topic partition {partition} goes on from offset {from}, but the catalog is at {next_offset}")
+            format!(
+                "topic partition {partition} goes on from offset {from}, but the catalog is at {next_offset}"
+            )
         })
     })
 }
@@ -433,7 +447,9 @@ fn now() -> DbTime {
 }
 
 fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
-    CatalogError::Retry(format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?"))
+    CatalogError::Retry(format!(
+        "{doing} table \"{name}\": {error}; is the catalog's directory ours to write?"
+    ))
 }
 
 /// Names in a directory; none when it is not there.
@@ -459,7 +475,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         other => other?,
     };
     let value = serde_json::from_slice(&bytes);
-    value.map(Some).map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+    value
+        .map(Some)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display())))
 }
 
 /// Replaces a file as a whole.

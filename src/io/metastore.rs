@@ -143,6 +143,15 @@ impl Metastore {
         Ok(Link { db, hive: Hive::default(), ledger })
     }
 
+    /// As [`Metastore::link`], for what only an owner does.
+    async fn owned(&mut self, doing: &str) -> Result<Link, CatalogError> {
+        let link = self.link(doing).await?;
+        if link.ledger {
+            return Ok(link);
+        }
+        Err(link.db.fenced("the ledger is gone; was another database restored?"))
+    }
+
     pub(super) async fn acquire(
         &mut self,
         who: &str,
@@ -172,21 +181,15 @@ impl Metastore {
             args![*database, *table],
         )
         .await?;
-        self.lock_job(db).await?;
-        // A statement of its own after the lock: the clock is read when the row is ours.
-        let row = db
-            .query_one(
-                "SELECT owner_name, owner_id, \
-                 ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint, last_epoch IS NULL \
-                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2",
-                args![*database, *table],
-            )
-            .await?;
-        let left_ms = row.get::<_, Option<i64>>(2).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
-        if let Some(left_ms) = left_ms.filter(|_| row.get::<_, &str>(1) != owner_id) {
-            return Ok(Acquired::Held { by: row.get(0), left_ms });
+        // First without the lock: those who stand by must not be in the owner's way each time they ask.
+        if let Some(held) = self.held(db, owner_id).await? {
+            return Ok(held);
         }
-        if row.get(3) {
+        let job = self.lock_job(db).await?;
+        if let Some(held) = self.held(db, owner_id).await? {
+            return Ok(held);
+        }
+        if job.is_none_or(|job| job.last_epoch.is_none()) {
             link.hive.check_free(db, &self.name).await?;
         }
         let sql = format!(
@@ -206,8 +209,25 @@ impl Metastore {
         Ok(Acquired::Ours { owner, lease_ms, now: DbTime(row.get(1)), head })
     }
 
+    /// The lease of another process, if it is not over. The clock is read by the statement itself, so after a lock that
+    /// was waited for.
+    async fn held(&self, db: &Session, owner_id: &str) -> Result<Option<Acquired>, CatalogError> {
+        let row = db
+            .query_opt(
+                "SELECT owner_name, ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint \
+                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2 AND owner_id <> $3 \
+                 AND lease_until > clock_timestamp()",
+                args![self.name.database, self.name.table, owner_id],
+            )
+            .await?;
+        Ok(row.map(|row| Acquired::Held {
+            by: row.get(0),
+            left_ms: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        }))
+    }
+
     pub(super) async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
-        let mut link = self.link("cannot renew the lease of").await?;
+        let mut link = self.owned("cannot renew the lease of").await?;
         link.db.begin().await?;
         let sql = format!(
             "UPDATE windrow_1.job SET lease_until = clock_timestamp() + $5 * interval '1 millisecond' \
@@ -226,6 +246,9 @@ impl Metastore {
 
     pub(super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         let mut link = self.link("cannot give back").await?;
+        if !link.ledger {
+            return Ok(());
+        }
         link.db.begin().await?;
         link.db
             .execute(
@@ -240,10 +263,7 @@ impl Metastore {
     }
 
     pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        let mut link = self.link(&format!("cannot commit epoch {} of", commit.epoch)).await?;
-        if !link.ledger {
-            return Err(link.db.fenced("the ledger is gone; was another database restored?"));
-        }
+        let mut link = self.owned(&format!("cannot commit epoch {} of", commit.epoch)).await?;
         link.hive.check_ready(&link.db).await?;
         let creates = commit.genesis.is_some();
         link.hive.reserve(&mut link.db, &self.name, creates, commit.files.len()).await?;
@@ -257,7 +277,8 @@ impl Metastore {
     async fn commit_in(&self, link: &mut Link, commit: &Commit) -> Result<DbTime, CatalogError> {
         let Link { db, hive, .. } = link;
         let job = self.lock_job(db).await?;
-        let job = job.ok_or_else(|| db.fenced("the ledger does not know the table; was another database restored?"))?;
+        let job = job
+            .ok_or_else(|| db.fenced("the ledger does not know the table; was another database restored?"))?;
         job.check_owner(db, &commit.owner)?;
         if let Some(committed_at) = self.check_epoch(db, &job, commit).await? {
             return Ok(committed_at);
@@ -272,7 +293,8 @@ impl Metastore {
             None => self.genesis(db).await?,
         };
         let tables = hive.check_tables(db, &self.name, &genesis).await?;
-        let part_ids = hive.add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files).await?;
+        let part_ids =
+            hive.add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files).await?;
         self.insert_files(db, commit, part_ids).await?;
         self.update_lanes(db, commit).await?;
         self.update_job(db, commit, job.checkpoint.as_ref()).await?;
@@ -289,7 +311,8 @@ impl Metastore {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let checkpoint = row.get::<_, Option<&str>>(4).map(|text| parse(db, "checkpoint", text)).transpose()?;
+        let checkpoint =
+            row.get::<_, Option<&str>>(4).map(|text| parse(db, "checkpoint", text)).transpose()?;
         Ok(Some(Job {
             owner: Owner { owner_epoch: count(row.get(0)), owner_id: row.get(1) },
             owner_name: row.get(2),
@@ -299,7 +322,12 @@ impl Metastore {
     }
 
     /// Whether `commit` goes on from the last epoch. Answers when it was committed if it is there already.
-    async fn check_epoch(&self, db: &Session, job: &Job, commit: &Commit) -> Result<Option<DbTime>, CatalogError> {
+    async fn check_epoch(
+        &self,
+        db: &Session,
+        job: &Job,
+        commit: &Commit,
+    ) -> Result<Option<DbTime>, CatalogError> {
         let next = job.last_epoch.map_or(0, |last| last + 1);
         if commit.epoch > next {
             return Err(db.fenced(format_args!(
@@ -313,7 +341,9 @@ impl Metastore {
             };
         }
         if commit.genesis.is_some() != (next == 0) {
-            return Err(db.stop("epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's"));
+            return Err(
+                db.stop("epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's")
+            );
         }
         Ok(None)
     }
@@ -380,7 +410,12 @@ impl Metastore {
         parse(db, "epoch 0", row.get::<_, Option<&str>>(0).unwrap_or_default())
     }
 
-    async fn insert_files(&self, db: &Session, commit: &Commit, part_ids: Vec<i64>) -> Result<(), CatalogError> {
+    async fn insert_files(
+        &self,
+        db: &Session,
+        commit: &Commit,
+        part_ids: Vec<i64>,
+    ) -> Result<(), CatalogError> {
         if commit.files.is_empty() {
             return Ok(());
         }
@@ -463,7 +498,9 @@ impl Metastore {
         )
         .await?;
         match superseded {
-            Some(old @ CheckpointAt::Object(key)) if old != checkpoint => self.insert_doomed(db, &[key.as_str()]).await,
+            Some(old @ CheckpointAt::Object(key)) if old != checkpoint => {
+                self.insert_doomed(db, &[key.as_str()]).await
+            }
             _ => Ok(()),
         }
     }
@@ -471,7 +508,7 @@ impl Metastore {
     async fn insert_doomed(&self, db: &Session, keys: &[&str]) -> Result<(), CatalogError> {
         db.execute(
             "INSERT INTO windrow_1.doomed (database, \"table\", key, doomed_at) \
-             SELECT DISTINCT $1, $2, key, clock_timestamp() FROM unnest($3) AS key ON CONFLICT DO NOTHING",
+             SELECT $1, $2, key, clock_timestamp() FROM unnest($3) AS key ON CONFLICT DO NOTHING",
             args![self.name.database, self.name.table, keys.to_vec()],
         )
         .await?;
@@ -687,7 +724,7 @@ impl Metastore {
     }
 
     pub(super) async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
-        let mut link = self.link("cannot doom keys of").await?;
+        let mut link = self.owned("cannot doom keys of").await?;
         link.db.begin().await?;
         let doomed = self.doom_in(&link.db, owner, keys).await?;
         link.db.commit(Lost::Again).await?;
@@ -695,7 +732,12 @@ impl Metastore {
         Ok(doomed)
     }
 
-    async fn doom_in(&self, db: &Session, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    async fn doom_in(
+        &self,
+        db: &Session,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
         self.check_owner(db, owner).await?;
         let rows = db
             .query(
@@ -742,7 +784,7 @@ impl Metastore {
     }
 
     pub(super) async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
-        let mut link = self.link("cannot forget keys of").await?;
+        let mut link = self.owned("cannot forget keys of").await?;
         link.db.begin().await?;
         self.check_owner(&link.db, owner).await?;
         link.db
@@ -780,7 +822,9 @@ impl Job {
 /// # Errors
 /// `Stop` when there is a newer one: its epochs would be unknown to this program.
 async fn find_ledger(db: &Session) -> Result<bool, CatalogError> {
-    let rows = db.query("SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'", args![]).await?;
+    let rows = db
+        .query("SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'", args![])
+        .await?;
     let version = |row: &Row| row.get::<_, &str>(0)["windrow_".len()..].parse::<u64>().unwrap_or(u64::MAX);
     let versions: Vec<u64> = rows.iter().map(version).collect();
     match versions.iter().max() {
@@ -852,7 +896,9 @@ fn text(value: &impl serde::Serialize) -> String {
 
 fn parse<T: serde::de::DeserializeOwned>(db: &Session, what: &str, text: &str) -> Result<T, CatalogError> {
     serde_json::from_str(text).map_err(|error| {
-        db.stop(format_args!("cannot read the ledger's {what}: {error}; was it written by another version of windrow?"))
+        db.stop(format_args!(
+            "cannot read the ledger's {what}: {error}; was it written by another version of windrow?"
+        ))
     })
 }
 

@@ -63,7 +63,9 @@ impl PgConfig {
         tls: PgTls,
         ca_pem: Option<&str>,
     ) -> Result<Self, String> {
-        let wrong = |why: String| format!("cannot parse setting catalog: {why}; write postgresql://host:5432/database");
+        let wrong = |why: String| {
+            format!("cannot parse setting catalog: {why}; write postgresql://host:5432/database")
+        };
         // The URL itself is not repeated before it is known that no password is in it.
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
             return Err(wrong("it is no postgresql:// URL".to_owned()));
@@ -129,7 +131,8 @@ impl Session {
         let client = match connected {
             Ok(client) => client?,
             Err(_) => {
-                let why = format!("{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?", config.url);
+                let why =
+                    format!("{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?", config.url);
                 return Err(CatalogError::Retry(why));
             }
         };
@@ -144,9 +147,11 @@ impl Session {
             tokio::spawn(connection);
             return Ok(client);
         }
-        let tls = tls_config(config.tls, config.ca_pem.as_deref())
-            .map_err(|why| CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url)))?;
-        let (client, connection) = config.config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
+        let tls = tls_config(config.tls, config.ca_pem.as_deref()).map_err(|why| {
+            CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url))
+        })?;
+        let (client, connection) =
+            config.config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
         tokio::spawn(connection);
         Ok(client)
     }
@@ -291,9 +296,13 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
         "42501" => format!(
             "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
         ),
-        "28P01" | "28000" => format!("the login of user \"{user}\" was refused; see catalog-username and catalog-password"),
+        "28P01" | "28000" => {
+            format!("the login of user \"{user}\" was refused; see catalog-username and catalog-password")
+        }
         "3D000" => "the database is not there yet; make it, or start what makes it".to_owned(),
-        "3F000" | "42P01" => "a table is missing: Hive schema not there yet, or windrow's ledger is gone".to_owned(),
+        "3F000" | "42P01" => {
+            "a table is missing: Hive schema not there yet, or windrow's ledger is gone".to_owned()
+        }
         "55P03" | "57014" => "another client holds a lock for long".to_owned(),
         "40001" | "40P01" => "another client was in the way".to_owned(),
         "23503" => "a table was dropped meanwhile".to_owned(),
@@ -302,7 +311,9 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
         "53100" => "make room on PostgreSQL's disk".to_owned(),
         // Syntax, unknown columns and types: a schema that this program does not know.
         code if code.starts_with("42") => {
-            return CatalogError::Stop(format!("{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"));
+            return CatalogError::Stop(format!(
+                "{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"
+            ));
         }
         _ => "trying again".to_owned(),
     };
@@ -383,10 +394,22 @@ mod tests {
     #[test]
     fn url_must_name_host_and_database_and_no_login() {
         let read = |url| PgConfig::new(url, "u", "hunter2", PgTls::Disable, None);
-        for good in ["postgresql://h:5432/db", "postgres://h/db", "postgresql://a:1,b:2/db", "postgresql://[::1]:5432/db"] {
+        for good in [
+            "postgresql://h:5432/db",
+            "postgres://h/db",
+            "postgresql://a:1,b:2/db",
+            "postgresql://[::1]:5432/db",
+        ] {
             assert!(read(good).is_ok(), "{good}");
         }
-        for bad in ["postgresql://h:5432", "mysql://h/db", "postgresql://u:geheim@h/db", "postgresql://u@h/db", "", "postgresql://h:x/db"] {
+        for bad in [
+            "postgresql://h:5432",
+            "mysql://h/db",
+            "postgresql://u:geheim@h/db",
+            "postgresql://u@h/db",
+            "",
+            "postgresql://h:x/db",
+        ] {
             let why = read(bad).unwrap_err();
             assert!(why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"), "{why}");
         }
