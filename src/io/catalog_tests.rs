@@ -811,3 +811,24 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
         stopped(catalog.commit(&epoch(&owner, 3)).await, "\"default.newtable\" is no longer in Hive");
     }
 }
+
+/// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS, WINDROW_TEST_PG_CA the file of its authority, which no
+/// other name than `localhost` has a certificate of.
+#[tokio::test]
+#[ignore = "needs PostgreSQL with TLS"]
+async fn tls_verifies_host_and_authority_when_told() {
+    let (address, ca) = (variable("WINDROW_TEST_PG_TLS"), variable("WINDROW_TEST_PG_CA"));
+    let ca = std::fs::read_to_string(ca).unwrap();
+    let by_number = address.replace("localhost", "127.0.0.1");
+    let head = async |address: &str, tls, ca: Option<&str>| {
+        let url = format!("postgresql://{address}/postgres");
+        let config = PgConfig::new(&url, "windrow", &password(), tls, ca).unwrap();
+        let name = TableName::new("default", "t").unwrap();
+        Catalog::Postgres(Box::new(Metastore::new(config, name))).head().await
+    };
+    assert_eq!(head(&address, PgTls::VerifyFull, Some(&ca)).await, Ok(None));
+    assert_eq!(head(&by_number, PgTls::Require, None).await, Ok(None));
+    retried(head(&address, PgTls::VerifyFull, None).await, "certificate");
+    retried(head(&by_number, PgTls::VerifyFull, Some(&ca)).await, "certificate");
+    stopped(head(&address, PgTls::VerifyFull, Some("-----BEGIN CERTIFICATE-----\n")).await, "catalog-ca-file");
+}
