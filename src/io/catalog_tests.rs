@@ -436,17 +436,24 @@ async fn table_that_is_not_ours_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
-async fn what_was_dropped_or_altered_stops_the_next_commit() {
+async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
+    const GONE: &str = "is no longer in Hive";
+    const OTHER: &str = "is another table now";
     let drops = [
+        // In the words of Hive's own DROP TABLE, which leaves the column list.
         (
-            r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#,
-            "\"default.t__late\" is no longer in Hive",
+            r#"CREATE TEMP TABLE gone AS SELECT "TBL_ID" FROM "TBLS" WHERE "TBL_NAME" IN ('t', 't__chunks');
+               DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS" JOIN gone USING ("TBL_ID"));
+               DELETE FROM "PARTITIONS" WHERE "TBL_ID" IN (TABLE gone); DELETE FROM "PARTITION_KEYS" WHERE "TBL_ID" IN (TABLE gone);
+               DELETE FROM "TABLE_PARAMS" WHERE "TBL_ID" IN (TABLE gone); DELETE FROM "TBLS" WHERE "TBL_ID" IN (TABLE gone)"#,
+            GONE,
         ),
+        (r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#, GONE),
         (
             r#"UPDATE "TBLS" SET "VIEW_EXPANDED_TEXT" = 'SELECT 1' WHERE "TBL_NAME" = 't'"#,
             "no longer as windrow made it",
         ),
-        (r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#, "is another table now"),
+        (r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#, OTHER),
         (
             r#"DELETE FROM "PARTITION_KEY_VALS"; DELETE FROM "PARTITIONS" WHERE "PART_NAME" LIKE 'date=%'"#,
             "the table partition of file",
@@ -456,8 +463,8 @@ async fn what_was_dropped_or_altered_stops_the_next_commit() {
             "missing or altered",
         ),
     ];
-    for (sql, part) in drops {
-        let place = Place::postgres("dropped", "script");
+    for (i, (sql, part)) in drops.into_iter().enumerate() {
+        let place = Place::postgres("dropped", if i % 2 == 0 { "script" } else { "lazy" });
         let mut catalog = place.catalog("t");
         let (owner, _) = take(&mut catalog, "a").await;
         catalog.commit(&epoch(&owner, 0)).await.unwrap();
@@ -466,7 +473,19 @@ async fn what_was_dropped_or_altered_stops_the_next_commit() {
         stopped(catalog.commit(&full(&owner, 2)).await, part);
         stopped(catalog.commit(&full(&owner, 2)).await, "table was dropped");
         assert_eq!(catalog.head().await.unwrap().unwrap().last.epoch, 1);
+        if part == OTHER {
+            stopped(catalog.restore(&owner).await, "is not windrow's");
+            continue;
+        }
+        catalog.restore(&owner).await.unwrap();
+        catalog.restore(&owner).await.unwrap();
+        catalog.commit(&full(&owner, 2)).await.unwrap();
+        let client = place.other_client().await;
+        let partitions = r#"SELECT count(*) FROM "PARTITIONS" p JOIN "TBLS" t USING ("TBL_ID") WHERE t."TBL_NAME" LIKE 't\_\_%'"#;
+        assert_eq!(client.query_one(partitions, &[]).await.unwrap().get::<_, i64>(0), 6);
     }
+    let stranger = Owner { owner_epoch: 7, owner_id: "x".to_owned() };
+    fenced(Place::local().catalog("t").restore(&stranger).await, "");
 }
 
 #[tokio::test]
@@ -830,5 +849,8 @@ async fn tls_verifies_host_and_authority_when_told() {
     assert_eq!(head(&by_number, PgTls::Require, None).await, Ok(None));
     retried(head(&address, PgTls::VerifyFull, None).await, "certificate");
     retried(head(&by_number, PgTls::VerifyFull, Some(&ca)).await, "certificate");
-    stopped(head(&address, PgTls::VerifyFull, Some("-----BEGIN CERTIFICATE-----\n")).await, "catalog-ca-file");
+    stopped(
+        head(&address, PgTls::VerifyFull, Some("-----BEGIN CERTIFICATE-----\n")).await,
+        "catalog-ca-file",
+    );
 }

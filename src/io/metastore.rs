@@ -539,6 +539,44 @@ impl Metastore {
         Ok(DbTime(row.get(0)))
     }
 
+    pub(super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        let mut link = self.owned("cannot restore").await?;
+        link.hive.check_ready(&link.db).await?;
+        let files = self.all_files(&link.db).await?.len();
+        link.hive.reserve(&mut link.db, &self.name, true, files).await?;
+        link.db.begin().await?;
+        self.check_owner(&link.db, owner).await?;
+        let genesis = self.genesis(&link.db).await?;
+        let files = self.all_files(&link.db).await?;
+        let changed = link.hive.restore(&link.db, &self.name, &genesis, &files).await?;
+        let (ids, keys): (Vec<i64>, Vec<String>) = changed.into_iter().unzip();
+        link.db
+            .execute(
+                "UPDATE windrow_1.file AS f SET part_id = n.id FROM unnest($3, $4) AS n (id, key) \
+                 WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = n.key",
+                args![self.name.database, self.name.table, ids, keys],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// Every file that readers should see, with its table partition.
+    async fn all_files(&self, db: &Session) -> Result<Vec<(i64, NewFile)>, CatalogError> {
+        let rows = db
+            .query(
+                "SELECT epoch, date, chunk, key, bytes, rows, sha256, first_window, last_window, part_id, kind \
+                 FROM windrow_1.file WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL ORDER BY epoch, key",
+                args![self.name.database, self.name.table],
+            )
+            .await?;
+        let kind = |word: &str| {
+            TableKind::ALL.into_iter().find(|kind| kind.word() == word).unwrap_or(TableKind::Chunks)
+        };
+        Ok(rows.iter().map(|row| (row.get(9), committed_file(kind(row.get(10)), row).file)).collect())
+    }
+
     pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
         // The old connection may be the reason why we have to ask; and it must not hold the row itself.
         self.link = None;
