@@ -76,7 +76,9 @@ pub enum FloorReason {
 #[serde(tag = "table", rename_all = "kebab-case")]
 pub enum FileKind {
     /// `<table>__chunks`; `date` is the UTC day of `window.start` of all its rows.
-    Rows { date: String },
+    Rows {
+        date: String,
+    },
     Late,
     Rejects,
 }
@@ -137,6 +139,8 @@ pub struct Commit {
     pub genesis: Option<Genesis>,
     /// Every topic partition of the table, also those that read nothing.
     pub lanes: BTreeMap<Partition, LaneCommit>,
+    /// Kafka's id of the topic that `lanes` speak of; another than the genesis' after a new generation.
+    pub topic_id: String,
     pub decisions: Vec<Decision>,
     /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier one.
     pub closed_through: Option<EventTime>,
@@ -148,6 +152,43 @@ pub struct Commit {
     pub manifest: String,
     /// Hex SHA-256 over the commit without its owner and this field: two commits of one epoch are the same iff it is.
     pub digest: String,
+}
+
+impl Commit {
+    /// Fills in the digest, and the manifest's path with it.
+    pub fn seal(&mut self, prefix: &str) {
+        let nobody = Owner { owner_epoch: 0, owner_id: String::new() };
+        let owner = std::mem::replace(&mut self.owner, nobody);
+        self.manifest.clear();
+        self.digest.clear();
+        self.digest = sha256_hex(&serde_json::to_vec(self).expect("plain values"));
+        self.owner = owner;
+        self.manifest = object_key(prefix, "manifests", &self.owner, self.epoch, &self.digest) + ".json";
+    }
+}
+
+/// Folder of a table's objects below the warehouse. Its first letter hides it from whoever lists the warehouse.
+#[must_use]
+pub fn object_prefix(database: &str, table: &str) -> String {
+    format!("_windrow/{database}.{table}/")
+}
+
+/// A path that no other owner and no other bytes can have: `<prefix><folder>/<owner epoch>-<epoch>-<sha256>`.
+/// The hash is cut at 128 bits, as paths are read by people.
+#[must_use]
+pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
+    format!("{prefix}{folder}/{}-{epoch:010}-{}", owner.owner_epoch, &sha256[..32])
+}
+
+/// Lower-case hex of the SHA-256 of some bytes.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    use std::fmt::Write;
+    sha2::Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a String takes all");
+        hex
+    })
 }
 
 /// What the catalog knows of a table, read in the act that made us its owner (or without, for a look).

@@ -37,7 +37,14 @@ impl LaneLedger {
         }
         Err(format!(
             "ledger does not add up: {offsets} offsets from {} to {}, but counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {} = {sum}",
-            self.start_offset, self.next_offset, self.counted, self.late, self.rejected, self.tombstones, self.gaps, self.lost,
+            self.start_offset,
+            self.next_offset,
+            self.counted,
+            self.late,
+            self.rejected,
+            self.tombstones,
+            self.gaps,
+            self.lost,
         ))
     }
 }

@@ -129,7 +129,17 @@ mod tests {
     #[test]
     fn key_bytes_keep_columns_and_order() {
         let mut keys = Vec::new();
-        let texts = [None, Some(""), Some("\0"), Some("\0a"), Some("a"), Some("a\0"), Some("a\0b"), Some("ab"), Some("ÿ")];
+        let texts = [
+            None,
+            Some(""),
+            Some("\0"),
+            Some("\0a"),
+            Some("a"),
+            Some("a\0"),
+            Some("a\0b"),
+            Some("ab"),
+            Some("ÿ"),
+        ];
         for a in texts {
             for b in texts {
                 keys.push([a, b]);

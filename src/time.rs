@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn durations_read_and_print() {
-        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("30d", 2_592_000_000)] {
+        for (text, ms) in
+            [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("30d", 2_592_000_000)]
+        {
             assert_eq!(parse_duration_ms(text), Ok(ms));
             assert_eq!(format_duration_ms(ms), text);
         }

@@ -1,0 +1,855 @@
+//! The one loop: read, step, perform, answer. It carries out what the engine asks for and decides nothing itself.
+//!
+//! One thread reads Kafka and steps the engine. Whatever waits for a network runs beside it on tokio, and its answer
+//! comes back over one channel.
+#![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
+
+use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner};
+use crate::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps};
+use crate::engine::{CHECKPOINT_KEYS_SMALL, Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
+use crate::file::read_rows;
+use crate::io::catalog::{Catalog, Totals};
+use crate::io::http::{Command, Handle, RowsFn, Wish};
+use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
+use crate::io::local::LocalCatalog;
+use crate::io::metastore::Metastore;
+use crate::io::postgres::{PgConfig, PgTls};
+use crate::io::store::{S3Config, Store};
+use crate::listing::Listing;
+use crate::record::{Offset, Partition};
+use crate::status::{LaneStatus, Rows, State as StatusState, Status, WindowStatus};
+use crate::table::{TableKind, TableName};
+use crate::time::{DbTime, EventTime, Mono};
+use anyhow::{Context, anyhow};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{mpsc as async_mpsc, watch};
+use tracing::{info, warn};
+
+/// How long one question to Kafka may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the loop waits for records before it looks at anything else.
+const POLL: Duration = Duration::from_millis(50);
+/// The same while a commit is under way, whose answers it waits for.
+const POLL_COMMITTING: Duration = Duration::from_millis(10);
+/// Between two snapshots of the status, changed or not.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at whether the secrets file changed.
+const SECRETS_EVERY: Duration = Duration::from_secs(5);
+/// Open windows in one snapshot, the oldest.
+const WINDOWS_MAX: usize = 1000;
+
+/// What comes back to the loop.
+enum Message {
+    Acquired(Result<Acquired, CatalogError>),
+    Totals(Totals),
+    Renewed(Result<(DbTime, bool), CatalogError>),
+    Topic(Result<TopicFacts, String>),
+    Manifests(Result<Vec<String>, String>),
+    Checkpoint(Result<Vec<u8>, String>),
+    Looked { partition: Partition, end: Result<LogEnd, String> },
+    OutOfRange { partition: Partition, log_start: Offset, log_end: Offset },
+    Stored { key: String, result: Result<(), String> },
+    Committed { epoch: u64, result: Result<DbTime, CatalogError> },
+    Found { epoch: u64, result: Result<Outcome, CatalogError> },
+    Paused(bool),
+    Secrets(Box<Secrets>),
+    Shutdown,
+}
+
+/// What the catalog's task is asked, one after the other.
+enum CatalogAsk {
+    Acquire,
+    Renew(Owner),
+    Release(Owner, mpsc::Sender<()>),
+    Commit(Arc<Commit>),
+    Find(Owner, u64),
+    Pause(bool, tokio::sync::oneshot::Sender<Result<(), String>>),
+    Config(PgConfig),
+}
+
+/// Where a run's parts are, once they were opened.
+pub struct Parts {
+    pub settings: Settings,
+    pub kafka: KafkaConfig,
+    pub store: Store,
+    pub catalog: Catalog,
+    /// For looks beside the loop.
+    pub look: Catalog,
+    /// Who we are to other processes: shown to people.
+    pub who: String,
+    /// Told again what secrets are when their file changes.
+    pub config: Option<Config>,
+    pub secrets: Secrets,
+}
+
+/// What a started run gives to those who watch and command it.
+pub struct Running {
+    pub handle: Handle,
+    pub stop: Stopper,
+    thread: std::thread::JoinHandle<Result<(), String>>,
+}
+
+/// Asks a run to commit what there is and end.
+#[derive(Clone)]
+pub struct Stopper(mpsc::Sender<Message>);
+
+impl Stopper {
+    pub fn stop(&self) {
+        let _ = self.0.send(Message::Shutdown);
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// Why it ended, when nobody asked for it.
+    pub fn join(self) -> Result<(), String> {
+        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".to_owned()))
+    }
+}
+
+/// The parts that settings and secrets name. Nothing is connected yet.
+///
+/// # Errors
+/// A file that a setting names cannot be read, or a value that a client refuses.
+pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
+    let table = config.table.as_ref().context("console mode has no table")?;
+    let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
+    let catalog = || open_catalog(config, secrets, &name);
+    Ok(Parts {
+        settings: engine_settings(config),
+        kafka: kafka_config(config, secrets)?,
+        store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
+        catalog: catalog()?,
+        look: catalog()?,
+        who: format!("{}/{}", host_name(), std::process::id()),
+        config: Some(config.clone()),
+        secrets: secrets.clone(),
+    })
+}
+
+/// What a catalog and a store tell of a table without a process that runs.
+///
+/// # Errors
+/// The catalog does not answer.
+pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
+    let name = format!("{}.{}", parts.settings.database, parts.settings.table);
+    let mut status = Status {
+        table: name,
+        topic: parts.settings.shape.topic.clone(),
+        version: crate::cli::VERSION.to_owned(),
+        reason: "no windrow runs with these settings on this machine; run: windrow run".to_owned(),
+        ..Status::default()
+    };
+    let Some(head) = parts.look.head().await? else {
+        status.reason = format!("there is no such table yet; {}", status.reason);
+        return Ok(status);
+    };
+    let totals = parts.look.files(TableKind::Chunks, 0).await?.totals;
+    (status.rows, status.files, status.bytes) = (totals.rows, totals.files, totals.bytes);
+    (status.first_window, status.last_window) = (totals.first_window, totals.last_window);
+    let ledger = head.last.ledger;
+    (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
+    (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
+    (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
+    (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
+    status.last_commit = Some(EventTime(head.committed_at.0));
+    if head.paused {
+        status.state = StatusState::Paused;
+    }
+    status.lanes = head
+        .last
+        .lanes
+        .iter()
+        .map(|(partition, lane)| LaneStatus {
+            partition: *partition,
+            next_offset: lane.to,
+            watermark: lane.watermark,
+            ledger: lane.ledger,
+            ..LaneStatus::default()
+        })
+        .collect();
+    Ok(status)
+}
+
+/// Creates Hive's schema where the database is empty.
+///
+/// # Errors
+/// The catalog does not answer, or holds something else.
+pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    let name = TableName::new("default", "none").map_err(|why| anyhow!(why))?;
+    Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
+}
+
+/// The engine's part of the settings.
+///
+/// # Panics
+/// In console mode.
+#[must_use]
+pub fn engine_settings(config: &Config) -> Settings {
+    let table = config.table.as_ref().expect("not console mode");
+    Settings {
+        shape: config.shape.clone(),
+        database: table.database.clone(),
+        table: table.name.clone(),
+        warehouse: table.warehouse.to_string(),
+        timestamps: match table.timestamps {
+            Timestamps::Micros => crate::file::Timestamps::Micros,
+            Timestamps::Int96 => crate::file::Timestamps::Int96,
+        },
+        start_at_end: config.kafka.start == Start::Latest,
+        delay_ms: config.watermark_delay_ms,
+        idle_timeout_ms: config.idle_timeout_ms,
+        quiet_timeout_ms: config.quiet_timeout_ms,
+        max_skew_ms: config.max_skew_ms,
+        max_future_ms: config.max_future_ms,
+        commit_interval_ms: config.commit_interval_ms,
+        continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
+        lease_ms: config.lease_ms,
+        checkpoint_keys_small: CHECKPOINT_KEYS_SMALL,
+    }
+}
+
+fn expose(secret: Option<&Secret>) -> String {
+    secret.map(|s| s.expose().to_owned()).unwrap_or_default()
+}
+
+fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    path.map(|path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read CA file \"{}\"", path.display()))
+    })
+    .transpose()
+}
+
+/// How to reach the topic.
+///
+/// # Errors
+/// The CA file cannot be read.
+pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaConfig> {
+    let kafka = &config.kafka;
+    Ok(KafkaConfig {
+        bootstrap: kafka.bootstrap.clone(),
+        topic: config.shape.topic.clone(),
+        security: match kafka.security {
+            Security::Plaintext => kafka::Security::Plaintext,
+            Security::Ssl => kafka::Security::Ssl,
+            Security::SaslPlaintext => kafka::Security::SaslPlaintext,
+            Security::SaslSsl => kafka::Security::SaslSsl,
+        },
+        mechanism: match kafka.mechanism {
+            crate::config::Mechanism::ScramSha256 => kafka::Mechanism::ScramSha256,
+            crate::config::Mechanism::ScramSha512 => kafka::Mechanism::ScramSha512,
+        },
+        username: expose(secrets.kafka_username.as_ref()),
+        password: kafka::Secret(expose(secrets.kafka_password.as_ref())),
+        group: config.group(),
+        namespace: kafka.namespace.clone(),
+        cluster_domain: kafka.cluster_domain.clone(),
+        ca_pem: pem(kafka.ca_file.as_deref())?,
+        partitions: 0,
+    })
+}
+
+fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
+    Ok(S3Config {
+        endpoint: config.s3.endpoint.clone(),
+        region: config.s3.region.clone(),
+        path_style: config.s3.path_style,
+        ca_pem: pem(config.s3.ca_file.as_deref())?,
+        access_key: expose(secrets.s3_access_key.as_ref()),
+        secret_key: expose(secrets.s3_secret_key.as_ref()),
+    })
+}
+
+/// The catalog that the settings name.
+///
+/// # Errors
+/// The CA file cannot be read.
+pub fn open_catalog(config: &Config, secrets: &Secrets, name: &TableName) -> anyhow::Result<Catalog> {
+    Ok(match config.catalog.as_ref().context("console mode has no catalog")? {
+        CatalogSettings::Local(dir) => Catalog::Local(LocalCatalog::new(dir, name.clone())),
+        CatalogSettings::Postgres { .. } => {
+            Catalog::Postgres(Box::new(Metastore::new(pg_config(config, secrets)?, name.clone())))
+        }
+    })
+}
+
+fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
+    let Some(CatalogSettings::Postgres { host, port, database, tls, ca_file }) = &config.catalog else {
+        return Err(anyhow!("the catalog is no PostgreSQL"));
+    };
+    let tls = match tls {
+        CatalogTls::Disable => PgTls::Disable,
+        CatalogTls::Require => PgTls::Require,
+        CatalogTls::VerifyFull => PgTls::VerifyFull,
+    };
+    let ca = pem(ca_file.as_deref())?;
+    let url = format!("postgresql://{host}:{port}/{database}");
+    let (user, password) = (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
+    PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Starts the loop on a thread of its own. `runtime` carries what waits for networks.
+///
+/// # Errors
+/// The Kafka client refuses its settings, or the system gives no random bytes.
+pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| anyhow!("cannot get random bytes from the system: {e}"))?;
+    let owner_id = format!("{:032x}", u128::from_ne_bytes(random));
+    let (to_loop, from_tasks) = mpsc::channel();
+    let (to_catalog, asks) = async_mpsc::unbounded_channel();
+    let (consumer, reader) = kafka::open(&parts.kafka)?;
+    let lease_ms = parts.settings.lease_ms;
+    runtime.spawn(catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, asks, to_loop.clone()));
+    let status = Status {
+        table: format!("{}.{}", parts.settings.database, parts.settings.table),
+        topic: parts.settings.shape.topic.clone(),
+        owner: parts.who.clone(),
+        version: crate::cli::VERSION.to_owned(),
+        reason: "starting".to_owned(),
+        ..Status::default()
+    };
+    let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
+    let (token_tx, token_rx) = watch::channel(parts.secrets.api_token.clone());
+    let (commands_tx, commands_rx) = async_mpsc::channel(8);
+    runtime.spawn(commands_task(commands_rx, to_catalog.clone(), to_loop.clone()));
+    let handle = Handle {
+        status: status_rx,
+        commands: commands_tx,
+        rows: rows_fn(status.table.clone(), parts.look, parts.store.clone()),
+        token: token_rx,
+    };
+    if let Some(config) = parts.config.clone() {
+        runtime.spawn(secrets_task(config, parts.secrets.clone(), to_loop.clone()));
+    }
+    let driver = Driver {
+        engine: Engine::new(parts.settings),
+        kafka: parts.kafka,
+        consumer: Arc::new(Mutex::new(consumer)),
+        store: parts.store,
+        config: parts.config,
+        runtime: runtime.clone(),
+        to_loop: to_loop.clone(),
+        to_catalog,
+        started: Instant::now(),
+        status,
+        status_tx,
+        token_tx,
+        status_at: None,
+        totals: Totals::default(),
+        exit: None,
+        reading: BTreeSet::new(),
+        said: None,
+    };
+    let thread = std::thread::Builder::new()
+        .name("windrow".to_owned())
+        .spawn(move || driver.run(reader, &from_tasks))
+        .context("cannot start a thread")?;
+    Ok(Running { handle, stop: Stopper(to_loop), thread })
+}
+
+struct Driver {
+    engine: Engine,
+    kafka: KafkaConfig,
+    /// Taken by the blocking tasks that ask brokers; another one after a rotation.
+    consumer: Arc<Mutex<Consumer>>,
+    store: Store,
+    config: Option<Config>,
+    runtime: Runtime,
+    to_loop: mpsc::Sender<Message>,
+    to_catalog: async_mpsc::UnboundedSender<CatalogAsk>,
+    started: Instant,
+    status: Status,
+    status_tx: watch::Sender<Arc<Status>>,
+    token_tx: watch::Sender<Option<Secret>>,
+    status_at: Option<Instant>,
+    totals: Totals,
+    exit: Option<Option<String>>,
+    /// Topic partitions that the reader was told to read.
+    reading: BTreeSet<Partition>,
+    /// The state that the log had last.
+    said: Option<State>,
+}
+
+impl Driver {
+    fn run(mut self, mut reader: Reader, from_tasks: &mpsc::Receiver<Message>) -> Result<(), String> {
+        let mut effects = Vec::new();
+        loop {
+            let now = Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            self.engine.step(Input::Tick { now }, &mut effects);
+            self.perform(&mut effects, &mut reader);
+            while let Ok(message) = from_tasks.try_recv() {
+                self.hear(message, &mut reader, &mut effects);
+                self.perform(&mut effects, &mut reader);
+            }
+            let engine = &mut self.engine;
+            let mut asked = Vec::new();
+            let wait = if engine.committing() { POLL_COMMITTING } else { POLL };
+            let polled = reader.poll(wait, &mut |event| step_event(engine, event, &mut effects, &mut asked));
+            for partition in asked {
+                self.ask_limits(partition);
+            }
+            if let Err(error) = polled {
+                warn!(error = %error, "the Kafka client is done for: making a new one");
+                self.reopen(&mut reader, &mut effects);
+            }
+            self.perform(&mut effects, &mut reader);
+            self.tell();
+            if let Some(reason) = self.exit.take() {
+                self.status_at = None;
+                self.tell();
+                return reason.map_or(Ok(()), Err);
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
+        let input = match message {
+            Message::Acquired(answer) => {
+                if let Ok(Acquired::Ours { head: Some(head), .. }) = &answer {
+                    self.status.last_commit = Some(EventTime(head.committed_at.0));
+                }
+                Input::Acquired(answer)
+            }
+            Message::Totals(totals) => {
+                self.totals = totals;
+                return;
+            }
+            Message::Renewed(answer) => Input::Renewed(answer),
+            Message::Topic(answer) => Input::Topic(answer),
+            Message::Manifests(answer) => Input::Manifests(answer),
+            Message::Checkpoint(answer) => Input::Checkpoint(answer),
+            Message::Looked { partition, end } => Input::Looked { partition, end },
+            Message::OutOfRange { partition, log_start, log_end } => Input::OutOfRange { partition, log_start, log_end },
+            Message::Stored { key, result } => {
+                if let Err(error) = &result {
+                    self.status.commit_failures += 1;
+                    warn!(error = %error, "cannot store an object; trying again");
+                }
+                Input::Stored { key, result }
+            }
+            Message::Committed { epoch, result } => {
+                match &result {
+                    Ok(at) => self.status.last_commit = Some(EventTime(at.0)),
+                    Err(error) => {
+                        self.status.commit_failures += 1;
+                        warn!(epoch, error = %error, "an epoch was not committed");
+                    }
+                }
+                Input::Committed { epoch, result }
+            }
+            Message::Found { epoch, result } => Input::Found { epoch, result },
+            Message::Paused(paused) => Input::Paused(paused),
+            Message::Secrets(secrets) => return self.rotate(&secrets, reader, effects),
+            Message::Shutdown => Input::Shutdown,
+        };
+        self.engine.step(input, effects);
+    }
+
+    fn perform(&mut self, effects: &mut Vec<Effect>, reader: &mut Reader) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Acquire => self.ask_catalog(CatalogAsk::Acquire),
+                Effect::Renew { owner } => self.ask_catalog(CatalogAsk::Renew(owner)),
+                Effect::Release { owner } => self.release(owner),
+                Effect::Commit(commit) => self.ask_catalog(CatalogAsk::Commit(commit)),
+                Effect::Find { owner, epoch } => self.ask_catalog(CatalogAsk::Find(owner, epoch)),
+                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(|e| e.to_string()))),
+                Effect::LookAtEnd { partition } => self.blocking(move |consumer| {
+                    let end = consumer.end(partition, ASK_TIMEOUT);
+                    let end = end.map(|e| LogEnd { last_stable: e.last_stable, high_watermark: e.high_watermark });
+                    Message::Looked { partition, end: end.map_err(|e| e.to_string()) }
+                }),
+                Effect::ListManifests { prefix } => self.storing(async move |store| {
+                    let found = store.list(&prefix).await;
+                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(|e| e.to_string()))
+                }),
+                Effect::FetchCheckpoint { key } => self.storing(async move |store| {
+                    Message::Checkpoint(match store.get(&key).await {
+                        Ok(Some(bytes)) => Ok(bytes),
+                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup")),
+                        Err(error) => Err(error.to_string()),
+                    })
+                }),
+                Effect::Put { key, bytes } => self.storing(async move |store| {
+                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(|e| e.to_string());
+                    Message::Stored { key, result }
+                }),
+                Effect::Start { partition, offset, leader_epoch } => {
+                    self.reading.insert(partition);
+                    if let Err(error) = reader.start(partition, offset, leader_epoch) {
+                        warn!(partition, offset, error = %error, "cannot start reading; trying again");
+                        // It comes back as out of range with limits that hold, and is started again.
+                        self.ask_limits(partition);
+                    }
+                }
+                Effect::StopAll => {
+                    for partition in std::mem::take(&mut self.reading) {
+                        reader.stop(partition);
+                    }
+                }
+                Effect::Hold { partition } => reader.pause(partition),
+                Effect::Unhold { partition } => reader.resume(partition),
+                Effect::CommitGroup(offsets) => {
+                    self.consumer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(&offsets);
+                }
+                Effect::Report(commit) => self.report(&commit),
+                Effect::Exit(reason) => self.exit = Some(reason),
+            }
+        }
+    }
+
+    fn ask_catalog(&self, ask: CatalogAsk) {
+        let _ = self.to_catalog.send(ask);
+    }
+
+    /// Gives the table back before the process ends; a standby need not wait for the lease then.
+    fn release(&self, owner: Owner) {
+        let (done, wait) = mpsc::channel();
+        self.ask_catalog(CatalogAsk::Release(owner, done));
+        let _ = wait.recv_timeout(Duration::from_secs(5));
+    }
+
+    fn blocking(&self, ask: impl FnOnce(&Consumer) -> Message + Send + 'static) {
+        let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let to_loop = self.to_loop.clone();
+        self.runtime.spawn_blocking(move || {
+            let _ = to_loop.send(ask(&consumer));
+        });
+    }
+
+    fn storing<F>(&self, ask: impl FnOnce(Store) -> F + Send + 'static)
+    where
+        F: Future<Output = Message> + Send + 'static,
+    {
+        let (store, to_loop) = (self.store.clone(), self.to_loop.clone());
+        let asked = ask(store);
+        self.runtime.spawn(async move {
+            let _ = to_loop.send(asked.await);
+        });
+    }
+
+    /// Where a topic partition's log begins and ends now, for one that could not be read where we are.
+    fn ask_limits(&self, partition: Partition) {
+        self.blocking(move |consumer| {
+            loop {
+                match consumer.end(partition, ASK_TIMEOUT) {
+                    Ok(end) => {
+                        return Message::OutOfRange { partition, log_start: end.log_start, log_end: end.high_watermark };
+                    }
+                    // As long as it cannot be asked it cannot be read either.
+                    Err(_) => std::thread::sleep(Duration::from_secs(1)),
+                }
+            }
+        });
+    }
+
+    /// Another client in place of this one: after new credentials, or when it broke.
+    fn reopen(&mut self, reader: &mut Reader, effects: &mut Vec<Effect>) {
+        match kafka::open(&self.kafka) {
+            Ok((consumer, fresh)) => {
+                *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = consumer;
+                *reader = fresh;
+                self.engine.step(Input::Reopened, effects);
+            }
+            Err(error) => self.engine.step(Input::Trouble { reason: error.to_string() }, effects),
+        }
+    }
+
+    fn rotate(&mut self, secrets: &Secrets, reader: &mut Reader, effects: &mut Vec<Effect>) {
+        let Some(config) = self.config.clone() else { return };
+        info!("secrets have changed: using the new ones");
+        self.store.set_credentials(&expose(secrets.s3_access_key.as_ref()), &expose(secrets.s3_secret_key.as_ref()));
+        if let Ok(pg) = pg_config(&config, secrets) {
+            self.ask_catalog(CatalogAsk::Config(pg));
+        }
+        self.token_tx.send_replace(secrets.api_token.clone());
+        match kafka_config(&config, secrets) {
+            Ok(kafka) if kafka.username != self.kafka.username || kafka.password != self.kafka.password => {
+                self.kafka = kafka;
+                self.reopen(reader, effects);
+            }
+            Ok(_) => {}
+            Err(error) => warn!(error = %error, "cannot use the new secrets for Kafka"),
+        }
+    }
+
+    fn report(&mut self, commit: &Commit) {
+        self.status.commits += 1;
+        let ledger = &commit.ledger;
+        for file in &commit.files {
+            if let FileKind::Rows { .. } = file.kind {
+                self.totals.files += 1;
+                self.totals.bytes += file.bytes;
+                self.totals.rows += file.rows;
+                self.totals.first_window = match (self.totals.first_window, file.first_window) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                self.totals.last_window = self.totals.last_window.max(file.last_window);
+            }
+        }
+        info!(
+            epoch = commit.epoch,
+            files = commit.files.len(),
+            rows = commit.files.iter().map(|f| f.rows).sum::<u64>(),
+            consumed = ledger.consumed,
+            counted = ledger.counted,
+            late = ledger.late,
+            rejected = ledger.rejected,
+            tombstones = ledger.tombstones,
+            gaps = ledger.gaps,
+            lost = ledger.lost,
+            closed_through = commit.closed_through.map(|t| t.to_string()),
+            "committed"
+        );
+    }
+
+    /// A new snapshot for those who watch, at least twice a second.
+    fn tell(&mut self) {
+        let state = self.engine.state();
+        if self.said.as_ref() != Some(&state) {
+            match &state {
+                State::Counting => info!("counting"),
+                State::Paused => info!("paused"),
+                State::Waiting(reason) | State::Standby(reason) => info!(reason, "waiting"),
+                State::Failed(reason) => tracing::error!(reason, "failed"),
+            }
+            self.said = Some(state.clone());
+            self.status_at = None;
+        }
+        if self.status_at.is_some_and(|at| at.elapsed() < STATUS_EVERY) {
+            return;
+        }
+        self.status_at = Some(Instant::now());
+        let (state, reason) = match state {
+            State::Counting => (StatusState::Counting, String::new()),
+            State::Paused => (StatusState::Paused, "by an operator; run: windrow resume".to_owned()),
+            State::Waiting(reason) => (StatusState::Waiting, reason),
+            State::Standby(reason) => (StatusState::Standby, reason),
+            State::Failed(reason) => (StatusState::Failed, reason),
+        };
+        let ledger = self.engine.ledger();
+        let status = &mut self.status;
+        (status.state, status.reason) = (state, reason);
+        (status.rows, status.files, status.bytes) = (self.totals.rows, self.totals.files, self.totals.bytes);
+        (status.first_window, status.last_window) = (self.totals.first_window, self.totals.last_window);
+        (status.watermark, status.epoch) = (self.engine.frontier(), self.engine.epoch());
+        (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
+        (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
+        (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
+        status.lanes = lanes(&self.engine);
+        status.lag = status.lanes.iter().map(|l| l.lag).sum();
+        status.windows = windows(&self.engine);
+        self.status_tx.send_replace(Arc::new(status.clone()));
+    }
+}
+
+fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, asked: &mut Vec<Partition>) {
+    let input = match event {
+        Event::Batch { partition, leader_epoch, batch, .. } => Input::Records { partition, leader_epoch, batch },
+        Event::End { partition, next_offset } => Input::End { partition, offset: next_offset },
+        Event::OutOfRange { partition, .. } => {
+            asked.push(partition);
+            return;
+        }
+        Event::Truncated { partition, why } => Input::Truncated { partition, why },
+        Event::Problem { what, .. } => {
+            warn!(error = %what, "cannot read");
+            if matches!(what, KafkaError::GroupDenied(_)) {
+                return;
+            }
+            Input::Trouble { reason: what.to_string() }
+        }
+    };
+    engine.step(input, effects);
+}
+
+fn topic_facts(consumer: &Consumer) -> Result<TopicFacts, KafkaError> {
+    let info = consumer.topic(ASK_TIMEOUT)?;
+    let first = consumer.offsets(&info.partitions, At::Earliest, ASK_TIMEOUT)?;
+    let end = consumer.offsets(&info.partitions, At::Latest, ASK_TIMEOUT)?;
+    let limits = |p: Partition| (first.get(&p).copied().unwrap_or(0), end.get(&p).copied().unwrap_or(0));
+    let partitions: BTreeMap<_, _> = info.partitions.iter().map(|p| (*p, limits(*p))).collect();
+    Ok(TopicFacts { cluster_id: info.cluster_id, topic_id: info.topic_id, partitions })
+}
+
+fn lanes(engine: &Engine) -> Vec<LaneStatus> {
+    let least = engine.lanes().iter().min_by_key(|(_, lane)| lane.watermark()).map(|(p, _)| *p);
+    let lane = |(partition, lane): (&Partition, &crate::lane::Lane)| {
+        let end_offset = engine.log_end(*partition);
+        let (idle, held) = engine.idle_and_held(*partition);
+        LaneStatus {
+            partition: *partition,
+            next_offset: lane.ledger.next_offset,
+            end_offset,
+            lag: end_offset.map(|end| u64::try_from(end - lane.ledger.next_offset).unwrap_or(0)),
+            watermark: lane.watermark(),
+            idle,
+            held_by: held.then_some(least).flatten(),
+            ledger: lane.ledger,
+        }
+    };
+    engine.lanes().iter().map(lane).collect()
+}
+
+/// Open windows over all topic partitions; those closed in one of them and not final are still open.
+fn windows(engine: &Engine) -> Vec<WindowStatus> {
+    let mut sums: BTreeMap<(i64, i64), BTreeMap<&[u8], u64>> = BTreeMap::new();
+    let open: Vec<_> = engine.lanes().values().flat_map(crate::lane::Lane::some_open_windows).collect();
+    for (start, end, entries) in &open {
+        let window = sums.entry((*start, *end)).or_default();
+        for entry in entries {
+            *window.entry(&entry.key[..]).or_default() += entry.count;
+        }
+    }
+    sums.into_iter()
+        .take(WINDOWS_MAX)
+        .map(|((start, end), keys)| WindowStatus {
+            start: EventTime(start),
+            end: EventTime(end),
+            keys: keys.len() as u64,
+            count: keys.values().sum(),
+        })
+        .collect()
+}
+
+/// The catalog's own task: one request after the other, as over one connection.
+async fn catalog_task(
+    mut catalog: Catalog,
+    who: String,
+    owner_id: String,
+    lease_ms: u64,
+    mut asks: async_mpsc::UnboundedReceiver<CatalogAsk>,
+    to_loop: mpsc::Sender<Message>,
+) {
+    while let Some(ask) = asks.recv().await {
+        let message = match ask {
+            CatalogAsk::Acquire => {
+                let answer = catalog.acquire(&who, &owner_id, lease_ms).await;
+                if let Ok(Acquired::Ours { head: Some(_), .. }) = &answer
+                    && let Ok(files) = catalog.files(TableKind::Chunks, 0).await
+                {
+                    let _ = to_loop.send(Message::Totals(files.totals));
+                }
+                Message::Acquired(answer)
+            }
+            CatalogAsk::Renew(owner) => {
+                Message::Renewed(catalog.renew(&owner, lease_ms).await.map(|renewed| (renewed.now, renewed.paused)))
+            }
+            CatalogAsk::Release(owner, done) => {
+                if let Err(error) = catalog.release(&owner).await {
+                    warn!(error = %error, "cannot give the table back; its lease ends by itself");
+                }
+                let _ = done.send(());
+                continue;
+            }
+            CatalogAsk::Commit(commit) => {
+                Message::Committed { epoch: commit.epoch, result: catalog.commit(&commit).await }
+            }
+            CatalogAsk::Find(owner, epoch) => Message::Found { epoch, result: catalog.outcome(&owner, epoch).await },
+            CatalogAsk::Pause(paused, answer) => {
+                let result = catalog.set_paused(paused, "api").await.map_err(|e| e.to_string());
+                let held = result.is_ok();
+                let _ = answer.send(result);
+                if !held {
+                    continue;
+                }
+                Message::Paused(paused)
+            }
+            CatalogAsk::Config(config) => {
+                if let Catalog::Postgres(metastore) = &mut catalog {
+                    metastore.set_config(config);
+                }
+                continue;
+            }
+        };
+        if to_loop.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+async fn commands_task(
+    mut commands: async_mpsc::Receiver<Command>,
+    to_catalog: async_mpsc::UnboundedSender<CatalogAsk>,
+    _to_loop: mpsc::Sender<Message>,
+) {
+    while let Some(Command { wish, answer }) = commands.recv().await {
+        let _ = to_catalog.send(CatalogAsk::Pause(wish == Wish::Pause, answer));
+    }
+}
+
+/// Looks at the secrets file again and again; what cannot be read is told once and the old ones stay.
+async fn secrets_task(config: Config, mut known: Secrets, to_loop: mpsc::Sender<Message>) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(SECRETS_EVERY).await;
+        match crate::io::settings::load_secrets(&config) {
+            Ok(secrets) if secrets != known => {
+                known = secrets.clone();
+                if to_loop.send(Message::Secrets(Box::new(secrets))).is_err() {
+                    return;
+                }
+            }
+            Ok(_) => told = None,
+            Err(error) => {
+                let text = error.to_string();
+                if told.as_ref() != Some(&text) {
+                    warn!(error = %error, "cannot read the secrets again; going on with those we have");
+                    told = Some(text);
+                }
+            }
+        }
+    }
+}
+
+/// Reads the committed table's newest rows, for people.
+fn rows_fn(table: String, look: Catalog, store: Store) -> RowsFn {
+    let look = Arc::new(tokio::sync::Mutex::new(look));
+    Arc::new(move |limit| {
+        let (table, look, store) = (table.clone(), Arc::clone(&look), store.clone());
+        Box::pin(async move {
+            let mut look = look.lock().await;
+            newest_rows(&table, &mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
+        })
+    })
+}
+
+/// The newest rows of the committed table, oldest of them first.
+///
+/// # Errors
+/// The catalog or the store does not answer, or a file is damaged.
+pub async fn newest_rows(table: &str, catalog: &mut Catalog, store: &Store, limit: usize) -> anyhow::Result<Rows> {
+    let files = catalog.files(TableKind::Chunks, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
+    let mut columns = Vec::new();
+    let mut found = Vec::new();
+    for committed in files.newest {
+        if found.len() > limit {
+            break;
+        }
+        let key = &committed.file.key;
+        let bytes = store.get(key).await?.with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
+        let mut listing = read_rows(&bytes, usize::MAX)?;
+        columns.clone_from(&listing.columns);
+        listing.rows.reverse();
+        found.extend(listing.rows);
+    }
+    let truncated = found.len() > limit || files.totals.rows > found.len() as u64;
+    found.truncate(limit);
+    found.reverse();
+    let count = found.len();
+    let rows = serde_json::value::to_raw_value(&Listing { columns: columns.clone(), rows: found })?;
+    Ok(Rows { table: table.to_owned(), columns, rows, count, truncated })
+}

@@ -1,0 +1,1371 @@
+//! `Input` → `Effect`s: one table's whole state and its only door, `step`. It reads no clock and does no I/O.
+//! What it asks for is carried out by `driver`, and comes back as another input, also when it failed.
+
+use crate::checkpoint;
+use crate::commit::{
+    Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, Decided, FileKind, FloorReason, Genesis,
+    Head, LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix, sha256_hex,
+};
+use crate::file::{self, Timestamps};
+use crate::lane::{Lane, LaneState, Stopped};
+use crate::ledger::TableLedger;
+use crate::merger::{self, Lanes};
+use crate::record::{Batch, Offset, Partition};
+use crate::row::Row;
+use crate::shape::Shape;
+use crate::time::{DbTime, EventTime, Mono};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What does not change while the engine lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub shape: Shape,
+    pub database: String,
+    pub table: String,
+    pub warehouse: String,
+    pub timestamps: Timestamps,
+    /// Where a table without epochs begins: at the log's end instead of its start.
+    pub start_at_end: bool,
+    pub delay_ms: i64,
+    pub idle_timeout_ms: u64,
+    pub quiet_timeout_ms: Option<u64>,
+    pub max_skew_ms: i64,
+    pub max_future_ms: i64,
+    pub commit_interval_ms: u64,
+    /// Records that are no longer in the log are a recorded decision instead of a reason to stop.
+    pub continue_on_data_loss: bool,
+    pub lease_ms: u64,
+    /// Up to this many keys in open windows a checkpoint goes with each commit; with more it goes by replay distance.
+    pub checkpoint_keys_small: u64,
+}
+
+/// What Kafka says of the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    pub cluster_id: String,
+    /// Empty when the broker cannot tell.
+    pub topic_id: String,
+    /// First offset and end offset of each topic partition.
+    pub partitions: BTreeMap<Partition, (Offset, Offset)>,
+}
+
+pub enum Input<'a> {
+    /// Time has gone on; sent at least ten times a second.
+    Tick { now: Mono },
+    Acquired(Result<Acquired, CatalogError>),
+    /// The lease goes on: the database's clock, and whether a pause is in force.
+    Renewed(Result<(DbTime, bool), CatalogError>),
+    Topic(Result<TopicFacts, String>),
+    /// Paths of the table's manifests.
+    Manifests(Result<Vec<String>, String>),
+    Checkpoint(Result<Vec<u8>, String>),
+    Records { partition: Partition, leader_epoch: i32, batch: &'a dyn Batch },
+    /// The reader has nothing more; every offset below was shown or never will be.
+    End { partition: Partition, offset: Offset },
+    /// The answer to [`Effect::LookAtEnd`], fetched after it was asked for.
+    Looked { partition: Partition, end: Result<LogEnd, String> },
+    /// The log does not have the offset that was asked for.
+    OutOfRange { partition: Partition, log_start: Offset, log_end: Offset },
+    /// The log was cut off somewhere below where we read, and written anew.
+    Truncated { partition: Partition, why: String },
+    /// What hinders reading, in a sentence; it is over with the next record.
+    Trouble { reason: String },
+    /// The reader is a new one: whatever is to be read must be started again.
+    Reopened,
+    Stored { key: String, result: Result<(), String> },
+    Committed { epoch: u64, result: Result<DbTime, CatalogError> },
+    Found { epoch: u64, result: Result<Outcome, CatalogError> },
+    /// An operator's word, already in the catalog.
+    Paused(bool),
+    /// Commit what there is, give the table back, end.
+    Shutdown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Below it every transaction is decided.
+    pub last_stable: Offset,
+    pub high_watermark: Offset,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Acquire,
+    Renew { owner: Owner },
+    Release { owner: Owner },
+    LookUpTopic,
+    ListManifests { prefix: String },
+    FetchCheckpoint { key: String },
+    /// Read a topic partition from an offset on, or from another one than now.
+    Start { partition: Partition, offset: Offset, leader_epoch: i32 },
+    /// Stop reading all topic partitions.
+    StopAll,
+    /// Flow control: fetch nothing more until resumed.
+    Hold { partition: Partition },
+    Unhold { partition: Partition },
+    LookAtEnd { partition: Partition },
+    /// Store an object; answered by [`Input::Stored`]. Harmless when it is there already.
+    Put { key: String, bytes: Arc<Vec<u8>> },
+    Commit(Arc<Commit>),
+    /// What became of a commit whose answer was lost; the old connection is waited out.
+    Find { owner: Owner, epoch: u64 },
+    /// For lag tools only.
+    CommitGroup(BTreeMap<Partition, Offset>),
+    /// An epoch was committed: for whoever watches.
+    Report(Arc<Commit>),
+    /// The end. A reason means failure.
+    Exit(Option<String>),
+}
+
+/// Where the engine stands, in the words of the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Counting,
+    Waiting(String),
+    Paused,
+    Standby(String),
+    Failed(String),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not ours, or nobody asked yet.
+    Standby { ask_at: Mono },
+    Asking,
+    /// Ours; Kafka has not said yet what the topic is.
+    Locating { ask_at: Option<Mono> },
+    /// No epoch in the catalog: are there manifests of a lost one?
+    Searching { ask_at: Option<Mono>, facts: TopicFacts },
+    /// Epoch 0 is under way.
+    Founding,
+    Restoring { ask_at: Option<Mono>, key: String },
+    /// Reading, replays included.
+    Counting,
+    Over,
+}
+
+/// What is known of the reading of one topic partition. Processing time only: nothing here decides about a record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    reading: bool,
+    held: bool,
+    /// Not in the topic any more: it holds nobody back.
+    gone: bool,
+    last_record: Mono,
+    /// The reader said that it has nothing more.
+    at_end: bool,
+    looked_at: Option<Mono>,
+    looking: bool,
+    /// The log's end was seen where we are; nothing came until now.
+    idle_until: Option<Mono>,
+    log_end: Offset,
+}
+
+/// An epoch on its way into the catalog.
+struct InFlight {
+    commit: Arc<Commit>,
+    /// Objects not stored yet, and whether a request is out.
+    puts: BTreeMap<String, (Arc<Vec<u8>>, bool)>,
+    stage: Stage,
+    retry_at: Option<Mono>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Storing,
+    Committing,
+    Finding,
+}
+
+pub struct Engine {
+    settings: Settings,
+    prefix: String,
+    now: Mono,
+    phase: Phase,
+    /// Why it does not go on, where that is not the phase itself.
+    trouble: Option<String>,
+    /// What hinders the reader.
+    reading_trouble: Option<String>,
+    /// Another process had the table when we asked last.
+    held_by_other: bool,
+    owner: Option<Owner>,
+    renew_at: Option<Mono>,
+    renewing: bool,
+    /// Manifests were found where the catalog has no epoch: the reason to stop, once a renewal that was sent after
+    /// (`true`) has shown that the lease holds.
+    lost_catalog: Option<(String, bool)>,
+    /// The database's clock, and ours when it was read.
+    clock: Option<(DbTime, Mono)>,
+    head: Option<Box<Head>>,
+    topic_id: String,
+    topic_asked: bool,
+    topic_ask_at: Mono,
+    out_of_range: BTreeMap<Partition, (Offset, Offset)>,
+    lanes: Lanes,
+    watches: BTreeMap<Partition, Watch>,
+    /// Lanes are, or were a moment ago, behind the last commit.
+    replaying: bool,
+    /// Topic partitions that the next commit names first, with their first offset.
+    joining: BTreeMap<Partition, Offset>,
+    /// Next offsets as of the last commit.
+    committed: BTreeMap<Partition, Offset>,
+    /// Sums of earlier generations of the topic, of which no lane speaks any more.
+    archived: TableLedger,
+    rows: u64,
+    row_count: u64,
+    next_epoch: u64,
+    closed_through: Option<EventTime>,
+    in_flight: Option<InFlight>,
+    last_cut: Option<Mono>,
+    last_progress: Mono,
+    checkpoint_at: Mono,
+    consumed_at_checkpoint: u64,
+    want_checkpoint: bool,
+    paused: bool,
+    /// No more reading; after the last commit the end, with this reason.
+    stopping: Option<Option<String>>,
+}
+
+/// Between two attempts at what failed; the driver adds jitter.
+const RETRY_MS: u64 = 1000;
+/// Between two looks at the topic's partitions.
+const TOPIC_EVERY_MS: u64 = 10_000;
+/// Offsets that moved without anything to show are committed this often.
+const PROGRESS_EVERY_MS: u64 = 30_000;
+/// Late records and rejects that make a commit, and twice that pauses reading.
+const SIDE_BYTES_MAX: usize = 16 << 20;
+/// Entries of closed windows that make a commit, and twice that pauses reading.
+const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
+/// The usual [`Settings::checkpoint_keys_small`].
+pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
+const CHECKPOINT_EVERY_MS: u64 = 60_000;
+const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
+/// Rows of one file at most.
+const FILE_ROWS_MAX: usize = 1_000_000;
+
+impl Engine {
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let prefix = object_prefix(&settings.database, &settings.table);
+        Self {
+            settings,
+            prefix,
+            now: Mono(0),
+            phase: Phase::Standby { ask_at: Mono(0) },
+            trouble: None,
+            reading_trouble: None,
+            held_by_other: false,
+            owner: None,
+            renew_at: None,
+            renewing: false,
+            lost_catalog: None,
+            clock: None,
+            head: None,
+            topic_id: String::new(),
+            topic_asked: false,
+            topic_ask_at: Mono(0),
+            out_of_range: BTreeMap::new(),
+            lanes: Lanes::new(),
+            watches: BTreeMap::new(),
+            replaying: false,
+            joining: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            archived: TableLedger::default(),
+            rows: 0,
+            row_count: 0,
+            next_epoch: 0,
+            closed_through: None,
+            in_flight: None,
+            last_cut: None,
+            last_progress: Mono(0),
+            checkpoint_at: Mono(0),
+            consumed_at_checkpoint: 0,
+            want_checkpoint: false,
+            paused: false,
+            stopping: None,
+        }
+    }
+
+    /// The only way in.
+    pub fn step(&mut self, input: Input<'_>, out: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        match input {
+            Input::Tick { now } => self.tick(now, out),
+            Input::Acquired(answer) => self.acquired(answer, out),
+            Input::Renewed(answer) => self.renewed(answer, out),
+            Input::Topic(answer) => self.topic(answer, out),
+            Input::Manifests(answer) => self.manifests(answer, out),
+            Input::Checkpoint(answer) => self.checkpoint(answer, out),
+            Input::Records { partition, leader_epoch, batch } => self.records(partition, leader_epoch, batch),
+            Input::End { partition, offset } => self.end(partition, offset),
+            Input::Looked { partition, end } => self.looked(partition, end),
+            Input::OutOfRange { partition, log_start, log_end } => {
+                if self.watches.get_mut(&partition).is_some_and(|w| std::mem::take(&mut w.reading)) {
+                    // Before anything is said of lost records: it may be another topic of the same name.
+                    self.out_of_range.insert(partition, (log_start, log_end));
+                    self.look_up_topic(out);
+                }
+            }
+            Input::Truncated { partition, why } => self.truncated(partition, why, out),
+            Input::Trouble { reason } => self.reading_trouble = Some(reason),
+            Input::Reopened => {
+                self.watches.values_mut().for_each(|w| (w.reading, w.held) = (false, false));
+                if matches!(self.phase, Phase::Counting) {
+                    self.start_lanes(out);
+                }
+            }
+            Input::Stored { key, result } => self.stored(&key, result, out),
+            Input::Committed { epoch, result } => self.committed(epoch, result, out),
+            Input::Found { epoch, result } => self.found(epoch, result, out),
+            Input::Paused(paused) => self.paused = paused,
+            Input::Shutdown => {
+                self.stopping.get_or_insert(None);
+            }
+        }
+        self.settle(out);
+    }
+
+    // ---- getting and keeping the table ----
+
+    fn tick(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Standby { ask_at } if now >= *ask_at && self.stopping.is_none() => {
+                self.phase = Phase::Asking;
+                out.push(Effect::Acquire);
+            }
+            Phase::Locating { ask_at } if ask_at.is_some_and(|at| now >= at) => {
+                *ask_at = None;
+                self.look_up_topic(out);
+            }
+            Phase::Searching { ask_at, .. } if ask_at.is_some_and(|at| now >= at) => {
+                *ask_at = None;
+                out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
+            }
+            Phase::Restoring { ask_at, key } if ask_at.is_some_and(|at| now >= at) => {
+                *ask_at = None;
+                out.push(Effect::FetchCheckpoint { key: key.clone() });
+            }
+            Phase::Counting => self.counting_tick(out),
+            _ => {}
+        }
+        if self.renew_at.is_some_and(|at| now >= at) {
+            self.renew(out);
+        }
+        self.push_commit(out);
+    }
+
+    fn renew(&mut self, out: &mut Vec<Effect>) {
+        if let Some(owner) = self.owner.clone().filter(|_| !self.renewing) {
+            self.renewing = true;
+            out.push(Effect::Renew { owner });
+        }
+    }
+
+    fn acquired(&mut self, answer: Result<Acquired, CatalogError>, out: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Asking) {
+            return;
+        }
+        self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
+        self.held_by_other = matches!(answer, Ok(Acquired::Held { .. }));
+        match answer {
+            Ok(Acquired::Held { by, left_ms }) => {
+                self.trouble = Some(format!("table {}.{} is written by {by}", self.settings.database, self.settings.table));
+                self.phase = Phase::Standby { ask_at: self.now.plus(left_ms.clamp(200, 5000)) };
+            }
+            Ok(Acquired::Ours { owner, lease_ms, now, head }) => {
+                self.owner = Some(owner);
+                self.renew_at = Some(self.now.plus(lease_ms / 3));
+                self.settings.lease_ms = lease_ms;
+                self.clock = Some((now, self.now));
+                if let Some(head) = &head {
+                    if now < head.committed_at {
+                        // Rejecting by such a clock would be for ever; waiting for it is not.
+                        self.trouble = Some("the database's clock reads earlier than at the last commit; correct it".to_owned());
+                        self.give_back(out);
+                        return;
+                    }
+                    if let Err(reason) = same_table(&head.genesis, &self.settings) {
+                        self.fail(reason, out);
+                        return;
+                    }
+                    self.paused = head.paused;
+                }
+                self.head = head;
+                self.phase = Phase::Locating { ask_at: None };
+                self.look_up_topic(out);
+            }
+            Err(CatalogError::Stop(reason)) => self.fail(reason, out),
+            Err(error) => self.trouble = Some(error.to_string()),
+        }
+    }
+
+    fn renewed(&mut self, answer: Result<(DbTime, bool), CatalogError>, out: &mut Vec<Effect>) {
+        self.renewing = false;
+        if self.owner.is_none() {
+            return;
+        }
+        match answer {
+            Ok((now, paused)) => {
+                self.renew_at = Some(self.now.plus(self.settings.lease_ms / 3));
+                self.clock = Some((now, self.now));
+                self.paused = paused;
+                match self.lost_catalog.take() {
+                    Some((reason, true)) => self.fail(reason, out),
+                    Some((reason, false)) => {
+                        self.lost_catalog = Some((reason, true));
+                        self.renew(out);
+                    }
+                    None => {}
+                }
+            }
+            Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
+            // The lease may end meanwhile. That costs only work: each commit looks whose table it is.
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                self.renew_at = Some(self.now.plus(RETRY_MS));
+            }
+        }
+    }
+
+    /// Another process has the table, or the ledger is another one than we thought: forget all, ask again.
+    fn fenced(&mut self, reason: String, out: &mut Vec<Effect>) {
+        self.forget(out);
+        self.trouble = Some(reason);
+        self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
+    }
+
+    fn give_back(&mut self, out: &mut Vec<Effect>) {
+        if let Some(owner) = self.owner.take() {
+            out.push(Effect::Release { owner });
+        }
+    }
+
+    fn forget(&mut self, out: &mut Vec<Effect>) {
+        let fresh = Self::new(self.settings.clone());
+        let old = std::mem::replace(self, fresh);
+        (self.now, self.paused, self.stopping) = (old.now, old.paused, old.stopping);
+        self.topic_asked = old.topic_asked;
+        out.push(Effect::StopAll);
+    }
+
+    fn fail(&mut self, reason: String, out: &mut Vec<Effect>) {
+        out.push(Effect::StopAll);
+        self.give_back(out);
+        self.trouble = Some(reason.clone());
+        self.phase = Phase::Over;
+        out.push(Effect::Exit(Some(reason)));
+    }
+
+    // ---- the topic, epoch 0, restoring ----
+
+    fn look_up_topic(&mut self, out: &mut Vec<Effect>) {
+        if !self.topic_asked {
+            self.topic_asked = true;
+            out.push(Effect::LookUpTopic);
+        }
+    }
+
+    fn topic(&mut self, answer: Result<TopicFacts, String>, out: &mut Vec<Effect>) {
+        self.topic_asked = false;
+        self.topic_ask_at = self.now.plus(TOPIC_EVERY_MS);
+        let facts = match answer {
+            Ok(facts) if !facts.partitions.is_empty() => facts,
+            Ok(_) => return self.topic_missing(format!("topic \"{}\" has no partitions yet", self.settings.shape.topic)),
+            Err(reason) => return self.topic_missing(reason),
+        };
+        match self.phase {
+            Phase::Locating { .. } => {
+                self.trouble = None;
+                match self.head.take() {
+                    None => {
+                        out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
+                        self.phase = Phase::Searching { ask_at: None, facts };
+                    }
+                    Some(head) => self.resume(head, facts, out),
+                }
+            }
+            Phase::Counting => {
+                self.trouble = None;
+                self.topic_seen(&facts, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn topic_missing(&mut self, reason: String) {
+        self.trouble = Some(reason);
+        self.topic_ask_at = self.now.plus(RETRY_MS);
+        if let Phase::Locating { ask_at } = &mut self.phase {
+            *ask_at = Some(self.now.plus(RETRY_MS));
+        }
+    }
+
+    fn manifests(&mut self, answer: Result<Vec<String>, String>, out: &mut Vec<Effect>) {
+        let Phase::Searching { ask_at, facts } = &mut self.phase else { return };
+        let keys = match answer {
+            Ok(keys) => keys,
+            Err(reason) => {
+                *ask_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(reason);
+                return;
+            }
+        };
+        // One of epoch 0 proves nothing: it is stored before epoch 0 is committed.
+        let epoch = |key: &String| key.rsplit('/').next()?.split('-').nth(1)?.parse::<u64>().ok();
+        if let Some(lost) = keys.iter().filter_map(epoch).filter(|e| *e > 0).max() {
+            let reason = format!(
+                "the catalog has no epoch of table {}.{}, but {} holds manifests up to epoch {lost}: the catalog was \
+                 lost, or restored from before the table; restore it, or choose another table name",
+                self.settings.database, self.settings.table, self.settings.warehouse
+            );
+            // Unless they are of another owner that came after us: only a lease that still holds proves it.
+            self.lost_catalog = Some((reason, !self.renewing));
+            return self.renew(out);
+        }
+        let facts = facts.clone();
+        self.trouble = None;
+        self.found_table(facts, out);
+    }
+
+    /// Epoch 0: everything that later epochs only refer to.
+    fn found_table(&mut self, facts: TopicFacts, out: &mut Vec<Effect>) {
+        let at_end = self.settings.start_at_end;
+        let start_offsets: BTreeMap<_, _> =
+            facts.partitions.iter().map(|(p, (first, end))| (*p, if at_end { *end } else { *first })).collect();
+        for (partition, start) in &start_offsets {
+            let mut lane = Lane::new(*partition, &self.settings.shape, *start);
+            lane.set_delay(self.settings.delay_ms);
+            self.lanes.insert(*partition, lane);
+            self.watches.insert(*partition, Watch::default());
+            self.committed.insert(*partition, *start);
+        }
+        self.topic_id.clone_from(&facts.topic_id);
+        let genesis = Genesis {
+            shape: self.settings.shape.clone(),
+            warehouse: self.settings.warehouse.clone(),
+            cluster_id: facts.cluster_id,
+            topic_id: facts.topic_id,
+            start_offsets,
+        };
+        self.phase = Phase::Founding;
+        self.cut(Some(genesis), out);
+    }
+
+    /// Goes on where the last commit was: lanes from the checkpoint, then a replay.
+    fn resume(&mut self, head: Box<Head>, facts: TopicFacts, out: &mut Vec<Effect>) {
+        self.topic_id.clone_from(&head.last.topic_id);
+        let recorded = &head.genesis;
+        if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
+            let reason = format!(
+                "topic \"{}\" is of Kafka cluster \"{}\", but table {}.{} counts the one of cluster \"{}\"; choose another table name",
+                recorded.shape.topic, facts.cluster_id, self.settings.database, self.settings.table, recorded.cluster_id
+            );
+            return self.fail(reason, out);
+        }
+        self.next_epoch = head.last.epoch + 1;
+        self.closed_through = head.last.closed_through;
+        self.rows = head.last.ledger.rows;
+        self.row_count = head.last.ledger.row_count;
+        self.archived = archived(&head.last);
+        self.committed = head.last.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
+        let at = head.checkpoint.clone();
+        self.head = Some(head);
+        match at {
+            None => self.restore(BTreeMap::new(), out),
+            Some((_, CheckpointAt::Inline(hex))) => match unhex(&hex) {
+                Some(bytes) => self.restore_bytes(&bytes, out),
+                None => self.fail("cannot read the checkpoint in the catalog: it is no hex".to_owned(), out),
+            },
+            Some((_, CheckpointAt::Object(key))) => {
+                out.push(Effect::FetchCheckpoint { key: key.clone() });
+                self.phase = Phase::Restoring { ask_at: None, key };
+            }
+        }
+        if matches!(self.phase, Phase::Counting) {
+            self.topic_seen(&facts, out);
+        } else {
+            self.topic_ask_at = self.now;
+        }
+    }
+
+    fn checkpoint(&mut self, answer: Result<Vec<u8>, String>, out: &mut Vec<Effect>) {
+        let Phase::Restoring { ask_at, .. } = &mut self.phase else { return };
+        match answer {
+            Ok(bytes) => self.restore_bytes(&bytes, out),
+            Err(reason) => {
+                *ask_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(reason);
+            }
+        }
+    }
+
+    fn restore_bytes(&mut self, bytes: &[u8], out: &mut Vec<Effect>) {
+        match checkpoint::decode(bytes) {
+            Ok(states) => self.restore(states, out),
+            Err(reason) => self.fail(reason, out),
+        }
+    }
+
+    fn restore(&mut self, mut states: BTreeMap<Partition, LaneState>, out: &mut Vec<Effect>) {
+        let head = self.head.take().expect("a head was read before its checkpoint");
+        let shape = &self.settings.shape;
+        for (partition, commit) in &head.last.lanes {
+            let state = match states.remove(partition) {
+                Some(state) => state,
+                // No checkpoint yet, or none since it joined: a lane begins at its start offset.
+                None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
+            };
+            let decisions = head.decisions.iter().filter(|d| d.partition == *partition).cloned().collect();
+            let lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
+            self.watches.insert(*partition, Watch { last_record: self.now, ..Watch::default() });
+            self.lanes.insert(*partition, lane);
+        }
+        self.trouble = None;
+        self.replaying = true;
+        self.phase = Phase::Counting;
+        self.last_progress = self.now;
+        self.checkpoint_at = self.now;
+        self.start_lanes(out);
+    }
+
+    /// Reads every lane that is not read yet and whose first commit is through.
+    fn start_lanes(&mut self, out: &mut Vec<Effect>) {
+        for (partition, lane) in &self.lanes {
+            let watch = self.watches.entry(*partition).or_default();
+            if watch.reading || watch.gone || !self.committed.contains_key(partition) {
+                continue;
+            }
+            if self.out_of_range.contains_key(partition) {
+                continue;
+            }
+            *watch = Watch { reading: true, last_record: self.now, log_end: watch.log_end, ..Watch::default() };
+            out.push(Effect::Start {
+                partition: *partition,
+                offset: lane.ledger.next_offset,
+                leader_epoch: lane.leader_epoch,
+            });
+        }
+    }
+
+    /// The topic as it is now against the topic as we count it.
+    fn topic_seen(&mut self, facts: &TopicFacts, out: &mut Vec<Effect>) {
+        for (partition, (_, end)) in &facts.partitions {
+            if let Some(watch) = self.watches.get_mut(partition) {
+                watch.log_end = watch.log_end.max(*end);
+            }
+        }
+        if !facts.topic_id.is_empty() && !self.topic_id.is_empty() && facts.topic_id != self.topic_id {
+            return self.new_generation(facts, out);
+        }
+        for (partition, (log_start, log_end)) in std::mem::take(&mut self.out_of_range) {
+            self.lost(partition, log_start, log_end, out);
+            if matches!(self.phase, Phase::Over) {
+                return;
+            }
+        }
+        for (partition, (first, _)) in &facts.partitions {
+            if !self.lanes.contains_key(partition) {
+                self.joining.insert(*partition, *first);
+            }
+        }
+        self.start_lanes(out);
+    }
+
+    /// The topic was deleted and made again: its offsets mean other records now.
+    fn new_generation(&mut self, facts: &TopicFacts, out: &mut Vec<Effect>) {
+        let topic = &self.settings.shape.topic;
+        if !self.settings.continue_on_data_loss || self.lanes.values().any(Lane::replaying) {
+            let reason = format!(
+                "topic \"{topic}\" was deleted and made again: its id is {}, table {}.{} counts {}; set on-data-loss: continue \
+                 to count the new one into the same table, or choose another table name",
+                facts.topic_id, self.settings.database, self.settings.table, self.topic_id
+            );
+            return self.fail(reason, out);
+        }
+        out.push(Effect::StopAll);
+        self.out_of_range.clear();
+        let frontier = merger::frontier(&self.lanes);
+        for (partition, lane) in &mut self.lanes {
+            self.archived.add(&lane.ledger);
+            lane.decide(Decided::Generation {
+                to: 0,
+                topic_id: facts.topic_id.clone(),
+                reason: "the topic was made again".to_owned(),
+            });
+            if let Some(frontier) = frontier {
+                lane.raise_floor(frontier, FloorReason::Generation);
+            }
+            let gone = !facts.partitions.contains_key(partition);
+            self.watches.insert(*partition, Watch { gone, last_record: self.now, ..Watch::default() });
+        }
+        self.topic_id.clone_from(&facts.topic_id);
+        self.want_checkpoint = true;
+        for (partition, (first, _)) in &facts.partitions {
+            if !self.lanes.contains_key(partition) {
+                self.joining.insert(*partition, *first);
+            }
+        }
+        self.start_lanes(out);
+    }
+
+    /// The log of one topic partition does not reach to where we are.
+    fn lost(&mut self, partition: Partition, log_start: Offset, log_end: Offset, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        let next = lane.ledger.next_offset;
+        if (log_start..=log_end).contains(&next) {
+            return;
+        }
+        let what = if next < log_start {
+            format!("offsets {next} to {log_start} of topic partition {partition} are no longer in Kafka (retention, or deleted records)")
+        } else {
+            format!("topic partition {partition} was cut off at offset {log_end}, below the next offset {next}")
+        };
+        if lane.replaying() {
+            let reason = format!("cannot go on from the checkpoint: {what}, and open windows counted them; choose another table name");
+            return self.fail(reason, out);
+        }
+        if !self.settings.continue_on_data_loss {
+            let reason = format!("{what}; set on-data-loss: continue to go on without them, or choose another table name");
+            return self.fail(reason, out);
+        }
+        if next < log_start {
+            lane.decide(Decided::Lost { to: log_start, reason: what });
+        } else {
+            self.archived.add(&lane.ledger);
+            lane.decide(Decided::Generation { to: log_end, topic_id: self.topic_id.clone(), reason: what });
+        }
+        self.want_checkpoint = true;
+    }
+
+    /// A cut whose place nobody knows: what was counted of it is gone from the log.
+    fn truncated(&mut self, partition: Partition, why: String, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        if lane.replaying() || !self.settings.continue_on_data_loss {
+            let reason = format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
+            return self.fail(reason, out);
+        }
+        self.archived.add(&lane.ledger);
+        lane.decide(Decided::Generation { to: lane.ledger.next_offset, topic_id: self.topic_id.clone(), reason: why });
+        self.want_checkpoint = true;
+        if let Some(watch) = self.watches.get_mut(&partition) {
+            watch.reading = false;
+        }
+        self.start_lanes(out);
+    }
+
+    // ---- records ----
+
+    fn records(&mut self, partition: Partition, leader_epoch: i32, batch: &dyn Batch) {
+        let ceiling = self.ceiling();
+        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition)) else { return };
+        if !watch.reading || self.stopping.is_some() {
+            return;
+        }
+        // An eighth of the slack: often enough that no record of now is from the future, seldom enough to record.
+        if let Some(ceiling) = ceiling
+            && lane.ceiling_below(ceiling.minus(self.settings.max_future_ms / 8))
+        {
+            lane.offer_ceiling(ceiling);
+        }
+        lane.records(batch);
+        self.reading_trouble = None;
+        if leader_epoch >= 0 {
+            lane.leader_epoch = leader_epoch;
+        }
+        watch.last_record = self.now;
+        watch.at_end = false;
+        watch.idle_until = None;
+        watch.log_end = watch.log_end.max(lane.ledger.next_offset);
+    }
+
+    fn ceiling(&self) -> Option<EventTime> {
+        let (then, at) = self.clock?;
+        let since = i64::try_from(self.now.since(at)).unwrap_or(i64::MAX);
+        Some(EventTime(then.0).plus(since).plus(self.settings.max_future_ms))
+    }
+
+    fn end(&mut self, partition: Partition, offset: Offset) {
+        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition)) else { return };
+        if watch.reading {
+            lane.end(offset);
+            watch.at_end = offset == lane.ledger.next_offset;
+            self.reading_trouble = None;
+            watch.log_end = watch.log_end.max(offset);
+        }
+    }
+
+    fn looked(&mut self, partition: Partition, end: Result<LogEnd, String>) {
+        let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else { return };
+        watch.looking = false;
+        watch.looked_at = Some(self.now);
+        let Ok(end) = end else {
+            watch.idle_until = None;
+            return;
+        };
+        watch.log_end = watch.log_end.max(end.high_watermark);
+        let next = lane.ledger.next_offset;
+        let silent = self.now.since(watch.last_record) >= self.settings.idle_timeout_ms;
+        let nothing = next == end.last_stable && next == end.high_watermark;
+        watch.idle_until = (watch.at_end && silent && nothing && watch.reading && !watch.held)
+            .then(|| self.now.plus((self.settings.idle_timeout_ms / 2).max(1000)));
+    }
+
+    // ---- while counting ----
+
+    fn counting_tick(&mut self, out: &mut Vec<Effect>) {
+        if self.now >= self.topic_ask_at {
+            self.look_up_topic(out);
+        }
+        self.look_at_ends(out);
+        self.raise_floors();
+        self.flow(out);
+    }
+
+    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`.
+    fn look_at_ends(&mut self, out: &mut Vec<Effect>) {
+        let timeout = self.settings.idle_timeout_ms;
+        for (partition, watch) in &mut self.watches {
+            let silent = self.now.since(watch.last_record) >= timeout;
+            let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= (timeout / 4).clamp(100, 10_000));
+            if watch.reading && watch.at_end && silent && due && !watch.looking && !watch.held {
+                watch.looking = true;
+                out.push(Effect::LookAtEnd { partition: *partition });
+            }
+        }
+    }
+
+    fn is_idle(&self, partition: Partition) -> bool {
+        let watch = &self.watches[&partition];
+        watch.gone || watch.idle_until.is_some_and(|until| self.now < until)
+    }
+
+    /// Idle topic partitions stand aside: their floors go up to the least watermark of the others, or to the greatest
+    /// of all when all are idle.
+    fn raise_floors(&mut self) {
+        if self.lanes.values().any(Lane::replaying) || self.paused {
+            return;
+        }
+        let idle: Vec<Partition> = self.lanes.keys().copied().filter(|p| self.is_idle(*p)).collect();
+        if idle.is_empty() {
+            return;
+        }
+        let watermark = |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
+        let all = idle.len() == self.lanes.len();
+        let target = if all {
+            self.lanes.values().filter_map(Lane::watermark).max()
+        } else {
+            // One that is not idle and has no watermark yet holds all the others.
+            self.lanes.iter().filter_map(watermark).min().flatten()
+        };
+        if let Some(target) = target {
+            for partition in &idle {
+                self.lanes.get_mut(partition).expect("just listed").raise_floor(target, FloorReason::Idle);
+            }
+        }
+        if let Some(quiet) = self.settings.quiet_timeout_ms
+            && all
+            && self.watches.values().all(|w| self.now.since(w.last_record) >= quiet)
+        {
+            if let Some(end) = self.lanes.values().filter_map(Lane::last_end).max() {
+                for lane in self.lanes.values_mut() {
+                    lane.raise_floor(end, FloorReason::Quiet);
+                }
+            }
+        }
+    }
+
+    /// Pauses what runs ahead too far or fills memory. It changes no row.
+    fn flow(&mut self, out: &mut Vec<Effect>) {
+        let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
+        let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
+        let least = self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).filter_map(|(_, l)| l.watermark()).min();
+        let all = self.paused || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
+        for (partition, lane) in &self.lanes {
+            let ahead = match (lane.watermark(), least) {
+                (Some(w), Some(least)) => {
+                    w > least.plus(self.settings.max_skew_ms) || (closed > 2 * CLOSED_ENTRIES_MAX && w > least)
+                }
+                _ => false,
+            };
+            let hold = all || (ahead && !lane.replaying());
+            let watch = self.watches.get_mut(partition).expect("every lane is watched");
+            if watch.reading && watch.held != hold {
+                watch.held = hold;
+                watch.idle_until = None;
+                watch.last_record = self.now;
+                out.push(if hold {
+                    Effect::Hold { partition: *partition }
+                } else {
+                    Effect::Unhold { partition: *partition }
+                });
+            }
+        }
+    }
+
+    /// After each step: stop where a lane stopped, commit where something is due, end where nothing is left.
+    fn settle(&mut self, out: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Counting) {
+            match self.lanes.values().find_map(Lane::stopped).cloned() {
+                Some(Stopped::Replay(reason)) => return self.fail(reason, out),
+                Some(Stopped::BadRecord(reason)) => {
+                    self.stopping.get_or_insert(Some(reason));
+                }
+                None => {}
+            }
+            self.drop_committed();
+            if self.in_flight.is_none() && self.due() {
+                self.cut(None, out);
+            }
+        }
+        let idle = self.in_flight.is_none() && !matches!(self.phase, Phase::Asking | Phase::Over);
+        if idle && let Some(reason) = self.stopping.clone() {
+            out.push(Effect::StopAll);
+            self.give_back(out);
+            self.phase = Phase::Over;
+            if let Some(reason) = &reason {
+                self.trouble = Some(reason.clone());
+            }
+            out.push(Effect::Exit(reason));
+        }
+    }
+
+    /// A replay closes windows anew whose rows are committed already.
+    fn drop_committed(&mut self) {
+        if let Some(through) = self.closed_through.filter(|_| self.replaying) {
+            self.replaying = self.lanes.values().any(Lane::replaying);
+            merger::take(&mut self.lanes, &self.settings.shape, through);
+        }
+    }
+
+    /// Whether a commit should be cut now.
+    fn due(&self) -> bool {
+        if self.lanes.values().any(Lane::replaying) {
+            return false;
+        }
+        let moved = self.lanes.iter().any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
+        let decided = self.lanes.values().any(|lane| !lane.decisions.is_empty());
+        if self.stopping.is_some() || !self.joining.is_empty() || self.want_checkpoint {
+            return moved || decided || !self.joining.is_empty();
+        }
+        let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
+        if side > SIDE_BYTES_MAX {
+            return true;
+        }
+        let rows = merger::frontier(&self.lanes).is_some_and(|f| merger::has_rows(&self.lanes, &self.settings.shape, f));
+        if rows || side > 0 {
+            let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
+            let interval = self.settings.commit_interval_ms;
+            return (rows && closed > CLOSED_ENTRIES_MAX) || self.last_cut.is_none_or(|at| self.now.since(at) >= interval);
+        }
+        (moved || decided) && self.now.since(self.last_progress) >= PROGRESS_EVERY_MS
+    }
+
+    // ---- the commit ----
+
+    /// Draws the line: everything up to here becomes one epoch. Reading goes on at once.
+    fn cut(&mut self, genesis: Option<Genesis>, out: &mut Vec<Effect>) {
+        let owner = self.owner.clone().expect("only an owner cuts");
+        let epoch = self.next_epoch;
+        let frontier = merger::frontier(&self.lanes).max(self.closed_through);
+        self.join(frontier);
+        let rows = frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, &self.settings.shape, f));
+        self.rows += rows.len() as u64;
+        self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
+        let ledger = self.table_ledger();
+        let checks = self.lanes.values().map(|lane| lane.ledger.check()).chain([ledger.check()]);
+        if let Err(reason) = checks.collect::<Result<Vec<()>, String>>() {
+            return self.fail(reason, out);
+        }
+        let lanes: BTreeMap<_, _> = self.lanes.iter().map(|(p, lane)| (*p, self.lane_commit(*p, lane))).collect();
+        let mut puts = BTreeMap::new();
+        let meta = footer(epoch, &lanes, &ledger);
+        let files = self.files(&owner, epoch, &rows, &meta, &mut puts);
+        let decisions = self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.decisions)).collect();
+        let checkpoint = self.write_checkpoint(&owner, epoch, ledger.consumed, &mut puts);
+        let mut commit = Commit {
+            owner,
+            epoch,
+            genesis,
+            lanes,
+            topic_id: self.topic_id.clone(),
+            decisions,
+            closed_through: frontier,
+            ledger,
+            files,
+            checkpoint,
+            manifest: String::new(),
+            digest: String::new(),
+        };
+        commit.seal(&self.prefix);
+        let manifest = serde_json::to_vec(&commit).expect("plain values");
+        puts.insert(commit.manifest.clone(), (Arc::new(manifest), false));
+        self.closed_through = frontier;
+        self.last_cut = Some(self.now);
+        self.last_progress = self.now;
+        let commit = Arc::new(commit);
+        self.in_flight = Some(InFlight { commit, puts, stage: Stage::Storing, retry_at: None });
+        self.push_commit(out);
+    }
+
+    /// Topic partitions that appeared begin at the frontier: what they hold of closed windows is late.
+    fn join(&mut self, frontier: Option<EventTime>) {
+        for (partition, start) in std::mem::take(&mut self.joining) {
+            let mut lane = Lane::new(partition, &self.settings.shape, start);
+            lane.set_delay(self.settings.delay_ms);
+            if let Some(frontier) = frontier {
+                lane.raise_floor(frontier, FloorReason::Join);
+            }
+            self.lanes.insert(partition, lane);
+            self.watches.insert(partition, Watch { last_record: self.now, ..Watch::default() });
+            self.want_checkpoint = true;
+        }
+    }
+
+    fn lane_commit(&self, partition: Partition, lane: &Lane) -> LaneCommit {
+        LaneCommit {
+            from: self.committed.get(&partition).copied().unwrap_or(lane.ledger.start_offset),
+            to: lane.ledger.next_offset,
+            leader_epoch: lane.leader_epoch,
+            watermark: lane.watermark(),
+            ledger: lane.ledger,
+        }
+    }
+
+    fn table_ledger(&self) -> TableLedger {
+        let mut ledger = self.archived;
+        for lane in self.lanes.values() {
+            ledger.add(&lane.ledger);
+        }
+        ledger.rows = self.rows;
+        ledger.row_count = self.row_count;
+        ledger.open = self.lanes.values().map(Lane::open_count).sum();
+        ledger.closed = self.lanes.values().map(Lane::closed_count).sum();
+        ledger
+    }
+
+    fn files(
+        &mut self,
+        owner: &Owner,
+        epoch: u64,
+        rows: &[Row],
+        meta: &[(String, String)],
+        puts: &mut BTreeMap<String, (Arc<Vec<u8>>, bool)>,
+    ) -> Vec<NewFile> {
+        let shape = &self.settings.shape;
+        let timestamps = self.settings.timestamps;
+        let mut files = Vec::new();
+        let mut add = |kind: FileKind, folder: &str, part: usize, rows: usize, windows: Option<(EventTime, EventTime)>, bytes: Vec<u8>| {
+            let sha256 = sha256_hex(&bytes);
+            let key = object_key(&self.prefix, folder, owner, epoch, &sha256) + "/part.parquet";
+            files.push(NewFile {
+                kind,
+                chunk: if part == 0 { format!("{epoch:010}") } else { format!("{epoch:010}-{part}") },
+                key: key.clone(),
+                bytes: bytes.len() as u64,
+                rows: rows as u64,
+                sha256,
+                first_window: windows.map(|w| w.0),
+                last_window: windows.map(|w| w.1),
+            });
+            puts.insert(key, (Arc::new(bytes), false));
+        };
+        for day in rows.chunk_by(|a, b| a.start.0.div_euclid(86_400_000) == b.start.0.div_euclid(86_400_000)) {
+            let date = day[0].start.date();
+            for (part, rows) in day.chunks(FILE_ROWS_MAX).enumerate() {
+                let bytes = file::write_rows(shape, timestamps, rows, meta);
+                let windows = (rows[0].start, rows[rows.len() - 1].start);
+                let folder = format!("rows/{date}");
+                add(FileKind::Rows { date: date.clone() }, &folder, part, rows.len(), Some(windows), bytes);
+            }
+        }
+        let (mut late, mut rejects) = (Vec::new(), Vec::new());
+        for lane in self.lanes.values_mut() {
+            late.append(&mut lane.late);
+            rejects.append(&mut lane.rejects);
+            lane.side_bytes = 0;
+        }
+        if !late.is_empty() {
+            let bytes = file::write_late(&shape.topic, timestamps, &shape.group_by, &late, meta);
+            add(FileKind::Late, "late", 0, late.len(), None, bytes);
+        }
+        if !rejects.is_empty() {
+            let bytes = file::write_rejects(&shape.topic, timestamps, &rejects, meta);
+            add(FileKind::Rejects, "rejects", 0, rejects.len(), None, bytes);
+        }
+        files
+    }
+
+    /// A checkpoint goes with every commit while it is small, else by replay distance, and always with decisions that
+    /// a replay could not repeat.
+    fn write_checkpoint(
+        &mut self,
+        owner: &Owner,
+        epoch: u64,
+        consumed: u64,
+        puts: &mut BTreeMap<String, (Arc<Vec<u8>>, bool)>,
+    ) -> Option<CheckpointAt> {
+        let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
+        let far = self.now.since(self.checkpoint_at) >= CHECKPOINT_EVERY_MS
+            || consumed.saturating_sub(self.consumed_at_checkpoint) >= CHECKPOINT_EVERY_RECORDS;
+        if epoch > 0 && keys > self.settings.checkpoint_keys_small && !far && !self.want_checkpoint && self.stopping.is_none() {
+            return None;
+        }
+        self.checkpoint_at = self.now;
+        self.consumed_at_checkpoint = consumed;
+        self.want_checkpoint = false;
+        let states = self.lanes.iter().map(|(p, lane)| (*p, lane.state())).collect();
+        let bytes = checkpoint::encode(&states, self.settings.shape.group_by.len());
+        if bytes.len() <= CHECKPOINT_INLINE_MAX_BYTES {
+            return Some(CheckpointAt::Inline(hex(&bytes)));
+        }
+        let key = object_key(&self.prefix, "checkpoints", owner, epoch, &sha256_hex(&bytes));
+        puts.insert(key.clone(), (Arc::new(bytes), false));
+        Some(CheckpointAt::Object(key))
+    }
+
+    /// Carries the commit on: what is not stored is stored, then the catalog is told, then asked when it was silent.
+    fn push_commit(&mut self, out: &mut Vec<Effect>) {
+        let Some(flight) = &mut self.in_flight else { return };
+        if flight.retry_at.is_some_and(|at| self.now < at) {
+            return;
+        }
+        let retry = flight.retry_at.take().is_some();
+        if flight.stage == Stage::Storing {
+            if flight.puts.is_empty() {
+                flight.stage = Stage::Committing;
+                out.push(Effect::Commit(Arc::clone(&flight.commit)));
+                return;
+            }
+            for (key, (bytes, asked)) in &mut flight.puts {
+                if !*asked {
+                    *asked = true;
+                    out.push(Effect::Put { key: key.clone(), bytes: Arc::clone(bytes) });
+                }
+            }
+        } else if retry {
+            out.push(match flight.stage {
+                Stage::Finding => Effect::Find { owner: flight.commit.owner.clone(), epoch: flight.commit.epoch },
+                _ => Effect::Commit(Arc::clone(&flight.commit)),
+            });
+        }
+    }
+
+    fn stored(&mut self, key: &str, result: Result<(), String>, out: &mut Vec<Effect>) {
+        let Some(flight) = &mut self.in_flight else { return };
+        let Some((_, asked)) = flight.puts.get_mut(key) else { return };
+        match result {
+            Ok(()) => {
+                flight.puts.remove(key);
+                if flight.puts.is_empty() {
+                    self.trouble = None;
+                    self.push_commit(out);
+                }
+            }
+            Err(reason) => {
+                *asked = false;
+                flight.retry_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(reason);
+            }
+        }
+    }
+
+    fn committed(&mut self, epoch: u64, result: Result<DbTime, CatalogError>, out: &mut Vec<Effect>) {
+        let Some(flight) = &mut self.in_flight else { return };
+        if flight.commit.epoch != epoch || flight.stage != Stage::Committing {
+            return;
+        }
+        match result {
+            Ok(now) => self.epoch_is_true(now, out),
+            Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
+            Err(CatalogError::Stop(reason)) => self.fail(reason, out),
+            Err(CatalogError::Retry(reason)) => {
+                flight.retry_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(reason);
+            }
+            Err(CatalogError::Unknown(reason)) => {
+                flight.stage = Stage::Finding;
+                self.trouble = Some(reason);
+                out.push(Effect::Find { owner: flight.commit.owner.clone(), epoch });
+            }
+        }
+    }
+
+    fn found(&mut self, epoch: u64, result: Result<Outcome, CatalogError>, out: &mut Vec<Effect>) {
+        let Some(flight) = &mut self.in_flight else { return };
+        if flight.commit.epoch != epoch || flight.stage != Stage::Finding {
+            return;
+        }
+        match result {
+            Ok(Outcome::Committed { digest, committed_at }) if digest == flight.commit.digest => {
+                self.epoch_is_true(committed_at, out);
+            }
+            Ok(Outcome::Committed { .. }) => {
+                self.fenced(format!("epoch {epoch} is another owner's"), out);
+            }
+            Ok(Outcome::Absent) => {
+                flight.stage = Stage::Committing;
+                out.push(Effect::Commit(Arc::clone(&flight.commit)));
+            }
+            Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
+            Err(error) => {
+                flight.retry_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(error.to_string());
+            }
+        }
+    }
+
+    fn epoch_is_true(&mut self, now: DbTime, out: &mut Vec<Effect>) {
+        let flight = self.in_flight.take().expect("a commit was under way");
+        self.trouble = None;
+        self.next_epoch = flight.commit.epoch + 1;
+        if self.clock.is_none_or(|(then, _)| now > then) {
+            self.clock = Some((now, self.now));
+        }
+        self.committed = flight.commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
+        out.push(Effect::CommitGroup(self.committed.clone()));
+        out.push(Effect::Report(flight.commit));
+        if matches!(self.phase, Phase::Founding) {
+            self.phase = Phase::Counting;
+            self.topic_ask_at = self.now.plus(TOPIC_EVERY_MS);
+        }
+        self.start_lanes(out);
+    }
+
+    // ---- for those who look ----
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        let trouble = self.trouble.clone().or_else(|| self.reading_trouble.clone());
+        match &self.phase {
+            Phase::Over => trouble.map_or(State::Waiting("ended".to_owned()), State::Failed),
+            Phase::Standby { .. } | Phase::Asking if self.held_by_other => State::Standby(trouble.unwrap_or_default()),
+            Phase::Standby { .. } | Phase::Asking => State::Waiting(trouble.unwrap_or_else(|| "asking for the table".to_owned())),
+            Phase::Counting if self.paused => State::Paused,
+            Phase::Counting => match trouble {
+                Some(reason) => State::Waiting(reason),
+                None if self.lanes.values().any(Lane::replaying) => State::Waiting("replaying from the checkpoint".to_owned()),
+                None => State::Counting,
+            },
+            _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
+        }
+    }
+
+    /// Whether a commit is under way.
+    #[must_use]
+    pub fn committing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The log's end of a topic partition, as last heard of.
+    #[must_use]
+    pub fn log_end(&self, partition: Partition) -> Option<Offset> {
+        self.watches.get(&partition).map(|w| w.log_end)
+    }
+
+    /// Whether a topic partition stands aside, and whether it is held back.
+    #[must_use]
+    pub fn idle_and_held(&self, partition: Partition) -> (bool, bool) {
+        let held = self.watches.get(&partition).is_some_and(|w| w.held);
+        (self.watches.contains_key(&partition) && self.is_idle(partition), held)
+    }
+
+    /// What the ledger says now, with all that is not committed yet.
+    #[must_use]
+    pub fn ledger(&self) -> TableLedger {
+        self.table_ledger()
+    }
+
+    /// Epochs committed so far; `None` before epoch 0.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.next_epoch.checked_sub(1)
+    }
+
+    #[must_use]
+    pub fn frontier(&self) -> Option<EventTime> {
+        merger::frontier(&self.lanes).max(self.closed_through)
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+}
+
+/// The sums that `commit` holds beside those of its own lanes.
+fn archived(commit: &Commit) -> TableLedger {
+    let mut lanes = TableLedger::default();
+    for lane in commit.lanes.values() {
+        lanes.add(&lane.ledger);
+    }
+    let all = commit.ledger;
+    TableLedger {
+        consumed: all.consumed - lanes.consumed,
+        counted: all.counted - lanes.counted,
+        late: all.late - lanes.late,
+        rejected: all.rejected - lanes.rejected,
+        tombstones: all.tombstones - lanes.tombstones,
+        gaps: all.gaps - lanes.gaps,
+        lost: all.lost - lanes.lost,
+        hits: all.hits - lanes.hits,
+        late_hits: all.late_hits - lanes.late_hits,
+        ..TableLedger::default()
+    }
+}
+
+/// Whether the recorded table is the one the settings ask for.
+///
+/// # Errors
+/// The setting, both values, and the way out.
+pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), String> {
+    let json = |shape: &Shape| serde_json::to_value(shape).expect("plain values");
+    let (then, now) = (json(&recorded.shape), json(&settings.shape));
+    let differs = |name: &str, then: &dyn std::fmt::Display, now: &dyn std::fmt::Display| {
+        Err(format!(
+            "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or choose another table name",
+            settings.database, settings.table
+        ))
+    };
+    for (name, value) in then.as_object().expect("a struct") {
+        if now[name] != *value {
+            return differs(name, value, &now[name]);
+        }
+    }
+    if recorded.warehouse != settings.warehouse {
+        return differs("warehouse", &recorded.warehouse, &settings.warehouse);
+    }
+    Ok(())
+}
+
+/// Lineage in each file's footer.
+fn footer(epoch: u64, lanes: &BTreeMap<Partition, LaneCommit>, ledger: &TableLedger) -> Vec<(String, String)> {
+    let offsets: BTreeMap<_, _> = lanes.iter().map(|(p, lane)| (p, (lane.from, lane.to))).collect();
+    vec![
+        ("windrow.epoch".to_owned(), epoch.to_string()),
+        ("windrow.ledger".to_owned(), serde_json::to_string(ledger).expect("plain values")),
+        ("windrow.offsets".to_owned(), serde_json::to_string(&offsets).expect("plain values")),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a String takes all");
+        hex
+    })
+}
+
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.as_bytes();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(pair).collect::<Option<_>>()).flatten()
+}

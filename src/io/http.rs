@@ -1,0 +1,666 @@
+//! The HTTP server: the status page, health, metrics, and what the command line and the charm ask.
+//! Who may ask what is `access`'s; what is answered is `status`'s and `page`'s.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures how long the loop has been silent, and ends connections"
+)]
+
+use crate::access::{Asked, admit};
+use crate::config::Secret;
+use crate::page::page;
+use crate::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
+use anyhow::Context;
+use axum::body::{Body, Bytes};
+use axum::extract::connect_info::Connected;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::{IncomingStream, Listener};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as Task, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Sleep;
+
+/// Without a new status for so long, `/healthz` says that the loop hangs.
+pub const SILENT_MAX: Duration = Duration::from_secs(30);
+/// How long a command or a look at the rows may take before the asker is told to come again.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ROWS_DEFAULT: usize = 20;
+/// Rows in one answer; a query tool reads the table itself.
+pub const ROWS_MAX: usize = 1000;
+/// Connections of strangers at one time.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection's whole life; one that is still wanted is made again.
+const CONNECTION_MAX: Duration = Duration::from_mins(1);
+const BODY_MAX_BYTES: usize = 65_536;
+
+/// What the server knows of the running windrow.
+#[derive(Clone)]
+pub struct Handle {
+    /// Sent again at least every few seconds, changed or not: see [`SILENT_MAX`].
+    pub status: watch::Receiver<Arc<Status>>,
+    pub commands: mpsc::Sender<Command>,
+    /// The first rows of the committed table, at most so many; the reason where it cannot be read.
+    pub rows: RowsFn,
+    /// The `api-token` in force.
+    pub token: watch::Receiver<Option<Secret>>,
+}
+
+pub type RowsFn = Arc<dyn Fn(usize) -> RowsFuture + Send + Sync>;
+pub type RowsFuture = Pin<Box<dyn Future<Output = Result<Rows, String>> + Send>>;
+
+/// Something an operator wants; `answer` is sent once it holds for all units, or with the reason why it does not.
+#[derive(Debug)]
+pub struct Command {
+    pub wish: Wish,
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Pause,
+    Resume,
+}
+
+/// Takes the address; port 0 takes any free port, which the listener tells.
+///
+/// # Errors
+/// The address cannot be had: another program has it, or it is not one of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on address \"{address}\"; change the setting http, or end the program that has it"
+        )
+    })
+}
+
+/// Answers until `stop` is done, and then finishes the answers begun.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let app = App { handle, started: Instant::now(), heard_ms: Arc::default() };
+    let listening = tokio::spawn(listen(app.clone()));
+    let listener = Bounded { listener, others: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let served = axum::serve(listener, router(app).into_make_service_with_connect_info::<Peer>())
+        .with_graceful_shutdown(stop)
+        .await;
+    listening.abort();
+    served
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Peer(*stream.remote_addr())
+    }
+}
+
+/// The listener, with bounds for strangers: open files are few, and Kafka and S3 need them. Loopback is not bounded,
+/// so that nobody outside can make the health check fail.
+struct Bounded {
+    listener: TcpListener,
+    others: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            let permit = if peer.ip().to_canonical().is_loopback() {
+                None
+            } else if let Ok(permit) = Arc::clone(&self.others).try_acquire_owned() {
+                Some(permit)
+            } else {
+                continue;
+            };
+            return (
+                Connection { stream, _permit: permit, end: Box::pin(tokio::time::sleep(CONNECTION_MAX)) },
+                peer,
+            );
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends by itself, also when its peer says nothing.
+struct Connection {
+    stream: TcpStream,
+    _permit: Option<OwnedSemaphorePermit>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[derive(Clone)]
+struct App {
+    handle: Handle,
+    started: Instant,
+    /// When the last status came, in ms after `started`.
+    heard_ms: Arc<AtomicU64>,
+}
+
+impl App {
+    fn status(&self) -> Arc<Status> {
+        self.handle.status.borrow().clone()
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Notes when a status comes. It ends with the loop that sends them, and then no more is noted.
+async fn listen(mut app: App) {
+    while app.handle.status.changed().await.is_ok() {
+        app.heard_ms.store(app.elapsed_ms(), Ordering::Relaxed);
+    }
+}
+
+fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(show_page))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
+        .route("/v1/status", get(async |State(app): State<App>| Json(app.status().as_ref().clone())))
+        .route("/v1/tables", get(async |State(app): State<App>| Json(app.status().tables())))
+        .route("/v1/tables/{table}", get(table))
+        .route("/v1/tables/{table}/rows", get(rows))
+        .route("/v1/windows", get(async |State(app): State<App>| Json(app.status().open_windows())))
+        .route(
+            "/v1/pause",
+            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Pause).await),
+        )
+        .route(
+            "/v1/resume",
+            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Resume).await),
+        )
+        .fallback(async || {
+            fail(StatusCode::NOT_FOUND, "no such path; see /v1/status, /v1/tables, /v1/windows, /metrics")
+        })
+        .method_not_allowed_fallback(async || {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+fn fail(code: StatusCode, why: impl AsRef<str>) -> Response {
+    (code, Json(json!({"error": why.as_ref()}))).into_response()
+}
+
+async fn guard(
+    State(app): State<App>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = app.handle.token.borrow().clone();
+    let headers = request.headers();
+    let admitted = admit(&Asked {
+        path: request.uri().path(),
+        changes: !matches!(*request.method(), Method::GET | Method::HEAD),
+        peer: peer.ip(),
+        token: token.as_ref().map(Secret::expose),
+        authorization: text(headers, &header::AUTHORIZATION),
+        host: only(headers, &header::HOST),
+        origin: text(headers, &header::ORIGIN),
+        content_type: only(headers, &header::CONTENT_TYPE),
+    });
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => fail(StatusCode::from_u16(refusal.code).expect("a code of HTTP"), refusal.why),
+    };
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    for (name, value) in HARDENING {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+const HARDENING: [(HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    ),
+];
+
+/// A header's text; one that is no text counts as there, and equals nothing.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or(""))
+}
+
+/// The same where there may be only one.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    if headers.get_all(name).iter().count() == 1 { text(headers, name) } else { None }
+}
+
+async fn show_page(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page(&app.status())).into_response()
+}
+
+/// Alive is a process whose loop turns; what it waits for is `/readyz`'s, as a restart would not help.
+async fn healthz(State(app): State<App>) -> Response {
+    let silent = Duration::from_millis(app.elapsed_ms().saturating_sub(app.heard_ms.load(Ordering::Relaxed)));
+    if silent > SILENT_MAX {
+        let why = format!("the loop has been silent for {} s; restart windrow", silent.as_secs());
+        return fail(StatusCode::SERVICE_UNAVAILABLE, why);
+    }
+    Json(json!({"alive": true})).into_response()
+}
+
+async fn readyz(State(app): State<App>) -> Response {
+    let status = app.status();
+    let body = Json(json!({"state": status.state, "reason": status.reason}));
+    match status.state {
+        What::Counting => body.into_response(),
+        What::Waiting | What::Paused | What::Failed | What::Standby => {
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+async fn show_metrics(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], metrics(&app.status(), process_use())).into_response()
+}
+
+async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
+    let status = app.status();
+    match check_name(&status, &name) {
+        Ok(()) => Json(status.summary()).into_response(),
+        Err(response) => *response,
+    }
+}
+
+/// `newtable` and `default.newtable` are the same table here.
+fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
+    let own = &status.table;
+    if !own.is_empty() && (name == own || own.split_once('.').is_some_and(|(_, short)| name == short)) {
+        return Ok(());
+    }
+    let why = if own.is_empty() {
+        "there is no table in console mode".to_owned()
+    } else {
+        format!("no such table; this windrow writes {own}")
+    };
+    Err(Box::new(fail(StatusCode::NOT_FOUND, why)))
+}
+
+async fn rows(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    query: Result<Query<HashMap<String, String>>, QueryRejection>,
+) -> Response {
+    let status = app.status();
+    if let Err(response) = check_name(&status, &name) {
+        return *response;
+    }
+    let Some(limit) = query.ok().and_then(|query| limit(&query)) else {
+        return fail(
+            StatusCode::BAD_REQUEST,
+            format!("cannot read the query; write ?limit= and 1 to {ROWS_MAX}"),
+        );
+    };
+    match tokio::time::timeout(ANSWER_MAX, (app.handle.rows)(limit)).await {
+        Ok(Ok(rows)) => Json(rows).into_response(),
+        Ok(Err(why)) => fail(StatusCode::SERVICE_UNAVAILABLE, why),
+        Err(_) => fail(StatusCode::GATEWAY_TIMEOUT, "the rows could not be read in time; try again"),
+    }
+}
+
+fn limit(query: &HashMap<String, String>) -> Option<usize> {
+    match query.iter().next() {
+        None => Some(ROWS_DEFAULT),
+        Some((key, value)) if query.len() == 1 && key == "limit" => {
+            value.parse().ok().filter(|n| (1..=ROWS_MAX).contains(n))
+        }
+        Some(_) => None,
+    }
+}
+
+/// A body that says nothing: empty or `{}`. A field in it would be a wish that is not understood.
+struct Json0;
+
+impl FromRequest<App> for Json0 {
+    type Rejection = Response;
+
+    async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, app)
+            .await
+            .map_err(|error| fail(error.status(), "the body cannot be read; send {}"))?;
+        let empty = bytes.is_empty()
+            || serde_json::from_slice::<HashMap<String, Value>>(&bytes).is_ok_and(|m| m.is_empty());
+        if empty {
+            Ok(Json0)
+        } else {
+            Err(fail(StatusCode::BAD_REQUEST, "the body takes no fields; send {}"))
+        }
+    }
+}
+
+async fn command(app: App, _: Json0, wish: Wish) -> Response {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        app.handle.commands.send(Command { wish, answer }).await.ok()?;
+        answered.await.ok()
+    };
+    match tokio::time::timeout(ANSWER_MAX, asked).await {
+        Ok(Some(Ok(()))) => {
+            Json(json!({"table": app.status().table, "paused": wish == Wish::Pause})).into_response()
+        }
+        Ok(Some(Err(why))) => fail(StatusCode::CONFLICT, why),
+        Ok(None) => fail(StatusCode::SERVICE_UNAVAILABLE, "windrow is stopping; try again"),
+        Err(_) => fail(
+            StatusCode::GATEWAY_TIMEOUT,
+            "no answer in time; it may still take effect: look at /v1/status",
+        ),
+    }
+}
+
+/// Zeros where `/proc` cannot be read.
+fn process_use() -> ProcessUse {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let resident = read("status")
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .unwrap_or(0);
+    // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name before may hold blanks.
+    let stat = read("stat");
+    let ticks: u32 = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum())
+        .unwrap_or(0);
+    ProcessUse { resident_bytes: resident * 1024, cpu_seconds: f64::from(ticks) / 100.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::{full, rows};
+    use std::io::{Read, Write};
+    use std::net::TcpStream as StdStream;
+
+    struct Running {
+        address: SocketAddr,
+        status: watch::Sender<Arc<Status>>,
+        token: watch::Sender<Option<Secret>>,
+        commands: mpsc::Receiver<Command>,
+    }
+
+    async fn start() -> Running {
+        let (status, status_rx) = watch::channel(Arc::new(full()));
+        let (token, token_rx) = watch::channel(None);
+        let (commands_tx, commands) = mpsc::channel(1);
+        let rows: RowsFn = Arc::new(|limit| {
+            Box::pin(async move {
+                let row = json!([{"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit}]);
+                Ok(rows(&["window", "origin", "count"], &row.to_string()))
+            })
+        });
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let handle = Handle { status: status_rx, commands: commands_tx, rows, token: token_rx };
+        tokio::spawn(serve(listener, handle, std::future::pending()));
+        Running { address, status, token, commands }
+    }
+
+    /// Sends a request as it is written, and gives the code, the headers and the body.
+    async fn ask(address: SocketAddr, request: &str) -> (u16, String, String) {
+        let request = request.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let mut stream = StdStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
+        ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+    }
+
+    async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+        let length = body.len();
+        ask(address, &format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}")).await
+    }
+
+    const JSON: &str = "Content-Type: application/json\r\n";
+
+    #[tokio::test]
+    async fn every_path_answers() {
+        let running = start().await;
+        let to = running.address;
+        let (code, head, body) = get(to, "/").await;
+        assert!(
+            code == 200 && head.contains("text/html") && body.contains("default.newtable"),
+            "{head}\n{body}"
+        );
+        assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+        assert_eq!(get(to, "/healthz").await.0, 200);
+        assert_eq!(get(to, "/readyz").await.0, 200);
+        let (_, head, body) = get(to, "/metrics").await;
+        assert!(head.contains("application/openmetrics-text") && body.contains("windrow_up 1"), "{body}");
+        let rss = body.lines().find_map(|l| l.strip_prefix("process_resident_memory_bytes ")).unwrap();
+        assert!(rss.parse::<u64>().unwrap() > 100_000);
+        let json = async |path: &str| serde_json::from_str::<Value>(&get(to, path).await.2).unwrap();
+        assert_eq!(json("/v1/status").await["lanes"][0]["partition"], 7);
+        assert_eq!(json("/v1/tables").await["tables"][0]["table"], "default.newtable");
+        assert_eq!(json("/v1/tables/newtable").await["rows"], 10);
+        assert_eq!(json("/v1/tables/default.newtable").await["counted"], 170);
+        assert_eq!(json("/v1/tables/newtable/rows").await["rows"][0]["count"], ROWS_DEFAULT);
+        assert_eq!(json("/v1/tables/newtable/rows?limit=3").await["rows"][0]["count"], 3);
+        assert_eq!(json("/v1/windows").await["windows"][0]["count"], 9);
+    }
+
+    #[tokio::test]
+    async fn errors_are_json_with_the_right_code() {
+        let running = start().await;
+        let to = running.address;
+        for (path, expect) in [
+            ("/nowhere", 404),
+            ("/v1/tables/other", 404),
+            ("/v1/tables/other/rows", 404),
+            ("/v1/tables/newtable/rows?limit=0", 400),
+            ("/v1/tables/newtable/rows?limit=1001", 400),
+            ("/v1/tables/newtable/rows?limit=x", 400),
+            ("/v1/tables/newtable/rows?limt=3", 400),
+            ("/v1/pause", 405),
+        ] {
+            let (code, _, body) = get(to, path).await;
+            assert_eq!(code, expect, "{path}");
+            assert!(serde_json::from_str::<Value>(&body).unwrap()["error"].is_string(), "{path}: {body}");
+        }
+        assert_eq!(post(to, "/v1/status", JSON, "").await.0, 405);
+        for body in ["[]", "{\"force\":true}", "pause"] {
+            assert_eq!(post(to, "/v1/pause", JSON, body).await.0, 400, "{body}");
+        }
+        let big = " ".repeat(BODY_MAX_BYTES + 1);
+        assert_eq!(post(to, "/v1/pause", JSON, &big).await.0, 413);
+    }
+
+    #[tokio::test]
+    async fn pause_and_resume_reach_the_loop_and_bring_its_answer() {
+        let mut running = start().await;
+        let to = running.address;
+        let driver = tokio::spawn(async move {
+            for answer in [Ok(()), Ok(()), Err("not the owner".to_owned())] {
+                let command = running.commands.recv().await.unwrap();
+                command.answer.send(answer).unwrap();
+            }
+        });
+        let (code, _, body) = post(to, "/v1/pause", JSON, "{}").await;
+        assert_eq!((code, body.as_str()), (200, r#"{"paused":true,"table":"default.newtable"}"#));
+        assert_eq!(post(to, "/v1/resume", JSON, "").await.0, 200);
+        let (code, _, body) = post(to, "/v1/pause", JSON, "").await;
+        assert_eq!((code, body.as_str()), (409, r#"{"error":"not the owner"}"#));
+        driver.await.unwrap();
+        assert_eq!(post(to, "/v1/pause", JSON, "").await.0, 503, "the loop has ended");
+    }
+
+    #[tokio::test]
+    async fn the_command_line_understands_the_server() {
+        use crate::cli::{Output, Verb, ask, question, render};
+        let running = start().await;
+        let settings = format!(
+            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, catalog: 'local:/data', http: '{}' }}",
+            running.address
+        );
+        let config = crate::config::Config::parse(&settings).unwrap();
+        let secrets = crate::config::Secrets::default();
+        let verbs = [
+            (Verb::Status, "| watermark "),
+            (Verb::Tables, "| default.newtable "),
+            (Verb::Windows, "1 shown\n"),
+            (Verb::Rows(crate::cli::Rows { limit: 3 }), "{\"start\":2024-09-01 19:42:15,"),
+        ];
+        tokio::task::spawn_blocking(move || {
+            for (verb, expect) in verbs {
+                let (method, path) = question(&verb, &config).unwrap().unwrap();
+                let answer = ask(&config, &secrets, method, &path).unwrap();
+                let out = render(&verb, &answer, Output::Table).unwrap();
+                assert!(out.contains(expect), "{out}");
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_post_without_the_token_changes_nothing() {
+        let mut running = start().await;
+        let to = running.address;
+        running.token.send_replace(Some(Secret::new("t0ken")));
+        let (code, head, _) = post(to, "/v1/pause", JSON, "").await;
+        assert!(code == 401 && head.contains("www-authenticate: bearer"), "{head}");
+        let wrong = format!("{JSON}Authorization: Bearer t0kex\r\n");
+        assert_eq!(post(to, "/v1/pause", &wrong, "").await.0, 401);
+        assert_eq!(post(to, "/v1/pause", "Authorization: Bearer t0ken\r\n", "").await.0, 415);
+        let foreign = format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
+        assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
+        let rebound = "GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        assert_eq!(ask(to, rebound).await.0, 403);
+        assert!(running.commands.try_recv().is_err());
+        assert_eq!(get(to, "/v1/status").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn not_counting_is_not_ready_but_healthy() {
+        let running = start().await;
+        let waiting = Status { state: What::Waiting, reason: "cannot reach Kafka".into(), ..full() };
+        running.status.send_replace(Arc::new(waiting));
+        let (code, _, body) = get(running.address, "/readyz").await;
+        assert_eq!((code, body.as_str()), (503, r#"{"reason":"cannot reach Kafka","state":"waiting"}"#));
+        assert_eq!(get(running.address, "/healthz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_silent_loop_is_not_healthy() {
+        let running = start().await;
+        let handle = Handle {
+            status: running.status.subscribe(),
+            commands: mpsc::channel(1).0,
+            rows: Arc::new(|_| Box::pin(async { Err(String::new()) })),
+            token: running.token.subscribe(),
+        };
+        let started = Instant::now().checked_sub(SILENT_MAX + Duration::from_secs(2)).unwrap();
+        let app = App { handle, started, heard_ms: Arc::default() };
+        assert_eq!(healthz(State(app.clone())).await.status(), 503);
+        let listening = tokio::spawn(listen(app.clone()));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while healthz(State(app.clone())).await.status() != 200 {
+            assert!(Instant::now() < deadline, "a status was sent and not heard");
+            running.status.send_replace(Arc::new(full()));
+            tokio::task::yield_now().await;
+        }
+        listening.abort();
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_by_itself() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut bounded = Bounded { listener, others: Arc::new(Semaphore::new(1)) };
+        let _silent = StdStream::connect(address).unwrap();
+        let (mut connection, _) = bounded.accept().await;
+        connection.end.as_mut().reset(tokio::time::Instant::now());
+        let mut bytes = [0; 8];
+        let read =
+            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes)));
+        assert_eq!(read.await.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named() {
+        let running = start().await;
+        let error = format!("{:#}", bind(running.address).await.unwrap_err());
+        assert!(error.contains(&format!("cannot listen on address \"{}\"", running.address)), "{error}");
+    }
+}

@@ -1,0 +1,270 @@
+-- The tables of the Hive metastore as Spark 3.4 makes them in PostgreSQL when it is told to create them itself
+-- (datanucleus.autoCreateTables, the keys of Charmed Kyuubi): no foreign keys, no unique keys, an empty VERSION.
+-- The column definitions are those of Apache Hive's model (Apache License 2.0). The rows are those of its first session.
+CREATE TABLE "BUCKETING_COLS" (
+    "SD_ID" bigint NOT NULL,
+    "BUCKET_COL_NAME" varchar(255),
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "CDS" (
+    "CD_ID" bigint NOT NULL
+);
+CREATE TABLE "COLUMNS_V2" (
+    "CD_ID" bigint NOT NULL,
+    "COMMENT" varchar(256),
+    "COLUMN_NAME" varchar(767) NOT NULL,
+    "TYPE_NAME" varchar(32672) NOT NULL,
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "DATABASE_PARAMS" (
+    "DB_ID" bigint NOT NULL,
+    "PARAM_KEY" varchar(180) NOT NULL,
+    "PARAM_VALUE" varchar(4000)
+);
+CREATE TABLE "DBS" (
+    "DB_ID" bigint NOT NULL,
+    "DESC" varchar(4000),
+    "DB_LOCATION_URI" varchar(4000) NOT NULL,
+    "NAME" varchar(128),
+    "OWNER_NAME" varchar(128),
+    "OWNER_TYPE" varchar(10)
+);
+CREATE TABLE "GLOBAL_PRIVS" (
+    "USER_GRANT_ID" bigint NOT NULL,
+    "CREATE_TIME" integer NOT NULL,
+    "GRANT_OPTION" smallint NOT NULL,
+    "GRANTOR" varchar(128),
+    "GRANTOR_TYPE" varchar(128),
+    "PRINCIPAL_NAME" varchar(128),
+    "PRINCIPAL_TYPE" varchar(128),
+    "USER_PRIV" varchar(128),
+    CONSTRAINT "GLOBAL_PRIVS_GRANT_OPTION_check" CHECK (("GRANT_OPTION" = ANY (ARRAY[0, 1])))
+);
+CREATE TABLE "KEY_CONSTRAINTS" (
+    "CONSTRAINT_NAME" varchar(255) NOT NULL,
+    "POSITION" integer NOT NULL,
+    "CHILD_CD_ID" bigint,
+    "CHILD_INTEGER_IDX" integer,
+    "CHILD_TBL_ID" bigint,
+    "CONSTRAINT_TYPE" integer NOT NULL,
+    "DELETE_RULE" integer,
+    "ENABLE_VALIDATE_RELY" integer NOT NULL,
+    "PARENT_CD_ID" bigint,
+    "PARENT_INTEGER_IDX" integer,
+    "PARENT_TBL_ID" bigint,
+    "UPDATE_RULE" integer
+);
+CREATE TABLE "PARTITIONS" (
+    "PART_ID" bigint NOT NULL,
+    "CREATE_TIME" integer NOT NULL,
+    "LAST_ACCESS_TIME" integer NOT NULL,
+    "PART_NAME" varchar(767),
+    "SD_ID" bigint,
+    "TBL_ID" bigint
+);
+CREATE TABLE "PARTITION_KEYS" (
+    "TBL_ID" bigint NOT NULL,
+    "PKEY_COMMENT" varchar(4000),
+    "PKEY_NAME" varchar(128) NOT NULL,
+    "PKEY_TYPE" varchar(767) NOT NULL,
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "PARTITION_KEY_VALS" (
+    "PART_ID" bigint NOT NULL,
+    "PART_KEY_VAL" varchar(255),
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "PARTITION_PARAMS" (
+    "PART_ID" bigint NOT NULL,
+    "PARAM_KEY" varchar(256) NOT NULL,
+    "PARAM_VALUE" varchar(4000)
+);
+CREATE TABLE "PART_COL_STATS" (
+    "CS_ID" bigint NOT NULL,
+    "AVG_COL_LEN" double precision,
+    "COLUMN_NAME" varchar(767) NOT NULL,
+    "COLUMN_TYPE" varchar(128) NOT NULL,
+    "DB_NAME" varchar(128) NOT NULL,
+    "BIG_DECIMAL_HIGH_VALUE" varchar(255),
+    "BIG_DECIMAL_LOW_VALUE" varchar(255),
+    "DOUBLE_HIGH_VALUE" double precision,
+    "DOUBLE_LOW_VALUE" double precision,
+    "LAST_ANALYZED" bigint NOT NULL,
+    "LONG_HIGH_VALUE" bigint,
+    "LONG_LOW_VALUE" bigint,
+    "MAX_COL_LEN" bigint,
+    "NUM_DISTINCTS" bigint,
+    "NUM_FALSES" bigint,
+    "NUM_NULLS" bigint NOT NULL,
+    "NUM_TRUES" bigint,
+    "PART_ID" bigint,
+    "PARTITION_NAME" varchar(767) NOT NULL,
+    "TABLE_NAME" varchar(256) NOT NULL
+);
+CREATE TABLE "ROLES" (
+    "ROLE_ID" bigint NOT NULL,
+    "CREATE_TIME" integer NOT NULL,
+    "OWNER_NAME" varchar(128),
+    "ROLE_NAME" varchar(128)
+);
+CREATE TABLE "SDS" (
+    "SD_ID" bigint NOT NULL,
+    "CD_ID" bigint,
+    "INPUT_FORMAT" varchar(4000),
+    "IS_COMPRESSED" boolean NOT NULL,
+    "IS_STOREDASSUBDIRECTORIES" boolean NOT NULL,
+    "LOCATION" varchar(4000),
+    "NUM_BUCKETS" integer NOT NULL,
+    "OUTPUT_FORMAT" varchar(4000),
+    "SERDE_ID" bigint
+);
+CREATE TABLE "SD_PARAMS" (
+    "SD_ID" bigint NOT NULL,
+    "PARAM_KEY" varchar(256) NOT NULL,
+    "PARAM_VALUE" varchar(32672)
+);
+CREATE TABLE "SEQUENCE_TABLE" (
+    "SEQUENCE_NAME" varchar(255) NOT NULL,
+    "NEXT_VAL" bigint NOT NULL
+);
+CREATE TABLE "SERDES" (
+    "SERDE_ID" bigint NOT NULL,
+    "NAME" varchar(128),
+    "SLIB" varchar(4000)
+);
+CREATE TABLE "SERDE_PARAMS" (
+    "SERDE_ID" bigint NOT NULL,
+    "PARAM_KEY" varchar(256) NOT NULL,
+    "PARAM_VALUE" varchar(32672)
+);
+CREATE TABLE "SKEWED_COL_NAMES" (
+    "SD_ID" bigint NOT NULL,
+    "SKEWED_COL_NAME" varchar(255),
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "SKEWED_COL_VALUE_LOC_MAP" (
+    "SD_ID" bigint NOT NULL,
+    "STRING_LIST_ID_KID" bigint NOT NULL,
+    "LOCATION" varchar(4000)
+);
+CREATE TABLE "SKEWED_STRING_LIST" (
+    "STRING_LIST_ID" bigint NOT NULL
+);
+CREATE TABLE "SKEWED_STRING_LIST_VALUES" (
+    "STRING_LIST_ID" bigint NOT NULL,
+    "STRING_LIST_VALUE" varchar(255),
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "SKEWED_VALUES" (
+    "SD_ID_OID" bigint NOT NULL,
+    "STRING_LIST_ID_EID" bigint,
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "SORT_COLS" (
+    "SD_ID" bigint NOT NULL,
+    "COLUMN_NAME" varchar(767),
+    "ORDER" integer NOT NULL,
+    "INTEGER_IDX" integer NOT NULL
+);
+CREATE TABLE "TABLE_PARAMS" (
+    "TBL_ID" bigint NOT NULL,
+    "PARAM_KEY" varchar(256) NOT NULL,
+    "PARAM_VALUE" varchar(32672)
+);
+CREATE TABLE "TAB_COL_STATS" (
+    "CS_ID" bigint NOT NULL,
+    "AVG_COL_LEN" double precision,
+    "COLUMN_NAME" varchar(767) NOT NULL,
+    "COLUMN_TYPE" varchar(128) NOT NULL,
+    "DB_NAME" varchar(128) NOT NULL,
+    "BIG_DECIMAL_HIGH_VALUE" varchar(255),
+    "BIG_DECIMAL_LOW_VALUE" varchar(255),
+    "DOUBLE_HIGH_VALUE" double precision,
+    "DOUBLE_LOW_VALUE" double precision,
+    "LAST_ANALYZED" bigint NOT NULL,
+    "LONG_HIGH_VALUE" bigint,
+    "LONG_LOW_VALUE" bigint,
+    "MAX_COL_LEN" bigint,
+    "NUM_DISTINCTS" bigint,
+    "NUM_FALSES" bigint,
+    "NUM_NULLS" bigint NOT NULL,
+    "NUM_TRUES" bigint,
+    "TBL_ID" bigint,
+    "TABLE_NAME" varchar(256) NOT NULL
+);
+CREATE TABLE "TBLS" (
+    "TBL_ID" bigint NOT NULL,
+    "CREATE_TIME" integer NOT NULL,
+    "DB_ID" bigint,
+    "LAST_ACCESS_TIME" integer NOT NULL,
+    "OWNER" varchar(767),
+    "RETENTION" integer NOT NULL,
+    "IS_REWRITE_ENABLED" boolean NOT NULL,
+    "SD_ID" bigint,
+    "TBL_NAME" varchar(256),
+    "TBL_TYPE" varchar(128),
+    "VIEW_EXPANDED_TEXT" text,
+    "VIEW_ORIGINAL_TEXT" text
+);
+CREATE TABLE "VERSION" (
+    "VER_ID" bigint NOT NULL,
+    "SCHEMA_VERSION" varchar(127) NOT NULL,
+    "VERSION_COMMENT" varchar(255) NOT NULL
+);
+ALTER TABLE "BUCKETING_COLS" ADD CONSTRAINT "BUCKETING_COLS_PK" PRIMARY KEY ("SD_ID", "INTEGER_IDX");
+ALTER TABLE "CDS" ADD CONSTRAINT "CDS_PK" PRIMARY KEY ("CD_ID");
+ALTER TABLE "COLUMNS_V2" ADD CONSTRAINT "COLUMNS_PK" PRIMARY KEY ("CD_ID", "COLUMN_NAME");
+ALTER TABLE "DATABASE_PARAMS" ADD CONSTRAINT "DATABASE_PARAMS_PK" PRIMARY KEY ("DB_ID", "PARAM_KEY");
+ALTER TABLE "DBS" ADD CONSTRAINT "DBS_PK" PRIMARY KEY ("DB_ID");
+ALTER TABLE "GLOBAL_PRIVS" ADD CONSTRAINT "GLOBAL_PRIVS_PK" PRIMARY KEY ("USER_GRANT_ID");
+ALTER TABLE "KEY_CONSTRAINTS" ADD CONSTRAINT "KEY_CONSTRAINTS_PK" PRIMARY KEY ("CONSTRAINT_NAME", "POSITION");
+ALTER TABLE "PARTITIONS" ADD CONSTRAINT "PARTITIONS_PK" PRIMARY KEY ("PART_ID");
+ALTER TABLE "PARTITION_KEYS" ADD CONSTRAINT "PARTITION_KEY_PK" PRIMARY KEY ("TBL_ID", "PKEY_NAME");
+ALTER TABLE "PARTITION_KEY_VALS" ADD CONSTRAINT "PARTITION_KEY_VALS_PK" PRIMARY KEY ("PART_ID", "INTEGER_IDX");
+ALTER TABLE "PARTITION_PARAMS" ADD CONSTRAINT "PARTITION_PARAMS_PK" PRIMARY KEY ("PART_ID", "PARAM_KEY");
+ALTER TABLE "PART_COL_STATS" ADD CONSTRAINT "PART_COL_STATS_PK" PRIMARY KEY ("CS_ID");
+ALTER TABLE "ROLES" ADD CONSTRAINT "ROLES_PK" PRIMARY KEY ("ROLE_ID");
+ALTER TABLE "SDS" ADD CONSTRAINT "SDS_PK" PRIMARY KEY ("SD_ID");
+ALTER TABLE "SD_PARAMS" ADD CONSTRAINT "SD_PARAMS_PK" PRIMARY KEY ("SD_ID", "PARAM_KEY");
+ALTER TABLE "SEQUENCE_TABLE" ADD CONSTRAINT "SEQUENCE_TABLE_PK" PRIMARY KEY ("SEQUENCE_NAME");
+ALTER TABLE "SERDES" ADD CONSTRAINT "SERDES_PK" PRIMARY KEY ("SERDE_ID");
+ALTER TABLE "SERDE_PARAMS" ADD CONSTRAINT "SERDE_PARAMS_PK" PRIMARY KEY ("SERDE_ID", "PARAM_KEY");
+ALTER TABLE "SKEWED_COL_NAMES" ADD CONSTRAINT "SKEWED_COL_NAMES_PK" PRIMARY KEY ("SD_ID", "INTEGER_IDX");
+ALTER TABLE "SKEWED_COL_VALUE_LOC_MAP" ADD CONSTRAINT "SKEWED_COL_VALUE_LOC_MAP_PK" PRIMARY KEY ("SD_ID", "STRING_LIST_ID_KID");
+ALTER TABLE "SKEWED_STRING_LIST" ADD CONSTRAINT "SKEWED_STRING_LIST_PK" PRIMARY KEY ("STRING_LIST_ID");
+ALTER TABLE "SKEWED_STRING_LIST_VALUES" ADD CONSTRAINT "SKEWED_STRING_LIST_VALUES_PK" PRIMARY KEY ("STRING_LIST_ID", "INTEGER_IDX");
+ALTER TABLE "SKEWED_VALUES" ADD CONSTRAINT "SKEWED_VALUES_PK" PRIMARY KEY ("SD_ID_OID", "INTEGER_IDX");
+ALTER TABLE "SORT_COLS" ADD CONSTRAINT "SORT_COLS_PK" PRIMARY KEY ("SD_ID", "INTEGER_IDX");
+ALTER TABLE "TABLE_PARAMS" ADD CONSTRAINT "TABLE_PARAMS_PK" PRIMARY KEY ("TBL_ID", "PARAM_KEY");
+ALTER TABLE "TAB_COL_STATS" ADD CONSTRAINT "TAB_COL_STATS_PK" PRIMARY KEY ("CS_ID");
+ALTER TABLE "TBLS" ADD CONSTRAINT "TBLS_PK" PRIMARY KEY ("TBL_ID");
+ALTER TABLE "VERSION" ADD CONSTRAINT "VERSION_PK" PRIMARY KEY ("VER_ID");
+INSERT INTO "DBS" ("DB_ID", "DESC", "DB_LOCATION_URI", "NAME", "OWNER_NAME", "OWNER_TYPE")
+    VALUES (1, 'Default Hive database', 's3a://spark/warehouse', 'default', 'public', 'ROLE');
+INSERT INTO "ROLES" ("ROLE_ID", "CREATE_TIME", "OWNER_NAME", "ROLE_NAME") VALUES (1, 1725212535, 'admin', 'admin'), (2, 1725212535, 'public', 'public');
+INSERT INTO "GLOBAL_PRIVS" ("USER_GRANT_ID", "CREATE_TIME", "GRANT_OPTION", "GRANTOR", "GRANTOR_TYPE", "PRINCIPAL_NAME", "PRINCIPAL_TYPE", "USER_PRIV")
+    VALUES (1, 1725212535, 1, 'admin', 'ROLE', 'admin', 'ROLE', 'All');
+INSERT INTO "SEQUENCE_TABLE" ("SEQUENCE_NAME", "NEXT_VAL") VALUES
+    ('org.apache.hadoop.hive.metastore.model.MDatabase', 6),
+    ('org.apache.hadoop.hive.metastore.model.MRole', 6),
+    ('org.apache.hadoop.hive.metastore.model.MGlobalPrivilege', 6);
+-- after the first CREATE TABLE
+CREATE TABLE "TBL_PRIVS" (
+    "TBL_GRANT_ID" bigint NOT NULL,
+    "CREATE_TIME" integer NOT NULL,
+    "GRANT_OPTION" smallint NOT NULL,
+    "GRANTOR" varchar(128),
+    "GRANTOR_TYPE" varchar(128),
+    "PRINCIPAL_NAME" varchar(128),
+    "PRINCIPAL_TYPE" varchar(128),
+    "TBL_PRIV" varchar(128),
+    "TBL_ID" bigint,
+    CONSTRAINT "TBL_PRIVS_GRANT_OPTION_check" CHECK (("GRANT_OPTION" = ANY (ARRAY[0, 1])))
+);
+ALTER TABLE "TBL_PRIVS" ADD CONSTRAINT "TBL_PRIVS_PK" PRIMARY KEY ("TBL_GRANT_ID");
+INSERT INTO "SEQUENCE_TABLE" ("SEQUENCE_NAME", "NEXT_VAL") VALUES
+    ('org.apache.hadoop.hive.metastore.model.MTable', 6),
+    ('org.apache.hadoop.hive.metastore.model.MStorageDescriptor', 6),
+    ('org.apache.hadoop.hive.metastore.model.MSerDeInfo', 6),
+    ('org.apache.hadoop.hive.metastore.model.MColumnDescriptor', 6),
+    ('org.apache.hadoop.hive.metastore.model.MTablePrivilege', 6);

@@ -1,0 +1,89 @@
+//! The simulation: seeded logs, faults and crashes around real engines, and an auditor that knows only the logs, the
+//! recorded decisions and a plain group-by. No thread, no clock, no I/O: a seed is a whole run.
+//!
+//! `WINDROW_SIM_SEEDS=100000 cargo test --test sim` runs more of it; `WINDROW_SIM_SEED=17` runs one and tells what it did.
+
+mod audit;
+mod store;
+mod world;
+
+use store::Mistake;
+use world::World;
+
+fn run(seed: u64, mistake: Option<Mistake>) -> Result<world::Summary, String> {
+    let mut world = World::new(seed, mistake);
+    world.run()?;
+    world.audit()
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    if let Ok(one) = std::env::var("WINDROW_SIM_SEED") {
+        let one = one.parse().expect("WINDROW_SIM_SEED is a number");
+        return one..one + 1;
+    }
+    let n = std::env::var("WINDROW_SIM_SEEDS").map_or(10_000, |n| n.parse().expect("WINDROW_SIM_SEEDS is a number"));
+    0..n
+}
+
+#[test]
+fn the_table_is_a_function_of_the_log_whatever_fails() {
+    let mut sum = world::Summary::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let seeds = seeds();
+    let parts: Vec<world::Summary> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| {
+                let seeds = seeds.clone();
+                scope.spawn(move || {
+                    let mut sum = world::Summary::default();
+                    for seed in seeds.filter(|s| s % threads == thread) {
+                        match run(seed, None) {
+                            Ok(one) => sum.add(&one),
+                            Err(reason) => panic!("seed {seed}: {reason}\nrun it alone: WINDROW_SIM_SEED={seed}"),
+                        }
+                    }
+                    sum
+                })
+            })
+            .collect();
+        handles.into_iter().map(|h| h.join().expect("a seed failed: see above")).collect()
+    });
+    for part in &parts {
+        sum.add(part);
+    }
+    println!("{sum:?}");
+    if seeds.end - seeds.start >= 1000 {
+        // A simulation in which nothing happens finds nothing.
+        let n = seeds.end - seeds.start;
+        for (what, seen) in [
+            ("rows", sum.rows),
+            ("late records", sum.late),
+            ("rejects", sum.rejects),
+            ("late hits", sum.late_hits),
+            ("crashes", sum.crashes),
+            ("takeovers", sum.owners),
+            ("lost answers", sum.lost_answers),
+            ("writes of the dead", sum.zombie_writes),
+            ("replays", sum.replays),
+            ("idle floors", sum.idle_floors),
+            ("joined topic partitions", sum.joins),
+        ] {
+            assert!(seen * 20 > n, "too few {what} in {n} seeds: {seen}");
+        }
+    }
+}
+
+#[test]
+fn planted_mistakes_are_caught() {
+    for mistake in Mistake::ALL {
+        let caught = (0..400).find(|seed| run(*seed, Some(mistake)).is_err());
+        assert!(caught.is_some(), "{mistake:?} was not caught in 400 seeds");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    for seed in 0..50 {
+        assert_eq!(run(seed, None), run(seed, None), "seed {seed}");
+    }
+}

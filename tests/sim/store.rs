@@ -1,0 +1,184 @@
+//! The modelled catalog and object store: what PostgreSQL and S3 do for us, in the order in which requests arrive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use windrow::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
+use windrow::record::{Offset, Partition};
+use windrow::time::DbTime;
+
+/// What can be done wrong, one at a time, to see that the auditor sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A commit is taken from whoever sends it.
+    NoFence,
+    /// The catalog is told before the files are stored.
+    FilesAfterCommit,
+    /// A lost answer is taken for a success.
+    UnknownIsSuccess,
+    /// A lost answer is taken for a failure, and the epoch is cut anew.
+    UnknownIsFailure,
+    /// A restart begins at the checkpoint and forgets the decisions since.
+    DecisionsForgotten,
+    /// A restart begins at the last commit's offsets with the state of an older checkpoint.
+    NoReplay,
+    /// The reader leaves a record out.
+    RecordSkipped,
+    /// The reader hands a record over twice, under a new offset.
+    RecordTwice,
+    /// Two records change places.
+    RecordsSwapped,
+    /// A restart begins one record late.
+    StartsLate,
+    /// A file is stored with other bytes.
+    FileDamaged,
+    /// The rows of an epoch are shown twice.
+    FilesTwice,
+    /// The late records of an epoch are not shown.
+    LateForgotten,
+}
+
+impl Mistake {
+    pub const ALL: [Mistake; 13] = [
+        Mistake::NoFence,
+        Mistake::FilesAfterCommit,
+        Mistake::UnknownIsSuccess,
+        Mistake::UnknownIsFailure,
+        Mistake::DecisionsForgotten,
+        Mistake::NoReplay,
+        Mistake::RecordSkipped,
+        Mistake::RecordTwice,
+        Mistake::RecordsSwapped,
+        Mistake::StartsLate,
+        Mistake::FileDamaged,
+        Mistake::FilesTwice,
+        Mistake::LateForgotten,
+    ];
+}
+
+/// What the catalog holds of the one table.
+#[derive(Default)]
+pub struct Catalog {
+    owner: Option<(Owner, String, DbTime)>,
+    owner_epochs: u64,
+    /// By epoch, with the time of the commit.
+    pub epochs: Vec<(Commit, DbTime)>,
+    /// What an epoch's files held when it was committed; `None` for a file that was not there.
+    pub seen: BTreeMap<String, Option<Arc<Vec<u8>>>>,
+    pub owners: u64,
+}
+
+impl Catalog {
+    pub fn acquire(&mut self, now: DbTime, who: &str, owner_id: &str, lease_ms: u64, mistake: Option<Mistake>) -> Result<Acquired, CatalogError> {
+        if let Some((owner, by, until)) = &self.owner
+            && *until > now
+            && owner.owner_id != owner_id
+        {
+            return Ok(Acquired::Held { by: by.clone(), left_ms: (until.0 - now.0) as u64 });
+        }
+        self.owner_epochs += 1;
+        self.owners += 1;
+        let owner = Owner { owner_epoch: self.owner_epochs, owner_id: owner_id.to_owned() };
+        self.owner = Some((owner.clone(), who.to_owned(), DbTime(now.0 + lease_ms as i64)));
+        Ok(Acquired::Ours { owner, lease_ms, now, head: self.head(mistake).map(Box::new) })
+    }
+
+    fn head(&self, mistake: Option<Mistake>) -> Option<Head> {
+        let (last, committed_at) = self.epochs.last()?.clone();
+        let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
+        let at = self.epochs.iter().rposition(|(c, _)| c.checkpoint.is_some());
+        let mut checkpoint = at.map(|i| (i as u64, self.epochs[i].0.checkpoint.clone().expect("just looked")));
+        let since = at.map_or(0, |i| i + 1);
+        let mut decisions: Vec<_> = self.epochs[since..].iter().flat_map(|(c, _)| c.decisions.clone()).collect();
+        let mut last = last;
+        match mistake {
+            Some(Mistake::DecisionsForgotten) => decisions.clear(),
+            Some(Mistake::NoReplay) => {
+                // The state of the first checkpoint with the offsets of the last commit.
+                checkpoint = None;
+                for lane in last.lanes.values_mut() {
+                    lane.ledger.start_offset = lane.ledger.next_offset;
+                    let n = lane.ledger.next_offset;
+                    lane.ledger = windrow::ledger::LaneLedger { start_offset: n, next_offset: n, ..Default::default() };
+                }
+                decisions.retain(|d| last.lanes[&d.partition].to <= d.offset);
+            }
+            _ => {}
+        }
+        Some(Head { genesis, last, committed_at, checkpoint, decisions, paused: false })
+    }
+
+    pub fn renew(&mut self, now: DbTime, owner: &Owner, lease_ms: u64) -> Result<(DbTime, bool), CatalogError> {
+        match &mut self.owner {
+            Some((ours, _, until)) if ours == owner => {
+                *until = DbTime(now.0 + lease_ms as i64);
+                Ok((now, false))
+            }
+            _ => Err(CatalogError::Fenced("another owner".to_owned())),
+        }
+    }
+
+    pub fn release(&mut self, owner: &Owner) {
+        if self.owner.as_ref().is_some_and(|(ours, _, _)| ours == owner) {
+            self.owner = None;
+        }
+    }
+
+    pub fn commit(
+        &mut self,
+        now: DbTime,
+        commit: &Commit,
+        objects: &BTreeMap<String, Arc<Vec<u8>>>,
+        mistake: Option<Mistake>,
+    ) -> Result<DbTime, CatalogError> {
+        let fence = mistake != Some(Mistake::NoFence);
+        if fence && self.owner.as_ref().is_none_or(|(owner, _, _)| *owner != commit.owner) {
+            return Err(CatalogError::Fenced("another owner".to_owned()));
+        }
+        if let Some((there, at)) = self.epochs.get(commit.epoch as usize) {
+            if there.digest == commit.digest {
+                return Ok(*at);
+            }
+            if fence {
+                return Err(CatalogError::Fenced("another epoch".to_owned()));
+            }
+        }
+        if fence && self.epochs.len() as u64 != commit.epoch {
+            return Err(CatalogError::Fenced("not the next epoch".to_owned()));
+        }
+        if let (true, Some((last, _))) = (fence, self.epochs.last()) {
+            for (partition, lane) in &commit.lanes {
+                let at: Option<Offset> = last.lanes.get(partition as &Partition).map(|l| l.to);
+                if at.is_some_and(|at| at != lane.from) {
+                    return Err(CatalogError::Fenced("does not go on from the last offset".to_owned()));
+                }
+            }
+        }
+        let mut commit = commit.clone();
+        match mistake {
+            Some(Mistake::FilesTwice) => {
+                let twice: Vec<_> = commit.files.iter().cloned().collect();
+                commit.files.extend(twice);
+            }
+            Some(Mistake::LateForgotten) => commit.files.retain(|f| f.kind != windrow::commit::FileKind::Late),
+            _ => {}
+        }
+        for file in &commit.files {
+            self.seen.insert(file.key.clone(), objects.get(&file.key).cloned());
+        }
+        if let Some(CheckpointAt::Object(key)) = &commit.checkpoint {
+            assert!(objects.contains_key(key) || mistake.is_some(), "a checkpoint is stored before its commit");
+        }
+        self.epochs.push((commit, now));
+        Ok(now)
+    }
+
+    pub fn outcome(&self, owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
+        if let Some((there, at)) = self.epochs.get(epoch as usize) {
+            return Ok(Outcome::Committed { digest: there.digest.clone(), committed_at: *at });
+        }
+        if self.owner.as_ref().is_none_or(|(ours, _, _)| ours != owner) {
+            return Err(CatalogError::Fenced("another owner".to_owned()));
+        }
+        Ok(Outcome::Absent)
+    }
+}
