@@ -1,5 +1,7 @@
 //! The same cases over both catalogs, and what only PostgreSQL can do: rights, schemas, other clients, lost answers.
 
+#![expect(clippy::disallowed_methods, reason = "tests have deadlines, and the parts say by environment where they are")]
+
 use super::*;
 use crate::commit::{CheckpointAt, Decided, Decision, FileKind, FloorReason, Genesis, LaneCommit};
 use crate::io::postgres::{PgConfig, PgTls};
@@ -112,6 +114,7 @@ fn epoch(owner: &Owner, n: u64) -> Commit {
         epoch: n,
         genesis: (n == 0).then(genesis),
         lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
+        topic_id: "topic".to_owned(),
         decisions: Vec::new(),
         closed_through: None,
         ledger: TableLedger::default(),

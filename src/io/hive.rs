@@ -6,6 +6,7 @@
 
 use super::postgres::{Lost, Session, args};
 use crate::commit::{CatalogError, Genesis, NewFile};
+use crate::file::ColumnType;
 use crate::table::{self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -629,12 +630,12 @@ fn refusal(db: &Session, name: &TableName, found: &Found) -> CatalogError {
     ))
 }
 
-fn names(columns: &[table::Column]) -> Vec<&str> {
+fn names(columns: &[ColumnType]) -> Vec<&str> {
     columns.iter().map(|c| c.name.as_str()).collect()
 }
 
-fn types(columns: &[table::Column]) -> Vec<&str> {
-    columns.iter().map(|c| c.hive_type.as_str()).collect()
+fn types(columns: &[ColumnType]) -> Vec<&str> {
+    columns.iter().map(|c| c.hive.as_str()).collect()
 }
 
 impl Ids {

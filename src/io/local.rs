@@ -4,6 +4,8 @@
 //! The owner is the process that holds the lock file; the kernel gives it back when the process ends, however it ends.
 //! The few small writes of a commit block the calling thread.
 
+#![expect(clippy::disallowed_methods, reason = "the machine's clock stands in for the database's")]
+
 use super::catalog::{CommittedFile, Files, Renewed, TableInfo, Totals};
 use super::metastore::{date_of, keys_of};
 use crate::commit::{Acquired, CatalogError, CheckpointAt, Commit, Decision, Head, Outcome, Owner};
