@@ -2,8 +2,8 @@
 //! No SQL and no I/O in it; `io/metastore.rs` writes these values as rows. What Spark needs of them was measured
 //! with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's `HiveExternalCatalog`.
 
-use crate::commit::{FileKind, Genesis, NewFile};
-use crate::shape::{Function, Number, Shape};
+use crate::commit::{FileKind, Genesis, NewFile, object_prefix};
+use crate::file::{ColumnType, column_types, late_column_types, rejects_column_types};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
@@ -52,12 +52,6 @@ impl TableName {
     #[must_use]
     pub fn of(&self, kind: TableKind) -> String {
         format!("{}{}", self.table, kind.suffix())
-    }
-
-    /// The folder below the warehouse that holds all of the table's files.
-    #[must_use]
-    pub fn folder(&self) -> String {
-        format!("_windrow/{self}")
     }
 }
 
@@ -112,16 +106,6 @@ impl TableKind {
     }
 }
 
-/// A column, as Hive and as Spark write its type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
-    pub name: String,
-    /// `struct<start:timestamp,end:timestamp>`, `bigint`, …
-    pub hive_type: String,
-    /// The type in Spark's schema JSON.
-    spark_type: serde_json::Value,
-}
-
 /// All that a Hive table or view needs to exist, but its ids and times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiveTable {
@@ -132,8 +116,8 @@ pub struct HiveTable {
     /// The view's query; `None` for a table.
     pub view_text: Option<String>,
     /// Without the partition columns.
-    pub columns: Vec<Column>,
-    pub partition_columns: Vec<Column>,
+    pub columns: Vec<ColumnType>,
+    pub partition_columns: Vec<ColumnType>,
     pub storage: Storage,
     pub params: Vec<(String, String)>,
 }
@@ -200,12 +184,12 @@ const PARAM_MAX_CHARS: usize = 4000;
 /// The four tables of epoch 0, in the order of [`TableKind::ALL`].
 #[must_use]
 pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
-    let rows = row_columns(&genesis.shape);
+    let rows = column_types(&genesis.shape);
     TableKind::ALL.map(|kind| match kind {
         TableKind::View => view(name, rows.clone()),
         TableKind::Chunks => table(name, kind, &genesis.warehouse, rows.clone()),
-        TableKind::Late => table(name, kind, &genesis.warehouse, late_columns()),
-        TableKind::Rejects => table(name, kind, &genesis.warehouse, reject_columns()),
+        TableKind::Late => table(name, kind, &genesis.warehouse, late_column_types()),
+        TableKind::Rejects => table(name, kind, &genesis.warehouse, rejects_column_types()),
     })
 }
 
@@ -255,7 +239,7 @@ pub fn warehouse_uri(warehouse: &str) -> String {
     }
 }
 
-fn view(name: &TableName, columns: Vec<Column>) -> HiveTable {
+fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
     let list = columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
     let chunks = name.of(TableKind::Chunks);
     let text = format!("SELECT {list} FROM {}.{}", quoted(&name.database), quoted(&chunks));
@@ -283,10 +267,10 @@ fn view(name: &TableName, columns: Vec<Column>) -> HiveTable {
     }
 }
 
-fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<Column>) -> HiveTable {
+fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<ColumnType>) -> HiveTable {
     let partition_columns = match kind {
-        TableKind::Chunks => vec![column("date", "string"), column("chunk", "string")],
-        _ => vec![column("chunk", "string")],
+        TableKind::Chunks => vec![text_column("date"), text_column("chunk")],
+        _ => vec![text_column("chunk")],
     };
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
@@ -299,7 +283,7 @@ fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<Column
     params.extend(schema_params(&columns, &partition_columns));
     // A directory that stays empty: what lies in a table's own location can be found by listing, and nothing of ours
     // may be.
-    let folder = format!("{}/tables/{}", name.folder(), kind.word());
+    let folder = format!("{}tables/{}", object_prefix(&name.database, &name.table), kind.word());
     HiveTable {
         kind,
         name: name.of(kind),
@@ -313,7 +297,7 @@ fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<Column
 }
 
 /// The schema as Spark's catalog keeps it. In numbered parts, which all versions read; newer ones also know a single key.
-fn schema_params(columns: &[Column], partition_columns: &[Column]) -> Vec<(String, String)> {
+fn schema_params(columns: &[ColumnType], partition_columns: &[ColumnType]) -> Vec<(String, String)> {
     let fields: Vec<_> = columns.iter().chain(partition_columns).map(field).collect();
     let schema: Vec<char> = json!({ "type": "struct", "fields": fields }).to_string().chars().collect();
     let parts: Vec<String> = schema.chunks(PARAM_MAX_CHARS).map(String::from_iter).collect();
@@ -330,77 +314,23 @@ fn schema_params(columns: &[Column], partition_columns: &[Column]) -> Vec<(Strin
     params
 }
 
-fn field(column: &Column) -> serde_json::Value {
-    json!({ "name": column.name, "type": column.spark_type, "nullable": true, "metadata": {} })
+fn field(column: &ColumnType) -> serde_json::Value {
+    let spark: serde_json::Value = serde_json::from_str(&column.spark).expect("a column's type is JSON");
+    json!({ "name": column.name, "type": spark, "nullable": true, "metadata": {} })
 }
 
 fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// A column of a type that Spark's schema calls as Hive does, or nearly.
-fn column(name: &str, hive_type: &str) -> Column {
-    let spark_type = match hive_type {
-        "bigint" => "long",
-        "int" => "integer",
-        other => other,
-    };
-    Column { name: name.to_owned(), hive_type: hive_type.to_owned(), spark_type: json!(spark_type) }
-}
-
-/// The table's own columns: the window, the key, the values.
-#[must_use]
-pub fn row_columns(shape: &Shape) -> Vec<Column> {
-    let mut columns = vec![Column {
-        name: "window".to_owned(),
-        hive_type: "struct<start:timestamp,end:timestamp>".to_owned(),
-        spark_type: json!({
-            "type": "struct",
-            "fields": [field(&column("start", "timestamp")), field(&column("end", "timestamp"))],
-        }),
-    }];
-    columns.extend(shape.group_by.iter().map(|key| column(&key.name, "string")));
-    columns.extend(shape.aggregates.iter().map(|aggregate| {
-        let hive_type = match (aggregate.function, aggregate.number) {
-            (Function::Count, _) | (Function::Min | Function::Max, Number::Integer) => "bigint".to_owned(),
-            (Function::Sum, number) => format!("decimal(38,{})", number.scale()),
-            (Function::Min | Function::Max, Number::Decimal { precision, scale }) => {
-                format!("decimal({precision},{scale})")
-            }
-            (Function::Avg, _) => "double".to_owned(),
-        };
-        column(&aggregate.name, &hive_type)
-    }));
-    columns
-}
-
-fn late_columns() -> Vec<Column> {
-    vec![
-        column("topic", "string"),
-        column("partition", "int"),
-        column("offset", "bigint"),
-        column("event_time", "timestamp"),
-        column("watermark", "timestamp"),
-        column("key", "string"),
-        column("value", "string"),
-    ]
-}
-
-fn reject_columns() -> Vec<Column> {
-    vec![
-        column("topic", "string"),
-        column("partition", "int"),
-        column("offset", "bigint"),
-        column("event_time", "timestamp"),
-        column("reason", "string"),
-        column("value", "string"),
-    ]
+fn text_column(name: &str) -> ColumnType {
+    ColumnType { name: name.to_owned(), hive: "string".to_owned(), spark: "\"string\"".to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Aggregate;
+    use crate::shape::{Aggregate, Function, Number, Shape};
     use std::collections::BTreeMap;
 
     fn genesis(shape: Shape) -> Genesis {
@@ -445,7 +375,7 @@ mod tests {
             view.view_text.as_deref(),
             Some("SELECT `window`, `origin`, `count` FROM `default`.`newtable__chunks`")
         );
-        let columns: Vec<_> = view.columns.iter().map(|c| (c.name.as_str(), c.hive_type.as_str())).collect();
+        let columns: Vec<_> = view.columns.iter().map(|c| (c.name.as_str(), c.hive.as_str())).collect();
         assert_eq!(
             columns,
             [("window", "struct<start:timestamp,end:timestamp>"), ("origin", "string"), ("count", "bigint")]

@@ -128,6 +128,14 @@ impl Catalog {
         each!(self, c => c.outcome(owner, epoch))
     }
 
+    /// Writes the ledger's tables and files into Hive again, where somebody dropped or altered them there.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table; `Stop` when a table that is not windrow's has one of its names now.
+    pub async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        each!(self, c => c.restore(owner))
+    }
+
     /// What is committed, for a look without owning the table. `None` for a table that does not exist.
     ///
     /// # Errors
@@ -201,3 +209,7 @@ impl Catalog {
         each!(self, c => c.forget(owner, keys))
     }
 }
+
+#[cfg(test)]
+#[path = "catalog_tests.rs"]
+mod tests;

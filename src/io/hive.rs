@@ -6,6 +6,7 @@
 
 use super::postgres::{Lost, Session, args};
 use crate::commit::{CatalogError, Genesis, NewFile};
+use crate::file::ColumnType;
 use crate::table::{self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -39,7 +40,7 @@ pub(super) struct Hive {
     ready: bool,
     /// Databases belong to a catalog (3.1 and later); ours is the one called `hive`.
     has_catalogs: bool,
-    /// All table partitions were there when looked at; from then on the newest suffice.
+    /// The table partitions were there when many were looked at; from then on a few suffice.
     verified: bool,
     ids: Ids,
 }
@@ -178,6 +179,112 @@ impl Hive {
             Some(found) => Err(refusal(db, name, &found)),
             None => Ok(()),
         }
+    }
+
+    /// Writes again what is missing or altered of the tables and of the table partitions of `files`, which are given with
+    /// the table partition that the ledger knows. Returns the files whose table partition is now another.
+    ///
+    /// # Errors
+    /// `Stop` when another table has one of the names.
+    pub(super) async fn restore(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+        files: &[(i64, NewFile)],
+    ) -> Result<Vec<(i64, String)>, CatalogError> {
+        let Some(database) = self.database_id(db, name).await? else {
+            return Err(
+                db.stop(format_args!("Hive has no database \"{0}\"; run CREATE DATABASE {0}", name.database))
+            );
+        };
+        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE").await?;
+        let found = self.found(db, name, true).await?;
+        for table in table::tables(name, genesis) {
+            match found.iter().find(|f| f.name == table.name) {
+                None => self.create_table(db, database, &table).await?,
+                Some(there) if !there.is_ours(name) || there.table_type != table.table_type => {
+                    return Err(refusal(db, name, there));
+                }
+                Some(there) => {
+                    db.execute(
+                        "UPDATE \"TBLS\" SET \"VIEW_ORIGINAL_TEXT\" = $2, \"VIEW_EXPANDED_TEXT\" = $2 WHERE \"TBL_ID\" = $1",
+                        args![there.id, table.view_text],
+                    )
+                    .await?;
+                }
+            }
+        }
+        let found = self.found(db, name, true).await?;
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        let named = self.partition_ids(db, name, &found, &genesis.warehouse, files).await?;
+        for ((part_id, file), named) in files.iter().zip(named) {
+            match named {
+                Some(id) => there.push((id, *part_id, file)),
+                None => missing.push(file.clone()),
+            }
+        }
+        self.relocate(db, &genesis.warehouse, &there).await?;
+        let added = self.add_partitions(db, &genesis.warehouse, &found, name, &missing).await?;
+        let mut changed: Vec<_> = added.into_iter().zip(missing.into_iter().map(|file| file.key)).collect();
+        changed.extend(
+            there.iter().filter(|(id, known, _)| id != known).map(|(id, _, file)| (*id, file.key.clone())),
+        );
+        Ok(changed)
+    }
+
+    /// The table partition that has each file's place in its table, whatever it shows.
+    async fn partition_ids(
+        &self,
+        db: &Session,
+        name: &TableName,
+        found: &[Found],
+        warehouse: &str,
+        files: &[(i64, NewFile)],
+    ) -> Result<Vec<Option<i64>>, CatalogError> {
+        let (mut tables, mut names) = (Vec::new(), Vec::new());
+        for (_, file) in files {
+            let partition = table::partition(warehouse, file).map_err(|why| db.stop(why))?;
+            let table = name.of(partition.kind);
+            tables.push(found.iter().find(|f| f.name == table).map_or(-1, |f| f.id));
+            names.push(partition.name);
+        }
+        let rows = db
+            .query(
+                "SELECT (SELECT min(p.\"PART_ID\")::bigint FROM \"PARTITIONS\" AS p JOIN \"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+                   WHERE p.\"TBL_ID\" = f.id AND p.\"PART_NAME\" = f.name) \
+                 FROM unnest($1, $2) WITH ORDINALITY AS f (id, name, position) ORDER BY f.position",
+                args![tables, names],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Points table partitions at their files' folders.
+    async fn relocate(
+        &self,
+        db: &Session,
+        warehouse: &str,
+        there: &[(i64, i64, &NewFile)],
+    ) -> Result<(), CatalogError> {
+        let ids: Vec<i64> = there.iter().map(|(id, ..)| *id).collect();
+        let partitions: Vec<_> =
+            there.iter().filter_map(|(_, _, file)| table::partition(warehouse, file).ok()).collect();
+        let locations: Vec<Option<String>> = partitions.into_iter().map(|p| p.storage.location).collect();
+        db.execute(
+            "UPDATE \"SDS\" AS s SET \"LOCATION\" = n.location FROM \"PARTITIONS\" AS p, unnest($1, $2) AS n (id, location) \
+             WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\"",
+            args![ids, locations],
+        )
+        .await?;
+        db.execute(
+            "UPDATE \"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
+             FROM \"PARTITIONS\" AS p, \"SDS\" AS s, unnest($1, $2) AS n (id, location) \
+             WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path'",
+            args![ids, locations],
+        )
+        .await?;
+        Ok(())
     }
 
     /// Makes the four tables, and the database `default` where there is none yet.
@@ -361,7 +468,8 @@ impl Hive {
         Ok(found)
     }
 
-    /// Looks for the table partitions of committed files: all of them the first time, then the newest ones.
+    /// Looks for the table partitions of committed files: many the first time, then the newest ones. Never for all of
+    /// them: the look must end within a transaction's time however old the table is.
     async fn check_partitions(
         &mut self,
         db: &Session,
@@ -369,7 +477,7 @@ impl Hive {
         genesis: &Genesis,
         found: &[Found],
     ) -> Result<(), CatalogError> {
-        let limit = self.verified.then_some(8_i64);
+        let limit = if self.verified { 8_i64 } else { 10_000 };
         let tables: Vec<i64> = found.iter().map(|f| f.id).collect();
         let missing = db
             .query_opt(
@@ -522,12 +630,12 @@ fn refusal(db: &Session, name: &TableName, found: &Found) -> CatalogError {
     ))
 }
 
-fn names(columns: &[table::Column]) -> Vec<&str> {
+fn names(columns: &[ColumnType]) -> Vec<&str> {
     columns.iter().map(|c| c.name.as_str()).collect()
 }
 
-fn types(columns: &[table::Column]) -> Vec<&str> {
-    columns.iter().map(|c| c.hive_type.as_str()).collect()
+fn types(columns: &[ColumnType]) -> Vec<&str> {
+    columns.iter().map(|c| c.hive.as_str()).collect()
 }
 
 impl Ids {

@@ -4,6 +4,8 @@
 //! The owner is the process that holds the lock file; the kernel gives it back when the process ends, however it ends.
 //! The few small writes of a commit block the calling thread.
 
+#![expect(clippy::disallowed_methods, reason = "the machine's clock stands in for the database's")]
+
 use super::catalog::{CommittedFile, Files, Renewed, TableInfo, Totals};
 use super::metastore::{date_of, keys_of};
 use crate::commit::{Acquired, CatalogError, CheckpointAt, Commit, Decision, Head, Outcome, Owner};
@@ -195,8 +197,9 @@ impl LocalCatalog {
                 "{doing} table \"{}\": somebody else has committed it",
                 self.name
             )),
-            // The link may be there and not yet on disk.
-            _ => CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name)),
+            // The link is there, but perhaps not yet on disk.
+            _ if path.exists() => CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name)),
+            _ => retry(doing, &self.name, error),
         })
     }
 
@@ -217,6 +220,10 @@ impl LocalCatalog {
         let mut doomed = self.doomed()?;
         doomed.entry(key).or_insert_with(now);
         write(&self.path("doomed.json"), &doomed)
+    }
+
+    pub(super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        self.check_owner("cannot restore", owner)
     }
 
     pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {

@@ -143,6 +143,15 @@ impl Metastore {
         Ok(Link { db, hive: Hive::default(), ledger })
     }
 
+    /// As [`Metastore::link`], for what only an owner does.
+    async fn owned(&mut self, doing: &str) -> Result<Link, CatalogError> {
+        let link = self.link(doing).await?;
+        if link.ledger {
+            return Ok(link);
+        }
+        Err(link.db.fenced("the ledger is gone; was another database restored?"))
+    }
+
     pub(super) async fn acquire(
         &mut self,
         who: &str,
@@ -172,21 +181,15 @@ impl Metastore {
             args![*database, *table],
         )
         .await?;
-        self.lock_job(db).await?;
-        // A statement of its own after the lock: the clock is read when the row is ours.
-        let row = db
-            .query_one(
-                "SELECT owner_name, owner_id, \
-                 ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint, last_epoch IS NULL \
-                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2",
-                args![*database, *table],
-            )
-            .await?;
-        let left_ms = row.get::<_, Option<i64>>(2).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
-        if let Some(left_ms) = left_ms.filter(|_| row.get::<_, &str>(1) != owner_id) {
-            return Ok(Acquired::Held { by: row.get(0), left_ms });
+        // First without the lock: those who stand by must not be in the owner's way each time they ask.
+        if let Some(held) = self.held(db, owner_id).await? {
+            return Ok(held);
         }
-        if row.get(3) {
+        let job = self.lock_job(db).await?;
+        if let Some(held) = self.held(db, owner_id).await? {
+            return Ok(held);
+        }
+        if job.is_none_or(|job| job.last_epoch.is_none()) {
             link.hive.check_free(db, &self.name).await?;
         }
         let sql = format!(
@@ -206,8 +209,25 @@ impl Metastore {
         Ok(Acquired::Ours { owner, lease_ms, now: DbTime(row.get(1)), head })
     }
 
+    /// The lease of another process, if it is not over. The clock is read by the statement itself, so after a lock that
+    /// was waited for.
+    async fn held(&self, db: &Session, owner_id: &str) -> Result<Option<Acquired>, CatalogError> {
+        let row = db
+            .query_opt(
+                "SELECT owner_name, ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint \
+                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2 AND owner_id <> $3 \
+                 AND lease_until > clock_timestamp()",
+                args![self.name.database, self.name.table, owner_id],
+            )
+            .await?;
+        Ok(row.map(|row| Acquired::Held {
+            by: row.get(0),
+            left_ms: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        }))
+    }
+
     pub(super) async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
-        let mut link = self.link("cannot renew the lease of").await?;
+        let mut link = self.owned("cannot renew the lease of").await?;
         link.db.begin().await?;
         let sql = format!(
             "UPDATE windrow_1.job SET lease_until = clock_timestamp() + $5 * interval '1 millisecond' \
@@ -226,6 +246,9 @@ impl Metastore {
 
     pub(super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         let mut link = self.link("cannot give back").await?;
+        if !link.ledger {
+            return Ok(());
+        }
         link.db.begin().await?;
         link.db
             .execute(
@@ -240,10 +263,7 @@ impl Metastore {
     }
 
     pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        let mut link = self.link(&format!("cannot commit epoch {} of", commit.epoch)).await?;
-        if !link.ledger {
-            return Err(link.db.fenced("the ledger is gone; was another database restored?"));
-        }
+        let mut link = self.owned(&format!("cannot commit epoch {} of", commit.epoch)).await?;
         link.hive.check_ready(&link.db).await?;
         let creates = commit.genesis.is_some();
         link.hive.reserve(&mut link.db, &self.name, creates, commit.files.len()).await?;
@@ -488,7 +508,7 @@ impl Metastore {
     async fn insert_doomed(&self, db: &Session, keys: &[&str]) -> Result<(), CatalogError> {
         db.execute(
             "INSERT INTO windrow_1.doomed (database, \"table\", key, doomed_at) \
-             SELECT DISTINCT $1, $2, key, clock_timestamp() FROM unnest($3) AS key ON CONFLICT DO NOTHING",
+             SELECT $1, $2, key, clock_timestamp() FROM unnest($3) AS key ON CONFLICT DO NOTHING",
             args![self.name.database, self.name.table, keys.to_vec()],
         )
         .await?;
@@ -517,6 +537,44 @@ impl Metastore {
             )
             .await?;
         Ok(DbTime(row.get(0)))
+    }
+
+    pub(super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        let mut link = self.owned("cannot restore").await?;
+        link.hive.check_ready(&link.db).await?;
+        let files = self.all_files(&link.db).await?.len();
+        link.hive.reserve(&mut link.db, &self.name, true, files).await?;
+        link.db.begin().await?;
+        self.check_owner(&link.db, owner).await?;
+        let genesis = self.genesis(&link.db).await?;
+        let files = self.all_files(&link.db).await?;
+        let changed = link.hive.restore(&link.db, &self.name, &genesis, &files).await?;
+        let (ids, keys): (Vec<i64>, Vec<String>) = changed.into_iter().unzip();
+        link.db
+            .execute(
+                "UPDATE windrow_1.file AS f SET part_id = n.id FROM unnest($3, $4) AS n (id, key) \
+                 WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = n.key",
+                args![self.name.database, self.name.table, ids, keys],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// Every file that readers should see, with its table partition.
+    async fn all_files(&self, db: &Session) -> Result<Vec<(i64, NewFile)>, CatalogError> {
+        let rows = db
+            .query(
+                "SELECT epoch, date, chunk, key, bytes, rows, sha256, first_window, last_window, part_id, kind \
+                 FROM windrow_1.file WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL ORDER BY epoch, key",
+                args![self.name.database, self.name.table],
+            )
+            .await?;
+        let kind = |word: &str| {
+            TableKind::ALL.into_iter().find(|kind| kind.word() == word).unwrap_or(TableKind::Chunks)
+        };
+        Ok(rows.iter().map(|row| (row.get(9), committed_file(kind(row.get(10)), row).file)).collect())
     }
 
     pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
@@ -704,7 +762,7 @@ impl Metastore {
     }
 
     pub(super) async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
-        let mut link = self.link("cannot doom keys of").await?;
+        let mut link = self.owned("cannot doom keys of").await?;
         link.db.begin().await?;
         let doomed = self.doom_in(&link.db, owner, keys).await?;
         link.db.commit(Lost::Again).await?;
@@ -764,7 +822,7 @@ impl Metastore {
     }
 
     pub(super) async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
-        let mut link = self.link("cannot forget keys of").await?;
+        let mut link = self.owned("cannot forget keys of").await?;
         link.db.begin().await?;
         self.check_owner(&link.db, owner).await?;
         link.db

@@ -1,6 +1,8 @@
 //! A connection to PostgreSQL with deadlines: login, TLS, transactions, and what an error means to the caller.
 //! It knows no table; `metastore` and `hive` bring the SQL.
 
+#![expect(clippy::disallowed_methods, reason = "a connection has deadlines")]
+
 use crate::commit::CatalogError;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
