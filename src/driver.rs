@@ -51,6 +51,7 @@ enum Message {
     Totals(Totals),
     Renewed(Result<(DbTime, bool), CatalogError>),
     Topic(Result<TopicFacts, String>),
+    TopicId(Result<String, String>),
     Manifests(Result<Vec<String>, String>),
     Checkpoint(Result<Vec<u8>, String>),
     Looked { partition: Partition, end: Result<LogEnd, String> },
@@ -432,6 +433,7 @@ impl Driver {
             }
             Message::Renewed(answer) => Input::Renewed(answer),
             Message::Topic(answer) => Input::Topic(answer),
+            Message::TopicId(answer) => Input::TopicId(answer),
             Message::Manifests(answer) => Input::Manifests(answer),
             Message::Checkpoint(answer) => Input::Checkpoint(answer),
             Message::Looked { partition, end } => {
@@ -477,6 +479,9 @@ impl Driver {
                 Effect::Commit(commit) => self.ask_catalog(CatalogAsk::Commit(commit)),
                 Effect::Find { owner, epoch } => self.ask_catalog(CatalogAsk::Find(owner, epoch)),
                 Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(|e| e.to_string()))),
+                Effect::CheckTopic => self.blocking(|consumer| {
+                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(|e| e.to_string()))
+                }),
                 Effect::LookAtEnd { partition } => self.blocking(move |consumer| {
                     let end = consumer.end(partition, ASK_TIMEOUT);
                     let end = end.map(|e| LogEnd { last_stable: e.last_stable, high_watermark: e.high_watermark });

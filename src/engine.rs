@@ -59,6 +59,8 @@ pub enum Input<'a> {
     /// The lease goes on: the database's clock, and whether a pause is in force.
     Renewed(Result<(DbTime, bool), CatalogError>),
     Topic(Result<TopicFacts, String>),
+    /// The topic's id, asked for after [`Effect::CheckTopic`]; empty when the broker cannot tell.
+    TopicId(Result<String, String>),
     /// Paths of the table's manifests.
     Manifests(Result<Vec<String>, String>),
     Checkpoint(Result<Vec<u8>, String>),
@@ -129,6 +131,9 @@ pub enum Effect {
         owner: Owner,
     },
     LookUpTopic,
+    /// Ask the topic's id anew. A client reads on silently in a topic that was deleted and made again: what was read
+    /// counts only if the topic is still the one that we read when all of it was read.
+    CheckTopic,
     ListManifests {
         prefix: String,
     },
@@ -203,6 +208,7 @@ enum Phase {
     Restoring {
         ask_at: Option<Mono>,
         key: String,
+        facts: TopicFacts,
     },
     /// Reading, replays included.
     Counting,
@@ -233,6 +239,15 @@ struct InFlight {
     puts: BTreeMap<String, (Arc<Vec<u8>>, bool)>,
     stage: Stage,
     retry_at: Option<Mono>,
+    /// Whether the topic was the same after all of this was read.
+    topic: TopicCheck,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TopicCheck {
+    Asked,
+    AskAgain(Mono),
+    Same,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -363,6 +378,7 @@ impl Engine {
             Input::Acquired(answer) => self.acquired(answer, out),
             Input::Renewed(answer) => self.renewed(answer, out),
             Input::Topic(answer) => self.topic(answer, out),
+            Input::TopicId(answer) => self.topic_checked(answer, out),
             Input::Manifests(answer) => self.manifests(answer, out),
             Input::Checkpoint(answer) => self.checkpoint(answer, out),
             Input::Records { partition, leader_epoch, batch } => self.records(partition, leader_epoch, batch),
@@ -411,7 +427,7 @@ impl Engine {
                 *ask_at = None;
                 out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
             }
-            Phase::Restoring { ask_at, key } if ask_at.is_some_and(|at| now >= at) => {
+            Phase::Restoring { ask_at, key, .. } if ask_at.is_some_and(|at| now >= at) => {
                 *ask_at = None;
                 out.push(Effect::FetchCheckpoint { key: key.clone() });
             }
@@ -657,27 +673,25 @@ impl Engine {
         let at = head.checkpoint.clone();
         self.head = Some(head);
         match at {
-            None => self.restore(BTreeMap::new(), out),
+            None => self.restore(BTreeMap::new(), &facts, out),
             Some((_, CheckpointAt::Inline(hex))) => match unhex(&hex) {
-                Some(bytes) => self.restore_bytes(&bytes, out),
+                Some(bytes) => self.restore_bytes(&bytes, &facts, out),
                 None => self.fail("cannot read the checkpoint in the catalog: it is no hex".to_owned(), out),
             },
             Some((_, CheckpointAt::Object(key))) => {
                 out.push(Effect::FetchCheckpoint { key: key.clone() });
-                self.phase = Phase::Restoring { ask_at: None, key };
+                self.phase = Phase::Restoring { ask_at: None, key, facts };
             }
-        }
-        if matches!(self.phase, Phase::Counting) {
-            self.topic_seen(&facts, out);
-        } else {
-            self.topic_ask_at = self.now;
         }
     }
 
     fn checkpoint(&mut self, answer: Result<Vec<u8>, String>, out: &mut Vec<Effect>) {
-        let Phase::Restoring { ask_at, .. } = &mut self.phase else { return };
+        let Phase::Restoring { ask_at, facts, .. } = &mut self.phase else { return };
         match answer {
-            Ok(bytes) => self.restore_bytes(&bytes, out),
+            Ok(bytes) => {
+                let facts = facts.clone();
+                self.restore_bytes(&bytes, &facts, out);
+            }
             Err(reason) => {
                 *ask_at = Some(self.now.plus(RETRY_MS));
                 self.trouble = Some(reason);
@@ -685,14 +699,19 @@ impl Engine {
         }
     }
 
-    fn restore_bytes(&mut self, bytes: &[u8], out: &mut Vec<Effect>) {
+    fn restore_bytes(&mut self, bytes: &[u8], facts: &TopicFacts, out: &mut Vec<Effect>) {
         match checkpoint::decode(bytes) {
-            Ok(states) => self.restore(states, out),
+            Ok(states) => self.restore(states, facts, out),
             Err(reason) => self.fail(reason, out),
         }
     }
 
-    fn restore(&mut self, mut states: BTreeMap<Partition, LaneState>, out: &mut Vec<Effect>) {
+    fn restore(
+        &mut self,
+        mut states: BTreeMap<Partition, LaneState>,
+        facts: &TopicFacts,
+        out: &mut Vec<Effect>,
+    ) {
         let head = self.head.take().expect("a head was read before its checkpoint");
         let shape = &self.settings.shape;
         for (partition, commit) in &head.last.lanes {
@@ -711,7 +730,15 @@ impl Engine {
         self.phase = Phase::Counting;
         self.last_progress = self.now;
         self.checkpoint_at = self.now;
-        self.start_lanes(out);
+        // Before anything is read: it may be another topic of the same name.
+        if self.is_other_topic(facts) {
+            return self.new_generation(facts, out);
+        }
+        self.topic_seen(facts, out);
+    }
+
+    fn is_other_topic(&self, facts: &TopicFacts) -> bool {
+        !facts.topic_id.is_empty() && !self.topic_id.is_empty() && facts.topic_id != self.topic_id
     }
 
     /// Reads every lane that is not read yet and whose first commit is through.
@@ -741,8 +768,14 @@ impl Engine {
                 watch.log_end = watch.log_end.max(*end);
             }
         }
-        if !facts.topic_id.is_empty() && !self.topic_id.is_empty() && facts.topic_id != self.topic_id {
-            return self.new_generation(facts, out);
+        if self.is_other_topic(facts) {
+            // What was read since the last commit may be of either: back to the ledger, which is of the one before.
+            let reason = format!(
+                "topic \"{}\" was made again: its id is {}",
+                self.settings.shape.topic, facts.topic_id
+            );
+            self.give_back(out);
+            return self.fenced(reason, out);
         }
         for (partition, (log_start, log_end)) in std::mem::take(&mut self.out_of_range) {
             self.lost(partition, log_start, log_end, out);
@@ -1119,8 +1152,15 @@ impl Engine {
         self.closed_through = frontier;
         self.last_cut = Some(self.now);
         self.last_progress = self.now;
+        // Epoch 0 holds no record.
+        let topic = if commit.genesis.is_some() || self.topic_id.is_empty() {
+            TopicCheck::Same
+        } else {
+            out.push(Effect::CheckTopic);
+            TopicCheck::Asked
+        };
         let commit = Arc::new(commit);
-        self.in_flight = Some(InFlight { commit, puts, stage: Stage::Storing, retry_at: None });
+        self.in_flight = Some(InFlight { commit, puts, stage: Stage::Storing, retry_at: None, topic });
         self.push_commit(out);
     }
 
@@ -1259,7 +1299,13 @@ impl Engine {
         }
         let retry = flight.retry_at.take().is_some();
         if flight.stage == Stage::Storing {
-            if flight.puts.is_empty() {
+            if let TopicCheck::AskAgain(at) = flight.topic
+                && self.now >= at
+            {
+                flight.topic = TopicCheck::Asked;
+                out.push(Effect::CheckTopic);
+            }
+            if flight.puts.is_empty() && flight.topic == TopicCheck::Same {
                 flight.stage = Stage::Committing;
                 out.push(Effect::Commit(Arc::clone(&flight.commit)));
                 return;
@@ -1294,6 +1340,29 @@ impl Engine {
             Err(reason) => {
                 *asked = false;
                 flight.retry_at = Some(self.now.plus(RETRY_MS));
+                self.trouble = Some(reason);
+            }
+        }
+    }
+
+    fn topic_checked(&mut self, answer: Result<String, String>, out: &mut Vec<Effect>) {
+        let Some(flight) = self.in_flight.as_mut().filter(|f| f.topic == TopicCheck::Asked) else { return };
+        match answer {
+            Ok(id) if id.is_empty() || id == flight.commit.topic_id => {
+                flight.topic = TopicCheck::Same;
+                self.push_commit(out);
+            }
+            // What was read since the last commit may be of either topic: back to the ledger, which decides by the id.
+            Ok(id) => {
+                let reason = format!(
+                    "topic \"{}\" was made again while it was read: its id is {id}",
+                    self.settings.shape.topic
+                );
+                self.give_back(out);
+                self.fenced(reason, out);
+            }
+            Err(reason) => {
+                flight.topic = TopicCheck::AskAgain(self.now.plus(RETRY_MS));
                 self.trouble = Some(reason);
             }
         }

@@ -1,6 +1,9 @@
 //! The same cases over both catalogs, and what only PostgreSQL can do: rights, schemas, other clients, lost answers.
 
-#![expect(clippy::disallowed_methods, reason = "tests have deadlines, and the parts say by environment where they are")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests have deadlines, and the parts say by environment where they are"
+)]
 
 use super::*;
 use crate::commit::{CheckpointAt, Decided, Decision, FileKind, FloorReason, Genesis, LaneCommit};

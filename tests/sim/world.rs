@@ -79,6 +79,7 @@ enum Answer {
     Acquired(Result<windrow::commit::Acquired, CatalogError>),
     Renewed(Result<(DbTime, bool), CatalogError>),
     Topic(Result<TopicFacts, String>),
+    TopicId(Result<String, String>),
     Manifests(Result<Vec<String>, String>),
     Checkpoint(Result<Vec<u8>, String>),
     Looked(Partition, Result<LogEnd, String>),
@@ -422,6 +423,7 @@ impl World {
                 return Ok(());
             }
             Effect::LookUpTopic => Answer::Topic(if unclear { Err(gone()) } else { Ok(self.facts()) }),
+            Effect::CheckTopic => Answer::TopicId(if unclear { Err(gone()) } else { Ok("id".to_owned()) }),
             Effect::ListManifests { prefix } => Answer::Manifests(if unclear {
                 Err(gone())
             } else {
@@ -516,6 +518,7 @@ impl World {
             Answer::Acquired(a) => Input::Acquired(a),
             Answer::Renewed(a) => Input::Renewed(a),
             Answer::Topic(a) => Input::Topic(a),
+            Answer::TopicId(a) => Input::TopicId(a),
             Answer::Manifests(a) => Input::Manifests(a),
             Answer::Checkpoint(a) => Input::Checkpoint(a),
             Answer::Looked(partition, end) => Input::Looked { partition, end },
