@@ -7,6 +7,8 @@
 pub mod time;
 pub mod record;
 pub mod shape;
+pub mod json;
+pub mod extract;
 pub mod row;
 pub mod ledger;
 pub mod commit;
