@@ -6,6 +6,8 @@
 //! refused, and so are integers of more than 4300 digits. Other than it: UTF-16 and UTF-32 are refused, and nesting is
 //! too deep past [`DEPTH_MAX`], where Python's limit depends on its version and its own stack.
 
+use std::ops::Range;
+
 /// Lists and objects within each other. Near what CPython up to 3.11 reads, whose recursion limit is 1000.
 pub const DEPTH_MAX: usize = 1000;
 
@@ -18,10 +20,10 @@ pub struct Fields {
     nodes: Vec<Node>,
     /// What each node was found to be.
     found: Vec<Found>,
-    /// See [`mark`].
-    marks: Vec<u64>,
     /// A name with its escapes decoded.
     name: Vec<u8>,
+    /// Whether the last document was UTF-8 without surrogates.
+    utf8: bool,
 }
 
 /// A step of a path. Its children begin right after it; each child's `end` is where the next begins.
@@ -46,6 +48,7 @@ pub struct Found {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)] // So `Found` has no padding, and is copied in whole words.
 pub enum Kind {
     Missing,
     Null,
@@ -65,6 +68,7 @@ pub enum Kind {
 
 /// Why a document is not JSON, as the end of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(usize)] // As `Kind`, for `Result<Found, NotJson>`.
 pub enum NotJson {
     #[error("it is not UTF-8")]
     Encoding,
@@ -105,7 +109,7 @@ impl Fields {
         let mut nodes = vec![Node { name: Box::default(), end: 0 }];
         add_children(&mut nodes, &paths, 0);
         nodes[0].end = nodes.len();
-        Self { found: vec![MISSING; nodes.len()], nodes, marks: Vec::new(), name: Vec::new() }
+        Self { found: vec![MISSING; nodes.len()], nodes, name: Vec::new(), utf8: false }
     }
 
     /// The slot of a path given to [`Fields::new`].
@@ -114,7 +118,9 @@ impl Fields {
     /// When it was not given.
     #[must_use]
     pub fn slot(&self, path: &[String]) -> usize {
-        let slot = path.iter().fold(Self::DOCUMENT, |slot, name| child(&self.nodes, slot, name.as_bytes()));
+        let slot = path.iter().fold(Self::DOCUMENT, |slot, name| {
+            child(&self.nodes, slot + 1..self.nodes[slot].end, name.as_bytes())
+        });
         assert_ne!(slot, UNWANTED, "the path was given to Fields::new");
         slot
     }
@@ -126,20 +132,36 @@ impl Fields {
         self.found[slot]
     }
 
+    /// The UTF-8 of the string there, with its escapes decoded into `buffer` if it has any; `None` when it has a lone
+    /// surrogate, and so is no Unicode text. `json` is the document that was read.
+    #[inline]
+    pub fn text<'a>(&self, slot: usize, json: &'a [u8], buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let found = self.found[slot];
+        let mut text = found.raw(json);
+        if found.kind == Kind::Escaped {
+            buffer.clear();
+            unescape(text, buffer);
+            text = buffer;
+        }
+        let checked = self.utf8 && found.kind == Kind::String;
+        (checked || std::str::from_utf8(text).is_ok()).then_some(text)
+    }
+
     /// Reads one document to its end.
     ///
     /// # Errors
     /// Why it is not JSON; then no slot means anything.
     pub fn read(&mut self, json: &[u8]) -> Result<(), NotJson> {
-        if !mark(json, &mut self.marks) && !is_utf8_with_surrogates(json) {
+        self.utf8 = is_ascii(json) || std::str::from_utf8(json).is_ok();
+        if !self.utf8 && !is_utf8_with_surrogates(json) {
             return Err(NotJson::Encoding);
         }
-        self.found.fill(MISSING);
-        let Self { nodes, found, marks, name } = self;
-        let mut pass = Pass { json, nodes, found, marks, name };
+        let Self { nodes, found, name, .. } = self;
+        found.iter_mut().for_each(|found| found.kind = Kind::Missing);
+        let mut pass = Pass { json, nodes, found, name };
         let start = if json.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
-        let end = pass.value(pass.space(start), Self::DOCUMENT, 0)?;
-        if pass.space(end) == json.len() { Ok(()) } else { Err(NotJson::Trailing) }
+        let end = pass.value(space(json, start), Self::DOCUMENT, 0)?;
+        if space(json, end) == json.len() { Ok(()) } else { Err(NotJson::Trailing) }
     }
 }
 
@@ -148,7 +170,6 @@ struct Pass<'a> {
     json: &'a [u8],
     nodes: &'a [Node],
     found: &'a mut [Found],
-    marks: &'a [u64],
     name: &'a mut Vec<u8>,
 }
 
@@ -156,21 +177,23 @@ impl Pass<'_> {
     /// Reads the value at `at`, which is wanted as `node` and lies in `depth` lists and objects.
     #[inline(always)]
     fn value(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
-        if self.byte(at) != b'"' {
+        let json = self.json;
+        if byte(json, at) != b'"' {
             return self.other_value(at, node, depth);
         }
-        let found = self.string(at + 1)?;
+        let found = string(json, at + 1)?;
         self.set(node, found);
         Ok(found.end + 1)
     }
 
     #[inline(never)]
     fn other_value(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
-        let found = match self.byte(at) {
-            b'-' | b'0'..=b'9' => self.number(at)?,
+        let json = self.json;
+        let found = match byte(json, at) {
+            b'-' | b'0'..=b'9' => number(json, at)?,
             b'{' => Found { kind: Kind::Object, start: at, end: at + 1 },
             b'[' => Found { kind: Kind::List, start: at, end: at + 1 },
-            _ => self.literal(at)?,
+            _ => literal(json, at)?,
         };
         self.set(node, found);
         match found.kind {
@@ -181,56 +204,53 @@ impl Pass<'_> {
         }
     }
 
+    #[inline(never)]
     fn object(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
-        let mut at = self.space(at);
-        if self.byte(at) == b'}' {
+        let json = self.json;
+        let children = self.nodes.get(node).map_or(0..0, |parent| node + 1..parent.end);
+        let mut at = space(json, at);
+        if byte(json, at) == b'}' {
             return Ok(at + 1);
         }
         loop {
-            if self.byte(at) != b'"' {
+            if byte(json, at) != b'"' {
                 return Err(NotJson::Name);
             }
-            let name = self.string(at + 1)?;
-            at = self.space(name.end + 1);
-            if self.byte(at) != b':' {
-                return Err(NotJson::Colon);
-            }
-            let child = if node == UNWANTED { UNWANTED } else { self.child(node, name) };
-            at = self.value(self.space(at + 1), child, depth)?;
-            at = self.space(at);
-            match self.byte(at) {
-                b',' => at = self.space(at + 1),
-                b'}' => return Ok(at + 1),
-                _ => return Err(NotJson::ObjectEnd),
+            let name = string(json, at + 1)?;
+            at = after(json, name.end + 1, b':').ok_or(NotJson::Colon)?;
+            let child = if children.is_empty() { UNWANTED } else { self.child(children.clone(), name) };
+            at = self.value(at, child, depth)?;
+            match after(json, at, b',') {
+                Some(next) => at = next,
+                None => return after_space(json, at, b'}').ok_or(NotJson::ObjectEnd),
             }
         }
     }
 
     fn list(&mut self, at: usize, depth: usize) -> Result<usize, NotJson> {
-        let mut at = self.space(at);
-        if self.byte(at) == b']' {
+        let json = self.json;
+        let mut at = space(json, at);
+        if byte(json, at) == b']' {
             return Ok(at + 1);
         }
         loop {
             at = self.value(at, UNWANTED, depth)?;
-            at = self.space(at);
-            match self.byte(at) {
-                b',' => at = self.space(at + 1),
-                b']' => return Ok(at + 1),
-                _ => return Err(NotJson::ListEnd),
+            match after(json, at, b',') {
+                Some(next) => at = next,
+                None => return after_space(json, at, b']').ok_or(NotJson::ListEnd),
             }
         }
     }
 
     /// The node of that name below a node.
     #[inline]
-    fn child(&mut self, node: usize, name: Found) -> usize {
+    fn child(&mut self, children: Range<usize>, name: Found) -> usize {
         if name.kind == Kind::Escaped {
             self.name.clear();
             unescape(name.raw(self.json), self.name);
-            child(self.nodes, node, self.name)
+            child(self.nodes, children, self.name)
         } else {
-            child(self.nodes, node, name.raw(self.json))
+            child(self.nodes, children, name.raw(self.json))
         }
     }
 
@@ -241,132 +261,171 @@ impl Pass<'_> {
             return;
         }
         self.found[node] = found;
-        let end = self.nodes[node].end;
-        if end > node + 1 {
-            self.found[node + 1..end].fill(MISSING);
+        for below in &mut self.found[node + 1..self.nodes[node].end] {
+            below.kind = Kind::Missing;
         }
     }
+}
 
-    #[cold]
-    fn literal(&self, start: usize) -> Result<Found, NotJson> {
-        for (name, kind) in [
-            ("true", Kind::True),
-            ("false", Kind::False),
-            ("null", Kind::Null),
-            ("NaN", Kind::NotFinite),
-            ("Infinity", Kind::NotFinite),
-            ("-Infinity", Kind::NotFinite),
-        ] {
-            if self.json.get(start..).is_some_and(|rest| rest.starts_with(name.as_bytes())) {
-                return Ok(Found { kind, start, end: start + name.len() });
-            }
+#[cold]
+fn literal(json: &[u8], start: usize) -> Result<Found, NotJson> {
+    for (name, kind) in [
+        ("true", Kind::True),
+        ("false", Kind::False),
+        ("null", Kind::Null),
+        ("NaN", Kind::NotFinite),
+        ("Infinity", Kind::NotFinite),
+        ("-Infinity", Kind::NotFinite),
+    ] {
+        if json.get(start..).is_some_and(|rest| rest.starts_with(name.as_bytes())) {
+            return Ok(Found { kind, start, end: start + name.len() });
         }
-        Err(if start >= self.json.len() { NotJson::End } else { NotJson::Value })
     }
+    Err(if start >= json.len() { NotJson::End } else { NotJson::Value })
+}
 
-    /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`; what follows is judged by the caller, as in `01` and `1.`.
-    #[inline]
-    fn number(&self, start: usize) -> Result<Found, NotJson> {
-        let first = start + usize::from(self.byte(start) == b'-');
-        let mut end = if self.byte(first) == b'0' { first + 1 } else { self.digits(first) };
-        if end == first {
-            return self.literal(start);
-        }
-        let whole_digits = end - first;
-        let mut kind = Kind::Integer;
-        if self.byte(end) == b'.' {
-            let after = self.digits(end + 1);
-            if after > end + 1 {
-                (end, kind) = (after, Kind::Float);
-            }
-        }
-        if matches!(self.byte(end), b'e' | b'E') {
-            let power = end + 1 + usize::from(matches!(self.byte(end + 1), b'+' | b'-'));
-            let after = self.digits(power);
-            if after > power {
-                (end, kind) = (after, Kind::Float);
-            }
-        }
-        if kind == Kind::Integer && whole_digits > INTEGER_DIGITS_MAX {
-            return Err(NotJson::LongInteger);
-        }
-        Ok(Found { kind, start, end })
+/// `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`; what follows is judged by the caller, as in `01` and `1.`.
+#[inline]
+fn number(json: &[u8], start: usize) -> Result<Found, NotJson> {
+    let first = start + usize::from(byte(json, start) == b'-');
+    let mut end = if byte(json, first) == b'0' { first + 1 } else { digits(json, first) };
+    if end == first {
+        return literal(json, start);
     }
+    let whole_digits = end - first;
+    let mut kind = Kind::Integer;
+    if byte(json, end) == b'.' {
+        let after = digits(json, end + 1);
+        if after > end + 1 {
+            (end, kind) = (after, Kind::Float);
+        }
+    }
+    if matches!(byte(json, end), b'e' | b'E') {
+        let power = end + 1 + usize::from(matches!(byte(json, end + 1), b'+' | b'-'));
+        let after = digits(json, power);
+        if after > power {
+            (end, kind) = (after, Kind::Float);
+        }
+    }
+    if kind == Kind::Integer && whole_digits > INTEGER_DIGITS_MAX {
+        return Err(NotJson::LongInteger);
+    }
+    Ok(Found { kind, start, end })
+}
 
-    /// The string that begins at `start`, after its quote.
-    #[inline]
-    fn string(&self, start: usize) -> Result<Found, NotJson> {
-        let end = self.next_mark(start);
-        if self.byte(end) == b'"' {
-            Ok(Found { kind: Kind::String, start, end })
-        } else {
-            self.odd_string(start, end)
+/// The string that begins at `start`, after its quote.
+#[inline]
+fn string(json: &[u8], start: usize) -> Result<Found, NotJson> {
+    let end = plain_end(json, start);
+    if byte(json, end) == b'"' {
+        Ok(Found { kind: Kind::String, start, end })
+    } else {
+        odd_string(json, start, end)
+    }
+}
+
+/// A string whose first mark, at `at`, is not its end.
+#[cold]
+fn odd_string(json: &[u8], start: usize, mut at: usize) -> Result<Found, NotJson> {
+    loop {
+        match json.get(at) {
+            Some(b'"') => return Ok(Found { kind: Kind::Escaped, start, end: at }),
+            Some(b'\\') => match byte(json, at + 1) {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at = plain_end(json, at + 2),
+                b'u' if hex4(json, at + 2).is_some() => at = plain_end(json, at + 6),
+                _ => return Err(NotJson::Escape),
+            },
+            Some(_) => return Err(NotJson::Control),
+            None => return Err(NotJson::StringEnd),
         }
     }
+}
 
-    /// A string whose first mark, at `at`, is not its end.
-    #[cold]
-    fn odd_string(&self, start: usize, mut at: usize) -> Result<Found, NotJson> {
-        loop {
-            match self.json.get(at) {
-                Some(b'"') => return Ok(Found { kind: Kind::Escaped, start, end: at }),
-                Some(b'\\') => match self.byte(at + 1) {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at = self.next_mark(at + 2),
-                    b'u' if hex4(self.json, at + 2).is_some() => at = self.next_mark(at + 6),
-                    _ => return Err(NotJson::Escape),
-                },
-                Some(_) => return Err(NotJson::Control),
-                None => return Err(NotJson::StringEnd),
-            }
+/// The byte at `at`; zero past the end, which is no byte of JSON's grammar.
+#[inline]
+fn byte(json: &[u8], at: usize) -> u8 {
+    json.get(at).copied().unwrap_or(0)
+}
+
+/// The first byte from `at` that is no white space.
+#[inline]
+fn space(json: &[u8], mut at: usize) -> usize {
+    while let b' ' | b'\n' | b'\r' | b'\t' = byte(json, at) {
+        at += 1;
+    }
+    at
+}
+
+/// The first quote, backslash or control character from `at`, or the end.
+#[inline]
+fn plain_end(json: &[u8], at: usize) -> usize {
+    // A byte below n has its top bit set in `word - n` and not in `word`; a borrow reaches only bytes above a hit.
+    // With 0x02 flipped, the quote 0x22 is next to the control characters, and they stay among themselves.
+    let below = |word: u64, n: u64| word.wrapping_sub(n * EACH);
+    first_hit(json, at, |word| {
+        (below(word ^ (0x02 * EACH), 0x21) | below(word ^ (u64::from(b'\\') * EACH), 1)) & !word & TOP
+    })
+}
+
+/// The first byte from `at` that is no digit, or the end.
+#[inline]
+fn digits(json: &[u8], at: usize) -> usize {
+    first_hit(json, at, |word| {
+        // Digits become 0 to 9, which alone stay below 0x80 with 0x76 added.
+        let word = word ^ (0x30 * EACH);
+        (((word & !TOP) + 0x76 * EACH) | word) & TOP
+    })
+}
+
+/// The first byte from `at` whose top bit `hits` sets in a word of eight bytes, the first lowest; or the end, as zeros
+/// stand past it and must be hits. Eight at once and no vectors: safe Rust cannot name their instructions.
+#[inline]
+fn first_hit(json: &[u8], at: usize, hits: impl Fn(u64) -> u64) -> usize {
+    let mut rest = &json[at.min(json.len())..];
+    let mut at = at;
+    while let Some((word, more)) = rest.split_first_chunk() {
+        let hits = hits(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return at + hits.trailing_zeros() as usize / 8;
         }
+        (rest, at) = (more, at + 8);
     }
+    let word = match json.last_chunk() {
+        Some(last) if !rest.is_empty() => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+        _ => rest.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b)),
+    };
+    at + hits(word).trailing_zeros() as usize / 8
+}
 
-    /// The byte at `at`; zero past the end, which is no byte of JSON's grammar.
-    #[inline]
-    fn byte(&self, at: usize) -> u8 {
-        self.json.get(at).copied().unwrap_or(0)
-    }
+/// One, and the top bit, of each byte of a word.
+const EACH: u64 = 0x0101_0101_0101_0101;
+const TOP: u64 = 0x80 * EACH;
 
-    /// The first byte from `at` that is no white space.
-    #[inline]
-    fn space(&self, mut at: usize) -> usize {
-        while let b' ' | b'\n' | b'\r' | b'\t' = self.byte(at) {
-            at += 1;
-        }
-        at
+/// Past `mark` at `at`, and past white space before and after it.
+#[inline]
+fn after(json: &[u8], at: usize, mark: u8) -> Option<usize> {
+    match json.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(&[first, second, third]) if [first, second] == [mark, b' '] && third > b' ' => Some(at + 2),
+        Some(&[first, second, _]) if first == mark && second > b' ' => Some(at + 1),
+        _ => after_space(json, at, mark),
     }
+}
 
-    /// The first mark from `at`, which is at most the document's length; past its end if there is none.
-    #[inline]
-    fn next_mark(&self, at: usize) -> usize {
-        let mut block = at / 64;
-        let mut bits = self.marks[block] & u64::MAX << (at % 64);
-        while bits == 0 {
-            block += 1;
-            bits = self.marks[block];
-        }
-        block * 64 + bits.trailing_zeros() as usize
-    }
-
-    /// The first byte from `at` that is no digit, or the end.
-    #[inline]
-    fn digits(&self, mut at: usize) -> usize {
-        while self.byte(at).is_ascii_digit() {
-            at += 1;
-        }
-        at
-    }
+fn after_space(json: &[u8], at: usize, mark: u8) -> Option<usize> {
+    let at = space(json, at);
+    (byte(json, at) == mark).then(|| space(json, at + 1))
 }
 
 /// The node of that name below a node.
 #[inline]
-fn child(nodes: &[Node], node: usize, name: &[u8]) -> usize {
-    let mut child = node + 1;
-    while child < nodes[node].end {
-        if *nodes[child].name == *name {
+fn child(nodes: &[Node], children: Range<usize>, name: &[u8]) -> usize {
+    let mut child = children.start;
+    while child < children.end {
+        let node = &nodes[child];
+        if *node.name == *name {
             return child;
         }
-        child = nodes[child].end;
+        child = node.end;
     }
     UNWANTED
 }
@@ -389,21 +448,9 @@ impl Found {
     pub fn raw(self, json: &[u8]) -> &[u8] {
         &json[self.start..self.end]
     }
-
-    /// The string, with its escapes decoded into `buffer` if it has any; `None` when it has a lone surrogate, and
-    /// so is no Unicode text.
-    #[inline]
-    pub fn text<'a>(self, json: &'a [u8], buffer: &'a mut Vec<u8>) -> Option<&'a str> {
-        if self.kind == Kind::String {
-            return std::str::from_utf8(self.raw(json)).ok();
-        }
-        buffer.clear();
-        unescape(self.raw(json), buffer);
-        std::str::from_utf8(buffer).ok()
-    }
 }
 
-/// Decodes the escapes of a string that [`string`] took. A lone surrogate becomes its three bytes, as UTF-8 would write it.
+/// Decodes the escapes of a string that [`string`] took. A lone surrogate becomes the three bytes that UTF-8 would have.
 fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     let mut rest = raw;
     while let Some(at) = rest.iter().position(|&b| b == b'\\') {
@@ -452,44 +499,13 @@ fn is_utf8_with_surrogates(mut rest: &[u8]) -> bool {
     true
 }
 
-/// Marks a document's quotes, backslashes and control characters: a bit for each byte, the first lowest.
-/// What follows its end is marked, so that every search ends there. Answers whether the document is ASCII.
-fn mark(json: &[u8], marks: &mut Vec<u64>) -> bool {
-    marks.clear();
-    let mut top = [0; 16];
-    let (blocks, rest) = json.as_chunks::<64>();
-    marks.extend(blocks.iter().map(|block| marks_of_64(block, &mut top)));
-    let last = match json.last_chunk::<64>() {
-        Some(last) if !rest.is_empty() => marks_of_64(last, &mut top) >> (64 - rest.len()),
-        _ => {
-            let mut last = [0; 64];
-            last[..rest.len()].copy_from_slice(rest);
-            marks_of_64(&last, &mut top)
+/// Whether all bytes are ASCII; for a short document quicker than the standard library's.
+fn is_ascii(json: &[u8]) -> bool {
+    match json.last_chunk() {
+        Some(last) => {
+            let words = json.as_chunks().0.iter().chain([last]);
+            words.fold(0, |all, word| all | u64::from_ne_bytes(*word)) & TOP == 0
         }
-    };
-    marks.extend([last | u64::MAX << rest.len(), u64::MAX]);
-    u128::from_ne_bytes(top) & (u128::MAX / 0xff * 0x80) == 0
-}
-
-/// Written so that compilers find vector instructions for the loop. All bytes are or-ed into `top`.
-#[inline]
-fn marks_of_64(bytes: &[u8; 64], top: &mut [u8; 16]) -> u64 {
-    let mut marks = [0; 16];
-    for (k, bytes) in bytes.as_chunks::<16>().0.iter().enumerate() {
-        for (j, &b) in bytes.iter().enumerate() {
-            let marked = b < 0x20 || b == b'"' || b == b'\\';
-            marks[j] |= if marked { 1 << (2 * k + j / 8) } else { 0 };
-            top[j] |= b;
-        }
+        None => json.is_ascii(),
     }
-    // Bit k of byte j is byte 8k + j of the document: swap rows and columns (Hacker's Delight, 7-3).
-    let both = u128::from_le_bytes(marks);
-    let mut m = both as u64 | (both >> 64) as u64;
-    for (shift, mask) in
-        [(7, 0x00aa_00aa_00aa_00aa), (14, 0x0000_cccc_0000_cccc), (28, 0x0000_0000_f0f0_f0f0)]
-    {
-        let swap = (m ^ m >> shift) & mask;
-        m ^= swap ^ swap << shift;
-    }
-    m
 }

@@ -41,18 +41,19 @@ impl Batch for [Record<'_>] {
 pub struct Key(pub Box<[u8]>);
 
 impl Key {
-    /// Appends one column to a key under construction; `last` says that no column follows.
-    pub fn push_column(key: &mut Vec<u8>, column: Option<&str>, last: bool) {
+    /// Appends one column, as UTF-8, to a key under construction; `last` says that no column follows.
+    #[inline]
+    pub fn push_column(key: &mut Vec<u8>, column: Option<&[u8]>, last: bool) {
         let Some(text) = column else {
             key.push(0);
             return;
         };
         key.push(1);
         if last {
-            key.extend_from_slice(text.as_bytes());
+            key.extend_from_slice(text);
             return;
         }
-        for &byte in text.as_bytes() {
+        for &byte in text {
             key.push(byte);
             if byte == 0 {
                 key.push(0xff);
@@ -66,7 +67,7 @@ impl Key {
     pub fn of(columns: &[Option<&str>]) -> Self {
         let mut bytes = Vec::new();
         for (i, column) in columns.iter().enumerate() {
-            Self::push_column(&mut bytes, *column, i + 1 == columns.len());
+            Self::push_column(&mut bytes, column.map(str::as_bytes), i + 1 == columns.len());
         }
         Self(bytes.into())
     }
