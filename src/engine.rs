@@ -1310,8 +1310,10 @@ impl Engine {
                 out.push(Effect::Commit(Arc::clone(&flight.commit)));
                 return;
             }
+            // The manifest first, and alone: whoever comes after us finds by it what we left behind.
+            let first = flight.puts.contains_key(&flight.commit.manifest);
             for (key, (bytes, asked)) in &mut flight.puts {
-                if !*asked {
+                if !*asked && (!first || *key == flight.commit.manifest) {
                     *asked = true;
                     out.push(Effect::Put { key: key.clone(), bytes: Arc::clone(bytes) });
                 }
@@ -1334,8 +1336,8 @@ impl Engine {
                 flight.puts.remove(key);
                 if flight.puts.is_empty() {
                     self.trouble = None;
-                    self.push_commit(out);
                 }
+                self.push_commit(out);
             }
             Err(reason) => {
                 *asked = false;
@@ -1453,6 +1455,12 @@ impl Engine {
             },
             _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
         }
+    }
+
+    /// Folder of the table's objects below the warehouse.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether a commit is under way.
