@@ -2,4 +2,5 @@
 //! Spark is the judge. All of it is ignored until the parts are there; `make test` brings them up and runs it.
 
 mod harness;
+mod million;
 mod spark;
