@@ -4,7 +4,7 @@
 //! The log is drawn from a seed, and what the table must hold is worked out here from the log alone, by the definition:
 //! one record and one window at a time. Nothing of that is shared with windrow.
 
-use crate::harness::{Setup, Spark, Used, Windrow, env, hive_db, parts, unique};
+use crate::harness::{Setup, Spark, Used, env, hive_db, parts, unique};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -18,6 +18,9 @@ const RECORDS: usize = 1_000_000;
 const PARTITIONS: usize = 3;
 const ORIGINS: u64 = 50;
 const KILLS: usize = 10;
+/// How long the slice of records between two kills takes at least, and in how many pieces it comes.
+const SLICE_MS: u64 = 1500;
+const PIECES: usize = 15;
 const START_MS: i64 = 1_725_219_720_000;
 const SIZE_MS: i64 = 10_000;
 const SLIDE_MS: i64 = 5_000;
@@ -218,12 +221,25 @@ fn group_by(log: &Log) -> Expected {
     out
 }
 
-/// Kills it while it counts: at a moment drawn from the dice, once it has said that it does.
-fn kill_amid(mut windrow: Windrow<'_>, dice: &mut Dice) -> Used {
+/// Runs it while a slice is produced, and kills it at a moment of that time drawn from the dice. What was produced later
+/// is there when the next one starts.
+fn run_and_kill(setup: &Setup, dice: &mut Dice, produce: impl FnOnce()) -> Used {
+    let mut windrow = setup.start();
     windrow.wait("it counts", Duration::from_secs(60), |s| s.reason.is_empty() && s.epoch.is_some());
-    #[expect(clippy::disallowed_methods, reason = "the moment of a kill is no condition")]
-    thread::sleep(Duration::from_millis(dice.below(900)));
-    windrow.kill()
+    let moment = Duration::from_millis(100 + dice.below(SLICE_MS));
+    thread::scope(|scope| {
+        let killed = scope.spawn(move || {
+            pause(moment);
+            windrow.kill()
+        });
+        produce();
+        killed.join().expect("it ran")
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "how fast records come and when a kill does are no conditions")]
+fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 #[test]
@@ -244,14 +260,14 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
     let mut used = Used::default();
     let slice = RECORDS / (KILLS + 1);
     for kill in 0..KILLS {
-        let windrow = setup.start();
-        let killed = thread::scope(|scope| {
-            let killed = scope.spawn(|| kill_amid(windrow, &mut moments));
-            produce(&producer, &name, &mut dice, &mut log, slice);
+        let killed = run_and_kill(&setup, &mut moments, || {
+            for _ in 0..PIECES {
+                produce(&producer, &name, &mut dice, &mut log, slice / PIECES);
+                pause(Duration::from_millis(SLICE_MS / PIECES as u64));
+            }
             if kill == KILLS / 2 {
                 abort_some(&name, &mut log);
             }
-            killed.join().expect("it counted")
         });
         used = used.and(killed);
         let status = setup.ask(&["status"]);

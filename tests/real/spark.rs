@@ -127,8 +127,8 @@ fn sessions_see_the_same(spark: &mut Spark, ours: &str, theirs: &str) {
             let starts = found.rows.iter().map(|row| row[0]["start"].as_str().expect("a text").to_owned());
             let first = starts.min().expect("rows");
             // Also without the judge: 19:42 in UTC is 15:42 in New York.
-            let expect = if filter.is_empty() { from.replace(":20", ":00") } else { from.to_owned() };
-            assert!(first.starts_with(&expect), "{ours} in {zone} {filter}: {first}");
+            let expect = if filter.is_empty() { &from[..13] } else { from };
+            assert!(first.starts_with(expect), "{ours} in {zone} {filter}: {first}");
         }
     }
 }
@@ -167,7 +167,7 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
         });
         side(
             spark,
-            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS long), get_json_object(key, '$.origin'), \
+            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS long), key, \
              value LIKE '%\"origin\":\"late\"%' FROM newtable__late ORDER BY offset",
             late.collect(),
         );
@@ -300,40 +300,41 @@ fn aggregates_and_null_keys_are_read_from_every_kind_of_hive_schema() {
     topic(&name, 1);
     let records = aggregate_records();
     produce(&name, &records);
-    let kinds = ["script", "3.1", "4.0", "lazy", "lazy-fresh"];
-    let setups = kinds.map(|kind| {
-        let database = format!("{name}_{}", kind.replace(['.', '-'], ""));
-        hive_db(&database, kind);
-        let settings = json!({
-            "idle-timeout": "1s",
-            "group-by": "origin, payload.kind as kind",
-            "aggregates": AGGREGATES,
-            "on-bad-record": "null",
-        });
-        (kind, database.clone(), Setup::new(&database, &name, "newtable", settings))
-    });
     thread::scope(|scope| {
-        // Two at a time: each is a JVM.
-        for half in [&setups[..2], &setups[2..]] {
-            let records = records.len() as u64;
-            scope.spawn(move || {
-                for (kind, database, setup) in half {
-                    let mut windrow = setup.start();
-                    let mut spark = Spark::open(database);
-                    if *kind == "lazy-fresh" {
-                        // Half of Hive's tables are not there before the first CREATE TABLE: they are waited for.
-                        let status =
-                            windrow.wait("it waits and says for what", Duration::from_secs(20), |s| {
-                                s.epoch.is_none() && s.reason.contains("CREATE TABLE")
-                            });
-                        println!("{}", status.reason);
-                        spark.sql("CREATE TABLE own (x INT) USING parquet");
-                    }
-                    windrow.wait_for_all(records);
-                    windrow.stop();
-                    aggregates_are_right(&mut spark, kind);
-                }
-            });
+        // Two at a time, as a Spark of its own reads most of them.
+        for kinds in [["script", "4.0", "3.1"], ["lazy", "empty", "lazy-fresh"]] {
+            let (name, records) = (&name, records.len() as u64);
+            scope.spawn(move || kinds.map(|kind| kind_holds(kind, name, records)));
         }
     });
+}
+
+fn kind_holds(kind: &str, topic: &str, records: u64) {
+    let database = format!("{topic}_{}", kind.replace(['.', '-'], ""));
+    hive_db(&database, kind);
+    let settings = json!({
+        "idle-timeout": "1s",
+        "group-by": "origin, payload.kind as kind",
+        "aggregates": AGGREGATES,
+        "on-bad-record": "null",
+    });
+    let setup = Setup::new(&database, topic, "newtable", settings);
+    let mut windrow = setup.start();
+    // Of these two there is a like that is read.
+    let mut spark = (kind != "3.1" && kind != "lazy-fresh").then(|| Spark::open(&database));
+    if kind == "empty" {
+        // Spark makes Hive's tables when somebody needs them: they are waited for, and the reason says how to get them.
+        windrow.wait("it says what it waits for", Duration::from_secs(20), |s| {
+            s.epoch.is_none() && s.reason.contains("open Kyuubi and create a table")
+        });
+        spark.as_mut().expect("opened").sql("CREATE TABLE own (x INT) USING parquet");
+    }
+    let status = windrow.wait_for_all(records);
+    assert_eq!(status.rows, 4, "{kind}");
+    windrow.stop();
+    let table_partitions = psql(&database, "SELECT count(*) FROM \"PARTITIONS\"");
+    assert_eq!(table_partitions.trim(), "2", "{kind}: one of rows, one of rejects");
+    if let Some(spark) = &mut spark {
+        aggregates_are_right(spark, kind);
+    }
 }
