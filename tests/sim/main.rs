@@ -4,6 +4,8 @@
 //! `WINDROW_SIM_SEEDS=100000 cargo test --test sim` runs more of it; `WINDROW_SIM_SEED=17` runs one and tells what it did.
 
 mod audit;
+#[path = "../rng.rs"]
+mod rng;
 mod store;
 mod world;
 

@@ -1,6 +1,7 @@
 //! The world around the engines: logs that grow, requests that arrive late, twice removed from their sender, or never.
 
 use crate::audit;
+use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,31 +12,6 @@ use windrow::listing::Value as Cell;
 use windrow::record::{Offset, Partition, Record};
 use windrow::shape::{Aggregate, Function, Number, Shape};
 use windrow::time::{DbTime, Mono};
-
-pub struct Rng(u64);
-
-impl Rng {
-    /// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 pub enum Value {
     Good { origin: String, n: i64 },
