@@ -1072,11 +1072,18 @@ impl Engine {
         }
     }
 
-    /// A replay closes windows anew whose rows are committed already.
+    /// A replay closes windows anew whose rows are committed already. After it the settings' delay holds, which may be
+    /// another one than before.
     fn drop_committed(&mut self) {
-        if let Some(through) = self.closed_through.filter(|_| self.replaying) {
-            self.replaying = self.lanes.values().any(Lane::replaying);
+        if !self.replaying {
+            return;
+        }
+        self.replaying = self.lanes.values().any(Lane::replaying);
+        if let Some(through) = self.closed_through {
             merger::take(&mut self.lanes, &self.settings.shape, through);
+        }
+        if !self.replaying {
+            self.lanes.values_mut().for_each(|lane| lane.set_delay(self.settings.delay_ms));
         }
     }
 
