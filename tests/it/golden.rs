@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use windrow::commit::{Acquired, Commit, Decided, Decision, FileKind, Head, Outcome, Owner};
+use windrow::commit::{Acquired, Commit, Decided, Decision, FileKind, Head, Owner};
 use windrow::config::Config;
 use windrow::driver::engine_settings;
 use windrow::engine::{Effect, Engine, Input, LogEnd, TopicFacts};
 use windrow::file::read_rows;
 use windrow::listing::Value;
 use windrow::record::{Offset, Partition, Record};
-use windrow::time::{DbTime, EventTime, Mono, parse_duration_ms};
+use windrow::time::{DbTime, EventTime, Mono, format_duration_ms, parse_duration_ms};
 
 #[test]
 fn golden_texts_are_answered_as_written() {
@@ -190,7 +190,8 @@ impl<'t> Play<'t> {
                 let text = |w: Option<EventTime>| w.map_or("-".to_owned(), short);
                 let lanes = self.engine.lanes().values().map(|lane| text(lane.watermark()));
                 let lanes = lanes.collect::<Vec<_>>().join(" ");
-                let _ = writeln!(self.said, "  watermarks {lanes}, frontier {}", text(self.engine.frontier()));
+                let _ =
+                    writeln!(self.said, "  watermarks {lanes}, frontier {}", text(self.engine.frontier()));
             }
             "ledger" => {
                 let l = self.engine.ledger();
@@ -198,8 +199,18 @@ impl<'t> Play<'t> {
                     self.said,
                     "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {}\n  \
                      hits {} = in rows {} + open {} + closed {} + late hits {}",
-                    l.consumed, l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.lost, l.hits,
-                    l.row_count, l.open, l.closed, l.late_hits
+                    l.consumed,
+                    l.counted,
+                    l.late,
+                    l.rejected,
+                    l.tombstones,
+                    l.gaps,
+                    l.lost,
+                    l.hits,
+                    l.row_count,
+                    l.open,
+                    l.closed,
+                    l.late_hits
                 );
             }
             _ => panic!("no such line: {line}"),
@@ -219,7 +230,7 @@ impl<'t> Play<'t> {
             log.reader = Some((offset + 1, false));
             let (time, value) = (*time, value.clone());
             let record = Record { offset: *offset, timestamp_ms: time, value: value.as_deref() };
-            self.step(Input::Records { partition: p, leader_epoch: 0, batch: &One(record) });
+            self.step(Input::Records { partition: p, leader_epoch: 0, batch: &&[record][..] });
         }
     }
 
@@ -291,9 +302,7 @@ impl<'t> Play<'t> {
                 self.epochs.push((*commit).clone());
                 self.step(Input::Committed { epoch, result: Ok(db_now) });
             }
-            Effect::Find { epoch, .. } => {
-                self.step(Input::Found { epoch, result: Ok(Outcome::Absent) });
-            }
+            Effect::Find { .. } => unreachable!("no answer to a commit is lost here"),
             Effect::Release { .. } | Effect::CommitGroup(_) | Effect::Report(_) => {}
             Effect::Exit(None) => self.said += "  exit\n",
             Effect::Exit(Some(reason)) => {
@@ -325,7 +334,9 @@ impl<'t> Play<'t> {
         for Decision { partition, offset, what } in &commit.decisions {
             let what = match what {
                 Decided::Floor { at, reason } => format!("floor {} {reason:?}", short(*at)),
-                Decided::Delay { ms } if commit.epoch > 0 => format!("delay {ms}ms"),
+                Decided::Delay { ms } if commit.epoch > 0 => {
+                    format!("delay {}", format_duration_ms(*ms as u64))
+                }
                 Decided::Lost { to, reason } => format!("lost to {to}: {reason}"),
                 Decided::Generation { to, reason, .. } => format!("generation from {to}: {reason}"),
                 Decided::Ceiling { .. } | Decided::Delay { .. } => continue,
@@ -339,7 +350,10 @@ impl<'t> Play<'t> {
                         let values = values.iter().map(|v| format!(" {v}")).collect::<String>();
                         format!("row {} {}{values}", short(*start), short(*end))
                     }
-                    (FileKind::Late, [topic, p, offset, Value::Time(time), Value::Time(watermark), key, _]) => {
+                    (
+                        FileKind::Late,
+                        [topic, p, offset, Value::Time(time), Value::Time(watermark), key, _],
+                    ) => {
                         let (time, watermark) = (short(*time), short(*watermark));
                         format!("late {topic}/{p}@{offset} {time} {key}, watermark {watermark}")
                     }
@@ -354,16 +368,10 @@ impl<'t> Play<'t> {
     }
 }
 
-struct One<'a>(Record<'a>);
-
-impl windrow::record::Batch for One<'_> {
-    fn each(&self, f: &mut dyn FnMut(Record<'_>)) {
-        f(self.0);
-    }
-}
-
 fn partition(word: &str) -> Partition {
-    word.strip_prefix("clicks/").and_then(|p| p.parse().ok()).unwrap_or_else(|| panic!("not clicks/N: {word}"))
+    word.strip_prefix("clicks/")
+        .and_then(|p| p.parse().ok())
+        .unwrap_or_else(|| panic!("not clicks/N: {word}"))
 }
 
 fn offset(word: &str) -> Offset {

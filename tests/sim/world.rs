@@ -178,9 +178,14 @@ impl World {
     fn start_process(&mut self) {
         let id = self.next_id;
         self.next_id += 1;
+        let mut settings = self.settings.clone();
+        if self.rng.one_in(8) {
+            // Somebody changed it meanwhile.
+            settings.delay_ms = self.rng.pick(&[0, 1000, 10_000, 15_000]);
+        }
         self.processes.push(Process {
             id,
-            engine: Engine::new(self.settings.clone()),
+            engine: Engine::new(settings),
             readers: BTreeMap::new(),
             inbox: VecDeque::new(),
             frozen: false,
@@ -340,10 +345,9 @@ impl World {
             }
             let batch: &[Record<'_>] = &records;
             let mut out = Vec::new();
-            let held: &dyn windrow::record::Batch = &Held(batch);
             self.processes[i]
                 .engine
-                .step(Input::Records { partition: p, leader_epoch: 0, batch: held }, &mut out);
+                .step(Input::Records { partition: p, leader_epoch: 0, batch: &batch }, &mut out);
             self.perform(i, out);
         }
         Ok(())
@@ -700,15 +704,6 @@ fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     match ours.iter().find(|(key, _)| !must.contains_key(key)) {
         Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
         None => Ok(()),
-    }
-}
-
-/// A batch of borrowed records.
-struct Held<'a>(&'a [Record<'a>]);
-
-impl windrow::record::Batch for Held<'_> {
-    fn each(&self, f: &mut dyn FnMut(Record<'_>)) {
-        self.0.iter().for_each(|r| f(*r));
     }
 }
 
