@@ -137,7 +137,7 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
         let shape = draw_shape(&mut rng);
         let logs: Vec<Vec<Event>> = (0..1 + rng.below(3)).map(|_| draw_events(&mut rng)).collect();
         let fresh = || -> Lanes { (0..).zip(&logs).map(|(p, _)| (p, Lane::new(p, &shape, 0))).collect() };
-        let mut rows_of = |lanes: &mut Lanes| {
+        let rows_of = |lanes: &mut Lanes| {
             merger::frontier(lanes).map_or_else(Vec::new, |frontier| merger::close(lanes, &shape, frontier))
         };
         let mut lanes = fresh();

@@ -563,7 +563,6 @@ impl World {
         let mut rows: BTreeMap<(i64, i64, String), (u64, i128)> = BTreeMap::new();
         let mut late: BTreeSet<(Partition, Offset)> = BTreeSet::new();
         let mut rejects: BTreeSet<(Partition, Offset)> = BTreeSet::new();
-        let starts = |p: &Partition| if epochs[0].lanes.contains_key(p) { 0 } else { 0 };
         let mut to: BTreeMap<Partition, Offset> = epochs[0].lanes.keys().map(|p| (*p, 0)).collect();
         for (n, commit) in epochs.iter().enumerate() {
             if commit.epoch != n as u64 {
@@ -625,7 +624,7 @@ impl World {
                 .iter()
                 .map(|(p, lane)| {
                     let decisions = audit::decisions(&epochs[..=n], *p);
-                    (*p, audit::expect(&self.settings, &self.logs[p], starts(p), lane.to, &decisions))
+                    (*p, audit::expect(&self.settings, &self.logs[p], 0, lane.to, &decisions))
                 })
                 .collect();
             // Each epoch in a few runs, the last one always: the sums are over the whole log each time.
