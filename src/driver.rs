@@ -88,6 +88,7 @@ enum Message {
 }
 
 /// What the catalog's task is asked, one after the other.
+#[expect(clippy::large_enum_variant, reason = "a few a minute")]
 enum CatalogAsk {
     Acquire,
     Renew(Owner),
