@@ -20,8 +20,11 @@ use world::World;
 
 fn run(seed: u64, mistake: Option<Mistake>) -> Result<world::Summary, String> {
     let mut world = World::new(seed, mistake);
-    world.run()?;
-    world.audit()
+    let result = world.run().and_then(|()| world.audit());
+    if std::env::var("WINDROW_SIM_SEED").is_ok() && mistake.is_none() {
+        println!("seed {seed}:\n{}", world.tell());
+    }
+    result
 }
 
 fn seeds() -> std::ops::Range<u64> {

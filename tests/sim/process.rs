@@ -16,6 +16,8 @@ pub struct Process {
     readers: BTreeMap<Partition, Reader>,
     pub inbox: VecDeque<Answer>,
     pub frozen: bool,
+    /// When it was told the time last.
+    pub ticked: u64,
     /// It was told to end, for the last time, and did.
     pub stopping: bool,
     pub last: bool,
@@ -61,6 +63,7 @@ impl Process {
             readers: BTreeMap::new(),
             inbox: VecDeque::new(),
             frozen: false,
+            ticked: 0,
             stopping: false,
             last: false,
             done: false,
@@ -152,7 +155,16 @@ impl World {
             return Ok(());
         }
         let id = process.id;
-        let all: Vec<Partition> = process.readers.keys().copied().collect();
+        if self.now - process.ticked > 1000 {
+            self.tick(i)?;
+        }
+        if self.processes.get(i).is_none_or(|process| process.id != id) {
+            return Ok(());
+        }
+        let all: Vec<Partition> = self.processes[i].readers.keys().copied().collect();
+        if all.is_empty() {
+            return Ok(());
+        }
         let all = if self.fault == 0 && self.requests.is_empty() { all } else { vec![self.rng.pick(&all)] };
         for p in all {
             if self.processes.get(i).is_some_and(|process| process.id == id) {
@@ -196,6 +208,9 @@ impl World {
                 return Ok(());
             }
             reader.told_end = true;
+            if log.visible > reader.pos {
+                reader.leader_epoch = log.epoch_of(log.visible - 1);
+            }
             reader.pos = log.visible;
             let offset = log.visible;
             return self.feed(i, Input::End { partition: p, offset });

@@ -104,6 +104,24 @@ impl Log {
         self.visible = at + rng.below((self.end - at) as u64 + 1) as Offset;
     }
 
+    /// Leader epochs, and where each begins.
+    pub fn cuts(&self) -> &[(i32, Offset)] {
+        &self.epochs
+    }
+
+    /// The leader epoch of an offset, whether or not there is anything to see.
+    pub fn epoch_of(&self, offset: Offset) -> i32 {
+        self.epochs.iter().rev().find(|e| e.1 <= offset).map_or(-1, |e| e.0)
+    }
+
+    /// As if what lies from `at` on were of another log.
+    pub fn spliced(&self, at: Offset, other: &Log) -> Log {
+        let mut log = self.clone();
+        log.records.split_off(&at);
+        log.records.extend(other.records.range(at..).map(|(o, r)| (*o, Arc::clone(r))));
+        log
+    }
+
     /// Where a leader epoch ends; `None` for one that never was.
     pub fn epoch_end(&self, leader_epoch: i32) -> Option<Offset> {
         if self.epochs.last().is_none_or(|last| last.0 < leader_epoch) {

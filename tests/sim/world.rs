@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use windrow::commit::{Commit, Decided, Decision, FloorReason};
 use windrow::engine::{Effect, Input, Settings, State};
@@ -317,13 +318,14 @@ impl World {
         self.catalog.epochs.iter().flat_map(|(c, _)| &c.decisions)
     }
 
-    fn tick(&mut self, i: usize) -> Result<(), String> {
+    pub fn tick(&mut self, i: usize) -> Result<(), String> {
         if self.processes[i].frozen {
             return Ok(());
         }
         let before: BTreeMap<Partition, Option<EventTime>> =
             self.processes[i].engine.lanes().iter().map(|(p, lane)| (*p, lane.watermark())).collect();
         let (id, uncommitted) = (self.processes[i].id, !self.processes[i].engine.committing());
+        self.processes[i].ticked = self.now;
         self.feed(i, Input::Tick { now: Mono(self.now) })?;
         if uncommitted && self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
@@ -381,6 +383,31 @@ impl World {
         }
         self.processes.remove(i);
         Ok(())
+    }
+
+    /// What was committed, for whoever looks at one seed.
+    pub fn tell(&self) -> String {
+        let mut said = String::new();
+        for (commit, at) in &self.catalog.epochs {
+            let _ = writeln!(said, "epoch {} of {} at {at:?}", commit.epoch, commit.owner.owner_id);
+            for (p, lane) in &commit.lanes {
+                let _ = writeln!(
+                    said,
+                    "  {p}: {} to {}, epoch {}, {:?}",
+                    lane.from, lane.to, lane.leader_epoch, lane.ledger
+                );
+            }
+            for decision in &commit.decisions {
+                let _ = writeln!(said, "  {decision:?}");
+            }
+        }
+        for topic in &self.topics {
+            for (p, log) in &topic.logs {
+                let _ =
+                    writeln!(said, "{} {p}: {} to {}, cut {:?}", topic.id, log.start, log.end, log.cuts());
+            }
+        }
+        said
     }
 
     /// What came out against what must.
