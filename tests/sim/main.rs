@@ -77,7 +77,7 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
         // A simulation in which nothing happens finds nothing.
         let n = seeds.end - seeds.start;
         for (what, seen) in sum.all() {
-            assert!(seen * 50 > n, "too few {what} in {n} seeds: {seen}");
+            assert!(seen * 100 > n, "too few {what} in {n} seeds: {seen}");
         }
     }
 }
@@ -85,8 +85,9 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
 #[test]
 fn planted_mistakes_are_caught() {
     for mistake in Mistake::ALL {
-        let caught = (0..400).find(|seed| run(*seed, Some(mistake)).is_err());
-        assert!(caught.is_some(), "{mistake:?} was not caught in 400 seeds");
+        let caught = (0..4000).find(|seed| run(*seed, Some(mistake)).is_err());
+        let caught = caught.unwrap_or_else(|| panic!("{mistake:?} was not caught in 4000 seeds"));
+        println!("{mistake:?} is caught by seed {caught}");
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Process {
     pub last: bool,
     pub done: bool,
     /// Where each log ended when it was looked at, and when that was.
-    pub looks: BTreeMap<Partition, (Offset, u64)>,
+    pub looks: BTreeMap<Partition, Vec<(Offset, u64)>>,
 }
 
 struct Reader {

@@ -152,17 +152,16 @@ impl World {
             Effect::LookUpTopic => Answer::Topic(if up { Ok(self.facts()) } else { Err(gone()) }),
             Effect::CheckTopic => Answer::TopicId(if up { Ok(self.topic_id()) } else { Err(gone()) }),
             Effect::LookAtEnd { partition } => {
+                let lies = self.mistake == Some(Mistake::EndAlwaysHere);
                 let there = self.topic().logs.get(&partition).map(|log| log.visible);
-                let Some(mut end) = there.filter(|_| up) else {
+                let Some(mut end) = there.filter(|_| up || lies) else {
                     return Answer::Looked(partition, Err(gone()));
                 };
                 let now = self.now;
                 if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
-                    process.looks.insert(partition, (end, now));
-                    if self.mistake == Some(Mistake::EndAlwaysHere) {
-                        let lane = process.engine.lanes().get(&partition);
-                        end = lane.map_or(end, |lane| lane.ledger.next_offset);
-                    }
+                    process.looks.entry(partition).or_default().push((end, now));
+                    let here = process.engine.lanes().get(&partition).map(|lane| lane.ledger.next_offset);
+                    end = here.filter(|_| lies).unwrap_or(end);
                 }
                 Answer::Looked(partition, Ok(LogEnd { last_stable: end, high_watermark: end }))
             }

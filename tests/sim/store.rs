@@ -41,7 +41,7 @@ pub enum Mistake {
     ExpiredUnsaid,
     /// The reader goes on in a log that was cut off below it.
     CutUnsaid,
-    /// The log's end is told to be where the engine is.
+    /// The log's end is told to be where the engine is, also while no broker can be asked.
     EndAlwaysHere,
     /// The reader tells an end that it has not read up to.
     EndTooFar,
@@ -155,10 +155,6 @@ impl Catalog {
             }
             _ => Err(CatalogError::Fenced("another owner".to_owned())),
         }
-    }
-
-    pub fn is_owner(&self, owner_id: &str) -> bool {
-        self.owner.as_ref().is_some_and(|(owner, _, _)| owner.owner_id == owner_id)
     }
 
     /// # Errors
