@@ -165,12 +165,33 @@ impl Commit {
         self.owner = owner;
         self.manifest = object_key(prefix, "manifests", &self.owner, self.epoch, &self.digest) + ".json";
     }
+
+    /// Paths of all objects that this epoch names.
+    #[must_use]
+    pub fn objects(&self) -> Vec<String> {
+        let checkpoint = match &self.checkpoint {
+            Some(CheckpointAt::Object(key)) => Some(key.clone()),
+            _ => None,
+        };
+        self.files
+            .iter()
+            .map(|file| file.key.clone())
+            .chain(checkpoint)
+            .chain([self.manifest.clone()])
+            .collect()
+    }
 }
 
 /// Folder of a table's objects below the warehouse. Its first letter hides it from whoever lists the warehouse.
 #[must_use]
 pub fn object_prefix(database: &str, table: &str) -> String {
     format!("_windrow/{database}.{table}/")
+}
+
+/// Where the manifests lie of an epoch that another owner may have left unfinished.
+#[must_use]
+pub fn manifests_of(prefix: &str, owner_epoch: u64, epoch: u64) -> String {
+    format!("{prefix}manifests/{owner_epoch}-{epoch:010}-")
 }
 
 /// A path that no other owner and no other bytes can have: `<prefix><folder>/<owner epoch>-<epoch>-<sha256>`.

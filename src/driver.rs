@@ -4,7 +4,7 @@
 //! comes back over one channel.
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
-use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner};
+use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
 use crate::config::{
     CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps,
 };
@@ -40,6 +40,8 @@ const POLL: Duration = Duration::from_millis(50);
 const POLL_COMMITTING: Duration = Duration::from_millis(10);
 /// Between two snapshots of the status, changed or not.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// Between two rounds of garbage collection.
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at whether the secrets file changed.
 const SECRETS_EVERY: Duration = Duration::from_secs(5);
 /// Open windows in one snapshot, the oldest.
@@ -54,12 +56,33 @@ enum Message {
     TopicId(Result<String, String>),
     Manifests(Result<Vec<String>, String>),
     Checkpoint(Result<Vec<u8>, String>),
-    Looked { partition: Partition, end: Result<LogEnd, String> },
-    OutOfRange { partition: Partition, log_start: Offset, log_end: Offset },
-    Stored { key: String, result: Result<(), String> },
-    Committed { epoch: u64, result: Result<DbTime, CatalogError> },
-    Found { epoch: u64, result: Result<Outcome, CatalogError> },
+    Looked {
+        partition: Partition,
+        end: Result<LogEnd, String>,
+    },
+    OutOfRange {
+        partition: Partition,
+        log_start: Offset,
+        log_end: Offset,
+    },
+    Stored {
+        key: String,
+        result: Result<(), String>,
+    },
+    Committed {
+        epoch: u64,
+        result: Result<DbTime, CatalogError>,
+    },
+    Found {
+        epoch: u64,
+        result: Result<Outcome, CatalogError>,
+    },
     Paused(bool),
+    /// Objects that an owner before us stored for an epoch that never came true.
+    Orphans(Owner, Vec<String>),
+    /// Objects whose time has come.
+    Doomed(Owner, Vec<String>),
+    Deleted(Owner, Vec<String>),
     Secrets(Box<Secrets>),
     Shutdown,
 }
@@ -71,6 +94,10 @@ enum CatalogAsk {
     Release(Owner, mpsc::Sender<()>),
     Commit(Arc<Commit>),
     Find(Owner, u64),
+    /// Garbage collection: enter keys, ask for those entered long enough ago, take them off.
+    Doom(Owner, Vec<String>),
+    DoomedPast(Owner, u64),
+    Forget(Owner, Vec<String>),
     Pause(bool, tokio::sync::oneshot::Sender<Result<(), String>>),
     Config(PgConfig),
 }
@@ -85,6 +112,8 @@ pub struct Parts {
     pub look: Catalog,
     /// Who we are to other processes: shown to people.
     pub who: String,
+    /// How long objects that nothing names any more are kept.
+    pub keep_replaced_ms: u64,
     /// Told again what secrets are when their file changes.
     pub config: Option<Config>,
     pub secrets: Secrets,
@@ -132,6 +161,7 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
         catalog: catalog()?,
         look: catalog()?,
         who: format!("{}/{}", host_name(), std::process::id()),
+        keep_replaced_ms: table.keep_replaced_ms,
         config: Some(config.clone()),
         secrets: secrets.clone(),
     })
@@ -354,6 +384,8 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         status_at: None,
         totals: Totals::default(),
         exit: None,
+        keep_replaced_ms: parts.keep_replaced_ms,
+        collected_at: None,
         reading: BTreeSet::new(),
         said: None,
     };
@@ -381,6 +413,8 @@ struct Driver {
     status_at: Option<Instant>,
     totals: Totals,
     exit: Option<Option<String>>,
+    keep_replaced_ms: u64,
+    collected_at: Option<Instant>,
     /// Topic partitions that the reader was told to read.
     reading: BTreeSet<Partition>,
     /// The state that the log had last.
@@ -410,6 +444,7 @@ impl Driver {
                 self.reopen(&mut reader, &mut effects);
             }
             self.perform(&mut effects, &mut reader);
+            self.collect_garbage();
             self.tell();
             if let Some(reason) = self.exit.take() {
                 self.status_at = None;
@@ -422,8 +457,9 @@ impl Driver {
     fn hear(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let input = match message {
             Message::Acquired(answer) => {
-                if let Ok(Acquired::Ours { head: Some(head), .. }) = &answer {
+                if let Ok(Acquired::Ours { owner, head: Some(head), .. }) = &answer {
                     self.status.last_commit = Some(EventTime(head.committed_at.0));
+                    self.find_orphans(owner.clone(), head.last.epoch + 1);
                 }
                 Input::Acquired(answer)
             }
@@ -464,6 +500,17 @@ impl Driver {
             }
             Message::Found { epoch, result } => Input::Found { epoch, result },
             Message::Paused(paused) => Input::Paused(paused),
+            Message::Orphans(owner, keys) => return self.ask_catalog(CatalogAsk::Doom(owner, keys)),
+            Message::Doomed(owner, keys) => {
+                return self.storing(async move |store| match store.delete(&keys).await {
+                    Ok(()) => Message::Deleted(owner, keys),
+                    Err(error) => {
+                        warn!(error = %error, "cannot delete objects that nothing names; trying again in an hour");
+                        Message::Deleted(owner, Vec::new())
+                    }
+                });
+            }
+            Message::Deleted(owner, keys) => return self.ask_catalog(CatalogAsk::Forget(owner, keys)),
             Message::Secrets(secrets) => return self.rotate(&secrets, reader, effects),
             Message::Shutdown => Input::Shutdown,
         };
@@ -523,6 +570,35 @@ impl Driver {
                 Effect::Report(commit) => self.report(&commit),
                 Effect::Exit(reason) => self.exit = Some(reason),
             }
+        }
+    }
+
+    /// What the owner before us stored for the epoch it did not finish: its manifest names it.
+    fn find_orphans(&self, owner: Owner, epoch: u64) {
+        let Some(before) = owner.owner_epoch.checked_sub(1) else { return };
+        let prefix = manifests_of(self.engine.prefix(), before, epoch);
+        self.storing(async move |store| {
+            let mut keys = Vec::new();
+            for (manifest, _) in store.list(&prefix).await.unwrap_or_default() {
+                let bytes = store.get(&manifest).await.ok().flatten().unwrap_or_default();
+                match serde_json::from_slice::<Commit>(&bytes) {
+                    Ok(commit) => keys.extend(commit.objects()),
+                    Err(error) => {
+                        warn!(manifest, error = %error, "cannot read a manifest that was left behind")
+                    }
+                }
+            }
+            Message::Orphans(owner, keys)
+        });
+    }
+
+    /// Once an hour: objects that nothing has named for `keep-replaced` are deleted.
+    fn collect_garbage(&mut self) {
+        if self.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_EVERY)
+            && let Some(owner) = self.engine.owner()
+        {
+            self.collected_at = Some(Instant::now());
+            self.ask_catalog(CatalogAsk::DoomedPast(owner.clone(), self.keep_replaced_ms));
         }
     }
 
@@ -785,6 +861,26 @@ async fn catalog_task(
             }
             CatalogAsk::Find(owner, epoch) => {
                 Message::Found { epoch, result: catalog.outcome(&owner, epoch).await }
+            }
+            CatalogAsk::Doom(owner, keys) => {
+                if !keys.is_empty()
+                    && let Err(error) = catalog.doom(&owner, &keys).await
+                {
+                    warn!(error = %error, "cannot note objects that nothing names; they stay");
+                }
+                continue;
+            }
+            CatalogAsk::DoomedPast(owner, grace_ms) => match catalog.doomed_past(grace_ms).await {
+                Ok(keys) if !keys.is_empty() => Message::Doomed(owner, keys),
+                _ => continue,
+            },
+            CatalogAsk::Forget(owner, keys) => {
+                if !keys.is_empty()
+                    && let Err(error) = catalog.forget(&owner, &keys).await
+                {
+                    warn!(error = %error, "cannot note that objects are deleted; they are deleted again");
+                }
+                continue;
             }
             CatalogAsk::Pause(paused, answer) => {
                 let result = catalog.set_paused(paused, "api").await.map_err(|e| e.to_string());

@@ -212,7 +212,18 @@ enum Phase {
     },
     /// Reading, replays included.
     Counting,
-    Over,
+    /// For good; with the reason when nobody asked for it.
+    Over(Option<String>),
+}
+
+/// Who can keep us waiting; in the order in which people should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Lease,
+    Topic,
+    Reader,
+    Store,
+    Catalog,
 }
 
 /// What is known of the reading of one topic partition. Processing time only: nothing here decides about a record.
@@ -262,10 +273,8 @@ pub struct Engine {
     prefix: String,
     now: Mono,
     phase: Phase,
-    /// Why it does not go on, where that is not the phase itself.
-    trouble: Option<String>,
-    /// What hinders the reader.
-    reading_trouble: Option<String>,
+    /// What hinders it, by whom; each is over when the same one does what it is asked.
+    troubles: BTreeMap<Side, String>,
     /// Another process had the table when we asked last.
     held_by_other: bool,
     owner: Option<Owner>,
@@ -334,8 +343,7 @@ impl Engine {
             prefix,
             now: Mono(0),
             phase: Phase::Standby { ask_at: Mono(0) },
-            trouble: None,
-            reading_trouble: None,
+            troubles: BTreeMap::new(),
             held_by_other: false,
             owner: None,
             renew_at: None,
@@ -370,7 +378,7 @@ impl Engine {
 
     /// The only way in.
     pub fn step(&mut self, input: Input<'_>, out: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::Over) {
+        if matches!(self.phase, Phase::Over(_)) {
             return;
         }
         match input {
@@ -392,7 +400,7 @@ impl Engine {
                 }
             }
             Input::Truncated { partition, why } => self.truncated(partition, why, out),
-            Input::Trouble { reason } => self.reading_trouble = Some(reason),
+            Input::Trouble { reason } => self.trouble(Side::Reader, reason),
             Input::Reopened => {
                 self.watches.values_mut().for_each(|w| (w.reading, w.held) = (false, false));
                 if matches!(self.phase, Phase::Counting) {
@@ -455,13 +463,13 @@ impl Engine {
         self.held_by_other = matches!(answer, Ok(Acquired::Held { .. }));
         match answer {
             Ok(Acquired::Held { by, left_ms }) => {
-                self.trouble = Some(format!(
-                    "table {}.{} is written by {by}",
-                    self.settings.database, self.settings.table
-                ));
+                let reason =
+                    format!("table {}.{} is written by {by}", self.settings.database, self.settings.table);
+                self.trouble(Side::Lease, reason);
                 self.phase = Phase::Standby { ask_at: self.now.plus(left_ms.clamp(200, 5000)) };
             }
             Ok(Acquired::Ours { owner, lease_ms, now, head }) => {
+                self.troubles.remove(&Side::Lease);
                 self.owner = Some(owner);
                 self.renew_at = Some(self.now.plus(lease_ms / 3));
                 self.settings.lease_ms = lease_ms;
@@ -469,10 +477,8 @@ impl Engine {
                 if let Some(head) = &head {
                     if now < head.committed_at {
                         // Rejecting by such a clock would be for ever; waiting for it is not.
-                        self.trouble = Some(
-                            "the database's clock reads earlier than at the last commit; correct it"
-                                .to_owned(),
-                        );
+                        let reason = "the database's clock reads earlier than at the last commit; correct it";
+                        self.trouble(Side::Lease, reason.to_owned());
                         self.give_back(out);
                         return;
                     }
@@ -487,7 +493,7 @@ impl Engine {
                 self.look_up_topic(out);
             }
             Err(CatalogError::Stop(reason)) => self.fail(reason, out),
-            Err(error) => self.trouble = Some(error.to_string()),
+            Err(error) => self.trouble(Side::Lease, error.to_string()),
         }
     }
 
@@ -498,6 +504,7 @@ impl Engine {
         }
         match answer {
             Ok((now, paused)) => {
+                self.troubles.remove(&Side::Catalog);
                 self.renew_at = Some(self.now.plus(self.settings.lease_ms / 3));
                 self.clock = Some((now, self.now));
                 self.paused = paused;
@@ -513,7 +520,7 @@ impl Engine {
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             // The lease may end meanwhile. That costs only work: each commit looks whose table it is.
             Err(error) => {
-                self.trouble = Some(error.to_string());
+                self.trouble(Side::Catalog, error.to_string());
                 self.renew_at = Some(self.now.plus(RETRY_MS));
             }
         }
@@ -522,7 +529,7 @@ impl Engine {
     /// Another process has the table, or the ledger is another one than we thought: forget all, ask again.
     fn fenced(&mut self, reason: String, out: &mut Vec<Effect>) {
         self.forget(out);
-        self.trouble = Some(reason);
+        self.trouble(Side::Lease, reason);
         self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
     }
 
@@ -543,9 +550,12 @@ impl Engine {
     fn fail(&mut self, reason: String, out: &mut Vec<Effect>) {
         out.push(Effect::StopAll);
         self.give_back(out);
-        self.trouble = Some(reason.clone());
-        self.phase = Phase::Over;
+        self.phase = Phase::Over(Some(reason.clone()));
         out.push(Effect::Exit(Some(reason)));
+    }
+
+    fn trouble(&mut self, side: Side, reason: String) {
+        self.troubles.insert(side, reason);
     }
 
     // ---- the topic, epoch 0, restoring ----
@@ -570,7 +580,7 @@ impl Engine {
         };
         match self.phase {
             Phase::Locating { .. } => {
-                self.trouble = None;
+                self.troubles.remove(&Side::Topic);
                 match self.head.take() {
                     None => {
                         out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
@@ -580,7 +590,7 @@ impl Engine {
                 }
             }
             Phase::Counting => {
-                self.trouble = None;
+                self.troubles.remove(&Side::Topic);
                 self.topic_seen(&facts, out);
             }
             _ => {}
@@ -588,7 +598,7 @@ impl Engine {
     }
 
     fn topic_missing(&mut self, reason: String) {
-        self.trouble = Some(reason);
+        self.trouble(Side::Topic, reason);
         self.topic_ask_at = self.now.plus(RETRY_MS);
         if let Phase::Locating { ask_at } = &mut self.phase {
             *ask_at = Some(self.now.plus(RETRY_MS));
@@ -601,7 +611,7 @@ impl Engine {
             Ok(keys) => keys,
             Err(reason) => {
                 *ask_at = Some(self.now.plus(RETRY_MS));
-                self.trouble = Some(reason);
+                self.trouble(Side::Store, reason);
                 return;
             }
         };
@@ -618,7 +628,7 @@ impl Engine {
             return self.renew(out);
         }
         let facts = facts.clone();
-        self.trouble = None;
+        self.troubles.remove(&Side::Store);
         self.found_table(facts, out);
     }
 
@@ -694,7 +704,7 @@ impl Engine {
             }
             Err(reason) => {
                 *ask_at = Some(self.now.plus(RETRY_MS));
-                self.trouble = Some(reason);
+                self.trouble(Side::Store, reason);
             }
         }
     }
@@ -725,7 +735,7 @@ impl Engine {
             self.watches.insert(*partition, Watch { last_record: self.now, ..Watch::default() });
             self.lanes.insert(*partition, lane);
         }
-        self.trouble = None;
+        self.troubles.remove(&Side::Store);
         self.replaying = true;
         self.phase = Phase::Counting;
         self.last_progress = self.now;
@@ -779,7 +789,7 @@ impl Engine {
         }
         for (partition, (log_start, log_end)) in std::mem::take(&mut self.out_of_range) {
             self.lost(partition, log_start, log_end, out);
-            if matches!(self.phase, Phase::Over) {
+            if matches!(self.phase, Phase::Over(_)) {
                 return;
             }
         }
@@ -904,7 +914,7 @@ impl Engine {
             lane.offer_ceiling(ceiling);
         }
         lane.records(batch);
-        self.reading_trouble = None;
+        self.troubles.remove(&Side::Reader);
         if leader_epoch >= 0 {
             lane.leader_epoch = leader_epoch;
         }
@@ -928,7 +938,7 @@ impl Engine {
         if watch.reading {
             lane.end(offset);
             watch.at_end = offset == lane.ledger.next_offset;
-            self.reading_trouble = None;
+            self.troubles.remove(&Side::Reader);
             watch.log_end = watch.log_end.max(offset);
         }
     }
@@ -1060,14 +1070,11 @@ impl Engine {
                 self.cut(None, out);
             }
         }
-        let idle = self.in_flight.is_none() && !matches!(self.phase, Phase::Asking | Phase::Over);
+        let idle = self.in_flight.is_none() && !matches!(self.phase, Phase::Asking | Phase::Over(_));
         if idle && let Some(reason) = self.stopping.clone() {
             out.push(Effect::StopAll);
             self.give_back(out);
-            self.phase = Phase::Over;
-            if let Some(reason) = &reason {
-                self.trouble = Some(reason.clone());
-            }
+            self.phase = Phase::Over(reason.clone());
             out.push(Effect::Exit(reason));
         }
     }
@@ -1310,8 +1317,10 @@ impl Engine {
                 out.push(Effect::Commit(Arc::clone(&flight.commit)));
                 return;
             }
+            // The manifest first, and alone: whoever comes after us finds by it what we left behind.
+            let first = flight.puts.contains_key(&flight.commit.manifest);
             for (key, (bytes, asked)) in &mut flight.puts {
-                if !*asked {
+                if !*asked && (!first || *key == flight.commit.manifest) {
                     *asked = true;
                     out.push(Effect::Put { key: key.clone(), bytes: Arc::clone(bytes) });
                 }
@@ -1333,14 +1342,14 @@ impl Engine {
             Ok(()) => {
                 flight.puts.remove(key);
                 if flight.puts.is_empty() {
-                    self.trouble = None;
-                    self.push_commit(out);
+                    self.troubles.remove(&Side::Store);
                 }
+                self.push_commit(out);
             }
             Err(reason) => {
                 *asked = false;
                 flight.retry_at = Some(self.now.plus(RETRY_MS));
-                self.trouble = Some(reason);
+                self.trouble(Side::Store, reason);
             }
         }
     }
@@ -1350,6 +1359,7 @@ impl Engine {
         match answer {
             Ok(id) if id.is_empty() || id == flight.commit.topic_id => {
                 flight.topic = TopicCheck::Same;
+                self.troubles.remove(&Side::Topic);
                 self.push_commit(out);
             }
             // What was read since the last commit may be of either topic: back to the ledger, which decides by the id.
@@ -1363,7 +1373,7 @@ impl Engine {
             }
             Err(reason) => {
                 flight.topic = TopicCheck::AskAgain(self.now.plus(RETRY_MS));
-                self.trouble = Some(reason);
+                self.trouble(Side::Topic, reason);
             }
         }
     }
@@ -1379,12 +1389,12 @@ impl Engine {
             Err(CatalogError::Stop(reason)) => self.fail(reason, out),
             Err(CatalogError::Retry(reason)) => {
                 flight.retry_at = Some(self.now.plus(RETRY_MS));
-                self.trouble = Some(reason);
+                self.trouble(Side::Catalog, reason);
             }
             Err(CatalogError::Unknown(reason)) => {
                 flight.stage = Stage::Finding;
-                self.trouble = Some(reason);
                 out.push(Effect::Find { owner: flight.commit.owner.clone(), epoch });
+                self.trouble(Side::Catalog, reason);
             }
         }
     }
@@ -1408,14 +1418,14 @@ impl Engine {
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             Err(error) => {
                 flight.retry_at = Some(self.now.plus(RETRY_MS));
-                self.trouble = Some(error.to_string());
+                self.trouble(Side::Catalog, error.to_string());
             }
         }
     }
 
     fn epoch_is_true(&mut self, now: DbTime, out: &mut Vec<Effect>) {
         let flight = self.in_flight.take().expect("a commit was under way");
-        self.trouble = None;
+        self.troubles.remove(&Side::Catalog);
         self.next_epoch = flight.commit.epoch + 1;
         if self.clock.is_none_or(|(then, _)| now > then) {
             self.clock = Some((now, self.now));
@@ -1434,9 +1444,10 @@ impl Engine {
 
     #[must_use]
     pub fn state(&self) -> State {
-        let trouble = self.trouble.clone().or_else(|| self.reading_trouble.clone());
+        let trouble = self.troubles.values().next().cloned();
         match &self.phase {
-            Phase::Over => trouble.map_or(State::Waiting("ended".to_owned()), State::Failed),
+            Phase::Over(None) => State::Waiting("ended".to_owned()),
+            Phase::Over(Some(reason)) => State::Failed(reason.clone()),
             Phase::Standby { .. } | Phase::Asking if self.held_by_other => {
                 State::Standby(trouble.unwrap_or_default())
             }
@@ -1453,6 +1464,12 @@ impl Engine {
             },
             _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
         }
+    }
+
+    /// Folder of the table's objects below the warehouse.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether a commit is under way.

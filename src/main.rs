@@ -18,6 +18,9 @@ use windrow::io::kafka::{self, At, Event};
 use windrow::io::{http, settings};
 use windrow::window::Windows;
 
+/// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
+const END_MAX: Duration = Duration::from_secs(15);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Verb::Demo(demo) = &cli.verb {
@@ -90,6 +93,9 @@ fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
         signalled().await;
         tracing::info!("asked to end: committing what there is");
         stop.stop();
+        tokio::time::sleep(END_MAX).await;
+        tracing::warn!("could not commit before the end; nothing is lost: the next start reads it again");
+        std::process::exit(i32::from(EXIT_FINE));
     });
     let result = running.join();
     served.abort();
