@@ -8,10 +8,10 @@ use std::fs;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use windrow::listing;
 use windrow::status::{State, Status};
 use windrow::time::EventTime;
@@ -568,4 +568,507 @@ fn a_backlog_that_comes_to_an_idle_topic_is_not_late() {
     records.extend(backlog);
     comes_out_right(&mut windrow, &setup, &records);
     windrow.stop();
+}
+
+// ---- S3 ----
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
+    let name = unique("fs");
+    let bucket = name.replace('_', "-");
+    topic(&name, 2);
+    hive_db(&name, "script");
+    let mut records = some(120, T0, 2);
+    produce(&name, &records);
+    let s3 = Gate::to(env("S3").trim_start_matches("http://"));
+    let mut setup = on_s3(&name, &name);
+    setup.settings["s3"]["endpoint"] = json!(format!("http://{}", s3.address));
+    setup.settings["table"]["warehouse"] = json!(format!("s3a://{bucket}/warehouse"));
+    // `windrow` and `readonly` have rights on the shared bucket only.
+    setup.secrets["s3-access-key"] = json!(env("S3_ROOT_KEY"));
+    setup.secrets["s3-secret-key"] = json!(env("S3_ROOT_SECRET"));
+    setup.write();
+    with_secrets(&setup, json!({"s3-secret-key": "wrong-s3-secret-key"}));
+
+    let mut windrow = setup.start();
+    let gone = ["cannot", "in bucket", &bucket, "cannot reach", &s3.address, "check the s3 endpoint"];
+    until(&mut windrow, State::Waiting, &gone);
+    s3.open();
+    until(&mut windrow, State::Waiting, &["the S3 key is not accepted", "give the right s3-access-key"]);
+    setup.write();
+    let missing = format!("create bucket \"{bucket}\"");
+    until(&mut windrow, State::Waiting, &["no such bucket", &missing]);
+    parts(&["s3", "bucket", &bucket], "");
+    comes_out_right(&mut windrow, &setup, &records);
+
+    // In the middle, and with a stop meanwhile: what could not be stored is read again.
+    s3.shut();
+    let more = some(120, T0 + 30_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    until(&mut windrow, State::Waiting, &gone);
+    windrow.signal("TERM");
+    let status = windrow.ended(SOON);
+    assert!(status.code().is_some(), "it ends by itself: {status}");
+    drop(windrow);
+    let mut windrow = setup.start();
+    s3.open();
+    comes_out_right(&mut windrow, &setup, &records);
+
+    s3.shut();
+    let more = some(120, T0 + 60_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    until(&mut windrow, State::Waiting, &gone);
+    s3.open();
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn an_s3_key_that_may_not_write_is_told_and_replaced() {
+    let name = unique("fw");
+    topic(&name, 1);
+    hive_db(&name, "3.1");
+    let mut records = some(120, T0, 1);
+    produce(&name, &records);
+    let setup = on_s3(&name, &name);
+    let readonly = json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
+    with_secrets(&setup, readonly.clone());
+    let mut windrow = setup.start();
+    let denied = ["cannot write object", "access denied", "allow the user of s3-access-key to write"];
+    until(&mut windrow, State::Waiting, &denied);
+    setup.write();
+    comes_out_right(&mut windrow, &setup, &records);
+    // The rights go while it counts.
+    with_secrets(&setup, readonly);
+    wait("the other secrets are used", SOON, || {
+        (setup.log().matches("secrets have changed").count() == 2).then_some(())
+    });
+    let more = some(120, T0 + 30_000, 1);
+    produce(&name, &more);
+    records.extend(more);
+    until(&mut windrow, State::Waiting, &denied);
+    setup.write();
+    let status = comes_out_right(&mut windrow, &setup, &records);
+    assert!(status.commit_failures > 0);
+    windrow.stop();
+}
+
+/// Debian's faketime, where it is installed.
+fn faketime() -> Option<PathBuf> {
+    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    places.iter().map(|p| PathBuf::from(format!("/usr/lib/{p}/faketime/libfaketime.so.1"))).find(|p| p.exists())
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_clock_that_s3_does_not_accept_is_told() {
+    let Some(faketime) = faketime() else {
+        eprintln!("skipped: no libfaketime; run: apt-get install faketime");
+        return;
+    };
+    let name = unique("fc");
+    topic(&name, 1);
+    hive_db(&name, "script");
+    let setup = on_s3(&name, &name);
+    let records = some(120, T0, 1);
+    produce(&name, &records);
+    let mut late = setup.command(&["run"]);
+    late.env("LD_PRELOAD", faketime).env("FAKETIME", "-2h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let log = fs::File::create(setup.config().with_file_name("late-log")).expect("the folder is ours");
+    let mut child = late.stderr(log).spawn().expect("windrow starts");
+    let told = wait("the clocks are told of", SOON, || {
+        let status = text_of(&setup.command(&["status"]).output().expect("windrow starts"));
+        has(&status, &["waiting", "the clocks of this machine and of the store differ too much; set both by NTP"])
+            .then_some(status)
+    });
+    assert!(!told.contains(&env("S3_SECRET")));
+    child.kill().and_then(|()| child.wait()).expect("our child");
+    let mut windrow = setup.start();
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+}
+
+// ---- PostgreSQL ----
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
+    let name = unique("fp");
+    topic(&name, 1);
+    let mut records = some(120, T0, 1);
+    produce(&name, &records);
+    let pg = Gate::to(&env("PG"));
+    let mut setup = on_s3(&name, &name);
+    setup.settings["catalog"] = json!(format!("postgresql://{}/{name}", pg.address));
+    setup.write();
+    with_secrets(&setup, json!({"catalog-username": env("PG_USER")}));
+
+    let mut windrow = setup.start();
+    until(&mut windrow, State::Waiting, &["cannot", &pg.address, "is PostgreSQL up?"]);
+    pg.open();
+    until(&mut windrow, State::Waiting, &[&name, "the database is not there yet", "3D000"]);
+    hive_db(&name, "empty");
+    until(&mut windrow, State::Waiting, &["Hive schema not there yet", "open Kyuubi", "init-metastore=true"]);
+    with_secrets(&setup, json!({"catalog-password": "wrong-catalog-password"}));
+    let refused = format!("the login of user \"{name}\" was refused");
+    until(&mut windrow, State::Waiting, &[&refused, "28P01", "see catalog-username and catalog-password"]);
+    setup.write();
+    until(&mut windrow, State::Waiting, &["Hive schema not there yet"]);
+    let made = setup.command(&["init-metastore"]).output().expect("windrow starts");
+    assert!(made.status.success() && text_of(&made).contains("Hive's schema is there"), "{}", text_of(&made));
+    comes_out_right(&mut windrow, &setup, &records);
+
+    // It goes again and again while epochs are committed: each is there once.
+    for round in 1..=10 {
+        let more = some(120, T0 + round * 30_000, 1);
+        produce(&name, &more);
+        records.extend(more);
+        pg.shut();
+        if round == 1 {
+            until(&mut windrow, State::Waiting, &["cannot", "is PostgreSQL up?"]);
+        }
+        pg.open();
+    }
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+
+    // A run that is to make the schema itself waits for PostgreSQL as well.
+    pg.shut();
+    setup.settings["init-metastore"] = json!(true);
+    setup.write();
+    let mut windrow = setup.start();
+    until(&mut windrow, State::Waiting, &["is PostgreSQL up?"]);
+    pg.open();
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_postgresql_user_without_rights_is_told_which_to_grant() {
+    let name = unique("fg");
+    let user = format!("{name}_user");
+    topic(&name, 1);
+    hive_db(&name, "script");
+    psql(&name, &format!("CREATE ROLE {user} LOGIN PASSWORD '{}'", env("PG_PASSWORD")));
+    let records = some(120, T0, 1);
+    produce(&name, &records);
+    let mut setup = on_s3(&name, &name);
+    setup.secrets["catalog-username"] = json!(user);
+    setup.write();
+    let mut windrow = setup.start();
+    let status = until(&mut windrow, State::Waiting, &["no rights", "pg_read_all_data and pg_write_all_data"]);
+    keeps_secrets(&setup, &status);
+    psql(&name, &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
+    until(&mut windrow, State::Waiting, &["SQLSTATE 42501", "database"]);
+    psql(&name, &format!("GRANT CREATE ON DATABASE {name} TO {user}"));
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+    drop(setup);
+    psql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
+    psql("postgres", &format!("DROP ROLE {user}"));
+}
+
+// ---- Tables that are not as the settings say ----
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
+    let name = unique("fo");
+    topic(&name, 1);
+    hive_db(&name, "script");
+    let mut records = some(120, T0, 1);
+    produce(&name, &records);
+    let mut setup = on_s3(&name, &name);
+    let mut windrow = setup.start();
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+
+    let before = setup.settings.clone();
+    for (setting, value, words) in [
+        ("window", "20s", ["window", "10000", "20000"]),
+        ("group-by", "content", ["group-by", "origin", "content"]),
+        ("aggregates", "count, sum(bytes)", ["aggregates", "count", "bytes"]),
+        ("timestamp-field", "timestamp s", ["timestamp-field", "null", "timestamp"]),
+    ] {
+        setup.settings[setting] = json!(value);
+        setup.write();
+        let log = fails(&setup);
+        let way_out = ["was made with", "the settings say", "set it back, or choose another table name"];
+        assert!(has(&log, &words) && has(&log, &way_out), "{setting}: {log}");
+        setup.settings = before.clone();
+    }
+    setup.settings["watermark-delay"] = json!("0s");
+    setup.write();
+    let mut windrow = setup.start();
+    let status = all(&mut windrow, 120);
+    assert_eq!(status.state, State::Counting);
+    windrow.stop();
+    setup.settings = before.clone();
+    setup.write();
+    let mut windrow = setup.start();
+    let more = some(120, T0 + 60_000, 1);
+    produce(&name, &more);
+    records.extend(more);
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+
+    // As the Spark job leaves one, and as anybody makes one.
+    parts(&["s3", "put", &format!("{name}/sparks/_spark_metadata/0")], "v1\n");
+    for (id, table, provider) in [(900_001, "sparks", "parquet"), (900_002, "others", "")] {
+        psql(&name, &foreign_table(id, table, &name, provider));
+        setup.settings["table"]["name"] = json!(table);
+        setup.write();
+        let log = fails(&setup);
+        let words = ["is there and is not windrow's (a Spark job's, perhaps)", "choose another table name", table];
+        assert!(has(&log, &words), "{log}");
+        let still = psql(&name, &format!("SELECT count(*) FROM \"TBLS\" WHERE \"TBL_NAME\" LIKE '{table}%'"));
+        assert_eq!(still.trim(), "1", "nothing was made beside it");
+    }
+}
+
+/// The rows that Spark's `CREATE TABLE` leaves in a metastore, as far as they matter here.
+fn foreign_table(id: u32, table: &str, database: &str, provider: &str) -> String {
+    let location = format!("s3a://{}/{database}/{table}", env("S3_BUCKET"));
+    format!(
+        "INSERT INTO \"CDS\" VALUES ({id}); \
+         INSERT INTO \"SERDES\" (\"SERDE_ID\") VALUES ({id}); \
+         INSERT INTO \"SDS\" (\"SD_ID\", \"CD_ID\", \"LOCATION\", \"SERDE_ID\", \"IS_COMPRESSED\", \"IS_STOREDASSUBDIRECTORIES\", \
+           \"NUM_BUCKETS\") VALUES ({id}, {id}, '{location}', {id}, false, false, -1); \
+         INSERT INTO \"TBLS\" (\"TBL_ID\", \"DB_ID\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
+           \"RETENTION\", \"IS_REWRITE_ENABLED\") \
+           SELECT {id}, \"DB_ID\", {id}, '{table}', 'MANAGED_TABLE', 0, 0, 0, false FROM \"DBS\" WHERE \"NAME\" = 'default'; \
+         INSERT INTO \"TABLE_PARAMS\" VALUES ({id}, 'spark.sql.sources.provider', '{provider}')"
+    )
+}
+
+// ---- Processes ----
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_second_windrow_stands_by_and_takes_over() {
+    let name = unique("f2");
+    topic(&name, 2);
+    hive_db(&name, "script");
+    let mut records = some(120, T0, 2);
+    produce(&name, &records);
+    let one = on_s3(&name, &name);
+    let two = on_s3(&name, &name);
+    let mut first = one.start();
+    comes_out_right(&mut first, &one, &records);
+    let mut second = two.start();
+    let standby = format!("table default.{name} is written by");
+    until(&mut second, State::Standby, &[&standby]);
+
+    // Given back: the other one has it at once, not after the lease.
+    first.stop();
+    let asked = Instant::now();
+    second.wait("it takes over", SOON, |s| s.state == State::Counting);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    let more = some(120, T0 + 30_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    comes_out_right(&mut second, &two, &records);
+
+    // Killed in the middle: after the lease.
+    let mut first = one.start();
+    until(&mut first, State::Standby, &[&standby]);
+    let more = some(120, T0 + 60_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    second.kill();
+    comes_out_right(&mut first, &one, &records);
+
+    // Stopped for longer than its lease, it finds that it is no longer the owner, and changes nothing.
+    let mut second = two.start();
+    until(&mut second, State::Standby, &[&standby]);
+    first.signal("STOP");
+    let more = some(120, T0 + 90_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    comes_out_right(&mut second, &two, &records);
+    first.signal("CONT");
+    until(&mut first, State::Standby, &[&standby]);
+    let more = some(120, T0 + 120_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    comes_out_right(&mut second, &two, &records);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_pause_holds_through_restarts_and_needs_the_token() {
+    let name = unique("fz");
+    topic(&name, 2);
+    hive_db(&name, "script");
+    let mut records = some(120, T0, 2);
+    produce(&name, &records);
+    let mut setup = on_s3(&name, &name);
+    setup.secrets["api-token"] = json!("very-secret-token");
+    setup.write();
+    let post = |what: &str, token: Option<&str>| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut post = agent.post(format!("http://{}/v1/{what}", setup.http)).content_type("application/json");
+        if let Some(token) = token {
+            post = post.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut answer = post.send("{}").expect("an answer");
+        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
+    };
+    let mut windrow = setup.start();
+    comes_out_right(&mut windrow, &setup, &records);
+    for token in [None, Some("wrong-api-token")] {
+        let (code, text) = post("pause", token);
+        assert!(code == 401 && text.contains("api-token of the secrets file"), "{code}: {text}");
+    }
+    assert_eq!(windrow.status().expect("it runs").state, State::Counting);
+    assert_eq!(post("pause", Some("very-secret-token")).0, 200);
+    until(&mut windrow, State::Paused, &["run: windrow resume"]);
+    let more = some(120, T0 + 30_000, 2);
+    produce(&name, &more);
+    records.extend(more);
+    windrow.kill();
+    let mut windrow = setup.start();
+    let held = |s: &Status| s.state == State::Paused && s.consumed == 120 && s.lag == Some(120);
+    windrow.wait("a pause that outlives a crash, and the lag it makes", SOON, held);
+    windrow.stop();
+    // Nobody runs: the command line writes to the catalog itself.
+    assert_eq!(setup.ask(&["resume"])["paused"], false);
+    assert_eq!(setup.ask(&["pause"])["paused"], true);
+    assert_eq!(setup.ask(&["status"])["state"], "paused");
+    let mut windrow = setup.start();
+    windrow.wait("it is still paused", SOON, held);
+    assert_eq!(setup.ask(&["resume"])["paused"], false);
+    comes_out_right(&mut windrow, &setup, &records);
+    assert_eq!(setup.ask(&["pause"])["paused"], true);
+    until(&mut windrow, State::Paused, &[]);
+    assert_eq!(post("resume", Some("very-secret-token")).0, 200);
+    comes_out_right(&mut windrow, &setup, &records);
+    windrow.stop();
+}
+
+/// Kills it ten times while records come and epochs are committed.
+fn survives_kills(setup: &Setup, topic: &str) {
+    let mut records = Vec::new();
+    for round in 0..10 {
+        let more = some(120, T0 + round * 20_000, 2);
+        produce(topic, &more);
+        records.extend(more);
+        let mut windrow = setup.start();
+        // In another place each time: at its start, while it reads, stores, commits.
+        let begin = u64::try_from(records.len()).expect("few") - 120;
+        match round % 3 {
+            0 => drop(windrow.wait("it asks for the table", SOON, |_| true)),
+            1 => drop(windrow.wait("it reads", SOON, |s| s.consumed > begin)),
+            _ => drop(windrow.wait("it has committed some", SOON, |s| s.commits > 0)),
+        }
+        windrow.kill();
+    }
+    let mut windrow = setup.start();
+    comes_out_right(&mut windrow, setup, &records);
+    windrow.stop();
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn ten_kills_lose_nothing_on_s3() {
+    let name = unique("fx");
+    topic(&name, 2);
+    hive_db(&name, "lazy");
+    let mut setup = on_s3(&name, &name);
+    // The lease is waited for after each.
+    setup.settings["lease"] = json!("1s");
+    setup.write();
+    survives_kills(&setup, &name);
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn ten_kills_lose_nothing_in_a_directory() {
+    let name = unique("fl");
+    topic(&name, 2);
+    survives_kills(&in_a_directory(&name, &name), &name);
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_full_disk_is_waited_for() {
+    let name = unique("fu");
+    topic(&name, 1);
+    let mut records = some(120, T0, 1);
+    produce(&name, &records);
+    let setup = in_a_directory(&name, &name);
+    let disk = data(&setup);
+    fs::create_dir(&disk).expect("the folder is ours");
+    let run = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).arg(&disk).output().is_ok_and(|output| output.status.success())
+    };
+    if !run("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) {
+        eprintln!("skipped: a small file system cannot be mounted here");
+        return;
+    }
+    let unmounted = std::panic::catch_unwind(|| {
+        let mut windrow = setup.start();
+        comes_out_right(&mut windrow, &setup, &records.clone());
+        let ballast = disk.join("ballast");
+        let filled = fs::write(&ballast, vec![1; 4 << 20]);
+        assert!(filled.is_err());
+        let more = some(120, T0 + 30_000, 1);
+        produce(&name, &more);
+        until(&mut windrow, State::Waiting, &["No space left on device", "free some space"]);
+        fs::remove_file(&ballast).expect("it is there");
+        let mut records = records.clone();
+        records.extend(more);
+        comes_out_right(&mut windrow, &setup, &records);
+        windrow.stop();
+    });
+    records.clear();
+    assert!(run("umount", &[]));
+    if let Err(panic) = unmounted {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn wrong_settings_end_with_two_and_name_the_fault() {
+    let mut setup = in_a_directory("t", "t");
+    let refused = |setup: &Setup, verb: &str, words: &[&str]| {
+        let output = setup.command(&[verb]).output().expect("windrow starts");
+        let text = text_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(has(&text, words), "{text}");
+        assert!(!text.contains(&env("KAFKA_PASSWORD")), "{text}");
+    };
+    setup.settings["windw"] = json!("1s");
+    setup.settings["slide"] = json!("10 sconds");
+    setup.write();
+    for verb in ["run", "check-config", "status"] {
+        refused(&setup, verb, &["windw: unknown key; did you mean \"window\"?", "unknown unit \"sconds\""]);
+    }
+    setup.settings.as_object_mut().expect("a map").retain(|key, _| key != "windw" && key != "slide");
+    setup.write();
+    let secrets = setup.config().with_file_name("secrets.yaml");
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o644)).expect("the file is ours");
+    refused(&setup, "run", &["it holds secrets, and its mode 644 lets others at them; run: chmod 600"]);
+    with_secrets(&setup, json!({"kafka-pasword": "x"}));
+    refused(&setup, "run", &["kafka-pasword", "did you mean \"kafka-password\"?"]);
+    setup.secrets.as_object_mut().expect("a map").remove("kafka-password");
+    setup.write();
+    refused(&setup, "run", &["cannot find secret kafka-password", "add it to the secrets file"]);
+    fs::remove_file(&secrets).expect("it is there");
+    refused(&setup, "run", &["cannot read file", "secrets.yaml"]);
+
+    // A port that another program has is a failure, not a wrong setting.
+    setup.secrets["kafka-password"] = json!("x");
+    setup.write();
+    let taken = TcpListener::bind(&setup.http).expect("a free port");
+    assert!(has(&fails(&setup), &["cannot", &setup.http]), "{}", setup.log());
+    drop(taken);
 }
