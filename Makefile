@@ -4,24 +4,21 @@ PARTS := tests/parts/parts.sh
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## The main job on your machine: Kafka, producer, windrow and table in one process
-	tests/tools.sh
-	cargo build --release
-	target/release/windrow demo $(ARGS)
+demo: tools ## Kafka, producer, windrow and table in one process, for 30 s; ARGS='--for 10s --rate 1000'
+	cargo run -- demo $(ARGS)
 
 test: test-fast test-real ## Everything, with real Kafka, MinIO, PostgreSQL and Spark
 
 test-fast: lint ## The part without Java: unit tests, golden texts, 10 000 seeds of the simulation
 	cargo test --workspace
 
-test-real: ## With real parts; Spark is the judge
+test-real: tools ## The part with real Kafka, MinIO, PostgreSQL; Spark is the judge
 	$(PARTS) install kafka minio postgres spark spark-3.5
-	cargo test --no-run
-	$(PARTS) up
-	eval "$$($(PARTS) env)" && cargo test -- --ignored --test-threads=2
+	cargo test --workspace --no-run
+	$(PARTS) up kafka minio minio-tls postgres
+	eval "$$($(PARTS) env)" && cargo test --workspace --no-fail-fast -- --ignored --test-threads=2
 
-lint: ## Formatting and lints
-	tests/tools.sh
+lint: tools ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -32,4 +29,7 @@ parts-up: ## Start the real parts for use by hand: eval "$(tests/parts/parts.sh 
 parts-down: ## Stop them
 	$(PARTS) down
 
-.PHONY: help demo test test-fast test-real lint parts-up parts-down
+tools:
+	@tests/tools.sh
+
+.PHONY: help demo test test-fast test-real lint parts-up parts-down tools

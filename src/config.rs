@@ -4,6 +4,7 @@
 use crate::grammar::{parse_aggregates, parse_group_by, parse_name, parse_time_field};
 use crate::shape::{OnBadRecord, SEMANTICS, Shape};
 use crate::time::{format_duration_ms, parse_duration_ms};
+use serde::Deserialize;
 use serde_yaml::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -543,6 +544,10 @@ impl Settings {
                 )),
             }
         }
+        // YAML takes the word null for nothing; of this one setting it is a value.
+        if !settings.given.contains_key("on-bad-record") && Written::of(text).on_bad_record == "null" {
+            settings.given.insert("on-bad-record".to_owned(), "null".to_owned());
+        }
         Ok(settings)
     }
 
@@ -629,6 +634,19 @@ impl Settings {
 
     fn done(self, config: Config) -> Result<Config, ConfigError> {
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
+    }
+}
+
+/// A value as the letters that stand there, whatever YAML makes of them.
+#[derive(Default, Deserialize)]
+struct Written {
+    #[serde(default, rename = "on-bad-record")]
+    on_bad_record: String,
+}
+
+impl Written {
+    fn of(text: &str) -> Self {
+        serde_yaml::from_str(text).unwrap_or_default()
     }
 }
 
@@ -1031,6 +1049,20 @@ secrets-file: /etc/windrow/secrets.yaml";
         let config = read(&table(""));
         assert_eq!(config.group(), "windrow-default.newtable");
         assert_eq!(config.table.unwrap().warehouse, Warehouse::Directory(PathBuf::from("/data")));
+    }
+
+    #[test]
+    fn null_needs_no_quotes_where_it_is_a_word() {
+        for (line, expect) in [
+            ("on-bad-record: null", OnBadRecord::Null),
+            ("on-bad-record: 'null'   # quoted", OnBadRecord::Null),
+            ("on-bad-record: fail", OnBadRecord::Fail),
+            ("on-bad-record:", OnBadRecord::Reject),
+            ("on-bad-record: ''", OnBadRecord::Reject),
+            ("", OnBadRecord::Reject),
+        ] {
+            assert_eq!(read(&table(line)).shape.on_bad_record, expect, "{line}");
+        }
     }
 
     #[test]

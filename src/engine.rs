@@ -1047,11 +1047,10 @@ impl Engine {
         if let Some(quiet) = self.settings.quiet_timeout_ms
             && all
             && self.watches.values().all(|w| self.now.since(w.last_record) >= quiet)
+            && let Some(end) = self.lanes.values().filter_map(Lane::last_end).max()
         {
-            if let Some(end) = self.lanes.values().filter_map(Lane::last_end).max() {
-                for lane in self.lanes.values_mut() {
-                    lane.raise_floor(end, FloorReason::Quiet);
-                }
+            for lane in self.lanes.values_mut() {
+                lane.raise_floor(end, FloorReason::Quiet);
             }
         }
     }
@@ -1110,11 +1109,18 @@ impl Engine {
         }
     }
 
-    /// A replay closes windows anew whose rows are committed already.
+    /// A replay closes windows anew whose rows are committed already. After it the settings' delay holds, which may be
+    /// another one than before.
     fn drop_committed(&mut self) {
-        if let Some(through) = self.closed_through.filter(|_| self.replaying) {
-            self.replaying = self.lanes.values().any(Lane::replaying);
+        if !self.replaying {
+            return;
+        }
+        self.replaying = self.lanes.values().any(Lane::replaying);
+        if let Some(through) = self.closed_through {
             merger::take(&mut self.lanes, &self.settings.shape, through);
+        }
+        if !self.replaying {
+            self.lanes.values_mut().for_each(|lane| lane.set_delay(self.settings.delay_ms));
         }
     }
 
@@ -1620,5 +1626,5 @@ fn hex(bytes: &[u8]) -> String {
 fn unhex(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(pair).collect::<Option<_>>()).flatten()
+    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(pair).collect::<Option<_>>()).flatten()
 }

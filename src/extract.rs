@@ -646,6 +646,7 @@ mod tests {
     }
 
     /// `cargo test --release --lib -- --ignored --nocapture timing_of_a_record`
+    #[expect(clippy::disallowed_methods, reason = "it measures")]
     #[test]
     #[ignore = "a timing"]
     fn timing_of_a_record() {

@@ -282,7 +282,11 @@ impl Lane {
                 self.move_watermark();
             }
             Decided::Ceiling { at } => self.ceiling = at.0,
-            Decided::Delay { ms } => self.watermark.set_delay(*ms),
+            Decided::Delay { ms } => {
+                self.watermark.set_delay(*ms);
+                // A shorter delay moves it at once.
+                self.move_watermark();
+            }
             Decided::Lost { to, .. } => {
                 let lost = *to - self.ledger.next_offset;
                 self.ledger.lost += u64::try_from(lost).expect("lost offsets lie ahead");

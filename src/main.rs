@@ -126,12 +126,11 @@ fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 /// A running windrow knows most; without one the catalog knows what was committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let Some((method, path)) = cli::question(&cli.verb, config)? else { return Ok(()) };
-    let not_running = match cli::ask(config, secrets, method, &path) {
+    match cli::ask(config, secrets, method, &path) {
         Ok(answer) => return print(cli, &answer),
-        Err(AskError::NotRunning(_)) if config.table.is_some() => (),
+        Err(AskError::NotRunning(_)) if config.table.is_some() => {}
         Err(error) => return Err(error.into()),
-    };
-    let () = not_running;
+    }
     let mut parts = driver::open(config, secrets)?;
     let answer = runtime()?.block_on(async {
         anyhow::Ok(match &cli.verb {

@@ -25,9 +25,9 @@ pub trait Batch {
     fn each(&self, f: &mut dyn FnMut(Record<'_>));
 }
 
-impl Batch for [Record<'_>] {
+impl Batch for &[Record<'_>] {
     fn each(&self, f: &mut dyn FnMut(Record<'_>)) {
-        for record in self {
+        for record in *self {
             f(*record);
         }
     }

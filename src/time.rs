@@ -114,7 +114,7 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
 #[must_use]
 pub fn format_duration_ms(ms: u64) -> String {
     for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
-        if ms >= scale && ms % scale == 0 {
+        if ms >= scale && ms.is_multiple_of(scale) {
             return format!("{}{unit}", ms / scale);
         }
     }

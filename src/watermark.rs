@@ -53,7 +53,8 @@ impl Watermark {
         self.floor = self.floor.max(Some(at));
     }
 
-    /// Another delay from here on; the watermark stays where it is until newer times pass it.
+    /// Another delay from here on. A shorter one moves the watermark at once; a longer one leaves it where it is until
+    /// newer times pass it.
     pub fn set_delay(&mut self, delay_ms: i64) {
         self.floor = self.get();
         self.delay_ms = delay_ms;

@@ -3,6 +3,7 @@
 //!
 //! [`open`] makes two halves of one client. The [`Consumer`] asks brokers and may block: for any thread. The [`Reader`]
 //! hands over what was fetched: for one thread.
+#![expect(clippy::disallowed_methods, reason = "the edge that waits for brokers, with deadlines")]
 
 use crate::record::{Batch, Offset, Partition};
 use ffi::{Bell, Client, Failure, Fetched, Hooks, Messages, Queue};

@@ -1,5 +1,6 @@
 //! A Kafka inside the process, for the demo and for tests, and a producer of the records that the use case has.
 //! librdkafka's mock cluster: no logins, no rights, and it keeps 5 MB or 100 000 batches of a topic partition.
+#![expect(clippy::disallowed_methods, reason = "a producer stamps records with the machine's time")]
 
 use crate::record::Partition;
 use rdkafka::ClientConfig;

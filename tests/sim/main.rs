@@ -2,8 +2,11 @@
 //! recorded decisions and a plain group-by. No thread, no clock, no I/O: a seed is a whole run.
 //!
 //! `WINDROW_SIM_SEEDS=100000 cargo test --test sim` runs more of it; `WINDROW_SIM_SEED=17` runs one and tells what it did.
+#![expect(clippy::disallowed_methods, reason = "how many seeds is for the person at the keyboard")]
 
 mod audit;
+#[path = "../rng.rs"]
+mod rng;
 mod store;
 mod world;
 

@@ -171,7 +171,7 @@ impl Catalog {
         let mut commit = commit.clone();
         match mistake {
             Some(Mistake::FilesTwice) => {
-                let twice: Vec<_> = commit.files.iter().cloned().collect();
+                let twice = commit.files.clone();
                 commit.files.extend(twice);
             }
             Some(Mistake::LateForgotten) => {

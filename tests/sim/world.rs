@@ -1,6 +1,7 @@
 //! The world around the engines: logs that grow, requests that arrive late, twice removed from their sender, or never.
 
 use crate::audit;
+use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,31 +12,6 @@ use windrow::listing::Value as Cell;
 use windrow::record::{Offset, Partition, Record};
 use windrow::shape::{Aggregate, Function, Number, Shape};
 use windrow::time::{DbTime, Mono};
-
-pub struct Rng(u64);
-
-impl Rng {
-    /// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 pub enum Value {
     Good { origin: String, n: i64 },
@@ -202,9 +178,14 @@ impl World {
     fn start_process(&mut self) {
         let id = self.next_id;
         self.next_id += 1;
+        let mut settings = self.settings.clone();
+        if self.rng.one_in(8) {
+            // Somebody changed it meanwhile.
+            settings.delay_ms = self.rng.pick(&[0, 1000, 10_000, 15_000]);
+        }
         self.processes.push(Process {
             id,
-            engine: Engine::new(self.settings.clone()),
+            engine: Engine::new(settings),
             readers: BTreeMap::new(),
             inbox: VecDeque::new(),
             frozen: false,
@@ -364,10 +345,9 @@ impl World {
             }
             let batch: &[Record<'_>] = &records;
             let mut out = Vec::new();
-            let held: &dyn windrow::record::Batch = &Held(batch);
             self.processes[i]
                 .engine
-                .step(Input::Records { partition: p, leader_epoch: 0, batch: held }, &mut out);
+                .step(Input::Records { partition: p, leader_epoch: 0, batch: &batch }, &mut out);
             self.perform(i, out);
         }
         Ok(())
@@ -583,7 +563,6 @@ impl World {
         let mut rows: BTreeMap<(i64, i64, String), (u64, i128)> = BTreeMap::new();
         let mut late: BTreeSet<(Partition, Offset)> = BTreeSet::new();
         let mut rejects: BTreeSet<(Partition, Offset)> = BTreeSet::new();
-        let starts = |p: &Partition| if epochs[0].lanes.contains_key(p) { 0 } else { 0 };
         let mut to: BTreeMap<Partition, Offset> = epochs[0].lanes.keys().map(|p| (*p, 0)).collect();
         for (n, commit) in epochs.iter().enumerate() {
             if commit.epoch != n as u64 {
@@ -645,7 +624,7 @@ impl World {
                 .iter()
                 .map(|(p, lane)| {
                     let decisions = audit::decisions(&epochs[..=n], *p);
-                    (*p, audit::expect(&self.settings, &self.logs[p], starts(p), lane.to, &decisions))
+                    (*p, audit::expect(&self.settings, &self.logs[p], 0, lane.to, &decisions))
                 })
                 .collect();
             // Each epoch in a few runs, the last one always: the sums are over the whole log each time.
@@ -724,15 +703,6 @@ fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     match ours.iter().find(|(key, _)| !must.contains_key(key)) {
         Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
         None => Ok(()),
-    }
-}
-
-/// A batch of borrowed records.
-struct Held<'a>(&'a [Record<'a>]);
-
-impl windrow::record::Batch for Held<'_> {
-    fn each(&self, f: &mut dyn FnMut(Record<'_>)) {
-        self.0.iter().for_each(|r| f(*r));
     }
 }
 
