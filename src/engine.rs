@@ -775,6 +775,10 @@ impl Engine {
                 leader_epoch: lane.leader_epoch,
             });
         }
+        if self.paused {
+            // Not with the next tick: a batch would be counted before it.
+            self.flow(out);
+        }
     }
 
     /// The topic as it is now against the topic as we count it.
