@@ -688,6 +688,7 @@ impl Driver {
     fn report(&mut self, commit: &Commit) {
         self.status.commits += 1;
         let ledger = &commit.ledger;
+        let before = self.totals.rows;
         for file in &commit.files {
             if let FileKind::Rows { .. } = file.kind {
                 self.totals.files += 1;
@@ -703,7 +704,7 @@ impl Driver {
         info!(
             epoch = commit.epoch,
             files = commit.files.len(),
-            rows = commit.files.iter().map(|f| f.rows).sum::<u64>(),
+            rows = self.totals.rows - before,
             consumed = ledger.consumed,
             counted = ledger.counted,
             late = ledger.late,
