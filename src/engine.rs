@@ -239,6 +239,10 @@ struct Watch {
     at_end: bool,
     looked_at: Option<Mono>,
     looking: bool,
+    /// The greatest watermark of all when the log's end was asked for, and, once it was seen there, up to where this
+    /// topic partition may be raised: a record in another that came later may have come with records in this one.
+    asked_with: Option<EventTime>,
+    nothing_by: Option<EventTime>,
     /// The log's end was seen where we are; nothing came until now.
     idle_until: Option<Mono>,
     log_end: Offset,
@@ -322,6 +326,8 @@ const RETRY_MS: u64 = 1000;
 const TOPIC_EVERY_MS: u64 = 10_000;
 /// What was seen of a log's end holds for `idle-timeout`, and at least this long: asking takes a second or two.
 const IDLE_HOLDS_MS_MIN: u64 = 5000;
+/// Between two looks at a log's end at least.
+const LOOK_AGAIN_MS: u64 = 500;
 /// Offsets that moved without anything to show are committed this often.
 const PROGRESS_EVERY_MS: u64 = 30_000;
 /// Late records and rejects that make a commit, and twice that pauses reading.
@@ -958,8 +964,12 @@ impl Engine {
         let next = lane.ledger.next_offset;
         let silent = self.now.since(watch.last_record) >= self.settings.idle_timeout_ms;
         let nothing = next == end.last_stable && next == end.high_watermark;
-        watch.idle_until = (watch.at_end && silent && nothing && watch.reading && !watch.held)
-            .then(|| self.now.plus(self.settings.idle_timeout_ms.max(IDLE_HOLDS_MS_MIN)));
+        let idle = watch.at_end && silent && nothing && watch.reading && !watch.held;
+        let hold_ms = self.settings.idle_timeout_ms.max(IDLE_HOLDS_MS_MIN);
+        watch.idle_until = idle.then(|| self.now.plus(hold_ms));
+        if idle {
+            watch.nothing_by = watch.asked_with;
+        }
     }
 
     // ---- while counting ----
@@ -973,14 +983,25 @@ impl Engine {
         self.flow(out);
     }
 
-    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`.
+    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again where that is what
+    /// keeps a window from closing.
     fn look_at_ends(&mut self, out: &mut Vec<Effect>) {
         let timeout = self.settings.idle_timeout_ms;
+        let shape = &self.settings.shape;
+        let slides = |at: EventTime| (at.0 - shape.offset_ms).div_euclid(shape.slide_ms);
+        let target = self.idle_and_target().1.map(slides);
+        let highest = self.lanes.values().filter_map(Lane::watermark).max();
         for (partition, watch) in &mut self.watches {
             let silent = self.now.since(watch.last_record) >= timeout;
-            let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= (timeout / 4).clamp(500, 10_000));
+            let every = if watch.idle_until.is_some() && target > watch.nothing_by.map(slides) {
+                LOOK_AGAIN_MS
+            } else {
+                (timeout / 4).clamp(LOOK_AGAIN_MS, 10_000)
+            };
+            let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= every);
             if watch.reading && watch.at_end && silent && due && !watch.looking && !watch.held {
                 watch.looking = true;
+                watch.asked_with = highest;
                 out.push(Effect::LookAtEnd { partition: *partition });
             }
         }
@@ -991,27 +1012,37 @@ impl Engine {
         watch.gone || watch.idle_until.is_some_and(|until| self.now < until)
     }
 
-    /// Idle topic partitions stand aside: their floors go up to the least watermark of the others, or to the greatest
-    /// of all when all are idle.
+    /// The idle topic partitions, and where their floors belong: at the least watermark of the others, or at the
+    /// greatest of all when all are idle.
+    fn idle_and_target(&self) -> (Vec<Partition>, Option<EventTime>) {
+        let idle: Vec<Partition> = self.lanes.keys().copied().filter(|p| self.is_idle(*p)).collect();
+        let target = if idle.len() == self.lanes.len() {
+            self.lanes.values().filter_map(Lane::watermark).max()
+        } else {
+            // One that is not idle and has no watermark yet holds all the others.
+            let watermark = |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
+            self.lanes.iter().filter_map(watermark).min().flatten()
+        };
+        (idle, target)
+    }
+
+    /// Idle topic partitions stand aside: their floors go up, as far as was known when they were seen to be empty.
     fn raise_floors(&mut self) {
         if self.lanes.values().any(Lane::replaying) || self.paused {
             return;
         }
-        let idle: Vec<Partition> = self.lanes.keys().copied().filter(|p| self.is_idle(*p)).collect();
+        let (idle, target) = self.idle_and_target();
         if idle.is_empty() {
             return;
         }
-        let watermark = |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
         let all = idle.len() == self.lanes.len();
-        let target = if all {
-            self.lanes.values().filter_map(Lane::watermark).max()
-        } else {
-            // One that is not idle and has no watermark yet holds all the others.
-            self.lanes.iter().filter_map(watermark).min().flatten()
-        };
         if let Some(target) = target {
             for partition in &idle {
-                self.lanes.get_mut(partition).expect("just listed").raise_floor(target, FloorReason::Idle);
+                let watch = &self.watches[partition];
+                let at = if watch.gone { Some(target) } else { watch.nothing_by.map(|by| by.min(target)) };
+                if let Some(at) = at {
+                    self.lanes.get_mut(partition).expect("just listed").raise_floor(at, FloorReason::Idle);
+                }
             }
         }
         if let Some(quiet) = self.settings.quiet_timeout_ms
