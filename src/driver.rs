@@ -5,9 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
 use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
-use crate::config::{
-    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps,
-};
+use crate::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start};
 use crate::engine::{CHECKPOINT_KEYS_SMALL, Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
 use crate::file::read_rows;
 use crate::io::catalog::{Catalog, Totals};
@@ -235,10 +233,7 @@ pub fn engine_settings(config: &Config) -> Settings {
         database: table.database.clone(),
         table: table.name.clone(),
         warehouse: table.warehouse.to_string(),
-        timestamps: match table.timestamps {
-            Timestamps::Micros => crate::file::Timestamps::Micros,
-            Timestamps::Int96 => crate::file::Timestamps::Int96,
-        },
+        timestamps: table.timestamps,
         start_at_end: config.kafka.start == Start::Latest,
         delay_ms: config.watermark_delay_ms,
         idle_timeout_ms: config.idle_timeout_ms,
@@ -272,18 +267,10 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
     Ok(KafkaConfig {
         bootstrap: kafka.bootstrap.clone(),
         topic: config.shape.topic.clone(),
-        security: match kafka.security {
-            Security::Plaintext => kafka::Security::Plaintext,
-            Security::Ssl => kafka::Security::Ssl,
-            Security::SaslPlaintext => kafka::Security::SaslPlaintext,
-            Security::SaslSsl => kafka::Security::SaslSsl,
-        },
-        mechanism: match kafka.mechanism {
-            crate::config::Mechanism::ScramSha256 => kafka::Mechanism::ScramSha256,
-            crate::config::Mechanism::ScramSha512 => kafka::Mechanism::ScramSha512,
-        },
+        security: kafka.security,
+        mechanism: kafka.mechanism,
         username: expose(secrets.kafka_username.as_ref()),
-        password: kafka::Secret(expose(secrets.kafka_password.as_ref())),
+        password: secrets.kafka_password.clone().unwrap_or_default(),
         group: config.group(),
         namespace: kafka.namespace.clone(),
         cluster_domain: kafka.cluster_domain.clone(),

@@ -4,7 +4,8 @@
 use crate::checkpoint;
 use crate::commit::{
     Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, Decided, FileKind,
-    FloorReason, Genesis, Head, LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix, sha256_hex,
+    FloorReason, Genesis, Head, LaneCommit, NewFile, Outcome, Owner, hex, object_key, object_prefix,
+    sha256_hex, unhex,
 };
 use crate::file::{self, Timestamps};
 use crate::lane::{Lane, LaneState, Stopped};
@@ -1615,18 +1616,4 @@ fn footer(
         ("windrow.ledger".to_owned(), serde_json::to_string(ledger).expect("plain values")),
         ("windrow.offsets".to_owned(), serde_json::to_string(&offsets).expect("plain values")),
     ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes all");
-        hex
-    })
-}
-
-fn unhex(hex: &str) -> Option<Vec<u8>> {
-    let digits = hex.as_bytes();
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(pair).collect::<Option<_>>()).flatten()
 }
