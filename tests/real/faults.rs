@@ -635,7 +635,8 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
     let mut records = some(120, T0, 1);
     produce(&name, &records);
     let setup = on_s3(&name, &name);
-    let readonly = json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
+    let readonly =
+        json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
     with_secrets(&setup, readonly.clone());
     let mut windrow = setup.start();
     let denied = ["cannot write object", "access denied", "allow the user of s3-access-key to write"];
@@ -660,7 +661,10 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
 /// Debian's faketime, where it is installed.
 fn faketime() -> Option<PathBuf> {
     let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
-    places.iter().map(|p| PathBuf::from(format!("/usr/lib/{p}/faketime/libfaketime.so.1"))).find(|p| p.exists())
+    places
+        .iter()
+        .map(|p| PathBuf::from(format!("/usr/lib/{p}/faketime/libfaketime.so.1")))
+        .find(|p| p.exists())
 }
 
 #[test]
@@ -682,8 +686,11 @@ fn a_clock_that_s3_does_not_accept_is_told() {
     let mut child = late.stderr(log).spawn().expect("windrow starts");
     let told = wait("the clocks are told of", SOON, || {
         let status = text_of(&setup.command(&["status"]).output().expect("windrow starts"));
-        has(&status, &["waiting", "the clocks of this machine and of the store differ too much; set both by NTP"])
-            .then_some(status)
+        has(
+            &status,
+            &["waiting", "the clocks of this machine and of the store differ too much; set both by NTP"],
+        )
+        .then_some(status)
     });
     assert!(!told.contains(&env("S3_SECRET")));
     child.kill().and_then(|()| child.wait()).expect("our child");
@@ -761,7 +768,8 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
     setup.secrets["catalog-username"] = json!(user);
     setup.write();
     let mut windrow = setup.start();
-    let status = until(&mut windrow, State::Waiting, &["no rights", "pg_read_all_data and pg_write_all_data"]);
+    let status =
+        until(&mut windrow, State::Waiting, &["no rights", "pg_read_all_data and pg_write_all_data"]);
     keeps_secrets(&setup, &status);
     psql(&name, &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
     until(&mut windrow, State::Waiting, &["SQLSTATE 42501", "database"]);
@@ -824,7 +832,8 @@ fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
         setup.settings["table"]["name"] = json!(table);
         setup.write();
         let log = fails(&setup);
-        let words = ["is there and is not windrow's (a Spark job's, perhaps)", "choose another table name", table];
+        let words =
+            ["is there and is not windrow's (a Spark job's, perhaps)", "choose another table name", table];
         assert!(has(&log, &words), "{log}");
         let still = psql(&name, &format!("SELECT count(*) FROM \"TBLS\" WHERE \"TBL_NAME\" LIKE '{table}%'"));
         assert_eq!(still.trim(), "1", "nothing was made beside it");
@@ -914,7 +923,8 @@ fn a_pause_holds_through_restarts_and_needs_the_token() {
     setup.write();
     let post = |what: &str, token: Option<&str>| {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut post = agent.post(format!("http://{}/v1/{what}", setup.http)).content_type("application/json");
+        let mut post =
+            agent.post(format!("http://{}/v1/{what}", setup.http)).content_type("application/json");
         if let Some(token) = token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
