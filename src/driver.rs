@@ -215,7 +215,9 @@ pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
 /// # Errors
 /// The catalog does not answer, or holds something else.
 pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    let name = TableName::new("default", "none").map_err(|why| anyhow!(why))?;
+    // The table is only named in errors.
+    let table = config.table.as_ref().map_or(("default", "none"), |t| (t.database.as_str(), t.name.as_str()));
+    let name = TableName::new(table.0, table.1).map_err(|why| anyhow!(why))?;
     Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
 }
 
@@ -334,7 +336,10 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let (to_catalog, asks) = async_mpsc::unbounded_channel();
     let (consumer, reader) = kafka::open(&parts.kafka)?;
     let lease_ms = parts.settings.lease_ms;
-    runtime.spawn(catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, asks, to_loop.clone()));
+    let init = parts.config.as_ref().is_some_and(|config| config.init_metastore);
+    let task =
+        catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, init, asks, to_loop.clone());
+    runtime.spawn(task);
     let status = Status {
         table: format!("{}.{}", parts.settings.database, parts.settings.table),
         topic: parts.settings.shape.topic.clone(),
@@ -821,12 +826,24 @@ async fn catalog_task(
     who: String,
     owner_id: String,
     lease_ms: u64,
+    mut init_metastore: bool,
     mut asks: async_mpsc::UnboundedReceiver<CatalogAsk>,
     to_loop: mpsc::Sender<Message>,
 ) {
     while let Some(ask) = asks.recv().await {
         let message = match ask {
             CatalogAsk::Acquire => {
+                if init_metastore {
+                    match catalog.init_metastore().await {
+                        Ok(()) => init_metastore = false,
+                        Err(error) => {
+                            if to_loop.send(Message::Acquired(Err(error))).is_err() {
+                                return;
+                            }
+                            continue;
+                        }
+                    }
+                }
                 let answer = catalog.acquire(&who, &owner_id, lease_ms).await;
                 if let Ok(Acquired::Ours { head: Some(_), .. }) = &answer
                     && let Ok(files) = catalog.files(TableKind::Chunks, 0).await

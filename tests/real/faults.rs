@@ -5,6 +5,7 @@ use crate::harness::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,8 @@ fn text_of(output: &Output) -> String {
 struct Gate {
     address: String,
     open: Arc<AtomicBool>,
+    /// Requests to S3 go through as if they were made in 2020.
+    backdates: Arc<AtomicBool>,
     through: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -195,7 +198,13 @@ impl Gate {
         let address = listener.local_addr().expect("bound").to_string();
         let open = Arc::new(AtomicBool::new(false));
         let through: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let gate = Self { address, open: Arc::clone(&open), through: Arc::clone(&through) };
+        let backdates: Arc<AtomicBool> = Arc::default();
+        let gate = Self {
+            address,
+            open: Arc::clone(&open),
+            backdates: Arc::clone(&backdates),
+            through: Arc::clone(&through),
+        };
         let server = server.to_owned();
         std::thread::spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
@@ -207,8 +216,9 @@ impl Gate {
                 for (mut a, mut b) in [(&from, &to), (&to, &from)].map(|(a, b)| {
                     (a.try_clone().expect("a descriptor"), b.try_clone().expect("a descriptor"))
                 }) {
+                    let backdates = Arc::clone(&backdates);
                     std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut a, &mut b);
+                        let _ = copy(&mut a, &mut b, &backdates);
                         let _ = b.shutdown(Shutdown::Both);
                         let _ = a.shutdown(Shutdown::Both);
                     });
@@ -230,6 +240,22 @@ impl Gate {
         for stream in streams.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+fn copy(from: &mut TcpStream, to: &mut TcpStream, backdates: &AtomicBool) -> std::io::Result<()> {
+    const HEADER: &[u8] = b"x-amz-date: ";
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let found = buffer[..n].windows(HEADER.len()).position(|w| w == HEADER);
+        if let Some(at) = found.filter(|_| backdates.load(Ordering::SeqCst)) {
+            buffer[at + HEADER.len()..][..4].copy_from_slice(b"2020");
+        }
+        to.write_all(&buffer[..n])?;
     }
 }
 
@@ -597,6 +623,13 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     s3.open();
     until(&mut windrow, State::Waiting, &["the S3 key is not accepted", "give the right s3-access-key"]);
     setup.write();
+    s3.backdates.store(true, Ordering::SeqCst);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &["the clocks of this machine and of the store differ too much; set both by NTP"],
+    );
+    s3.backdates.store(false, Ordering::SeqCst);
     let missing = format!("create bucket \"{bucket}\"");
     until(&mut windrow, State::Waiting, &["no such bucket", &missing]);
     parts(&["s3", "bucket", &bucket], "");
@@ -608,10 +641,7 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     produce(&name, &more);
     records.extend(more);
     until(&mut windrow, State::Waiting, &gone);
-    windrow.signal("TERM");
-    let status = windrow.ended(SOON);
-    assert!(status.code().is_some(), "it ends by itself: {status}");
-    drop(windrow);
+    windrow.stop();
     let mut windrow = setup.start();
     s3.open();
     comes_out_right(&mut windrow, &setup, &records);
@@ -655,47 +685,6 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
     setup.write();
     let status = comes_out_right(&mut windrow, &setup, &records);
     assert!(status.commit_failures > 0);
-    windrow.stop();
-}
-
-/// Debian's faketime, where it is installed.
-fn faketime() -> Option<PathBuf> {
-    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
-    places
-        .iter()
-        .map(|p| PathBuf::from(format!("/usr/lib/{p}/faketime/libfaketime.so.1")))
-        .find(|p| p.exists())
-}
-
-#[test]
-#[ignore = "needs the real parts: make test"]
-fn a_clock_that_s3_does_not_accept_is_told() {
-    let Some(faketime) = faketime() else {
-        eprintln!("skipped: no libfaketime; run: apt-get install faketime");
-        return;
-    };
-    let name = unique("fc");
-    topic(&name, 1);
-    hive_db(&name, "script");
-    let setup = on_s3(&name, &name);
-    let records = some(120, T0, 1);
-    produce(&name, &records);
-    let mut late = setup.command(&["run"]);
-    late.env("LD_PRELOAD", faketime).env("FAKETIME", "-2h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let log = fs::File::create(setup.config().with_file_name("late-log")).expect("the folder is ours");
-    let mut child = late.stderr(log).spawn().expect("windrow starts");
-    let told = wait("the clocks are told of", SOON, || {
-        let status = text_of(&setup.command(&["status"]).output().expect("windrow starts"));
-        has(
-            &status,
-            &["waiting", "the clocks of this machine and of the store differ too much; set both by NTP"],
-        )
-        .then_some(status)
-    });
-    assert!(!told.contains(&env("S3_SECRET")));
-    child.kill().and_then(|()| child.wait()).expect("our child");
-    let mut windrow = setup.start();
-    comes_out_right(&mut windrow, &setup, &records);
     windrow.stop();
 }
 
@@ -798,16 +787,26 @@ fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
 
     let before = setup.settings.clone();
     for (setting, value, words) in [
-        ("window", "20s", ["window", "10000", "20000"]),
-        ("group-by", "content", ["group-by", "origin", "content"]),
-        ("aggregates", "count, sum(bytes)", ["aggregates", "count", "bytes"]),
-        ("timestamp-field", "timestamp s", ["timestamp-field", "null", "timestamp"]),
+        ("window", "20s", "with window 10s, the settings say 20s;"),
+        ("slide", "5s", "with slide 10s, the settings say 5s;"),
+        (
+            "group-by",
+            "content, origin as who",
+            r#"with group-by "origin", the settings say "content, origin as who";"#,
+        ),
+        (
+            "aggregates",
+            "count, sum(price decimal(18,2))",
+            r#"with aggregates "count", the settings say "count, sum(price decimal(18,2))";"#,
+        ),
+        ("timestamp-field", "timestamp s", r#"with timestamp-field "", the settings say "timestamp s";"#),
+        ("on-bad-record", "null", "with on-bad-record reject, the settings say null;"),
     ] {
         setup.settings[setting] = json!(value);
         setup.write();
         let log = fails(&setup);
-        let way_out = ["was made with", "the settings say", "set it back, or choose another table name"];
-        assert!(has(&log, &words) && has(&log, &way_out), "{setting}: {log}");
+        let way_out = "set it back, or choose another table name";
+        assert!(has(&log, &[words, way_out]), "{setting}: {log}");
         setup.settings = before.clone();
     }
     setup.settings["watermark-delay"] = json!("0s");
@@ -945,7 +944,10 @@ fn a_pause_holds_through_restarts_and_needs_the_token() {
     records.extend(more);
     windrow.kill();
     let mut windrow = setup.start();
-    let held = |s: &Status| s.state == State::Paused && s.consumed == 120 && s.lag == Some(120);
+    // What was read and not committed is read again, after the pause.
+    let held = |s: &Status| {
+        s.state == State::Paused && s.consumed <= 120 && s.lag.is_some_and(|lag| lag + s.consumed == 240)
+    };
     windrow.wait("a pause that outlives a crash, and the lag it makes", SOON, held);
     windrow.stop();
     // Nobody runs: the command line writes to the catalog itself.
@@ -1011,7 +1013,7 @@ fn ten_kills_lose_nothing_in_a_directory() {
 fn a_full_disk_is_waited_for() {
     let name = unique("fu");
     topic(&name, 1);
-    let mut records = some(120, T0, 1);
+    let records = some(120, T0, 1);
     produce(&name, &records);
     let setup = in_a_directory(&name, &name);
     let disk = data(&setup);
@@ -1023,9 +1025,9 @@ fn a_full_disk_is_waited_for() {
         eprintln!("skipped: a small file system cannot be mounted here");
         return;
     }
-    let unmounted = std::panic::catch_unwind(|| {
+    let result = std::panic::catch_unwind(|| {
         let mut windrow = setup.start();
-        comes_out_right(&mut windrow, &setup, &records.clone());
+        comes_out_right(&mut windrow, &setup, &records);
         let ballast = disk.join("ballast");
         let filled = fs::write(&ballast, vec![1; 4 << 20]);
         assert!(filled.is_err());
@@ -1038,9 +1040,8 @@ fn a_full_disk_is_waited_for() {
         comes_out_right(&mut windrow, &setup, &records);
         windrow.stop();
     });
-    records.clear();
     assert!(run("umount", &[]));
-    if let Err(panic) = unmounted {
+    if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
 }
@@ -1068,7 +1069,7 @@ fn wrong_settings_end_with_two_and_name_the_fault() {
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o644)).expect("the file is ours");
     refused(&setup, "run", &["it holds secrets, and its mode 644 lets others at them; run: chmod 600"]);
     with_secrets(&setup, json!({"kafka-pasword": "x"}));
-    refused(&setup, "run", &["kafka-pasword", "did you mean \"kafka-password\"?"]);
+    refused(&setup, "run", &["unknown key; did you mean \"kafka-password\"?"]);
     setup.secrets.as_object_mut().expect("a map").remove("kafka-password");
     setup.write();
     refused(&setup, "run", &["cannot find secret kafka-password", "add it to the secrets file"]);
