@@ -1051,7 +1051,6 @@ secrets-file: /etc/windrow/secrets.yaml";
             ("on-bad-record: 'null'   # quoted", OnBadRecord::Null),
             ("on-bad-record: fail", OnBadRecord::Fail),
             ("on-bad-record:", OnBadRecord::Reject),
-            ("on-bad-record: ''", OnBadRecord::Reject),
             ("", OnBadRecord::Reject),
         ] {
             assert_eq!(read(&table(line)).shape.on_bad_record, expect, "{line}");
