@@ -109,7 +109,7 @@ pub struct LaneCommit {
     /// `next_offset` of the commit before; the catalog refuses a commit that does not go on from there.
     pub from: Offset,
     pub to: Offset,
-    /// Leader epoch of the last record, -1 when unknown.
+    /// Leader epoch of the record before `to`; -1 when unknown, or when there is none to see.
     pub leader_epoch: i32,
     pub watermark: Option<EventTime>,
     /// Cumulative.

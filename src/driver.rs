@@ -36,6 +36,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 /// The same while a commit is under way, whose answers it waits for.
 const POLL_COMMITTING: Duration = Duration::from_millis(10);
+/// An engine that was told the time this long ago is told again before it takes records.
+const STALE: Duration = Duration::from_secs(1);
 /// Between two snapshots of the status, changed or not.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds of garbage collection.
@@ -418,8 +420,7 @@ impl Driver {
     fn run(mut self, mut reader: Reader, from_tasks: &mpsc::Receiver<Message>) -> Result<(), String> {
         let mut effects = Vec::new();
         loop {
-            let now = Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-            self.engine.step(Input::Tick { now }, &mut effects);
+            self.engine.step(tick(self.started), &mut effects);
             self.perform(&mut effects, &mut reader);
             while let Ok(message) = from_tasks.try_recv() {
                 self.hear(message, &mut reader, &mut effects);
@@ -428,7 +429,14 @@ impl Driver {
             let engine = &mut self.engine;
             let mut asked = Vec::new();
             let wait = if engine.committing() { POLL_COMMITTING } else { POLL };
-            let polled = reader.poll(wait, &mut |event| step_event(engine, event, &mut effects, &mut asked));
+            let (started, ticked) = (self.started, Instant::now());
+            let polled = reader.poll(wait, &mut |event| {
+                // The process may have been frozen while it waited, and by the time before these records are of the future.
+                if ticked.elapsed() > STALE {
+                    engine.step(tick(started), &mut effects);
+                }
+                step_event(engine, event, &mut effects, &mut asked);
+            });
             for partition in asked {
                 self.ask_limits(partition);
             }
@@ -747,6 +755,10 @@ impl Driver {
         status.windows = windows(&self.engine);
         self.status_tx.send_replace(Arc::new(status.clone()));
     }
+}
+
+fn tick(started: Instant) -> Input<'static> {
+    Input::Tick { now: Mono(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)) }
 }
 
 fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, asked: &mut Vec<Partition>) {

@@ -232,13 +232,14 @@ enum Side {
 struct Watch {
     reading: bool,
     held: bool,
-    /// Not in the topic any more: it holds nobody back.
-    gone: bool,
+    /// Since when it is not in the topic any more; after [`GONE_AFTER_MS`] it holds nobody back.
+    gone: Option<Mono>,
     last_record: Mono,
     /// The reader said that it has nothing more.
     at_end: bool,
     looked_at: Option<Mono>,
-    looking: bool,
+    /// When the log's end was asked for, while the answer is on its way.
+    looking: Option<Mono>,
     /// The greatest watermark of all when the log's end was asked for, and, once it was seen there, up to where this
     /// topic partition may be raised: a record in another that came later may have come with records in this one.
     asked_with: Option<EventTime>,
@@ -246,6 +247,31 @@ struct Watch {
     /// The log's end was seen where we are; nothing came until now.
     idle_until: Option<Mono>,
     log_end: Offset,
+}
+
+/// Something that is asked once until its answer comes. The answer to a question of an earlier ownership is void:
+/// it is of another time, and asked for again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Question {
+    asked: bool,
+    void: bool,
+}
+
+impl Question {
+    /// Whether to ask now, as no answer is on its way.
+    fn ask(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked, true)
+    }
+
+    /// The answer came: whether it counts.
+    fn answered(&mut self) -> bool {
+        self.asked = false;
+        !std::mem::take(&mut self.void)
+    }
+
+    fn of_earlier_ownership(self) -> Self {
+        Self { void: self.asked, ..self }
+    }
 }
 
 /// An epoch on its way into the catalog.
@@ -261,8 +287,8 @@ struct InFlight {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TopicCheck {
+    AskAt(Mono),
     Asked,
-    AskAgain(Mono),
     Same,
 }
 
@@ -288,11 +314,20 @@ pub struct Engine {
     /// Manifests were found where the catalog has no epoch: the reason to stop, once a renewal that was sent after
     /// (`true`) has shown that the lease holds.
     lost_catalog: Option<(String, bool)>,
-    /// The database's clock, and ours when it was read.
+    /// The database's clock, and ours when we asked: it was read at that moment or later, so that what is reckoned from
+    /// it is not behind, however late the answer came.
     clock: Option<(DbTime, Mono)>,
+    clock_asked_at: Mono,
+    /// When the last commit was, by the database's clock.
+    committed_at: Option<DbTime>,
+    /// The database's clock reads earlier than that: no reading until it is right.
+    clock_back: bool,
     head: Option<Box<Head>>,
     topic_id: String,
-    topic_asked: bool,
+    topic_asked: Question,
+    topic_check_asked: Question,
+    manifests_asked: Question,
+    checkpoint_asked: Question,
     topic_ask_at: Mono,
     out_of_range: BTreeMap<Partition, (Offset, Offset)>,
     lanes: Lanes,
@@ -315,9 +350,12 @@ pub struct Engine {
     checkpoint_at: Mono,
     consumed_at_checkpoint: u64,
     want_checkpoint: bool,
+    /// The last commit is past the last checkpoint: a restart would replay.
+    checkpoint_behind: bool,
     paused: bool,
     /// No more reading; after the last commit the end, with this reason.
     stopping: Option<Option<String>>,
+    stopping_since: Mono,
 }
 
 /// Between two attempts at what failed; the driver adds jitter.
@@ -328,6 +366,8 @@ const TOPIC_EVERY_MS: u64 = 10_000;
 const IDLE_HOLDS_MS_MIN: u64 = 5000;
 /// Between two looks at a log's end at least.
 const LOOK_AGAIN_MS: u64 = 500;
+/// A topic partition that the topic has not had for this long is gone. One broker may not know of a new one yet.
+const GONE_AFTER_MS: u64 = 30_000;
 /// Offsets that moved without anything to show are committed this often.
 const PROGRESS_EVERY_MS: u64 = 30_000;
 /// Late records and rejects that make a commit, and twice that pauses reading.
@@ -338,6 +378,9 @@ const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
 pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
 const CHECKPOINT_EVERY_MS: u64 = 60_000;
 const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
+const CLOCK_BACK: &str = "the database's clock reads earlier than at the last commit; correct it";
+/// How long the last commit is waited for when there is a word to stop; without it a restart reads again.
+const STOP_WAITS_MS: u64 = 10_000;
 /// Rows of one file at most.
 const FILE_ROWS_MAX: usize = 1_000_000;
 
@@ -357,9 +400,15 @@ impl Engine {
             renewing: false,
             lost_catalog: None,
             clock: None,
+            clock_asked_at: Mono(0),
+            committed_at: None,
+            clock_back: false,
             head: None,
             topic_id: String::new(),
-            topic_asked: false,
+            topic_asked: Question::default(),
+            topic_check_asked: Question::default(),
+            manifests_asked: Question::default(),
+            checkpoint_asked: Question::default(),
             topic_ask_at: Mono(0),
             out_of_range: BTreeMap::new(),
             lanes: Lanes::new(),
@@ -378,8 +427,10 @@ impl Engine {
             checkpoint_at: Mono(0),
             consumed_at_checkpoint: 0,
             want_checkpoint: false,
+            checkpoint_behind: false,
             paused: false,
             stopping: None,
+            stopping_since: Mono(0),
         }
     }
 
@@ -419,10 +470,18 @@ impl Engine {
             Input::Found { epoch, result } => self.found(epoch, result, out),
             Input::Paused(paused) => self.paused = paused,
             Input::Shutdown => {
-                self.stopping.get_or_insert(None);
+                self.stop(None);
             }
         }
         self.settle(out);
+    }
+
+    /// No more reading; the end after what is under way.
+    fn stop(&mut self, reason: Option<String>) {
+        if self.stopping.is_none() {
+            self.stopping = Some(reason);
+            self.stopping_since = self.now;
+        }
     }
 
     // ---- getting and keeping the table ----
@@ -432,6 +491,7 @@ impl Engine {
         match &mut self.phase {
             Phase::Standby { ask_at } if now >= *ask_at && self.stopping.is_none() => {
                 self.phase = Phase::Asking;
+                self.clock_asked_at = now;
                 out.push(Effect::Acquire);
             }
             Phase::Locating { ask_at } if ask_at.is_some_and(|at| now >= at) => {
@@ -440,11 +500,12 @@ impl Engine {
             }
             Phase::Searching { ask_at, .. } if ask_at.is_some_and(|at| now >= at) => {
                 *ask_at = None;
-                out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
+                self.list_manifests(out);
             }
             Phase::Restoring { ask_at, key, .. } if ask_at.is_some_and(|at| now >= at) => {
                 *ask_at = None;
-                out.push(Effect::FetchCheckpoint { key: key.clone() });
+                let key = key.clone();
+                self.fetch_checkpoint(key, out);
             }
             Phase::Counting => self.counting_tick(out),
             _ => {}
@@ -458,6 +519,7 @@ impl Engine {
     fn renew(&mut self, out: &mut Vec<Effect>) {
         if let Some(owner) = self.owner.clone().filter(|_| !self.renewing) {
             self.renewing = true;
+            self.clock_asked_at = self.now;
             out.push(Effect::Renew { owner });
         }
     }
@@ -480,12 +542,12 @@ impl Engine {
                 self.owner = Some(owner);
                 self.renew_at = Some(self.now.plus(lease_ms / 3));
                 self.settings.lease_ms = lease_ms;
-                self.clock = Some((now, self.now));
+                self.clock = Some((now, self.clock_asked_at));
                 if let Some(head) = &head {
+                    self.committed_at = Some(head.committed_at);
                     if now < head.committed_at {
                         // Rejecting by such a clock would be for ever; waiting for it is not.
-                        let reason = "the database's clock reads earlier than at the last commit; correct it";
-                        self.trouble(Side::Lease, reason.to_owned());
+                        self.trouble(Side::Lease, CLOCK_BACK.to_owned());
                         self.give_back(out);
                         return;
                     }
@@ -513,8 +575,15 @@ impl Engine {
             Ok((now, paused)) => {
                 self.troubles.remove(&Side::Catalog);
                 self.renew_at = Some(self.now.plus(self.settings.lease_ms / 3));
-                self.clock = Some((now, self.now));
                 self.paused = paused;
+                self.clock_back = self.committed_at.is_some_and(|at| now < at);
+                if self.clock_back {
+                    self.trouble(Side::Lease, CLOCK_BACK.to_owned());
+                    self.renew_at = Some(self.now.plus(RETRY_MS.min(self.settings.lease_ms / 3)));
+                } else {
+                    self.troubles.remove(&Side::Lease);
+                    self.clock = Some((now, self.clock_asked_at));
+                }
                 match self.lost_catalog.take() {
                     Some((reason, true)) => self.fail(reason, out),
                     Some((reason, false)) => {
@@ -549,8 +618,12 @@ impl Engine {
     fn forget(&mut self, out: &mut Vec<Effect>) {
         let fresh = Self::new(self.settings.clone());
         let old = std::mem::replace(self, fresh);
-        (self.now, self.paused, self.stopping) = (old.now, old.paused, old.stopping);
-        self.topic_asked = old.topic_asked;
+        (self.now, self.paused) = (old.now, old.paused);
+        (self.stopping, self.stopping_since) = (old.stopping, old.stopping_since);
+        self.topic_asked = old.topic_asked.of_earlier_ownership();
+        self.topic_check_asked = old.topic_check_asked.of_earlier_ownership();
+        self.manifests_asked = old.manifests_asked.of_earlier_ownership();
+        self.checkpoint_asked = old.checkpoint_asked.of_earlier_ownership();
         out.push(Effect::StopAll);
     }
 
@@ -568,14 +641,30 @@ impl Engine {
     // ---- the topic, epoch 0, restoring ----
 
     fn look_up_topic(&mut self, out: &mut Vec<Effect>) {
-        if !self.topic_asked {
-            self.topic_asked = true;
+        if self.topic_asked.ask() {
             out.push(Effect::LookUpTopic);
         }
     }
 
+    fn list_manifests(&mut self, out: &mut Vec<Effect>) {
+        if self.manifests_asked.ask() {
+            out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
+        }
+    }
+
+    fn fetch_checkpoint(&mut self, key: String, out: &mut Vec<Effect>) {
+        if self.checkpoint_asked.ask() {
+            out.push(Effect::FetchCheckpoint { key });
+        }
+    }
+
     fn topic(&mut self, answer: Result<TopicFacts, String>, out: &mut Vec<Effect>) {
-        self.topic_asked = false;
+        if !self.topic_asked.answered() {
+            if matches!(self.phase, Phase::Locating { .. } | Phase::Counting) {
+                self.look_up_topic(out);
+            }
+            return;
+        }
         self.topic_ask_at = self.now.plus(TOPIC_EVERY_MS);
         let facts = match answer {
             Ok(facts) if !facts.partitions.is_empty() => facts,
@@ -590,8 +679,8 @@ impl Engine {
                 self.troubles.remove(&Side::Topic);
                 match self.head.take() {
                     None => {
-                        out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
                         self.phase = Phase::Searching { ask_at: None, facts };
+                        self.list_manifests(out);
                     }
                     Some(head) => self.resume(head, facts, out),
                 }
@@ -613,7 +702,12 @@ impl Engine {
     }
 
     fn manifests(&mut self, answer: Result<Vec<String>, String>, out: &mut Vec<Effect>) {
+        let counts = self.manifests_asked.answered();
         let Phase::Searching { ask_at, facts } = &mut self.phase else { return };
+        if !counts {
+            *ask_at = Some(self.now);
+            return;
+        }
         let keys = match answer {
             Ok(keys) => keys,
             Err(reason) => {
@@ -696,14 +790,19 @@ impl Engine {
                 None => self.fail("cannot read the checkpoint in the catalog: it is no hex".to_owned(), out),
             },
             Some((_, CheckpointAt::Object(key))) => {
-                out.push(Effect::FetchCheckpoint { key: key.clone() });
-                self.phase = Phase::Restoring { ask_at: None, key, facts };
+                self.phase = Phase::Restoring { ask_at: None, key: key.clone(), facts };
+                self.fetch_checkpoint(key, out);
             }
         }
     }
 
     fn checkpoint(&mut self, answer: Result<Vec<u8>, String>, out: &mut Vec<Effect>) {
+        let counts = self.checkpoint_asked.answered();
         let Phase::Restoring { ask_at, facts, .. } = &mut self.phase else { return };
+        if !counts {
+            *ask_at = Some(self.now);
+            return;
+        }
         match answer {
             Ok(bytes) => {
                 let facts = facts.clone();
@@ -740,6 +839,7 @@ impl Engine {
             let decisions = head.decisions.iter().filter(|d| d.partition == *partition).cloned().collect();
             let lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
             self.watches.insert(*partition, Watch { last_record: self.now, ..Watch::default() });
+            self.checkpoint_behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
         }
         self.troubles.remove(&Side::Store);
@@ -762,7 +862,7 @@ impl Engine {
     fn start_lanes(&mut self, out: &mut Vec<Effect>) {
         for (partition, lane) in &self.lanes {
             let watch = self.watches.entry(*partition).or_default();
-            if watch.reading || watch.gone || !self.committed.contains_key(partition) {
+            if watch.reading || watch.gone.is_some() || !self.committed.contains_key(partition) {
                 continue;
             }
             if self.out_of_range.contains_key(partition) {
@@ -798,8 +898,15 @@ impl Engine {
             self.give_back(out);
             return self.fenced(reason, out);
         }
+        for (partition, watch) in &mut self.watches {
+            // Without an id nothing says that the topic was made again, with fewer topic partitions.
+            let there = facts.topic_id.is_empty() || facts.partitions.contains_key(partition);
+            watch.gone = if there { None } else { watch.gone.or(Some(self.now)) };
+        }
         for (partition, (log_start, log_end)) in std::mem::take(&mut self.out_of_range) {
-            self.lost(partition, log_start, log_end, out);
+            // Either answer may be an old one; a log neither begins earlier nor, uncut, ends earlier than it says.
+            let (first, end) = facts.partitions.get(&partition).copied().unwrap_or((log_start, log_end));
+            self.lost(partition, log_start.max(first), log_end.max(end), out);
             if matches!(self.phase, Phase::Over(_)) {
                 return;
             }
@@ -815,7 +922,15 @@ impl Engine {
     /// The topic was deleted and made again: its offsets mean other records now.
     fn new_generation(&mut self, facts: &TopicFacts, out: &mut Vec<Effect>) {
         let topic = &self.settings.shape.topic;
-        if !self.settings.continue_on_data_loss || self.lanes.values().any(Lane::replaying) {
+        if self.lanes.values().any(Lane::replaying) {
+            let reason = format!(
+                "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again since (its id is {}), and \
+                 open windows counted the old one; choose another table name",
+                facts.topic_id
+            );
+            return self.fail(reason, out);
+        }
+        if !self.settings.continue_on_data_loss {
             let reason = format!(
                 "topic \"{topic}\" was deleted and made again: its id is {}, table {}.{} counts {}; set on-data-loss: continue \
                  to count the new one into the same table, or choose another table name",
@@ -836,7 +951,7 @@ impl Engine {
             if let Some(frontier) = frontier {
                 lane.raise_floor(frontier, FloorReason::Generation);
             }
-            let gone = !facts.partitions.contains_key(partition);
+            let gone = (!facts.partitions.contains_key(partition)).then_some(self.now);
             self.watches.insert(*partition, Watch { gone, last_record: self.now, ..Watch::default() });
         }
         self.topic_id.clone_from(&facts.topic_id);
@@ -889,7 +1004,13 @@ impl Engine {
     /// A cut whose place nobody knows: what was counted of it is gone from the log.
     fn truncated(&mut self, partition: Partition, why: String, out: &mut Vec<Effect>) {
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
-        if lane.replaying() || !self.settings.continue_on_data_loss {
+        if lane.replaying() {
+            let reason = format!(
+                "cannot go on from the checkpoint: {why}, and open windows counted what was cut off; choose another table name"
+            );
+            return self.fail(reason, out);
+        }
+        if !self.settings.continue_on_data_loss {
             let reason =
                 format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
             return self.fail(reason, out);
@@ -920,7 +1041,7 @@ impl Engine {
         }
         // An eighth of the slack: often enough that no record of now is from the future, seldom enough to record.
         if let Some(ceiling) = ceiling
-            && lane.ceiling_below(ceiling.minus(self.settings.max_future_ms / 8))
+            && lane.ceiling_is_off(ceiling, self.settings.max_future_ms.unsigned_abs() / 8)
         {
             lane.offer_ceiling(ceiling);
         }
@@ -946,7 +1067,13 @@ impl Engine {
         else {
             return;
         };
-        if watch.reading {
+        // What was read after the word to stop was passed over, so that the log's end says nothing of it.
+        if watch.reading && self.stopping.is_none() {
+            if offset > lane.ledger.next_offset {
+                // What lies between, such as a transaction's marker, may be of a later epoch, with which the log would
+                // seem to have been cut off.
+                lane.leader_epoch = -1;
+            }
             lane.end(offset);
             watch.at_end = offset == lane.ledger.next_offset;
             self.troubles.remove(&Side::Reader);
@@ -958,7 +1085,7 @@ impl Engine {
         let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else {
             return;
         };
-        watch.looking = false;
+        let Some(asked_at) = watch.looking.take() else { return };
         watch.looked_at = Some(self.now);
         let Ok(end) = end else {
             watch.idle_until = None;
@@ -970,7 +1097,7 @@ impl Engine {
         let nothing = next == end.last_stable && next == end.high_watermark;
         let idle = watch.at_end && silent && nothing && watch.reading && !watch.held;
         let hold_ms = self.settings.idle_timeout_ms.max(IDLE_HOLDS_MS_MIN);
-        watch.idle_until = idle.then(|| self.now.plus(hold_ms));
+        watch.idle_until = idle.then(|| asked_at.plus(hold_ms));
         if idle {
             watch.nothing_by = watch.asked_with;
         }
@@ -1003,8 +1130,8 @@ impl Engine {
                 (timeout / 4).clamp(LOOK_AGAIN_MS, 10_000)
             };
             let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= every);
-            if watch.reading && watch.at_end && silent && due && !watch.looking && !watch.held {
-                watch.looking = true;
+            if watch.reading && watch.at_end && silent && due && watch.looking.is_none() && !watch.held {
+                watch.looking = Some(self.now);
                 watch.asked_with = highest;
                 out.push(Effect::LookAtEnd { partition: *partition });
             }
@@ -1013,7 +1140,8 @@ impl Engine {
 
     fn is_idle(&self, partition: Partition) -> bool {
         let watch = &self.watches[&partition];
-        watch.gone || watch.idle_until.is_some_and(|until| self.now < until)
+        watch.gone.is_some_and(|since| self.now.since(since) >= GONE_AFTER_MS)
+            || watch.idle_until.is_some_and(|until| self.now < until)
     }
 
     /// The idle topic partitions, and where their floors belong: at the least watermark of the others, or at the
@@ -1043,7 +1171,11 @@ impl Engine {
         if let Some(target) = target {
             for partition in &idle {
                 let watch = &self.watches[partition];
-                let at = if watch.gone { Some(target) } else { watch.nothing_by.map(|by| by.min(target)) };
+                let at = if watch.gone.is_some() {
+                    Some(target)
+                } else {
+                    watch.nothing_by.map(|by| by.min(target))
+                };
                 if let Some(at) = at {
                     self.lanes.get_mut(partition).expect("just listed").raise_floor(at, FloorReason::Idle);
                 }
@@ -1064,17 +1196,15 @@ impl Engine {
     fn flow(&mut self, out: &mut Vec<Effect>) {
         let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
         let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
-        let least =
-            self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).filter_map(|(_, l)| l.watermark()).min();
-        let all = self.paused || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
+        let behind = self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).map(|(_, l)| l.watermark());
+        // While one that is not idle has no watermark yet, nothing becomes final.
+        let (least, unset) = (behind.clone().flatten().min(), behind.clone().any(|w| w.is_none()));
+        let all = self.paused || self.clock_back || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
         for (partition, lane) in &self.lanes {
-            let ahead = match (lane.watermark(), least) {
-                (Some(w), Some(least)) => {
-                    w > least.plus(self.settings.max_skew_ms)
-                        || (closed > 2 * CLOSED_ENTRIES_MAX && w > least)
-                }
-                _ => false,
-            };
+            let ahead = lane.watermark().is_some_and(|w| {
+                least.is_some_and(|least| w > least.plus(self.settings.max_skew_ms))
+                    || (closed > 2 * CLOSED_ENTRIES_MAX && (unset || least.is_some_and(|least| w > least)))
+            });
             let hold = all || (ahead && !lane.replaying());
             let watch = self.watches.get_mut(partition).expect("every lane is watched");
             if watch.reading && watch.held != hold {
@@ -1096,7 +1226,7 @@ impl Engine {
             match self.lanes.values().find_map(Lane::stopped).cloned() {
                 Some(Stopped::Replay(reason)) => return self.fail(reason, out),
                 Some(Stopped::BadRecord(reason)) => {
-                    self.stopping.get_or_insert(Some(reason));
+                    self.stop(Some(reason));
                 }
                 None => {}
             }
@@ -1105,8 +1235,12 @@ impl Engine {
                 self.cut(None, out);
             }
         }
-        let idle = self.in_flight.is_none() && !matches!(self.phase, Phase::Asking | Phase::Over(_));
-        if idle && let Some(reason) = self.stopping.clone() {
+        let busy = self.in_flight.is_some() || matches!(self.phase, Phase::Asking);
+        let waited = self.now.since(self.stopping_since) >= STOP_WAITS_MS;
+        if !matches!(self.phase, Phase::Over(_))
+            && (!busy || waited)
+            && let Some(reason) = self.stopping.clone()
+        {
             out.push(Effect::StopAll);
             self.give_back(out);
             self.phase = Phase::Over(reason.clone());
@@ -1138,7 +1272,11 @@ impl Engine {
             self.lanes.iter().any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
         let decided = self.lanes.values().any(|lane| !lane.decisions.is_empty());
         if self.stopping.is_some() || !self.joining.is_empty() || self.want_checkpoint {
-            return moved || decided || !self.joining.is_empty();
+            return moved || decided || !self.joining.is_empty() || self.checkpoint_behind;
+        }
+        // Also when nothing comes any more: the log's start moves up to where a restart would begin.
+        if self.checkpoint_behind && self.now.since(self.checkpoint_at) >= CHECKPOINT_EVERY_MS {
+            return true;
         }
         let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
         if side > SIDE_BYTES_MAX {
@@ -1205,8 +1343,7 @@ impl Engine {
         let topic = if commit.genesis.is_some() || self.topic_id.is_empty() {
             TopicCheck::Same
         } else {
-            out.push(Effect::CheckTopic);
-            TopicCheck::Asked
+            TopicCheck::AskAt(self.now)
         };
         let commit = Arc::new(commit);
         self.in_flight = Some(InFlight { commit, puts, stage: Stage::Storing, retry_at: None, topic });
@@ -1325,8 +1462,10 @@ impl Engine {
             && !self.want_checkpoint
             && self.stopping.is_none()
         {
+            self.checkpoint_behind = true;
             return None;
         }
+        self.checkpoint_behind = false;
         self.checkpoint_at = self.now;
         self.consumed_at_checkpoint = consumed;
         self.want_checkpoint = false;
@@ -1348,8 +1487,9 @@ impl Engine {
         }
         let retry = flight.retry_at.take().is_some();
         if flight.stage == Stage::Storing {
-            if let TopicCheck::AskAgain(at) = flight.topic
+            if let TopicCheck::AskAt(at) = flight.topic
                 && self.now >= at
+                && self.topic_check_asked.ask()
             {
                 flight.topic = TopicCheck::Asked;
                 out.push(Effect::CheckTopic);
@@ -1397,6 +1537,10 @@ impl Engine {
     }
 
     fn topic_checked(&mut self, answer: Result<String, String>, out: &mut Vec<Effect>) {
+        // One that was asked for earlier came in the place of ours, which is asked now.
+        if !self.topic_check_asked.answered() {
+            return;
+        }
         let Some(flight) = self.in_flight.as_mut().filter(|f| f.topic == TopicCheck::Asked) else { return };
         match answer {
             Ok(id) if id.is_empty() || id == flight.commit.topic_id => {
@@ -1414,7 +1558,7 @@ impl Engine {
                 self.fenced(reason, out);
             }
             Err(reason) => {
-                flight.topic = TopicCheck::AskAgain(self.now.plus(RETRY_MS));
+                flight.topic = TopicCheck::AskAt(self.now.plus(RETRY_MS));
                 self.trouble(Side::Topic, reason);
             }
         }
@@ -1469,9 +1613,7 @@ impl Engine {
         let flight = self.in_flight.take().expect("a commit was under way");
         self.troubles.remove(&Side::Catalog);
         self.next_epoch = flight.commit.epoch + 1;
-        if self.clock.is_none_or(|(then, _)| now > then) {
-            self.clock = Some((now, self.now));
-        }
+        self.committed_at = self.committed_at.max(Some(now));
         self.committed = flight.commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
         out.push(Effect::CommitGroup(self.committed.clone()));
         out.push(Effect::Report(flight.commit));

@@ -213,7 +213,8 @@ impl Lane {
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
         if self.fail_on_reject {
             self.stopped = Some(Stopped::BadRecord(format!(
-                "cannot count the record at topic partition {} offset {}: {reason}; on-bad-record is fail: set it to reject or null",
+                "cannot count the record at topic partition {} offset {}: {reason}; on-bad-record is fail: choose another table \
+                 name with on-bad-record: reject",
                 self.partition, record.offset
             )));
             return;
@@ -355,10 +356,11 @@ impl Lane {
         }
     }
 
-    /// Whether a newer ceiling than `at` is neither in force nor offered.
+    /// Whether the ceiling in force, or offered, is further than `ms` from `at`. It is above after `max-future` was made
+    /// shorter.
     #[must_use]
-    pub fn ceiling_below(&self, at: EventTime) -> bool {
-        self.offered_ceiling.map_or(self.ceiling, |c| c.0) < at.0
+    pub fn ceiling_is_off(&self, at: EventTime, ms: u64) -> bool {
+        self.offered_ceiling.map_or(self.ceiling, |c| c.0).abs_diff(at.0) > ms
     }
 
     #[must_use]

@@ -1,76 +1,118 @@
 //! The auditor: what the table must hold, from the logs, the recorded decisions and the definition, one record and one
 //! window at a time. It shares no code with the lanes but the types of what was recorded.
 
-use crate::world::{Log, Value};
-use std::collections::{BTreeMap, BTreeSet};
-use windrow::commit::{Commit, Decided, Decision};
-use windrow::engine::Settings;
+use crate::topic::{Log, Value};
+use std::collections::BTreeMap;
+use windrow::commit::{Decided, Decision};
+use windrow::ledger::LaneLedger;
 use windrow::record::{Offset, Partition};
+use windrow::shape::Shape;
 
-/// What one topic partition comes to, up to an offset.
-#[derive(Default, Debug)]
-pub struct Expected {
-    /// By window start, window end and origin: hits and sum of the field `n`.
-    pub windows: BTreeMap<(i64, i64, String), (u64, i128)>,
-    pub late: BTreeSet<Offset>,
-    pub rejects: BTreeSet<Offset>,
-    pub counted: u64,
-    pub tombstones: u64,
-    pub gaps: u64,
+/// Window start, window end and key columns.
+pub type RowKey = (i64, i64, Vec<Option<String>>);
+
+/// Hits of a window and a key, and what is known of the field `n`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
     pub hits: u64,
-    pub late_hits: u64,
-    pub watermark: Option<i64>,
+    pub n: u64,
+    pub sum: i128,
+    pub min: Option<i64>,
+    pub max: Option<i64>,
 }
 
-/// Reads a topic partition's log from `start` up to `to`, record by record.
-pub fn expect(
-    settings: &Settings,
-    log: &Log,
-    start: Offset,
-    to: Offset,
-    decisions: &[&Decision],
-) -> Expected {
-    let shape = &settings.shape;
-    let mut out = Expected::default();
-    let (mut newest, mut floor, mut ceiling, mut delay) = (None::<i64>, None::<i64>, i64::MIN, 0);
-    let mut decisions = decisions.iter();
-    let mut next_decision = decisions.next();
-    let mut next = start;
-    for offset in start..=to {
-        while let Some(decision) = next_decision.filter(|d| d.offset <= offset) {
-            match &decision.what {
-                Decided::Floor { at, .. } => floor = floor.max(Some(at.0)),
-                Decided::Ceiling { at } => ceiling = at.0,
-                Decided::Delay { ms } => {
-                    floor = newest.map(|t: i64| t - delay).max(floor);
-                    delay = *ms;
+impl Cell {
+    fn add(&mut self, other: &Cell) {
+        self.hits += other.hits;
+        self.n += other.n;
+        self.sum += other.sum;
+        self.min = self.min.into_iter().chain(other.min).min();
+        self.max = self.max.max(other.max);
+    }
+}
+
+pub type SideRows = BTreeMap<(Partition, Offset), u64>;
+
+/// What one topic partition comes to, over all generations.
+#[derive(Clone, Default, Debug)]
+pub struct Expected {
+    partition: Partition,
+    pub windows: BTreeMap<RowKey, Cell>,
+    pub late: SideRows,
+    pub rejects: SideRows,
+    /// Of this generation.
+    pub ledger: LaneLedger,
+    /// Of the ones before.
+    pub archived: Vec<LaneLedger>,
+    newest: Option<i64>,
+    floor: Option<i64>,
+    ceiling: i64,
+    delay: i64,
+}
+
+impl Expected {
+    pub fn new(partition: Partition, start: Offset) -> Self {
+        let ledger = LaneLedger { start_offset: start, next_offset: start, ..LaneLedger::default() };
+        Self { partition, ledger, ceiling: i64::MIN, ..Self::default() }
+    }
+
+    pub fn watermark(&self) -> Option<i64> {
+        self.newest.map(|t| t - self.delay).max(self.floor)
+    }
+
+    /// Reads on up to `to` with the decisions of this generation.
+    pub fn read(&mut self, shape: &Shape, log: &Log, decisions: &[&Decision], to: Offset) {
+        let mut decisions = decisions.iter().peekable();
+        for offset in self.ledger.next_offset..=to {
+            while let Some(decision) = decisions.next_if(|d| d.offset <= offset) {
+                match &decision.what {
+                    Decided::Floor { at, .. } => self.floor = self.floor.max(Some(at.0)),
+                    Decided::Ceiling { at } => self.ceiling = at.0,
+                    Decided::Delay { ms } => {
+                        self.floor = self.watermark();
+                        self.delay = *ms;
+                    }
+                    Decided::Lost { to, .. } => {
+                        self.ledger.gaps += (decision.offset - self.ledger.next_offset) as u64;
+                        self.ledger.lost += (to - decision.offset) as u64;
+                        self.ledger.next_offset = *to;
+                    }
+                    Decided::Generation { .. } => unreachable!("it ends the generation"),
                 }
-                other => panic!("not drawn: {other:?}"),
             }
-            next_decision = decisions.next();
+            if offset < to && offset >= self.ledger.next_offset && log.records.contains_key(&offset) {
+                self.record(shape, log, offset);
+            }
         }
-        if offset == to {
-            break;
-        }
-        let Some(record) = log.records.get(&offset) else { continue };
-        out.gaps += (offset - next) as u64;
-        next = offset + 1;
-        let watermark = newest.map(|t| t - delay).max(floor);
-        let (origin, n) = match &record.value {
+        self.ledger.gaps += (to - self.ledger.next_offset) as u64;
+        self.ledger.next_offset = to;
+    }
+
+    /// The log is another one from here on.
+    pub fn generation(&mut self, to: Offset) {
+        let ledger = LaneLedger { start_offset: to, next_offset: to, ..LaneLedger::default() };
+        self.archived.push(std::mem::replace(&mut self.ledger, ledger));
+    }
+
+    fn record(&mut self, shape: &Shape, log: &Log, offset: Offset) {
+        let record = &log.records[&offset];
+        let ledger = &mut self.ledger;
+        ledger.gaps += (offset - ledger.next_offset) as u64;
+        ledger.next_offset = offset + 1;
+        let at = (self.partition, offset);
+        let (key, n) = match &record.value {
             Value::Tombstone => {
-                out.tombstones += 1;
-                continue;
+                ledger.tombstones += 1;
+                return;
             }
-            Value::Broken => {
-                out.rejects.insert(offset);
-                continue;
+            Value::Good { key, n } if record.time >= 0 && record.time <= self.ceiling => (key, *n),
+            _ => {
+                ledger.rejected += 1;
+                *self.rejects.entry(at).or_default() += 1;
+                return;
             }
-            Value::Good { origin, n } => (origin, *n),
         };
-        if record.time < 0 || record.time > ceiling {
-            out.rejects.insert(offset);
-            continue;
-        }
+        let watermark = self.newest.map(|t| t - self.delay).max(self.floor);
         let mut windows = Vec::new();
         let mut start =
             (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms + shape.offset_ms;
@@ -80,43 +122,28 @@ pub fn expect(
         }
         let open: Vec<_> = windows.iter().filter(|(_, end)| watermark.is_none_or(|w| *end > w)).collect();
         if open.is_empty() {
-            out.late.insert(offset);
-            continue;
+            ledger.late += 1;
+            *self.late.entry(at).or_default() += 1;
+            return;
         }
-        out.counted += 1;
-        out.hits += windows.len() as u64;
-        out.late_hits += (windows.len() - open.len()) as u64;
+        ledger.counted += 1;
+        ledger.hits += windows.len() as u64;
+        ledger.late_hits += (windows.len() - open.len()) as u64;
+        let one = Cell { hits: 1, n: n.is_some().into(), sum: n.unwrap_or(0).into(), min: n, max: n };
         for (start, end) in open {
-            let window = out.windows.entry((*start, *end, origin.clone())).or_default();
-            window.0 += 1;
-            window.1 += i128::from(n);
+            self.windows.entry((*start, *end, key.clone())).or_default().add(&one);
         }
-        newest = newest.max(Some(record.time));
+        self.newest = self.newest.max(Some(record.time));
     }
-    out.gaps += (to - next) as u64;
-    out.watermark = newest.map(|t| t - delay).max(floor);
-    out
 }
 
 /// The final rows: windows that end at the frontier or before, summed over the topic partitions.
-pub fn rows(
-    parts: &BTreeMap<Partition, Expected>,
-    frontier: Option<i64>,
-) -> BTreeMap<(i64, i64, String), (u64, i128)> {
-    let mut rows = BTreeMap::new();
+pub fn rows(parts: &BTreeMap<Partition, Expected>, frontier: Option<i64>) -> BTreeMap<RowKey, Cell> {
+    let mut rows: BTreeMap<RowKey, Cell> = BTreeMap::new();
     for part in parts.values() {
-        for (window, (count, sum)) in &part.windows {
-            if frontier.is_some_and(|f| window.1 <= f) {
-                let row: &mut (u64, i128) = rows.entry(window.clone()).or_default();
-                row.0 += count;
-                row.1 += sum;
-            }
+        for (window, cell) in part.windows.iter().filter(|(w, _)| frontier.is_some_and(|f| w.1 <= f)) {
+            rows.entry(window.clone()).or_default().add(cell);
         }
     }
     rows
-}
-
-/// All decisions of the epochs so far about one topic partition, in the order in which they were made.
-pub fn decisions(epochs: &[Commit], partition: Partition) -> Vec<&Decision> {
-    epochs.iter().flat_map(|c| &c.decisions).filter(|d| d.partition == partition).collect()
 }

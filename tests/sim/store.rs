@@ -35,10 +35,22 @@ pub enum Mistake {
     FilesTwice,
     /// The late records of an epoch are not shown.
     LateForgotten,
+    /// A topic that was made again keeps its id, as the reader sees it.
+    TopicIdKept,
+    /// The reader goes on at the log's start when its offset has expired.
+    ExpiredUnsaid,
+    /// The reader goes on in a log that was cut off below it.
+    CutUnsaid,
+    /// The log's end is told to be where the engine is.
+    EndAlwaysHere,
+    /// The reader tells an end that it has not read up to.
+    EndTooFar,
+    /// Whoever takes the table is told a time long past.
+    ClockBehind,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 13] = [
+    pub const ALL: [Mistake; 19] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -52,6 +64,12 @@ impl Mistake {
         Mistake::FileDamaged,
         Mistake::FilesTwice,
         Mistake::LateForgotten,
+        Mistake::TopicIdKept,
+        Mistake::ExpiredUnsaid,
+        Mistake::CutUnsaid,
+        Mistake::EndAlwaysHere,
+        Mistake::EndTooFar,
+        Mistake::ClockBehind,
     ];
 }
 
@@ -65,6 +83,8 @@ pub struct Catalog {
     /// What an epoch's files held when it was committed; `None` for a file that was not there.
     pub seen: BTreeMap<String, Option<Arc<Vec<u8>>>>,
     pub owners: u64,
+    /// An operator's pause.
+    pub paused: bool,
 }
 
 impl Catalog {
@@ -85,11 +105,16 @@ impl Catalog {
         self.owner_epochs += 1;
         self.owners += 1;
         let owner = Owner { owner_epoch: self.owner_epochs, owner_id: owner_id.to_owned() };
+        let said = if mistake == Some(Mistake::ClockBehind) && self.epochs.is_empty() {
+            DbTime(now.0 - 3_600_000)
+        } else {
+            now
+        };
         self.owner = Some((owner.clone(), who.to_owned(), DbTime(now.0 + lease_ms as i64)));
-        Ok(Acquired::Ours { owner, lease_ms, now, head: self.head(mistake).map(Box::new) })
+        Ok(Acquired::Ours { owner, lease_ms, now: said, head: self.head(mistake).map(Box::new) })
     }
 
-    fn head(&self, mistake: Option<Mistake>) -> Option<Head> {
+    pub fn head(&self, mistake: Option<Mistake>) -> Option<Head> {
         let (last, committed_at) = self.epochs.last()?.clone();
         let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
         let at = self.epochs.iter().rposition(|(c, _)| c.checkpoint.is_some());
@@ -114,7 +139,7 @@ impl Catalog {
             }
             _ => {}
         }
-        Some(Head { genesis, last, committed_at, checkpoint, decisions, paused: false })
+        Some(Head { genesis, last, committed_at, checkpoint, decisions, paused: self.paused })
     }
 
     pub fn renew(
@@ -126,10 +151,30 @@ impl Catalog {
         match &mut self.owner {
             Some((ours, _, until)) if ours == owner => {
                 *until = DbTime(now.0 + lease_ms as i64);
-                Ok((now, false))
+                Ok((now, self.paused))
             }
             _ => Err(CatalogError::Fenced("another owner".to_owned())),
         }
+    }
+
+    pub fn is_owner(&self, owner_id: &str) -> bool {
+        self.owner.as_ref().is_some_and(|(owner, _, _)| owner.owner_id == owner_id)
+    }
+
+    /// # Errors
+    /// `Stop` when there is no such table.
+    pub fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError> {
+        if self.epochs.is_empty() {
+            return Err(CatalogError::Stop("no such table".to_owned()));
+        }
+        self.paused = paused;
+        Ok(())
+    }
+
+    /// Where the newest checkpoint of a topic partition is: a restart reads from there.
+    pub fn checkpointed(&self, partition: Partition) -> Option<Offset> {
+        let (commit, _) = self.epochs.iter().rev().find(|(c, _)| c.checkpoint.is_some())?;
+        commit.lanes.get(&partition).map(|lane| lane.to)
     }
 
     pub fn release(&mut self, owner: &Owner) {

@@ -1,199 +1,135 @@
-//! The world around the engines: logs that grow, requests that arrive late, twice removed from their sender, or never.
+//! The world around the engines: what happens when, which processes live, what people and clocks do.
 
-use crate::audit;
+use crate::judge::Judge;
+use crate::process::{Answer, Process};
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::topic::{BASE, Topic};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
-use windrow::commit::{CatalogError, Commit, Decided, FileKind, FloorReason};
-use windrow::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
-use windrow::file::{Timestamps, read_rows};
-use windrow::listing::Value as Cell;
-use windrow::record::{Offset, Partition, Record};
-use windrow::shape::{Aggregate, Function, Number, Shape};
-use windrow::time::{DbTime, Mono};
+use windrow::commit::{Commit, Decided, Decision, FloorReason};
+use windrow::engine::{Effect, Input, Settings, State};
+use windrow::file::Timestamps;
+use windrow::record::{Offset, Partition};
+use windrow::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
+use windrow::time::{DbTime, EventTime, Mono};
 
-pub enum Value {
-    Good { origin: String, n: i64 },
-    Broken,
-    Tombstone,
+macro_rules! summary {
+    ($($name:ident),* $(,)?) => {
+        /// What happened, for a simulation in which nothing happens finds nothing.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Summary { $(pub $name: u64),* }
+
+        impl Summary {
+            pub fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+            pub fn all(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name)),*] }
+        }
+    };
 }
 
-pub struct LogRecord {
-    pub time: i64,
-    pub value: Value,
-    bytes: Option<Vec<u8>>,
-}
-
-/// One topic partition, whole; readers see it up to `visible`.
-pub struct Log {
-    pub records: BTreeMap<Offset, LogRecord>,
-    pub end: Offset,
-    visible: Offset,
-    /// Not in the topic before this time.
-    exists_from: u64,
-}
-
-#[derive(Default)]
-struct Reader {
-    pos: Offset,
-    held: bool,
-    told_end: bool,
-}
-
-struct Process {
-    id: u64,
-    engine: Engine,
-    readers: BTreeMap<Partition, Reader>,
-    inbox: VecDeque<Answer>,
-    frozen: bool,
-    exited: Option<Option<String>>,
-}
-
-/// What comes back to a process.
-enum Answer {
-    Acquired(Result<windrow::commit::Acquired, CatalogError>),
-    Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, String>),
-    TopicId(Result<String, String>),
-    Manifests(Result<Vec<String>, String>),
-    Checkpoint(Result<Vec<u8>, String>),
-    Looked(Partition, Result<LogEnd, String>),
-    Stored(String, Result<(), String>),
-    Committed(u64, Result<DbTime, CatalogError>),
-    Found(u64, Result<windrow::commit::Outcome, CatalogError>),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub rows: u64,
-    pub late: u64,
-    pub rejects: u64,
-    pub late_hits: u64,
-    pub epochs: u64,
-    pub crashes: u64,
-    pub owners: u64,
-    pub lost_answers: u64,
-    pub zombie_writes: u64,
-    pub replays: u64,
-    pub idle_floors: u64,
-    pub joins: u64,
-}
-
-impl Summary {
-    pub fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.late += other.late;
-        self.rejects += other.rejects;
-        self.late_hits += other.late_hits;
-        self.epochs += other.epochs;
-        self.crashes += other.crashes;
-        self.owners += other.owners;
-        self.lost_answers += other.lost_answers;
-        self.zombie_writes += other.zombie_writes;
-        self.replays += other.replays;
-        self.idle_floors += other.idle_floors;
-        self.joins += other.joins;
-    }
+summary! {
+    rows, late, rejects, late_hits, epochs, null_keys,
+    crashes, takeovers, lost_answers, zombie_writes, zombie_exits, shutdowns, freezes, outages,
+    replays, delays, pauses, clocks_back,
+    idle_floors, quiet_floors, joins, losses, generations, cuts,
 }
 
 pub struct World {
-    rng: Rng,
-    mistake: Option<Mistake>,
-    settings: Settings,
-    now: u64,
-    logs: BTreeMap<Partition, Log>,
-    processes: Vec<Process>,
+    pub rng: Rng,
+    pub mistake: Option<Mistake>,
+    pub settings: Settings,
+    pub now: u64,
+    pub topics: Vec<Topic>,
+    pub processes: Vec<Process>,
     next_id: u64,
     /// Requests on their way, with their sender.
-    requests: Vec<(u64, Effect)>,
-    catalog: Catalog,
-    objects: BTreeMap<String, Arc<Vec<u8>>>,
+    pub requests: Vec<(u64, Effect)>,
+    /// The same for the limits of a topic partition, which the driver asks for by itself.
+    pub limits: Vec<(u64, Partition)>,
+    pub catalog: Catalog,
+    pub objects: BTreeMap<String, Arc<Vec<u8>>>,
     /// How often things go wrong: one in so many; 0 is never.
-    fault: u64,
-    summary: Summary,
+    pub fault: u64,
+    /// No broker answers before this time.
+    pub kafka_down_until: u64,
+    /// The database's clock is that much ahead of the right time.
+    db_ahead: i64,
+    /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log is cut off. Each
+    /// epoch has a checkpoint then, as no replay can do without the log.
+    harm: bool,
+    /// Whether settings are others at each start.
+    vary: bool,
+    pub summary: Summary,
 }
 
-const BASE: i64 = 1_700_000_000_000;
+/// How far the database's clock is off at most.
+pub const CLOCK_OFF_MS: i64 = 5000;
 
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let (size, slide) =
-            rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (12_000, 4000)]);
-        let mut shape = Shape::count_by_origin("t", size, slide);
-        shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
-        shape.aggregates.push(Aggregate {
-            function: Function::Sum,
-            path: vec!["n".to_owned()],
-            number: Number::Integer,
-            name: "sum_n".to_owned(),
-        });
-        let delay_ms = rng.pick(&[0, 1000, 10_000, 15_000]);
+        let harm = rng.one_in(3);
         let settings = Settings {
-            shape,
+            shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
             warehouse: "s3a://spark/warehouse".to_owned(),
             timestamps: Timestamps::Micros,
             start_at_end: false,
-            delay_ms,
+            delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
             idle_timeout_ms: rng.pick(&[1000, 3000, 8000]),
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
-            max_future_ms: 600_000,
+            max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
-            continue_on_data_loss: false,
+            continue_on_data_loss: true,
             lease_ms: 3000,
-            checkpoint_keys_small: rng.pick(&[0, 4, 20_000]),
+            checkpoint_keys_small: if harm { 20_000 } else { rng.pick(&[0, 4, 20_000]) },
         };
-        let partitions = 1 + rng.below(3) as Partition;
-        let logs = (0..partitions)
-            .map(|p| {
-                let exists_from = if p > 0 && rng.one_in(4) { rng.below(60_000) } else { 0 };
-                (p, draw_log(&mut rng, exists_from))
-            })
-            .collect();
+        let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         let fault = rng.pick(&[0, 8, 20, 60]);
         Self {
-            rng,
             mistake,
             settings,
             now: 0,
-            logs,
+            topics,
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
+            limits: Vec::new(),
             catalog: Catalog::default(),
             objects: BTreeMap::new(),
             fault,
+            kafka_down_until: 0,
+            db_ahead: 0,
+            harm: harm && fault > 0,
+            vary: rng.one_in(2),
+            rng,
             summary: Summary::default(),
         }
     }
 
-    fn db_now(&self) -> DbTime {
-        DbTime(BASE + 60_000 + self.now as i64)
+    pub fn db_now(&self) -> DbTime {
+        DbTime(BASE + 60_000 + self.now as i64 + self.db_ahead)
+    }
+
+    pub fn topic(&self) -> &Topic {
+        self.topics.last().expect("one at least")
     }
 
     fn start_process(&mut self) {
-        let id = self.next_id;
-        self.next_id += 1;
         let mut settings = self.settings.clone();
-        if self.rng.one_in(8) {
-            // Somebody changed it meanwhile.
-            settings.delay_ms = self.rng.pick(&[0, 1000, 10_000, 15_000]);
+        if self.vary {
+            settings.delay_ms = self.rng.pick(&[settings.delay_ms, 0, 5000, 20_000]);
+            settings.idle_timeout_ms = self.rng.pick(&[1000, 3000, 8000]);
+            settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
         }
-        self.processes.push(Process {
-            id,
-            engine: Engine::new(settings),
-            readers: BTreeMap::new(),
-            inbox: VecDeque::new(),
-            frozen: false,
-            exited: None,
-        });
+        self.processes.push(Process::new(self.next_id, settings));
+        self.next_id += 1;
     }
 
-    fn fails(&mut self) -> bool {
+    pub fn fails(&mut self) -> bool {
         self.fault > 0 && self.rng.one_in(self.fault)
     }
 
@@ -206,6 +142,9 @@ impl World {
         for _ in 0..steps {
             self.now += self.rng.pick(&[0, 1, 10, 50, 200, 500]);
             self.act()?;
+            if self.processes.is_empty() {
+                self.start_process();
+            }
         }
         self.finish()
     }
@@ -215,530 +154,320 @@ impl World {
         match self.rng.below(100) {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
-            45..80 => self.request()?,
-            80..90 => self.answer(i)?,
-            90..96 => {
-                let p = self.rng.below(self.logs.len() as u64) as Partition;
+            45..78 => self.request()?,
+            78..88 => self.answer(i)?,
+            88..93 => {
+                let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
                 let n = self.rng.below(12) as Offset;
-                let log = self.logs.get_mut(&p).expect("drawn");
+                let log = self.topics.last_mut().and_then(|t| t.logs.get_mut(&p)).expect("drawn");
                 log.visible = (log.visible + n).min(log.end);
             }
-            96..98 if self.fault > 0 => {
-                self.processes[i].frozen = !self.processes[i].frozen;
-            }
-            98 if self.fault > 0 => {
+            _ if self.fault == 0 => {}
+            93 | 94 => self.processes[i].frozen = !self.processes[i].frozen,
+            95 => {
                 // kill -9: its requests go on without it.
                 self.summary.crashes += 1;
                 self.processes.remove(i);
-                if self.processes.is_empty() {
-                    self.start_process();
-                }
             }
-            99 if self.processes.len() < 3 && self.fault > 0 => self.start_process(),
+            96 if self.processes.len() < 3 => self.start_process(),
+            97 => self.harm(),
+            98 => self.people_and_clocks(i)?,
             _ => {}
         }
         Ok(())
     }
 
+    fn people_and_clocks(&mut self, i: usize) -> Result<(), String> {
+        match self.rng.below(6) {
+            0 => {
+                self.summary.shutdowns += 1;
+                self.processes[i].stopping = true;
+                self.feed(i, Input::Shutdown)?;
+            }
+            1 => {
+                let paused = !self.catalog.paused && self.rng.one_in(2);
+                if self.catalog.set_paused(paused).is_ok() {
+                    self.summary.pauses += u64::from(paused);
+                    self.processes[i].inbox.push_back(Answer::Paused(paused));
+                }
+            }
+            2 => {
+                self.summary.outages += 1;
+                self.kafka_down_until = self.now + self.rng.below(10_000);
+            }
+            3 => {
+                let ahead = self.rng.below(2 * CLOCK_OFF_MS as u64 + 1) as i64 - CLOCK_OFF_MS;
+                self.summary.clocks_back += u64::from(ahead < self.db_ahead);
+                self.db_ahead = ahead;
+            }
+            _ => {
+                // Stopped for longer than its lease, answers to it and all; the others only have a busy machine.
+                self.summary.freezes += 1;
+                self.processes[i].frozen = true;
+                self.now += self.rng.pick(&[2000, 10_000, 100_000]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The log itself comes to harm; without `harm` only what no restart needs expires.
+    fn harm(&mut self) {
+        let shape = &self.settings.shape;
+        let made = self.topics.len();
+        let topic = self.topics.last_mut().expect("one at least");
+        let p = self.rng.below(topic.logs.len() as u64) as Partition;
+        let log = topic.logs.get_mut(&p).expect("drawn");
+        match self.rng.below(3) {
+            0 => {
+                let to = if self.harm {
+                    log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
+                } else {
+                    self.catalog.checkpointed(p).unwrap_or(0)
+                };
+                log.expire(to);
+            }
+            1 if self.harm && log.before.is_none() => {
+                let at = log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset;
+                log.cut(&mut self.rng, shape, at);
+            }
+            2 if self.harm && made < 3 && self.rng.one_in(2) => {
+                let topic = Topic::draw(&mut self.rng, shape, made, self.now);
+                self.topics.push(topic);
+            }
+            _ => {}
+        }
+    }
+
     /// No more faults: everything is read, idle topic partitions stand aside, a last commit.
     fn finish(&mut self) -> Result<(), String> {
         self.fault = 0;
-        for log in self.logs.values_mut() {
+        self.kafka_down_until = 0;
+        self.db_ahead = CLOCK_OFF_MS;
+        self.catalog.paused = false;
+        for log in self.topics.last_mut().expect("one at least").logs.values_mut() {
             log.visible = log.end;
             log.exists_from = 0;
         }
         self.processes.truncate(1);
         self.processes[0].frozen = false;
         let mut quiet_since = self.now;
-        for round in 0.. {
-            if round > 4000 {
-                return Err(format!("it does not come to an end: {:?}", self.processes[0].engine.state()));
-            }
+        for _ in 0..3000 {
             self.now += 100;
-            while !self.requests.is_empty() {
+            while !self.requests.is_empty() || !self.limits.is_empty() {
                 self.request()?;
             }
-            while !self.processes[0].inbox.is_empty() {
+            while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
                 self.answer(0)?;
             }
-            self.deliver(0)?;
-            self.tick(0)?;
-            if let Some(reason) = &self.processes[0].exited {
-                return match reason {
-                    None => Ok(()),
-                    Some(reason) => Err(format!("it stopped: {reason}")),
-                };
+            if !self.processes.is_empty() {
+                self.deliver(0)?;
             }
-            let engine = &self.processes[0].engine;
-            let read = self.logs.iter().all(|(p, log)| {
-                engine
-                    .lanes()
-                    .get(p)
-                    .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
-            });
-            if !read || engine.state() != State::Counting {
+            if !self.processes.is_empty() {
+                self.tick(0)?;
+            }
+            let Some(process) = self.processes.first() else {
+                self.start_process();
+                continue;
+            };
+            if process.done {
+                return self.delay_is_in_force();
+            }
+            if !self.all_is_read() {
                 quiet_since = self.now;
             }
-            if self.now - quiet_since > 2 * self.settings.idle_timeout_ms + 8000 {
-                self.step(0, Input::Shutdown)?;
+            if self.now - quiet_since > 2 * process.settings.idle_timeout_ms + 8000 {
+                self.processes[0].stopping = true;
+                self.processes[0].last = true;
+                self.feed(0, Input::Shutdown)?;
             }
+        }
+        Err(format!("it does not come to an end: {:?}", self.processes[0].engine.state()))
+    }
+
+    fn all_is_read(&self) -> bool {
+        let engine = &self.processes[0].engine;
+        let topic = self.topic();
+        let read = |(p, log): (&Partition, &crate::topic::Log)| {
+            engine.lanes().get(p).is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+        };
+        let mut watermarks = engine.lanes().values().map(windrow::lane::Lane::watermark);
+        let first = watermarks.next().flatten();
+        engine.state() == State::Counting
+            && self.catalog.epochs.last().is_some_and(|(c, _)| c.topic_id == topic.id)
+            && topic.logs.iter().all(read)
+            && watermarks.all(|w| w == first)
+    }
+
+    /// What the last process was told holds for all its lanes.
+    fn delay_is_in_force(&self) -> Result<(), String> {
+        let must = self.processes[0].settings.delay_ms;
+        let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();
+        for decision in self.decisions() {
+            if let Decided::Delay { ms } = decision.what {
+                delays.insert(decision.partition, ms);
+            }
+        }
+        let last = self.catalog.epochs.last().map(|(c, _)| c.lanes.keys());
+        match last.into_iter().flatten().find(|p| delays.get(p).copied().unwrap_or(0) != must) {
+            None => Ok(()),
+            Some(p) => Err(format!("topic partition {p} does not have the delay {must}")),
+        }
+    }
+
+    fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.catalog.epochs.iter().flat_map(|(c, _)| &c.decisions)
+    }
+
+    pub fn tick(&mut self, i: usize) -> Result<(), String> {
+        if self.processes[i].frozen {
+            return Ok(());
+        }
+        let before: BTreeMap<Partition, Option<EventTime>> =
+            self.processes[i].engine.lanes().iter().map(|(p, lane)| (*p, lane.watermark())).collect();
+        let (id, uncommitted) = (self.processes[i].id, !self.processes[i].engine.committing());
+        self.processes[i].ticked = self.now;
+        self.feed(i, Input::Tick { now: Mono(self.now) })?;
+        if uncommitted && self.processes.get(i).is_some_and(|p| p.id == id) {
+            self.idle_floors_are_right(i, &before)?;
         }
         Ok(())
     }
 
-    fn tick(&mut self, i: usize) -> Result<(), String> {
-        if self.processes[i].frozen {
-            return Ok(());
-        }
-        self.step(i, Input::Tick { now: Mono(self.now) })
-    }
-
-    /// Hands the next records of a topic partition to its reader.
-    fn deliver(&mut self, i: usize) -> Result<(), String> {
-        if self.processes[i].frozen || self.processes[i].readers.is_empty() {
-            return Ok(());
-        }
-        let all: Vec<Partition> = self.processes[i].readers.keys().copied().collect();
-        let all = if self.fault == 0 && self.requests.is_empty() { all } else { vec![self.rng.pick(&all)] };
-        for p in all {
-            let Some(reader) = self.processes[i].readers.get_mut(&p).filter(|r| !r.held) else { continue };
-            let log = &self.logs[&p];
-            let most = 1 + self.rng.below(16) as usize;
-            let mut records: Vec<Record<'_>> = log
-                .records
-                .range(reader.pos..log.visible)
-                .take(most)
-                .map(|(offset, r)| Record {
-                    offset: *offset,
-                    timestamp_ms: r.time,
-                    value: r.bytes.as_deref(),
-                })
-                .collect();
-            if records.is_empty() {
-                if !reader.told_end || self.rng.one_in(4) {
-                    reader.told_end = true;
-                    reader.pos = reader.pos.max(log.visible);
-                    let input = Input::End { partition: p, offset: log.visible };
-                    let mut out = Vec::new();
-                    self.processes[i].engine.step(input, &mut out);
-                    self.perform(i, out);
-                }
+    /// Who was taken for idle had read all that there was when the log's end was looked at, a short while ago.
+    fn idle_floors_are_right(
+        &self,
+        i: usize,
+        before: &BTreeMap<Partition, Option<EventTime>>,
+    ) -> Result<(), String> {
+        let process = &self.processes[i];
+        for (p, lane) in process.engine.lanes() {
+            let idle = |d: &&Decision| {
+                matches!(d.what, Decided::Floor { reason: FloorReason::Idle, .. })
+                    && d.offset == lane.ledger.next_offset
+            };
+            if before.get(p) == Some(&lane.watermark()) || !lane.decisions.iter().any(|d| idle(&d)) {
                 continue;
             }
-            reader.told_end = false;
-            reader.pos = records[records.len() - 1].offset + 1;
-            let mistaken = self.mistake.is_some() && self.rng.one_in(20) && records.len() > 1;
-            match self.mistake.filter(|_| mistaken) {
-                Some(Mistake::RecordSkipped) => {
-                    records.remove(0);
+            let gone = !self.topic().logs.contains_key(p);
+            let most = process.settings.idle_timeout_ms.max(5000) + 1000;
+            match process.looks.get(p) {
+                _ if gone => {}
+                Some((end, at)) if *end == lane.ledger.next_offset && self.now - at <= most => {}
+                other => {
+                    return Err(format!(
+                        "topic partition {p} was taken for idle at offset {} at {}, but the look was {other:?}",
+                        lane.ledger.next_offset, self.now
+                    ));
                 }
-                Some(Mistake::RecordTwice) => {
-                    let last = records.len() - 1;
-                    records[last] = Record { offset: records[last].offset, ..records[last - 1] };
-                }
-                Some(Mistake::RecordsSwapped) => {
-                    let (a, b) = (records[0], records[1]);
-                    records[0] = Record { offset: a.offset, ..b };
-                    records[1] = Record { offset: b.offset, ..a };
-                }
-                _ => {}
             }
-            let batch: &[Record<'_>] = &records;
-            let mut out = Vec::new();
-            self.processes[i]
-                .engine
-                .step(Input::Records { partition: p, leader_epoch: 0, batch: &batch }, &mut out);
-            self.perform(i, out);
         }
         Ok(())
     }
 
-    /// One request arrives, is lost on the way, or its answer is.
-    fn request(&mut self) -> Result<(), String> {
-        if self.requests.is_empty() {
-            return Ok(());
-        }
-        // One sender's requests to the catalog arrive in order, as on one connection; objects in any order.
-        let at = self.rng.below(self.requests.len() as u64) as usize;
-        let sender = self.requests[at].0;
-        let is_put = |e: &Effect| matches!(e, Effect::Put { .. });
-        let at = if is_put(&self.requests[at].1) {
-            at
-        } else {
-            self.requests.iter().position(|(s, e)| *s == sender && !is_put(e)).expect("it is one of them")
-        };
-        let (sender, effect) = self.requests.remove(at);
-        let dead = !self.processes.iter().any(|p| p.id == sender);
-        if dead && self.rng.one_in(2) {
-            return Ok(());
-        }
-        if dead {
-            self.summary.zombie_writes += 1;
-        }
-        let lost_before = self.fails();
-        let lost_after = !lost_before && self.fails();
-        if lost_before || lost_after {
-            self.summary.lost_answers += 1;
-        }
-        let gone = || "connection lost".to_owned();
-        let db_now = self.db_now();
-        let mistake = self.mistake;
-        let unclear = lost_before || lost_after;
-        let answer = match effect {
-            Effect::Acquire => Answer::Acquired(if lost_before {
-                Err(CatalogError::Retry(gone()))
-            } else {
-                let id = sender.to_string();
-                let answer =
-                    self.catalog.acquire(db_now, &format!("unit/{id}"), &id, self.settings.lease_ms, mistake);
-                if lost_after { Err(CatalogError::Retry(gone())) } else { answer }
-            }),
-            Effect::Renew { owner } => Answer::Renewed(if unclear {
-                Err(CatalogError::Retry(gone()))
-            } else {
-                self.catalog.renew(db_now, &owner, self.settings.lease_ms)
-            }),
-            Effect::Release { owner } => {
-                self.catalog.release(&owner);
-                return Ok(());
-            }
-            Effect::LookUpTopic => Answer::Topic(if unclear { Err(gone()) } else { Ok(self.facts()) }),
-            Effect::CheckTopic => Answer::TopicId(if unclear { Err(gone()) } else { Ok("id".to_owned()) }),
-            Effect::ListManifests { prefix } => Answer::Manifests(if unclear {
-                Err(gone())
-            } else {
-                Ok(self.objects.keys().filter(|k| k.starts_with(&prefix)).cloned().collect())
-            }),
-            Effect::FetchCheckpoint { key } => Answer::Checkpoint(if unclear {
-                Err(gone())
-            } else {
-                self.objects.get(&key).map(|b| b.to_vec()).ok_or_else(|| format!("no object {key}"))
-            }),
-            Effect::LookAtEnd { partition } => {
-                let end = self.logs[&partition].visible;
-                Answer::Looked(
-                    partition,
-                    if unclear { Err(gone()) } else { Ok(LogEnd { last_stable: end, high_watermark: end }) },
-                )
-            }
-            Effect::Put { key, bytes } => {
-                if mistake == Some(Mistake::FilesAfterCommit)
-                    && key.ends_with(".parquet")
-                    && self.rng.one_in(2)
-                {
-                    // Told as stored while it is still under way; a crash of the sender loses it.
-                    Answer::Stored(key, Ok(()))
-                } else if lost_before {
-                    Answer::Stored(key, Err(gone()))
-                } else {
-                    let bytes = if mistake == Some(Mistake::FileDamaged) && self.rng.one_in(5) {
-                        let mut other = bytes.to_vec();
-                        let middle = other.len() / 2;
-                        other[middle] ^= 1;
-                        Arc::new(other)
-                    } else {
-                        bytes
-                    };
-                    self.objects.insert(key.clone(), bytes);
-                    Answer::Stored(key, if lost_after { Err(gone()) } else { Ok(()) })
-                }
-            }
-            Effect::Commit(commit) => {
-                let result = if lost_before {
-                    Err(if self.rng.one_in(2) {
-                        CatalogError::Unknown(gone())
-                    } else {
-                        CatalogError::Retry(gone())
-                    })
-                } else {
-                    let result = self.catalog.commit(db_now, &commit, &self.objects, mistake);
-                    if lost_after { Err(CatalogError::Unknown(gone())) } else { result }
-                };
-                let result = match (mistake, result) {
-                    (Some(Mistake::UnknownIsSuccess), Err(CatalogError::Unknown(_))) => Ok(db_now),
-                    (Some(Mistake::UnknownIsFailure), Err(CatalogError::Unknown(reason))) => {
-                        // The same rows under another number.
-                        let mut again = (*commit).clone();
-                        again.epoch = self.catalog.epochs.len() as u64;
-                        self.catalog.epochs.push((again, db_now));
-                        Err(CatalogError::Retry(reason))
-                    }
-                    (_, result) => result,
-                };
-                Answer::Committed(commit.epoch, result)
-            }
-            Effect::Find { owner, epoch } => Answer::Found(
-                epoch,
-                if unclear { Err(CatalogError::Retry(gone())) } else { self.catalog.outcome(&owner, epoch) },
-            ),
-            other => unreachable!("not a request: {other:?}"),
-        };
-        if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
-            process.inbox.push_back(answer);
-        }
-        Ok(())
-    }
-
-    fn facts(&self) -> TopicFacts {
-        let there = self.logs.iter().filter(|(_, log)| log.exists_from <= self.now);
-        TopicFacts {
-            cluster_id: "c".to_owned(),
-            topic_id: "id".to_owned(),
-            partitions: there.map(|(p, log)| (*p, (0, log.visible))).collect(),
-        }
-    }
-
-    /// A process hears one answer.
-    fn answer(&mut self, i: usize) -> Result<(), String> {
-        if self.processes[i].frozen {
-            return Ok(());
-        }
-        let Some(answer) = self.processes[i].inbox.pop_front() else { return Ok(()) };
-        let input = match answer {
-            Answer::Acquired(a) => Input::Acquired(a),
-            Answer::Renewed(a) => Input::Renewed(a),
-            Answer::Topic(a) => Input::Topic(a),
-            Answer::TopicId(a) => Input::TopicId(a),
-            Answer::Manifests(a) => Input::Manifests(a),
-            Answer::Checkpoint(a) => Input::Checkpoint(a),
-            Answer::Looked(partition, end) => Input::Looked { partition, end },
-            Answer::Stored(key, result) => Input::Stored { key, result },
-            Answer::Committed(epoch, result) => Input::Committed { epoch, result },
-            Answer::Found(epoch, result) => Input::Found { epoch, result },
-        };
-        self.step(i, input)
-    }
-
-    fn step(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
+    /// One input to one process; what it asks for is on its way then. A process that ends is gone.
+    pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
-        self.perform(i, out);
-        let frozen_out = self.processes[i].exited.clone();
-        match frozen_out {
-            Some(Some(reason)) => Err(format!("it stopped: {reason}")),
-            Some(None) if self.fault > 0 => Err("it ended by itself".to_owned()),
-            _ => Ok(()),
+        let Some(exit) = self.perform(i, out) else { return Ok(()) };
+        let process = &mut self.processes[i];
+        match exit {
+            None if process.last => {
+                process.done = true;
+                return Ok(());
+            }
+            None if process.stopping => {}
+            None => return Err("it ended by itself".to_owned()),
+            // What one knows that the table was taken from may be anything.
+            Some(_) if !self.catalog.is_owner(&process.id.to_string()) => self.summary.zombie_exits += 1,
+            Some(reason) => return Err(format!("it stopped: {reason}")),
         }
+        self.processes.remove(i);
+        Ok(())
     }
 
-    fn perform(&mut self, i: usize, effects: Vec<Effect>) {
-        let id = self.processes[i].id;
-        for effect in effects {
-            let process = &mut self.processes[i];
-            match effect {
-                Effect::Start { partition, offset, .. } => {
-                    if let Some(lane) = process.engine.lanes().get(&partition)
-                        && lane.replaying()
-                    {
-                        self.summary.replays += 1;
-                    }
-                    let late = self.mistake == Some(Mistake::StartsLate) && offset > 0;
-                    process
-                        .readers
-                        .insert(partition, Reader { pos: offset + Offset::from(late), ..Reader::default() });
-                }
-                Effect::StopAll => process.readers.clear(),
-                Effect::Hold { partition } => {
-                    if let Some(reader) = process.readers.get_mut(&partition) {
-                        reader.held = true;
-                    }
-                }
-                Effect::Unhold { partition } => {
-                    if let Some(reader) = process.readers.get_mut(&partition) {
-                        reader.held = false;
-                        reader.told_end = false;
-                    }
-                }
-                Effect::CommitGroup(_) | Effect::Report(_) => {}
-                Effect::Exit(reason) => process.exited = Some(reason),
-                request => self.requests.push((id, request)),
+    /// What was committed, for whoever looks at one seed.
+    pub fn tell(&self) -> String {
+        let mut said = String::new();
+        for (commit, at) in &self.catalog.epochs {
+            let _ = writeln!(said, "epoch {} of {} at {at:?}", commit.epoch, commit.owner.owner_id);
+            for (p, lane) in &commit.lanes {
+                let _ = writeln!(
+                    said,
+                    "  {p}: {} to {}, epoch {}, {:?}",
+                    lane.from, lane.to, lane.leader_epoch, lane.ledger
+                );
+            }
+            for decision in &commit.decisions {
+                let _ = writeln!(said, "  {decision:?}");
             }
         }
+        for topic in &self.topics {
+            for (p, log) in &topic.logs {
+                let _ =
+                    writeln!(said, "{} {p}: {} to {}, cut {:?}", topic.id, log.start, log.end, log.cuts());
+            }
+        }
+        said
     }
 
     /// What came out against what must.
     pub fn audit(&mut self) -> Result<Summary, String> {
-        let epochs: Vec<Commit> = self.catalog.epochs.iter().map(|(c, _)| c.clone()).collect();
-        let last = epochs.last().ok_or("no epoch was committed")?;
-        let mut rows: BTreeMap<(i64, i64, String), (u64, i128)> = BTreeMap::new();
-        let mut late: BTreeSet<(Partition, Offset)> = BTreeSet::new();
-        let mut rejects: BTreeSet<(Partition, Offset)> = BTreeSet::new();
-        let mut to: BTreeMap<Partition, Offset> = epochs[0].lanes.keys().map(|p| (*p, 0)).collect();
-        for (n, commit) in epochs.iter().enumerate() {
-            if commit.epoch != n as u64 {
-                return Err(format!("epoch {n} calls itself {}", commit.epoch));
-            }
-            for (p, lane) in &commit.lanes {
-                if to.get(p).is_some_and(|to| *to != lane.from) {
-                    return Err(format!(
-                        "epoch {n} of topic partition {p} begins at {}, not at {}",
-                        lane.from, to[p]
-                    ));
-                }
-                to.insert(*p, lane.to);
-            }
-            for file in &commit.files {
-                let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
-                let bytes =
-                    bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
-                if windrow::commit::sha256_hex(&bytes) != file.sha256 {
-                    return Err(format!("{} has other bytes than its epoch says", file.key));
-                }
-                let listing = read_rows(&bytes, usize::MAX).map_err(|e| e.to_string())?;
-                if listing.rows.len() as u64 != file.rows {
-                    return Err(format!("{} has other rows than its epoch says", file.key));
-                }
-                for row in listing.rows {
-                    match (&file.kind, &row[..]) {
-                        (
-                            FileKind::Rows { date },
-                            [Cell::Window { start, end }, Cell::Text(origin), Cell::Integer(count), sum],
-                        ) => {
-                            if start.date() != *date {
-                                return Err(format!("a row of {start} lies under {date}"));
-                            }
-                            let sum = match sum {
-                                Cell::Decimal { units, .. } => *units,
-                                _ => 0,
-                            };
-                            let key = (start.0, end.0, origin.clone());
-                            if rows.insert(key, (*count as u64, sum)).is_some() {
-                                return Err(format!("epoch {n} has the row {start} {origin} again"));
-                            }
-                        }
-                        (
-                            FileKind::Late | FileKind::Rejects,
-                            [_, Cell::Integer(p), Cell::Integer(offset), ..],
-                        ) => {
-                            let side = if file.kind == FileKind::Late { &mut late } else { &mut rejects };
-                            if !side.insert((*p as Partition, *offset)) {
-                                return Err(format!("epoch {n} has the side row {p} {offset} again"));
-                            }
-                        }
-                        other => return Err(format!("a row that nobody expects: {other:?}")),
-                    }
-                }
-            }
-            let parts: BTreeMap<Partition, audit::Expected> = commit
-                .lanes
-                .iter()
-                .map(|(p, lane)| {
-                    let decisions = audit::decisions(&epochs[..=n], *p);
-                    (*p, audit::expect(&self.settings, &self.logs[p], 0, lane.to, &decisions))
-                })
-                .collect();
-            // Each epoch in a few runs, the last one always: the sums are over the whole log each time.
-            if n + 1 < epochs.len() && n % 7 != 3 {
-                continue;
-            }
-            let frontier = parts.values().map(|e| e.watermark).min().flatten();
-            if commit.closed_through.map(|t| t.0) != frontier {
-                return Err(format!(
-                    "epoch {n} closed through {:?}, must be {frontier:?}",
-                    commit.closed_through
-                ));
-            }
-            differ(&format!("epoch {n}: rows"), &rows, &audit::rows(&parts, frontier))?;
-            let all = |side: fn(&audit::Expected) -> &BTreeSet<Offset>| -> BTreeSet<(Partition, Offset)> {
-                parts.iter().flat_map(|(p, e)| side(e).iter().map(|o| (*p, *o))).collect()
-            };
-            let count =
-                |s: BTreeSet<(Partition, Offset)>| s.into_iter().map(|o| (o, ())).collect::<BTreeMap<_, _>>();
-            differ(&format!("epoch {n}: late"), &count(late.clone()), &count(all(|e| &e.late)))?;
-            differ(&format!("epoch {n}: rejects"), &count(rejects.clone()), &count(all(|e| &e.rejects)))?;
-            for (p, e) in &parts {
-                let l = &commit.lanes[p].ledger;
-                let ours = (l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.hits, l.late_hits);
-                let must = (
-                    e.counted,
-                    e.late.len() as u64,
-                    e.rejects.len() as u64,
-                    e.tombstones,
-                    e.gaps,
-                    e.hits,
-                    e.late_hits,
-                );
-                if ours != must {
-                    return Err(format!(
-                        "epoch {n}: the ledger of topic partition {p} says {ours:?}, must be {must:?}"
-                    ));
-                }
-            }
-        }
-        for (p, log) in &self.logs {
-            if last.lanes.get(p).map(|l| l.to) != Some(log.end) {
-                return Err(format!("topic partition {p} was not read to its end"));
-            }
-        }
-        self.summary.rows = rows.len() as u64;
-        self.summary.late = late.len() as u64;
-        self.summary.rejects = rejects.len() as u64;
-        self.summary.late_hits = last.ledger.late_hits;
-        self.summary.epochs = epochs.len() as u64;
-        self.summary.owners = self.catalog.owners - 1;
-        let floors = |reason| {
-            let is = |d: &&windrow::commit::Decision| matches!(&d.what, Decided::Floor { reason: r, .. } if *r == reason);
-            epochs.iter().flat_map(|c| &c.decisions).filter(is).count() as u64
+        let judge = Judge { shape: &self.settings.shape, topics: &self.topics, catalog: &self.catalog };
+        let seen = judge.judge()?;
+        let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
+        let count = |is: &dyn Fn(&Decided) -> bool| self.decisions().filter(|d| is(&d.what)).count() as u64;
+        let floors = |why| count(&|d| matches!(d, Decided::Floor { reason, .. } if *reason == why));
+        let ids: Vec<&str> = epochs.iter().map(|c| &*c.topic_id).collect();
+        let made_again = ids.windows(2).filter(|w| w[0] != w[1]).count() as u64;
+        let all = count(&|d| matches!(d, Decided::Generation { .. }));
+        let cuts = self
+            .decisions()
+            .filter(
+                |d| matches!(&d.what, Decided::Generation { reason, .. } if !reason.contains("made again")),
+            )
+            .count() as u64;
+        let new = Summary {
+            rows: seen.rows.len() as u64,
+            late: seen.late.len() as u64,
+            rejects: seen.rejects.len() as u64,
+            null_keys: seen.rows.keys().filter(|(_, _, key)| key.contains(&None)).count() as u64,
+            late_hits: epochs.last().map_or(0, |c| c.ledger.late_hits),
+            epochs: epochs.len() as u64,
+            takeovers: self.catalog.owners - 1,
+            idle_floors: floors(FloorReason::Idle),
+            quiet_floors: floors(FloorReason::Quiet),
+            joins: floors(FloorReason::Join),
+            losses: count(&|d| matches!(d, Decided::Lost { .. })),
+            delays: count(&|d| matches!(d, Decided::Delay { .. })).saturating_sub(3),
+            generations: made_again.min(all),
+            cuts,
+            ..Summary::default()
         };
-        self.summary.idle_floors = floors(FloorReason::Idle);
-        self.summary.joins = floors(FloorReason::Join);
+        self.summary.add(&new);
         Ok(self.summary.clone())
     }
 }
 
-fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
-    what: &str,
-    ours: &BTreeMap<K, V>,
-    must: &BTreeMap<K, V>,
-) -> Result<(), String> {
-    for (key, value) in must {
-        match ours.get(key) {
-            None => return Err(format!("{what}: {key:?} {value:?} is missing")),
-            Some(other) if other != value => {
-                return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}"));
-            }
-            Some(_) => {}
-        }
+fn draw_shape(rng: &mut Rng) -> Shape {
+    let (size, slide) =
+        rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (12_000, 4000)]);
+    let mut shape = Shape::count_by_origin("t", size, slide);
+    shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
+    let of_n = |function, name: &str| Aggregate {
+        function,
+        path: vec!["n".to_owned()],
+        number: Number::Integer,
+        name: name.to_owned(),
+    };
+    shape.aggregates.push(of_n(Function::Sum, "sum_n"));
+    if rng.one_in(3) {
+        shape.aggregates.push(of_n(Function::Min, "min_n"));
+        shape.aggregates.push(of_n(Function::Avg, "avg_n"));
+        shape.aggregates.push(of_n(Function::Max, "max_n"));
     }
-    match ours.iter().find(|(key, _)| !must.contains_key(key)) {
-        Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
-        None => Ok(()),
+    if rng.one_in(3) {
+        shape.group_by.push(Column { path: vec!["kind".to_owned()], name: "kind".to_owned() });
+        shape.on_bad_record = rng.pick(&[OnBadRecord::Reject, OnBadRecord::Null]);
     }
-}
-
-fn draw_log(rng: &mut Rng, exists_from: u64) -> Log {
-    let mut records = BTreeMap::new();
-    let n = rng.below(90);
-    let step = rng.pick(&[50, 400, 2500]);
-    let disorder = rng.pick(&[0, 3000, 20_000]);
-    let keys = rng.pick(&[1, 3, 8]);
-    let (mut time, mut offset) = (BASE + rng.below(20_000) as i64, 0);
-    for _ in 0..n {
-        time += rng.below(step) as i64;
-        let mut at = time - rng.below(disorder + 1) as i64;
-        if rng.one_in(60) {
-            at = rng.pick(&[-1, 253_402_300_799_000, time + 700_000]);
-        }
-        let value = match rng.below(30) {
-            0 => Value::Broken,
-            1 => Value::Tombstone,
-            _ => Value::Good { origin: format!("o{}", rng.below(keys)), n: rng.below(1000) as i64 - 300 },
-        };
-        let bytes = match &value {
-            Value::Good { origin, n } => {
-                Some(format!("{{\"origin\": \"{origin}\", \"n\": {n}}}").into_bytes())
-            }
-            Value::Broken => {
-                Some(rng.pick(&[&b"{"[..], b"[]", b"{\"n\": 1}", b"{\"origin\": null}", b""]).to_vec())
-            }
-            Value::Tombstone => None,
-        };
-        if rng.one_in(12) {
-            offset += 1 + rng.below(3) as Offset;
-        }
-        records.insert(offset, LogRecord { time: at, value, bytes });
-        offset += 1;
-    }
-    let end = offset + rng.below(2) as Offset;
-    Log { records, end, visible: rng.below(end as u64 + 1) as Offset, exists_from }
+    shape
 }

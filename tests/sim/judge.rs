@@ -1,0 +1,303 @@
+//! What came out against what must: each committed epoch, its files, its ledger, its decisions.
+
+use crate::audit::{Cell, Expected, RowKey, SideRows, rows};
+use crate::store::Catalog;
+use crate::topic::{Log, Topic};
+use std::collections::BTreeMap;
+use windrow::commit::{Commit, Decided, Decision, FileKind};
+use windrow::file::read_rows;
+use windrow::ledger::LaneLedger;
+use windrow::listing::Value;
+use windrow::record::{Offset, Partition};
+use windrow::shape::{Function, Shape};
+
+/// What readers of the tables see.
+#[derive(Default)]
+pub struct Seen {
+    pub rows: BTreeMap<RowKey, Cell>,
+    pub late: SideRows,
+    pub rejects: SideRows,
+}
+
+pub struct Judge<'a> {
+    pub shape: &'a Shape,
+    pub topics: &'a [Topic],
+    pub catalog: &'a Catalog,
+}
+
+impl Judge<'_> {
+    /// All epochs, as readers see them at the end.
+    pub fn judge(&self) -> Result<Seen, String> {
+        let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
+        let last = epochs.last().ok_or("no epoch was committed")?;
+        let mut seen = Seen::default();
+        let mut to: BTreeMap<Partition, Offset> = BTreeMap::new();
+        for (n, commit) in epochs.iter().enumerate() {
+            if commit.epoch != n as u64 {
+                return Err(format!("epoch {n} calls itself {}", commit.epoch));
+            }
+            for (p, lane) in &commit.lanes {
+                if let Some(to) = to.insert(*p, lane.to).filter(|to| *to != lane.from) {
+                    return Err(format!(
+                        "epoch {n} of topic partition {p} begins at {}, not at {to}",
+                        lane.from
+                    ));
+                }
+            }
+            self.read_files(commit, &mut seen)?;
+            // Each epoch in a few runs, the last one always: the sums are over the whole log each time.
+            if n + 1 == epochs.len() || n % 7 == 3 {
+                self.compare(&epochs[..=n], &seen)?;
+            }
+        }
+        self.is_at_the_end(last)?;
+        Ok(seen)
+    }
+
+    fn read_files(&self, commit: &Commit, seen: &mut Seen) -> Result<(), String> {
+        let n = commit.epoch;
+        for file in &commit.files {
+            let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
+            let bytes = bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
+            if windrow::commit::sha256_hex(&bytes) != file.sha256 {
+                return Err(format!("{} has other bytes than its epoch says", file.key));
+            }
+            let listing = read_rows(&bytes, usize::MAX).map_err(|e| e.to_string())?;
+            if listing.rows.len() as u64 != file.rows {
+                return Err(format!("{} has other rows than its epoch says", file.key));
+            }
+            for row in listing.rows {
+                match (&file.kind, &row[..]) {
+                    (FileKind::Rows { date }, [Value::Window { start, end }, rest @ ..]) => {
+                        if start.date() != *date {
+                            return Err(format!("a row of {start} lies under {date}"));
+                        }
+                        let (key, cell) = self.cell(rest)?;
+                        if seen.rows.insert((start.0, end.0, key.clone()), cell).is_some() {
+                            return Err(format!("epoch {n} has the row {start} {key:?} again"));
+                        }
+                    }
+                    (FileKind::Late, [_, Value::Integer(p), Value::Integer(offset), ..]) => {
+                        *seen.late.entry((*p as Partition, *offset)).or_default() += 1;
+                    }
+                    (FileKind::Rejects, [_, Value::Integer(p), Value::Integer(offset), ..]) => {
+                        *seen.rejects.entry((*p as Partition, *offset)).or_default() += 1;
+                    }
+                    other => return Err(format!("a row that nobody expects: {other:?}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row's key and aggregates, each aggregate as its function and the row's own count of values say it.
+    fn cell(&self, columns: &[Value]) -> Result<(Vec<Option<String>>, Cell), String> {
+        let (key, values) = columns.split_at(self.shape.group_by.len());
+        let key = key
+            .iter()
+            .map(|v| match v {
+                Value::Null => Ok(None),
+                Value::Text(text) => Ok(Some(text.clone())),
+                other => Err(format!("a key of {other:?}")),
+            })
+            .collect::<Result<_, _>>()?;
+        let mut cell = Cell::default();
+        for (aggregate, value) in self.shape.aggregates.iter().zip(values) {
+            match (aggregate.function, value) {
+                (Function::Count, Value::Integer(hits)) => cell.hits = *hits as u64,
+                (Function::Sum, Value::Decimal { units, .. }) => cell.sum = *units,
+                (Function::Min, Value::Integer(n)) => cell.min = Some(*n),
+                (Function::Max, Value::Integer(n)) => cell.max = Some(*n),
+                // All numbers are small, so that the quotient gives their number back.
+                (Function::Avg, Value::Double(average)) if *average != 0.0 => {
+                    cell.n = (cell.sum as f64 / average).round() as u64;
+                }
+                (_, Value::Null) | (Function::Avg, Value::Double(_)) => {}
+                (function, other) => return Err(format!("{function:?} is {other:?}")),
+            }
+        }
+        Ok((key, cell))
+    }
+
+    /// What a row can show of what is expected of it.
+    fn shown(&self, cell: &Cell) -> Cell {
+        let has = |f| self.shape.aggregates.iter().any(|a| a.function == f);
+        Cell {
+            hits: cell.hits,
+            n: if has(Function::Avg) && cell.sum != 0 { cell.n } else { 0 },
+            sum: cell.sum,
+            min: cell.min.filter(|_| has(Function::Min)),
+            max: cell.max.filter(|_| has(Function::Max)),
+        }
+    }
+
+    fn compare(&self, epochs: &[&Commit], seen: &Seen) -> Result<(), String> {
+        let (n, commit) = (epochs.len() - 1, epochs[epochs.len() - 1]);
+        let mut parts = BTreeMap::new();
+        for p in commit.lanes.keys() {
+            parts.insert(*p, self.expect(epochs, *p)?);
+        }
+        let frontier = parts.values().map(Expected::watermark).min().flatten();
+        if commit.closed_through.map(|t| t.0) != frontier {
+            return Err(format!(
+                "epoch {n} closed through {:?}, must be {frontier:?}",
+                commit.closed_through
+            ));
+        }
+        let must = rows(&parts, frontier).into_iter().map(|(k, cell)| (k, self.shown(&cell))).collect();
+        differ(&format!("epoch {n}: rows"), &seen.rows, &must)?;
+        let late = parts.values().flat_map(|e| e.late.clone()).collect();
+        differ(&format!("epoch {n}: late"), &seen.late, &late)?;
+        let rejects = parts.values().flat_map(|e| e.rejects.clone()).collect();
+        differ(&format!("epoch {n}: rejects"), &seen.rejects, &rejects)?;
+        let mut all = windrow::ledger::TableLedger::default();
+        for (p, e) in &parts {
+            e.archived.iter().chain([&e.ledger]).for_each(|l| all.add(l));
+            let lane = &commit.lanes[p];
+            if lane.ledger != e.ledger {
+                return Err(format!(
+                    "epoch {n}: the ledger of topic partition {p} is {:?}, must be {:?}",
+                    lane.ledger, e.ledger
+                ));
+            }
+            if lane.watermark.map(|w| w.0) != e.watermark() {
+                return Err(format!(
+                    "epoch {n}: the watermark of topic partition {p} is {:?}",
+                    lane.watermark
+                ));
+            }
+        }
+        let sums = |l: &windrow::ledger::TableLedger| {
+            [l.consumed, l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.lost, l.hits, l.late_hits]
+        };
+        if sums(&commit.ledger) != sums(&all) {
+            return Err(format!("epoch {n}: the table's ledger is {:?}, must be {all:?}", commit.ledger));
+        }
+        Ok(())
+    }
+
+    /// What one topic partition comes to, generation by generation.
+    fn expect(&self, epochs: &[&Commit], p: Partition) -> Result<Expected, String> {
+        let first = epochs.iter().find(|c| c.lanes.contains_key(&p)).expect("it is in the last");
+        let mut expected = Expected::new(p, first.lanes[&p].ledger.start_offset);
+        let mut topic = self.topic(&first.topic_id)?;
+        let mut cut = false;
+        let mut decisions: Vec<&Decision> = Vec::new();
+        // Where the generation's commits ended, with their ledgers.
+        let mut ends: Vec<(Offset, LaneLedger)> = Vec::new();
+        for commit in epochs.iter().filter(|c| c.lanes.contains_key(&p)) {
+            for decision in commit.decisions.iter().filter(|d| d.partition == p) {
+                let Decided::Generation { to, topic_id, .. } = &decision.what else {
+                    decisions.push(decision);
+                    if let Decided::Lost { to, .. } = &decision.what
+                        && self.topics[topic].logs.get(&p).is_none_or(|log| log.start < *to)
+                    {
+                        return Err(format!("{decision:?}, but it was there"));
+                    }
+                    continue;
+                };
+                let other = self.topic(topic_id)?;
+                let same = other == topic;
+                self.read(&mut expected, topic, p, cut || !same, &decisions, decision.offset, &ends)?;
+                // One cut may be told twice: first that there is one, then where the log ends now.
+                let again = cut && decision.offset != expected.ledger.start_offset;
+                if same && (again || self.topics[topic].logs.get(&p).is_none_or(|l| l.before.is_none())) {
+                    return Err(format!("{decision:?}, but it was not cut off"));
+                }
+                if other < topic || (!same && *to != 0) {
+                    return Err(format!("{decision:?}, but the topic was {}", self.topics[topic].id));
+                }
+                (topic, cut) = (other, same);
+                (decisions, ends) = (Vec::new(), Vec::new());
+                expected.generation(*to);
+            }
+            ends.push((commit.lanes[&p].to, commit.lanes[&p].ledger));
+        }
+        let (end, _) = *ends.last().expect("the last commit");
+        self.read(&mut expected, topic, p, true, &decisions, end, &ends)?;
+        Ok(expected)
+    }
+
+    fn topic(&self, id: &str) -> Result<usize, String> {
+        self.topics.iter().position(|t| t.id == id).ok_or_else(|| format!("no topic had the id {id}"))
+    }
+
+    /// Reads a generation to its end. Where the log was cut off, `maybe` the generation saw only what was there before,
+    /// or read on behind the cut without touching it: the ledger of its last commit tells.
+    fn read(
+        &self,
+        expected: &mut Expected,
+        topic: usize,
+        p: Partition,
+        maybe: bool,
+        decisions: &[&Decision],
+        end: Offset,
+        ends: &[(Offset, LaneLedger)],
+    ) -> Result<(), String> {
+        let none = Log::default();
+        let log = self.topics[topic].logs.get(&p);
+        if log.is_none() && end != expected.ledger.next_offset {
+            return Err(format!("topic partition {p} of {} was read, but never was", self.topics[topic].id));
+        }
+        let log = log.unwrap_or(&none);
+        let fits = |log: &Log| {
+            ends.last().is_none_or(|(end, ledger)| {
+                let mut try_it = expected.clone();
+                let until: Vec<&Decision> = decisions.iter().copied().filter(|d| d.offset <= *end).collect();
+                try_it.read(self.shape, log, &until, *end);
+                try_it.ledger == *ledger
+            })
+        };
+        let log = match log.before.as_deref() {
+            None => log.clone(),
+            Some(before) if !maybe => before.clone(),
+            Some(_) if fits(log) => log.clone(),
+            // A restart where the last record was not the last offset cannot tell.
+            Some(before) => {
+                let spliced = ends.iter().map(|(at, _)| before.spliced(*at, log));
+                spliced.into_iter().find(|log| fits(log)).unwrap_or_else(|| before.clone())
+            }
+        };
+        expected.read(self.shape, &log, decisions, end);
+        Ok(())
+    }
+
+    /// With no more faults all is read, nobody holds anybody back, and no file is left to be seen.
+    fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
+        let topic = self.topics.last().expect("one at least");
+        if last.topic_id != topic.id {
+            return Err(format!("the last epoch is of topic {}, not {}", last.topic_id, topic.id));
+        }
+        for (p, log) in &topic.logs {
+            if last.lanes.get(p).map(|l| l.to) != Some(log.end) {
+                return Err(format!("topic partition {p} was not read to its end"));
+            }
+        }
+        let mut watermarks = last.lanes.values().map(|l| l.watermark);
+        let first = watermarks.next().flatten();
+        if watermarks.any(|w| w != first) {
+            return Err("all are idle, but their watermarks differ".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    ours: &BTreeMap<K, V>,
+    must: &BTreeMap<K, V>,
+) -> Result<(), String> {
+    for (key, value) in must {
+        match ours.get(key) {
+            None => return Err(format!("{what}: {key:?} {value:?} is missing")),
+            Some(other) if other != value => {
+                return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    match ours.iter().find(|(key, _)| !must.contains_key(key)) {
+        Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
+        None => Ok(()),
+    }
+}
