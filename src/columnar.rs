@@ -18,7 +18,6 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
-use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,12 +55,6 @@ pub struct ColumnType {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read Parquet file: {0}; it is damaged or not windrow's: write the table again from Kafka")]
 pub struct FileError(String);
-
-impl FileError {
-    pub(crate) fn new(cause: &str) -> Self {
-        Self(cause.to_owned())
-    }
-}
 
 /// A column of any of the tables. All are optional in Parquet, as Spark reads both and nulls then need no thought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,35 +195,6 @@ impl Cells {
             (Cells::Decimal(a), Cells::Decimal(b)) => a.extend(b),
             (Cells::Double(a), Cells::Double(b)) => a.extend(b),
             _ => unreachable!("cells of one field are of one kind"),
-        }
-    }
-
-    /// The cells at these places.
-    pub(crate) fn take(&self, at: &[usize]) -> Self {
-        fn pick<T: Clone>(from: &[T], at: &[usize]) -> Vec<T> {
-            at.iter().map(|&i| from[i].clone()).collect()
-        }
-        match self {
-            Cells::Window(v) => Cells::Window(pick(v, at)),
-            Cells::Time(v) => Cells::Time(pick(v, at)),
-            Cells::Text(v) => Cells::Text(pick(v, at)),
-            Cells::Int(v) => Cells::Int(pick(v, at)),
-            Cells::Long(v) => Cells::Long(pick(v, at)),
-            Cells::Decimal(v) => Cells::Decimal(pick(v, at)),
-            Cells::Double(v) => Cells::Double(pick(v, at)),
-        }
-    }
-
-    /// Nulls first, text by bytes: the order of [`crate::record::Key`].
-    pub(crate) fn compare(&self, a: usize, b: usize) -> Ordering {
-        match self {
-            Cells::Window(v) => v[a].cmp(&v[b]),
-            Cells::Time(v) => v[a].cmp(&v[b]),
-            Cells::Text(v) => v[a].as_ref().map(ByteArray::data).cmp(&v[b].as_ref().map(ByteArray::data)),
-            Cells::Int(v) => v[a].cmp(&v[b]),
-            Cells::Long(v) => v[a].cmp(&v[b]),
-            Cells::Decimal(v) => v[a].cmp(&v[b]),
-            Cells::Double(_) => unreachable!("no table is sorted by an average"),
         }
     }
 

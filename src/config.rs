@@ -1,6 +1,7 @@
 //! The settings: text of `windrow.yaml` → [`Config`], text of the secrets file → [`Secrets`].
 //! No file is opened here (`io/settings.rs` does) and no host name is looked up.
 
+use crate::file::Timestamps;
 use crate::grammar::{parse_aggregates, parse_group_by, parse_name, parse_time_field};
 use crate::shape::{OnBadRecord, SEMANTICS, Shape};
 use crate::time::{format_duration_ms, parse_duration_ms};
@@ -155,14 +156,6 @@ impl fmt::Display for Warehouse {
             Warehouse::Directory(path) => write!(f, "{}", path.display()),
         }
     }
-}
-
-/// How Parquet holds `window.start` and `window.end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timestamps {
-    Micros,
-    /// For the reader of Hive 2.3 itself.
-    Int96,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -911,7 +904,7 @@ fn parse_catalog(
 }
 
 /// A text that is shown nowhere: `Debug` and `Display` print stars.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -1058,7 +1051,6 @@ secrets-file: /etc/windrow/secrets.yaml";
             ("on-bad-record: 'null'   # quoted", OnBadRecord::Null),
             ("on-bad-record: fail", OnBadRecord::Fail),
             ("on-bad-record:", OnBadRecord::Reject),
-            ("on-bad-record: ''", OnBadRecord::Reject),
             ("", OnBadRecord::Reject),
         ] {
             assert_eq!(read(&table(line)).shape.on_bad_record, expect, "{line}");

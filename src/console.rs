@@ -1,6 +1,9 @@
 //! Console mode: the windows so far, printed whole each time, as Spark's console sink does in complete mode.
 //! Nothing is closed here and nothing kept; memory is bounded by leaving out the oldest windows, which is said.
 
+use crate::file::average;
+use crate::listing::Value;
+use crate::partial::merge;
 use crate::record::key_columns;
 use crate::row::Acc;
 use crate::shape::{Aggregate, Function, Shape};
@@ -146,34 +149,23 @@ impl Counts {
         self.count += 1;
         let functions = aggregates.iter().map(|a| a.function).filter(|f| *f != Function::Count);
         for ((acc, value), function) in self.accs.iter_mut().zip(values).zip(functions) {
-            let Some(value) = value.map(i128::from) else { continue };
-            acc.value = match function {
-                _ if acc.n == 0 => value,
-                Function::Min => acc.value.min(value),
-                Function::Max => acc.value.max(value),
-                Function::Sum | Function::Avg | Function::Count => acc.value + value,
-            };
-            acc.n += 1;
+            if let Some(value) = value.map(i128::from) {
+                merge(acc, function, Acc { n: 1, value });
+            }
         }
     }
 }
 
-/// An aggregate's value as text; an average with as many digits as a double has, since nobody computes with it here.
-#[expect(clippy::cast_precision_loss, reason = "an average on a console")]
+/// An aggregate's value as text.
 fn value(aggregate: &Aggregate, acc: Acc) -> String {
     let scale = aggregate.number.scale();
     if acc.n == 0 {
         return "NULL".to_owned();
     }
     if aggregate.function == Function::Avg {
-        return format!("{:?}", acc.value as f64 / acc.n as f64 / 10_f64.powi(i32::from(scale)));
+        return format!("{:?}", average(acc, scale));
     }
-    if scale == 0 {
-        return acc.value.to_string();
-    }
-    let unit = 10_u128.pow(u32::from(scale));
-    let (sign, digits) = (if acc.value < 0 { "-" } else { "" }, acc.value.unsigned_abs());
-    format!("{sign}{}.{:0>width$}", digits / unit, digits % unit, width = usize::from(scale))
+    Value::Decimal { units: acc.value, scale }.to_string()
 }
 
 /// As `Dataset.showString` draws it when nothing is cut: cells to the left, without blanks, at least three wide.

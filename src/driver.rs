@@ -5,9 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
 use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
-use crate::config::{
-    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Security, Start, Timestamps,
-};
+use crate::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start};
 use crate::engine::{CHECKPOINT_KEYS_SMALL, Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
 use crate::file::read_rows;
 use crate::io::catalog::{Catalog, Totals};
@@ -219,7 +217,9 @@ pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
 /// # Errors
 /// The catalog does not answer, or holds something else.
 pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    let name = TableName::new("default", "none").map_err(|why| anyhow!(why))?;
+    // The table is only named in errors.
+    let table = config.table.as_ref().map_or(("default", "none"), |t| (t.database.as_str(), t.name.as_str()));
+    let name = TableName::new(table.0, table.1).map_err(|why| anyhow!(why))?;
     Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
 }
 
@@ -235,10 +235,7 @@ pub fn engine_settings(config: &Config) -> Settings {
         database: table.database.clone(),
         table: table.name.clone(),
         warehouse: table.warehouse.to_string(),
-        timestamps: match table.timestamps {
-            Timestamps::Micros => crate::file::Timestamps::Micros,
-            Timestamps::Int96 => crate::file::Timestamps::Int96,
-        },
+        timestamps: table.timestamps,
         start_at_end: config.kafka.start == Start::Latest,
         delay_ms: config.watermark_delay_ms,
         idle_timeout_ms: config.idle_timeout_ms,
@@ -272,18 +269,10 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
     Ok(KafkaConfig {
         bootstrap: kafka.bootstrap.clone(),
         topic: config.shape.topic.clone(),
-        security: match kafka.security {
-            Security::Plaintext => kafka::Security::Plaintext,
-            Security::Ssl => kafka::Security::Ssl,
-            Security::SaslPlaintext => kafka::Security::SaslPlaintext,
-            Security::SaslSsl => kafka::Security::SaslSsl,
-        },
-        mechanism: match kafka.mechanism {
-            crate::config::Mechanism::ScramSha256 => kafka::Mechanism::ScramSha256,
-            crate::config::Mechanism::ScramSha512 => kafka::Mechanism::ScramSha512,
-        },
+        security: kafka.security,
+        mechanism: kafka.mechanism,
         username: expose(secrets.kafka_username.as_ref()),
-        password: kafka::Secret(expose(secrets.kafka_password.as_ref())),
+        password: secrets.kafka_password.clone().unwrap_or_default(),
         group: config.group(),
         namespace: kafka.namespace.clone(),
         cluster_domain: kafka.cluster_domain.clone(),
@@ -349,7 +338,10 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let (to_catalog, asks) = async_mpsc::unbounded_channel();
     let (consumer, reader) = kafka::open(&parts.kafka)?;
     let lease_ms = parts.settings.lease_ms;
-    runtime.spawn(catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, asks, to_loop.clone()));
+    let init = parts.config.as_ref().is_some_and(|config| config.init_metastore);
+    let task =
+        catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, init, asks, to_loop.clone());
+    runtime.spawn(task);
     let status = Status {
         table: format!("{}.{}", parts.settings.database, parts.settings.table),
         topic: parts.settings.shape.topic.clone(),
@@ -846,12 +838,24 @@ async fn catalog_task(
     who: String,
     owner_id: String,
     lease_ms: u64,
+    mut init_metastore: bool,
     mut asks: async_mpsc::UnboundedReceiver<CatalogAsk>,
     to_loop: mpsc::Sender<Message>,
 ) {
     while let Some(ask) = asks.recv().await {
         let message = match ask {
             CatalogAsk::Acquire => {
+                if init_metastore {
+                    match catalog.init_metastore().await {
+                        Ok(()) => init_metastore = false,
+                        Err(error) => {
+                            if to_loop.send(Message::Acquired(Err(error))).is_err() {
+                                return;
+                            }
+                            continue;
+                        }
+                    }
+                }
                 let answer = catalog.acquire(&who, &owner_id, lease_ms).await;
                 if let Ok(Acquired::Ours { head: Some(_), .. }) = &answer
                     && let Ok(files) = catalog.files(TableKind::Chunks, 0).await

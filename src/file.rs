@@ -79,57 +79,6 @@ pub fn write_rejects(
     write_file(timestamps, &rejects_fields(), groups, meta)
 }
 
-/// One file that was made of several.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merged {
-    pub bytes: Vec<u8>,
-    pub rows: u64,
-    /// Least and greatest `window.start`; `None` for the side tables.
-    pub first_window: Option<EventTime>,
-    pub last_window: Option<EventTime>,
-}
-
-/// One file with the rows of several of the same table, in order: the bytes [`write_rows`] would have given for them.
-/// All rows are in memory at once.
-///
-/// # Errors
-/// A file is damaged, has other columns than the shape, or a row is there twice.
-pub fn merge_rows(
-    shape: &Shape,
-    timestamps: Timestamps,
-    files: &[Vec<u8>],
-    meta: &[(String, String)],
-) -> Result<Merged, FileError> {
-    let merged = merge(&table_fields(shape), 0..=shape.group_by.len(), timestamps, files, meta)?;
-    if merged.repeated { Err(FileError::new("a row is there twice")) } else { Ok(merged.file) }
-}
-
-/// As [`merge_rows`], of `<table>__late`. An offset may be there twice: a topic that was made again counts anew.
-///
-/// # Errors
-/// As [`merge_rows`].
-pub fn merge_late(
-    timestamps: Timestamps,
-    files: &[Vec<u8>],
-    meta: &[(String, String)],
-) -> Result<Merged, FileError> {
-    let by_offset_then_all = 1..=late_fields().len() - 1;
-    Ok(merge(&late_fields(), by_offset_then_all, timestamps, files, meta)?.file)
-}
-
-/// As [`merge_late`], of `<table>__rejects`.
-///
-/// # Errors
-/// As [`merge_rows`].
-pub fn merge_rejects(
-    timestamps: Timestamps,
-    files: &[Vec<u8>],
-    meta: &[(String, String)],
-) -> Result<Merged, FileError> {
-    let by_offset_then_all = 1..=rejects_fields().len() - 1;
-    Ok(merge(&rejects_fields(), by_offset_then_all, timestamps, files, meta)?.file)
-}
-
 /// The first `limit` rows of any of the files above, for people and for JSON.
 ///
 /// # Errors
@@ -145,12 +94,20 @@ pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
     Ok(Listing { columns: fields.into_iter().map(|f| f.name).collect(), rows })
 }
 
+/// An average as the table has it: the exact quotient, rounded once.
+///
+/// # Panics
+/// When there is no value.
+#[must_use]
+pub fn average(acc: Acc, scale: u8) -> f64 {
+    quotient(acc.value, u128::from(acc.n) * 10_u128.pow(u32::from(scale)))
+}
+
 /// The double nearest to `value / divisor`, ties to even: one rounding of the exact quotient.
 ///
 /// # Panics
 /// When `divisor` is zero.
-#[must_use]
-pub fn quotient(value: i128, divisor: u128) -> f64 {
+fn quotient(value: i128, divisor: u128) -> f64 {
     assert!(divisor != 0, "an average is of at least one value");
     if value == 0 {
         return 0.0;
@@ -260,9 +217,8 @@ fn aggregate_cells(aggregate: &Aggregate, accs: impl Iterator<Item = Acc>) -> Ce
             Cells::Long(seen.map(|acc| acc.map(narrow)).collect())
         }
         Kind::Double => {
-            let power = 10_u128.pow(u32::from(aggregate.number.scale()));
-            let average = |acc: Acc| quotient(acc.value, u128::from(acc.n) * power);
-            Cells::Double(seen.map(|acc| acc.map(average)).collect())
+            let scale = aggregate.number.scale();
+            Cells::Double(seen.map(|acc| acc.map(|acc| average(acc, scale))).collect())
         }
         _ => Cells::Decimal(seen.map(|acc| acc.map(|a| a.value)).collect()),
     }
@@ -309,47 +265,6 @@ fn lossy(value: &[u8]) -> ByteArray {
 /// nearest it has stands in.
 fn sql_time(time: EventTime) -> EventTime {
     EventTime(time.0.clamp(-62_135_596_800_000, 253_402_300_799_999))
-}
-
-struct Sorted {
-    file: Merged,
-    /// Two rows are equal in the columns they were sorted by.
-    repeated: bool,
-}
-
-fn merge(
-    fields: &[Field],
-    order: std::ops::RangeInclusive<usize>,
-    timestamps: Timestamps,
-    files: &[Vec<u8>],
-    meta: &[(String, String)],
-) -> Result<Sorted, FileError> {
-    let mut columns: Vec<Cells> = fields.iter().map(|f| Cells::none(f.kind)).collect();
-    for file in files {
-        let (found, cells) = read_file(file, usize::MAX)?;
-        if found != fields {
-            return Err(FileError::new("its columns are not the table's"));
-        }
-        for (all, more) in columns.iter_mut().zip(cells) {
-            all.append(more);
-        }
-    }
-    let key = &columns[order];
-    let compare = |a: usize, b: usize| {
-        key.iter().map(|c| c.compare(a, b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
-    };
-    let mut places: Vec<usize> = (0..columns[0].len()).collect();
-    places.sort_unstable_by(|&a, &b| compare(a, b));
-    let repeated = !places.is_sorted_by(|&a, &b| compare(a, b).is_lt());
-    let groups = places.chunks(ROW_GROUP_ROWS).map(|at| columns.iter().map(|c| c.take(at)).collect());
-    let bytes = write_file(timestamps, fields, groups, meta);
-    let start = |at: Option<&usize>| match (&columns[0], at) {
-        (Cells::Window(windows), Some(&i)) => windows[i].map(|(start, _)| start),
-        _ => None,
-    };
-    let (first_window, last_window) = (start(places.first()), start(places.last()));
-    let file = Merged { bytes, rows: places.len() as u64, first_window, last_window };
-    Ok(Sorted { file, repeated })
 }
 
 #[cfg(test)]
@@ -529,30 +444,6 @@ mod tests {
     }
 
     #[test]
-    fn merging_files_gives_the_bytes_of_writing_their_rows_at_once() {
-        let rows = many();
-        let part = |keep: fn(usize) -> bool| {
-            let rows: Vec<Row> =
-                rows.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, r)| r.clone()).collect();
-            write_rows(&by_origin(), Timestamps::Micros, &rows, &meta())
-        };
-        let files = [part(|i| i % 7 == 3), part(|i| i % 7 < 3), part(|_| false), part(|i| i % 7 > 3)];
-        for timestamps in BOTH {
-            let merged = merge_rows(&by_origin(), timestamps, &files, &[]).unwrap();
-            assert!(merged.bytes == write_rows(&by_origin(), timestamps, &rows, &[]));
-            assert_eq!((merged.rows, merged.first_window), (150_000, Some(EventTime(0))));
-            assert_eq!(merged.last_window, Some(EventTime(499_990_000)));
-        }
-        let wide = [&wide_rows()[1..2], &wide_rows()[..1], &wide_rows()[2..]]
-            .map(|rows| write_rows(&self::wide(), Timestamps::Int96, rows, &meta()));
-        let merged = merge_rows(&self::wide(), Timestamps::Micros, &wide, &[]).unwrap();
-        assert!(merged.bytes == write_rows(&self::wide(), Timestamps::Micros, &wide_rows(), &[]));
-        let twice = merge_rows(&by_origin(), Timestamps::Micros, &[files[0].clone(), files[0].clone()], &[]);
-        assert!(twice.unwrap_err().to_string().contains("a row is there twice"));
-        assert!(merge_rows(&by_origin(), Timestamps::Micros, &wide, &[]).is_err());
-    }
-
-    #[test]
     #[should_panic(expected = "rows are sorted by window and key")]
     fn unsorted_rows_are_not_written() {
         let rows = [row(0, &[Some("b")], 1, &[]), row(0, &[Some("a")], 1, &[])];
@@ -578,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn late_records_come_back_and_merge() {
+    fn late_records_come_back() {
         let origin = &by_origin().group_by;
         let records = [
             late(1, i64::MIN, &[Some("a")], b"{\"origin\":\"a\"}"),
@@ -601,9 +492,6 @@ mod tests {
             ];
             assert_eq!(found.rows[0], first);
             assert_eq!(found.rows[1][5..], [Value::Null, text("\u{fffd}{")]);
-            let parts =
-                [&records[2..], &records[..2]].map(|r| write_late("clicks", timestamps, origin, r, &[]));
-            assert!(merge_late(timestamps, &parts, &meta()).unwrap().bytes == all);
         }
         let two = write_late(
             "clicks",
@@ -616,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_come_back_and_merge() {
+    fn rejects_come_back() {
         let reject = |offset, time: Option<i64>, reason: &str| RejectRecord {
             partition: 0,
             offset,
@@ -630,9 +518,6 @@ mod tests {
             let found = read_rows(&all, 10).unwrap();
             assert_eq!(found.rows[0][3..], [Value::Null, text("not JSON"), text("not json")]);
             assert_eq!(found.rows[1][3], Value::Time(EventTime(253_402_300_799_999)));
-            let parts =
-                [&records[1..], &records[..1]].map(|r| write_rejects("clicks", timestamps, r, &meta()));
-            assert!(merge_rejects(timestamps, &parts, &[]).unwrap().bytes == all);
         }
     }
 

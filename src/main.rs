@@ -83,9 +83,6 @@ fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let parts = driver::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
-    if config.init_metastore {
-        runtime.block_on(driver::init_metastore(config, secrets))?;
-    }
     let running = driver::start(parts, runtime.handle())?;
     let served = runtime.spawn(http::serve(listener, running.handle.clone(), std::future::pending()));
     let stop = running.stop.clone();

@@ -1,6 +1,7 @@
 //! The settings that shape rows: what a table's epoch 0 records, and another value of which is refused later.
 //! Text is read in `config`; here are only the values.
 
+use crate::time::format_duration_ms;
 use serde::{Deserialize, Serialize};
 
 /// All that decides which rows a log gives, but the watermark delay and the recorded decisions.
@@ -101,6 +102,60 @@ pub enum TimeUnit {
     Rfc3339,
 }
 
+impl Shape {
+    /// The settings it comes of, as a user writes them, in the order of the manual; all of it is in them.
+    #[must_use]
+    pub fn as_settings(&self) -> Vec<(&'static str, String)> {
+        let time = |ms: i64| format_duration_ms(ms.unsigned_abs());
+        let path = |path: &[String]| path.join(".");
+        let named = |text: String, name: &str, usual: String| {
+            if *name == usual { text } else { format!("{text} as {name}") }
+        };
+        let last = |path: &[String]| path.last().cloned().unwrap_or_default().to_lowercase();
+        let column = |c: &Column| named(path(&c.path), &c.name, last(&c.path));
+        let aggregate = |a: &Aggregate| {
+            let function = format!("{:?}", a.function).to_lowercase();
+            match a.number {
+                _ if a.function == Function::Count => named(function.clone(), &a.name, function),
+                Number::Integer => named(
+                    format!("{function}({})", path(&a.path)),
+                    &a.name,
+                    format!("{function}_{}", last(&a.path)),
+                ),
+                Number::Decimal { precision, scale } => named(
+                    format!("{function}({} decimal({precision},{scale}))", path(&a.path)),
+                    &a.name,
+                    format!("{function}_{}", last(&a.path)),
+                ),
+            }
+        };
+        let all = |texts: Vec<String>| format!("\"{}\"", texts.join(", "));
+        let field = self.timestamp_field.as_ref().map(|field| {
+            let unit = match field.unit {
+                TimeUnit::Auto => "",
+                TimeUnit::Seconds => " s",
+                TimeUnit::Millis => " ms",
+                TimeUnit::Micros => " us",
+                TimeUnit::Rfc3339 => " rfc3339",
+            };
+            path(&field.path) + unit
+        });
+        vec![
+            ("kafka.topic", self.topic.clone()),
+            ("window", time(self.window_ms)),
+            ("slide", time(self.slide_ms)),
+            ("offset", time(self.offset_ms)),
+            ("group-by", all(self.group_by.iter().map(column).collect())),
+            ("aggregates", all(self.aggregates.iter().map(aggregate).collect())),
+            ("timestamp-field", all(vec![field.unwrap_or_default()])),
+            ("on-bad-record", format!("{:?}", self.on_bad_record).to_lowercase()),
+            ("max-keys", self.max_keys.to_string()),
+            ("max-key-bytes", self.max_key_bytes.to_string()),
+            ("semantics (windrow's own)", self.semantics.to_string()),
+        ]
+    }
+}
+
 /// What a record without a key column's field, or with null in it, becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -139,6 +194,31 @@ impl Shape {
             max_keys: 1_000_000,
             max_key_bytes: 65_536,
             semantics: SEMANTICS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    #[test]
+    fn a_shape_is_told_as_it_is_written() {
+        let read = |settings: &str| {
+            let text = format!("kafka: {{ bootstrap: 'k:9092', topic: t }}\n{settings}");
+            Config::parse(&text).expect("right settings").shape
+        };
+        for written in [
+            "",
+            "window: 90s\nslide: 30s\noffset: 1500ms\ngroup-by: origin, payload.Kind as k\non-bad-record: fail",
+            "aggregates: count as n, sum(bytes), max(a.Price decimal(18,2)), avg(x) as y\ntimestamp-field: a.at rfc3339",
+        ] {
+            let shape = read(written);
+            let told = shape.as_settings();
+            let settings = told.iter().filter(|(name, _)| !name.contains("topic") && !name.contains(' '));
+            let again: String =
+                settings.map(|(name, value)| format!("{name}: '{}'\n", value.trim_matches('"'))).collect();
+            assert_eq!(read(&again), shape, "{again}");
         }
     }
 }

@@ -2,7 +2,7 @@
 # Sees to what a build needs: Rust, which it only looks for, and a C compiler, which it installs where it may.
 set -euo pipefail
 if ! command -v cargo >/dev/null; then
-  echo "missing: Rust 1.95 or newer; run: curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env" >&2
+  echo "missing: Rust 1.95 or newer; install it with rustup (rust-lang.org), or rustup update stable" >&2
   exit 1
 fi
 if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then

@@ -5,11 +5,11 @@
 //! hands over what was fetched: for one thread.
 #![expect(clippy::disallowed_methods, reason = "the edge that waits for brokers, with deadlines")]
 
+use crate::config::{Mechanism, Secret, Security};
 use crate::record::{Batch, Offset, Partition};
 use ffi::{Bell, Client, Failure, Fetched, Hooks, Messages, Queue};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,30 +57,6 @@ pub struct KafkaConfig {
     pub ca_pem: Option<String>,
     /// How many topic partitions will be read, about: they share the memory for what is fetched. 0 when unknown.
     pub partitions: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Security {
-    Plaintext,
-    Ssl,
-    SaslPlaintext,
-    SaslSsl,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    ScramSha256,
-    ScramSha512,
-}
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret(…)")
-    }
 }
 
 /// Why Kafka does not do what it was asked; each text is a sentence that says what to do.
@@ -756,7 +732,8 @@ impl Told {
 
     /// Brokers and libraries write these texts. None is known to quote a password, and none shall.
     fn redact(&self, text: &str) -> String {
-        if self.password.0.is_empty() { text.to_owned() } else { text.replace(&self.password.0, "…") }
+        let password = self.password.expose();
+        if password.is_empty() { text.to_owned() } else { text.replace(password, "…") }
     }
 }
 
@@ -915,21 +892,11 @@ fn settings(config: &KafkaConfig) -> Vec<(&'static str, String)> {
         ("fetch.max.bytes", FETCH_MAX_BYTES.to_string()),
         ("receive.message.max.bytes", RESPONSE_MAX_BYTES.to_string()),
     ]);
-    let protocol = match config.security {
-        Security::Plaintext => "plaintext",
-        Security::Ssl => "ssl",
-        Security::SaslPlaintext => "sasl_plaintext",
-        Security::SaslSsl => "sasl_ssl",
-    };
-    settings.push(("security.protocol", protocol.to_owned()));
-    if matches!(config.security, Security::SaslPlaintext | Security::SaslSsl) {
-        let mechanism = match config.mechanism {
-            Mechanism::ScramSha256 => "SCRAM-SHA-256",
-            Mechanism::ScramSha512 => "SCRAM-SHA-512",
-        };
-        settings.push(("sasl.mechanism", mechanism.to_owned()));
+    settings.push(("security.protocol", config.security.protocol().to_owned()));
+    if config.security.logs_in() {
+        settings.push(("sasl.mechanism", config.mechanism.name().to_owned()));
         settings.push(("sasl.username", config.username.clone()));
-        settings.push(("sasl.password", config.password.0.clone()));
+        settings.push(("sasl.password", config.password.expose().to_owned()));
     }
     if matches!(config.security, Security::Ssl | Security::SaslSsl) {
         settings.push(("ssl.ca.pem", ca_pem(config.ca_pem.as_deref())));

@@ -212,7 +212,7 @@ def use_case_records(args):
 
 def produce(args):
     """JSON lines {"p": partition, "ts": ms, "v": text}; also "k" and "h", "v64" for bytes, and "v": null for a tombstone."""
-    settings = client(args) | {"linger.ms": 20, "compression.type": args.compression, "queue.buffering.max.messages": 1_000_000}
+    settings = client(args) | {"linger.ms": 20, "compression.type": args.compression, "queue.buffering.max.messages": 1_000_000, "message.max.bytes": 32 << 20}
     if args.transaction:
         settings["transactional.id"] = args.transaction
     producer = Producer(settings)

@@ -56,6 +56,7 @@ S3_READONLY_KEY=readonly S3_READONLY_SECRET=readonly-secret
 PG_USER=windrow PG_PASSWORD=windrow-secret
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+HIVE_SQL=$HERE/../../src/io/hive-2.3.0.sql # what windrow itself makes
 CACHE=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}
 RUN=${WINDROW_RUN:-$CACHE/run}
 KAFKA_RUN=$RUN/kafka-$KAFKA_VERSION
@@ -400,10 +401,10 @@ hive_db() { # hive_db NAME [KIND]
 	local name=$1 kind=${2:-script} sql=()
 	[[ $name =~ ^[a-z][a-z0-9_]*$ ]] || die "a database name here is a-z, 0-9 and _"
 	case $kind in
-		script) sql=(hive-2.3.0.sql) ;;
-		3.1) sql=(hive-2.3.0.sql hive-3.1-extra.sql) ;;
-		4.0) sql=(hive-2.3.0.sql hive-3.1-extra.sql hive-4.0-extra.sql) ;;
-		lazy | lazy-fresh) sql=(hive-lazy.sql) ;;
+		script) sql=("$HIVE_SQL") ;;
+		3.1) sql=("$HIVE_SQL" "$HERE/hive-3.1-extra.sql") ;;
+		4.0) sql=("$HIVE_SQL" "$HERE/hive-3.1-extra.sql" "$HERE/hive-4.0-extra.sql") ;;
+		lazy | lazy-fresh) sql=("$HERE/hive-lazy.sql") ;;
 		empty) ;;
 		*) die "unknown kind \"$kind\": script, 3.1, 4.0, lazy, lazy-fresh or empty" ;;
 	esac
@@ -415,7 +416,7 @@ hive_db() { # hive_db NAME [KIND]
 	SQL
 	local f
 	for f in "${sql[@]}"; do
-		if [ "$kind" = lazy-fresh ]; then sed '/^-- after the first CREATE TABLE/,$d' "$HERE/$f"; else cat "$HERE/$f"; fi
+		if [ "$kind" = lazy-fresh ]; then sed '/^-- after the first CREATE TABLE/,$d' "$f"; else cat "$f"; fi
 	done | psql_ "$name" "$name" -q -1 >/dev/null
 	echo "postgresql://127.0.0.1:$PG_PORT/$name"
 }

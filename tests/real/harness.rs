@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 use serde_json::{Value, json};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use windrow::status::Status;
 
 /// One of the variables that `parts.sh env` prints, without its `WINDROW_TEST_`.
@@ -383,6 +383,8 @@ pub struct Spark {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
+    /// What it says beside its answers.
+    log: NamedTempFile,
 }
 
 impl Spark {
@@ -393,13 +395,12 @@ impl Spark {
 
     /// The same of another version: 3.5.3.
     pub fn open_version(database: &str, version: &str) -> Self {
-        let errors =
-            File::create(std::env::temp_dir().join(format!("windrow-spark-{database}-{version}.log")));
+        let log = NamedTempFile::new().expect("a temporary file");
         let mut child =
             parts_command(&["spark-sql", database, "--follow"], &[("WINDROW_SPARK_VERSION", version)])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
-                .stderr(errors.expect("a temporary file"))
+                .stderr(log.reopen().expect("our file"))
                 .spawn()
                 .expect("parts.sh starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
@@ -412,7 +413,7 @@ impl Spark {
             }
         });
         let stdin = child.stdin.take();
-        Self { child, stdin, lines }
+        Self { child, stdin, lines, log }
     }
 
     /// Runs a statement of one line. Panics when Spark refuses it.
@@ -424,9 +425,8 @@ impl Spark {
     pub fn try_sql(&mut self, sql: &str) -> Result<Found, String> {
         assert!(!sql.contains('\n'), "a statement is one line");
         let pipe = self.stdin.as_mut().expect("open");
-        writeln!(pipe, "{sql}")
-            .and_then(|()| pipe.flush())
-            .expect("Spark reads; see its log in the temporary folder");
+        // When it has ended, the answer that does not come says so.
+        let _ = writeln!(pipe, "{sql}").and_then(|()| pipe.flush());
         let mut head = self.line(sql);
         if let Some(error) = head["error"].as_str() {
             return Err(error.to_owned());
@@ -439,7 +439,10 @@ impl Spark {
 
     fn line(&self, sql: &str) -> Value {
         let line = self.lines.recv_timeout(Duration::from_secs(180));
-        let line = line.unwrap_or_else(|e| panic!("no answer from Spark ({e}) to: {sql}"));
+        let line = line.unwrap_or_else(|e| {
+            let said = fs::read_to_string(self.log.path()).unwrap_or_default();
+            panic!("no answer from Spark ({e}) to: {sql}\n{said}")
+        });
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
     }
 }

@@ -359,7 +359,7 @@ fn bootstrap_names_go_through_the_resolver() {
 #[test]
 fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     let mut config = plain("x:1", "t");
-    config.password = Secret("hunter2".to_owned());
+    config.password = Secret::new("hunter2".to_owned());
     assert!(!format!("{config:?}").contains("hunter2"));
     let mut text = String::new();
     push_base64(&mut text, b"ab");
@@ -450,7 +450,7 @@ mod real {
         KafkaConfig {
             security: Security::SaslPlaintext,
             username: env("WINDROW_TEST_KAFKA_USER"),
-            password: Secret(env("WINDROW_TEST_KAFKA_PASSWORD")),
+            password: Secret::new(env("WINDROW_TEST_KAFKA_PASSWORD")),
             ..plain(&env("WINDROW_TEST_KAFKA"), topic)
         }
     }
@@ -504,7 +504,7 @@ mod real {
     fn a_wrong_password_is_told_in_seconds() {
         let topic = Topic::new("password", 1);
         let mut config = admin(&topic.0);
-        config.password = Secret("wrong-password".to_owned());
+        config.password = Secret::new("wrong-password".to_owned());
         let (consumer, mut reader) = open(&config).expect("a client");
         for _ in 0..2 {
             let begin = Instant::now();
@@ -527,7 +527,7 @@ mod real {
         let user = format!("source-{}", std::process::id());
         kafka(&["user", &user], "user-secret\n");
         let mut config = admin(&topic.0);
-        (config.username, config.password) = (user.clone(), Secret("user-secret".to_owned()));
+        (config.username, config.password) = (user.clone(), Secret::new("user-secret".to_owned()));
         let (consumer, reader) = open(&config).expect("a client");
         let error = consumer.topic(PATIENCE).expect_err("no rights");
         eprintln!("{error}");
