@@ -9,6 +9,7 @@ use windrow::cli;
 use windrow::config::{Config, Secrets};
 use windrow::driver;
 use windrow::io::mock_kafka::{Demo, DemoProducer, DemoSent, MockKafka};
+use windrow::parts;
 use windrow::status::{Status, rows_table};
 
 const TOPIC: &str = "test-topic";
@@ -25,8 +26,8 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     let kafka = MockKafka::start(TOPIC, PARTITIONS).map_err(|why| anyhow!(why))?;
     let config = config(&kafka.bootstrap(), &dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut parts = driver::open(&config, &Secrets::default())?;
-    let mut look = driver::open(&config, &Secrets::default())?;
+    let mut parts = parts::open(&config, &Secrets::default())?;
+    let mut look = parts::open(&config, &Secrets::default())?;
     parts.config = None;
     let running = driver::start(parts, runtime.handle())?;
     let producer = DemoProducer::start(Demo {
@@ -62,8 +63,8 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     }
     running.stop.stop();
     running.join().map_err(|reason| anyhow!(reason))?;
-    let last = runtime.block_on(driver::look(&mut look))?;
-    let rows = runtime.block_on(driver::newest_rows(&last.table, &mut look.look, &look.store, 10))?;
+    let last = runtime.block_on(parts::look(&mut look))?;
+    let rows = runtime.block_on(parts::newest_rows(&last.table, &mut look.look, &look.store, 10))?;
     view.draw(&last, sent);
     println!("\nthe newest rows of {} in all:\n{}", last.rows, rows_table(&rows)?);
     println!("{}", ledger(&last, sent));

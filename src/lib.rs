@@ -31,4 +31,5 @@ pub mod access;
 pub mod console;
 pub mod cli;
 pub mod io;
+pub mod parts;
 pub mod driver;

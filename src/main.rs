@@ -16,6 +16,7 @@ use windrow::driver;
 use windrow::extract::{Extraction, Extractor};
 use windrow::io::kafka::{self, At, Event};
 use windrow::io::{http, settings};
+use windrow::parts;
 use windrow::window::Windows;
 
 /// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
@@ -81,7 +82,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let parts = driver::open(config, secrets)?;
+    let parts = parts::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
     let running = driver::start(parts, runtime.handle())?;
     let served = runtime.spawn(http::serve(listener, running.handle.clone(), std::future::pending()));
@@ -115,7 +116,7 @@ async fn signalled() {
 }
 
 fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    runtime()?.block_on(driver::init_metastore(config, secrets))?;
+    runtime()?.block_on(parts::init_metastore(config, secrets))?;
     println!("Hive's schema is there");
     Ok(())
 }
@@ -128,16 +129,16 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
         Err(AskError::NotRunning(_)) if config.table.is_some() => {}
         Err(error) => return Err(error.into()),
     }
-    let mut parts = driver::open(config, secrets)?;
+    let mut parts = parts::open(config, secrets)?;
     let answer = runtime()?.block_on(async {
         anyhow::Ok(match &cli.verb {
-            Verb::Status => cli::raw(&driver::look(&mut parts).await?),
-            Verb::Tables => cli::raw(&driver::look(&mut parts).await?.tables()),
-            Verb::Windows => cli::raw(&driver::look(&mut parts).await?.open_windows()),
+            Verb::Status => cli::raw(&parts::look(&mut parts).await?),
+            Verb::Tables => cli::raw(&parts::look(&mut parts).await?.tables()),
+            Verb::Windows => cli::raw(&parts::look(&mut parts).await?.open_windows()),
             Verb::Rows(rows) => {
                 let limit = rows.limit as usize;
                 let table = config.table_name().unwrap_or_default();
-                cli::raw(&driver::newest_rows(&table, &mut parts.look, &parts.store, limit).await?)
+                cli::raw(&parts::newest_rows(&table, &mut parts.look, &parts.store, limit).await?)
             }
             Verb::Pause | Verb::Resume => {
                 let paused = cli.verb == Verb::Pause;
@@ -160,7 +161,7 @@ fn print(cli: &Cli, answer: &serde_json::value::RawValue) -> anyhow::Result<()> 
 /// What the Spark job does without a table: all windows so far, printed again as they change.
 fn console(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     const ASK: Duration = Duration::from_secs(5);
-    let (consumer, mut reader) = kafka::open(&driver::kafka_config(config, secrets)?)?;
+    let (consumer, mut reader) = kafka::open(&parts::kafka_config(config, secrets)?)?;
     let at = if config.kafka.start == windrow::config::Start::Latest { At::Latest } else { At::Earliest };
     let offsets = loop {
         match consumer.topic(ASK).and_then(|topic| consumer.offsets(&topic.partitions, at, ASK)) {

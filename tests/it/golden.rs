@@ -15,10 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 use windrow::commit::{Acquired, Commit, Decided, Decision, FileKind, Head, Owner};
 use windrow::config::Config;
-use windrow::driver::engine_settings;
 use windrow::engine::{Effect, Engine, Input, LogEnd, TopicFacts};
 use windrow::file::read_rows;
 use windrow::listing::Value;
+use windrow::parts::engine_settings;
 use windrow::record::{Offset, Partition, Record};
 use windrow::time::{DbTime, EventTime, Mono, format_duration_ms, parse_duration_ms};
 
