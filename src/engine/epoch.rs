@@ -214,6 +214,9 @@ impl Engine {
             rejects.append(&mut lane.rejects);
             lane.side_bytes = 0;
         }
+        // They are, but where a log was cut off: what was read before and behind the cut may go into one epoch.
+        late.sort_by_key(|row| (row.partition, row.offset));
+        rejects.sort_by_key(|row| (row.partition, row.offset));
         if !late.is_empty() {
             let bytes = file::write_late(&shape.topic, timestamps, &shape.group_by, &late, meta);
             add(FileKind::Late, "late", 0, late.len(), None, bytes);

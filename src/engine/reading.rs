@@ -47,6 +47,8 @@ impl Engine {
                 // What lies between, such as a transaction's marker, may be of a later epoch, with which the log would
                 // seem to have been cut off.
                 lane.leader_epoch = -1;
+                // And the log went on after it was looked at.
+                watch.idle_until = None;
             }
             lane.end(offset);
             watch.at_end = offset == lane.ledger.next_offset;

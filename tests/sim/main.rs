@@ -46,9 +46,11 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
     let one = &|thread: u64| -> Part {
         let (mut sum, mut failed) = (world::Summary::default(), Vec::new());
         for seed in seeds.clone().filter(|s| s % threads == thread) {
-            match run(seed, None) {
-                Ok(one) => sum.add(&one),
-                Err(reason) => failed.push((seed, reason)),
+            // A panic is said above; here is only whose it was.
+            match std::panic::catch_unwind(|| run(seed, None)) {
+                Ok(Ok(one)) => sum.add(&one),
+                Ok(Err(reason)) => failed.push((seed, reason)),
+                Err(_) => failed.push((seed, "an engine panicked".to_owned())),
             }
         }
         (sum, failed)

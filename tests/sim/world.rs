@@ -217,6 +217,7 @@ impl World {
         let made = self.topics.len();
         let topic = self.topics.last_mut().expect("one at least");
         let p = self.rng.below(topic.logs.len() as u64) as Partition;
+        let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
         match self.rng.below(4) {
             0 => {
@@ -228,9 +229,11 @@ impl World {
                 log.expire(to);
             }
             1 | 2 if self.harm && log.before.is_none() && log.visible > log.start => {
-                // Near the end, where readers are.
-                let most = (log.visible - log.start).min(10);
-                let at = log.visible - self.rng.below(most as u64 + 1) as Offset;
+                // Mostly below what is committed, or near the end, where readers are.
+                let committed = self.catalog.epochs.last().filter(|(c, _)| c.topic_id == topic_id);
+                let to = committed.and_then(|(c, _)| c.lanes.get(&p)).map_or(log.visible, |lane| lane.to);
+                let near = if self.rng.one_in(3) { log.visible } else { to.min(log.visible) };
+                let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
             3 if self.harm && made < 3 && self.rng.one_in(2) => {
