@@ -245,8 +245,6 @@ struct Watch {
     /// The reader said that it has nothing more.
     at_end: bool,
     looked_at: Option<Mono>,
-    /// When the log's end was asked for, while the answer is on its way.
-    looking: Option<Mono>,
     /// The greatest watermark of all when the log's end was asked for, and, once it was seen there, up to where this
     /// topic partition may be raised: a record in another that came later may have come with records in this one.
     asked_with: Option<EventTime>,
@@ -339,6 +337,8 @@ pub struct Engine {
     out_of_range: BTreeMap<Partition, (Offset, Offset)>,
     lanes: Lanes,
     watches: BTreeMap<Partition, Watch>,
+    /// When a log's end was asked for, while the answer is on its way; also when it was for an earlier reader.
+    looking: BTreeMap<Partition, Mono>,
     /// Lanes are, or were a moment ago, behind the last commit.
     replaying: bool,
     /// Topic partitions that the next commit names first, with their first offset.
@@ -420,6 +420,7 @@ impl Engine {
             out_of_range: BTreeMap::new(),
             lanes: Lanes::new(),
             watches: BTreeMap::new(),
+            looking: BTreeMap::new(),
             replaying: false,
             joining: BTreeMap::new(),
             committed: BTreeMap::new(),

@@ -138,6 +138,7 @@ impl Engine {
         let old = std::mem::replace(self, fresh);
         (self.now, self.paused) = (old.now, old.paused);
         (self.stopping, self.stopping_since) = (old.stopping, old.stopping_since);
+        self.looking = old.looking;
         self.topic_asked = old.topic_asked.of_earlier_ownership();
         self.topic_check_asked = old.topic_check_asked.of_earlier_ownership();
         self.manifests_asked = old.manifests_asked.of_earlier_ownership();

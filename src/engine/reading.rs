@@ -58,10 +58,10 @@ impl Engine {
     }
 
     pub(super) fn looked(&mut self, partition: Partition, end: Result<LogEnd, String>) {
+        let Some(asked_at) = self.looking.remove(&partition) else { return };
         let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else {
             return;
         };
-        let Some(asked_at) = watch.looking.take() else { return };
         watch.looked_at = Some(self.now);
         let Ok(end) = end else {
             watch.idle_until = None;
@@ -104,8 +104,14 @@ impl Engine {
                 (timeout / 4).clamp(LOOK_AGAIN_MS, 10_000)
             };
             let due = watch.looked_at.is_none_or(|at| self.now.since(at) >= every);
-            if watch.reading && watch.at_end && silent && due && watch.looking.is_none() && !watch.held {
-                watch.looking = Some(self.now);
+            if watch.reading
+                && watch.at_end
+                && silent
+                && due
+                && !watch.held
+                && !self.looking.contains_key(partition)
+            {
+                self.looking.insert(*partition, self.now);
                 watch.asked_with = highest;
                 out.push(Effect::LookAtEnd { partition: *partition });
             }
