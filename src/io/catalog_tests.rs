@@ -837,10 +837,10 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
     }
 }
 
-/// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS, WINDROW_TEST_PG_CA the file of its authority, which no
-/// other name than `localhost` has a certificate of.
+/// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS, WINDROW_TEST_PG_CA the file of its authority, whose
+/// certificate for it names `localhost` alone.
 #[tokio::test]
-#[ignore = "needs PostgreSQL with TLS"]
+#[ignore = "needs PostgreSQL: make parts-up"]
 async fn tls_verifies_host_and_authority_when_told() {
     let (address, ca) = (variable("WINDROW_TEST_PG_TLS"), variable("WINDROW_TEST_PG_CA"));
     let ca = std::fs::read_to_string(ca).unwrap();

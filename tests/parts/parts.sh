@@ -376,6 +376,21 @@ postgres_place() {
 	"${AS[@]}" test -x "$RUN" || PG_RUN=/var/tmp/windrow-parts-$PG_PORT/postgres
 	PG_RUN=${WINDROW_PG_RUN:-$PG_RUN}
 }
+# With and without TLS on one port. The certificate has no name but localhost, so that another name can be refused.
+certs_for_postgres() {
+	[ -f "$PG_RUN/server.crt" ] && return
+	certificates
+	(
+		cd "$PG_RUN"
+		openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null
+		printf '%s\n' 'subjectAltName=DNS:localhost' 'extendedKeyUsage=serverAuth' >server.ext
+		openssl x509 -req -in server.csr -CA "$TLS/ca.pem" -CAkey "$TLS/ca.key" -CAcreateserial -days 3650 -extfile server.ext \
+			-out server.crt 2>/dev/null
+		chmod 600 server.key
+		if [ "$(id -u)" = 0 ]; then chown postgres:postgres server.key server.crt; fi
+	)
+}
+
 start_postgres() {
 	running postgres && return
 	free "$PG_PORT"
@@ -388,7 +403,9 @@ start_postgres() {
 			--encoding=UTF8 --locale=C --no-sync) >>"$RUN/postgres.log" 2>&1 || die "cannot make the cluster: see $RUN/postgres.log"
 		rm "$PG_RUN/password"
 	fi
+	certs_for_postgres
 	start postgres "${AS[@]}" "$PG_BIN/postgres" -D "$PG_RUN/data" -p "$PG_PORT" -c listen_addresses=127.0.0.1 \
+		-c ssl=on -c ssl_cert_file="$PG_RUN/server.crt" -c ssl_key_file="$PG_RUN/server.key" \
 		-c unix_socket_directories="$PG_RUN" -c max_connections=200 -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
 		-c password_encryption=scram-sha-256 -c log_min_messages=warning
 }
@@ -593,6 +610,8 @@ environment() {
 	WINDROW_TEST_S3_ROOT_KEY=$S3_ROOT_KEY
 	WINDROW_TEST_S3_ROOT_SECRET=$S3_ROOT_SECRET
 	WINDROW_TEST_PG=127.0.0.1:$PG_PORT
+	WINDROW_TEST_PG_TLS=localhost:$PG_PORT
+	WINDROW_TEST_PG_CA=$TLS/ca.pem
 	WINDROW_TEST_PG_USER=$PG_USER
 	WINDROW_TEST_PG_PASSWORD=$PG_PASSWORD
 	WINDROW_TEST_THRIFT=127.0.0.1:$THRIFT_PORT
