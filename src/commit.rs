@@ -65,8 +65,6 @@ pub enum FloorReason {
     Quiet,
     /// The topic partition appeared later than the table's frontier.
     Join,
-    /// The watermark delay was made longer.
-    Delay,
     /// The topic was made again, or was cut off.
     Generation,
 }

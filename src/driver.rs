@@ -153,7 +153,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
     let (token_tx, token_rx) = watch::channel(parts.secrets.api_token.clone());
     let (commands_tx, commands_rx) = async_mpsc::channel(8);
-    runtime.spawn(commands_task(commands_rx, to_catalog.clone(), to_loop.clone()));
+    runtime.spawn(commands_task(commands_rx, to_catalog.clone()));
     let handle = Handle {
         status: status_rx,
         commands: commands_tx,
@@ -725,7 +725,6 @@ async fn catalog_task(
 async fn commands_task(
     mut commands: async_mpsc::Receiver<Command>,
     to_catalog: async_mpsc::UnboundedSender<CatalogAsk>,
-    _to_loop: mpsc::Sender<Message>,
 ) {
     while let Some(Command { wish, answer }) = commands.recv().await {
         let _ = to_catalog.send(CatalogAsk::Pause(wish == Wish::Pause, answer));
