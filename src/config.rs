@@ -40,6 +40,8 @@ pub struct Config {
     pub catalog: Option<CatalogSettings>,
     /// How long an owner that is gone is waited for.
     pub lease_ms: u64,
+    /// Who this process is to others that want the table; `None` is host and process id.
+    pub instance: Option<String>,
     /// Create Hive's schema where the database is empty.
     pub init_metastore: bool,
     pub http: SocketAddr,
@@ -237,6 +239,7 @@ const KEYS: &[&str] = &[
     "catalog-tls",
     "catalog-ca-file",
     "lease",
+    "instance",
     "init-metastore",
     "http",
     "secrets-file",
@@ -297,6 +300,9 @@ impl Config {
             },
             catalog,
             lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
+            instance: s.read("instance", "", |text| {
+                if text.is_empty() { Ok(None) } else { matching(text, "spark/windrow/0", is_instance).map(Some) }
+            }),
             init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
             http: s.read("http", "127.0.0.1:8080", |text| {
                 text.parse().map_err(|_| {
@@ -712,6 +718,10 @@ fn either(words: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
+}
+
+fn is_instance(text: &str) -> bool {
+    text.len() <= 200 && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn signed(ms: u64) -> i64 {
