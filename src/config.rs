@@ -927,11 +927,15 @@ fn parse_bucket(text: &str) -> Result<Option<String>, String> {
 /// matches no host.
 fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
     if text.contains(char::is_control) {
-        return Err("it holds control characters; write hosts, domains or networks with commas between".to_owned());
+        return Err(
+            "it holds control characters; write hosts, domains or networks with commas between".to_owned()
+        );
     }
     let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty());
     // `*.example` is how others write `.example`.
-    Ok(rules.map(|rule| rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule).to_owned()).collect())
+    Ok(rules
+        .map(|rule| rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule).to_owned())
+        .collect())
 }
 
 /// Whether a text is the address of an HTTP proxy. It may hold a password, so nothing says what it is.
@@ -1333,18 +1337,25 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn a_bucket_takes_the_place_of_a_warehouse() {
-        let text = |table: &str, catalog: &str| {
-            format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}")
-        };
+        let text =
+            |table: &str, catalog: &str| format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}");
         let postgres = "postgresql://db/hive";
         let config = read(&text("bucket: spark", postgres));
         assert_eq!(config.table.as_ref().unwrap().warehouse, Warehouse::Bucket("spark".to_owned()));
         let missing = config.check_secrets(&Secrets::default()).unwrap_err().to_string();
         assert!(missing.contains("s3-access-key: table.bucket needs it"), "{missing}");
         for (table, catalog, expect) in [
-            ("bucket: spark, warehouse: 's3a://spark/w'", postgres, "cannot use setting table.bucket with table.warehouse"),
+            (
+                "bucket: spark, warehouse: 's3a://spark/w'",
+                postgres,
+                "cannot use setting table.bucket with table.warehouse",
+            ),
             ("bucket: spark", "local:/data", "cannot use setting table.bucket with a local catalog"),
-            ("bucket: s3a://spark", postgres, "cannot read setting table.bucket \"s3a://spark\": not a bucket's name"),
+            (
+                "bucket: s3a://spark",
+                postgres,
+                "cannot read setting table.bucket \"s3a://spark\": not a bucket's name",
+            ),
             ("bucket: ''", postgres, "cannot find setting table.warehouse"),
         ] {
             let error = Config::parse(&text(table, catalog)).expect_err(table).to_string();
@@ -1376,17 +1387,29 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         assert_eq!(of("s3a://spark", None).as_deref(), Ok("s3a://spark"));
         for genesis in ["s3a://spark2/warehouse", "/data/warehouse"] {
             let error = of(genesis, Some("s3a://spark/new")).unwrap_err();
-            assert!(error.starts_with(&format!("the table lies in {genesis} and not in bucket \"spark\"")), "{error}");
+            assert!(
+                error.starts_with(&format!("the table lies in {genesis} and not in bucket \"spark\"")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn proxies_are_addresses_and_their_exceptions_a_list() {
-        for right in ["http://proxy:3128", "https://u:p%40ss@10.0.0.1:3128/", "http://u@[::1]:1", "http://p"] {
+        for right in ["http://proxy:3128", "https://u:p%40ss@10.0.0.1:3128/", "http://u@[::1]:1", "http://p"]
+        {
             let secrets = Secrets::parse(&format!("s3-proxy: '{right}'")).unwrap();
             assert_eq!(secrets.s3_proxy.unwrap().expose(), right);
         }
-        for wrong in ["proxy:3128", "http://u:hunter2@", "http://u:hunter2/x@p:1", "http://u:hunter2 x@p:1", "http://u@hunter2@p:1", "socks5://u:hunter2@p:1", "http://hunter2:0"] {
+        for wrong in [
+            "proxy:3128",
+            "http://u:hunter2@",
+            "http://u:hunter2/x@p:1",
+            "http://u:hunter2 x@p:1",
+            "http://u@hunter2@p:1",
+            "socks5://u:hunter2@p:1",
+            "http://hunter2:0",
+        ] {
             let error = Secrets::parse(&format!("s3-proxy: '{wrong}'")).expect_err(wrong).to_string();
             assert!(error.contains("write http://HOST:PORT") && !error.contains("hunter2"), "{error}");
         }
