@@ -77,7 +77,8 @@ impl Asker<'_> {
             Ok((200..=299, text)) => Ok(text),
             Ok((_, text)) => {
                 let error: Value = serde_json::from_str(&text).unwrap_or_default();
-                let error = error["error"].as_str().unwrap_or("its answer is none; look at: kubectl logs -c windrow");
+                let error =
+                    error["error"].as_str().unwrap_or("its answer is none; look at: kubectl logs -c windrow");
                 Err(anyhow!("windrow refuses: {error}"))
             }
             Err(silent) => self.exec(verb).with_context(|| format!("windrow does not answer ({silent:#})")),
@@ -103,7 +104,8 @@ impl Asker<'_> {
     }
 
     fn exec(&self, verb: &[&str]) -> Result<String> {
-        let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256")).context("the charm is not whole")?;
+        let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
+            .context("the charm is not whole")?;
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
@@ -138,7 +140,8 @@ fn text(value: &Value) -> String {
 
 /// The keys of `get-table-status`: everything but the lists.
 fn summary(answer: &str) -> Result<Results> {
-    let answer: BTreeMap<String, Value> = serde_json::from_str(answer).context("cannot read windrow's answer")?;
+    let answer: BTreeMap<String, Value> =
+        serde_json::from_str(answer).context("cannot read windrow's answer")?;
     Ok(answer
         .into_iter()
         .filter(|(_, value)| !value.is_array() && !value.is_object())
@@ -161,7 +164,8 @@ fn lag(answer: &str) -> Result<Results> {
 }
 
 fn list(answer: &str, key: &str, limit: u64) -> Result<Results> {
-    let answer: BTreeMap<String, Box<RawValue>> = serde_json::from_str(answer).context("cannot read windrow's answer")?;
+    let answer: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(answer).context("cannot read windrow's answer")?;
     let items: Vec<Box<RawValue>> = match answer.get(key) {
         Some(raw) => serde_json::from_str(raw.get()).context("cannot read windrow's answer")?,
         None => Vec::new(),
@@ -174,8 +178,10 @@ fn list(answer: &str, key: &str, limit: u64) -> Result<Results> {
 /// Numbers pass as they are written: a JSON library would lose digits of decimals.
 fn rows(answer: &str) -> Result<Results> {
     let rows: Rows = serde_json::from_str(answer).context("cannot read windrow's answer")?;
-    let items: Vec<Box<RawValue>> = serde_json::from_str(rows.rows.get()).context("cannot read windrow's answer")?;
-    let mut results = fit("rows", &items.iter().map(|item| item.get().to_owned()).collect::<Vec<_>>(), rows.truncated);
+    let items: Vec<Box<RawValue>> =
+        serde_json::from_str(rows.rows.get()).context("cannot read windrow's answer")?;
+    let mut results =
+        fit("rows", &items.iter().map(|item| item.get().to_owned()).collect::<Vec<_>>(), rows.truncated);
     results.insert("table".to_owned(), rows.table);
     results.insert("columns".to_owned(), rows.columns.join(", "));
     Ok(results)
@@ -207,8 +213,10 @@ mod tests {
 
     #[test]
     fn results_are_one_line_each() {
-        let results =
-            summary(r#"{"table":"default.t","state":"counting","lag":null,"rows":7,"lanes":[],"windows":[]}"#).unwrap();
+        let results = summary(
+            r#"{"table":"default.t","state":"counting","lag":null,"rows":7,"lanes":[],"windows":[]}"#,
+        )
+        .unwrap();
         assert_eq!(results["rows"], "7");
         assert_eq!(results["lag"], "");
         assert!(!results.contains_key("lanes"));
@@ -231,7 +239,8 @@ mod tests {
 
     #[test]
     fn windows_are_cut_at_the_limit() {
-        let results = list(r#"{"windows":[{"a":1},{"a":2}],"count":2,"truncated":false}"#, "windows", 1).unwrap();
+        let results =
+            list(r#"{"windows":[{"a":1},{"a":2}],"count":2,"truncated":false}"#, "windows", 1).unwrap();
         assert_eq!((results["windows"].as_str(), results["truncated"].as_str()), (r#"[{"a":1}]"#, "true"));
     }
 }

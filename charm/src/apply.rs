@@ -18,7 +18,13 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// A hook command fails. Then Juju forgets what was written, and runs the hook again.
-pub fn apply(plan: Plan, seen: &Seen, context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Result<()> {
+pub fn apply(
+    plan: Plan,
+    seen: &Seen,
+    context: &Context,
+    hooks: &HookCommands,
+    pebble: &Pebble,
+) -> Result<()> {
     for (app, all) in [(true, &plan.app_data), (false, &plan.unit_data)] {
         for (id, bag) in all {
             println!("writing {} fields for {id}", bag.len());
@@ -43,7 +49,7 @@ pub fn apply(plan: Plan, seen: &Seen, context: &Context, hooks: &HookCommands, p
         None => plan.status,
         Some(error) => {
             eprintln!("cannot set up container windrow: {error}");
-            of_failure(&error, &plan, pebble)
+            of_failure(&error, &plan, context, pebble)
         }
     };
     show(&status, &seen.facts, hooks)
@@ -58,7 +64,7 @@ fn show(status: &Status, facts: &Facts, hooks: &HookCommands) -> Result<()> {
 }
 
 /// What a container that could not be set up means. What a person must see to before comes first.
-fn of_failure(error: &PebbleError, plan: &Plan, pebble: &Pebble) -> Status {
+fn of_failure(error: &PebbleError, plan: &Plan, context: &Context, pebble: &Pebble) -> Status {
     let ours = match error {
         PebbleError::Down(why) => Status::waiting(format!("for Pebble in container windrow: {why}")),
         PebbleError::Refused { status: 500.., .. } => {
@@ -69,7 +75,7 @@ fn of_failure(error: &PebbleError, plan: &Plan, pebble: &Pebble) -> Status {
             if words.is_empty() {
                 Status::blocked(format!("cannot set up container windrow: {error}"))
             } else {
-                status::of_silence(Some("error"), &words)
+                status::of_silence(Some("error"), &words, context.app())
             }
         }
         _ => Status::blocked(format!("cannot set up container windrow: {error}")),

@@ -119,8 +119,7 @@ mod tests {
     use super::*;
 
     fn read(set: &[(&str, &str)]) -> anyhow::Result<Context> {
-        let always =
-            [("JUJU_UNIT_NAME", "w/3"), ("JUJU_MODEL_UUID", "uuid-1"), ("JUJU_CHARM_DIR", "/charm")];
+        let always = [("JUJU_UNIT_NAME", "w/3"), ("JUJU_MODEL_UUID", "uuid-1"), ("JUJU_CHARM_DIR", "/charm")];
         Context::read(|name| {
             set.iter().chain(&always).find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         })

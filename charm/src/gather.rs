@@ -4,7 +4,8 @@
 use crate::context::Context;
 use crate::endpoint::kafka::model_of_secret;
 use crate::facts::{
-    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, Known, LOGGING, METASTORE, Memo, Namespace, Proxy, Relation, S3, Up,
+    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, Known, LOGGING, METASTORE, Memo, Namespace, Proxy,
+    Relation, S3, Up,
 };
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, SERVICE};
@@ -83,10 +84,13 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
 
 fn charm_files(context: &Context) -> Result<CharmFiles> {
     let (binary, digest) = (context.charm_dir.join("windrow"), context.charm_dir.join("windrow.sha256"));
-    let text = std::fs::read_to_string(&digest)
-        .with_context(|| format!("cannot read file \"{}\": the charm is not whole; deploy it again", digest.display()))?;
+    let text = std::fs::read_to_string(&digest).with_context(|| {
+        format!("cannot read file \"{}\": the charm is not whole; deploy it again", digest.display())
+    })?;
     let size_bytes = std::fs::metadata(&binary)
-        .with_context(|| format!("cannot read file \"{}\": the charm is not whole; deploy it again", binary.display()))?
+        .with_context(|| {
+            format!("cannot read file \"{}\": the charm is not whole; deploy it again", binary.display())
+        })?
         .len();
     let digest = text.split_whitespace().next().unwrap_or_default().to_owned();
     anyhow::ensure!(
@@ -166,7 +170,9 @@ fn relation(
             relation.units.insert(unit, bag);
         }
     }
-    for (key, uri) in relation.data.iter().filter(|(key, uri)| key.starts_with("secret-") && uri.starts_with("secret:")) {
+    for (key, uri) in
+        relation.data.iter().filter(|(key, uri)| key.starts_with("secret-") && uri.starts_with("secret:"))
+    {
         // No label: a label stays with the first secret where a provider makes another in the same relation. Always with
         // the newest revision: of another model's secrets Juju does not tell that they changed.
         let content = hooks.secret_get(uri).map_err(|error| error.words());
@@ -242,7 +248,9 @@ fn look(pebble: &Pebble) -> Result<Up, PebbleError> {
     let service = pebble.services()?.remove(SERVICE);
     let binaries = pebble.list(BINARY_DIR)?;
     let files = pebble.read_files(&FILES)?;
-    let files = files.into_iter().filter_map(|(path, bytes)| Some((path, Secret::new(String::from_utf8(bytes).ok()?))));
+    let files = files
+        .into_iter()
+        .filter_map(|(path, bytes)| Some((path, Secret::new(String::from_utf8(bytes).ok()?))));
     let mut up = Up { plan, service, binaries, files: files.collect(), ..Up::default() };
     match up.service.as_deref() {
         None | Some("inactive") => {}
@@ -258,7 +266,10 @@ fn look(pebble: &Pebble) -> Result<Up, PebbleError> {
 /// What the running windrow says; `None` where it does not answer.
 #[must_use]
 pub fn ask_status() -> Option<windrow::status::Status> {
-    ask("GET", "/v1/status", None).ok().and_then(|(code, text)| (code == 200).then_some(text)).and_then(|text| serde_json::from_str(&text).ok())
+    ask("GET", "/v1/status", None)
+        .ok()
+        .and_then(|(code, text)| (code == 200).then_some(text))
+        .and_then(|text| serde_json::from_str(&text).ok())
 }
 
 /// Asks the running windrow over loopback, which the containers of a pod share: the answer's code and text.
@@ -278,11 +289,18 @@ pub fn ask(method: &str, path: &str, token: Option<&Secret>) -> Result<(u16, Str
     let bearer = token.map(|token| format!("Bearer {}", token.expose())).unwrap_or_default();
     let sent = match (method, bearer.as_str()) {
         ("POST", "") => agent.post(&url).content_type("application/json").send("{}"),
-        ("POST", bearer) => agent.post(&url).header("Authorization", bearer).content_type("application/json").send("{}"),
+        ("POST", bearer) => {
+            agent.post(&url).header("Authorization", bearer).content_type("application/json").send("{}")
+        }
         (_, "") => agent.get(&url).call(),
         (_, bearer) => agent.get(&url).header("Authorization", bearer).call(),
     };
     let mut response = sent.context("cannot ask windrow")?;
-    let text = response.body_mut().with_config().limit(8 << 20).read_to_string().context("cannot read windrow's answer")?;
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(8 << 20)
+        .read_to_string()
+        .context("cannot read windrow's answer")?;
     Ok((response.status().as_u16(), text))
 }

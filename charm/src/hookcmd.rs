@@ -49,6 +49,20 @@ pub enum HookError {
     Failed { command: String, cause: String },
 }
 
+impl HookError {
+    /// What the command said, without the command: for a text that names it already.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            HookError::NotFound { .. } => "this Juju cannot tell".to_owned(),
+            HookError::Gone { words, .. } | HookError::Refused { words, .. } => {
+                words.trim_start_matches("ERROR ").to_owned()
+            }
+            HookError::Failed { cause, .. } => cause.clone(),
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, HookError>;
 
 /// Where the hook commands are.

@@ -28,7 +28,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "Juju speaks to charms by environment; no secret of ours is in it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "Juju speaks to charms by environment; no secret of ours is in it"
+)]
 fn dispatch(hooks: &HookCommands) -> Result<()> {
     let context = Context::read(|name| std::env::var(name).ok())?;
     let pebble = Pebble::new(PEBBLE_SOCKET.into());

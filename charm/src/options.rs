@@ -37,8 +37,11 @@ const SETTINGS: [(&str, &str); 25] = [
 ];
 
 /// The same, with rules of their own below.
-const MORE_SETTINGS: [(&str, &str); 3] =
-    [("commit-interval", "commit-interval"), ("init-metastore", "init-metastore"), ("log-level", "log.level")];
+const MORE_SETTINGS: [(&str, &str); 3] = [
+    ("commit-interval", "commit-interval"),
+    ("init-metastore", "init-metastore"),
+    ("log-level", "log.level"),
+];
 
 /// Options that only the charm reads.
 const OWN: [&str; 7] =
@@ -79,7 +82,9 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
             return String::new();
         }
         pem(&value).unwrap_or_else(|why| {
-            problems.push(format!("option {name}: {why}; give the certificate as PEM text: juju config APP {name}=@FILE"));
+            problems.push(format!(
+                "option {name}: {why}; give the certificate as PEM text: juju config APP {name}=@FILE"
+            ));
             String::new()
         })
     };
@@ -174,8 +179,7 @@ fn probe(options: &Options) -> String {
     let mut all = options.settings.clone();
     put(&mut all, "kafka.bootstrap", "kafka:9092".to_owned());
     put(&mut all, "catalog", "postgresql://metastore:5432/hivemetastore".to_owned());
-    let has_warehouse =
-        all.get("table").and_then(|table| table.get("warehouse")).is_some();
+    let has_warehouse = all.get("table").and_then(|table| table.get("warehouse")).is_some();
     if !has_warehouse {
         put(&mut all, "table.bucket", "spark".to_owned());
     }
@@ -245,7 +249,10 @@ pub(crate) mod tests {
     fn the_defaults_are_right_and_are_the_workload_s() {
         let options = read(&defaults()).unwrap();
         assert_eq!((options.topic.as_str(), options.table.as_deref()), ("test-topic", Some("newtable")));
-        assert_eq!((options.bucket.as_str(), options.metastore_database.as_str()), ("spark", "hivemetastore"));
+        assert_eq!(
+            (options.bucket.as_str(), options.metastore_database.as_str()),
+            ("spark", "hivemetastore")
+        );
         let mut bare = Mapping::new();
         put(&mut bare, "kafka.topic", "test-topic".to_owned());
         put(&mut bare, "table.name", "newtable".to_owned());

@@ -1,20 +1,22 @@
 //! Facts → plan: what should be written, and what Juju should show. No I/O here; the same facts give the same plan.
 
+use crate::endpoint::Endpoint;
 use crate::endpoint::cos::{self, Topology};
 use crate::endpoint::kafka::{self, Kafka};
-use crate::endpoint::metastore::{self, Metastore};
-use crate::endpoint::s3::{self, S3};
-use crate::endpoint::Endpoint;
+use crate::endpoint::metastore;
+use crate::endpoint::s3;
 use crate::facts::{
-    Bag, CA, Container, DASHBOARD, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, Relation, S3 as S3_ENDPOINT, Up,
+    Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo, Namespace,
+    Relation, S3 as S3_ENDPOINT, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::options::{self, Options};
 use crate::secret::Secret;
-use crate::settings::{FILES, Inputs, Rendered, SECRETS_FILE, render};
+use crate::settings::{FILES, HTTP_PORT, Inputs, Rendered, SECRETS_FILE, hex, render};
 use crate::status::{self, Level, Status};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// All that one dispatch does.
@@ -40,7 +42,10 @@ pub enum Work {
     /// Nobody answers there.
     LeaveAlone,
     /// Something it needs is gone: it stops, and its credentials go.
-    Stop { stop: bool, remove: Vec<String> },
+    Stop {
+        stop: bool,
+        remove: Vec<String>,
+    },
     Run(Run),
 }
 
@@ -66,10 +71,7 @@ pub struct Run {
 /// Whether it must be known if this unit leads: only then is there something to write that only a leader may.
 #[must_use]
 pub fn asks_leader(facts: &Facts) -> bool {
-    let options = current(facts).1;
-    app_data(facts, options.as_ref()).iter().any(|(id, _)| {
-        facts.memo.relations.get(id).is_none_or(|known| known.app_data.is_none())
-    }) || !renewed(facts, options.as_ref()).is_empty()
+    !unsaid(facts, current(facts).1.as_ref()).is_empty()
 }
 
 /// Decides.
@@ -95,7 +97,8 @@ pub fn plan(facts: &Facts) -> Plan {
     for (id, bag) in &plan.unit_data {
         plan.memo.relations.entry(id.clone()).or_default().unit_data = Some(bag.clone());
     }
-    let mut statuses: Vec<Status> = problems.first().map(|first| bad_options(facts, first, problems.len())).into_iter().collect();
+    let mut statuses: Vec<Status> =
+        problems.first().map(|first| bad_options(facts, first, problems.len())).into_iter().collect();
     plan.container = match &facts.container {
         Container::Down(why) => {
             statuses.push(Status::waiting(format!("for Pebble in container windrow: {why}")));
@@ -127,7 +130,8 @@ fn current(facts: &Facts) -> (Vec<String>, Option<Options>) {
     match options::read(&facts.options) {
         Ok(options) => (Vec::new(), Some(options)),
         Err(problems) => {
-            let good = (!facts.memo.good_options.is_empty()).then(|| options::read(&facts.memo.good_options).ok());
+            let good =
+                (!facts.memo.good_options.is_empty()).then(|| options::read(&facts.memo.good_options).ok());
             (problems, good.flatten())
         }
     }
@@ -135,7 +139,10 @@ fn current(facts: &Facts) -> (Vec<String>, Option<Options>) {
 
 fn bad_options(facts: &Facts, first: &str, count: usize) -> Status {
     let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-    Status::blocked(format!("{}{more}", first.replace("juju config APP", &format!("juju config {}", app(facts)))))
+    Status::blocked(format!(
+        "{}{more}",
+        first.replace("juju config APP", &format!("juju config {}", app(facts)))
+    ))
 }
 
 fn app(facts: &Facts) -> &str {
@@ -143,12 +150,7 @@ fn app(facts: &Facts) -> &str {
 }
 
 fn topology(facts: &Facts) -> Topology {
-    Topology {
-        model: facts.model_name.clone(),
-        model_uuid: facts.model_uuid.clone(),
-        application: app(facts).to_owned(),
-        unit: facts.unit.clone(),
-    }
+    Topology::new(&facts.model_name, &facts.model_uuid, &facts.unit)
 }
 
 // ---------------------------------------------------------------- databags
@@ -163,7 +165,7 @@ fn app_data(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
             (METASTORE, Some(options)) => {
                 metastore::request(&options.metastore_database, &options.metastore_roles)
             }
-            (METRICS, _) => cos::metrics_app_data(&topology(facts)),
+            (METRICS, _) => cos::metrics_app_data(&topology(facts), HTTP_PORT),
             (DASHBOARD, _) => cos::dashboard_app_data(&topology(facts)),
             (CA, _) => cos::ca_app_data(),
             (LOGGING, _) => cos::logging_app_data(&topology(facts)),
@@ -176,18 +178,25 @@ fn app_data(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
 
 /// Requests stay as they were first written: providers act on the first, and some fail on a second. What is no request
 /// may change with a refresh of the charm.
-fn is_request(endpoint: &str) -> bool {
-    [KAFKA, S3_ENDPOINT, METASTORE].contains(&endpoint)
+fn is_request(id: &str) -> bool {
+    [KAFKA, S3_ENDPOINT, METASTORE].contains(&Known::endpoint(id))
 }
 
-/// Relations whose databag says something else than it should, and may.
-fn renewed(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
+/// What is remembered of a bag: a request as it is, of others only that they are the same.
+fn kept(id: &str, bag: &Bag) -> Bag {
+    if is_request(id) {
+        return bag.clone();
+    }
+    let text = serde_json::to_vec(bag).expect("a map of texts is JSON");
+    Bag::from([("sha256".to_owned(), hex(&Sha256::digest(text)))])
+}
+
+/// Relations that nothing was said in yet, or something else that may change.
+fn unsaid(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
     let known = |id: &str| facts.memo.relations.get(id).and_then(|known| known.app_data.as_ref());
-    app_data(facts, options)
-        .into_iter()
-        .filter(|(id, _)| !is_request(crate::facts::Known::endpoint(id)))
-        .filter(|(id, bag)| known(id).is_some_and(|known| known != bag))
-        .collect()
+    let mut all = app_data(facts, options);
+    all.retain(|(id, bag)| known(id).is_none_or(|known| !is_request(id) && *known != kept(id, bag)));
+    all
 }
 
 /// What is written now, and remembered as written.
@@ -195,19 +204,20 @@ fn requests(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
     if facts.leader != Some(true) {
         return;
     }
-    let relation = |id: &str| facts.relations.values().flatten().find(|relation| relation.id == id);
-    for (id, bag) in app_data(facts, options) {
-        let endpoint = crate::facts::Known::endpoint(&id).to_owned();
+    for (id, bag) in unsaid(facts, options) {
+        // An earlier leader may have made the request.
+        let own = facts
+            .relations
+            .values()
+            .flatten()
+            .find(|relation| relation.id == id)
+            .and_then(|r| r.own.as_ref());
+        let earlier = own.filter(|own| is_request(&id) && bag.keys().any(|key| own.contains_key(key)));
         let known = plan.memo.relations.entry(id.clone()).or_default();
-        // An earlier leader may have written it.
-        let earlier = known.app_data.clone().or_else(|| {
-            let own = relation(&id)?.own.clone()?;
-            bag.keys().any(|key| own.contains_key(key)).then_some(own)
-        });
         match earlier {
-            Some(earlier) if is_request(&endpoint) || earlier == bag => known.app_data = Some(earlier),
-            _ => {
-                known.app_data = Some(bag.clone());
+            Some(earlier) => known.app_data = Some(earlier.clone()),
+            None => {
+                known.app_data = Some(kept(&id, &bag));
                 plan.app_data.insert(id, bag);
             }
         }
@@ -217,7 +227,9 @@ fn requests(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
 /// What this unit has to say, where it has not said it.
 fn unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
     let said = |id: &str| facts.memo.relations.get(id).and_then(|known| known.unit_data.as_ref());
-    let bag = cos::metrics_unit_data(&topology(facts));
+    let domain =
+        facts.options.get("cluster-domain").and_then(Value::as_str).filter(|domain| !domain.is_empty());
+    let bag = cos::metrics_unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
     let relations = facts.relations.get(METRICS).into_iter().flatten();
     relations.filter(|r| said(&r.id) != Some(&bag)).map(|r| (r.id.clone(), bag.clone())).collect()
 }
@@ -234,7 +246,9 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
     let mut all = Vec::new();
     for (endpoint, key, option, value) in asked {
         let Some(relation) = facts.newest(endpoint) else { continue };
-        let Some(written) = memo.relations.get(&relation.id).and_then(|known| known.app_data.as_ref()) else { continue };
+        let Some(written) = memo.relations.get(&relation.id).and_then(|known| known.app_data.as_ref()) else {
+            continue;
+        };
         let written = written.get(key).unwrap_or(&nothing);
         if written != value {
             all.push(Status::blocked(format!(
@@ -278,7 +292,8 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
         absent.push(KAFKA);
     }
     if options.table.is_some() {
-        absent.extend([S3_ENDPOINT, METASTORE].into_iter().filter(|endpoint| facts.newest(endpoint).is_none()));
+        absent
+            .extend([S3_ENDPOINT, METASTORE].into_iter().filter(|endpoint| facts.newest(endpoint).is_none()));
     }
     why_not.extend(status::of_absent(&absent, app(facts)));
     why_not.extend(status::of_endpoint(&kafka));
@@ -313,7 +328,8 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
 
 /// What is added to the names of Kafka's brokers. The option's namespace is with the other settings already.
 fn kafka_namespace(facts: &Facts, kafka: &Kafka) -> Result<Option<String>, Status> {
-    let by_option = facts.options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    let by_option =
+        facts.options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     if by_option || kafka.short_host.is_none() {
         return Ok(None);
     }
@@ -327,7 +343,9 @@ fn kafka_namespace(facts: &Facts, kafka: &Kafka) -> Result<Option<String>, Statu
         None | Some(Namespace::Here) => Ok(None),
         Some(Namespace::Is(name)) => Ok(Some(name.clone())),
         Some(Namespace::Unknown(why)) => Err(unknown(why)),
-        Some(Namespace::Later(why)) => Err(Status::waiting(format!("{KAFKA}: looking for Kafka's namespace: {why}"))),
+        Some(Namespace::Later(why)) => {
+            Err(Status::waiting(format!("{KAFKA}: looking for Kafka's namespace: {why}")))
+        }
     }
 }
 
@@ -345,7 +363,9 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
     }
     let gone = |path: &&str| up.files.contains_key(*path) && !rendered.files.contains_key(*path);
     run.remove = FILES.iter().copied().filter(gone).map(str::to_owned).collect();
-    let targets = log_targets(facts, up);
+    let in_plan = layer::log_targets(&up.plan);
+    let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
+    let targets = cos::log_targets(loki, &topology(facts), in_plan.iter().map(String::as_str));
     let layer = Layer {
         binary: &binary,
         config_digest: &rendered.digest,
@@ -358,20 +378,13 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
     let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
     run.replan = run.layer.is_some() || run.push.is_some() || !runs;
     run.reload = !run.replan && !run.write.is_empty();
-    run.prune = up.binaries.keys().filter(|name| **name != binary).map(|name| format!("{BINARY_DIR}/{name}")).collect();
+    run.prune = up
+        .binaries
+        .keys()
+        .filter(|name| **name != binary)
+        .map(|name| format!("{BINARY_DIR}/{name}"))
+        .collect();
     run
-}
-
-/// Where logs go: a target for each remote unit, and those switched off that were wanted before.
-fn log_targets(facts: &Facts, up: &Up) -> BTreeMap<String, Value> {
-    let mut targets = BTreeMap::new();
-    for relation in facts.relations.get(LOGGING).into_iter().flatten() {
-        targets.extend(cos::log_targets(relation, &topology(facts)));
-    }
-    for name in layer::log_targets(&up.plan) {
-        targets.entry(name).or_insert_with(cos::log_target_off);
-    }
-    targets
 }
 
 fn stop(up: &Up) -> Work {
@@ -387,14 +400,15 @@ fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
     }
     Some(match &up.windrow {
         Some(windrow) => status::of_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name),
-        None => status::of_silence(up.service.as_deref(), &up.last_words),
+        None => status::of_silence(up.service.as_deref(), &up.last_words, app(facts)),
     })
 }
 
 /// For the relation that is asked about: whether Kafka's names need a namespace that only Kubernetes knows.
 #[must_use]
 pub fn asks_namespace(options: &crate::facts::OptionValues, relation: Option<&Relation>) -> Option<String> {
-    let by_option = options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    let by_option =
+        options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     if by_option {
         return None;
     }
@@ -403,4 +417,3 @@ pub fn asks_namespace(options: &crate::facts::OptionValues, relation: Option<&Re
         _ => None,
     }
 }
-

@@ -56,10 +56,13 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let mut all = inputs.options.settings.clone();
     let mut files = BTreeMap::new();
     let mut certificates = |path: &'static str, key: &str, all: &mut Mapping, own: &[&str]| {
-        let text = own.iter().chain([&inputs.ca]).filter(|pem| !pem.is_empty()).fold(String::new(), |mut all, pem| {
-            let _ = writeln!(all, "{}", pem.trim_end());
-            all
-        });
+        let text = own.iter().chain([&inputs.ca]).filter(|pem| !pem.is_empty()).fold(
+            String::new(),
+            |mut all, pem| {
+                let _ = writeln!(all, "{}", pem.trim_end());
+                all
+            },
+        );
         if !text.is_empty() {
             put(all, key, path.to_owned());
             files.insert(path, Secret::new(text));
@@ -74,7 +77,8 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
         put(&mut all, "kafka.namespace", namespace.to_owned());
     }
     certificates(KAFKA_CA_FILE, "kafka.ca-file", &mut all, &[&kafka.ca, &inputs.options.kafka_ca]);
-    let mut secrets = BTreeMap::from([("kafka-username", &kafka.username), ("kafka-password", &kafka.password)]);
+    let mut secrets =
+        BTreeMap::from([("kafka-username", &kafka.username), ("kafka-password", &kafka.password)]);
     let mut proxy = None;
     if let Some(s3) = inputs.s3 {
         put(&mut all, "s3.endpoint", s3.endpoint.clone());
@@ -105,7 +109,8 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
         if metastore.tls {
             certificates(CATALOG_CA_FILE, "catalog-ca-file", &mut all, &own);
         }
-        secrets.extend([("catalog-username", &metastore.username), ("catalog-password", &metastore.password)]);
+        secrets
+            .extend([("catalog-username", &metastore.username), ("catalog-password", &metastore.password)]);
     }
     secrets.extend(proxy.map(|proxy| ("s3-proxy", proxy)));
     secrets.extend(inputs.token.map(|token| ("api-token", token)));
@@ -115,10 +120,14 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
 
     let digest = digest(&all, &files);
     let text = yaml(&all, "What windrow is to do. The charm writes this file: changes are lost.");
-    Config::parse(&text).map_err(|error| error.0.iter().map(|problem| as_option(problem)).collect::<Vec<_>>())?;
+    Config::parse(&text)
+        .map_err(|error| error.0.iter().map(|problem| as_option(problem)).collect::<Vec<_>>())?;
     files.insert(SETTINGS_FILE, Secret::new(text));
     let secrets: BTreeMap<_, _> = secrets.into_iter().map(|(name, secret)| (name, secret.expose())).collect();
-    files.insert(SECRETS_FILE, Secret::new(yaml(&secrets, "What nobody else may read. The charm writes this file.")));
+    files.insert(
+        SECRETS_FILE,
+        Secret::new(yaml(&secrets, "What nobody else may read. The charm writes this file.")),
+    );
     Ok(Rendered { files, digest })
 }
 
@@ -215,7 +224,14 @@ mod tests {
     impl World {
         fn new() -> Self {
             let (s3, metastore) = (Some(s3()), Some(metastore()));
-            Self { options: options(&[]), kafka: kafka(), s3, metastore, proxy: Proxy::default(), token: None }
+            Self {
+                options: options(&[]),
+                kafka: kafka(),
+                s3,
+                metastore,
+                proxy: Proxy::default(),
+                token: None,
+            }
         }
 
         fn render(&self) -> Rendered {

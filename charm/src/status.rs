@@ -3,7 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::facts::{KAFKA, METASTORE, S3};
 use serde::Serialize;
-use windrow::cause::Cause;
+use windrow::cause::{Cause, Trouble};
 use windrow::status::{State, Status as Windrow};
 
 /// As Juju shows it.
@@ -107,27 +107,42 @@ pub fn of_windrow(windrow: &Windrow, unit: &str, model: &str, model_name: &str) 
             Status::new(Level::Active, format!("printing windows of {topic}; see: kubectl logs -c windrow"))
         }
         (_, State::Counting) => Status::new(Level::Active, format!("counting {topic} into {table}")),
-        (_, State::Paused) => Status::new(Level::Maintenance, format!("Paused by action: run resume ({app})")),
+        (_, State::Paused) => {
+            Status::new(Level::Maintenance, format!("Paused by action: run resume ({app})"))
+        }
         (Cause::Held, _) => of_holder(&windrow.owner, table, app, model, model_name),
         (_, State::Standby) => Status::new(Level::Active, "Standby"),
-        (Cause::NoRights, _) => Status::blocked(format!(
+        (Cause::OtherBucket, _) => Status::blocked(&windrow.reason),
+        (_, State::Failed) => {
+            of_cause(windrow.cause, topic, app).unwrap_or_else(|| Status::blocked(&windrow.reason))
+        }
+        (_, State::Waiting) => {
+            of_cause(windrow.cause, topic, app).unwrap_or_else(|| Status::waiting(&windrow.reason))
+        }
+    }
+}
+
+/// What a cause means that has a next step of its own in this charm.
+fn of_cause(cause: Cause, topic: &str, app: &str) -> Option<Status> {
+    Some(match cause {
+        Cause::NoRights => Status::blocked(format!(
             "{METASTORE}: no rights on Hive's tables. Run: juju config {app} metastore-roles=pg_read_all_data,pg_write_all_data, then remove and add the relation"
         )),
-        (Cause::NoCreate, _) => Status::blocked(format!(
+        Cause::NoCreate => Status::blocked(format!(
             "{METASTORE}: no right to create schema windrow_1. Grant CREATE on the database, or remove and add the relation"
         )),
-        (Cause::NoSchema, _) => Status::waiting(
+        Cause::NoSchema => Status::waiting(
             "Hive schema not there yet: open Kyuubi and create a table, or set init-metastore=true",
         ),
-        (Cause::NoTopic, _) => Status::waiting(format!("{KAFKA}: topic {topic} is not there yet; a producer makes it")),
-        (Cause::LoginKafka, _) => refused(KAFKA),
-        (Cause::LoginS3, _) => refused(S3),
-        (Cause::LoginCatalog, _) => refused(METASTORE),
-        (Cause::OtherBucket, _) => Status::blocked(&windrow.reason),
-        (Cause::Starting, _) => Status::new(Level::Maintenance, "starting windrow"),
-        (_, State::Failed) => Status::blocked(&windrow.reason),
-        (_, State::Waiting) => Status::waiting(&windrow.reason),
-    }
+        Cause::NoTopic => {
+            Status::waiting(format!("{KAFKA}: topic {topic} is not there yet; a producer makes it"))
+        }
+        Cause::LoginKafka => refused(KAFKA),
+        Cause::LoginS3 => refused(S3),
+        Cause::LoginCatalog => refused(METASTORE),
+        Cause::Starting => Status::new(Level::Maintenance, "starting windrow"),
+        Cause::OtherBucket | Cause::Held | Cause::None => return None,
+    })
 }
 
 fn refused(endpoint: &str) -> Status {
@@ -156,14 +171,15 @@ fn of_holder(owner: &str, table: &str, app: &str, model: &str, model_name: &str)
 
 /// What a windrow that should run and does not answer means, by the last lines of its log.
 #[must_use]
-pub fn of_silence(service: Option<&str>, last_words: &[String]) -> Status {
-    // Its last line before it ends begins so; see `finish` in its main.rs.
-    let why = last_words.iter().rev().find_map(|line| line.trim().strip_prefix("windrow: "));
-    match (service, why) {
-        (Some("backoff" | "error" | "inactive"), Some(why)) => Status::blocked(format!("windrow ended: {why}")),
-        (Some("backoff" | "error"), None) => {
-            Status::new(Level::Maintenance, "windrow ended and is started again; see: kubectl logs -c windrow")
-        }
+pub fn of_silence(service: Option<&str>, last_words: &[String], app: &str) -> Status {
+    let ended = matches!(service, Some("backoff" | "error"));
+    match last_words.iter().rev().find_map(|line| Trouble::of_last_line(line)) {
+        Some(trouble) if ended => of_cause(trouble.cause, "", app)
+            .unwrap_or_else(|| Status::blocked(format!("windrow ended: {trouble}"))),
+        None if ended => Status::new(
+            Level::Maintenance,
+            "windrow ended and is started again; see: kubectl logs -c windrow",
+        ),
         _ => Status::new(Level::Maintenance, "starting windrow"),
     }
 }
@@ -236,6 +252,7 @@ mod tests {
     #[test]
     fn a_dead_windrow_tells_its_last_words() {
         let words = ["INFO x".to_owned(), "windrow: table was dropped; run adopt".to_owned()];
+        let of_silence = |service, words: &[String]| of_silence(service, words, "w");
         assert_eq!(of_silence(Some("backoff"), &words).text, "windrow ended: table was dropped; run adopt");
         assert_eq!(of_silence(Some("active"), &words).level, Level::Maintenance);
     }
@@ -243,6 +260,8 @@ mod tests {
     #[test]
     fn a_long_reason_is_one_short_line() {
         let status = Status::blocked("a\nb ".repeat(300));
-        assert!(status.text.len() < 250 && status.text.starts_with("a b a b") && status.text.ends_with("..."));
+        assert!(
+            status.text.len() < 250 && status.text.starts_with("a b a b") && status.text.ends_with("...")
+        );
     }
 }

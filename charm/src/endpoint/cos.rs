@@ -4,7 +4,6 @@
 use crate::facts::{Bag, Relation};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,12 +51,10 @@ impl Topology {
     }
 
     /// The unit's name in the cluster's DNS: `windrow-0.windrow-endpoints.spark.svc.cluster.local`, from the headless
-    /// service that Juju makes for each application. It outlives the pod, which its IP address does not, and is known
-    /// without asking anybody.
-    #[must_use]
-    pub fn host(&self, namespace: &str, cluster_domain: &str) -> String {
-        let application = &self.application;
-        format!("{}.{application}-endpoints.{namespace}.svc.{cluster_domain}", self.unit.replace('/', "-"))
+    /// service that Juju makes for each application in the namespace of the model's name.
+    fn host(&self, cluster_domain: &str) -> String {
+        let Self { model, application, unit, .. } = self;
+        format!("{}.{application}-endpoints.{model}.svc.{cluster_domain}", unit.replace('/', "-"))
     }
 }
 
@@ -83,13 +80,15 @@ pub fn metrics_app_data(topology: &Topology, port: u16) -> Bag {
     ])
 }
 
-/// The same endpoint, this unit's databag. `host` is [`Topology::host`].
+/// The same endpoint, this unit's databag. The unit's name in DNS, and not its IP address: that changes with the pod, and
+/// costs a call to know.
 #[must_use]
-pub fn metrics_unit_data(host: &str, unit: &str) -> Bag {
+pub fn metrics_unit_data(topology: &Topology, cluster_domain: &str) -> Bag {
+    let host = topology.host(cluster_domain);
     bag([
-        ("prometheus_scrape_unit_address", host.to_owned()),
-        ("prometheus_scrape_unit_fqdn", host.to_owned()),
-        ("prometheus_scrape_unit_name", unit.to_owned()),
+        ("prometheus_scrape_unit_address", host.clone()),
+        ("prometheus_scrape_unit_fqdn", host),
+        ("prometheus_scrape_unit_name", topology.unit.clone()),
         ("prometheus_scrape_unit_path", String::new()),
     ])
 }
@@ -208,7 +207,7 @@ const DASHBOARD: &str = include_str!("../../dashboard.json");
 /// 8 bytes of shake_256 of `windrow-k8s-file:windrow`: the library's rule for one without a `uid`.
 const DASHBOARD_ALT_UID: &str = "7376b7487a8ac009";
 
-/// Half of what an encoder with this setting wants; the default would take 90 MiB for a text of 20 KB.
+/// More than the dashboard is long. The preset's own would have the encoder take 90 MiB.
 const DICTIONARY_BYTES: u32 = 1 << 16;
 
 /// `grafana-dashboard` (provider), the application's databag.
@@ -247,58 +246,42 @@ pub fn logging_app_data(topology: &Topology) -> Bag {
     bag([("metadata", topology.dict().to_string()), ("alert_rules", "{}".to_owned())])
 }
 
-/// A log target of a Pebble layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogTarget {
-    #[serde(rename = "override")]
-    on_same_name: &'static str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    location: String,
-    services: [&'static str; 1],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    labels: BTreeMap<&'static str, String>,
-}
-
 /// The log targets of a layer, by name: one for each unit of Loki that has said where it takes logs, and one that is
 /// switched off for each of ours in the plan (`in_plan`, names) that is none of these any more. Layers only add to a plan,
-/// so a target that is left out of the next layer would go on.
+/// so a target that the next layer leaves out would go on.
 ///
-/// A name holds a digest of the location: Pebble keeps the connection of a target of the same name, and would send to the
-/// old location until it starts anew.
+/// A name holds a digest of the location: Pebble (to 1.32 at least) keeps the client of a target whose name stays, and
+/// would send to the old location until it starts anew.
 #[must_use]
 pub fn log_targets<'a>(
     relations: &[Relation],
     topology: &Topology,
     in_plan: impl IntoIterator<Item = &'a str>,
-) -> BTreeMap<String, LogTarget> {
-    let target = |location: String, services, labels| LogTarget {
-        on_same_name: "replace",
-        kind: "loki",
-        location,
-        services,
-        labels,
-    };
+) -> BTreeMap<String, Value> {
     // Pebble refuses a target without a location.
-    let mut targets: BTreeMap<_, _> = in_plan
-        .into_iter()
-        .filter(|name| name.starts_with(LOG_TARGET))
-        .map(|name| (name.to_owned(), target("(removed)".to_owned(), ["-all"], BTreeMap::new())))
-        .collect();
-    let labels = BTreeMap::from([
-        ("product", "Juju".to_owned()),
-        ("charm", CHARM.to_owned()),
-        ("juju_model", topology.model.clone()),
-        ("juju_model_uuid", topology.model_uuid.clone()),
-        ("juju_application", topology.application.clone()),
-        ("juju_unit", topology.unit.clone()),
-        ("job", format!("juju_{}", topology.identifier())),
-    ]);
+    let off = json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
+    let ours = in_plan.into_iter().filter(|name| name.starts_with(LOG_TARGET));
+    let mut targets: BTreeMap<_, _> = ours.map(|name| (name.to_owned(), off.clone())).collect();
+    let labels = json!({
+        "product": "Juju",
+        "charm": CHARM,
+        "juju_model": topology.model,
+        "juju_model_uuid": topology.model_uuid,
+        "juju_application": topology.application,
+        "juju_unit": topology.unit,
+        "job": format!("juju_{}", topology.identifier()),
+    });
     for (unit, data) in relations.iter().flat_map(|relation| &relation.units) {
         if let Some(url) = data.get("endpoint").and_then(|endpoint| push_url(endpoint)) {
-            let digest = hex(&Sha256::digest(&url), 4);
-            let name = format!("{LOG_TARGET}{}-{digest}", unit.replace('/', "-"));
-            targets.insert(name, target(url, ["all"], labels.clone()));
+            let name = format!("{LOG_TARGET}{}-{}", unit.replace('/', "-"), hex(&Sha256::digest(&url), 4));
+            let target = json!({
+                "override": "replace",
+                "type": "loki",
+                "location": url,
+                "services": ["all"],
+                "labels": labels,
+            });
+            targets.insert(name, target);
         }
     }
     targets
@@ -343,7 +326,7 @@ pub fn ca_certificates(relations: &[Relation]) -> (Vec<String>, Vec<String>) {
     let mut bytes = 0;
     for relation in relations {
         for (place, texts) in certificate_texts(relation) {
-            for text in texts.iter().filter(|text| !text.trim().is_empty()) {
+            for text in &texts {
                 match blocks(text) {
                     Ok(blocks) => {
                         for block in blocks {
@@ -352,13 +335,14 @@ pub fn ca_certificates(relations: &[Relation]) -> (Vec<String>, Vec<String>) {
                             }
                             bytes += block.len();
                             if bytes > CERTIFICATES_BYTES_MAX {
-                                left_out.push(format!("{}: there are more than 1 MiB of certificates", relation.id));
+                                left_out
+                                    .push(format!("there are more than 1 MiB of them with {}", relation.app));
                                 return (found.into_iter().collect(), left_out);
                             }
                             found.insert(block);
                         }
                     }
-                    Err(why) => left_out.push(format!("{}: {place} of {}: {why}", relation.id, relation.app)),
+                    Err(why) => left_out.push(format!("{place}: {why}")),
                 }
             }
         }
@@ -371,7 +355,7 @@ pub fn ca_certificates(relations: &[Relation]) -> (Vec<String>, Vec<String>) {
 fn certificate_texts(relation: &Relation) -> Vec<(String, Vec<String>)> {
     let v1 = relation.data.get("certificates").map(|list| texts(list)).unwrap_or_default();
     if !v1.is_empty() {
-        return vec![("certificates".to_owned(), v1)];
+        return vec![(format!("certificates of {}", relation.app), v1)];
     }
     let mut all = Vec::new();
     for (unit, data) in &relation.units {
@@ -388,21 +372,19 @@ fn certificate_texts(relation: &Relation) -> Vec<(String, Vec<String>)> {
 
 /// A JSON list of texts, one JSON text, or plain text: libraries differ.
 fn texts(value: &str) -> Vec<String> {
-    match serde_json::from_str(value) {
-        Ok(Value::Array(list)) => list
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => text,
-                // It is no PEM, and is left out as such.
-                other => other.to_string(),
-            })
-            .collect(),
-        Ok(Value::String(text)) if text.is_empty() => Vec::new(),
+    let text = |item: Value| match item {
+        Value::String(text) => text,
+        // It is no PEM, and is left out as such.
+        other => other.to_string(),
+    };
+    let mut all = match serde_json::from_str(value) {
+        Ok(Value::Array(list)) => list.into_iter().map(text).collect(),
         Ok(Value::String(text)) => vec![text],
         Ok(Value::Null) => Vec::new(),
-        Ok(_) | Err(_) if value.trim().is_empty() => Vec::new(),
         Ok(_) | Err(_) => vec![value.to_owned()],
-    }
+    };
+    all.retain(|text| !text.trim().is_empty());
+    all
 }
 
 /// A longer chain is none.
@@ -464,10 +446,10 @@ fn is_certificate(der: &[u8]) -> bool {
 fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let [0x30, first, rest @ ..] = der else { return None };
     let (length, rest) = match first {
-        0..0x80 => (usize::from(*first), rest),
+        0..=0x7f => (usize::from(*first), rest),
         0x81..=0x84 => {
             let (length, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (length.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)), rest)
+            (length.iter().fold(0, |n, byte| (n << 8) | usize::from(*byte)), rest)
         }
         _ => return None,
     };
@@ -477,4 +459,364 @@ fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The first bytes of a digest.
 fn hex(digest: &[u8], bytes: usize) -> String {
     digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    const A: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBdTCCARugAwIBAgIUD6gfrXaar4nXieLIDSPrWAZVG4AwCgYIKoZIzj0EAwIw\n\
+DzENMAsGA1UEAwwEYS1jYTAgFw0yNjExMjIyMjE2NTVaGA8yMTI2MTAyOTIyMTY1\n\
+NVowDzENMAsGA1UEAwwEYS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLMA\n\
+am9Ni2G7TCWNFJkP2c/Hvri3SxRcLGlFoPKZREn4LJ9YbBQkwrAt/3IjI+ql7QAO\n\
+pvu0BANIleK1IF3oX1ijUzBRMB0GA1UdDgQWBBQJQpTcR7VkiKaAqCxjjvbeH01U\n\
+8jAfBgNVHSMEGDAWgBQJQpTcR7VkiKaAqCxjjvbeH01U8jAPBgNVHRMBAf8EBTAD\n\
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIEoyGcXCTQ099oGljIKLKYtgL25TNQoXjODy\n\
+MrzLKU8IAiEAjgqcrzmH9nYuYqsp2wgzY7y6vKZi9SvtAL05O0RjvGY=\n\
+-----END CERTIFICATE-----\n\
+";
+    const B: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBdDCCARugAwIBAgIUWUvCCeBhBnDMi50xlQRlyZymNMYwCgYIKoZIzj0EAwIw\n\
+DzENMAsGA1UEAwwEYi1jYTAgFw0yNjExMjIyMjE2NTVaGA8yMTI2MTAyOTIyMTY1\n\
+NVowDzENMAsGA1UEAwwEYi1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABK1x\n\
+9C1RolcTbNqe/Ivmj0uPB5mZKAFBUEaRCa1i2AAWQtQpuUPYtSuvi2++98o1Wytz\n\
+nMOQQi9gw4+Z3e+94hOjUzBRMB0GA1UdDgQWBBSqsgnwLChnVtlTQoKKc2d41Yps\n\
+tTAfBgNVHSMEGDAWgBSqsgnwLChnVtlTQoKKc2d41YpstTAPBgNVHRMBAf8EBTAD\n\
+AQH/MAoGCCqGSM49BAMCA0cAMEQCIA+KZBjiVvVMvG+GWRkbllyk0308rOdYRiyS\n\
+V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
+-----END CERTIFICATE-----\n\
+";
+
+    fn topology() -> Topology {
+        Topology::new("spark", "3f2c0a11-dcb3-4870-8509-330eb9745ee8", "windrow/1")
+    }
+
+    fn parsed(bag: &Bag, key: &str) -> Value {
+        serde_json::from_str(&bag[key]).unwrap()
+    }
+
+    fn of_units(app: &str, units: &[(&str, &[(&str, &str)])]) -> Relation {
+        let bags = units.iter().map(|(unit, pairs)| {
+            let bag: Bag = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            ((*unit).to_owned(), bag)
+        });
+        Relation { id: "x:7".to_owned(), app: app.to_owned(), units: bags.collect(), ..Relation::default() }
+    }
+
+    fn of_app(app: &str, pairs: &[(&str, &str)]) -> Relation {
+        let data = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Relation { id: "x:7".to_owned(), app: app.to_owned(), data, ..Relation::default() }
+    }
+
+    #[test]
+    fn metrics_data_is_as_the_scrape_library_writes_it() {
+        let bag = metrics_app_data(&topology(), 8080);
+        assert_eq!(bag.keys().collect::<Vec<_>>(), ["alert_rules", "scrape_jobs", "scrape_metadata"]);
+        assert_eq!(
+            parsed(&bag, "scrape_metadata"),
+            json!({
+                "model": "spark",
+                "model_uuid": "3f2c0a11-dcb3-4870-8509-330eb9745ee8",
+                "application": "windrow",
+                "unit": "windrow/1",
+                "charm_name": "windrow-k8s",
+            })
+        );
+        let job = &parsed(&bag, "scrape_jobs")[0];
+        assert_eq!(job["static_configs"], json!([{"targets": ["*:8080"]}]));
+        assert_eq!(job["metrics_path"], "/metrics");
+        assert_eq!(
+            metrics_unit_data(&topology(), "cluster.local"),
+            bag_of(&[
+                ("prometheus_scrape_unit_address", "windrow-1.windrow-endpoints.spark.svc.cluster.local"),
+                ("prometheus_scrape_unit_fqdn", "windrow-1.windrow-endpoints.spark.svc.cluster.local"),
+                ("prometheus_scrape_unit_name", "windrow/1"),
+                ("prometheus_scrape_unit_path", ""),
+            ])
+        );
+    }
+
+    fn bag_of(pairs: &[(&str, &str)]) -> Bag {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    /// The metrics that a text of queries names.
+    fn metrics_in(text: &str) -> BTreeSet<String> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.split(|c| !word(c))
+            .filter(|name| name.starts_with("windrow_") || name.starts_with("process_"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Names of all metrics of a status with everything in it.
+    fn our_metrics() -> BTreeSet<String> {
+        let time = Some(windrow::time::EventTime(1));
+        let status = windrow::status::Status {
+            epoch: Some(1),
+            watermark: time,
+            last_commit: time,
+            lanes: vec![windrow::status::LaneStatus { lag: Some(1), ..Default::default() }],
+            ..Default::default()
+        };
+        metrics_in(&windrow::status::metrics(&status, windrow::status::ProcessUse::default()))
+    }
+
+    #[test]
+    fn alerts_have_a_topology_in_their_labels_and_none_in_their_expressions() {
+        let rules = parsed(&metrics_app_data(&topology(), 8080), "alert_rules");
+        let group = &rules["groups"][0];
+        assert_eq!(group["name"], "spark_3f2c0a11_windrow_windrow_rules");
+        let ours = our_metrics();
+        for rule in group["rules"].as_array().unwrap() {
+            let expr = rule["expr"].as_str().unwrap();
+            assert!(!expr.contains("spark") && !expr.contains("windrow/"), "{expr}");
+            assert!(metrics_in(expr).is_subset(&ours), "{expr}");
+            assert_eq!(expr.matches('(').count(), expr.matches(')').count(), "{expr}");
+            assert_eq!(rule["labels"]["juju_model"], "spark");
+            assert_eq!(rule["labels"]["juju_model_uuid"], "3f2c0a11-dcb3-4870-8509-330eb9745ee8");
+            assert_eq!(rule["labels"]["juju_application"], "windrow");
+            assert_eq!(rule["labels"]["juju_charm"], "windrow-k8s");
+            assert!(rule["labels"].get("juju_unit").is_none(), "the leader's alone would be matched");
+            for key in ["alert", "for"] {
+                assert!(rule[key].is_string());
+            }
+            for key in ["summary", "description"] {
+                assert!(rule["annotations"][key].is_string());
+            }
+        }
+    }
+
+    #[test]
+    fn dashboard_comes_back_from_base64_and_xz() {
+        let bag = dashboard_app_data(&topology());
+        assert_eq!(bag, dashboard_app_data(&topology()), "the same bytes each time");
+        let all = parsed(&bag, "dashboards");
+        let one = &all["templates"]["file:windrow"];
+        assert_eq!(one["charm"], "windrow-k8s");
+        assert_eq!(one["inject_dropdowns"], true);
+        assert_eq!(one["juju_topology"].as_object().unwrap().len(), 4);
+        assert!(one["dashboard_alt_uid"].is_string() && all["uuid"].is_string());
+        let xz = BASE64_STANDARD.decode(one["content"].as_str().unwrap()).unwrap();
+        let mut text = String::new();
+        lzma_rust2::XzReader::new(xz.as_slice(), false).read_to_string(&mut text).unwrap();
+        assert_eq!(text, DASHBOARD);
+        assert!(bag["dashboards"].len() < 16 << 10, "{}", bag["dashboards"].len());
+    }
+
+    #[test]
+    fn each_panel_asks_for_our_metrics_of_the_chosen_units() {
+        let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+        assert_eq!(dashboard["uid"].as_str().unwrap().len(), 40);
+        let panels = dashboard["panels"].as_array().unwrap();
+        assert!(panels.len() >= 10);
+        let ours = our_metrics();
+        let mut places = BTreeSet::new();
+        let mut ids = BTreeSet::new();
+        for panel in panels {
+            assert!(ids.insert(panel["id"].as_u64().unwrap()));
+            assert_eq!(panel["datasource"]["uid"], "${prometheusds}");
+            let place = &panel["gridPos"];
+            let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| place[key].as_u64().unwrap());
+            assert!(x + w <= 24);
+            for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+                assert!(places.insert(cell), "{}", panel["title"]);
+            }
+            for target in panel["targets"].as_array().unwrap() {
+                let expr = target["expr"].as_str().unwrap();
+                let asked = metrics_in(expr);
+                assert!(!asked.is_empty() && asked.is_subset(&ours), "{expr}");
+                for label in ["juju_model", "juju_model_uuid", "juju_application", "juju_unit"] {
+                    assert!(expr.contains(&format!("{label}=~\"${label}\"")), "{expr}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_unit_of_loki_is_a_log_target() {
+        let url = r#"{"url": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}"#;
+        let other = r#"{"url": "https://cos.example/cos-loki-1/loki/api/v1/push"}"#;
+        let loki = of_units("loki", &[("loki/0", &[("endpoint", url)]), ("loki/1", &[("endpoint", other)])]);
+        let targets = log_targets(&[loki], &topology(), []);
+        assert_eq!(targets.len(), 2);
+        assert_eq!(
+            targets["logging-loki-0-5d5e0e0c"],
+            json!({
+                "override": "replace",
+                "type": "loki",
+                "location": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push",
+                "services": ["all"],
+                "labels": {
+                    "product": "Juju",
+                    "charm": "windrow-k8s",
+                    "juju_model": "spark",
+                    "juju_model_uuid": "3f2c0a11-dcb3-4870-8509-330eb9745ee8",
+                    "juju_application": "windrow",
+                    "juju_unit": "windrow/1",
+                    "job": "juju_spark_3f2c0a11_windrow",
+                },
+            })
+        );
+        let app = logging_app_data(&topology());
+        assert_eq!(app["alert_rules"], "{}");
+        assert_eq!(parsed(&app, "metadata")["unit"], "windrow/1");
+    }
+
+    #[test]
+    fn what_is_gone_or_has_moved_is_switched_off_and_what_others_brought_stays() {
+        let at = |url: &str| {
+            let endpoint = json!({ "url": url }).to_string();
+            [of_units("loki", &[("loki/0", &[("endpoint", endpoint.as_str())])])]
+        };
+        let before = log_targets(&at("http://a:3100/push"), &topology(), []);
+        let names: Vec<&str> = before.keys().map(String::as_str).chain(["of-the-image"]).collect();
+        let off =
+            json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
+
+        let gone = log_targets(&[], &topology(), names.iter().copied());
+        assert_eq!(gone.into_values().collect::<Vec<_>>(), [off.clone()]);
+
+        let moved = log_targets(&at("http://b:3100/push"), &topology(), names.iter().copied());
+        assert_eq!(moved.len(), 2, "Pebble follows no location that changes below a name");
+        assert_eq!(moved[names[0]], off);
+
+        assert_eq!(log_targets(&at("http://a:3100/push"), &topology(), names.iter().copied()), before);
+    }
+
+    #[test]
+    fn partial_or_hostile_endpoints_are_no_log_targets() {
+        let long = json!({"url": format!("http://a/{}", "x".repeat(3000))}).to_string();
+        for endpoint in [
+            "",
+            "http://loki:3100/loki/api/v1/push",
+            "{}",
+            "[]",
+            "null",
+            r#"{"url": null}"#,
+            r#"{"url": ["http://a"]}"#,
+            r#"{"url": ""}"#,
+            r#"{"url": "http://"}"#,
+            r#"{"url": "http://:3100/"}"#,
+            r#"{"url": "file:///etc/passwd"}"#,
+            r#"{"url": "http://user:password@loki/"}"#,
+            r#"{"url": "http://loki/\nservices: [all]"}"#,
+            r#"{"url": "http://loki/ x"}"#,
+            r#"{"url": "http://loki/${HOME}"}"#,
+            &long,
+        ] {
+            let relation = of_units("loki", &[("loki/0", &[("endpoint", endpoint)])]);
+            assert_eq!(log_targets(&[relation], &topology(), []), BTreeMap::new(), "{endpoint}");
+        }
+        assert_eq!(log_targets(&[of_units("loki", &[("loki/0", &[])])], &topology(), []), BTreeMap::new());
+    }
+
+    #[test]
+    fn certificates_of_version_1_are_read_once_each_and_in_fixed_order() {
+        let one = json!([A, B, A]).to_string();
+        let two = json!([format!("{B}{A}")]).to_string();
+        let first = of_app("ca", &[("certificates", &one), ("version", "1")]);
+        let second = of_app("other", &[("certificates", &two), ("version", "1")]);
+        let (found, left_out) = ca_certificates(&[first.clone(), second.clone()]);
+        assert_eq!(found, [B, A].map(str::to_owned));
+        assert_eq!(left_out, [""; 0]);
+        assert_eq!(ca_certificates(&[second, first]).0, found);
+        assert_eq!(ca_app_data(), bag_of(&[("version", "1")]));
+    }
+
+    #[test]
+    fn certificates_of_version_0_are_in_the_units_bags() {
+        // As its own library writes them, and as version 1's does for an old requirer.
+        let chain = json!([B]).to_string();
+        let plain = of_units(
+            "ca",
+            &[("ca/0", &[("certificate", A), ("ca", B), ("chain", &chain), ("version", "0")])],
+        );
+        let ca = json!(B).to_string();
+        let quoted = of_units("ca", &[("ca/0", &[("certificate", "\"\""), ("ca", &ca), ("chain", "null")])]);
+        let lone = of_units("ca", &[("ca/0", &[("certificate", B)])]);
+        for relation in [plain, quoted, lone] {
+            assert_eq!(ca_certificates(&[relation]), (vec![B.to_owned()], vec![]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_left_out_with_a_reason_and_the_rest_counts() {
+        let list = json!([
+            A,
+            "enabled",
+            7,
+            "",
+            "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----"
+        ]);
+        let (found, left_out) = ca_certificates(&[of_app("ca", &[("certificates", &list.to_string())])]);
+        assert_eq!(found, [A]);
+        assert_eq!(
+            left_out,
+            [
+                "certificates of ca: it is not a PEM certificate",
+                "certificates of ca: it is not a PEM certificate",
+                "certificates of ca: it holds a private key; give certificates only",
+            ]
+        );
+        let broken = of_app("ca", &[("certificates", "[\"-----BEGIN")]);
+        assert_eq!(ca_certificates(&[broken]).1.len(), 1);
+        for nothing in ["", "[]", "null"] {
+            assert_eq!(ca_certificates(&[of_app("ca", &[("certificates", nothing)])]), (vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_certificates() {
+        // As many different ones as are needed, each 60 KB long.
+        let many: Vec<String> = (0..30_u8).map(|n| block(&sequence(&sequence(&[n; 60_000])))).collect();
+        let (found, left_out) =
+            ca_certificates(&[of_app("ca", &[("certificates", &json!(many).to_string())])]);
+        assert!((10..20).contains(&found.len()), "{}", found.len());
+        assert_eq!(left_out, ["there are more than 1 MiB of them with ca"]);
+    }
+
+    fn sequence(contents: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(contents.len()).unwrap().to_be_bytes();
+        [&[0x30, 0x84][..], &length, contents].concat()
+    }
+
+    #[test]
+    fn pem_is_checked_and_written_in_one_way() {
+        assert_eq!(pem(A).unwrap(), A);
+        assert_eq!(pem(&format!("{A}{B}")).unwrap(), format!("{A}{B}"), "a chain keeps its order");
+        let messy = format!("subject=CN = a\r\n{}\r\n\r\n", A.trim_end().replace('\n', "\r\n"));
+        assert_eq!(pem(&messy).unwrap(), A);
+        assert_eq!(pem(&A.replace('\n', " ")).unwrap(), A, "lines lost on a command line");
+    }
+
+    #[test]
+    fn what_is_no_pem_is_refused_without_showing_it() {
+        let base64 = |text: &str| BASE64_STANDARD.encode(text);
+        let with = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let half: String = A.lines().take(5).map(|line| format!("{line}\n")).collect();
+        for (text, why) in [
+            ("", "not a PEM certificate"),
+            ("enabled", "not a PEM certificate"),
+            ("disabled", "not a PEM certificate"),
+            (&half, "has no end"),
+            (&format!("{half}-----END CERTIFICATE-----"), "cut off"),
+            (&with("secret!"), "not base64"),
+            (&with(&base64("hunter2")), "something else"),
+            (&with(&base64("0\u{0}")), "something else"),
+            (&with(""), "something else"),
+            (&format!("{A}-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"), "private key"),
+            (&format!("{A}-----BEGIN hunter2"), "not a certificate"),
+            (&A.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "not a certificate"),
+            (&format!("{A}{}", " ".repeat(300_000)), "longer than 256 KiB"),
+        ] {
+            let refused = pem(text).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+            assert!(!refused.contains("hunter2") && !refused.contains("secret"), "{refused}");
+        }
+    }
 }

@@ -36,7 +36,7 @@ pub fn request(topic: &str) -> Bag {
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Kafka> {
     let Some(relation) = relation else { return Endpoint::Absent };
-    Endpoint::of(given(relation, asked).map_err(|fault| fault.of(KAFKA, &relation.app)))
+    Endpoint::of(given(relation, asked), KAFKA, &relation.app)
 }
 
 fn given(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn plain_fields_do_as_well() {
-        let pairs = [("username", "u"), ("password", "p"), ("endpoints", "10.1.2.3:31000"), ("tls", "enabled")];
+        let pairs =
+            [("username", "u"), ("password", "p"), ("endpoints", "10.1.2.3:31000"), ("tls", "enabled")];
         let Endpoint::Ready(kafka) = read_of(&pairs) else { panic!("not ready") };
         assert!(kafka.tls && kafka.short_host.is_none() && kafka.topic == "asked");
     }
@@ -116,7 +117,10 @@ mod tests {
         for (pairs, expect) in [
             (&[][..], "kafka-client: provider has not given endpoints and a user yet"),
             (&V3[..4], "kafka-client: provider has not given endpoints and a user yet"),
-            (&[("username", ""), ("password", "p"), ("endpoints", "h:1")], "kafka-client: provider has not given"),
+            (
+                &[("username", ""), ("password", "p"), ("endpoints", "h:1")],
+                "kafka-client: provider has not given",
+            ),
         ] {
             match read_of(pairs) {
                 Endpoint::Waiting(why) => assert!(why.starts_with(expect), "{why}"),
@@ -125,12 +129,20 @@ mod tests {
         }
         for endpoints in ["kafka", "k:0", "k:99999", "a b:1", "k:9092,\nx", ":1", "http://k:9092", ","] {
             let read = read_of(&[("username", "u"), ("password", "p"), ("endpoints", endpoints)]);
-            assert!(matches!(&read, Endpoint::Invalid(why) if why.contains("endpoint")), "{endpoints}: {read:?}");
+            assert!(
+                matches!(&read, Endpoint::Invalid(why) if why.contains("endpoint")),
+                "{endpoints}: {read:?}"
+            );
         }
         let mut broken = relation(KAFKA, &V3);
         broken.secrets.insert("secret-user".to_owned(), Err("permission denied".to_owned()));
         let read = read(Some(&broken), "t");
-        assert_eq!(read, Endpoint::Waiting("kafka-client: the user's secret cannot be read yet: permission denied".to_owned()));
+        assert_eq!(
+            read,
+            Endpoint::Waiting(
+                "kafka-client: the user's secret cannot be read yet: permission denied".to_owned()
+            )
+        );
     }
 
     #[test]

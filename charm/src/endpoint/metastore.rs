@@ -34,7 +34,7 @@ pub fn request(database: &str, roles: &str) -> Bag {
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Metastore> {
     let Some(relation) = relation else { return Endpoint::Absent };
-    Endpoint::of(given(relation, asked).map_err(|fault| fault.of(METASTORE, &relation.app)))
+    Endpoint::of(given(relation, asked), METASTORE, &relation.app)
 }
 
 fn given(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
@@ -65,7 +65,10 @@ mod tests {
         let pairs = [
             ("secret-user/username", "relation_id_9"),
             ("secret-user/password", "pw"),
-            ("secret-user/uris", "postgresql://relation_id_9:pw@metastore-primary.spark.svc.cluster.local:5432/hm"),
+            (
+                "secret-user/uris",
+                "postgresql://relation_id_9:pw@metastore-primary.spark.svc.cluster.local:5432/hm",
+            ),
             ("secret-tls/tls", "False"),
             ("endpoints", "metastore-primary.spark.svc.cluster.local:5432"),
             ("database", "hivemetastore"),

@@ -32,9 +32,15 @@ impl<T> Endpoint<T> {
         }
     }
 
-    /// `Ok` or the state, for `?` inside one endpoint.
-    fn of(result: Result<T, Self>) -> Self {
-        result.unwrap_or_else(|state| state)
+    /// What was read, or the state that its fault means.
+    fn of(result: Result<T, Fault>, endpoint: &str, app: &str) -> Self {
+        match result {
+            Ok(value) => Endpoint::Ready(value),
+            Err(Fault::Later(why)) => Endpoint::Waiting(format!("{endpoint}: {why}")),
+            Err(Fault::Wrong(why)) => {
+                Endpoint::Invalid(format!("{endpoint}: {app} {why}; look at: juju show-unit"))
+            }
+        }
     }
 }
 
@@ -76,15 +82,6 @@ enum Fault {
     Wrong(String),
 }
 
-impl Fault {
-    fn of<T>(self, endpoint: &str, app: &str) -> Endpoint<T> {
-        match self {
-            Fault::Later(why) => Endpoint::Waiting(format!("{endpoint}: {why}")),
-            Fault::Wrong(why) => Endpoint::Invalid(format!("{endpoint}: {app} {why}; look at: juju show-unit")),
-        }
-    }
-}
-
 /// `secret-user` → what a person calls it.
 fn kind(secret: &str) -> &str {
     match secret {
@@ -121,7 +118,10 @@ fn addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
             Some(address) => all.push(address),
             None => {
                 let cut: String = one.chars().take(60).collect();
-                return Err(Fault::Wrong(format!("gives the endpoint \"{}\", which is not HOST:PORT", cut.escape_debug())));
+                return Err(Fault::Wrong(format!(
+                    "gives the endpoint \"{}\", which is not HOST:PORT",
+                    cut.escape_debug()
+                )));
             }
         }
     }
@@ -139,15 +139,13 @@ pub(crate) mod tests {
 
     /// A relation whose application wrote this; keys of the form `secret-user/username` are in that secret.
     pub(crate) fn relation(endpoint: &str, pairs: &[(&str, &str)]) -> Relation {
-        let mut relation = Relation {
-            id: format!("{endpoint}:4"),
-            app: "provider".to_owned(),
-            ..Relation::default()
-        };
+        let mut relation =
+            Relation { id: format!("{endpoint}:4"), app: "provider".to_owned(), ..Relation::default() };
         for (name, value) in pairs {
             if let Some((secret, name)) = name.split_once('/') {
                 relation.data.insert(secret.to_owned(), "secret:c1kafkausers0000000g".to_owned());
-                let content = relation.secrets.entry(secret.to_owned()).or_insert_with(|| Ok(BTreeMap::new()));
+                let content =
+                    relation.secrets.entry(secret.to_owned()).or_insert_with(|| Ok(BTreeMap::new()));
                 content.as_mut().unwrap().insert(name.to_owned(), Secret::new(*value));
             } else {
                 relation.data.insert((*name).to_owned(), (*value).to_owned());

@@ -34,7 +34,7 @@ pub fn request(bucket: &str) -> Bag {
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<S3> {
     let Some(relation) = relation else { return Endpoint::Absent };
-    Endpoint::of(given(relation, asked).map_err(|fault| fault.of(ENDPOINT, &relation.app)))
+    Endpoint::of(given(relation, asked), ENDPOINT, &relation.app)
 }
 
 fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
@@ -51,9 +51,12 @@ fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
     let endpoint = text("endpoint")?;
     let is_url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
     if !endpoint.is_empty() && (!is_url || endpoint.contains([' ', '@'])) {
-        return Err(Fault::Wrong("gives an endpoint that is not http://HOST:PORT or https://HOST:PORT".to_owned()));
+        return Err(Fault::Wrong(
+            "gives an endpoint that is not http://HOST:PORT or https://HOST:PORT".to_owned(),
+        ));
     }
-    let bucket = Some(text("bucket")?).filter(|bucket| !bucket.is_empty()).unwrap_or_else(|| asked.to_owned());
+    let bucket =
+        Some(text("bucket")?).filter(|bucket| !bucket.is_empty()).unwrap_or_else(|| asked.to_owned());
     Ok(S3 {
         bucket,
         endpoint,
@@ -110,7 +113,10 @@ mod tests {
     #[test]
     fn keys_are_waited_for() {
         let Endpoint::Waiting(why) = read_of(&V1[2..]) else { panic!("ready without keys") };
-        assert!(why.starts_with("s3-credentials: provider has no keys yet; run: juju run provider/leader"), "{why}");
+        assert!(
+            why.starts_with("s3-credentials: provider has no keys yet; run: juju run provider/leader"),
+            "{why}"
+        );
     }
 
     #[test]
