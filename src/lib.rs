@@ -16,6 +16,7 @@ pub mod partial;
 pub mod ledger;
 pub mod lane;
 pub mod merger;
+pub mod cause;
 pub mod commit;
 pub mod listing;
 mod columnar;
