@@ -162,6 +162,8 @@ def the_world(folder, pebble):
     parts("kafka", "--plain", "allow", user, "--read", world["topic"], "--group", names["prefix-1"])
     parts("s3", "user", names["s3-key"], stdin=world["secrets"]["s3"] + "\n")
     parts("hive-db", database, "lazy")
+    # A warehouse of its own, where the Hive database lies: the bucket is everybody's.
+    parts("psql", database, "-q", stdin=f"""UPDATE "DBS" SET "DB_LOCATION_URI" = 's3a://{env['WINDROW_TEST_S3_BUCKET']}/{world['topic']}' WHERE "NAME" = 'default';""")
     # As PostgreSQL 16's charm has it: the user is the owner from its log-in on.
     parts("psql", "postgres", "-q", stdin=f"""CREATE ROLE {names['pg-user']} LOGIN PASSWORD '{world['secrets']['pg']}' IN ROLE {database};
         ALTER ROLE {names['pg-user']} SET role = '{database}';""")
@@ -277,7 +279,8 @@ def play(scenario, pebble, packed):
                 for relation in event["world"]["relations"]:
                     relation["remote-app-data"] = {}
             else:
-                print(shown(event), flush=True)
+                if not events or event["event"] != events[-1]["event"]:  # a repeated one is told in `cost`
+                    print(shown(event), flush=True)
                 fault = broken(event)
             found = credentials_in(json.dumps(event), world)
             if found:
