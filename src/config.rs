@@ -301,7 +301,11 @@ impl Config {
             catalog,
             lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
             instance: s.read("instance", "", |text| {
-                if text.is_empty() { Ok(None) } else { matching(text, "spark/windrow/0", is_instance).map(Some) }
+                if text.is_empty() {
+                    Ok(None)
+                } else {
+                    matching(text, "spark/windrow/0", is_instance).map(Some)
+                }
             }),
             init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
             http: s.read("http", "127.0.0.1:8080", |text| {

@@ -651,7 +651,9 @@ impl Told {
         if self.any.swap(false, Ordering::AcqRel) {
             let mut state = self.lock();
             (state.login, state.unreachable) = (None, None);
-            state.news.retain(|news| !matches!(news, KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_)));
+            state.news.retain(|news| {
+                !matches!(news, KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_))
+            });
         }
     }
 

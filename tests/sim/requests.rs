@@ -66,7 +66,9 @@ impl World {
     fn ask_catalog(&mut self, sender: u64, effect: Effect, way: Way) -> Option<Answer> {
         let (db_now, lease_ms, mistake) = (self.db_now(), self.settings.lease_ms, self.mistake);
         Some(match effect {
-            Effect::Acquire if way == Way::NeverArrived => Answer::Acquired(Err(CatalogError::Retry(gone().into()))),
+            Effect::Acquire if way == Way::NeverArrived => {
+                Answer::Acquired(Err(CatalogError::Retry(gone().into())))
+            }
             Effect::Acquire => {
                 let id = sender.to_string();
                 let answer = self.catalog.acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
