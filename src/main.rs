@@ -224,6 +224,7 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     }
     let mut parts = parts::open(config, secrets)?;
     let answer = runtime()?.block_on(async {
+        parts.settle().await?;
         anyhow::Ok(match &cli.verb {
             Verb::Status => cli::raw(&parts::look(&mut parts).await?),
             Verb::Tables => cli::raw(&parts::look(&mut parts).await?.tables()),
@@ -231,7 +232,9 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
             Verb::Rows(rows) => {
                 let limit = rows.limit as usize;
                 let table = config.table_name().unwrap_or_default();
-                cli::raw(&parts::newest_rows(&table, &mut parts.look, &parts.store, limit).await?)
+                cli::raw(
+                    &parts::newest_rows(&table, rows.of.kind(), &mut parts.look, &parts.store, limit).await?,
+                )
             }
             Verb::Pause | Verb::Resume => {
                 let paused = cli.verb == Verb::Pause;

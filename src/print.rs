@@ -72,7 +72,9 @@ pub fn run(
     let handle = Handle {
         status: status_rx,
         commands: commands_tx,
-        rows: Arc::new(|_| Box::pin(async { Err("console mode keeps no table; set table.name".to_owned()) })),
+        rows: Arc::new(|_, _| {
+            Box::pin(async { Err("console mode keeps no table; set table.name".to_owned()) })
+        }),
         token: token_rx,
     };
     runtime.spawn(http::serve(listener, handle, std::future::pending()));
