@@ -29,7 +29,13 @@ parts-up: ## Start the real parts for use by hand: eval "$(tests/parts/parts.sh 
 parts-down: ## Stop them
 	$(PARTS) down
 
+pack: tools ## The charm, windrow-k8s_amd64.charm, for Ubuntu 22.04 and later; without LXD
+	charm/pack.py
+
+test-pack: pack ## What is in it, as Juju, charmcraft and a bare Ubuntu see it
+	tests/pack/check.py
+
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real lint parts-up parts-down tools
+.PHONY: help demo test test-fast test-real lint parts-up parts-down pack test-pack tools

@@ -7,6 +7,8 @@ mod s3;
 pub use local::LocalStore;
 pub use s3::S3Store;
 
+use crate::cause::{Cause, Trouble};
+use crate::config::Secret;
 use bytes::Bytes;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +32,10 @@ pub struct S3Config {
     pub ca_pem: Option<String>,
     pub access_key: String,
     pub secret_key: String,
+    /// URL of the HTTP proxy that all requests take but those to `no_proxy`. It may hold a password.
+    pub proxy: Option<Secret>,
+    /// Hosts, domains with all below them, and networks in CIDR; `*` is all.
+    pub no_proxy: Vec<String>,
 }
 
 impl fmt::Debug for S3Config {
@@ -63,6 +69,19 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     pub kind: StoreErrorKind,
     pub text: String,
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let cause = match error.kind {
+            StoreErrorKind::Denied | StoreErrorKind::BadKey => Cause::LoginS3,
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::Clock
+            | StoreErrorKind::Unreachable
+            | StoreErrorKind::Other => Cause::None,
+        };
+        Trouble::new(cause, error.text)
+    }
 }
 
 /// A warehouse's place, read from its URI.
@@ -120,7 +139,7 @@ impl Place {
 
 impl Store {
     /// The store of this warehouse. Nothing is asked of it yet; see [`Store::check`]. `s3` is not looked at for a
-    /// directory. Proxies are taken from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    /// directory. Proxies of the environment are not used.
     ///
     /// # Errors
     /// The warehouse, endpoint or CA certificates make no sense.
@@ -192,6 +211,32 @@ impl Store {
         self.delete(&[KEY.to_owned()]).await
     }
 
+    /// The same store with another warehouse of the same bucket. Credentials that change later are told to both.
+    ///
+    /// # Errors
+    /// The warehouse is not in the same bucket, or this is a directory.
+    pub fn elsewhere(&self, warehouse: &str) -> Result<Self, StoreError> {
+        let text = match (self, Place::parse(warehouse)) {
+            (Store::S3(s3), Ok(Place::Bucket { bucket, prefix })) if bucket == s3.bucket() => {
+                return Ok(Store::S3(s3.elsewhere(&prefix)));
+            }
+            (_, Err(why)) => why,
+            _ => format!(
+                "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this is a mistake in windrow"
+            ),
+        };
+        Err(StoreError { kind: StoreErrorKind::Other, text })
+    }
+
+    /// Goes through another proxy, or none, from the next request on.
+    ///
+    /// # Errors
+    /// It is no address of a proxy; the one before stays.
+    pub fn set_proxy(&self, proxy: Option<&Secret>) -> Result<(), StoreError> {
+        let Store::S3(s3) = self else { return Ok(()) };
+        s3.set_proxy(proxy).map_err(|text| StoreError { kind: StoreErrorKind::Other, text })
+    }
+
     /// Takes other credentials from the next request on.
     pub fn set_credentials(&self, access_key: &str, secret_key: &str) {
         if let Store::S3(s3) = self {
@@ -229,6 +274,8 @@ mod tests {
             ca_pem: None,
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
+            proxy: None,
+            no_proxy: Vec::new(),
         }
     }
 
