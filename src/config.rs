@@ -1327,6 +1327,16 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
     }
 
     #[test]
+    fn an_instance_is_named_by_whoever_runs_it() {
+        assert_eq!(read(&table("")).instance, None);
+        assert_eq!(read(&table("instance: 3f2c/windrow/0")).instance.as_deref(), Some("3f2c/windrow/0"));
+        check(
+            "instance: my windrow",
+            "cannot read setting instance \"my windrow\": not a name as it has to be; write one such as spark/windrow/0",
+        );
+    }
+
+    #[test]
     fn a_key_in_an_address_is_not_repeated() {
         for line in [
             "table: { name: n, warehouse: 's3a://key:hunter2@bucket/w' }",

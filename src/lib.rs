@@ -27,6 +27,7 @@ pub mod table;
 pub mod grammar;
 pub mod config;
 pub mod status;
+pub mod notify;
 pub mod page;
 pub mod access;
 pub mod console;

@@ -261,9 +261,8 @@ impl HookCommands {
         if ended.success() {
             return Ok(stdout);
         }
-        let stderr = String::from_utf8_lossy(&stderr);
-        let stderr = stderr.trim();
-        let words = cut(stderr.strip_prefix("ERROR ").unwrap_or(stderr), WORDS_MAX_BYTES).to_owned();
+        let stderr = String::from_utf8_lossy(&stderr).trim().replace('\n', "; ");
+        let words = cut(stderr.strip_prefix("ERROR ").unwrap_or(&stderr), WORDS_MAX_BYTES).to_owned();
         Err(match ended.code() {
             Some(2) if words.contains("relation not found") => HookError::Gone { command: command(), words },
             Some(code) => HookError::Refused { command: command(), code, words },
@@ -366,8 +365,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             for (name, script) in scripts {
                 let path = dir.path().join(name);
-                // Another test may fork while this file is open for writing, and then it cannot be run: it is
-                // written under another process's hand only.
+                // Another process writes it: a fork of another test's while we had it open could keep it from being run.
                 let made = Command::new("/bin/sh")
                     .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
                     .arg(&path)
@@ -517,7 +515,7 @@ mod tests {
                 r#"echo 'ERROR invalid value "k:99" for option -r: relation not found' >&2; exit 2"#,
             ),
             ("relation-set", "echo 'ERROR cannot write relation settings' >&2; exit 1"),
-            ("secret-get", "echo 'ERROR permission denied' >&2; exit 1"),
+            ("secret-get", "echo 'ERROR permission denied' >&2; echo at all >&2; exit 1"),
             ("status-set", "kill -9 $$"),
             ("config-get", r#"echo '{"password": geheim}'"#),
             ("state-get", r#"echo '["geheim"]'"#),
@@ -540,7 +538,7 @@ mod tests {
             ),
             (
                 commands.secret_get("geheim").unwrap_err(),
-                "cannot run hook command \"secret-get --refresh --format=json\": exit code 1: permission denied",
+                "cannot run hook command \"secret-get --refresh --format=json\": exit code 1: permission denied; at all",
             ),
             (
                 commands.status_set("active", "geheim").unwrap_err(),

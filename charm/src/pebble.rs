@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -50,10 +50,6 @@ const MESSAGE_MAX_BYTES: usize = 4 << 20;
 /// A file goes out in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Between the parts of a push; Pebble wants 32 characters or more. No file of ours holds it: it is long, and no file is
-/// written by others.
-const BOUNDARY: &str = "windrow-part-7f1de8c2a9b04465b3e6c01d52f48a97";
-
 /// Why Pebble did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PebbleError {
@@ -82,6 +78,9 @@ pub struct FileWrite {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
 }
+
+/// What lies in files, by path.
+pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// What goes into a file.
 #[derive(Clone)]
@@ -175,10 +174,10 @@ impl Pebble {
     }
 
     /// The files that are there of those asked for, by path; together 1 MiB at most.
-    pub fn read_files(&self, paths: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
+    pub fn read_files(&self, paths: &[&str]) -> Result<Files> {
         let what = "read files";
         if paths.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Files::new());
         }
         let query: String = paths.iter().map(|path| format!("&path={}", escaped(path))).collect();
         let request = request(Method::GET, &format!("/v1/files?action=read{query}"))
@@ -240,15 +239,16 @@ impl Pebble {
                 })
             })
             .collect();
+        let boundary = boundary();
         let mut upload = Upload::default();
         upload.text(format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"request\"\r\nContent-Type: application/json\r\n\r\n{}",
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"request\"\r\nContent-Type: application/json\r\n\r\n{}",
             json!({"action": "write", "files": about})
         ));
         for file in files {
             let name = file.path.replace('\\', "\\\\").replace('"', "\\\"");
             upload.text(format!(
-                "\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+                "\r\n--{boundary}\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
             ));
             match &file.content {
                 Content::Bytes(bytes) => upload.bytes(bytes.clone()),
@@ -257,9 +257,9 @@ impl Pebble {
                 })?,
             }
         }
-        upload.text(format!("\r\n--{BOUNDARY}--\r\n"));
+        upload.text(format!("\r\n--{boundary}--\r\n"));
         let request = request(Method::POST, "/v1/files")
-            .header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"));
+            .header("content-type", format!("multipart/form-data; boundary={boundary}"));
         let (_, body) = self.ask(what, request, upload, PUSH_STALL)?;
         all_went_well("write", &understood::<Vec<FileResult>>(what, &body)?)
     }
@@ -292,7 +292,8 @@ impl Pebble {
         let task: Task = understood(&what, &body)?;
         let change = change_id(&what, &body)?;
 
-        // Pebble ends the command, and says so. That is waited for a little longer.
+        // Pebble ends the command and says so, which is waited for a little longer. What the command has started itself goes on, and
+        // as long as it holds the outputs Pebble says nothing.
         let until = Instant::now() + timeout + ANSWER;
         let websocket = |id| self.websocket(&what, &format!("/v1/tasks/{}/websocket/{id}", task.task_id));
         let (mut stdio, mut stderr) = (websocket("stdio")?, websocket("stderr")?);
@@ -304,16 +305,13 @@ impl Pebble {
             let stderr = scope.spawn(|| output(&mut stderr, until));
             (output(&mut stdio, until), stderr.join().expect("reading a socket does not panic"))
         });
-        let left = until.saturating_duration_since(Instant::now());
-        let change = self.wait(&what, &change, left.max(Duration::from_millis(100)))?;
+        let failed = |cause: String| PebbleError::Failed(format!("cannot {what}: {cause}"));
+        let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
+        let change = self.wait(&what, &change, ANSWER)?;
         let code = change.tasks.first().and_then(|task| task.data.get("exit-code")?.as_i64());
-        let code = code.and_then(|code| i32::try_from(code).ok()).ok_or_else(|| {
-            PebbleError::Failed(format!("cannot {what}: Pebble does not tell its exit code"))
-        })?;
-        let whole = |output: std::result::Result<Vec<u8>, String>| {
-            output.map_err(|cause| PebbleError::Failed(format!("cannot {what}: {cause}")))
-        };
-        Ok(ExecOutput { code, stdout: whole(stdout)?, stderr: whole(stderr)? })
+        let code = code.and_then(|code| i32::try_from(code).ok());
+        let code = code.ok_or_else(|| failed("Pebble does not tell its exit code".to_owned()))?;
+        Ok(ExecOutput { code, stdout, stderr })
     }
 
     /// The last `n` lines of a service's log, oldest first. Pebble keeps 100 KiB.
@@ -421,14 +419,14 @@ impl Pebble {
     }
 
     /// Connects to an output of a command that is about to run.
-    fn websocket(&self, what: &str, path: &str) -> Result<WebSocket<UnixStream>> {
+    fn websocket(&self, what: &str, path: &str) -> Result<WebSocket<Socket>> {
         let down = |cause: &dyn fmt::Display| PebbleError::Down(format!("cannot {what}: {cause}"));
         let stream = UnixStream::connect(&self.socket).map_err(|error| down(&error))?;
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| down(&error))?;
         stream.set_write_timeout(Some(ANSWER)).map_err(|error| down(&error))?;
         let limits =
             tungstenite::protocol::WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES));
-        tungstenite::client::client_with_config(format!("ws://localhost{path}"), stream, Some(limits))
+        tungstenite::client::client_with_config(format!("ws://localhost{path}"), Socket(stream), Some(limits))
             .map(|(websocket, _)| websocket)
             .map_err(|error| down(&error))
     }
@@ -465,14 +463,9 @@ impl Change {
             .filter(|line| !line.is_empty())
             .collect();
         let mut cause = steps.join("; ");
-        let said = self
-            .tasks
-            .iter()
-            .flat_map(|task| &task.log)
-            .filter(|log| log.contains("Most recent service output:"));
-        let last = said
-            .last()
-            .and_then(|log| log.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).last());
+        let mut logs = self.tasks.iter().flat_map(|task| &task.log);
+        let said = logs.rfind(|log| log.contains("Most recent service output:"));
+        let last = said.and_then(|log| log.trim_end().rsplit_once('\n')).map(|(_, line)| line.trim());
         if let Some(last) = last {
             cause = format!("{cause}; its last words: {last}");
         }
@@ -543,6 +536,14 @@ fn refused(what: &str, status: StatusCode, body: &[u8]) -> PebbleError {
 
 fn request(method: Method, path: &str) -> hyper::http::request::Builder {
     Request::builder().method(method).uri(path).header("host", "localhost")
+}
+
+/// What stands between the parts of a push: nobody can guess it, so no file can hold it and pass for two. Pebble wants 32
+/// characters or more.
+fn boundary() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = || RandomState::new().hash_one("boundary");
+    format!("windrow-{:016x}{:016x}", random(), random())
 }
 
 /// A text as it may stand in a query.
@@ -718,8 +719,8 @@ impl Body for Upload {
 }
 
 /// The files in a multipart answer by name, and the JSON part that tells what became of each.
-fn files_in(body: &[u8], boundary: &str) -> Option<(BTreeMap<String, Vec<u8>>, Vec<u8>)> {
-    let (mut files, mut results) = (BTreeMap::new(), None);
+fn files_in(body: &[u8], boundary: &str) -> Option<(Files, Vec<u8>)> {
+    let (mut files, mut results) = (Files::new(), None);
     let between = format!("\r\n--{boundary}");
     // The first boundary has no line before it.
     let mut rest = body.strip_prefix(&between.as_bytes()[2..])?;
@@ -759,15 +760,45 @@ fn parameter(header: &str, name: &str) -> Option<String> {
     }
 }
 
+/// A socket whose calls are made again when a signal comes between: with a time limit the system does not do so itself.
+struct Socket(UnixStream);
+
+impl Socket {
+    fn again<T>(&mut self, mut call: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match call(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.again(|socket| socket.read(bytes))
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.again(|socket| socket.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Reads an output of a command to its end, and keeps the beginning.
-fn output(websocket: &mut WebSocket<UnixStream>, until: Instant) -> std::result::Result<Vec<u8>, String> {
+fn output(websocket: &mut WebSocket<Socket>, until: Instant) -> std::result::Result<Vec<u8>, String> {
     let mut output = Vec::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err("its output does not end".to_owned());
+            return Err("it was not done in time".to_owned());
         }
-        websocket.get_mut().set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
+        websocket.get_mut().0.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
         match websocket.read() {
             Ok(Message::Binary(bytes)) => {
                 let room = OUTPUT_MAX_BYTES - output.len();
@@ -786,7 +817,6 @@ fn output(websocket: &mut WebSocket<UnixStream>, until: Instant) -> std::result:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::os::unix::net::UnixListener;
     use std::path::Path;
@@ -976,7 +1006,7 @@ mod tests {
             assert_eq!((about.permissions().mode() & 0o7777, about.uid(), about.gid()), (0o600, uid, gid));
 
             let names = timed("list", || pebble.list(&daemon.path("etc"))).unwrap();
-            assert_eq!(names, BTreeMap::from([("a \"b\".yaml".to_owned(), 14), ("empty".to_owned(), 0)]));
+            assert_eq!(names, BTreeMap::from([("a \"b\".yaml".to_owned(), 12), ("empty".to_owned(), 0)]));
             assert_eq!(pebble.list(&daemon.path("opt/windrow")).unwrap()["windrow-1"], 26_000_000);
             assert!(pebble.list(&daemon.path("nowhere")).unwrap().is_empty());
 
@@ -1047,9 +1077,11 @@ mod tests {
                 (0, OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES)
             );
 
-            let error = sh("sleep 1000", Duration::from_millis(300)).unwrap_err();
+            let error = sh("exec sleep 1000", Duration::from_millis(300)).unwrap_err();
             println!("{error}");
             assert!(matches!(&error, PebbleError::Failed(text) if text.contains("timed out after 300ms")));
+            let error = sh("sleep 7 & wait", Duration::from_millis(300)).unwrap_err();
+            assert_eq!(error.to_string(), "cannot run command \"sh\": it was not done in time");
             let error = pebble.exec(&["/no/such".to_owned()], SOON).unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -1167,7 +1199,13 @@ mod tests {
             pebble.plan().unwrap_err().to_string(),
             "cannot read plan: timed out (Pebble answers 504)"
         );
-        // Its answer comes before it has read all that we send.
+        assert_eq!(
+            pebble.wait("replan services", "7", START).err(),
+            Some(PebbleError::Failed(
+                "cannot replan services: it is not done after 15 s; Pebble goes on with it".into()
+            ))
+        );
+        // It hangs up before it has read all that we send: its answer may be lost then.
         let file = FileWrite {
             path: "/x".into(),
             content: Content::Bytes(vec![0; 10 << 20]),
@@ -1176,10 +1214,8 @@ mod tests {
             gid: None,
         };
         assert_eq!(format!("{:?}", file.content), "10485760 bytes");
-        assert_eq!(
-            pebble.write_files(&[file]).unwrap_err(),
-            refused(504, "cannot write files: timed out", "daemon-restart")
-        );
+        let error = pebble.write_files(&[file]).unwrap_err();
+        assert!(matches!(&error, PebbleError::Down(_) | PebbleError::Refused { status: 504, .. }), "{error}");
 
         let (_dir, pebble) = stand_in(Some(("502 Bad Gateway", "<h1>")));
         assert_eq!(pebble.services().unwrap_err(), refused(502, "cannot list services: bad gateway", ""));
@@ -1226,7 +1262,8 @@ mod tests {
     }
 
     #[test]
-    fn queries_are_escaped() {
+    fn queries_are_escaped_and_boundaries_are_new() {
+        assert!(boundary().len() >= 32 && boundary() != boundary());
         assert_eq!(escaped("/a b&c=ü%.yaml"), "/a%20b%26c%3D%C3%BC%25.yaml");
     }
 }

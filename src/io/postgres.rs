@@ -440,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_refuses_has_its_cause() {
+        for (code, message, cause) in [
+            ("28P01", "password authentication failed for user \"u\"", Cause::LoginCatalog),
+            ("28000", "role \"u\" does not exist", Cause::LoginCatalog),
+            ("42501", "permission denied for database hive", Cause::NoCreate),
+            ("42501", "permission denied for table TBLS", Cause::NoRights),
+            ("42P01", "relation \"TBLS\" does not exist", Cause::NoSchema),
+            ("3D000", "database \"hive\" does not exist", Cause::None),
+            ("57P03", "the database system is starting up", Cause::None),
+        ] {
+            assert_eq!(cause_of(code, message), cause, "{code}");
+        }
+    }
+
+    #[test]
     fn password_is_not_in_debug_output() {
         let config = PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
         assert_eq!(format!("{config:?}"), "PgConfig(postgresql://h/db)");
