@@ -517,7 +517,7 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
     let mut catalog = postgres(&address(), database, user, name.clone());
     retried(catalog.acquire("a", "x", LEASE_MS).await, "no rights on Hive's tables CDS, COLUMNS_V2");
     sql(&format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
-    retried(catalog.acquire("a", "x", LEASE_MS).await, "42501");
+    retried(catalog.acquire("a", "x", LEASE_MS).await, "no right to make windrow's own schema");
     sql(&format!("GRANT CREATE ON DATABASE {database} TO {user}"));
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
@@ -704,9 +704,9 @@ async fn uses_all_of_the_ledger(catalog: &mut Catalog, who: &str) {
         catalog.commit(&full_after_genesis(&owner, n)).await.unwrap();
     }
     assert!(!catalog.renew(&owner, LEASE_MS).await.unwrap().paused);
-    let orphan = format!("_windrow/default.t/rows/orphan-of-{who}");
-    assert_eq!(catalog.doom(&owner, std::slice::from_ref(&orphan)).await.unwrap(), [orphan.clone()]);
-    catalog.forget(&owner, &[orphan]).await.unwrap();
+    let orphans = [format!("_windrow/default.t/rows/orphan-of-{who}")];
+    assert_eq!(catalog.doom(&owner, &orphans).await.unwrap(), orphans);
+    catalog.forget(&owner, &orphans).await.unwrap();
     catalog.set_paused(false, who).await.unwrap();
     catalog.restore(&owner).await.unwrap();
     catalog.release(&owner).await.unwrap();
