@@ -1,5 +1,6 @@
 # What one does here; `make` alone says so. Every target installs what it needs, or says in one line what is missing.
 PARTS := tests/parts/parts.sh
+KUBE := tests/parts/kube.sh
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +17,15 @@ test-real: tools ## The part with real Kafka, MinIO, PostgreSQL; Spark is the ju
 	$(PARTS) install kafka minio postgres spark spark-3.5
 	cargo test --workspace --no-run
 	$(PARTS) up kafka minio minio-tls postgres
-	eval "$$($(PARTS) env)" && cargo test --workspace --no-fail-fast -- --ignored --test-threads=2
+	eval "$$($(PARTS) env)" && cargo test --workspace --no-fail-fast -- --ignored --skip a_real_kube --test-threads=2
+
+test-juju: tools ## The charm under Juju's own hook runner and Pebble, where these can be had, with the real parts
+	cargo build --workspace --bins
+	tests/juju-bed/bed.py || [ $$? = 3 ]
+
+test-kube: tools ## The charm's question to a real kube-apiserver, where it can be had
+	@if $(KUBE) up; then eval "$$($(KUBE) env)" && cargo test -p windrow-charm --lib a_real_kube -- --ignored; \
+	  rc=$$?; $(KUBE) down; exit $$rc; else [ $$? = 3 ]; fi
 
 lint: tools ## Formatting and lints
 	cargo fmt --all --check
@@ -29,7 +38,13 @@ parts-up: ## Start the real parts for use by hand: eval "$(tests/parts/parts.sh 
 parts-down: ## Stop them
 	$(PARTS) down
 
+pack: tools ## The charm, windrow-k8s_amd64.charm, for Ubuntu 22.04 and later; without LXD
+	charm/pack.py
+
+test-pack: pack ## What is in it, as Juju, charmcraft and a bare Ubuntu see it
+	tests/pack/check.py
+
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real lint parts-up parts-down tools
+.PHONY: help demo test test-fast test-real test-juju test-kube lint parts-up parts-down pack test-pack tools

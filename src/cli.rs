@@ -72,6 +72,8 @@ pub enum Verb {
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
+    /// Add a notice to Pebble when windrow's state is another one than at the last notice: it wakes the charm
+    Notify,
 }
 
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -145,7 +147,9 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
             })?;
             ("GET", format!("/v1/tables/{name}{side}/rows?limit={limit}"))
         }
-        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore => return Ok(None),
+        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore | Verb::Notify => {
+            return Ok(None);
+        }
     };
     Ok(Some(question))
 }
@@ -160,7 +164,8 @@ pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Resu
 }
 
 /// The address at which one asks on the machine itself.
-fn loopback(http: SocketAddr) -> SocketAddr {
+#[must_use]
+pub fn loopback(http: SocketAddr) -> SocketAddr {
     let ip = match http.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -242,7 +247,7 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
         Verb::CheckConfig => checked_text(&value(answer)),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore => String::new(),
+        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Notify => String::new(),
     })
 }
 

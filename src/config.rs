@@ -40,6 +40,8 @@ pub struct Config {
     pub catalog: Option<CatalogSettings>,
     /// How long an owner that is gone is waited for.
     pub lease_ms: u64,
+    /// Who this process is to others that want the table; `None` is host and process id.
+    pub instance: Option<String>,
     /// Create Hive's schema where the database is empty.
     pub init_metastore: bool,
     pub http: SocketAddr,
@@ -282,6 +284,7 @@ const KEYS: &[&str] = &[
     "catalog-tls",
     "catalog-ca-file",
     "lease",
+    "instance",
     "init-metastore",
     "http",
     "secrets-file",
@@ -344,6 +347,13 @@ impl Config {
             },
             catalog,
             lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
+            instance: s.read("instance", "", |text| {
+                if text.is_empty() {
+                    Ok(None)
+                } else {
+                    matching(text, "spark/windrow/0", is_instance).map(Some)
+                }
+            }),
             init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
             http: s.read("http", "127.0.0.1:8080", |text| {
                 text.parse().map_err(|_| {
@@ -782,6 +792,10 @@ fn either(words: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
+}
+
+fn is_instance(text: &str) -> bool {
+    text.len() <= 200 && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn signed(ms: u64) -> i64 {
@@ -1310,6 +1324,16 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         assert!(error.unwrap_err().to_string().contains("readers of a Hive table need the whole path"));
         let error = Config::parse(&format!("{LEAST}table: {{ name: n }}\ncatalog: postgresql://db/hive"));
         assert!(error.unwrap_err().to_string().contains("cannot find setting table.warehouse"));
+    }
+
+    #[test]
+    fn an_instance_is_named_by_whoever_runs_it() {
+        assert_eq!(read(&table("")).instance, None);
+        assert_eq!(read(&table("instance: 3f2c/windrow/0")).instance.as_deref(), Some("3f2c/windrow/0"));
+        check(
+            "instance: my windrow",
+            "cannot read setting instance \"my windrow\": not a name as it has to be; write one such as spark/windrow/0",
+        );
     }
 
     #[test]

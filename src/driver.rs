@@ -4,6 +4,7 @@
 //! comes back over one channel.
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
+use crate::cause::{Cause, Trouble};
 use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
 use crate::config::{Config, Secret, Secrets, warehouse_of};
 use crate::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
@@ -23,7 +24,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{mpsc as async_mpsc, watch};
+use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{debug, info, warn};
 
 /// How long one question to Kafka may take.
@@ -50,10 +51,10 @@ enum Message {
     Acquired(Result<Acquired, CatalogError>),
     Totals(Totals),
     Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, String>),
-    TopicId(Result<String, String>),
-    Manifests(Result<Vec<String>, String>),
-    Checkpoint(Result<Vec<u8>, String>),
+    Topic(Result<TopicFacts, Trouble>),
+    TopicId(Result<String, Trouble>),
+    Manifests(Result<Vec<String>, Trouble>),
+    Checkpoint(Result<Vec<u8>, Trouble>),
     Looked {
         partition: Partition,
         end: Result<LogEnd, String>,
@@ -65,7 +66,7 @@ enum Message {
     },
     Stored {
         key: String,
-        result: Result<(), String>,
+        result: Result<(), Trouble>,
     },
     Committed {
         epoch: u64,
@@ -115,7 +116,9 @@ enum CatalogAsk {
 pub struct Running {
     pub handle: Handle,
     pub stop: Stopper,
-    thread: std::thread::JoinHandle<Result<(), String>>,
+    /// Has the secrets file read again at once.
+    pub reload: Arc<Notify>,
+    thread: std::thread::JoinHandle<Result<(), Trouble>>,
 }
 
 /// Asks a run to commit what there is and end.
@@ -133,8 +136,8 @@ impl Running {
     ///
     /// # Errors
     /// Why it ended, when nobody asked for it.
-    pub fn join(self) -> Result<(), String> {
-        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".to_owned()))
+    pub fn join(self) -> Result<(), Trouble> {
+        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".into()))
     }
 }
 
@@ -161,6 +164,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         owner: parts.who.clone(),
         version: crate::cli::VERSION.to_owned(),
         reason: "starting".to_owned(),
+        cause: Cause::Starting,
         ..Status::default()
     };
     let (store_tx, store_rx) = watch::channel(bucket.is_none().then(|| parts.store.clone()));
@@ -174,10 +178,14 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         rows: rows_fn(status.table.clone(), parts.look, store_rx),
         token: token_rx,
     };
+    let reload = Arc::new(Notify::new());
     if let Some(config) = parts.config.clone() {
-        runtime.spawn(secrets_task(config, parts.secrets.clone(), to_loop.clone()));
+        let to_loop = to_loop.clone();
+        let tell = move |secrets| to_loop.send(Message::Secrets(Box::new(secrets))).is_ok();
+        runtime.spawn(watch_secrets(config, parts.secrets.clone(), Arc::clone(&reload), tell));
     }
     let driver = Driver {
+        who: parts.who,
         engine: Engine::new(parts.settings.clone()),
         settings: parts.settings,
         bucket,
@@ -205,11 +213,13 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         .name("windrow".to_owned())
         .spawn(move || driver.place_and_run(reader, &from_tasks))
         .context("cannot start a thread")?;
-    Ok(Running { handle, stop: Stopper(to_loop), thread })
+    Ok(Running { handle, stop: Stopper(to_loop), reload, thread })
 }
 
 struct Driver {
     engine: Engine,
+    /// Who we are to other processes.
+    who: String,
     settings: Settings,
     /// Set where the table's place in it is to be found before the engine may begin.
     bucket: Option<String>,
@@ -229,7 +239,7 @@ struct Driver {
     token_tx: watch::Sender<Option<Secret>>,
     status_at: Option<Instant>,
     totals: Totals,
-    exit: Option<Option<String>>,
+    exit: Option<Option<Trouble>>,
     keep_replaced_ms: u64,
     collected_at: Option<Instant>,
     /// Topic partitions that the reader was told to read.
@@ -243,7 +253,7 @@ impl Driver {
         mut self,
         mut reader: Reader,
         from_tasks: &mpsc::Receiver<Message>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Trouble> {
         loop {
             if let Some(bucket) = self.bucket.clone()
                 && !self.find_place(&bucket, &mut reader, from_tasks)
@@ -264,7 +274,8 @@ impl Driver {
         reader: &mut Reader,
         from_tasks: &mpsc::Receiver<Message>,
     ) -> bool {
-        let mut state = State::Waiting("asking the catalog where the table lies".to_owned());
+        let mut state =
+            State::Waiting(Trouble::new(Cause::Starting, "asking the catalog where the table lies"));
         let mut ask_at = Some(Instant::now());
         loop {
             if ask_at.is_some_and(|at| at <= Instant::now()) {
@@ -287,11 +298,13 @@ impl Driver {
             state = match place {
                 Ok(Place { genesis, database }) => {
                     let found = warehouse_of(bucket, genesis.as_deref(), database.as_deref());
-                    let placed = found.and_then(|warehouse| {
-                        let warehouse = warehouse.to_string();
-                        let store = self.store.elsewhere(&warehouse).map_err(|e| e.to_string())?;
-                        Ok((warehouse, store))
-                    });
+                    let placed =
+                        found.map_err(|why| Trouble::new(Cause::OtherBucket, why)).and_then(|warehouse| {
+                            let warehouse = warehouse.to_string();
+                            let store =
+                                self.store.elsewhere(&warehouse).map_err(|e| Trouble::from(e.to_string()))?;
+                            Ok((warehouse, store))
+                        });
                     match placed {
                         Ok((warehouse, store)) => {
                             info!(warehouse, "the table's place");
@@ -302,12 +315,13 @@ impl Driver {
                             return true;
                         }
                         Err(why) => {
-                            State::Failed(format!("cannot take table \"{}\": {why}", self.status.table))
+                            let text = format!("cannot take table \"{}\": {why}", self.status.table);
+                            State::Failed(Trouble::new(why.cause, text))
                         }
                     }
                 }
                 Err(CatalogError::Stop(why)) => State::Failed(why),
-                Err(error) => State::Waiting(error.to_string()),
+                Err(error) => State::Waiting(error.into()),
             };
         }
     }
@@ -317,7 +331,7 @@ impl Driver {
         &mut self,
         reader: &mut Reader,
         from_tasks: &mpsc::Receiver<Message>,
-    ) -> Option<Result<(), String>> {
+    ) -> Option<Result<(), Trouble>> {
         let mut effects = Vec::new();
         loop {
             self.engine.step(tick(self.started), &mut effects);
@@ -444,9 +458,9 @@ impl Driver {
                 Effect::Release { owner } => self.release(owner),
                 Effect::Commit(commit) => self.ask_catalog(CatalogAsk::Commit(commit)),
                 Effect::Find { owner, epoch } => self.ask_catalog(CatalogAsk::Find(owner, epoch)),
-                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(|e| e.to_string()))),
+                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(Trouble::from))),
                 Effect::CheckTopic => self.blocking(|consumer| {
-                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(|e| e.to_string()))
+                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(Trouble::from))
                 }),
                 Effect::LookAtEnd { partition } => self.blocking(move |consumer| {
                     let end = consumer.end(partition, ASK_TIMEOUT);
@@ -455,17 +469,17 @@ impl Driver {
                 }),
                 Effect::ListManifests { prefix } => self.storing(async move |store| {
                     let found = store.list(&prefix).await;
-                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(|e| e.to_string()))
+                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(Trouble::from))
                 }),
                 Effect::FetchCheckpoint { key } => self.storing(async move |store| {
                     Message::Checkpoint(match store.get(&key).await {
                         Ok(Some(bytes)) => Ok(bytes),
-                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup")),
-                        Err(error) => Err(error.to_string()),
+                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup").into()),
+                        Err(error) => Err(error.into()),
                     })
                 }),
                 Effect::Put { key, bytes } => self.storing(async move |store| {
-                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(|e| e.to_string());
+                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(Trouble::from);
                     Message::Stored { key, result }
                 }),
                 Effect::Start { partition, offset, leader_epoch } => {
@@ -578,7 +592,7 @@ impl Driver {
                 *reader = fresh;
                 self.engine.step(Input::Reopened, effects);
             }
-            Err(error) => self.engine.step(Input::Trouble { reason: error.to_string() }, effects),
+            Err(error) => self.engine.step(Input::Trouble(error.into()), effects),
         }
     }
 
@@ -648,8 +662,12 @@ impl Driver {
             match &state {
                 State::Counting => info!("counting"),
                 State::Paused => info!("paused"),
-                State::Waiting(reason) | State::Standby(reason) => info!(reason, "waiting"),
-                State::Failed(reason) => tracing::error!(reason, "failed"),
+                State::Waiting(Trouble { cause, text }) | State::Standby(Trouble { cause, text }) => {
+                    info!(cause = cause.name(), reason = text, "waiting");
+                }
+                State::Failed(Trouble { cause, text }) => {
+                    tracing::error!(cause = cause.name(), reason = text, "failed");
+                }
             }
             self.said = Some(state.clone());
             self.status_at = None;
@@ -658,16 +676,17 @@ impl Driver {
             return;
         }
         self.status_at = Some(Instant::now());
-        let (state, reason) = match state {
-            State::Counting => (StatusState::Counting, String::new()),
-            State::Paused => (StatusState::Paused, "by an operator; run: windrow resume".to_owned()),
-            State::Waiting(reason) => (StatusState::Waiting, reason),
-            State::Standby(reason) => (StatusState::Standby, reason),
-            State::Failed(reason) => (StatusState::Failed, reason),
+        let (state, why) = match state {
+            State::Counting => (StatusState::Counting, Trouble::from("")),
+            State::Paused => (StatusState::Paused, Trouble::from("by an operator; run: windrow resume")),
+            State::Waiting(why) => (StatusState::Waiting, why),
+            State::Standby(why) => (StatusState::Standby, why),
+            State::Failed(why) => (StatusState::Failed, why),
         };
         let ledger = self.engine.ledger();
         let status = &mut self.status;
-        (status.state, status.reason) = (state, reason);
+        (status.state, status.reason, status.cause) = (state, why.text, why.cause);
+        self.engine.holder().unwrap_or(&self.who).clone_into(&mut status.owner);
         (status.rows, status.files, status.bytes) = (self.totals.rows, self.totals.files, self.totals.bytes);
         (status.first_window, status.last_window) = (self.totals.first_window, self.totals.last_window);
         (status.watermark, status.epoch) = (self.engine.frontier(), self.engine.epoch());
@@ -701,7 +720,7 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, 
             if matches!(what, KafkaError::GroupDenied(_)) {
                 return;
             }
-            Input::Trouble { reason: what.to_string() }
+            Input::Trouble(what.into())
         }
     };
     engine.step(input, effects);
@@ -875,15 +894,24 @@ async fn commands_task(
     }
 }
 
-/// Looks at the secrets file again and again; what cannot be read is told once and the old ones stay.
-async fn secrets_task(config: Config, mut known: Secrets, to_loop: mpsc::Sender<Message>) {
+/// Looks at the secrets file again and again, at once when `reload` says so, and tells of others until `tell` wants no
+/// more. What cannot be read is said once and the old ones stay.
+pub async fn watch_secrets(
+    config: Config,
+    mut known: Secrets,
+    reload: Arc<Notify>,
+    tell: impl Fn(Secrets) -> bool,
+) {
     let mut told = None;
     loop {
-        tokio::time::sleep(SECRETS_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(SECRETS_EVERY) => {}
+            () = reload.notified() => {}
+        }
         match crate::io::settings::load_secrets(&config) {
             Ok(secrets) if secrets != known => {
                 known = secrets.clone();
-                if to_loop.send(Message::Secrets(Box::new(secrets))).is_err() {
+                if !tell(secrets) {
                     return;
                 }
             }

@@ -51,7 +51,7 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
         store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
         catalog: catalog()?,
         look: catalog()?,
-        who: format!("{}/{}", host_name(), std::process::id()),
+        who: who(config),
         keep_replaced_ms: table.keep_replaced_ms,
         config: Some(config.clone()),
         secrets: secrets.clone(),
@@ -238,6 +238,12 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     let (user, password) =
         (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
+}
+
+/// Who this process is to others: the setting `instance`, else host and process id.
+#[must_use]
+pub fn who(config: &Config) -> String {
+    config.instance.clone().unwrap_or_else(|| format!("{}/{}", host_name(), std::process::id()))
 }
 
 fn host_name() -> String {

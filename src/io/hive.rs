@@ -5,6 +5,7 @@
 //! 3.1 and 4.0 and the one that Spark makes on the way (other integer widths, no UNIQUE, no foreign keys) all work.
 
 use super::postgres::{Lost, Session, args};
+use crate::cause::Cause;
 use crate::commit::{CatalogError, Genesis, NewFile};
 use crate::file::ColumnType;
 use crate::table::{self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName};
@@ -94,13 +95,13 @@ impl Hive {
         };
         let missing = names(&|row| row.get(1));
         if !missing.is_empty() {
-            return Err(db.retry(format_args!(
+            return Err(db.retry_for(Cause::NoSchema, format_args!(
                 "Hive schema not there yet: open Kyuubi and create a table, or set init-metastore=true (missing: {missing})"
             )));
         }
         let closed = names(&|row| !row.get::<_, bool>(2));
         if !closed.is_empty() {
-            return Err(db.retry(format_args!(
+            return Err(db.retry_for(Cause::NoRights, format_args!(
                 "no rights on Hive's tables {closed}; grant the catalog's user pg_read_all_data and pg_write_all_data"
             )));
         }

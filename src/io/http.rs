@@ -316,7 +316,7 @@ async fn healthz(State(app): State<App>) -> Response {
 
 async fn readyz(State(app): State<App>) -> Response {
     let status = app.status();
-    let body = Json(json!({"state": status.state, "reason": status.reason}));
+    let body = Json(json!({"state": status.state, "cause": status.cause, "reason": status.reason}));
     match status.state {
         What::Counting => body.into_response(),
         What::Waiting | What::Paused | What::Failed | What::Standby => {
@@ -637,7 +637,10 @@ mod tests {
         let waiting = Status { state: What::Waiting, reason: "cannot reach Kafka".into(), ..full() };
         running.status.send_replace(Arc::new(waiting));
         let (code, _, body) = get(running.address, "/readyz").await;
-        assert_eq!((code, body.as_str()), (503, r#"{"reason":"cannot reach Kafka","state":"waiting"}"#));
+        assert_eq!(
+            (code, body.as_str()),
+            (503, r#"{"cause":"","reason":"cannot reach Kafka","state":"waiting"}"#)
+        );
         assert_eq!(get(running.address, "/healthz").await.0, 200);
     }
 

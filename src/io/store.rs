@@ -7,6 +7,7 @@ mod s3;
 pub use local::LocalStore;
 pub use s3::S3Store;
 
+use crate::cause::{Cause, Trouble};
 use crate::config::Secret;
 use bytes::Bytes;
 use std::fmt;
@@ -68,6 +69,19 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     pub kind: StoreErrorKind,
     pub text: String,
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let cause = match error.kind {
+            StoreErrorKind::Denied | StoreErrorKind::BadKey => Cause::LoginS3,
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::Clock
+            | StoreErrorKind::Unreachable
+            | StoreErrorKind::Other => Cause::None,
+        };
+        Trouble::new(cause, error.text)
+    }
 }
 
 /// A warehouse's place, read from its URI.
