@@ -9,7 +9,7 @@ no-change dispatch costs beside a Python `ops` charm's. It wants root, for mount
   bed.py                            every scenario of PLAN, and the cost
   bed.py SCENARIO [PEBBLE]          one, such as: bed.py table v1.10.2
   bed.py cost
-  --charm FILE                      a packed charm instead of charm/ and target/debug
+  --charm FILE                      a packed charm instead of what lies here and in target/debug
 
 Exit 3: the tool, or what it needs, is not there, and why in one line.
 """
@@ -85,7 +85,7 @@ def assemble(folder, packed):
     else:
         os.makedirs(charm)
         for name in ("metadata.yaml", "config.yaml", "actions.yaml"):
-            shutil.copy(f"{ROOT}/charm/{name}", charm)
+            shutil.copy(f"{ROOT}/{name}", charm)
         with open(f"{charm}/manifest.yaml", "w", encoding="utf-8") as f:
             f.write("bases: [{name: ubuntu, channel: '22.04', architectures: [amd64]}]\n")
         for name in ("dispatch", "windrow"):
