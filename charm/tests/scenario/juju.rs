@@ -145,6 +145,8 @@ pub struct Relation {
     /// UUID of the other side's model; empty: this one.
     pub model: String,
     pub units: BTreeMap<String, Bag>,
+    /// Those of them that this unit was told of.
+    pub members: BTreeSet<String>,
     /// Units that have departed: their data can still be read.
     pub gone: BTreeMap<String, Bag>,
     pub remote: Bag,
@@ -612,8 +614,8 @@ impl Juju {
                 let id = p.relation.ok_or_else(|| Usage("no relation id specified".to_owned()))?;
                 p.at_most(0)?;
                 let relation = &self.relations[&id];
-                let units: Vec<&String> = relation.units.keys().collect();
-                Ok(p.write(&if p.has("app") { json!(relation.app) } else { json!(units) }))
+                let members = json!(relation.members);
+                Ok(p.write(&if p.has("app") { json!(relation.app) } else { members }))
             }
             "relation-model-get" => {
                 let id = p.relation.ok_or_else(|| Usage("no relation id specified".to_owned()))?;

@@ -19,6 +19,8 @@ mod workload;
 mod world;
 mod standin;
 mod usecase;
+mod matrix;
+mod badinput;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::os::unix::process::CommandExt;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
     parsed.test_threads = Some(1);
     let mut trials = standin::trials();
     trials.extend(usecase::trials());
+    trials.extend(matrix::trials());
+    trials.extend(badinput::trials());
     libtest_mimic::run(&parsed, trials).exit_code()
 }
 

@@ -62,6 +62,8 @@ pub struct State {
     pub checks: BTreeMap<String, bool>,
     /// Words that a command must contain → its end.
     pub execs: Vec<(String, Executed)>,
+    /// Lines of the service's log.
+    pub said: Vec<String>,
     /// What was asked in this hook.
     pub requests: Vec<String>,
     changes: BTreeMap<u64, Value>,
@@ -141,6 +143,7 @@ impl State {
             start_error: None,
             checks: BTreeMap::new(),
             execs: Vec::new(),
+            said: Vec::new(),
             requests: Vec::new(),
             changes: BTreeMap::new(),
             pending_execs: BTreeMap::new(),
@@ -249,7 +252,7 @@ impl File {
 }
 
 /// The first 16 hex digits of a SHA-256.
-pub fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
@@ -485,13 +488,18 @@ impl State {
                 });
                 fine(&all.collect())
             }
-            ("GET", "/v1/logs") => Response {
-                code: 200,
-                content_type: "application/x-ndjson".to_owned(),
-                body:
-                    b"{\"time\":\"2026-01-01T00:00:00.000Z\",\"service\":\"windrow\",\"message\":\"said\"}\n"
-                        .to_vec(),
-            },
+            ("GET", "/v1/logs") => {
+                let known = self.services.keys().any(|name| request.asked("services").is_none_or(|of| of == name));
+                let lines = self.said.iter().filter(|_| known);
+                let lines = lines.map(|text| {
+                    json!({"time": "2026-01-01T00:00:00.000Z", "service": "windrow", "message": text}).to_string() + "\n"
+                });
+                Response {
+                    code: 200,
+                    content_type: "application/x-ndjson".to_owned(),
+                    body: lines.collect::<String>().into_bytes(),
+                }
+            }
             ("GET", "/v1/notices") => {
                 let one_of = |name: &str, value: &Value| {
                     request.asked(name).is_none_or(|of| of.split(',').any(|o| value == o))

@@ -10,8 +10,8 @@
 //! ```
 
 use crate::client::{Call, Reply};
-use crate::juju::{Action, Bag, COMMANDS, Called, Charm, Hook, Juju, Relation, Secret, app_of};
-use crate::pebble::{Mood, Pebble, digest};
+use crate::juju::{Action, Bag, COMMANDS, Called, Charm, Hook, Juju, Relation, Secret};
+use crate::pebble::{Mood, Pebble};
 use crate::provider::Provider;
 use crate::workload::{Answers, Workload};
 use serde_json::{Map, Value, json};
@@ -65,7 +65,7 @@ pub struct Run {
     pub pebble: Vec<String>,
     /// Requests to the workload.
     pub workload: Vec<String>,
-    /// Plan and files after it.
+    /// What is now other than before of plan, services and files.
     pub container: Vec<String>,
     pub took: Duration,
     hidden: BTreeSet<String>,
@@ -115,14 +115,6 @@ impl World {
         write("metadata.yaml", metadata.as_bytes());
         write("config.yaml", config.as_bytes());
         write("actions.yaml", actions.as_bytes());
-        let binary = b"\x7fELF a workload that nobody starts\0";
-        write("windrow", binary);
-        let all: String = {
-            use sha2::{Digest, Sha256};
-            Sha256::digest(binary).iter().map(|b| format!("{b:02x}")).collect()
-        };
-        assert!(all.starts_with(&digest(binary)));
-        write("windrow.sha256", format!("{all}\n").as_bytes());
         let built = env!("CARGO_BIN_EXE_dispatch");
         if std::fs::hard_link(built, charm.join("dispatch")).is_err() {
             std::fs::copy(built, charm.join("dispatch")).expect("the binary was built");
@@ -150,8 +142,9 @@ impl World {
             environments: BTreeSet::new(),
             made: 0,
         };
+        hosts(&[]);
         let pebble = Pebble::new(folder.path());
-        let world = World {
+        let mut world = World {
             juju: Arc::new(Mutex::new(juju)),
             pebble,
             workload: Answers::new(),
@@ -163,6 +156,7 @@ impl World {
             folder,
         };
         world.listen();
+        world.refresh(b"\x7fELF a workload that nobody starts\0");
         world
     }
 
@@ -358,6 +352,21 @@ impl World {
         }
     }
 
+    /// The secret of that group in that relation, to look at and to change: its grant, its revisions.
+    pub fn with_secret<T>(&mut self, id: u32, group: &str, what: impl FnOnce(&mut Secret) -> T) -> T {
+        let mut juju = self.juju();
+        let secret = juju.relations[&id].secrets[group].clone();
+        what(juju.secrets.get_mut(&secret).expect("a secret"))
+    }
+
+    /// A new revision of the charm: another binary of the workload.
+    pub fn refresh(&mut self, binary: &[u8]) {
+        use sha2::{Digest, Sha256};
+        let digest: String = Sha256::digest(binary).iter().map(|b| format!("{b:02x}")).collect();
+        std::fs::write(self.charm().join("windrow"), binary).expect("our folder");
+        std::fs::write(self.charm().join("windrow.sha256"), format!("{digest}\n")).expect("our folder");
+    }
+
     /// The other side makes a new revision of a group's secret with these fields changed. No event runs.
     pub fn rotate(&mut self, id: u32, group: &str, fields: &[(&str, &str)]) {
         let mut juju = self.juju();
@@ -380,6 +389,7 @@ impl World {
         if kind == "broken" {
             let mut juju = self.juju();
             let relation = juju.relations.get_mut(&id).expect("a relation");
+            relation.members.clear();
             let units = std::mem::take(&mut relation.units);
             relation.gone.extend(units);
         }
@@ -397,6 +407,15 @@ impl World {
     /// `joined`, `changed` or `departed` of one unit.
     pub fn unit_event(&mut self, id: u32, kind: &str, unit: &str) -> Run {
         let mut more = Vec::new();
+        {
+            // A hook's unit is a member from its first hook on, and none any more in the one that says it departs.
+            let mut juju = self.juju();
+            let members = &mut juju.relations.get_mut(&id).expect("a relation").members;
+            match kind {
+                "departed" => members.remove(unit),
+                _ => members.insert(unit.to_owned()),
+            };
+        }
         if kind == "departed" {
             more.push(("JUJU_DEPARTING_UNIT".to_owned(), unit.to_owned()));
         }
@@ -583,10 +602,10 @@ impl World {
             });
         }
         self.pebble.show();
-        let service_runs = {
+        let (service_runs, before) = {
             let mut container = self.container();
             container.requests.clear();
-            container.mood == Mood::Up && container.services.values().any(|s| s.active)
+            (container.mood == Mood::Up && container.services.values().any(|s| s.active), container.tell())
         };
         let workload =
             (service_runs && !self.workload.is_empty()).then(|| Workload::new(self.workload.clone()));
@@ -623,10 +642,13 @@ impl World {
         }
         let status = format!("{} {:?}", juju.unit_status.0, juju.unit_status.1);
         let (log, statuses) = (juju.log.clone(), juju.statuses.clone());
-        let environments = juju.environments.clone();
+        // What Juju itself says is not the charm's doing.
+        let told: BTreeSet<String> = variables.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let environments: BTreeSet<String> = juju.environments.difference(&told).cloned().collect();
         drop(juju);
         self.providers();
         let container = self.container();
+        let after = container.tell();
         let name = if is_action { path } else { hook_name(path) };
         let run = Run {
             event: name.to_owned(),
@@ -642,7 +664,7 @@ impl World {
             action,
             pebble: container.requests.clone(),
             workload: asked,
-            container: container.tell(),
+            container: changed(&before, &after),
             took,
             hidden: self.hidden.clone(),
             folder: self.folder.path().display().to_string(),
@@ -704,6 +726,26 @@ impl Drop for World {
         self.over.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(self.folder.path().join("agent.socket"));
     }
+}
+
+/// The parts of what a container tells that are new or other, and the names of those that are gone.
+fn changed(before: &[String], after: &[String]) -> Vec<String> {
+    let parts = |lines: &[String]| {
+        let mut parts: Vec<Vec<String>> = Vec::new();
+        for line in lines {
+            match parts.last_mut() {
+                Some(part) if line.starts_with(' ') => part.push(line.clone()),
+                _ => parts.push(vec![line.clone()]),
+            }
+        }
+        parts
+    };
+    let name = |part: &Vec<String>| part[0].split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let (before, after) = (parts(before), parts(after));
+    let gone = before.iter().map(name).filter(|old| !after.iter().any(|new| name(new) == *old));
+    let mut said: Vec<String> = gone.map(|name| format!("{name} is gone")).collect();
+    said.extend(after.iter().filter(|part| !before.contains(part)).flatten().cloned());
+    said
 }
 
 fn hook_name(path: &str) -> &str {
@@ -777,6 +819,65 @@ impl Run {
         self.calls.iter().filter(|call| command.is_empty() || call.command == command).count()
     }
 
+    /// What was changed in the container, in a few words: `push`, `write a.yaml`, `layer`, `replan`, `SIGHUP`, `remove`.
+    pub fn did(&self) -> String {
+        let word = |line: &String| {
+            let (method, rest) = line.split_once(' ').unwrap_or_default();
+            if let Some(path) = line.strip_prefix("  write ") {
+                let path = path.split(' ').next().unwrap_or_default();
+                let name = path.rsplit('/').next().unwrap_or_default();
+                return Some(if path.starts_with("/opt/") {
+                    "push".to_owned()
+                } else {
+                    format!("write {name}")
+                });
+            }
+            if let Some(body) = line.strip_prefix("  {") {
+                return Some(if body.contains("\"remove\"") {
+                    "remove".to_owned()
+                } else {
+                    "make folders".to_owned()
+                });
+            }
+            let (path, body) = rest.split_once(' ').unwrap_or((rest, "{}"));
+            let body: Value = serde_json::from_str(body).unwrap_or_default();
+            match (method, path) {
+                ("POST", "/v1/layers") => Some("layer".to_owned()),
+                ("POST", "/v1/services") => body["action"].as_str().map(str::to_owned),
+                ("POST", "/v1/signals") => body["signal"].as_str().map(str::to_owned),
+                ("POST", "/v1/exec") => Some("exec".to_owned()),
+                ("POST", "/v1/files") | ("GET", _) => None,
+                _ => Some(line.clone()),
+            }
+        };
+        let words: Vec<String> = self.pebble.iter().filter_map(word).collect();
+        words.join(", ")
+    }
+
+    /// The status, what was done in the container and what Juju kept, on one line without what is different each time.
+    pub fn brief(&self) -> String {
+        let mut line = self.status.clone();
+        if let Some(error) = &self.error {
+            line = format!("{error}: {line}");
+        }
+        if let Some(action) = &self.action {
+            line = format!("{} {:?}", action.status, action.message);
+        }
+        let did = self.did();
+        if !did.is_empty() {
+            line += &format!(" [{did}]");
+        }
+        let kept = self.flushed.iter().map(|l| l.split(": ").next().unwrap_or_default());
+        let kept: Vec<&str> = kept.filter(|l| *l != "state memo").collect();
+        if !kept.is_empty() {
+            line += &format!(" kept {}", kept.join(", "));
+        }
+        for value in &self.hidden {
+            line = line.replace(value.as_str(), "***");
+        }
+        line.replace(&self.folder, "FOLDER")
+    }
+
     /// All of it, for a golden file: no time, no folder, no credential.
     pub fn tell(&self) -> String {
         let mut said = vec![format!("{} {}", self.event, self.error.as_deref().unwrap_or("done"))];
@@ -830,7 +931,10 @@ fn told(call: &Called) -> String {
     line
 }
 
-/// The application of this world's unit.
-pub fn application(world: &World) -> String {
-    app_of(&world.juju().unit).to_owned()
+/// Writes names that resolve inside these namespaces.
+pub fn hosts(names: &[&str]) {
+    let lines: Vec<String> = names.iter().map(|name| format!("127.0.0.1 {name}\n")).collect();
+    // In place: `/etc/hosts` is this very file.
+    std::fs::write("/charm/hosts", format!("127.0.0.1 localhost\n{}", lines.concat()))
+        .expect("a namespace of our own");
 }
