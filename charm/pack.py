@@ -52,6 +52,26 @@ def venv(name, requirements):
     return folder
 
 
+def compilers(tools):
+    """Zig as a C and a C++ compiler for librdkafka, whose `configure` knows no other way to be told than CC and CXX.
+
+    With the machine's own compiler it would be made for the machine's own glibc.
+    """
+    found = {}
+    for variable, language in (("CC", "cc"), ("CXX", "c++")):
+        path = tools / f"bin/zig-{variable.lower()}"
+        zig = f'exec "{tools}/bin/cargo-zigbuild" zig {language} --'
+        flags = f"-target {TRIPLE.replace('-unknown', '')}.{GLIBC} -fno-sanitize=all -Wl,--undefined-version"
+        # Zig refuses a version of glibc beside --version, which `configure` asks for first. And its linker refuses a
+        # list of exported symbols that names one that is not there, as that of the shared librdkafka does.
+        text = f'#!/bin/sh\n[ "$1" = --version ] && {zig} --version\n{zig} {flags} "$@"\n'
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            path.chmod(0o755)
+        found[variable] = str(path)
+    return found
+
+
 def build():
     """Builds the program and the charm's `dispatch` for GLIBC and answers where they are."""
     try:
@@ -70,6 +90,7 @@ def build():
         **os.environ,
         "PATH": f"{tools}/bin:{os.environ['PATH']}",
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
+        **compilers(tools),
     }
     what = ["-p", "windrow", "--bin", "windrow", "-p", "windrow-charm", "--bin", "dispatch"]
     command = ["cargo", "zigbuild", "--locked", "--release", "--target", f"{TRIPLE}.{GLIBC}", *what]

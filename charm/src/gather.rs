@@ -22,12 +22,13 @@ use std::time::Duration;
 pub const MEMO: &str = "memo";
 
 /// Hooks at which no relation comes or goes. A relation's own hooks tell of that relation's endpoint only.
-const QUIET: [&str; 6] = [
+const QUIET: [&str; 7] = [
     "update-status",
     "secret-changed",
     "secret-remove",
     "windrow-pebble-ready",
     "windrow-pebble-custom-notice",
+    "windrow-pebble-check-failed",
     "windrow-pebble-check-recovered",
 ];
 
@@ -164,7 +165,8 @@ fn relation(
     if [KAFKA, S3, METASTORE, CA].contains(&endpoint) {
         relation.data = hooks.relation_get(id, &about.app, true)?;
     }
-    if [LOGGING, CA].contains(&endpoint) {
+    // Version 0 of certificate_transfer speaks in units' bags alone.
+    if endpoint == LOGGING || endpoint == CA && !relation.data.contains_key("certificates") {
         for unit in hooks.relation_list(id)? {
             let bag = hooks.relation_get(id, &unit, false)?;
             relation.units.insert(unit, bag);
@@ -203,8 +205,8 @@ fn own_data(facts: &mut Facts, app: &str, hooks: &HookCommands) -> Result<()> {
 
 /// Where Kafka's brokers have names that only resolve in their own namespace: which that is.
 fn kafka_namespace(facts: &mut Facts, hooks: &HookCommands) -> Result<Option<Namespace>> {
+    let Some(host) = asks_namespace(facts) else { return Ok(None) };
     let Some(relation) = facts.relations.get(KAFKA).and_then(|all| all.last()) else { return Ok(None) };
-    let Some(host) = asks_namespace(&facts.options, Some(relation)) else { return Ok(None) };
     let about = facts.memo.relations.entry(relation.id.clone()).or_default();
     if about.model.is_none() {
         about.model = Some(match model_of_secret(relation) {

@@ -61,6 +61,8 @@ pub struct Options {
     /// Console mode has none.
     pub table: Option<String>,
     pub bucket: String,
+    /// Option `kafka-namespace` names one.
+    pub has_namespace: bool,
     /// Certificates in PEM, normalized; empty where none are given.
     pub kafka_ca: String,
     pub s3_ca: String,
@@ -99,6 +101,7 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         topic: text("topic-name"),
         table: Some(text("table-name")).filter(|name| !name.is_empty()),
         bucket: default("bucket", "spark"),
+        has_namespace: !text("kafka-namespace").is_empty(),
         kafka_ca,
         s3_ca,
         metastore_ca,

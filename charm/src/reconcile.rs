@@ -7,7 +7,7 @@ use crate::endpoint::metastore;
 use crate::endpoint::s3;
 use crate::facts::{
     Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo, Namespace,
-    Relation, S3 as S3_ENDPOINT, Up,
+    S3 as S3_ENDPOINT, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::options::{self, Options};
@@ -274,7 +274,7 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
         // On the console nothing is kept.
         None => (Endpoint::Absent, Endpoint::Absent),
     };
-    let namespace = kafka.ready().map_or(Ok(None), |kafka| kafka_namespace(facts, kafka));
+    let namespace = kafka.ready().map_or(Ok(None), |kafka| kafka_namespace(facts, options, kafka));
     let token = match &facts.token {
         None => Ok(None),
         Some(Ok(token)) => Ok(Some(token)),
@@ -327,10 +327,8 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
 }
 
 /// What is added to the names of Kafka's brokers. The option's namespace is with the other settings already.
-fn kafka_namespace(facts: &Facts, kafka: &Kafka) -> Result<Option<String>, Status> {
-    let by_option =
-        facts.options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-    if by_option || kafka.short_host.is_none() {
+fn kafka_namespace(facts: &Facts, options: &Options, kafka: &Kafka) -> Result<Option<String>, Status> {
+    if options.has_namespace || kafka.short_host.is_none() {
         return Ok(None);
     }
     let unknown = |why: &str| {
@@ -404,16 +402,12 @@ fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
     })
 }
 
-/// For the relation that is asked about: whether Kafka's names need a namespace that only Kubernetes knows.
+/// A host of Kafka whose name only resolves in a namespace that nobody named.
 #[must_use]
-pub fn asks_namespace(options: &crate::facts::OptionValues, relation: Option<&Relation>) -> Option<String> {
-    let by_option =
-        options.get("kafka-namespace").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-    if by_option {
-        return None;
-    }
-    match kafka::read(relation, "") {
-        Endpoint::Ready(kafka) => kafka.short_host,
+pub fn asks_namespace(facts: &Facts) -> Option<String> {
+    let options = current(facts).1?;
+    match kafka::read(facts.newest(KAFKA), &options.topic) {
+        Endpoint::Ready(kafka) if !options.has_namespace => kafka.short_host,
         _ => None,
     }
 }

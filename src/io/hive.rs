@@ -725,7 +725,8 @@ pub(super) async fn init(db: &mut Session) -> Result<(), CatalogError> {
     db.commit(Lost::Again).await
 }
 
-/// Grants by name: PostgreSQL gives a new table to nobody but its owner, and Kyuubi logs in as another role.
+/// Grants by name: PostgreSQL gives a new table to nobody but its owner, and Kyuubi logs in as another role. To those
+/// who log in and not to groups, of which some are there for looking on.
 async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> {
     let lists = db
         .query_one(
@@ -735,7 +736,7 @@ async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> 
                  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'S'), \
                (SELECT string_agg(quote_ident(r.rolname), ', ') FROM pg_roles AS r \
                  WHERE has_database_privilege(r.oid, current_database(), 'CONNECT') AND r.rolname <> current_user \
-                 AND NOT r.rolsuper AND r.rolname !~ '^pg_')",
+                 AND r.rolcanlogin AND NOT r.rolsuper)",
             args![],
         )
         .await?;

@@ -159,6 +159,11 @@ impl Session {
         Ok(client)
     }
 
+    /// Who logged in; what is done may be done as another role, which a server can set at login.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
@@ -301,10 +306,6 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
     };
     let (code, message) = (db.code().code(), db.message());
     let what_to_do = match code {
-        // Its own schema is made once, in the metastore's database.
-        "42501" if message.contains("for database") => {
-            format!("no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database")
-        }
         "42501" => format!(
             "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
         ),
