@@ -383,9 +383,11 @@ def binary(_):
 
 
 def has_secret(args):
-    """Whether a key is in the secrets file."""
-    with open(SECRETS, encoding="utf-8") as f:
-        found = re.search(rf'^"?{args.key}"?:\s*\S', f.read(), re.M) is not None
+    """Whether a key is in the secrets file, which may be gone as a whole."""
+    found = False
+    if os.path.exists(SECRETS):
+        with open(SECRETS, encoding="utf-8") as f:
+            found = re.search(rf'"?{args.key}"?:\s*[^\s,}}]', f.read()) is not None
     if found != (args.there == "yes"):
         fail(f"{args.key} is {'' if found else 'not '}in the secrets file")
 
