@@ -1,5 +1,6 @@
 # What one does here; `make` alone says so. Every target installs what it needs, or says in one line what is missing.
 PARTS := tests/parts/parts.sh
+KUBE := tests/parts/kube.sh
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -7,16 +8,26 @@ help: ## This list
 demo: tools ## Kafka, producer, windrow and table in one process, for 30 s; ARGS='--for 10s --rate 1000'
 	cargo run -- demo $(ARGS)
 
-test: test-fast test-real ## Everything, with real Kafka, MinIO, PostgreSQL and Spark
+test: test-fast test-real test-pack test-kube test-juju ## Everything, with real Kafka, MinIO, PostgreSQL, Spark, Pebble, Juju
 
 test-fast: lint ## The part without Java: unit tests, golden texts, 10 000 seeds of the simulation
 	cargo test --workspace
 
 test-real: tools ## The part with real Kafka, MinIO, PostgreSQL; Spark is the judge
 	$(PARTS) install kafka minio postgres spark spark-3.5
-	cargo test --workspace --no-run
+	cargo test --no-run
 	$(PARTS) up kafka minio minio-tls postgres
-	eval "$$($(PARTS) env)" && cargo test --workspace --no-fail-fast -- --ignored --test-threads=2
+	eval "$$($(PARTS) env)" && cargo test --no-fail-fast -- --ignored --test-threads=2
+
+test-juju: tools ## The charm under Juju's own hook runner and Pebble, where these can be had, with the real parts
+	cargo build --workspace --bins
+	@if tests/juju-bed/bed.py; then \
+	  WINDROW_PEBBLE_DIR=$${WINDROW_PARTS:-$$HOME/.cache/windrow-parts}/juju-bed cargo test -p windrow-charm --lib pebble:: -- --ignored; \
+	  else [ $$? = 3 ]; fi
+
+test-kube: tools ## The charm's question to a real kube-apiserver, where it can be had
+	@if $(KUBE) up; then eval "$$($(KUBE) env)" && cargo test -p windrow-charm --lib a_real_kube -- --ignored; \
+	  rc=$$?; $(KUBE) down; exit $$rc; else [ $$? = 3 ]; fi
 
 lint: tools ## Formatting and lints
 	cargo fmt --all --check
@@ -38,4 +49,4 @@ test-pack: pack ## What is in it, as Juju, charmcraft and a bare Ubuntu see it
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real lint parts-up parts-down pack test-pack tools
+.PHONY: help demo test test-fast test-real test-juju test-kube lint parts-up parts-down pack test-pack tools

@@ -1,8 +1,9 @@
 //! The command line: what can be asked for, and the verbs that ask a running windrow and print its answer.
 //! Files are opened by `io/settings.rs`; `run`, `demo` and `init-metastore` are carried out by `main`.
 
-use crate::config::{Config, Secret, Secrets};
+use crate::config::{Config, Secret, Secrets, Warehouse};
 use crate::status::{self, rows_table, status_table, tables_table, windows_table};
+use crate::table::TableKind;
 use crate::time::parse_duration_ms;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -59,7 +60,7 @@ pub enum Verb {
     Status,
     /// The tables it writes
     Tables,
-    /// The first rows of the table
+    /// The newest rows of the table
     Rows(Rows),
     /// The windows that are still open
     Windows,
@@ -71,6 +72,8 @@ pub enum Verb {
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
+    /// Add a notice to Pebble when windrow's state is another one than at the last notice: it wakes the charm
+    Notify,
 }
 
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -91,6 +94,28 @@ pub struct Rows {
     /// How many at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 20)]
     pub limit: u32,
+    /// The table's own rows, or the records that came late or could not be counted
+    #[arg(long, value_enum, default_value_t = Of::Rows)]
+    pub of: Of,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    Rows,
+    Late,
+    Rejects,
+}
+
+impl Of {
+    /// The Hive table that holds them.
+    #[must_use]
+    pub fn kind(self) -> TableKind {
+        match self {
+            Of::Rows => TableKind::Chunks,
+            Of::Late => TableKind::Late,
+            Of::Rejects => TableKind::Rejects,
+        }
+    }
 }
 
 /// Why a question to the running windrow was not answered.
@@ -115,13 +140,16 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         Verb::Windows => ("GET", "/v1/windows".to_owned()),
         Verb::Pause => ("POST", "/v1/pause".to_owned()),
         Verb::Resume => ("POST", "/v1/resume".to_owned()),
-        Verb::Rows(Rows { limit }) => {
+        Verb::Rows(Rows { limit, of }) => {
+            let side = if *of == Of::Rows { "" } else { of.kind().suffix() };
             let name = config.table_name().ok_or_else(|| {
                 AskError::Refused("cannot show rows: console mode keeps none; set table.name".to_owned())
             })?;
-            ("GET", format!("/v1/tables/{name}/rows?limit={limit}"))
+            ("GET", format!("/v1/tables/{name}{side}/rows?limit={limit}"))
         }
-        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore => return Ok(None),
+        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore | Verb::Notify => {
+            return Ok(None);
+        }
     };
     Ok(Some(question))
 }
@@ -136,7 +164,8 @@ pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Resu
 }
 
 /// The address at which one asks on the machine itself.
-fn loopback(http: SocketAddr) -> SocketAddr {
+#[must_use]
+pub fn loopback(http: SocketAddr) -> SocketAddr {
     let ip = match http.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -218,7 +247,7 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
         Verb::CheckConfig => checked_text(&value(answer)),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore => String::new(),
+        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Notify => String::new(),
     })
 }
 
@@ -251,10 +280,17 @@ pub fn checked(config: &Config) -> Box<RawValue> {
     let shape = &config.shape;
     let names = shape.group_by.iter().map(|c| &c.name).chain(shape.aggregates.iter().map(|a| &a.name));
     let columns: Vec<&str> = std::iter::once("window").chain(names.map(String::as_str)).collect();
+    let (warehouse, bucket) = match config.table.as_ref().map(|table| &table.warehouse) {
+        Some(Warehouse::Bucket(bucket)) => (None, Some(bucket.clone())),
+        Some(warehouse @ Warehouse::S3 { bucket, .. }) => (Some(warehouse.to_string()), Some(bucket.clone())),
+        Some(warehouse @ Warehouse::Directory(_)) => (Some(warehouse.to_string()), None),
+        None => (None, None),
+    };
     raw(&json!({
         "topic": shape.topic,
         "table": config.table_name(),
-        "warehouse": config.table.as_ref().map(|t| t.warehouse.to_string()),
+        "warehouse": warehouse,
+        "bucket": bucket,
         "group": config.group(),
         "columns": columns,
         "http": config.http,
@@ -331,19 +367,26 @@ mod tests {
         let error = parse("windrow demo --for 10").unwrap_err().to_string();
         assert!(error.contains("no unit; write 500ms, 10s or 5m"), "{error}");
         assert!(parse("windrow rows --limit 0").is_err());
+        let cli = parse("windrow rows --of late").unwrap();
+        assert_eq!(cli.verb, Verb::Rows(Rows { limit: 20, of: Of::Late }));
+        assert!(parse("windrow rows --of chunks").is_err());
     }
 
     #[test]
     fn verbs_ask_their_path() {
         let path = |verb: Verb| question(&verb, &config()).unwrap();
         assert_eq!(
-            path(Verb::Rows(Rows { limit: 5 })),
+            path(Verb::Rows(Rows { limit: 5, of: Of::Rows })),
             Some(("GET", "/v1/tables/default.newtable/rows?limit=5".to_owned()))
+        );
+        assert_eq!(
+            path(Verb::Rows(Rows { limit: 5, of: Of::Rejects })),
+            Some(("GET", "/v1/tables/default.newtable__rejects/rows?limit=5".to_owned()))
         );
         assert_eq!(path(Verb::Pause), Some(("POST", "/v1/pause".to_owned())));
         assert_eq!(path(Verb::Run), None);
         let console = Config::parse("kafka: { bootstrap: 'k:9092', topic: t }").unwrap();
-        assert!(question(&Verb::Rows(Rows { limit: 5 }), &console).is_err());
+        assert!(question(&Verb::Rows(Rows { limit: 5, of: Of::Rows }), &console).is_err());
     }
 
     #[test]
@@ -403,7 +446,7 @@ mod tests {
         );
         assert_eq!(render(&Verb::Windows, &answer, Output::Json).unwrap().trim_end(), answer.get());
         let rows = raw(&status::tests::rows(&["a", "b"], r#"[{"a":"x","b":0.10}]"#));
-        let out = render(&Verb::Rows(Rows { limit: 1 }), &rows, Output::Table).unwrap();
+        let out = render(&Verb::Rows(Rows { limit: 1, of: Of::Rows }), &rows, Output::Table).unwrap();
         assert!(out.contains("| x  | 0.10  |") && out.ends_with("1 shown, and there are more\n"), "{out}");
         let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
         assert_eq!(

@@ -1,6 +1,7 @@
 //! What a commit says, and what a catalog answers: the values that pass between the engine and the catalog.
 //! No I/O in it: the engine decides, `driver` carries out, `io/` writes.
 
+use crate::cause::Trouble;
 use crate::ledger::{LaneLedger, TableLedger};
 use crate::record::{Offset, Partition};
 use crate::shape::Shape;
@@ -258,13 +259,22 @@ pub enum CatalogError {
     Fenced(String),
     /// Nothing was changed; try again later. Somebody may have to do something first, which the text says.
     #[error("{0}")]
-    Retry(String),
+    Retry(Trouble),
     /// The answer to a commit was lost: ask [`outcome`](CatalogError) before anything else.
     #[error("{0}")]
     Unknown(String),
     /// It will not work until a person changes something and starts us again.
     #[error("{0}")]
-    Stop(String),
+    Stop(Trouble),
+}
+
+impl From<CatalogError> for Trouble {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Fenced(text) | CatalogError::Unknown(text) => text.into(),
+            CatalogError::Retry(trouble) | CatalogError::Stop(trouble) => trouble,
+        }
+    }
 }
 
 /// What became of an epoch whose answer was lost.

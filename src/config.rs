@@ -40,6 +40,8 @@ pub struct Config {
     pub catalog: Option<CatalogSettings>,
     /// How long an owner that is gone is waited for.
     pub lease_ms: u64,
+    /// Who this process is to others that want the table; `None` is host and process id.
+    pub instance: Option<String>,
     /// Create Hive's schema where the database is empty.
     pub init_metastore: bool,
     pub http: SocketAddr,
@@ -146,7 +148,47 @@ pub enum Warehouse {
         path: String,
     },
     Directory(PathBuf),
+    /// Somewhere in this bucket; [`warehouse_of`] says where, once the catalog was asked. Until then `Display` gives
+    /// the place it is in where nothing else is known.
+    Bucket(String),
 }
+
+/// Where a table's files are, of which only the bucket was set. A table that exists stays where it is; a new one goes
+/// where Hive keeps the database, if that is in the bucket, else where Spark keeps its tables by custom.
+///
+/// `genesis` is the warehouse of the table's epoch 0, `database` the Hive database's own location; either may be of any
+/// scheme.
+///
+/// # Errors
+/// The table lies in another place than the bucket: both, and the way out.
+pub fn warehouse_of(
+    bucket: &str,
+    genesis: Option<&str>,
+    database: Option<&str>,
+) -> Result<Warehouse, String> {
+    let within = |place: &str| {
+        let rest = ["s3a://", "s3://", "s3n://"].iter().find_map(|scheme| place.strip_prefix(scheme))?;
+        match parse_warehouse(&format!("s3a://{rest}")) {
+            Ok(Some(Warehouse::S3 { bucket: of, path })) if of == bucket => {
+                Some(Warehouse::S3 { bucket: of, path })
+            }
+            _ => None,
+        }
+    };
+    match genesis {
+        Some(genesis) => within(genesis).ok_or_else(|| {
+            format!(
+                "the table lies in {genesis} and not in bucket \"{bucket}\": its files are never moved; set the bucket it is in, or choose another table name"
+            )
+        }),
+        None => Ok(database.and_then(within).unwrap_or_else(|| {
+            Warehouse::S3 { bucket: bucket.to_owned(), path: DEFAULT_FOLDER.to_owned() }
+        })),
+    }
+}
+
+/// The folder of a bucket that holds the warehouse where nothing says otherwise: what Charmed Spark's hub and Kyuubi set.
+const DEFAULT_FOLDER: &str = "warehouse";
 
 impl fmt::Display for Warehouse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,6 +196,7 @@ impl fmt::Display for Warehouse {
             Warehouse::S3 { bucket, path } if path.is_empty() => write!(f, "s3a://{bucket}"),
             Warehouse::S3 { bucket, path } => write!(f, "s3a://{bucket}/{path}"),
             Warehouse::Directory(path) => write!(f, "{}", path.display()),
+            Warehouse::Bucket(bucket) => write!(f, "s3a://{bucket}/{DEFAULT_FOLDER}"),
         }
     }
 }
@@ -165,6 +208,8 @@ pub struct S3Settings {
     pub region: String,
     pub path_style: bool,
     pub ca_file: Option<PathBuf>,
+    /// Hosts, domains and networks that are reached without the secrets file's `s3-proxy`. `*` is all.
+    pub no_proxy: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +254,7 @@ const KEYS: &[&str] = &[
     "table.name",
     "table.database",
     "table.warehouse",
+    "table.bucket",
     "table.timestamps",
     "table.retain",
     "table.retain-side",
@@ -233,10 +279,12 @@ const KEYS: &[&str] = &[
     "s3.region",
     "s3.path-style",
     "s3.ca-file",
+    "s3.no-proxy",
     "catalog",
     "catalog-tls",
     "catalog-ca-file",
     "lease",
+    "instance",
     "init-metastore",
     "http",
     "secrets-file",
@@ -249,6 +297,7 @@ const SECRET_KEYS: &[&str] = &[
     "kafka-password",
     "s3-access-key",
     "s3-secret-key",
+    "s3-proxy",
     "catalog-username",
     "catalog-password",
     "api-token",
@@ -294,9 +343,17 @@ impl Config {
                 region: s.read("s3.region", "us-east-1", |text| matching(text, "us-east-1", is_label)),
                 path_style: s.choice("s3.path-style", &[("true", true), ("false", false)]),
                 ca_file: s.file("s3.ca-file"),
+                no_proxy: s.read("s3.no-proxy", "", parse_no_proxy),
             },
             catalog,
             lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
+            instance: s.read("instance", "", |text| {
+                if text.is_empty() {
+                    Ok(None)
+                } else {
+                    matching(text, "spark/windrow/0", is_instance).map(Some)
+                }
+            }),
             init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
             http: s.read("http", "127.0.0.1:8080", |text| {
                 text.parse().map_err(|_| {
@@ -325,9 +382,14 @@ impl Config {
             need(&secrets.kafka_password, "kafka-password", "kafka.security");
         }
         if let Some(table) = &self.table {
-            if matches!(table.warehouse, Warehouse::S3 { .. }) {
-                need(&secrets.s3_access_key, "s3-access-key", "table.warehouse");
-                need(&secrets.s3_secret_key, "s3-secret-key", "table.warehouse");
+            let by = match table.warehouse {
+                Warehouse::S3 { .. } => Some("table.warehouse"),
+                Warehouse::Bucket(_) => Some("table.bucket"),
+                Warehouse::Directory(_) => None,
+            };
+            if let Some(by) = by {
+                need(&secrets.s3_access_key, "s3-access-key", by);
+                need(&secrets.s3_secret_key, "s3-secret-key", by);
             }
             if matches!(self.catalog, Some(CatalogSettings::Postgres { .. })) {
                 need(&secrets.catalog_username, "catalog-username", "catalog");
@@ -394,27 +456,10 @@ impl Settings {
         let given = self.given.get("table.name").is_some_and(|name| !name.is_empty());
         let name = if given { self.read("table.name", "newtable", parse_table_name) } else { String::new() };
         let database = self.read("table.database", "default", parse_name);
-        let warehouse = self.read("table.warehouse", "", parse_warehouse);
         let settings = TableSettings {
             name,
             database,
-            warehouse: match (warehouse, catalog) {
-                (Some(Warehouse::Directory(dir)), Some(CatalogSettings::Postgres { .. }))
-                    if dir.is_relative() =>
-                {
-                    let dir = dir.display();
-                    self.problem(format!("cannot read setting table.warehouse \"{dir}\": readers of a Hive table need the whole path; write s3a://BUCKET/PATH or /DIRECTORY"));
-                    Warehouse::Directory(PathBuf::new())
-                }
-                (Some(warehouse), _) => warehouse,
-                (None, Some(CatalogSettings::Local(dir))) => Warehouse::Directory(dir.clone()),
-                (None, _) => {
-                    if given {
-                        self.must_be_given("table.warehouse", "write s3a://BUCKET/PATH or a directory");
-                    }
-                    Warehouse::Directory(PathBuf::new())
-                }
-            },
+            warehouse: self.warehouse(given, catalog),
             timestamps: self
                 .choice("table.timestamps", &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)]),
             retain_ms: self.read("table.retain", "forever", parse_retain),
@@ -425,6 +470,41 @@ impl Settings {
             self.must_be_given("catalog", "write postgresql://HOST:5432/DATABASE or local:DIRECTORY");
         }
         given.then_some(settings)
+    }
+
+    fn warehouse(&mut self, needed: bool, catalog: Option<&CatalogSettings>) -> Warehouse {
+        let warehouse = self.read("table.warehouse", "", parse_warehouse);
+        let bucket = self.read("table.bucket", "", parse_bucket);
+        let nowhere = Warehouse::Directory(PathBuf::new());
+        match (warehouse, bucket, catalog) {
+            (Some(_), Some(_), _) => {
+                self.problem("cannot use setting table.bucket with table.warehouse: each says where the files are; leave one out".to_owned());
+                nowhere
+            }
+            (_, Some(_), Some(CatalogSettings::Local(_))) => {
+                self.problem("cannot use setting table.bucket with a local catalog: there is no Hive to say where in the bucket; write table.warehouse".to_owned());
+                nowhere
+            }
+            (None, Some(bucket), _) => Warehouse::Bucket(bucket),
+            (Some(Warehouse::Directory(dir)), None, Some(CatalogSettings::Postgres { .. }))
+                if dir.is_relative() =>
+            {
+                let dir = dir.display();
+                self.problem(format!("cannot read setting table.warehouse \"{dir}\": readers of a Hive table need the whole path; write s3a://BUCKET/PATH or /DIRECTORY"));
+                nowhere
+            }
+            (Some(warehouse), None, _) => warehouse,
+            (None, None, Some(CatalogSettings::Local(dir))) => Warehouse::Directory(dir.clone()),
+            (None, None, _) => {
+                if needed && !self.failed(&["table.warehouse", "table.bucket"]) {
+                    self.must_be_given(
+                        "table.warehouse",
+                        "write s3a://BUCKET/PATH or a directory, or set table.bucket",
+                    );
+                }
+                nowhere
+            }
+        }
     }
 
     fn catalog(&mut self) -> Option<CatalogSettings> {
@@ -714,6 +794,10 @@ fn either(words: &[&str]) -> String {
     }
 }
 
+fn is_instance(text: &str) -> bool {
+    text.len() <= 200 && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).expect("durations are at most a century")
 }
@@ -818,9 +902,7 @@ fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
     if let Some(rest) = text.strip_prefix("s3a://") {
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_matches('/');
-        let right = (3..=63).contains(&bucket.len())
-            && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if !right {
+        if !is_bucket(bucket) {
             return Err(format!("that is not a bucket's name; {hint}"));
         }
         // Such a path means one key to S3 and another to a reader that tidies paths up.
@@ -840,6 +922,52 @@ fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
     }
     let trimmed = text.trim_end_matches('/');
     Ok(Some(Warehouse::Directory(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))))
+}
+
+fn is_bucket(text: &str) -> bool {
+    (3..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn parse_bucket(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        _ if is_bucket(text) => Ok(Some(text.to_owned())),
+        _ => Err("not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned()),
+    }
+}
+
+/// Such lists come from elsewhere and hold what was meant for other programs, so what no rule fits is let stand: it
+/// matches no host.
+fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
+    if text.contains(char::is_control) {
+        return Err(
+            "it holds control characters; write hosts, domains or networks with commas between".to_owned()
+        );
+    }
+    let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty());
+    // `*.example` is how others write `.example`.
+    Ok(rules
+        .map(|rule| rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule).to_owned())
+        .collect())
+}
+
+/// Whether a text is the address of an HTTP proxy. It may hold a password, so nothing says what it is.
+fn is_proxy(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let Some(authority) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else { return false };
+    let (user, server) = authority.split_once('@').unwrap_or(("", authority));
+    // RFC 3986, 3.2.1; anything else in a name or password is written as %XX.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b);
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().is_ok_and(|port| port != 0)),
+        _ => (server, true),
+    };
+    let host_is_right = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    user.bytes().all(plain) && host_is_right && port
 }
 
 fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
@@ -939,6 +1067,8 @@ pub struct Secrets {
     pub kafka_password: Option<Secret>,
     pub s3_access_key: Option<Secret>,
     pub s3_secret_key: Option<Secret>,
+    /// The HTTP proxy that S3 is reached through, and nothing else: `http://USER:PASSWORD@HOST:PORT`.
+    pub s3_proxy: Option<Secret>,
     pub catalog_username: Option<Secret>,
     pub catalog_password: Option<Secret>,
     /// What `Authorization: Bearer` must say.
@@ -959,6 +1089,7 @@ impl Secrets {
                 "kafka-password" => &mut secrets.kafka_password,
                 "s3-access-key" => &mut secrets.s3_access_key,
                 "s3-secret-key" => &mut secrets.s3_secret_key,
+                "s3-proxy" => &mut secrets.s3_proxy,
                 "catalog-username" => &mut secrets.catalog_username,
                 "catalog-password" => &mut secrets.catalog_password,
                 "api-token" => &mut secrets.api_token,
@@ -978,6 +1109,9 @@ impl Secrets {
                 Value::String(text) if text.is_empty() => {}
                 Value::String(text) if key == "api-token" && !text.bytes().all(|b| b.is_ascii_graphic()) => {
                     problems.push("cannot read secret api-token: it goes into an HTTP header; write letters, digits and signs without blanks".to_owned());
+                }
+                Value::String(text) if key == "s3-proxy" && !is_proxy(&text) => {
+                    problems.push("cannot read secret s3-proxy: not the address of a proxy; write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with signs in the password as %40".to_owned());
                 }
                 Value::String(text) => *slot = Some(Secret(text)),
                 // YAML would read 0123 and 1e5 as numbers and lose how they were written.
@@ -1193,6 +1327,16 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
     }
 
     #[test]
+    fn an_instance_is_named_by_whoever_runs_it() {
+        assert_eq!(read(&table("")).instance, None);
+        assert_eq!(read(&table("instance: 3f2c/windrow/0")).instance.as_deref(), Some("3f2c/windrow/0"));
+        check(
+            "instance: my windrow",
+            "cannot read setting instance \"my windrow\": not a name as it has to be; write one such as spark/windrow/0",
+        );
+    }
+
+    #[test]
     fn a_key_in_an_address_is_not_repeated() {
         for line in [
             "table: { name: n, warehouse: 's3a://key:hunter2@bucket/w' }",
@@ -1213,6 +1357,88 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         for key in KEYS {
             assert!(readme.contains(&format!("`{key}`")), "the table of settings has {key}");
         }
+    }
+
+    #[test]
+    fn a_bucket_takes_the_place_of_a_warehouse() {
+        let text =
+            |table: &str, catalog: &str| format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}");
+        let postgres = "postgresql://db/hive";
+        let config = read(&text("bucket: spark", postgres));
+        assert_eq!(config.table.as_ref().unwrap().warehouse, Warehouse::Bucket("spark".to_owned()));
+        let missing = config.check_secrets(&Secrets::default()).unwrap_err().to_string();
+        assert!(missing.contains("s3-access-key: table.bucket needs it"), "{missing}");
+        for (table, catalog, expect) in [
+            (
+                "bucket: spark, warehouse: 's3a://spark/w'",
+                postgres,
+                "cannot use setting table.bucket with table.warehouse",
+            ),
+            ("bucket: spark", "local:/data", "cannot use setting table.bucket with a local catalog"),
+            (
+                "bucket: s3a://spark",
+                postgres,
+                "cannot read setting table.bucket \"s3a://spark\": not a bucket's name",
+            ),
+            ("bucket: ''", postgres, "cannot find setting table.warehouse"),
+        ] {
+            let error = Config::parse(&text(table, catalog)).expect_err(table).to_string();
+            assert!(error.starts_with(expect) && error.lines().count() == 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_holds_a_new_table_where_hive_keeps_the_database() {
+        let of = |genesis, database| warehouse_of("spark", genesis, database).map(|w| w.to_string());
+        for (database, expect) in [
+            (None, "s3a://spark/warehouse"),
+            (Some("s3a://spark/hive/default.db/"), "s3a://spark/hive/default.db"),
+            (Some("s3://spark/hive"), "s3a://spark/hive"),
+            (Some("s3n://spark"), "s3a://spark"),
+            (Some("s3a://spark2/hive"), "s3a://spark/warehouse"),
+            (Some("file:/opt/spark/warehouse"), "s3a://spark/warehouse"),
+            (Some("s3a://spark/a b"), "s3a://spark/warehouse"),
+            (Some(""), "s3a://spark/warehouse"),
+        ] {
+            assert_eq!(of(None, database).as_deref(), Ok(expect), "{database:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_exists_stays_where_it_is_and_in_its_bucket() {
+        let of = |genesis, database| warehouse_of("spark", Some(genesis), database).map(|w| w.to_string());
+        assert_eq!(of("s3a://spark/old", Some("s3a://spark/new")).as_deref(), Ok("s3a://spark/old"));
+        assert_eq!(of("s3a://spark", None).as_deref(), Ok("s3a://spark"));
+        for genesis in ["s3a://spark2/warehouse", "/data/warehouse"] {
+            let error = of(genesis, Some("s3a://spark/new")).unwrap_err();
+            assert!(
+                error.starts_with(&format!("the table lies in {genesis} and not in bucket \"spark\"")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_their_exceptions_a_list() {
+        for right in ["http://proxy:3128", "https://u:p%40ss@10.0.0.1:3128/", "http://u@[::1]:1", "http://p"]
+        {
+            let secrets = Secrets::parse(&format!("s3-proxy: '{right}'")).unwrap();
+            assert_eq!(secrets.s3_proxy.unwrap().expose(), right);
+        }
+        for wrong in [
+            "proxy:3128",
+            "http://u:hunter2@",
+            "http://u:hunter2/x@p:1",
+            "http://u:hunter2 x@p:1",
+            "http://u@hunter2@p:1",
+            "socks5://u:hunter2@p:1",
+            "http://hunter2:0",
+        ] {
+            let error = Secrets::parse(&format!("s3-proxy: '{wrong}'")).expect_err(wrong).to_string();
+            assert!(error.contains("write http://HOST:PORT") && !error.contains("hunter2"), "{error}");
+        }
+        let config = read(&table("s3: { no-proxy: ' 10.0.0.0/8,, .svc, *.example.com,localhost ,*' }"));
+        assert_eq!(config.s3.no_proxy, ["10.0.0.0/8", ".svc", ".example.com", "localhost", "*"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use windrow::driver;
 use windrow::io::mock_kafka::{Demo, DemoProducer, DemoSent, MockKafka};
 use windrow::parts;
 use windrow::status::{Status, rows_table};
+use windrow::table::TableKind;
 
 const TOPIC: &str = "test-topic";
 /// As many as kafka-test-app makes.
@@ -64,7 +65,13 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     running.stop.stop();
     running.join().map_err(|reason| anyhow!(reason))?;
     let last = runtime.block_on(parts::look(&mut look))?;
-    let rows = runtime.block_on(parts::newest_rows(&last.table, &mut look.look, &look.store, 10))?;
+    let rows = runtime.block_on(parts::newest_rows(
+        &last.table,
+        TableKind::Chunks,
+        &mut look.look,
+        &look.store,
+        10,
+    ))?;
     view.draw(&last, sent);
     println!("\nthe newest rows of {} in all:\n{}", last.rows, rows_table(&rows)?);
     println!("{}", ledger(&last, sent));

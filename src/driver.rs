@@ -4,9 +4,10 @@
 //! comes back over one channel.
 #![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
 
+use crate::cause::{Cause, Trouble};
 use crate::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
-use crate::config::{Config, Secret, Secrets};
-use crate::engine::{Effect, Engine, Input, LogEnd, State, TopicFacts};
+use crate::config::{Config, Secret, Secrets, warehouse_of};
+use crate::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
 use crate::io::catalog::{Catalog, Totals};
 use crate::io::http::{Command, Handle, RowsFn, Wish};
 use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
@@ -23,7 +24,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{mpsc as async_mpsc, watch};
+use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{debug, info, warn};
 
 /// How long one question to Kafka may take.
@@ -38,6 +39,8 @@ const STALE: Duration = Duration::from_secs(1);
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds of garbage collection.
 const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// Between two questions to the catalog where the table lies.
+const PLACE_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks at whether the secrets file changed.
 const SECRETS_EVERY: Duration = Duration::from_secs(5);
 /// Open windows in one snapshot, the oldest.
@@ -48,10 +51,10 @@ enum Message {
     Acquired(Result<Acquired, CatalogError>),
     Totals(Totals),
     Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, String>),
-    TopicId(Result<String, String>),
-    Manifests(Result<Vec<String>, String>),
-    Checkpoint(Result<Vec<u8>, String>),
+    Topic(Result<TopicFacts, Trouble>),
+    TopicId(Result<String, Trouble>),
+    Manifests(Result<Vec<String>, Trouble>),
+    Checkpoint(Result<Vec<u8>, Trouble>),
     Looked {
         partition: Partition,
         end: Result<LogEnd, String>,
@@ -63,7 +66,7 @@ enum Message {
     },
     Stored {
         key: String,
-        result: Result<(), String>,
+        result: Result<(), Trouble>,
     },
     Committed {
         epoch: u64,
@@ -80,12 +83,22 @@ enum Message {
     Doomed(Owner, Vec<String>),
     Deleted(Owner, Vec<String>),
     Secrets(Box<Secrets>),
+    /// What says where the table lies in its bucket.
+    Place(Result<Place, CatalogError>),
     Shutdown,
+}
+
+/// The warehouse of the table's epoch 0, and where Hive keeps the database; `None` where there is none.
+struct Place {
+    genesis: Option<String>,
+    database: Option<String>,
 }
 
 /// What the catalog's task is asked, one after the other.
 #[expect(clippy::large_enum_variant, reason = "a few a minute")]
 enum CatalogAsk {
+    /// Where the table lies, or where Hive keeps this database.
+    Place(String),
     Acquire,
     Renew(Owner),
     Release(Owner, mpsc::Sender<()>),
@@ -103,7 +116,9 @@ enum CatalogAsk {
 pub struct Running {
     pub handle: Handle,
     pub stop: Stopper,
-    thread: std::thread::JoinHandle<Result<(), String>>,
+    /// Has the secrets file read again at once.
+    pub reload: Arc<Notify>,
+    thread: std::thread::JoinHandle<Result<(), Trouble>>,
 }
 
 /// Asks a run to commit what there is and end.
@@ -121,8 +136,8 @@ impl Running {
     ///
     /// # Errors
     /// Why it ended, when nobody asked for it.
-    pub fn join(self) -> Result<(), String> {
-        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".to_owned()))
+    pub fn join(self) -> Result<(), Trouble> {
+        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".into()))
     }
 }
 
@@ -138,6 +153,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let (to_catalog, asks) = async_mpsc::unbounded_channel();
     let (consumer, reader) = kafka::open(&parts.kafka)?;
     let lease_ms = parts.settings.lease_ms;
+    let bucket = parts.bucket().map(str::to_owned);
     let init = parts.config.as_ref().is_some_and(|config| config.init_metastore);
     let task =
         catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, init, asks, to_loop.clone());
@@ -148,8 +164,10 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         owner: parts.who.clone(),
         version: crate::cli::VERSION.to_owned(),
         reason: "starting".to_owned(),
+        cause: Cause::Starting,
         ..Status::default()
     };
+    let (store_tx, store_rx) = watch::channel(bucket.is_none().then(|| parts.store.clone()));
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
     let (token_tx, token_rx) = watch::channel(parts.secrets.api_token.clone());
     let (commands_tx, commands_rx) = async_mpsc::channel(8);
@@ -157,14 +175,21 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let handle = Handle {
         status: status_rx,
         commands: commands_tx,
-        rows: rows_fn(status.table.clone(), parts.look, parts.store.clone()),
+        rows: rows_fn(status.table.clone(), parts.look, store_rx),
         token: token_rx,
     };
+    let reload = Arc::new(Notify::new());
     if let Some(config) = parts.config.clone() {
-        runtime.spawn(secrets_task(config, parts.secrets.clone(), to_loop.clone()));
+        let to_loop = to_loop.clone();
+        let tell = move |secrets| to_loop.send(Message::Secrets(Box::new(secrets))).is_ok();
+        runtime.spawn(watch_secrets(config, parts.secrets.clone(), Arc::clone(&reload), tell));
     }
     let driver = Driver {
-        engine: Engine::new(parts.settings),
+        who: parts.who,
+        engine: Engine::new(parts.settings.clone()),
+        settings: parts.settings,
+        bucket,
+        store_tx,
         kafka: parts.kafka,
         consumer: Arc::new(Mutex::new(consumer)),
         store: parts.store,
@@ -186,13 +211,20 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     };
     let thread = std::thread::Builder::new()
         .name("windrow".to_owned())
-        .spawn(move || driver.run(reader, &from_tasks))
+        .spawn(move || driver.place_and_run(reader, &from_tasks))
         .context("cannot start a thread")?;
-    Ok(Running { handle, stop: Stopper(to_loop), thread })
+    Ok(Running { handle, stop: Stopper(to_loop), reload, thread })
 }
 
 struct Driver {
     engine: Engine,
+    /// Who we are to other processes.
+    who: String,
+    settings: Settings,
+    /// Set where the table's place in it is to be found before the engine may begin.
+    bucket: Option<String>,
+    /// For looks beside the loop, once it is known where the table lies.
+    store_tx: watch::Sender<Option<Store>>,
     kafka: KafkaConfig,
     /// Taken by the blocking tasks that ask brokers; another one after a rotation.
     consumer: Arc<Mutex<Consumer>>,
@@ -207,7 +239,7 @@ struct Driver {
     token_tx: watch::Sender<Option<Secret>>,
     status_at: Option<Instant>,
     totals: Totals,
-    exit: Option<Option<String>>,
+    exit: Option<Option<Trouble>>,
     keep_replaced_ms: u64,
     collected_at: Option<Instant>,
     /// Topic partitions that the reader was told to read.
@@ -217,14 +249,100 @@ struct Driver {
 }
 
 impl Driver {
-    fn run(mut self, mut reader: Reader, from_tasks: &mpsc::Receiver<Message>) -> Result<(), String> {
+    fn place_and_run(
+        mut self,
+        mut reader: Reader,
+        from_tasks: &mpsc::Receiver<Message>,
+    ) -> Result<(), Trouble> {
+        loop {
+            if let Some(bucket) = self.bucket.clone()
+                && !self.find_place(&bucket, &mut reader, from_tasks)
+            {
+                return Ok(());
+            }
+            if let Some(end) = self.run(&mut reader, from_tasks) {
+                return end;
+            }
+        }
+    }
+
+    /// Asks the catalog again and again where in the bucket the table lies, and makes the engine for it. All the while
+    /// those who watch are told why nothing is counted. Answers false when it was asked to end before.
+    fn find_place(
+        &mut self,
+        bucket: &str,
+        reader: &mut Reader,
+        from_tasks: &mpsc::Receiver<Message>,
+    ) -> bool {
+        let mut state =
+            State::Waiting(Trouble::new(Cause::Starting, "asking the catalog where the table lies"));
+        let mut ask_at = Some(Instant::now());
+        loop {
+            if ask_at.is_some_and(|at| at <= Instant::now()) {
+                ask_at = None;
+                self.ask_catalog(CatalogAsk::Place(self.settings.database.clone()));
+            }
+            self.publish(state.clone());
+            let place = match from_tasks.recv_timeout(STATUS_EVERY) {
+                Ok(Message::Place(place)) => place,
+                Ok(Message::Secrets(secrets)) => {
+                    // The engine has not begun: what it makes of a new Kafka client is of no matter.
+                    self.rotate(&secrets, reader, &mut Vec::new());
+                    continue;
+                }
+                Ok(Message::Shutdown) => return false,
+                // Answers to questions of before are nobody's any more.
+                Ok(_) | Err(_) => continue,
+            };
+            ask_at = Some(Instant::now() + PLACE_EVERY);
+            state = match place {
+                Ok(Place { genesis, database }) => {
+                    let found = warehouse_of(bucket, genesis.as_deref(), database.as_deref());
+                    let placed =
+                        found.map_err(|why| Trouble::new(Cause::OtherBucket, why)).and_then(|warehouse| {
+                            let warehouse = warehouse.to_string();
+                            let store =
+                                self.store.elsewhere(&warehouse).map_err(|e| Trouble::from(e.to_string()))?;
+                            Ok((warehouse, store))
+                        });
+                    match placed {
+                        Ok((warehouse, store)) => {
+                            info!(warehouse, "the table's place");
+                            self.store_tx.send_replace(Some(store.clone()));
+                            self.settings.warehouse = warehouse;
+                            self.engine = Engine::new(self.settings.clone());
+                            self.store = store;
+                            return true;
+                        }
+                        Err(why) => {
+                            let text = format!("cannot take table \"{}\": {why}", self.status.table);
+                            State::Failed(Trouble::new(why.cause, text))
+                        }
+                    }
+                }
+                Err(CatalogError::Stop(why)) => State::Failed(why),
+                Err(error) => State::Waiting(error.into()),
+            };
+        }
+    }
+
+    /// Until it ends, or until the table turns out to lie elsewhere, where another owner has made it meanwhile: then `None`.
+    fn run(
+        &mut self,
+        reader: &mut Reader,
+        from_tasks: &mpsc::Receiver<Message>,
+    ) -> Option<Result<(), Trouble>> {
         let mut effects = Vec::new();
         loop {
             self.engine.step(tick(self.started), &mut effects);
-            self.perform(&mut effects, &mut reader);
+            self.perform(&mut effects, reader);
             while let Ok(message) = from_tasks.try_recv() {
-                self.hear(message, &mut reader, &mut effects);
-                self.perform(&mut effects, &mut reader);
+                if let Some(owner) = self.lies_elsewhere(&message) {
+                    self.release(owner);
+                    return None;
+                }
+                self.hear(message, reader, &mut effects);
+                self.perform(&mut effects, reader);
             }
             let engine = &mut self.engine;
             let mut asked = Vec::new();
@@ -242,16 +360,29 @@ impl Driver {
             }
             if let Err(error) = polled {
                 warn!(error = %error, "the Kafka client is done for: making a new one");
-                self.reopen(&mut reader, &mut effects);
+                self.reopen(reader, &mut effects);
             }
-            self.perform(&mut effects, &mut reader);
+            self.perform(&mut effects, reader);
             self.collect_garbage();
             self.tell();
             if let Some(reason) = self.exit.take() {
                 self.status_at = None;
                 self.tell();
-                return reason.map_or(Ok(()), Err);
+                return Some(reason.map_or(Ok(()), Err));
             }
+        }
+    }
+
+    /// Whether we have just become the owner of a table that lies at another place of the bucket than was found while
+    /// there was no table. An owner that has just begun reads nothing yet.
+    fn lies_elsewhere(&self, message: &Message) -> Option<Owner> {
+        match message {
+            Message::Acquired(Ok(Acquired::Ours { owner, head: Some(head), .. }))
+                if self.bucket.is_some() && head.genesis.warehouse != self.settings.warehouse =>
+            {
+                Some(owner.clone())
+            }
+            _ => None,
         }
     }
 
@@ -313,6 +444,7 @@ impl Driver {
             }
             Message::Deleted(owner, keys) => return self.ask_catalog(CatalogAsk::Forget(owner, keys)),
             Message::Secrets(secrets) => return self.rotate(&secrets, reader, effects),
+            Message::Place(_) => return,
             Message::Shutdown => Input::Shutdown,
         };
         self.engine.step(input, effects);
@@ -326,9 +458,9 @@ impl Driver {
                 Effect::Release { owner } => self.release(owner),
                 Effect::Commit(commit) => self.ask_catalog(CatalogAsk::Commit(commit)),
                 Effect::Find { owner, epoch } => self.ask_catalog(CatalogAsk::Find(owner, epoch)),
-                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(|e| e.to_string()))),
+                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(Trouble::from))),
                 Effect::CheckTopic => self.blocking(|consumer| {
-                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(|e| e.to_string()))
+                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(Trouble::from))
                 }),
                 Effect::LookAtEnd { partition } => self.blocking(move |consumer| {
                     let end = consumer.end(partition, ASK_TIMEOUT);
@@ -337,17 +469,17 @@ impl Driver {
                 }),
                 Effect::ListManifests { prefix } => self.storing(async move |store| {
                     let found = store.list(&prefix).await;
-                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(|e| e.to_string()))
+                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(Trouble::from))
                 }),
                 Effect::FetchCheckpoint { key } => self.storing(async move |store| {
                     Message::Checkpoint(match store.get(&key).await {
                         Ok(Some(bytes)) => Ok(bytes),
-                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup")),
-                        Err(error) => Err(error.to_string()),
+                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup").into()),
+                        Err(error) => Err(error.into()),
                     })
                 }),
                 Effect::Put { key, bytes } => self.storing(async move |store| {
-                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(|e| e.to_string());
+                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(Trouble::from);
                     Message::Stored { key, result }
                 }),
                 Effect::Start { partition, offset, leader_epoch } => {
@@ -460,7 +592,7 @@ impl Driver {
                 *reader = fresh;
                 self.engine.step(Input::Reopened, effects);
             }
-            Err(error) => self.engine.step(Input::Trouble { reason: error.to_string() }, effects),
+            Err(error) => self.engine.step(Input::Trouble(error.into()), effects),
         }
     }
 
@@ -471,6 +603,9 @@ impl Driver {
             &expose(secrets.s3_access_key.as_ref()),
             &expose(secrets.s3_secret_key.as_ref()),
         );
+        if let Err(error) = self.store.set_proxy(secrets.s3_proxy.as_ref()) {
+            warn!(error = %error, "cannot use the new secrets for S3");
+        }
         if let Ok(pg) = pg_config(&config, secrets) {
             self.ask_catalog(CatalogAsk::Config(pg));
         }
@@ -519,13 +654,20 @@ impl Driver {
 
     /// A new snapshot for those who watch, at least twice a second.
     fn tell(&mut self) {
-        let state = self.engine.state();
+        self.publish(self.engine.state());
+    }
+
+    fn publish(&mut self, state: State) {
         if self.said.as_ref() != Some(&state) {
             match &state {
                 State::Counting => info!("counting"),
                 State::Paused => info!("paused"),
-                State::Waiting(reason) | State::Standby(reason) => info!(reason, "waiting"),
-                State::Failed(reason) => tracing::error!(reason, "failed"),
+                State::Waiting(Trouble { cause, text }) | State::Standby(Trouble { cause, text }) => {
+                    info!(cause = cause.name(), reason = text, "waiting");
+                }
+                State::Failed(Trouble { cause, text }) => {
+                    tracing::error!(cause = cause.name(), reason = text, "failed");
+                }
             }
             self.said = Some(state.clone());
             self.status_at = None;
@@ -534,16 +676,17 @@ impl Driver {
             return;
         }
         self.status_at = Some(Instant::now());
-        let (state, reason) = match state {
-            State::Counting => (StatusState::Counting, String::new()),
-            State::Paused => (StatusState::Paused, "by an operator; run: windrow resume".to_owned()),
-            State::Waiting(reason) => (StatusState::Waiting, reason),
-            State::Standby(reason) => (StatusState::Standby, reason),
-            State::Failed(reason) => (StatusState::Failed, reason),
+        let (state, why) = match state {
+            State::Counting => (StatusState::Counting, Trouble::from("")),
+            State::Paused => (StatusState::Paused, Trouble::from("by an operator; run: windrow resume")),
+            State::Waiting(why) => (StatusState::Waiting, why),
+            State::Standby(why) => (StatusState::Standby, why),
+            State::Failed(why) => (StatusState::Failed, why),
         };
         let ledger = self.engine.ledger();
         let status = &mut self.status;
-        (status.state, status.reason) = (state, reason);
+        (status.state, status.reason, status.cause) = (state, why.text, why.cause);
+        self.engine.holder().unwrap_or(&self.who).clone_into(&mut status.owner);
         (status.rows, status.files, status.bytes) = (self.totals.rows, self.totals.files, self.totals.bytes);
         (status.first_window, status.last_window) = (self.totals.first_window, self.totals.last_window);
         (status.watermark, status.epoch) = (self.engine.frontier(), self.engine.epoch());
@@ -577,7 +720,7 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, 
             if matches!(what, KafkaError::GroupDenied(_)) {
                 return;
             }
-            Input::Trouble { reason: what.to_string() }
+            Input::Trouble(what.into())
         }
     };
     engine.step(input, effects);
@@ -644,6 +787,10 @@ async fn catalog_task(
 ) {
     while let Some(ask) = asks.recv().await {
         let message = match ask {
+            CatalogAsk::Place(database) => {
+                let place = find_place(&mut catalog, &database, &mut init_metastore).await;
+                Message::Place(place)
+            }
             CatalogAsk::Acquire => {
                 if init_metastore {
                     match catalog.init_metastore().await {
@@ -722,6 +869,22 @@ async fn catalog_task(
     }
 }
 
+/// What says where the table lies. Hive is only asked, and made where that is wished, for a table that does not exist.
+async fn find_place(
+    catalog: &mut Catalog,
+    database: &str,
+    init_metastore: &mut bool,
+) -> Result<Place, CatalogError> {
+    if let Some(head) = catalog.head().await? {
+        return Ok(Place { genesis: Some(head.genesis.warehouse), database: None });
+    }
+    if *init_metastore {
+        catalog.init_metastore().await?;
+        *init_metastore = false;
+    }
+    Ok(Place { genesis: None, database: catalog.warehouse(database).await? })
+}
+
 async fn commands_task(
     mut commands: async_mpsc::Receiver<Command>,
     to_catalog: async_mpsc::UnboundedSender<CatalogAsk>,
@@ -731,15 +894,24 @@ async fn commands_task(
     }
 }
 
-/// Looks at the secrets file again and again; what cannot be read is told once and the old ones stay.
-async fn secrets_task(config: Config, mut known: Secrets, to_loop: mpsc::Sender<Message>) {
+/// Looks at the secrets file again and again, at once when `reload` says so, and tells of others until `tell` wants no
+/// more. What cannot be read is said once and the old ones stay.
+pub async fn watch_secrets(
+    config: Config,
+    mut known: Secrets,
+    reload: Arc<Notify>,
+    tell: impl Fn(Secrets) -> bool,
+) {
     let mut told = None;
     loop {
-        tokio::time::sleep(SECRETS_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(SECRETS_EVERY) => {}
+            () = reload.notified() => {}
+        }
         match crate::io::settings::load_secrets(&config) {
             Ok(secrets) if secrets != known => {
                 known = secrets.clone();
-                if to_loop.send(Message::Secrets(Box::new(secrets))).is_err() {
+                if !tell(secrets) {
                     return;
                 }
             }
@@ -755,14 +927,15 @@ async fn secrets_task(config: Config, mut known: Secrets, to_loop: mpsc::Sender<
     }
 }
 
-/// Reads the committed table's newest rows, for people.
-fn rows_fn(table: String, look: Catalog, store: Store) -> RowsFn {
+/// Reads the newest rows of the committed table or a side table, for people.
+fn rows_fn(table: String, look: Catalog, store: watch::Receiver<Option<Store>>) -> RowsFn {
     let look = Arc::new(tokio::sync::Mutex::new(look));
-    Arc::new(move |limit| {
-        let (table, look, store) = (table.clone(), Arc::clone(&look), store.clone());
+    Arc::new(move |kind, limit| {
+        let (table, look, store) = (table.clone(), Arc::clone(&look), store.borrow().clone());
         Box::pin(async move {
+            let store = store.ok_or("where the table lies is not known yet; see /v1/status")?;
             let mut look = look.lock().await;
-            newest_rows(&table, &mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
+            newest_rows(&table, kind, &mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
         })
     })
 }

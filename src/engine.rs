@@ -8,6 +8,7 @@ mod topic;
 
 pub use topic::same_table;
 
+use crate::cause::{Cause, Trouble};
 use crate::checkpoint;
 use crate::commit::{
     Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, Decided, FileKind,
@@ -66,12 +67,12 @@ pub enum Input<'a> {
     Acquired(Result<Acquired, CatalogError>),
     /// The lease goes on: the database's clock, and whether a pause is in force.
     Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, String>),
+    Topic(Result<TopicFacts, Trouble>),
     /// The topic's id, asked for after [`Effect::CheckTopic`]; empty when the broker cannot tell.
-    TopicId(Result<String, String>),
+    TopicId(Result<String, Trouble>),
     /// Paths of the table's manifests.
-    Manifests(Result<Vec<String>, String>),
-    Checkpoint(Result<Vec<u8>, String>),
+    Manifests(Result<Vec<String>, Trouble>),
+    Checkpoint(Result<Vec<u8>, Trouble>),
     Records {
         partition: Partition,
         leader_epoch: i32,
@@ -98,15 +99,13 @@ pub enum Input<'a> {
         partition: Partition,
         why: String,
     },
-    /// What hinders reading, in a sentence; it is over with the next record.
-    Trouble {
-        reason: String,
-    },
+    /// What hinders reading; it is over with the next record.
+    Trouble(Trouble),
     /// The reader is a new one: whatever is to be read must be started again.
     Reopened,
     Stored {
         key: String,
-        result: Result<(), String>,
+        result: Result<(), Trouble>,
     },
     Committed {
         epoch: u64,
@@ -182,17 +181,17 @@ pub enum Effect {
     /// An epoch was committed: for whoever watches.
     Report(Arc<Commit>),
     /// The end. A reason means failure.
-    Exit(Option<String>),
+    Exit(Option<Trouble>),
 }
 
 /// Where the engine stands, in the words of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Counting,
-    Waiting(String),
+    Waiting(Trouble),
     Paused,
-    Standby(String),
-    Failed(String),
+    Standby(Trouble),
+    Failed(Trouble),
 }
 
 #[derive(Debug)]
@@ -221,7 +220,7 @@ enum Phase {
     /// Reading, replays included.
     Counting,
     /// For good; with the reason when nobody asked for it.
-    Over(Option<String>),
+    Over(Option<Trouble>),
 }
 
 /// Who can keep us waiting; in the order in which people should look.
@@ -310,15 +309,15 @@ pub struct Engine {
     now: Mono,
     phase: Phase,
     /// What hinders it, by whom; each is over when the same one does what it is asked.
-    troubles: BTreeMap<Side, String>,
-    /// Another process had the table when we asked last.
-    held_by_other: bool,
+    troubles: BTreeMap<Side, Trouble>,
+    /// The other process that had the table when we asked last.
+    holder: Option<String>,
     owner: Option<Owner>,
     renew_at: Option<Mono>,
     renewing: bool,
     /// Manifests were found where the catalog has no epoch: the reason to stop, once a renewal that was sent after
     /// (`true`) has shown that the lease holds.
-    lost_catalog: Option<(String, bool)>,
+    lost_catalog: Option<(Trouble, bool)>,
     /// The database's clock, and ours when we asked: it was read at that moment or later, so that what is reckoned from
     /// it is not behind, however late the answer came.
     clock: Option<(DbTime, Mono)>,
@@ -361,7 +360,7 @@ pub struct Engine {
     checkpoint_behind: bool,
     paused: bool,
     /// No more reading; after the last commit the end, with this reason.
-    stopping: Option<Option<String>>,
+    stopping: Option<Option<Trouble>>,
     stopping_since: Mono,
 }
 
@@ -401,7 +400,7 @@ impl Engine {
             now: Mono(0),
             phase: Phase::Standby { ask_at: Mono(0) },
             troubles: BTreeMap::new(),
-            held_by_other: false,
+            holder: None,
             owner: None,
             renew_at: None,
             renewing: false,
@@ -466,7 +465,7 @@ impl Engine {
                 }
             }
             Input::Truncated { partition, why } => self.truncated(partition, why, out),
-            Input::Trouble { reason } => self.trouble(Side::Reader, reason),
+            Input::Trouble(trouble) => self.trouble(Side::Reader, trouble),
             Input::Reopened => {
                 self.watches.values_mut().for_each(|w| (w.reading, w.held) = (false, false));
                 if matches!(self.phase, Phase::Counting) {
@@ -485,7 +484,7 @@ impl Engine {
     }
 
     /// No more reading; the end after what is under way.
-    fn stop(&mut self, reason: Option<String>) {
+    fn stop(&mut self, reason: Option<Trouble>) {
         if self.stopping.is_none() {
             self.stopping = Some(reason);
             self.stopping_since = self.now;
@@ -494,26 +493,39 @@ impl Engine {
 
     #[must_use]
     pub fn state(&self) -> State {
-        let trouble = self.troubles.values().next().cloned();
+        let trouble = self.worst_trouble().cloned();
+        let starting = |text| Trouble::new(Cause::Starting, text);
         match &self.phase {
-            Phase::Over(None) => State::Waiting("ended".to_owned()),
+            Phase::Over(None) => State::Waiting("ended".into()),
             Phase::Over(Some(reason)) => State::Failed(reason.clone()),
-            Phase::Standby { .. } | Phase::Asking if self.held_by_other => {
-                State::Standby(trouble.unwrap_or_default())
+            Phase::Standby { .. } | Phase::Asking if self.holder.is_some() => {
+                State::Standby(trouble.unwrap_or_else(|| Trouble::new(Cause::Held, String::new())))
             }
             Phase::Standby { .. } | Phase::Asking => {
-                State::Waiting(trouble.unwrap_or_else(|| "asking for the table".to_owned()))
+                State::Waiting(trouble.unwrap_or_else(|| starting("asking for the table")))
             }
             Phase::Counting if self.paused => State::Paused,
             Phase::Counting => match trouble {
                 Some(reason) => State::Waiting(reason),
                 None if self.lanes.values().any(Lane::replaying) => {
-                    State::Waiting("replaying from the checkpoint".to_owned())
+                    State::Waiting(starting("replaying from the checkpoint"))
                 }
                 None => State::Counting,
             },
-            _ => State::Waiting(trouble.unwrap_or_else(|| "starting".to_owned())),
+            _ => State::Waiting(trouble.unwrap_or_else(|| starting("starting"))),
         }
+    }
+
+    /// Of several troubles the one to be told: one whose cause is known before one that may pass by itself, and among
+    /// these in the order of [`Side`].
+    fn worst_trouble(&self) -> Option<&Trouble> {
+        self.troubles.values().min_by_key(|trouble| trouble.cause == Cause::None)
+    }
+
+    /// Who has the table, when it is another process.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
     }
 
     /// Folder of the table's objects below the warehouse.

@@ -32,6 +32,14 @@ pub enum Value {
     Double(f64),
 }
 
+impl Value {
+    /// How long its text is, where it is one: all else is short.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        if let Value::Text(text) = self { text.len() } else { 0 }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

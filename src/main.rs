@@ -1,78 +1,105 @@
 //! Wiring and exit code: which verb, with which parts, and what is said at the end.
-#![expect(clippy::disallowed_methods, reason = "the demo and the console read clocks to redraw")]
+#![expect(clippy::disallowed_methods, reason = "it waits for the end, and ends what does not")]
 
 mod demo;
+mod print;
+mod reload;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Parser;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-use tracing_subscriber::EnvFilter;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
+use tracing_subscriber::{EnvFilter, fmt, reload as reloading};
+use windrow::cause::Trouble;
 use windrow::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
 use windrow::config::{Config, LogFormat, Secrets};
-use windrow::console::{Console, Hit, ROWS_MAX};
 use windrow::driver;
-use windrow::extract::{Extraction, Extractor};
-use windrow::io::kafka::{self, At, Event};
+use windrow::io::pebble::{self, Pebble};
 use windrow::io::{http, settings};
+use windrow::notify;
 use windrow::parts;
-use windrow::window::Windows;
 
 /// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Verb::Demo(demo) = &cli.verb {
-        return finish(demo::run(demo));
+    match &cli.verb {
+        Verb::Demo(demo) => finish(demo::run(demo)),
+        Verb::Notify => {
+            notify(&cli);
+            ExitCode::from(EXIT_FINE)
+        }
+        Verb::Run => run(&cli),
+        _ => with_settings(&cli, |config, secrets| {
+            finish(match &cli.verb {
+                Verb::CheckConfig => print(&cli, &cli::checked(config)),
+                Verb::InitMetastore => init_metastore(config, secrets),
+                _ => ask(&cli, config, secrets),
+            })
+        }),
     }
+}
+
+fn with_settings(cli: &Cli, work: impl FnOnce(&Config, &Secrets) -> ExitCode) -> ExitCode {
     let loaded = settings::load(cli.config.as_deref()).and_then(|(config, secrets)| {
         config.check_secrets(&secrets)?;
         Ok((config, secrets))
     });
-    let (config, secrets) = match loaded {
-        Ok(loaded) => loaded,
+    match loaded {
+        Ok((config, secrets)) => work(&config, &secrets),
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(EXIT_USAGE);
+            ExitCode::from(EXIT_USAGE)
         }
-    };
-    let result = match &cli.verb {
-        Verb::Run => {
-            log_to_stderr(&config);
-            if config.table.is_some() { run(&config, &secrets) } else { console(&config, &secrets) }
-        }
-        Verb::CheckConfig => print(&cli, &cli::checked(&config)),
-        Verb::InitMetastore => init_metastore(&config, &secrets),
-        _ => ask(&cli, &config, &secrets),
-    };
-    finish(result)
+    }
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(EXIT_FINE),
         Err(error) => {
-            eprintln!("windrow: {error:#}");
+            let why = error.downcast::<Trouble>().unwrap_or_else(|error| format!("{error:#}").into());
+            eprintln!("{}", why.last_line());
             ExitCode::from(EXIT_FAILED)
         }
     }
 }
 
-fn log_to_stderr(config: &Config) {
-    let level = config.log.level;
-    // Our own at the level that was set; libraries only when something is wrong with them.
-    let filter =
-        EnvFilter::new(if level == "trace" { level.to_owned() } else { format!("warn,windrow={level}") });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+/// Begins the log; what it returns sets another level.
+fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
+    fn set<S>(handle: &reloading::Handle<EnvFilter, S>, level: &str) {
+        // Fails only when nobody logs any more.
+        let _ = handle.reload(filter(level));
+    }
+    let log = fmt().with_env_filter(filter(config.log.level)).with_writer(std::io::stderr);
     match config.log.format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => {
+            let log = log.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |level| set(&handle, level))
+        }
+        LogFormat::Json => {
+            let log = log.json().with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |level| set(&handle, level))
+        }
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// Our own at that level; libraries only when something is wrong with them.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::new(if level == "trace" { level.to_owned() } else { format!("warn,windrow={level}") })
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -80,11 +107,46 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start threads")
 }
 
-fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    let runtime = runtime()?;
+fn run(cli: &Cli) -> ExitCode {
+    // Before all else, so that a SIGHUP ends nothing at any time.
+    let started = runtime().and_then(|runtime| {
+        let hangups = reload::hangups(&runtime).context("cannot listen to signals")?;
+        Ok((runtime, hangups))
+    });
+    let (runtime, hangups) = match started {
+        Ok(started) => started,
+        Err(error) => return finish(Err(error)),
+    };
+    with_settings(cli, |config, secrets| {
+        let set_level = log_to_stderr(config);
+        let known = reload::Known::new(cli.config.as_deref(), config);
+        let reload = Reload { hangups, known, set_level };
+        finish(if config.table.is_some() {
+            count(config, secrets, runtime, reload)
+        } else {
+            console(config, secrets, runtime, reload)
+        })
+    })
+}
+
+/// All that a SIGHUP needs.
+struct Reload {
+    hangups: Signal,
+    known: reload::Known,
+    set_level: Box<dyn Fn(&'static str) + Send>,
+}
+
+impl Reload {
+    fn hear(self, runtime: &Runtime, secrets: Arc<Notify>) {
+        runtime.spawn(reload::hear(self.hangups, self.known, secrets, self.set_level));
+    }
+}
+
+fn count(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
     let parts = parts::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
     let running = driver::start(parts, runtime.handle())?;
+    reload.hear(&runtime, Arc::clone(&running.reload));
     let served = runtime.spawn(http::serve(listener, running.handle.clone(), std::future::pending()));
     let stop = running.stop.clone();
     runtime.spawn(async move {
@@ -99,7 +161,38 @@ fn run(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     served.abort();
     // What still waits for a network has nothing left to say.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    result.map_err(|reason| anyhow!(reason))
+    Ok(result?)
+}
+
+fn console(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
+    let secrets_again = Arc::new(Notify::new());
+    reload.hear(&runtime, Arc::clone(&secrets_again));
+    let result = print::run(config, secrets, &runtime, secrets_again, signalled());
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// One look at windrow, and a notice to Pebble where there are news. It never fails: what runs it only wants it to run.
+fn notify(cli: &Cli) {
+    let config = match settings::load_config(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return eprintln!("{error}"),
+    };
+    let news = pebble::look(cli::loopback(config.http));
+    let socket = pebble::socket();
+    let pebble = Pebble::at(socket.clone());
+    let told = pebble.last_notice().and_then(|last| {
+        let notice = notify::decide(&news, last.as_ref().map(|(notice, age_ms)| (notice, *age_ms)));
+        notice.as_ref().map_or(Ok(()), |notice| pebble.add(notice))?;
+        Ok(notice.is_some())
+    });
+    match told {
+        Ok(true) => println!("{} {} {}: told Pebble", news.state, news.cause, news.reason),
+        Ok(false) => println!("{} {} {}: no news", news.state, news.cause, news.reason),
+        Err(error) => {
+            eprintln!("cannot tell Pebble at \"{}\": {error}; is it running?", socket.display());
+        }
+    }
 }
 
 /// SIGTERM or SIGINT.
@@ -131,6 +224,7 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     }
     let mut parts = parts::open(config, secrets)?;
     let answer = runtime()?.block_on(async {
+        parts.settle().await?;
         anyhow::Ok(match &cli.verb {
             Verb::Status => cli::raw(&parts::look(&mut parts).await?),
             Verb::Tables => cli::raw(&parts::look(&mut parts).await?.tables()),
@@ -138,7 +232,9 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
             Verb::Rows(rows) => {
                 let limit = rows.limit as usize;
                 let table = config.table_name().unwrap_or_default();
-                cli::raw(&parts::newest_rows(&table, &mut parts.look, &parts.store, limit).await?)
+                cli::raw(
+                    &parts::newest_rows(&table, rows.of.kind(), &mut parts.look, &parts.store, limit).await?,
+                )
             }
             Verb::Pause | Verb::Resume => {
                 let paused = cli.verb == Verb::Pause;
@@ -156,67 +252,4 @@ fn print(cli: &Cli, answer: &serde_json::value::RawValue) -> anyhow::Result<()> 
     // A reader that has seen enough is no failure.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(())
-}
-
-/// What the Spark job does without a table: all windows so far, printed again as they change.
-fn console(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    const ASK: Duration = Duration::from_secs(5);
-    let (consumer, mut reader) = kafka::open(&parts::kafka_config(config, secrets)?)?;
-    let at = if config.kafka.start == windrow::config::Start::Latest { At::Latest } else { At::Earliest };
-    let offsets = loop {
-        match consumer.topic(ASK).and_then(|topic| consumer.offsets(&topic.partitions, at, ASK)) {
-            Ok(offsets) if !offsets.is_empty() => break offsets,
-            Ok(_) => tracing::info!("the topic has no partitions yet: waiting"),
-            Err(error) => tracing::info!(reason = %error, "waiting"),
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    };
-    for (partition, offset) in offsets {
-        reader.start(partition, offset, -1)?;
-    }
-    let (windows, shape) = (Windows::of_shape(&config.shape), &config.shape);
-    let (mut extractor, mut console) = (Extractor::new(shape), Console::new(shape, ROWS_MAX));
-    let terminal = std::io::stdout().is_terminal();
-    let (mut changed, mut rejected, mut drawn) = (false, 0_u64, Instant::now());
-    loop {
-        reader.poll(Duration::from_millis(100), &mut |event| match event {
-            Event::Batch { batch, .. } => batch.each(&mut |record| {
-                let Some(value) = record.value else { return };
-                match extractor.extract(record.timestamp_ms, value) {
-                    Extraction::Counted(found) => {
-                        changed = true;
-                        let span = windows.span(found.time.0);
-                        let mut end = span.first_end;
-                        while end <= span.last_end {
-                            let (start, end_time) =
-                                (windrow::time::EventTime(end - windows.size), windrow::time::EventTime(end));
-                            console.add(Hit { start, end: end_time, key: found.key, values: found.values });
-                            end += windows.slide;
-                        }
-                    }
-                    Extraction::Reject { reason, .. } => {
-                        rejected += 1;
-                        if rejected.is_power_of_two() {
-                            tracing::warn!(offset = record.offset, rejected, reason, "cannot count a record");
-                        }
-                    }
-                }
-            }),
-            Event::Problem { what, .. } => tracing::warn!(error = %what, "cannot read"),
-            Event::OutOfRange { partition, offset } => {
-                tracing::warn!(
-                    partition,
-                    offset,
-                    "records were removed before they were read; start again to see the rest"
-                );
-            }
-            _ => {}
-        })?;
-        if changed && drawn.elapsed() >= Duration::from_secs(1) {
-            (changed, drawn) = (false, Instant::now());
-            if std::io::stdout().lock().write_all(console.render(terminal).as_bytes()).is_err() {
-                return Ok(());
-            }
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! Settings and secrets → the clients of Kafka, store and catalog, and a look at what is committed without a process
 //! that runs. Nothing is connected before it is used.
 
-use crate::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start};
+use crate::config::{
+    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse, warehouse_of,
+};
 use crate::engine::{CHECKPOINT_KEYS_SMALL, Settings};
 use crate::file::read_rows;
 use crate::io::catalog::Catalog;
@@ -10,7 +12,7 @@ use crate::io::local::LocalCatalog;
 use crate::io::metastore::Metastore;
 use crate::io::postgres::{PgConfig, PgTls};
 use crate::io::store::{S3Config, Store};
-use crate::listing::Listing;
+use crate::listing::{Listing, Value};
 use crate::status::{LaneStatus, Rows, State as StatusState, Status};
 use crate::table::{TableKind, TableName};
 use crate::time::EventTime;
@@ -34,7 +36,8 @@ pub struct Parts {
     pub secrets: Secrets,
 }
 
-/// The parts that settings and secrets name. Nothing is connected yet.
+/// The parts that settings and secrets name. Nothing is connected yet. Where only the table's bucket is set, its place in
+/// there is not known yet: see [`Parts::bucket`].
 ///
 /// # Errors
 /// A file that a setting names cannot be read, or a value that a client refuses.
@@ -48,11 +51,38 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
         store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
         catalog: catalog()?,
         look: catalog()?,
-        who: format!("{}/{}", host_name(), std::process::id()),
+        who: who(config),
         keep_replaced_ms: table.keep_replaced_ms,
         config: Some(config.clone()),
         secrets: secrets.clone(),
     })
+}
+
+impl Parts {
+    /// The bucket whose place for the table is still to be found, by [`warehouse_of`].
+    #[must_use]
+    pub fn bucket(&self) -> Option<&str> {
+        match self.config.as_ref()?.table.as_ref()?.warehouse {
+            Warehouse::Bucket(ref bucket) => Some(bucket),
+            _ => None,
+        }
+    }
+
+    /// Finds the table's place in its bucket for a look at what is committed. A table that does not exist has no files to
+    /// look at, so that nothing else is asked.
+    ///
+    /// # Errors
+    /// The catalog does not answer, or the table lies in another bucket.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        let Some(bucket) = self.bucket().map(str::to_owned) else { return Ok(()) };
+        let genesis = self.look.head().await?.map(|head| head.genesis.warehouse);
+        let name = format!("{}.{}", self.settings.database, self.settings.table);
+        let warehouse = warehouse_of(&bucket, genesis.as_deref(), None)
+            .map_err(|why| anyhow!("cannot read table \"{name}\": {why}"))?;
+        self.settings.warehouse = warehouse.to_string();
+        self.store = self.store.elsewhere(&self.settings.warehouse)?;
+        Ok(())
+    }
 }
 
 /// What a catalog and a store tell of a table without a process that runs.
@@ -176,6 +206,8 @@ fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
         ca_pem: pem(config.s3.ca_file.as_deref())?,
         access_key: expose(secrets.s3_access_key.as_ref()),
         secret_key: expose(secrets.s3_secret_key.as_ref()),
+        proxy: secrets.s3_proxy.clone(),
+        no_proxy: config.s3.no_proxy.clone(),
     })
 }
 
@@ -208,26 +240,36 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
+/// Who this process is to others: the setting `instance`, else host and process id.
+#[must_use]
+pub fn who(config: &Config) -> String {
+    config.instance.clone().unwrap_or_else(|| format!("{}/{}", host_name(), std::process::id()))
+}
+
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
 }
 
-/// The newest rows of the committed table, oldest of them first.
+/// Text in one answer, about: records that could not be counted may be 64 KiB each.
+const ANSWER_MAX_BYTES: usize = 1 << 20;
+
+/// The newest rows of the committed table or one of its side tables, oldest of them first.
 ///
 /// # Errors
 /// The catalog or the store does not answer, or a file is damaged.
 pub async fn newest_rows(
     table: &str,
+    kind: TableKind,
     catalog: &mut Catalog,
     store: &Store,
     limit: usize,
 ) -> anyhow::Result<Rows> {
-    let files = catalog.files(TableKind::Chunks, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
+    let files = catalog.files(kind, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
     let mut columns = Vec::new();
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), ANSWER_MAX_BYTES);
     for committed in files.newest {
-        if found.len() > limit {
+        if found.len() > limit || left == 0 {
             break;
         }
         let key = &committed.file.key;
@@ -236,12 +278,17 @@ pub async fn newest_rows(
         let mut listing = read_rows(&bytes, usize::MAX)?;
         columns.clone_from(&listing.columns);
         listing.rows.reverse();
-        found.extend(listing.rows);
+        found.extend(listing.rows.into_iter().take_while(|row| {
+            let some = left > 0;
+            left = left.saturating_sub(row.iter().map(Value::text_bytes).sum());
+            some
+        }));
     }
     let truncated = found.len() > limit || files.totals.rows > found.len() as u64;
     found.truncate(limit);
     found.reverse();
     let count = found.len();
     let rows = serde_json::value::to_raw_value(&Listing { columns: columns.clone(), rows: found })?;
-    Ok(Rows { table: table.to_owned(), columns, rows, count, truncated })
+    let side = if kind == TableKind::Chunks { "" } else { kind.suffix() };
+    Ok(Rows { table: format!("{table}{side}"), columns, rows, count, truncated })
 }

@@ -1,6 +1,7 @@
 //! The snapshot of a running windrow → JSON, metrics text, tables for a terminal.
 //! Nothing is asked here: the driver fills in a [`Status`], and every reader gets the same one.
 
+use crate::cause::Cause;
 use crate::ledger::LaneLedger;
 use crate::record::{Offset, Partition};
 use crate::time::EventTime;
@@ -63,6 +64,8 @@ pub struct Status {
     pub state: State,
     /// Why it is not counting, with the next step; empty when it is.
     pub reason: String,
+    /// What kind of reason it is, for programs.
+    pub cause: Cause,
     /// Of the committed table.
     pub rows: u64,
     pub files: u64,
@@ -94,7 +97,7 @@ pub struct Status {
     pub commits: u64,
     pub commit_failures: u64,
     pub topic: String,
-    /// Who has the lease, as `<model>/<application>/<unit>` or a host's name.
+    /// Who has the lease, by its setting `instance`; this process, while nobody else is known to.
     pub owner: String,
     pub version: String,
     pub lanes: Vec<LaneStatus>,
@@ -307,10 +310,11 @@ fn seconds(time: EventTime) -> f64 {
 /// The status as a terminal shows it: the keys of `get-table-status`, then the topic partitions.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 24] = [
+    const KEYS: [&str; 25] = [
         "table",
         "state",
         "reason",
+        "cause",
         "rows",
         "files",
         "bytes",
@@ -552,7 +556,7 @@ pub(crate) mod tests {
     fn json_has_the_keys_of_the_contract_and_comes_back() {
         let status = full();
         let json = serde_json::to_value(&status).unwrap();
-        for key in "table state reason rows files bytes first-window last-window watermark lag epoch last-commit consumed counted late rejected tombstones gaps lost".split(' ') {
+        for key in "table state reason cause rows files bytes first-window last-window watermark lag epoch last-commit consumed counted late rejected tombstones gaps lost".split(' ') {
             assert!(json.get(key).is_some(), "{key}");
         }
         assert_eq!(json["first-window"], "2024-09-01T19:42:15Z");

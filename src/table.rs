@@ -85,7 +85,9 @@ impl TableKind {
         }
     }
 
-    fn suffix(self) -> &'static str {
+    /// What its name ends in, after the table's own.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
         match self {
             TableKind::View => "",
             TableKind::Chunks => "__chunks",

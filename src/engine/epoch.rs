@@ -9,7 +9,7 @@ impl Engine {
             match self.lanes.values().find_map(Lane::stopped).cloned() {
                 Some(Stopped::Replay(reason)) => return self.fail(reason, out),
                 Some(Stopped::BadRecord(reason)) => {
-                    self.stop(Some(reason));
+                    self.stop(Some(reason.into()));
                 }
                 None => {}
             }
@@ -301,7 +301,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn stored(&mut self, key: &str, result: Result<(), String>, out: &mut Vec<Effect>) {
+    pub(super) fn stored(&mut self, key: &str, result: Result<(), Trouble>, out: &mut Vec<Effect>) {
         let Some(flight) = &mut self.in_flight else { return };
         let Some((_, asked)) = flight.puts.get_mut(key) else { return };
         match result {
@@ -320,7 +320,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn topic_checked(&mut self, answer: Result<String, String>, out: &mut Vec<Effect>) {
+    pub(super) fn topic_checked(&mut self, answer: Result<String, Trouble>, out: &mut Vec<Effect>) {
         // One that was asked for earlier came in the place of ours, which is asked now.
         if !self.topic_check_asked.answered() {
             return;
@@ -393,7 +393,7 @@ impl Engine {
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             Err(error) => {
                 flight.retry_at = Some(self.now.plus(RETRY_MS));
-                self.trouble(Side::Catalog, error.to_string());
+                self.trouble(Side::Catalog, error);
             }
         }
     }

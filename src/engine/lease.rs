@@ -47,12 +47,13 @@ impl Engine {
             return;
         }
         self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
-        self.held_by_other = matches!(answer, Ok(Acquired::Held { .. }));
+        self.holder = None;
         match answer {
             Ok(Acquired::Held { by, left_ms }) => {
                 let reason =
                     format!("table {}.{} is written by {by}", self.settings.database, self.settings.table);
-                self.trouble(Side::Lease, reason);
+                self.trouble(Side::Lease, Trouble::new(Cause::Held, reason));
+                self.holder = Some(by);
                 self.phase = Phase::Standby { ask_at: self.now.plus(left_ms.clamp(200, 5000)) };
             }
             Ok(Acquired::Ours { owner, lease_ms, now, head }) => {
@@ -65,7 +66,7 @@ impl Engine {
                     self.committed_at = Some(head.committed_at);
                     if now < head.committed_at {
                         // Rejecting by such a clock would be for ever; waiting for it is not.
-                        self.trouble(Side::Lease, CLOCK_BACK.to_owned());
+                        self.trouble(Side::Lease, CLOCK_BACK);
                         self.give_back(out);
                         return;
                     }
@@ -80,7 +81,7 @@ impl Engine {
                 self.look_up_topic(out);
             }
             Err(CatalogError::Stop(reason)) => self.fail(reason, out),
-            Err(error) => self.trouble(Side::Lease, error.to_string()),
+            Err(error) => self.trouble(Side::Lease, error),
         }
     }
 
@@ -96,7 +97,7 @@ impl Engine {
                 self.paused = paused;
                 self.clock_back = self.committed_at.is_some_and(|at| now < at);
                 if self.clock_back {
-                    self.trouble(Side::Lease, CLOCK_BACK.to_owned());
+                    self.trouble(Side::Lease, CLOCK_BACK);
                     self.renew_at = Some(self.now.plus(RETRY_MS.min(self.settings.lease_ms / 3)));
                 } else {
                     self.troubles.remove(&Side::Lease);
@@ -114,7 +115,7 @@ impl Engine {
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             // The lease may end meanwhile. That costs only work: each commit looks whose table it is.
             Err(error) => {
-                self.trouble(Side::Catalog, error.to_string());
+                self.trouble(Side::Catalog, error);
                 self.renew_at = Some(self.now.plus(RETRY_MS));
             }
         }
@@ -146,14 +147,15 @@ impl Engine {
         out.push(Effect::StopAll);
     }
 
-    pub(super) fn fail(&mut self, reason: String, out: &mut Vec<Effect>) {
+    pub(super) fn fail(&mut self, reason: impl Into<Trouble>, out: &mut Vec<Effect>) {
+        let reason = reason.into();
         out.push(Effect::StopAll);
         self.give_back(out);
         self.phase = Phase::Over(Some(reason.clone()));
         out.push(Effect::Exit(Some(reason)));
     }
 
-    pub(super) fn trouble(&mut self, side: Side, reason: String) {
-        self.troubles.insert(side, reason);
+    pub(super) fn trouble(&mut self, side: Side, trouble: impl Into<Trouble>) {
+        self.troubles.insert(side, trouble.into());
     }
 }

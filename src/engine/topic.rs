@@ -22,7 +22,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn topic(&mut self, answer: Result<TopicFacts, String>, out: &mut Vec<Effect>) {
+    pub(super) fn topic(&mut self, answer: Result<TopicFacts, Trouble>, out: &mut Vec<Effect>) {
         if !self.topic_asked.answered() {
             if matches!(self.phase, Phase::Locating { .. } | Phase::Counting) {
                 self.look_up_topic(out);
@@ -33,8 +33,8 @@ impl Engine {
         let facts = match answer {
             Ok(facts) if !facts.partitions.is_empty() => facts,
             Ok(_) => {
-                return self
-                    .topic_missing(format!("topic \"{}\" has no partitions yet", self.settings.shape.topic));
+                let why = format!("topic \"{}\" has no partitions yet", self.settings.shape.topic);
+                return self.topic_missing(Trouble::new(Cause::NoTopic, why));
             }
             Err(reason) => return self.topic_missing(reason),
         };
@@ -51,21 +51,25 @@ impl Engine {
             }
             Phase::Counting => {
                 self.troubles.remove(&Side::Topic);
+                // Brokers answer: a login that was refused is over, also where there is nothing to read that would show it.
+                if self.troubles.get(&Side::Reader).is_some_and(|t| t.cause == Cause::LoginKafka) {
+                    self.troubles.remove(&Side::Reader);
+                }
                 self.topic_seen(&facts, out);
             }
             _ => {}
         }
     }
 
-    pub(super) fn topic_missing(&mut self, reason: String) {
-        self.trouble(Side::Topic, reason);
+    pub(super) fn topic_missing(&mut self, trouble: Trouble) {
+        self.trouble(Side::Topic, trouble);
         self.topic_ask_at = self.now.plus(RETRY_MS);
         if let Phase::Locating { ask_at } = &mut self.phase {
             *ask_at = Some(self.now.plus(RETRY_MS));
         }
     }
 
-    pub(super) fn manifests(&mut self, answer: Result<Vec<String>, String>, out: &mut Vec<Effect>) {
+    pub(super) fn manifests(&mut self, answer: Result<Vec<String>, Trouble>, out: &mut Vec<Effect>) {
         let counts = self.manifests_asked.answered();
         let Phase::Searching { ask_at, facts } = &mut self.phase else { return };
         if !counts {
@@ -89,7 +93,7 @@ impl Engine {
                 self.settings.database, self.settings.table, self.settings.warehouse
             );
             // Unless they are of another owner that came after us: only a lease that still holds proves it.
-            self.lost_catalog = Some((reason, !self.renewing));
+            self.lost_catalog = Some((reason.into(), !self.renewing));
             return self.renew(out);
         }
         let facts = facts.clone();
@@ -160,7 +164,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn checkpoint(&mut self, answer: Result<Vec<u8>, String>, out: &mut Vec<Effect>) {
+    pub(super) fn checkpoint(&mut self, answer: Result<Vec<u8>, Trouble>, out: &mut Vec<Effect>) {
         let counts = self.checkpoint_asked.answered();
         let Phase::Restoring { ask_at, facts, .. } = &mut self.phase else { return };
         if !counts {
@@ -424,20 +428,29 @@ fn archived(commit: &Commit) -> TableLedger {
 ///
 /// # Errors
 /// The setting, both values, and the way out.
-pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), String> {
-    let differs = |name: &str, then: &str, now: &str| {
-        Err(format!(
+pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), Trouble> {
+    let differs = |cause, name: &str, then: &str, now: &str| {
+        let why = format!(
             "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or choose another table name",
             settings.database, settings.table
-        ))
+        );
+        Err(Trouble::new(cause, why))
     };
     for ((name, then), (_, now)) in recorded.shape.as_settings().iter().zip(settings.shape.as_settings()) {
         if *then != now {
-            return differs(name, then, &now);
+            return differs(Cause::None, name, then, &now);
         }
     }
     if recorded.warehouse != settings.warehouse {
-        return differs("warehouse", &recorded.warehouse, &settings.warehouse);
+        let other = bucket(&recorded.warehouse) != bucket(&settings.warehouse);
+        let cause = if other { Cause::OtherBucket } else { Cause::None };
+        return differs(cause, "warehouse", &recorded.warehouse, &settings.warehouse);
     }
     Ok(())
+}
+
+/// The bucket of a warehouse; `None` for a directory.
+fn bucket(warehouse: &str) -> Option<&str> {
+    let (_, rest) = warehouse.split_once("://")?;
+    rest.split('/').next()
 }

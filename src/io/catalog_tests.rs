@@ -517,7 +517,7 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
     let mut catalog = postgres(&address(), database, user, name.clone());
     retried(catalog.acquire("a", "x", LEASE_MS).await, "no rights on Hive's tables CDS, COLUMNS_V2");
     sql(&format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
-    retried(catalog.acquire("a", "x", LEASE_MS).await, "42501");
+    retried(catalog.acquire("a", "x", LEASE_MS).await, "no right to make windrow's own schema");
     sql(&format!("GRANT CREATE ON DATABASE {database} TO {user}"));
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
@@ -568,6 +568,288 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     assert_eq!(sql("SELECT \"SCHEMA_VERSION\" FROM \"VERSION\"").trim(), "2.3.0");
     assert_eq!(sql("SELECT has_table_privilege('catalog_init_kyuubi', '\"TBLS\"', 'DELETE')").trim(), "t");
     all_cases(&place).await;
+}
+
+/// A database as Charmed PostgreSQL gives it to relations, in the words of that charm's library, for the tracks 14 and
+/// 16. The server is one of version 15 or later; what 14 does otherwise is set up here.
+struct Charmed {
+    database: String,
+}
+
+impl Charmed {
+    /// In version 14 schema `public` is the super user's, and anybody may make tables in it; from 15 on it is the
+    /// database owner's, and nobody else may.
+    fn of_14(name: &str) -> Self {
+        let charmed = Self::new(name);
+        let database = &charmed.database;
+        charmed.sql(&format!(
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE {database} FROM PUBLIC; \
+             ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT ALL ON SCHEMA public TO PUBLIC"
+        ));
+        charmed
+    }
+
+    fn of_16(name: &str) -> Self {
+        let charmed = Self::new(name);
+        let database = &charmed.database;
+        for (role, more) in [("owner", "NOLOGIN"), ("admin", "NOLOGIN NOINHERIT"), ("dml", "NOLOGIN")] {
+            charmed.make_role(&format!("charmed_{database}_{role}"), more);
+        }
+        charmed.sql(&format!(
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE {database} FROM PUBLIC; \
+             GRANT charmed_{database}_owner TO charmed_{database}_admin; \
+             ALTER SCHEMA public OWNER TO charmed_{database}_owner; \
+             GRANT CONNECT ON DATABASE {database} TO charmed_{database}_admin; \
+             GRANT CREATE, TEMPORARY ON DATABASE {database} TO charmed_{database}_owner; \
+             ALTER DEFAULT PRIVILEGES FOR ROLE charmed_{database}_owner GRANT SELECT ON TABLES TO charmed_{database}_admin"
+        ));
+        charmed
+    }
+
+    fn new(name: &str) -> Self {
+        let Place::Postgres(database) = Place::postgres(name, "empty") else { unreachable!() };
+        Self { database }
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        parts(&["psql", &self.database, "-qAt", "-c", sql])
+    }
+
+    fn make_role(&self, role: &str, more: &str) {
+        self.sql(&format!("DROP ROLE IF EXISTS {role}"));
+        self.sql(&format!("CREATE ROLE {role} PASSWORD '{}' {more}", password()));
+    }
+
+    /// The user of a relation; its name is the database's and this one.
+    fn user(&self, relation: &str) -> String {
+        format!("{}_{relation}", self.database)
+    }
+
+    /// `alone`: no other relation asks for the database; then all tables that are there become this user's.
+    fn relate_14(&self, relation: &str, roles: &str, alone: bool) {
+        let (database, user) = (&self.database, self.user(relation));
+        self.make_role(&user, "LOGIN");
+        if !roles.is_empty() {
+            self.sql(&format!("GRANT {roles} TO {user}"));
+        }
+        self.sql(&format!("GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"));
+        let each = |what: &str, of: &str| {
+            self.sql(&format!(
+                "DO $$ DECLARE s text; BEGIN FOR s IN SELECT {what} FROM {of} \
+                 NOT IN ('pg_catalog', 'information_schema') LOOP EXECUTE s; END LOOP; END $$"
+            ))
+        };
+        if alone {
+            each(
+                &format!("format('ALTER TABLE %I.%I OWNER TO {user}', schemaname, tablename)"),
+                "pg_tables WHERE schemaname",
+            );
+        } else {
+            for kind in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
+                each(
+                    &format!(
+                        "format('GRANT ALL PRIVILEGES ON ALL {kind} IN SCHEMA %I TO {user}', schema_name)"
+                    ),
+                    "information_schema.schemata WHERE schema_name NOT LIKE 'pg\\_%' AND schema_name",
+                );
+            }
+        }
+    }
+
+    /// The role is set by a hook at login there.
+    fn relate_16(&self, relation: &str) {
+        let (database, user) = (&self.database, self.user(relation));
+        self.make_role(&user, &format!("LOGIN IN ROLE charmed_{database}_admin, charmed_{database}_dml"));
+        self.sql(&format!("ALTER ROLE {user} SET role = 'charmed_{database}_owner'"));
+    }
+
+    fn unrelate(&self, relation: &str) {
+        let user = self.user(relation);
+        self.sql(&format!(
+            "REASSIGN OWNED BY {user} TO CURRENT_USER; DROP OWNED BY {user}; DROP ROLE {user}"
+        ));
+    }
+
+    fn catalog(&self, relation: &str) -> Catalog {
+        let name = TableName::new("default", "t").unwrap();
+        postgres(&address(), &self.database, &self.user(relation), name)
+    }
+
+    async fn client(&self, relation: &str) -> tokio_postgres::Client {
+        let (user, password, address, database) =
+            (self.user(relation), password(), address(), &self.database);
+        let url = format!("postgresql://{user}:{password}@{address}/{database}");
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    fn owner_of_the_ledger(&self) -> String {
+        self.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'windrow_1'").trim().to_owned()
+    }
+}
+
+/// Hive's tables as its script and as Spark's lazy way make them.
+const HIVE_SCHEMAS: [&str; 2] =
+    [include_str!("hive-2.3.0.sql"), include_str!("../../tests/parts/hive-lazy.sql")];
+
+/// What the charm's option `metastore-roles` is set to for version 14.
+const METASTORE_ROLES: &str = "pg_read_all_data, pg_write_all_data";
+
+/// Every statement that an owner's ledger sees: rows come, are changed and go.
+async fn uses_all_of_the_ledger(catalog: &mut Catalog, who: &str) {
+    let (owner, head) = take(catalog, who).await;
+    let next = head.map_or(0, |head| head.last.epoch + 1);
+    for n in next..next + 2 {
+        catalog.commit(&full_after_genesis(&owner, n)).await.unwrap();
+    }
+    assert!(!catalog.renew(&owner, LEASE_MS).await.unwrap().paused);
+    let orphans = [format!("_windrow/default.t/rows/orphan-of-{who}")];
+    assert_eq!(catalog.doom(&owner, &orphans).await.unwrap(), orphans);
+    catalog.forget(&owner, &orphans).await.unwrap();
+    catalog.set_paused(false, who).await.unwrap();
+    catalog.restore(&owner).await.unwrap();
+    catalog.release(&owner).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn charmed_14_with_kyuubis_tables_first_needs_no_roles() {
+    for (i, schema) in HIVE_SCHEMAS.into_iter().enumerate() {
+        let charmed = Charmed::of_14(&format!("14a{i}"));
+        charmed.relate_14("kyuubi", "", true);
+        let kyuubi = charmed.client("kyuubi").await;
+        kyuubi.batch_execute(schema).await.unwrap();
+        charmed.relate_14("windrow", "", false);
+        uses_all_of_the_ledger(&mut charmed.catalog("windrow"), "a").await;
+        // Kyuubi sees the table, and drops a table partition as its own.
+        let dropped =
+            r#"DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS")"#;
+        assert!(kyuubi.execute(dropped, &[]).await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn charmed_14_with_windrow_first_needs_roles_and_goes_on_once_it_has_them() {
+    for (i, schema) in HIVE_SCHEMAS.into_iter().enumerate() {
+        let charmed = Charmed::of_14(&format!("14b{i}"));
+        charmed.relate_14("windrow", "", true);
+        let mut catalog = charmed.catalog("windrow");
+        retried(catalog.acquire("a", "x", LEASE_MS).await, "Hive schema not there yet");
+        charmed.relate_14("kyuubi", "", false);
+        charmed.client("kyuubi").await.batch_execute(schema).await.unwrap();
+        let expect = "no rights on Hive's tables CDS, COLUMNS_V2, DBS, PARTITIONS, PARTITION_KEYS, PARTITION_KEY_VALS, SDS, \
+                      SEQUENCE_TABLE, SERDES, SERDE_PARAMS, TABLE_PARAMS, TBLS; grant the catalog's user \
+                      pg_read_all_data and pg_write_all_data";
+        for _ in 0..2 {
+            retried(catalog.acquire("a", "x", LEASE_MS).await, expect);
+            retried(catalog.warehouse("default").await, expect);
+        }
+        charmed.sql(&format!("GRANT {METASTORE_ROLES} TO {}", charmed.user("windrow")));
+        uses_all_of_the_ledger(&mut catalog, "a").await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn right_to_make_the_ledger_is_asked_for_by_name() {
+    let charmed = Charmed::of_14("14create");
+    charmed.relate_14("kyuubi", "", true);
+    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[0]).await.unwrap();
+    charmed.relate_14("windrow", METASTORE_ROLES, false);
+    let (database, user) = (&charmed.database, charmed.user("windrow"));
+    charmed.sql(&format!("REVOKE CREATE ON DATABASE {database} FROM {user}"));
+    let mut catalog = charmed.catalog("windrow");
+    retried(
+        catalog.acquire("a", "x", LEASE_MS).await,
+        &format!(
+            "no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database \"{database}\""
+        ),
+    );
+    charmed.sql(&format!("GRANT CREATE ON DATABASE {database} TO {user}"));
+    uses_all_of_the_ledger(&mut catalog, "a").await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn ledger_of_an_earlier_relation_serves_later_ones() {
+    let charmed = Charmed::of_14("14c");
+    charmed.relate_14("kyuubi", "", true);
+    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[0]).await.unwrap();
+    charmed.relate_14("first", METASTORE_ROLES, false);
+    uses_all_of_the_ledger(&mut charmed.catalog("first"), "first").await;
+    assert_eq!(charmed.owner_of_the_ledger(), charmed.user("first"));
+    charmed.unrelate("first");
+    let operator = charmed.sql("SELECT current_user").trim().to_owned();
+    assert_eq!(charmed.owner_of_the_ledger(), operator);
+    charmed.relate_14("second", METASTORE_ROLES, false);
+    uses_all_of_the_ledger(&mut charmed.catalog("second"), "second").await;
+    // While the second is there still: nothing of it was made by the third, nor reassigned.
+    charmed.relate_14("third", "", false);
+    uses_all_of_the_ledger(&mut charmed.catalog("third"), "third").await;
+    // The last one that asks for the database, but for nobody: all tables become its own.
+    for relation in ["second", "third", "kyuubi"] {
+        charmed.unrelate(relation);
+    }
+    charmed.relate_14("fourth", "", true);
+    assert_eq!(charmed.owner_of_the_ledger(), charmed.user("fourth"));
+    uses_all_of_the_ledger(&mut charmed.catalog("fourth"), "fourth").await;
+
+    let charmed = Charmed::of_16("16c");
+    charmed.relate_16("first");
+    let mut first = charmed.catalog("first");
+    retried(first.acquire("a", "x", LEASE_MS).await, "Hive schema not there yet");
+    charmed.relate_16("kyuubi");
+    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[1]).await.unwrap();
+    uses_all_of_the_ledger(&mut first, "first").await;
+    assert_eq!(charmed.owner_of_the_ledger(), format!("charmed_{}_owner", charmed.database));
+    charmed.unrelate("first");
+    charmed.relate_16("second");
+    uses_all_of_the_ledger(&mut charmed.catalog("second"), "second").await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn hive_schema_that_windrow_makes_is_kyuubis_too() {
+    // What may be done with each of Hive's tables and sequences by a role: all of it, or the names of the others.
+    let closed = |charmed: &Charmed, user: &str| {
+        charmed.sql(&format!(
+            "SELECT string_agg(c.relname, ' ') FROM pg_class AS c WHERE relnamespace = 'public'::regnamespace AND CASE relkind \
+               WHEN 'r' THEN NOT (has_table_privilege('{user}', c.oid, 'SELECT') AND has_table_privilege('{user}', c.oid, 'INSERT') \
+                 AND has_table_privilege('{user}', c.oid, 'UPDATE') AND has_table_privilege('{user}', c.oid, 'DELETE')) \
+               WHEN 'S' THEN NOT (has_sequence_privilege('{user}', c.oid, 'USAGE') AND has_sequence_privilege('{user}', c.oid, 'UPDATE')) \
+               ELSE false END"
+        ))
+        .trim()
+        .to_owned()
+    };
+    let charmed = Charmed::of_14("14init");
+    charmed.relate_14("kyuubi", "", true);
+    charmed.relate_14("windrow", "", false);
+    charmed.make_role(&charmed.user("onlookers"), "NOLOGIN");
+    charmed.sql(&format!("GRANT CONNECT ON DATABASE {} TO {}", charmed.database, charmed.user("onlookers")));
+    let mut catalog = charmed.catalog("windrow");
+    catalog.init_metastore().await.unwrap();
+    assert_eq!(closed(&charmed, &charmed.user("kyuubi")), "");
+    assert!(closed(&charmed, &charmed.user("onlookers")).contains("TBLS"));
+    assert!(
+        charmed.sql("SELECT relname FROM pg_class WHERE relkind = 'S'").contains("MASTER_KEYS_KEY_ID_seq")
+    );
+    uses_all_of_the_ledger(&mut catalog, "a").await;
+    // One that comes later gets what is there, by the charm; and DataNucleus adds what it misses.
+    charmed.relate_14("later", "", false);
+    assert_eq!(closed(&charmed, &charmed.user("later")), "");
+    charmed.client("later").await.batch_execute("CREATE TABLE public.\"COLUMNS_OLD\" (a int)").await.unwrap();
+
+    let charmed = Charmed::of_16("16init");
+    charmed.relate_16("windrow");
+    let mut catalog = charmed.catalog("windrow");
+    catalog.init_metastore().await.unwrap();
+    uses_all_of_the_ledger(&mut catalog, "a").await;
+    charmed.relate_16("kyuubi");
+    let kyuubi = charmed.client("kyuubi").await;
+    kyuubi.batch_execute(r#"ALTER TABLE "TBLS" ADD COLUMN more int; DELETE FROM "VERSION""#).await.unwrap();
 }
 
 #[tokio::test]

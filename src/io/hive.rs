@@ -5,6 +5,7 @@
 //! 3.1 and 4.0 and the one that Spark makes on the way (other integer widths, no UNIQUE, no foreign keys) all work.
 
 use super::postgres::{Lost, Session, args};
+use crate::cause::Cause;
 use crate::commit::{CatalogError, Genesis, NewFile};
 use crate::file::ColumnType;
 use crate::table::{self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName};
@@ -94,13 +95,13 @@ impl Hive {
         };
         let missing = names(&|row| row.get(1));
         if !missing.is_empty() {
-            return Err(db.retry(format_args!(
+            return Err(db.retry_for(Cause::NoSchema, format_args!(
                 "Hive schema not there yet: open Kyuubi and create a table, or set init-metastore=true (missing: {missing})"
             )));
         }
         let closed = names(&|row| !row.get::<_, bool>(2));
         if !closed.is_empty() {
-            return Err(db.retry(format_args!(
+            return Err(db.retry_for(Cause::NoRights, format_args!(
                 "no rights on Hive's tables {closed}; grant the catalog's user pg_read_all_data and pg_write_all_data"
             )));
         }
@@ -724,7 +725,8 @@ pub(super) async fn init(db: &mut Session) -> Result<(), CatalogError> {
     db.commit(Lost::Again).await
 }
 
-/// Grants by name: PostgreSQL gives a new table to nobody but its owner, and Kyuubi logs in as another role.
+/// Grants by name: PostgreSQL gives a new table to nobody but its owner, and Kyuubi logs in as another role. To those
+/// who log in and not to groups, of which some are there for looking on.
 async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> {
     let lists = db
         .query_one(
@@ -734,7 +736,7 @@ async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> 
                  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'S'), \
                (SELECT string_agg(quote_ident(r.rolname), ', ') FROM pg_roles AS r \
                  WHERE has_database_privilege(r.oid, current_database(), 'CONNECT') AND r.rolname <> current_user \
-                 AND NOT r.rolsuper AND r.rolname !~ '^pg_')",
+                 AND r.rolcanlogin AND NOT r.rolsuper)",
             args![],
         )
         .await?;

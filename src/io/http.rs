@@ -9,6 +9,7 @@ use crate::access::{Asked, admit};
 use crate::config::Secret;
 use crate::page::page;
 use crate::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
+use crate::table::TableKind;
 use anyhow::Context;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
@@ -54,13 +55,14 @@ pub struct Handle {
     /// Sent again at least every few seconds, changed or not: see [`SILENT_MAX`].
     pub status: watch::Receiver<Arc<Status>>,
     pub commands: mpsc::Sender<Command>,
-    /// The first rows of the committed table, at most so many; the reason where it cannot be read.
+    /// The newest rows of the committed table or one of its side tables, at most so many; the reason where it cannot be
+    /// read.
     pub rows: RowsFn,
     /// The `api-token` in force.
     pub token: watch::Receiver<Option<Secret>>,
 }
 
-pub type RowsFn = Arc<dyn Fn(usize) -> RowsFuture + Send + Sync>;
+pub type RowsFn = Arc<dyn Fn(TableKind, usize) -> RowsFuture + Send + Sync>;
 pub type RowsFuture = Pin<Box<dyn Future<Output = Result<Rows, String>> + Send>>;
 
 /// Something an operator wants; `answer` is sent once it holds for all units, or with the reason why it does not.
@@ -314,7 +316,7 @@ async fn healthz(State(app): State<App>) -> Response {
 
 async fn readyz(State(app): State<App>) -> Response {
     let status = app.status();
-    let body = Json(json!({"state": status.state, "reason": status.reason}));
+    let body = Json(json!({"state": status.state, "cause": status.cause, "reason": status.reason}));
     match status.state {
         What::Counting => body.into_response(),
         What::Waiting | What::Paused | What::Failed | What::Standby => {
@@ -355,7 +357,11 @@ async fn rows(
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Response {
     let status = app.status();
-    if let Err(response) = check_name(&status, &name) {
+    let (name, kind) = [TableKind::Late, TableKind::Rejects]
+        .into_iter()
+        .find_map(|kind| Some((name.strip_suffix(kind.suffix())?, kind)))
+        .unwrap_or((&name, TableKind::Chunks));
+    if let Err(response) = check_name(&status, name) {
         return *response;
     }
     let Some(limit) = query.ok().and_then(|query| limit(&query)) else {
@@ -364,7 +370,7 @@ async fn rows(
             format!("cannot read the query; write ?limit= and 1 to {ROWS_MAX}"),
         );
     };
-    match tokio::time::timeout(ANSWER_MAX, (app.handle.rows)(limit)).await {
+    match tokio::time::timeout(ANSWER_MAX, (app.handle.rows)(kind, limit)).await {
         Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(why)) => fail(StatusCode::SERVICE_UNAVAILABLE, why),
         Err(_) => fail(StatusCode::GATEWAY_TIMEOUT, "the rows could not be read in time; try again"),
@@ -454,8 +460,12 @@ mod tests {
         let (status, status_rx) = watch::channel(Arc::new(full()));
         let (token, token_rx) = watch::channel(None);
         let (commands_tx, commands) = mpsc::channel(1);
-        let rows: RowsFn = Arc::new(|limit| {
+        let rows: RowsFn = Arc::new(|kind, limit| {
             Box::pin(async move {
+                if kind != TableKind::Chunks {
+                    let row = json!([{"reason": format!("of {}", kind.word()), "offset": limit}]);
+                    return Ok(rows(&["reason", "offset"], &row.to_string()));
+                }
                 let row = json!([{"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit}]);
                 Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
@@ -517,6 +527,9 @@ mod tests {
         assert_eq!(json("/v1/tables/default.newtable").await["counted"], 170);
         assert_eq!(json("/v1/tables/newtable/rows").await["rows"][0]["count"], ROWS_DEFAULT);
         assert_eq!(json("/v1/tables/newtable/rows?limit=3").await["rows"][0]["count"], 3);
+        let side = json("/v1/tables/default.newtable__rejects/rows?limit=4").await;
+        assert_eq!(side["rows"], json!([{"reason": "of rejects", "offset": 4}]));
+        assert_eq!(json("/v1/tables/newtable__late/rows").await["rows"][0]["reason"], "of late");
         assert_eq!(json("/v1/windows").await["windows"][0]["count"], 9);
     }
 
@@ -528,6 +541,9 @@ mod tests {
             ("/nowhere", 404),
             ("/v1/tables/other", 404),
             ("/v1/tables/other/rows", 404),
+            ("/v1/tables/other__late/rows", 404),
+            ("/v1/tables/newtable__chunks/rows", 404),
+            ("/v1/tables/newtable__late__late/rows", 404),
             ("/v1/tables/newtable/rows?limit=0", 400),
             ("/v1/tables/newtable/rows?limit=1001", 400),
             ("/v1/tables/newtable/rows?limit=x", 400),
@@ -575,11 +591,13 @@ mod tests {
         );
         let config = crate::config::Config::parse(&settings).unwrap();
         let secrets = crate::config::Secrets::default();
+        let rows = |of| Verb::Rows(crate::cli::Rows { limit: 3, of });
         let verbs = [
             (Verb::Status, "| watermark "),
             (Verb::Tables, "| default.newtable "),
             (Verb::Windows, "1 shown\n"),
-            (Verb::Rows(crate::cli::Rows { limit: 3 }), "{\"start\":2024-09-01 19:42:15,"),
+            (rows(crate::cli::Of::Rows), "{\"start\":2024-09-01 19:42:15,"),
+            (rows(crate::cli::Of::Rejects), "| of rejects "),
         ];
         tokio::task::spawn_blocking(move || {
             for (verb, expect) in verbs {
@@ -605,6 +623,8 @@ mod tests {
         assert_eq!(post(to, "/v1/pause", "Authorization: Bearer t0ken\r\n", "").await.0, 415);
         let foreign = format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
         assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
+        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        assert_eq!(ask(to, foreign).await.0, 403);
         let rebound = "GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, rebound).await.0, 403);
         assert!(running.commands.try_recv().is_err());
@@ -617,7 +637,10 @@ mod tests {
         let waiting = Status { state: What::Waiting, reason: "cannot reach Kafka".into(), ..full() };
         running.status.send_replace(Arc::new(waiting));
         let (code, _, body) = get(running.address, "/readyz").await;
-        assert_eq!((code, body.as_str()), (503, r#"{"reason":"cannot reach Kafka","state":"waiting"}"#));
+        assert_eq!(
+            (code, body.as_str()),
+            (503, r#"{"cause":"","reason":"cannot reach Kafka","state":"waiting"}"#)
+        );
         assert_eq!(get(running.address, "/healthz").await.0, 200);
     }
 
@@ -627,7 +650,7 @@ mod tests {
         let handle = Handle {
             status: running.status.subscribe(),
             commands: mpsc::channel(1).0,
-            rows: Arc::new(|_| Box::pin(async { Err(String::new()) })),
+            rows: Arc::new(|_, _| Box::pin(async { Err(String::new()) })),
             token: running.token.subscribe(),
         };
         let started = Instant::now().checked_sub(SILENT_MAX + Duration::from_secs(2)).unwrap();

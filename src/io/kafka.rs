@@ -5,6 +5,7 @@
 //! hands over what was fetched: for one thread.
 #![expect(clippy::disallowed_methods, reason = "the edge that waits for brokers, with deadlines")]
 
+use crate::cause::{Cause, Trouble};
 use crate::config::{Mechanism, Secret, Security};
 use crate::record::{Batch, Offset, Partition};
 use ffi::{Bell, Client, Failure, Fetched, Hooks, Messages, Queue};
@@ -71,9 +72,12 @@ pub enum KafkaError {
     /// No right on the group: reading goes on, lag tools see nothing.
     #[error("{0}")]
     GroupDenied(String),
-    /// User, password or TLS. Waiting does not help; new credentials need a new client.
+    /// User or password. Waiting does not help; new credentials need a new client.
     #[error("{0}")]
     Login(String),
+    /// No encrypted line to a broker that is trusted. Waiting does not help.
+    #[error("{0}")]
+    Tls(String),
     /// No broker answers, or none leads the topic partition: try again.
     #[error("{0}")]
     Unreachable(String),
@@ -85,6 +89,22 @@ pub enum KafkaError {
     Fatal(String),
     #[error("{0}")]
     Other(String),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        let cause = match &error {
+            KafkaError::NotThere(_) | KafkaError::TopicDenied(_) => Cause::NoTopic,
+            KafkaError::Login(_) => Cause::LoginKafka,
+            KafkaError::GroupDenied(_)
+            | KafkaError::Tls(_)
+            | KafkaError::Unreachable(_)
+            | KafkaError::Damaged(_)
+            | KafkaError::Fatal(_)
+            | KafkaError::Other(_) => Cause::None,
+        };
+        Trouble::new(cause, error.to_string())
+    }
 }
 
 /// What brokers say of the topic.
@@ -219,7 +239,7 @@ impl Consumer {
     /// reads must compare the id before what was read counts.
     ///
     /// # Errors
-    /// `NotThere`, `TopicDenied`, `Login`, `Unreachable`.
+    /// `NotThere`, `TopicDenied`, `Login`, `Tls`, `Unreachable`.
     pub fn topic(&self, timeout: Duration) -> Result<TopicInfo, KafkaError> {
         let deadline = Instant::now() + timeout;
         let found =
@@ -348,7 +368,7 @@ impl Consumer {
         question: impl FnOnce(Duration, &dyn Fn() -> bool) -> Result<T, Failure>,
     ) -> Result<T, KafkaError> {
         let before = self.told.logins_failed();
-        let timeout = if self.told.login_problem().is_some() { timeout.min(LOGIN_WAIT) } else { timeout };
+        let timeout = if self.told.cannot_log_in() { timeout.min(LOGIN_WAIT) } else { timeout };
         let answer = question(timeout, &|| self.told.logins_failed() != before);
         match answer {
             Ok(answer) => {
@@ -603,7 +623,8 @@ struct Told {
 
 #[derive(Default)]
 struct State {
-    login: Option<String>,
+    /// [`KafkaError::Login`] or [`KafkaError::Tls`].
+    login: Option<KafkaError>,
     logins_failed: u64,
     unreachable: Option<String>,
     /// Not yet told to the reader; each once.
@@ -630,7 +651,9 @@ impl Told {
         if self.any.swap(false, Ordering::AcqRel) {
             let mut state = self.lock();
             (state.login, state.unreachable) = (None, None);
-            state.news.retain(|news| !matches!(news, KafkaError::Login(_) | KafkaError::Unreachable(_)));
+            state.news.retain(|news| {
+                !matches!(news, KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_))
+            });
         }
     }
 
@@ -638,8 +661,8 @@ impl Told {
         self.lock().logins_failed
     }
 
-    fn login_problem(&self) -> Option<String> {
-        self.lock().login.clone()
+    fn cannot_log_in(&self) -> bool {
+        self.lock().login.is_some()
     }
 
     fn take_news(&self) -> Vec<KafkaError> {
@@ -657,7 +680,7 @@ impl Told {
     fn why_silent(&self) -> KafkaError {
         let state = self.lock();
         match (&state.login, &state.unreachable) {
-            (Some(why), _) => KafkaError::Login(why.clone()),
+            (Some(error), _) => error.clone(),
             (None, Some(why)) => self.unreachable_error(why),
             (None, None) => self.unreachable_error("no answer in time"),
         }
@@ -665,17 +688,16 @@ impl Told {
 
     fn login_error(&self, code: i32, text: &str) -> KafkaError {
         let cause = cause(text);
-        KafkaError::Login(if code == code::SSL {
-            format!(
+        if code == code::SSL {
+            return KafkaError::Tls(format!(
                 "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its certificate, and check that this port speaks TLS",
                 self.bootstrap
-            )
-        } else {
-            format!(
-                "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name and password",
-                self.bootstrap, self.username
-            )
-        })
+            ));
+        }
+        KafkaError::Login(format!(
+            "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name and password",
+            self.bootstrap, self.username
+        ))
     }
 
     fn unreachable_error(&self, why: &str) -> KafkaError {
@@ -755,7 +777,7 @@ impl Hooks for Told {
             code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
                 let error = self.login_error(code, &text);
                 state.logins_failed += 1;
-                state.login = Some(error.to_string());
+                state.login = Some(error.clone());
                 state.add_news(error);
             }
             code::ALL_BROKERS_DOWN if state.login.is_none() => {

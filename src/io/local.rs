@@ -163,7 +163,7 @@ impl LocalCatalog {
         }
         if commit.genesis.is_some() != (next == 0) {
             let why = "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
-            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name)));
+            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
         }
         let before = last.map(|last| self.read_epoch(last)).transpose().map_err(failed)?.flatten();
         if let Some(why) = before.as_ref().and_then(|before| gap(&before.commit, commit)) {
@@ -339,7 +339,7 @@ impl LocalCatalog {
         let doing = if paused { "cannot pause" } else { "cannot resume" };
         if !self.dir().is_dir() {
             let why = "windrow has no such table here; see windrow tables";
-            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name)));
+            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
         }
         let path = self.path("paused");
         let done = if paused { write(&path, &by) } else { fs::remove_file(&path) };
@@ -454,9 +454,8 @@ fn now() -> DbTime {
 }
 
 fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
-    CatalogError::Retry(format!(
-        "{doing} table \"{name}\": {error}; is the catalog's directory ours to write?"
-    ))
+    let why = format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
+    CatalogError::Retry(why.into())
 }
 
 /// Names in a directory; none when it is not there.

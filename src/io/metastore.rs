@@ -881,6 +881,21 @@ async fn make_ledger(link: &mut Link) -> Result<(), CatalogError> {
     link.db.begin().await?;
     link.db.batch("SELECT pg_advisory_xact_lock(7595448412730)").await?;
     if !find_ledger(&link.db).await? {
+        // Asked before, as the server's refusal comes in whatever language it is set to.
+        let row = link
+            .db
+            .query_one(
+                "SELECT has_database_privilege(current_database(), 'CREATE'), current_database()::text",
+                args![],
+            )
+            .await?;
+        if !row.get::<_, bool>(0) {
+            return Err(link.db.retry(format_args!(
+                "no right to make windrow's own schema; grant the user \"{}\" CREATE on the database \"{}\"",
+                link.db.user(),
+                row.get::<_, &str>(1)
+            )));
+        }
         link.db.batch(LEDGER).await?;
     }
     link.db.commit(Lost::Again).await?;

@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod local;
 pub mod metastore;
 pub mod mock_kafka;
+pub mod pebble;
 pub mod postgres;
 pub mod roots;
 pub mod settings;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a connection has deadlines")]
 
+use crate::cause::{Cause, Trouble};
 use crate::commit::CatalogError;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -135,7 +136,7 @@ impl Session {
             Err(_) => {
                 let why =
                     format!("{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?", config.url);
-                return Err(CatalogError::Retry(why));
+                return Err(CatalogError::Retry(why.into()));
             }
         };
         Ok(Self { client, doing: doing.to_owned(), user, deadline: Instant::now() + TRANSACTION_MAX })
@@ -150,12 +151,17 @@ impl Session {
             return Ok(client);
         }
         let tls = tls_config(config.tls, config.ca_pem.as_deref()).map_err(|why| {
-            CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url))
+            CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url).into())
         })?;
         let (client, connection) =
             config.config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
         tokio::spawn(connection);
         Ok(client)
+    }
+
+    /// Who logged in; what is done may be done as another role, which a server can set at login.
+    pub(super) fn user(&self) -> &str {
+        &self.user
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -191,7 +197,7 @@ impl Session {
         let said = format!("{}: the answer to COMMIT was lost: {why}", self.doing);
         Err(match lost {
             Lost::Ask => CatalogError::Unknown(said),
-            Lost::Again => CatalogError::Retry(said),
+            Lost::Again => CatalogError::Retry(said.into()),
         })
     }
 
@@ -235,11 +241,16 @@ impl Session {
     }
 
     pub(super) fn retry(&self, why: impl fmt::Display) -> CatalogError {
-        CatalogError::Retry(format!("{}: {why}", self.doing))
+        self.retry_for(Cause::None, why)
+    }
+
+    /// As [`Session::retry`], where it is known what kind of trouble it is.
+    pub(super) fn retry_for(&self, cause: Cause, why: impl fmt::Display) -> CatalogError {
+        CatalogError::Retry(Trouble::new(cause, format!("{}: {why}", self.doing)))
     }
 
     pub(super) fn stop(&self, why: impl fmt::Display) -> CatalogError {
-        CatalogError::Stop(format!("{}: {why}", self.doing))
+        CatalogError::Stop(format!("{}: {why}", self.doing).into())
     }
 
     fn overdue(&self) -> CatalogError {
@@ -291,14 +302,10 @@ fn refused(error: &tokio_postgres::Error) -> bool {
 /// What an error before COMMIT means: nothing was changed, so mostly to try again. By SQLSTATE (PostgreSQL, appendix A).
 fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
     let Some(db) = error.as_db_error() else {
-        return CatalogError::Retry(format!("{doing}: {}; is PostgreSQL up?", causes(error)));
+        return CatalogError::Retry(format!("{doing}: {}; is PostgreSQL up?", causes(error)).into());
     };
     let (code, message) = (db.code().code(), db.message());
     let what_to_do = match code {
-        // Its own schema is made once, in the metastore's database.
-        "42501" if message.contains("for database") => {
-            format!("no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database")
-        }
         "42501" => format!(
             "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
         ),
@@ -317,13 +324,25 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
         "53100" => "make room on PostgreSQL's disk".to_owned(),
         // Syntax, unknown columns and types: a schema that this program does not know.
         code if code.starts_with("42") => {
-            return CatalogError::Stop(format!(
-                "{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"
-            ));
+            let why =
+                format!("{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0");
+            return CatalogError::Stop(why.into());
         }
         _ => "trying again".to_owned(),
     };
-    CatalogError::Retry(format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}"))
+    let why = format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}");
+    CatalogError::Retry(Trouble::new(cause_of(code, message), why))
+}
+
+/// What kind of trouble a SQLSTATE is.
+fn cause_of(code: &str, message: &str) -> Cause {
+    match code {
+        "42501" if message.contains("for database") => Cause::NoCreate,
+        "42501" => Cause::NoRights,
+        "28P01" | "28000" => Cause::LoginCatalog,
+        "3F000" | "42P01" => Cause::NoSchema,
+        _ => Cause::None,
+    }
 }
 
 /// An error and what is under it, in one line.
@@ -418,6 +437,21 @@ mod tests {
         ] {
             let why = read(bad).unwrap_err();
             assert!(why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_refuses_has_its_cause() {
+        for (code, message, cause) in [
+            ("28P01", "password authentication failed for user \"u\"", Cause::LoginCatalog),
+            ("28000", "role \"u\" does not exist", Cause::LoginCatalog),
+            ("42501", "permission denied for database hive", Cause::NoCreate),
+            ("42501", "permission denied for table TBLS", Cause::NoRights),
+            ("42P01", "relation \"TBLS\" does not exist", Cause::NoSchema),
+            ("3D000", "database \"hive\" does not exist", Cause::None),
+            ("57P03", "the database system is starting up", Cause::None),
+        ] {
+            assert_eq!(cause_of(code, message), cause, "{code}");
         }
     }
 

@@ -15,6 +15,16 @@ pub const DEFAULT_CONFIG_FILES: [&str; 2] = ["/etc/windrow/windrow.yaml", "windr
 /// All that is wrong with the files, each line beginning with the file's name; no secret is in it. Whether the secrets
 /// suffice is [`Config::check_secrets`]'s.
 pub fn load(path: Option<&Path>) -> Result<(Config, Secrets), ConfigError> {
+    let config = load_config(path)?;
+    let secrets = load_secrets(&config)?;
+    Ok((config, secrets))
+}
+
+/// Reads the settings alone.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_config(path: Option<&Path>) -> Result<Config, ConfigError> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => DEFAULT_CONFIG_FILES.iter().map(PathBuf::from).find(|p| p.exists()).ok_or_else(|| {
@@ -22,9 +32,7 @@ pub fn load(path: Option<&Path>) -> Result<(Config, Secrets), ConfigError> {
             ConfigError(vec![format!("cannot find settings: neither {first} nor ./{second} is there; write one, or name it with --config")])
         })?,
     };
-    let config = Config::parse(&text(&path, false)?).map_err(|error| named(&path, error))?;
-    let secrets = load_secrets(&config)?;
-    Ok((config, secrets))
+    Config::parse(&text(&path, false)?).map_err(|error| named(&path, error))
 }
 
 /// Reads the secrets file again, for instance after a rotation.

@@ -7,6 +7,8 @@ mod s3;
 pub use local::LocalStore;
 pub use s3::S3Store;
 
+use crate::cause::{Cause, Trouble};
+use crate::config::Secret;
 use bytes::Bytes;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +32,10 @@ pub struct S3Config {
     pub ca_pem: Option<String>,
     pub access_key: String,
     pub secret_key: String,
+    /// URL of the HTTP proxy that all requests take but those to `no_proxy`. It may hold a password.
+    pub proxy: Option<Secret>,
+    /// Hosts, domains with all below them, and networks in CIDR; `*` is all.
+    pub no_proxy: Vec<String>,
 }
 
 impl fmt::Debug for S3Config {
@@ -63,6 +69,19 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     pub kind: StoreErrorKind,
     pub text: String,
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let cause = match error.kind {
+            StoreErrorKind::Denied | StoreErrorKind::BadKey => Cause::LoginS3,
+            StoreErrorKind::NoBucket
+            | StoreErrorKind::Clock
+            | StoreErrorKind::Unreachable
+            | StoreErrorKind::Other => Cause::None,
+        };
+        Trouble::new(cause, error.text)
+    }
 }
 
 /// A warehouse's place, read from its URI.
@@ -120,7 +139,7 @@ impl Place {
 
 impl Store {
     /// The store of this warehouse. Nothing is asked of it yet; see [`Store::check`]. `s3` is not looked at for a
-    /// directory. Proxies are taken from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    /// directory. Proxies of the environment are not used.
     ///
     /// # Errors
     /// The warehouse, endpoint or CA certificates make no sense.
@@ -192,6 +211,32 @@ impl Store {
         self.delete(&[KEY.to_owned()]).await
     }
 
+    /// The same store with another warehouse of the same bucket. Credentials that change later are told to both.
+    ///
+    /// # Errors
+    /// The warehouse is not in the same bucket, or this is a directory.
+    pub fn elsewhere(&self, warehouse: &str) -> Result<Self, StoreError> {
+        let text = match (self, Place::parse(warehouse)) {
+            (Store::S3(s3), Ok(Place::Bucket { bucket, prefix })) if bucket == s3.bucket() => {
+                return Ok(Store::S3(s3.elsewhere(&prefix)));
+            }
+            (_, Err(why)) => why,
+            _ => format!(
+                "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this is a mistake in windrow"
+            ),
+        };
+        Err(StoreError { kind: StoreErrorKind::Other, text })
+    }
+
+    /// Goes through another proxy, or none, from the next request on.
+    ///
+    /// # Errors
+    /// It is no address of a proxy; the one before stays.
+    pub fn set_proxy(&self, proxy: Option<&Secret>) -> Result<(), StoreError> {
+        let Store::S3(s3) = self else { return Ok(()) };
+        s3.set_proxy(proxy).map_err(|text| StoreError { kind: StoreErrorKind::Other, text })
+    }
+
     /// Takes other credentials from the next request on.
     pub fn set_credentials(&self, access_key: &str, secret_key: &str) {
         if let Store::S3(s3) = self {
@@ -207,8 +252,11 @@ mod tests {
     use super::*;
     use std::fs;
     use std::future::Future;
-    use std::io;
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
     use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
     use tokio::task::JoinSet;
 
@@ -229,6 +277,8 @@ mod tests {
             ca_pem: None,
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
+            proxy: None,
+            no_proxy: Vec::new(),
         }
     }
 
@@ -417,6 +467,203 @@ mod tests {
             let error = store.refusal("write", "object \"k\"", status, code, "m.");
             assert_eq!(error.kind, kind);
             assert!(error.text.contains(text), "{error}");
+        }
+    }
+
+    /// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else itself, or 407.
+    struct Proxy {
+        address: std::net::SocketAddr,
+        /// First line and `Proxy-Authorization` of each request.
+        seen: Arc<Mutex<Vec<(String, String)>>>,
+        refuses: Arc<AtomicBool>,
+    }
+
+    impl Proxy {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let (seen, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+            let (to, refuse) = (Arc::clone(&seen), Arc::clone(&refuses));
+            std::thread::spawn(move || {
+                for client in listener.incoming() {
+                    let (to, refuse) = (Arc::clone(&to), Arc::clone(&refuse));
+                    std::thread::spawn(move || Self::serve(client.unwrap(), &to, &refuse));
+                }
+            });
+            Self { address, seen, refuses }
+        }
+
+        fn serve(mut client: TcpStream, seen: &Mutex<Vec<(String, String)>>, refuses: &AtomicBool) {
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            loop {
+                let (mut first, mut login, mut length) = (String::new(), String::new(), 0);
+                if reader.read_line(&mut first).unwrap_or(0) == 0 {
+                    return;
+                }
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+                    match name.to_lowercase().as_str() {
+                        "proxy-authorization" => value.clone_into(&mut login),
+                        "content-length" => length = value.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+                std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
+                seen.lock().unwrap().push((first.trim_end().to_owned(), login));
+                if refuses.load(Ordering::SeqCst) {
+                    let no = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                    client.write_all(no).unwrap();
+                } else if let Some(to) = first.strip_prefix("CONNECT ") {
+                    let server = TcpStream::connect(to.split(' ').next().unwrap()).unwrap();
+                    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                    let (mut from, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                    std::thread::spawn(move || std::io::copy(&mut from, &mut back));
+                    let _ = std::io::copy(&mut reader, &mut &server);
+                    return;
+                } else {
+                    client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+            }
+        }
+
+        fn url(&self, login: &str) -> Secret {
+            Secret::new(format!("http://{login}{}", self.address))
+        }
+
+        fn seen(&self) -> Vec<(String, String)> {
+            std::mem::take(&mut *self.seen.lock().unwrap())
+        }
+    }
+
+    fn through(proxy: Option<Secret>, no_proxy: &[&str], endpoint: &str) -> Store {
+        let limits = s3::Limits { connect: Duration::from_secs(2), attempts: 1, ..s3::Limits::default() };
+        let no_proxy = no_proxy.iter().map(|&rule| rule.to_owned()).collect();
+        let config = S3Config { proxy, no_proxy, ..config(endpoint, "key", "very-secret") };
+        Store::S3(S3Store::new(&config, "spark".to_owned(), "w".to_owned(), limits).unwrap())
+    }
+
+    fn put(store: &Store) -> Result<(), StoreError> {
+        run(store.put("a", Bytes::from_static(b"1")))
+    }
+
+    #[test]
+    fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
+        let proxy = Proxy::new();
+        let own = format!("http://{}", proxy.address);
+        let used = || proxy.seen().into_iter().map(|(line, _)| line).collect::<Vec<_>>();
+        let store = through(
+            Some(proxy.url("me:p%40ss-word@")),
+            &["10.0.0.0/8", "other.invalid"],
+            "http://s3.invalid:9000",
+        );
+        put(&store).unwrap();
+        let put_there = "PUT http://s3.invalid:9000/spark/w/a?x-id=PutObject HTTP/1.1".to_owned();
+        // me:p@ss-word
+        assert_eq!(proxy.seen(), [(put_there.clone(), "Basic bWU6cEBzcy13b3Jk".to_owned())]);
+
+        for rules in [&["s3.invalid"][..], &[".invalid"], &["invalid"], &["*"]] {
+            let error = put(&through(Some(proxy.url("")), rules, "http://s3.invalid:9000")).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Unreachable, "{rules:?} {error}");
+            assert_eq!(used(), [""; 0], "{rules:?}");
+        }
+        // Straight to the server, which is no proxy then: the path alone is asked for.
+        for rules in [&["127.0.0.0/8"][..], &["10.0.0.1", "127.0.0.1"]] {
+            put(&through(Some(proxy.url("")), rules, &own)).unwrap();
+            assert_eq!(used(), ["PUT /spark/w/a?x-id=PutObject HTTP/1.1"], "{rules:?}");
+        }
+
+        // A proxy that comes and goes with the secrets counts for all stores of the bucket.
+        let store = through(None, &[], "http://s3.invalid:9000");
+        let other = store.elsewhere("s3a://spark/other").unwrap();
+        assert!(store.elsewhere("s3a://spark2/other").is_err());
+        put(&other).unwrap_err();
+        store.set_proxy(Some(&proxy.url(""))).unwrap();
+        put(&other).unwrap();
+        store.set_credentials("key", "secret");
+        put(&store).unwrap();
+        assert_eq!(used(), [put_there.replace("/w/", "/other/"), put_there]);
+        store.set_proxy(None).unwrap();
+        put(&other).unwrap_err();
+        assert_eq!(used(), [""; 0]);
+    }
+
+    #[test]
+    fn proxys_password_is_never_said() {
+        let proxy = Proxy::new();
+        let url = proxy.url("me:hunter2@");
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
+        for (scheme, kind) in [("http", StoreErrorKind::Denied), ("https", StoreErrorKind::Unreachable)] {
+            proxy.refuses.store(true, Ordering::SeqCst);
+            let endpoint = format!("{scheme}://s3.invalid");
+            let refused = put(&through(Some(url.clone()), &[], &endpoint)).unwrap_err();
+            assert_eq!(refused.kind, kind, "{refused}");
+            let dead = put(&through(Some(gone.clone()), &[], &endpoint)).unwrap_err();
+            assert_eq!(dead.kind, StoreErrorKind::Unreachable, "{dead}");
+            assert!(
+                dead.text.contains("cannot reach") && dead.text.contains(" through http://127.0.0.1:"),
+                "{dead}"
+            );
+            for error in [refused, dead] {
+                println!("{error}");
+                assert!(
+                    !error.text.contains("hunter2") && error.text.contains("http://127.0.0.1:"),
+                    "{error}"
+                );
+            }
+        }
+        assert!(proxy.seen().iter().any(|(line, _)| line.starts_with("CONNECT s3.invalid:443 ")));
+        let store = through(Some(url.clone()), &[], "http://s3.invalid");
+        let config = S3Config { proxy: Some(url), ..config("http://s3.invalid", "", "") };
+        assert!(!format!("{store:?}{config:?}").contains("hunter2"));
+        let error = store.set_proxy(Some(&Secret::new("socks5://me:hunter2@proxy"))).unwrap_err();
+        assert!(
+            error.text.contains("not the address of a proxy") && !error.text.contains("hunter2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn environments_proxy_is_not_used() {
+        const ASKED: &str = "WINDROW_TEST_ENDPOINT";
+        if let Ok(endpoint) = std::env::var(ASKED) {
+            return put(&through(None, &[], &endpoint)).unwrap();
+        }
+        // A process of its own, as this one's environment is all tests'.
+        let (server, proxy) = (Proxy::new(), Proxy::new());
+        let url = format!("http://{}", proxy.address);
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "io::store::tests::environments_proxy_is_not_used"]);
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            again.env(name, &url);
+        }
+        let output = again.env(ASKED, format!("http://{}", server.address)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        assert_eq!((server.seen().len(), proxy.seen().len()), (1, 0));
+    }
+
+    #[test]
+    #[ignore = "needs MinIO with TLS: make parts-up"]
+    fn s3_over_tls_goes_through_a_tunnel() {
+        let endpoint = std::env::var("WINDROW_TEST_S3_TLS").unwrap();
+        let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
+        let proxy = Proxy::new();
+        let host = endpoint.strip_prefix("https://").unwrap().to_owned();
+        let config = S3Config {
+            endpoint: Some(endpoint),
+            ca_pem: Some(ca_pem),
+            proxy: Some(proxy.url("me:hunter2@")),
+            ..minio(USER.0, USER.1)
+        };
+        run(Store::open("s3a://spark/store-tunnel", &config).unwrap().check()).unwrap();
+        let seen = proxy.seen();
+        let login = "Basic bWU6aHVudGVyMg=="; // me:hunter2
+        assert!(!seen.is_empty(), "the proxy was asked");
+        for (line, of) in seen {
+            assert_eq!((line, of.as_str()), (format!("CONNECT {host} HTTP/1.1"), login));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the whole core: golden texts, properties over drawn logs, and the tidiness of the repository.
 
+mod causes;
 mod golden;
 mod properties;
 #[path = "../rng.rs"]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use windrow::cli::Cli;
 
 /// Files of `src/` that do I/O; all in `src/io/` do.
-const EDGES: [&str; 5] = ["cli.rs", "demo.rs", "driver.rs", "parts.rs", "main.rs"];
+const EDGES: [&str; 7] = ["cli.rs", "demo.rs", "driver.rs", "parts.rs", "main.rs", "print.rs", "reload.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

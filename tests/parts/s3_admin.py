@@ -61,6 +61,13 @@ def setup(args):
         admin.policy_set(name, user=ENV[key])
 
 
+def user(args):
+    """One more who may write; the secret key is read from standard input."""
+    admin = clients()[1]
+    admin.user_add(args.name, sys.stdin.readline().rstrip("\n"))
+    admin.policy_set("spark-write", user=args.name)
+
+
 def ls(args):
     for o in clients()[0].list_objects(args.bucket, args.prefix, recursive=True):
         print(o.size, o.object_name)
@@ -93,7 +100,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--bucket", default=BUCKET)
     verbs = p.add_subparsers(required=True)
-    for f, argument in ((setup, None), (ls, "prefix"), (get, "name"), (put, "name"), (rm, "prefix"), (bucket, "name")):
+    for f, argument in ((setup, None), (user, "name"), (ls, "prefix"), (get, "name"), (put, "name"), (rm, "prefix"), (bucket, "name")):
         v = verbs.add_parser(f.__name__, help=f.__doc__)
         v.set_defaults(run=f)
         if argument:

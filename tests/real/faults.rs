@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use windrow::cause::Cause;
 use windrow::listing;
 use windrow::status::{State, Status};
 use windrow::time::EventTime;
@@ -452,11 +453,14 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
         State::Waiting,
         &["cannot log in to Kafka", user, "give the current user name and password"],
     );
+    assert_eq!(status.cause, Cause::LoginKafka);
     keeps_secrets(&setup, &status);
-    // Picked up without a restart.
+    // Picked up without a restart, and with a SIGHUP at once.
     setup.write();
+    windrow.signal("HUP");
     let denied = ["cannot read topic", user, "may not", "grant Read and Describe on the topic"];
-    until(&mut windrow, State::Waiting, &denied);
+    let status = until(&mut windrow, State::Waiting, &denied);
+    assert_eq!(status.cause, Cause::NoTopic);
     // Without the group: only lag tools miss something.
     parts(&["kafka", "allow", user, "--read", &name], "");
     comes_out_right(&mut windrow, &setup, &records);
@@ -597,6 +601,51 @@ fn a_backlog_that_comes_to_an_idle_topic_is_not_late() {
     windrow.stop();
 }
 
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn console_mode_serves_its_status_and_takes_other_secrets() {
+    let name = unique("fc");
+    let user = name.as_str();
+    topic(&name, 2);
+    produce(&name, &some(120, T0, 2));
+    parts(&["kafka", "user", user], "right-kafka-password\n");
+    parts(&["kafka", "allow", user, "--read", &name, "--group", "windrow-"], "");
+    let mut setup = in_a_directory(&name, &name);
+    setup.settings["table"]["name"] = json!("");
+    setup.settings["commit-interval"] = json!("1h");
+    setup.secrets["kafka-username"] = json!(user);
+    setup.secrets["kafka-password"] = json!("right-kafka-password");
+    setup.write();
+    with_secrets(&setup, json!({"kafka-password": "wrong-kafka-password"}));
+
+    let mut windrow = setup.start();
+    let status = until(&mut windrow, State::Waiting, &["cannot log in to Kafka", user]);
+    assert_eq!((status.cause, status.topic.as_str()), (Cause::LoginKafka, name.as_str()));
+    setup.write();
+    windrow.signal("HUP");
+    let read = |n| move |s: &Status| s.state == State::Counting && s.consumed == n && s.cause == Cause::None;
+    let status = windrow.wait("all is read", SOON, read(120));
+    assert_eq!((status.counted, status.table.as_str()), (120, ""));
+    keeps_secrets(&setup, &status);
+    // No terminal: once for each `commit-interval`, and what is left at the end.
+    produce(&name, &some(120, T0 + 30_000, 2));
+    windrow.wait("more is read", SOON, read(240));
+    assert_eq!(setup.log().matches("Batch: ").count(), 1);
+
+    let said_again = |what: &'static str| wait(what, SOON, || said(&setup, &[what]).then_some(()));
+    let mut other = setup.settings.clone();
+    other["log"] = json!({"level": "debug"});
+    fs::write(setup.config(), other.to_string()).expect("the folder is ours");
+    windrow.signal("HUP");
+    said_again("settings and secrets are read again");
+    other["window"] = json!("20s");
+    fs::write(setup.config(), other.to_string()).expect("the folder is ours");
+    windrow.signal("HUP");
+    said_again("restart windrow to use them");
+    windrow.stop();
+    assert_eq!(setup.log().matches("Batch: ").count(), 2);
+}
+
 // ---- S3 ----
 
 #[test]
@@ -622,7 +671,9 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     let gone = ["cannot", "in bucket", &bucket, "cannot reach", &s3.address, "check the s3 endpoint"];
     until(&mut windrow, State::Waiting, &gone);
     s3.open();
-    until(&mut windrow, State::Waiting, &["the S3 key is not accepted", "give the right s3-access-key"]);
+    let refused = ["the S3 key is not accepted", "give the right s3-access-key"];
+    let status = until(&mut windrow, State::Waiting, &refused);
+    assert_eq!(status.cause, Cause::LoginS3);
     setup.write();
     s3.backdates.store(true, Ordering::SeqCst);
     until(
@@ -709,10 +760,12 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     pg.open();
     until(&mut windrow, State::Waiting, &[&name, "the database is not there yet", "3D000"]);
     hive_db(&name, "empty");
-    until(&mut windrow, State::Waiting, &["Hive schema not there yet", "open Kyuubi", "init-metastore=true"]);
+    let missing = ["Hive schema not there yet", "open Kyuubi", "init-metastore=true"];
+    assert_eq!(until(&mut windrow, State::Waiting, &missing).cause, Cause::NoSchema);
     with_secrets(&setup, json!({"catalog-password": "wrong-catalog-password"}));
     let refused = format!("the login of user \"{name}\" was refused");
-    until(&mut windrow, State::Waiting, &[&refused, "28P01", "see catalog-username and catalog-password"]);
+    let refused = [&refused, "28P01", "see catalog-username and catalog-password"];
+    assert_eq!(until(&mut windrow, State::Waiting, &refused).cause, Cause::LoginCatalog);
     setup.write();
     until(&mut windrow, State::Waiting, &["Hive schema not there yet"]);
     let made = setup.command(&["init-metastore"]).output().expect("windrow starts");
@@ -760,9 +813,11 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
     let mut windrow = setup.start();
     let status =
         until(&mut windrow, State::Waiting, &["no rights", "pg_read_all_data and pg_write_all_data"]);
+    assert_eq!(status.cause, Cause::NoRights);
     keeps_secrets(&setup, &status);
     psql(&name, &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
-    until(&mut windrow, State::Waiting, &["SQLSTATE 42501", "database"]);
+    let status = until(&mut windrow, State::Waiting, &["SQLSTATE 42501", "database"]);
+    assert_eq!(status.cause, Cause::NoCreate);
     psql(&name, &format!("GRANT CREATE ON DATABASE {name} TO {user}"));
     comes_out_right(&mut windrow, &setup, &records);
     windrow.stop();
@@ -865,18 +920,22 @@ fn a_second_windrow_stands_by_and_takes_over() {
     hive_db(&name, "script");
     let mut records = some(120, T0, 2);
     produce(&name, &records);
-    let one = on_s3(&name, &name);
+    let mut one = on_s3(&name, &name);
+    one.settings["instance"] = json!("a-model/windrow/0");
+    one.write();
     let two = on_s3(&name, &name);
     let mut first = one.start();
     comes_out_right(&mut first, &one, &records);
     let mut second = two.start();
     let standby = format!("table default.{name} is written by");
-    until(&mut second, State::Standby, &[&standby]);
+    let status = until(&mut second, State::Standby, &[&standby, "a-model/windrow/0"]);
+    assert_eq!((status.cause, status.owner.as_str()), (Cause::Held, "a-model/windrow/0"));
 
     // Given back: the other one has it at once, not after the lease.
     first.stop();
     let asked = Instant::now();
-    second.wait("it takes over", SOON, |s| s.state == State::Counting);
+    let status = second.wait("it takes over", SOON, |s| s.state == State::Counting);
+    assert!(status.cause == Cause::None && status.owner != "a-model/windrow/0", "{}", status.owner);
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     let more = some(120, T0 + 30_000, 2);
     produce(&name, &more);

@@ -1,6 +1,7 @@
 //! Windrow against a real Kafka, MinIO and PostgreSQL, as a user runs it: the built program, a settings file, signals.
 //! Spark is the judge. All of it is ignored until the parts are there; `make test` brings them up and runs it.
 
+mod bucket;
 mod faults;
 mod harness;
 mod million;

@@ -4,6 +4,7 @@ use crate::store::Mistake;
 use crate::topic::BASE;
 use crate::world::{CLOCK_OFF_MS, World};
 use std::collections::{BTreeMap, VecDeque};
+use windrow::cause::Trouble;
 use windrow::commit::{Acquired, CatalogError, Outcome};
 use windrow::engine::{Effect, Engine, Input, LogEnd, Settings, TopicFacts};
 use windrow::record::{Batch, Offset, Partition, Record};
@@ -91,15 +92,15 @@ impl World {
         let input = match answer {
             Answer::Acquired(a) => Input::Acquired(a),
             Answer::Renewed(a) => Input::Renewed(a),
-            Answer::Topic(a) => Input::Topic(a),
-            Answer::TopicId(a) => Input::TopicId(a),
-            Answer::Manifests(a) => Input::Manifests(a),
-            Answer::Checkpoint(a) => Input::Checkpoint(a),
+            Answer::Topic(a) => Input::Topic(a.map_err(Trouble::from)),
+            Answer::TopicId(a) => Input::TopicId(a.map_err(Trouble::from)),
+            Answer::Manifests(a) => Input::Manifests(a.map_err(Trouble::from)),
+            Answer::Checkpoint(a) => Input::Checkpoint(a.map_err(Trouble::from)),
             Answer::Looked(partition, end) => Input::Looked { partition, end },
             Answer::Limits(partition, log_start, log_end) => {
                 Input::OutOfRange { partition, log_start, log_end }
             }
-            Answer::Stored(key, result) => Input::Stored { key, result },
+            Answer::Stored(key, result) => Input::Stored { key, result: result.map_err(Trouble::from) },
             Answer::Committed(epoch, result) => Input::Committed { epoch, result },
             Answer::Found(epoch, result) => Input::Found { epoch, result },
             Answer::Paused(paused) => Input::Paused(paused),
@@ -108,7 +109,7 @@ impl World {
     }
 
     /// Carries out what an engine asks for, or sends it on its way. Returns its word to end.
-    pub fn perform(&mut self, i: usize, effects: Vec<Effect>) -> Option<Option<String>> {
+    pub fn perform(&mut self, i: usize, effects: Vec<Effect>) -> Option<Option<Trouble>> {
         let (id, topic) = (self.processes[i].id, self.topics.len() - 1);
         let mut exit = None;
         for effect in effects {

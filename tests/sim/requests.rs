@@ -66,23 +66,25 @@ impl World {
     fn ask_catalog(&mut self, sender: u64, effect: Effect, way: Way) -> Option<Answer> {
         let (db_now, lease_ms, mistake) = (self.db_now(), self.settings.lease_ms, self.mistake);
         Some(match effect {
-            Effect::Acquire if way == Way::NeverArrived => Answer::Acquired(Err(CatalogError::Retry(gone()))),
+            Effect::Acquire if way == Way::NeverArrived => {
+                Answer::Acquired(Err(CatalogError::Retry(gone().into())))
+            }
             Effect::Acquire => {
                 let id = sender.to_string();
                 let answer = self.catalog.acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
                 Answer::Acquired(if way == Way::AnswerLost {
-                    Err(CatalogError::Retry(gone()))
+                    Err(CatalogError::Retry(gone().into()))
                 } else {
                     answer
                 })
             }
             Effect::Renew { .. } if way == Way::NeverArrived => {
-                Answer::Renewed(Err(CatalogError::Retry(gone())))
+                Answer::Renewed(Err(CatalogError::Retry(gone().into())))
             }
             Effect::Renew { owner } => {
                 let answer = self.catalog.renew(db_now, &owner, lease_ms);
                 Answer::Renewed(if way == Way::AnswerLost {
-                    Err(CatalogError::Retry(gone()))
+                    Err(CatalogError::Retry(gone().into()))
                 } else {
                     answer
                 })
@@ -93,7 +95,7 @@ impl World {
             }
             Effect::Commit(commit) => self.commit(&commit, way),
             Effect::Find { epoch, .. } if way != Way::Fine => {
-                Answer::Found(epoch, Err(CatalogError::Retry(gone())))
+                Answer::Found(epoch, Err(CatalogError::Retry(gone().into())))
             }
             Effect::Find { owner, epoch } => Answer::Found(epoch, self.catalog.outcome(&owner, epoch)),
             other => unreachable!("not for the catalog: {other:?}"),
@@ -104,7 +106,7 @@ impl World {
         let (db_now, mistake) = (self.db_now(), self.mistake);
         let result = if way == Way::NeverArrived {
             let told = self.rng.one_in(2);
-            Err(if told { CatalogError::Retry(gone()) } else { CatalogError::Unknown(gone()) })
+            Err(if told { CatalogError::Retry(gone().into()) } else { CatalogError::Unknown(gone()) })
         } else {
             let result = self.catalog.commit(db_now, commit, &self.objects, mistake);
             if way == Way::AnswerLost { Err(CatalogError::Unknown(gone())) } else { result }
@@ -116,7 +118,7 @@ impl World {
                 let mut again = commit.clone();
                 again.epoch = self.catalog.epochs.len() as u64;
                 self.catalog.epochs.push((again, db_now));
-                Err(CatalogError::Retry(reason))
+                Err(CatalogError::Retry(reason.into()))
             }
             (_, result) => result,
         };

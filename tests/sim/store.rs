@@ -161,7 +161,7 @@ impl Catalog {
     /// `Stop` when there is no such table.
     pub fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError> {
         if self.epochs.is_empty() {
-            return Err(CatalogError::Stop("no such table".to_owned()));
+            return Err(CatalogError::Stop("no such table".into()));
         }
         self.paused = paused;
         Ok(())

@@ -579,7 +579,7 @@ mod real {
         let (consumer, _reader) = open(&config).expect("a client");
         let error = consumer.topic(PATIENCE).expect_err("Mozilla does not know this CA");
         eprintln!("{error}");
-        assert!(matches!(&error, KafkaError::Login(text) if text.contains("TLS")), "{error:?}");
+        assert!(matches!(&error, KafkaError::Tls(text) if text.contains("TLS")), "{error:?}");
         config.ca_pem = Some(std::fs::read_to_string(env("WINDROW_TEST_KAFKA_CA")).expect("a CA"));
         let begin = Instant::now();
         let log = read(&config, 0, 0, 100);

@@ -1,7 +1,8 @@
-//! Objects in an S3 bucket, by aws-sdk-s3 with settings made by hand: no profile, no environment but proxies, no
-//! look-up of credentials at addresses of the cloud.
+//! Objects in an S3 bucket, by aws-sdk-s3 with settings made by hand: no profile, no environment, no look-up of
+//! credentials at addresses of the cloud.
 
 use super::{S3Config, StoreError, StoreErrorKind};
+use crate::config::Secret;
 use crate::io::roots::trusted_pem;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -47,22 +48,26 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct S3Store {
     inner: Arc<S3Inner>,
+    /// Ends in a slash, or is empty.
+    prefix: String,
 }
 
 struct S3Inner {
     endpoint: String,
     bucket: String,
-    /// Ends in a slash, or is empty.
-    prefix: String,
     limits: Limits,
-    /// Replaced as a whole when the credentials are.
-    client: RwLock<Client>,
+    /// The endpoint is https.
+    tls: bool,
+    ca_pem: Option<String>,
+    no_proxy: Vec<String>,
+    /// Replaced as a whole when the credentials or the proxy are.
+    client: RwLock<(Client, Option<Secret>)>,
 }
 
 impl fmt::Debug for S3Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let S3Inner { endpoint, bucket, prefix, .. } = &*self.inner;
-        write!(f, "S3Store({endpoint} {bucket}/{prefix})")
+        let S3Inner { endpoint, bucket, .. } = &*self.inner;
+        write!(f, "S3Store({endpoint} {bucket}/{})", self.prefix)
     }
 }
 
@@ -84,11 +89,10 @@ impl S3Store {
             ));
         }
         let tls = !config.endpoint.as_ref().is_some_and(|e| e.starts_with("http://"));
-        let trusted = trusted_pem(config.ca_pem.as_deref());
-        let trusted = trusted.map_err(|cause| format!("cannot read CA certificates of s3: {cause}"))?;
+        let http = http_client(tls, config.ca_pem.as_deref(), config.proxy.as_ref(), &config.no_proxy)?;
         let mut settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .http_client(http_client(tls.then_some(trusted)))
+            .http_client(http)
             .region(Region::new(config.region.clone()))
             .force_path_style(config.path_style)
             // The checksums that SDKs send by themselves since 2025 break older MinIO and Ceph.
@@ -107,25 +111,53 @@ impl S3Store {
         settings.set_endpoint_url(config.endpoint.clone());
         let client = Client::from_conf(settings.build());
         let endpoint = config.endpoint.clone().unwrap_or_else(|| format!("AWS {}", config.region));
-        let prefix = if prefix.is_empty() { prefix } else { prefix + "/" };
-        let client = RwLock::new(client);
-        Ok(Self { inner: Arc::new(S3Inner { endpoint, bucket, prefix, limits, client }) })
+        let client = RwLock::new((client, config.proxy.clone()));
+        let (ca_pem, no_proxy) = (config.ca_pem.clone(), config.no_proxy.clone());
+        let inner = Arc::new(S3Inner { endpoint, bucket, limits, tls, ca_pem, no_proxy, client });
+        Ok(Self { inner, prefix: String::new() }.elsewhere(&prefix))
+    }
+
+    pub(super) fn elsewhere(&self, prefix: &str) -> Self {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Self { inner: Arc::clone(&self.inner), prefix }
+    }
+
+    pub(super) fn bucket(&self) -> &str {
+        &self.inner.bucket
     }
 
     fn client(&self) -> Client {
-        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     pub(super) fn set_credentials(&self, access_key: &str, secret_key: &str) {
         let mut client = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
         // The builder keeps the HTTP client, and with it the open connections.
         let config =
-            client.config().to_builder().credentials_provider(credentials(access_key, secret_key)).build();
-        *client = Client::from_conf(config);
+            client.0.config().to_builder().credentials_provider(credentials(access_key, secret_key)).build();
+        client.0 = Client::from_conf(config);
+    }
+
+    pub(super) fn set_proxy(&self, proxy: Option<&Secret>) -> Result<(), String> {
+        let mut client = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
+        if client.1.as_ref() == proxy {
+            return Ok(());
+        }
+        let S3Inner { tls, ca_pem, no_proxy, .. } = &*self.inner;
+        let http = http_client(*tls, ca_pem.as_deref(), proxy, no_proxy)?;
+        let config = client.0.config().to_builder().http_client(http).build();
+        *client = (Client::from_conf(config), proxy.cloned());
+        Ok(())
+    }
+
+    /// The proxy's address without name and password, for messages.
+    fn proxy_shown(&self) -> Option<String> {
+        let client = self.inner.client.read().unwrap_or_else(PoisonError::into_inner);
+        client.1.as_ref().map(|proxy| shown(proxy.expose()))
     }
 
     fn path(&self, key: &str) -> String {
-        format!("{}{key}", self.inner.prefix)
+        format!("{}{key}", self.prefix)
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
@@ -195,7 +227,7 @@ impl S3Store {
             let page =
                 page.map_err(|e| self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e))?;
             for object in page.contents() {
-                if let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.inner.prefix)) {
+                if let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) {
                     found.push((
                         key.to_owned(),
                         object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
@@ -263,6 +295,14 @@ impl S3Store {
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
                 (Denied, format!("access denied; allow the user of s3-access-key to {verb} objects there"))
             }
+            // RFC 9110, 15.5.8: only a proxy says so.
+            "" if status == 407 => (
+                Denied,
+                format!(
+                    "the proxy {} wants a login; give the right name and password in s3-proxy",
+                    self.proxy_shown().unwrap_or_default()
+                ),
+            ),
             "" if status == 403 => {
                 (Denied, format!("access denied; allow the user of s3-access-key to {verb} objects there"))
             }
@@ -288,13 +328,16 @@ impl S3Store {
 
     fn unreachable(&self, verb: &str, what: &str, cause: &str) -> StoreError {
         let S3Inner { endpoint, bucket, .. } = &*self.inner;
+        let through = self.proxy_shown().map(|proxy| format!(" through {proxy}")).unwrap_or_default();
         let advice = if cause.contains("certificate") {
             "give the CA of the store's certificate"
+        } else if !through.is_empty() {
+            "check the s3 endpoint, s3-proxy and s3.no-proxy"
         } else {
             "check the s3 endpoint and that the store is running"
         };
         let text = format!(
-            "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}: {}; {advice}",
+            "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; {advice}",
             cut(cause)
         );
         StoreError { kind: StoreErrorKind::Unreachable, text }
@@ -318,15 +361,33 @@ fn credentials(access_key: &str, secret_key: &str) -> Credentials {
     Credentials::new(access_key, secret_key, None, None, "windrow")
 }
 
-/// An HTTP client with proxies from the environment; with `trusted` CA certificates it speaks TLS too.
-fn http_client(trusted: Option<String>) -> SharedHttpClient {
-    let tls = trusted.map(|pem| {
+/// An HTTP client that takes the given proxy and none of the environment.
+fn http_client(
+    tls: bool,
+    ca_pem: Option<&str>,
+    proxy_url: Option<&Secret>,
+    no_proxy: &[String],
+) -> Result<SharedHttpClient, String> {
+    let proxy = match proxy_url {
+        None => ProxyConfig::disabled(),
+        // What the crate says of it might repeat a part of the URL.
+        Some(url) => ProxyConfig::all(url.expose())
+            .map_err(|_| {
+                "cannot use secret s3-proxy: not the address of a proxy; write http://HOST:PORT".to_owned()
+            })?
+            .no_proxy(no_proxy.join(",")),
+    };
+    let trusted =
+        trusted_pem(ca_pem).map_err(|cause| format!("cannot read CA certificates of s3: {cause}"))?;
+    // A proxy may be spoken to over TLS where the store is not.
+    let tls = tls || proxy_url.is_some_and(|url| url.expose().starts_with("https://"));
+    let tls = tls.then_some(trusted).map(|pem| {
         let store = TrustStore::empty().with_pem_certificate(pem);
         TlsContext::builder().with_trust_store(store).build().expect("certificates were checked")
     });
     // Called once; the connector is kept by the client it returns.
-    HttpBuilder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+    Ok(HttpBuilder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder().proxy_config(proxy.clone());
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
         match &tls {
@@ -335,7 +396,15 @@ fn http_client(trusted: Option<String>) -> SharedHttpClient {
             }
             None => connector.build_http(),
         }
-    })
+    }))
+}
+
+/// A proxy's URL without name and password.
+fn shown(proxy: &str) -> String {
+    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
+        _ => proxy.to_owned(),
+    }
 }
 
 /// The innermost error: the outer ones only say that something inside failed.

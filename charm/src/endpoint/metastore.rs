@@ -1,0 +1,91 @@
+//! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what is asked for.
+
+use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
+use crate::facts::{Bag, METASTORE, Relation};
+use crate::secret::Secret;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metastore {
+    /// `host:port`.
+    pub endpoint: String,
+    pub database: String,
+    pub tls: bool,
+    /// PEM, or empty.
+    pub ca: String,
+    pub username: Secret,
+    pub password: Secret,
+}
+
+/// What we ask for. Roles are only asked for where the operator says so: PostgreSQL 14 needs them to see tables that
+/// others make later, and PostgreSQL 16 refuses the same ones.
+#[must_use]
+pub fn request(database: &str, roles: &str) -> Bag {
+    let mut request = Bag::from([
+        ("database".to_owned(), database.to_owned()),
+        ("requested-secrets".to_owned(), r#"["username","password","tls","tls-ca","uris"]"#.to_owned()),
+    ]);
+    if !roles.is_empty() {
+        request.insert("extra-user-roles".to_owned(), roles.to_owned());
+    }
+    request
+}
+
+/// What the newest relation gives. `asked` is the database that was asked for; another may be given.
+#[must_use]
+pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Metastore> {
+    let Some(relation) = relation else { return Endpoint::Absent };
+    Endpoint::of(given(relation, asked), METASTORE, &relation.app)
+}
+
+fn given(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
+    let user = |name| field(relation, "secret-user", name);
+    let (username, password) = (user("username")?, user("password")?);
+    let endpoints = plain(relation, "secret-user", "endpoints")?;
+    let (Some(username), Some(password), Some(endpoints)) = (username, password, endpoints) else {
+        return Err(Fault::Later(format!("{} has not given endpoints and a user yet", relation.app)));
+    };
+    let ca = plain(relation, "secret-tls", "tls-ca")?.unwrap_or_default();
+    Ok(Metastore {
+        endpoint: join(&addresses(&endpoints)?[..1]),
+        database: plain(relation, "", "database")?.unwrap_or_else(|| asked.to_owned()),
+        tls: yes(plain(relation, "secret-tls", "tls")?.as_deref()),
+        ca: pem(&ca).unwrap_or_default(),
+        username,
+        password,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::relation;
+
+    #[test]
+    fn postgresql_14_and_16_are_read() {
+        let pairs = [
+            ("secret-user/username", "relation_id_9"),
+            ("secret-user/password", "pw"),
+            (
+                "secret-user/uris",
+                "postgresql://relation_id_9:pw@metastore-primary.spark.svc.cluster.local:5432/hm",
+            ),
+            ("secret-tls/tls", "False"),
+            ("endpoints", "metastore-primary.spark.svc.cluster.local:5432"),
+            ("database", "hivemetastore"),
+        ];
+        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &pairs)), "asked") else { panic!() };
+        assert_eq!(metastore.endpoint, "metastore-primary.spark.svc.cluster.local:5432");
+        assert!(!metastore.tls && metastore.database == "hivemetastore");
+
+        // Revision 281 sends no `tls`, and needs no secrets.
+        let old = [("username", "u"), ("password", "p"), ("endpoints", "h:5432")];
+        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &old)), "asked") else { panic!() };
+        assert!(!metastore.tls && metastore.database == "asked");
+    }
+
+    #[test]
+    fn roles_are_asked_for_only_when_told() {
+        assert!(!request("hivemetastore", "").contains_key("extra-user-roles"));
+        assert_eq!(request("hivemetastore", "a,b")["extra-user-roles"], "a,b");
+    }
+}

@@ -1,0 +1,135 @@
+//! `s3-credentials`, interface s3: what s3-integrator gives, tracks 1 and 2, and what it is asked for.
+//!
+//! `path` is for Spark's event logs: it says nothing of tables, and is not read.
+
+use super::{Endpoint, Fault, cos::pem, field, plain};
+use crate::facts::{Bag, Relation, S3 as ENDPOINT};
+use crate::secret::Secret;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3 {
+    pub bucket: String,
+    /// A URL; empty is AWS.
+    pub endpoint: String,
+    /// Empty where it is not given.
+    pub region: String,
+    pub path_style: bool,
+    /// PEM, or empty.
+    pub ca: String,
+    pub access_key: Secret,
+    pub secret_key: Secret,
+}
+
+/// What we ask for. Track 1 looks at the bucket alone; track 2 puts the keys into a secret for who asks so.
+#[must_use]
+pub fn request(bucket: &str) -> Bag {
+    Bag::from([
+        ("bucket".to_owned(), bucket.to_owned()),
+        ("lib-version".to_owned(), "1.0".to_owned()),
+        ("requested-secrets".to_owned(), r#"["access-key","secret-key"]"#.to_owned()),
+    ])
+}
+
+/// What the newest relation gives. The bucket in the answer counts, whatever was asked for.
+#[must_use]
+pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<S3> {
+    let Some(relation) = relation else { return Endpoint::Absent };
+    Endpoint::of(given(relation, asked), ENDPOINT, &relation.app)
+}
+
+fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
+    let text = |name| Ok::<_, Fault>(plain(relation, "secret-extra", name)?.unwrap_or_default());
+    let (access_key, secret_key) =
+        (field(relation, "secret-extra", "access-key")?, field(relation, "secret-extra", "secret-key")?);
+    let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
+        // Track 1 gives endpoint and bucket before its action was run.
+        return Err(Fault::Later(format!(
+            "{0} has no keys yet; run: juju run {0}/leader sync-s3-credentials, or set its option credentials",
+            relation.app
+        )));
+    };
+    let endpoint = text("endpoint")?;
+    let is_url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    if !endpoint.is_empty() && (!is_url || endpoint.contains([' ', '@'])) {
+        return Err(Fault::Wrong(
+            "gives an endpoint that is not http://HOST:PORT or https://HOST:PORT".to_owned(),
+        ));
+    }
+    let bucket =
+        Some(text("bucket")?).filter(|bucket| !bucket.is_empty()).unwrap_or_else(|| asked.to_owned());
+    Ok(S3 {
+        bucket,
+        endpoint,
+        region: text("region")?,
+        path_style: !matches!(text("s3-uri-style")?.as_str(), "host" | "virtual"),
+        ca: chain(&field(relation, "secret-extra", "tls-ca-chain")?)?,
+        access_key,
+        secret_key,
+    })
+}
+
+/// A JSON list of certificates, or their text as it is.
+fn chain(value: &Option<Secret>) -> Result<String, Fault> {
+    let Some(value) = value.as_ref().map(Secret::expose) else { return Ok(String::new()) };
+    let text = match serde_json::from_str::<Vec<String>>(value) {
+        Ok(list) => list.join("\n"),
+        Err(_) => value.to_owned(),
+    };
+    if text.trim().is_empty() {
+        return Ok(String::new());
+    }
+    pem(&text).map_err(|why| Fault::Wrong(format!("gives a tls-ca-chain that is none: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::relation;
+
+    const V1: [(&str, &str); 6] = [
+        ("access-key", "AK"),
+        ("secret-key", "SK"),
+        ("bucket", "spark"),
+        ("endpoint", "http://10.152.183.128:80"),
+        ("path", "spark-events"),
+        ("region", ""),
+    ];
+
+    fn read_of(pairs: &[(&str, &str)]) -> Endpoint<S3> {
+        read(Some(&relation(ENDPOINT, pairs)), "asked")
+    }
+
+    #[test]
+    fn both_tracks_are_read() {
+        let Endpoint::Ready(one) = read_of(&V1) else { panic!("not ready") };
+        let mut two = V1.to_vec();
+        (two[0].0, two[1].0) = ("secret-extra/access-key", "secret-extra/secret-key");
+        assert_eq!(read_of(&two), Endpoint::Ready(one.clone()));
+        assert!(one.path_style && one.bucket == "spark");
+        two.push(("s3-uri-style", "host"));
+        assert!(matches!(read_of(&two), Endpoint::Ready(S3 { path_style: false, .. })));
+    }
+
+    #[test]
+    fn keys_are_waited_for() {
+        let Endpoint::Waiting(why) = read_of(&V1[2..]) else { panic!("ready without keys") };
+        assert!(
+            why.starts_with("s3-credentials: provider has no keys yet; run: juju run provider/leader"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_number_stays_a_text_and_what_is_no_url_is_refused() {
+        let mut pairs = V1.to_vec();
+        pairs[2].1 = "123";
+        assert!(matches!(read_of(&pairs), Endpoint::Ready(S3 { bucket, .. }) if bucket == "123"));
+        for endpoint in ["minio:9000", "file:///etc/passwd", "http://u:p@host", "http://a b"] {
+            pairs[3].1 = endpoint;
+            let read = read_of(&pairs);
+            assert!(matches!(&read, Endpoint::Invalid(why) if !why.contains("u:p")), "{read:?}");
+        }
+        pairs[3].1 = "";
+        assert!(matches!(read_of(&pairs), Endpoint::Ready(S3 { endpoint, .. }) if endpoint.is_empty()));
+    }
+}

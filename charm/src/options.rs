@@ -1,0 +1,296 @@
+//! The charm's options → what they say, checked as a whole. What most of them may be is said once, in
+//! `windrow::config`; here are their names, and what only the charm knows.
+
+use crate::endpoint::cos::pem;
+use crate::facts::OptionValues;
+use serde_json::Value;
+use serde_yaml::{Mapping, Value as Yaml};
+use windrow::config::Config;
+
+/// Options that are settings of the workload: the option's name, and the setting's path.
+const SETTINGS: [(&str, &str); 25] = [
+    ("topic-name", "kafka.topic"),
+    ("start", "kafka.start"),
+    ("cluster-domain", "kafka.cluster-domain"),
+    ("kafka-namespace", "kafka.namespace"),
+    ("table-name", "table.name"),
+    ("database", "table.database"),
+    ("warehouse", "table.warehouse"),
+    ("timestamps", "table.timestamps"),
+    ("retain", "table.retain"),
+    ("retain-side", "table.retain-side"),
+    ("keep-replaced", "table.keep-replaced"),
+    ("window", "window"),
+    ("slide", "slide"),
+    ("window-offset", "offset"),
+    ("watermark-delay", "watermark-delay"),
+    ("group-by", "group-by"),
+    ("aggregates", "aggregates"),
+    ("timestamp-field", "timestamp-field"),
+    ("on-bad-record", "on-bad-record"),
+    ("on-data-loss", "on-data-loss"),
+    ("idle-timeout", "idle-timeout"),
+    ("quiet-timeout", "quiet-timeout"),
+    ("max-skew", "max-skew"),
+    ("max-future", "max-future"),
+    ("max-keys", "max-keys"),
+];
+
+/// The same, with rules of their own below.
+const MORE_SETTINGS: [(&str, &str); 3] = [
+    ("commit-interval", "commit-interval"),
+    ("init-metastore", "init-metastore"),
+    ("log-level", "log.level"),
+];
+
+/// Options that only the charm reads.
+const OWN: [&str; 7] =
+    ["kafka-ca", "s3-ca", "metastore-ca", "bucket", "metastore-database", "metastore-roles", "api-token"];
+
+/// Every option of `config.yaml`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().chain(&MORE_SETTINGS).map(|(option, _)| *option).chain(OWN)
+}
+
+/// What the options say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The workload's settings, by section, as they go into its file.
+    pub settings: Mapping,
+    pub topic: String,
+    /// Console mode has none.
+    pub table: Option<String>,
+    pub bucket: String,
+    /// Option `kafka-namespace` names one.
+    pub has_namespace: bool,
+    /// Certificates in PEM, normalized; empty where none are given.
+    pub kafka_ca: String,
+    pub s3_ca: String,
+    pub metastore_ca: String,
+    pub metastore_database: String,
+    pub metastore_roles: String,
+}
+
+/// Reads all options.
+///
+/// # Errors
+/// All that is wrong, each with the option, its value and what is allowed. No secret is among them.
+pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
+    let text = |name: &str| values.get(name).map(text_of).unwrap_or_default();
+    let mut problems = Vec::new();
+    let mut certificate = |name: &str| {
+        let value = text(name);
+        if value.trim().is_empty() {
+            return String::new();
+        }
+        pem(&value).unwrap_or_else(|why| {
+            problems.push(format!(
+                "option {name}: {why}; give the certificate as PEM text: juju config APP {name}=@FILE"
+            ));
+            String::new()
+        })
+    };
+    let (kafka_ca, s3_ca, metastore_ca) =
+        (certificate("kafka-ca"), certificate("s3-ca"), certificate("metastore-ca"));
+    let default = |name: &str, otherwise: &str| {
+        let value = text(name);
+        if value.is_empty() { otherwise.to_owned() } else { value }
+    };
+    let options = Options {
+        settings: settings(values),
+        topic: text("topic-name"),
+        table: Some(text("table-name")).filter(|name| !name.is_empty()),
+        bucket: default("bucket", "spark"),
+        has_namespace: !text("kafka-namespace").is_empty(),
+        kafka_ca,
+        s3_ca,
+        metastore_ca,
+        metastore_database: default("metastore-database", "hivemetastore"),
+        metastore_roles: text("metastore-roles").split(',').map(str::trim).collect::<Vec<_>>().join(","),
+    };
+    check_own(&options, &mut problems);
+    if let Err(error) = Config::parse(&probe(&options)) {
+        problems.extend(error.0.iter().map(|problem| as_option(problem)));
+    }
+    if problems.is_empty() { Ok(options) } else { Err(problems) }
+}
+
+fn check_own(options: &Options, problems: &mut Vec<String>) {
+    let mut must = |right: bool, name: &str, value: &str, allowed: &str| {
+        if !right {
+            let cut: String = value.chars().take(60).collect();
+            problems.push(format!("option {name} \"{}\": write {allowed}", cut.escape_debug()));
+        }
+    };
+    let bucket = &options.bucket;
+    let in_bucket = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    must(
+        (3..=63).contains(&bucket.len()) && bucket.bytes().all(in_bucket),
+        "bucket",
+        bucket,
+        "3 to 63 of a-z, 0-9, dot and hyphen",
+    );
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
+    let database = &options.metastore_database;
+    must(
+        word(database) && database.len() <= 49,
+        "metastore-database",
+        database,
+        "1 to 49 letters, digits, hyphens and underscores",
+    );
+    let roles = &options.metastore_roles;
+    must(
+        roles.is_empty() || (roles.len() <= 500 && roles.split(',').all(word)),
+        "metastore-roles",
+        roles,
+        "roles of PostgreSQL with commas between, such as pg_read_all_data,pg_write_all_data",
+    );
+}
+
+/// A setting of every option that is one, in the file's sections. An empty option leaves its default.
+fn settings(values: &OptionValues) -> Mapping {
+    let mut all = Mapping::new();
+    for (option, path) in SETTINGS.iter().chain(&MORE_SETTINGS) {
+        let value = values.get(*option).map(text_of).unwrap_or_default();
+        if !value.is_empty() {
+            put(&mut all, path, value);
+        }
+    }
+    all
+}
+
+/// Sets `kafka.topic`, making the section where there is none.
+pub fn put(all: &mut Mapping, path: &str, value: String) {
+    match path.split_once('.') {
+        None => {
+            all.insert(path.into(), value.into());
+        }
+        Some((section, name)) => {
+            let section =
+                all.entry(section.into()).or_insert_with(|| Yaml::Mapping(Mapping::new())).as_mapping_mut();
+            if let Some(section) = section {
+                section.insert(name.into(), value.into());
+            }
+        }
+    }
+}
+
+/// The options as a whole file, with something right in place of what relations will say.
+fn probe(options: &Options) -> String {
+    let mut all = options.settings.clone();
+    put(&mut all, "kafka.bootstrap", "kafka:9092".to_owned());
+    put(&mut all, "catalog", "postgresql://metastore:5432/hivemetastore".to_owned());
+    let has_warehouse = all.get("table").and_then(|table| table.get("warehouse")).is_some();
+    if !has_warehouse {
+        put(&mut all, "table.bucket", "spark".to_owned());
+    }
+    serde_yaml::to_string(&all).unwrap_or_default()
+}
+
+/// A problem with a setting, said of the option that it comes from.
+#[must_use]
+pub fn as_option(problem: &str) -> String {
+    for (option, path) in SETTINGS.iter().chain(&MORE_SETTINGS) {
+        for verb in ["read", "use", "find"] {
+            let prefix = format!("cannot {verb} setting {path}");
+            if let Some(rest) = problem.strip_prefix(&prefix)
+                && rest.starts_with([' ', ':'])
+            {
+                return format!("option {option}{rest}");
+            }
+        }
+    }
+    problem.to_owned()
+}
+
+/// As `juju config` shows it.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The defaults of `config.yaml`, as Juju gives them.
+    pub(crate) fn defaults() -> OptionValues {
+        let file: Yaml = serde_yaml::from_str(include_str!("../../config.yaml")).unwrap();
+        let options = file["options"].as_mapping().unwrap();
+        let mut values = OptionValues::new();
+        for (name, option) in options {
+            if let Some(default) = option.get("default") {
+                values.insert(name.as_str().unwrap().to_owned(), serde_json::to_value(default).unwrap());
+            }
+        }
+        values
+    }
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Options, Vec<String>> {
+        let mut values = defaults();
+        for (name, value) in pairs {
+            values.insert((*name).to_owned(), (*value).into());
+        }
+        read(&values)
+    }
+
+    #[test]
+    fn every_option_of_the_file_is_read_and_every_one_read_is_in_the_file() {
+        let file: Yaml = serde_yaml::from_str(include_str!("../../config.yaml")).unwrap();
+        let there: BTreeSet<&str> =
+            file["options"].as_mapping().unwrap().keys().map(|k| k.as_str().unwrap()).collect();
+        assert_eq!(there, names().collect());
+    }
+
+    #[test]
+    fn the_defaults_are_right_and_are_the_workload_s() {
+        let options = read(&defaults()).unwrap();
+        assert_eq!((options.topic.as_str(), options.table.as_deref()), ("test-topic", Some("newtable")));
+        assert_eq!(
+            (options.bucket.as_str(), options.metastore_database.as_str()),
+            ("spark", "hivemetastore")
+        );
+        let mut bare = Mapping::new();
+        put(&mut bare, "kafka.topic", "test-topic".to_owned());
+        put(&mut bare, "table.name", "newtable".to_owned());
+        let bare = Options { settings: bare, ..options.clone() };
+        assert_eq!(Config::parse(&probe(&options)), Config::parse(&probe(&bare)));
+    }
+
+    #[test]
+    fn what_is_wrong_names_option_value_and_what_is_allowed() {
+        for (option, value, expect) in [
+            ("watermark-delay", "10 sconds", "option watermark-delay \"10 sconds\": "),
+            ("slide", "20s", "option slide \"20s\" with window \"10s\": "),
+            ("window-offset", "1h", "option window-offset \"1h\" with slide"),
+            ("topic-name", "", "option topic-name: "),
+            ("bucket", "Spark!", "option bucket \"Spark!\": write 3 to 63"),
+            ("metastore-roles", "a;drop", "option metastore-roles \"a;drop\": write roles"),
+            ("metastore-database", "", ""),
+            ("kafka-ca", "enabled", "option kafka-ca: "),
+            ("log-level", "loud", "option log-level \"loud\": "),
+            ("max-keys", "0", "option max-keys \"0\": "),
+        ] {
+            match with(&[(option, value)]) {
+                Ok(_) => assert_eq!(expect, "", "{option}={value}"),
+                Err(problems) => assert!(
+                    !expect.is_empty() && problems.len() == 1 && problems[0].starts_with(expect),
+                    "{option}: {problems:?}"
+                ),
+            }
+        }
+        let two = with(&[("window", "x"), ("idle-timeout", "y")]).unwrap_err();
+        assert_eq!(two.len(), 2, "all that is wrong is told at once: {two:?}");
+    }
+
+    #[test]
+    fn console_mode_has_no_table() {
+        assert_eq!(with(&[("table-name", "")]).unwrap().table, None);
+    }
+}

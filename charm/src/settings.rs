@@ -1,0 +1,310 @@
+//! What options and relations come to: the workload's files, and the digest that says whether it must be restarted.
+//! Nothing is written here.
+
+use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
+use crate::facts::Proxy;
+use crate::options::{Options, as_option, put};
+use crate::secret::Secret;
+use serde_yaml::Mapping;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use windrow::config::Config;
+
+pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
+pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
+pub const KAFKA_CA_FILE: &str = "/etc/windrow/kafka-ca.pem";
+pub const S3_CA_FILE: &str = "/etc/windrow/s3-ca.pem";
+pub const CATALOG_CA_FILE: &str = "/etc/windrow/catalog-ca.pem";
+
+/// Every file that the charm may write into the container, but the binary.
+pub const FILES: [&str; 5] = [SETTINGS_FILE, SECRETS_FILE, KAFKA_CA_FILE, S3_CA_FILE, CATALOG_CA_FILE];
+
+/// The port of the status page, of health and of metrics.
+pub const HTTP_PORT: u16 = 8080;
+
+/// All that the workload is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    pub options: &'a Options,
+    pub kafka: &'a Kafka,
+    /// Added to the names of Kafka's brokers; the option's, where it has one, is in `options`.
+    pub kafka_namespace: Option<&'a str>,
+    /// Console mode needs neither.
+    pub s3: Option<&'a S3>,
+    pub metastore: Option<&'a Metastore>,
+    /// Certificates that are trusted beside those of each endpoint: PEM, or empty.
+    pub ca: &'a str,
+    pub instance: &'a str,
+    pub proxy: &'a Proxy,
+    pub token: Option<&'a Secret>,
+}
+
+/// The workload's files, by path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    pub files: BTreeMap<&'static str, Secret>,
+    /// Hex; another one means a restart. Secrets and the log level are not in it: they are read again while it runs.
+    pub digest: String,
+}
+
+/// Writes the files' texts.
+///
+/// # Errors
+/// What the workload would refuse: a value of a relation that is none.
+pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
+    let mut all = inputs.options.settings.clone();
+    let mut files = BTreeMap::new();
+    let mut certificates = |path: &'static str, key: &str, all: &mut Mapping, own: &[&str]| {
+        let text = own.iter().chain([&inputs.ca]).filter(|pem| !pem.is_empty()).fold(
+            String::new(),
+            |mut all, pem| {
+                let _ = writeln!(all, "{}", pem.trim_end());
+                all
+            },
+        );
+        if !text.is_empty() {
+            put(all, key, path.to_owned());
+            files.insert(path, Secret::new(text));
+        }
+    };
+    let kafka = inputs.kafka;
+    put(&mut all, "kafka.bootstrap", kafka.bootstrap.clone());
+    put(&mut all, "kafka.topic", kafka.topic.clone());
+    put(&mut all, "kafka.security", if kafka.tls { "sasl-ssl" } else { "sasl-plaintext" }.to_owned());
+    put(&mut all, "kafka.group-prefix", kafka.group_prefix.clone());
+    if let Some(namespace) = inputs.kafka_namespace {
+        put(&mut all, "kafka.namespace", namespace.to_owned());
+    }
+    certificates(KAFKA_CA_FILE, "kafka.ca-file", &mut all, &[&kafka.ca, &inputs.options.kafka_ca]);
+    let mut secrets =
+        BTreeMap::from([("kafka-username", &kafka.username), ("kafka-password", &kafka.password)]);
+    let mut proxy = None;
+    if let Some(s3) = inputs.s3 {
+        put(&mut all, "s3.endpoint", s3.endpoint.clone());
+        if !s3.region.is_empty() {
+            put(&mut all, "s3.region", s3.region.clone());
+        }
+        put(&mut all, "s3.path-style", s3.path_style.to_string());
+        certificates(S3_CA_FILE, "s3.ca-file", &mut all, &[&s3.ca, &inputs.options.s3_ca]);
+        if !given(&all, "table", "warehouse") {
+            put(&mut all, "table.bucket", s3.bucket.clone());
+        }
+        secrets.extend([("s3-access-key", &s3.access_key), ("s3-secret-key", &s3.secret_key)]);
+        let secure = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
+        proxy = if secure { inputs.proxy.https.as_ref() } else { inputs.proxy.http.as_ref() };
+        if proxy.is_some() && !inputs.proxy.no_proxy.is_empty() {
+            put(&mut all, "s3.no-proxy", inputs.proxy.no_proxy.clone());
+        }
+    }
+    if let Some(metastore) = inputs.metastore {
+        put(&mut all, "catalog", format!("postgresql://{}/{}", metastore.endpoint, metastore.database));
+        let own = [metastore.ca.as_str(), &inputs.options.metastore_ca];
+        let tls = match (metastore.tls, own.iter().any(|pem| !pem.is_empty())) {
+            (false, _) => "disable",
+            (true, false) => "require",
+            (true, true) => "verify-full",
+        };
+        put(&mut all, "catalog-tls", tls.to_owned());
+        if metastore.tls {
+            certificates(CATALOG_CA_FILE, "catalog-ca-file", &mut all, &own);
+        }
+        secrets
+            .extend([("catalog-username", &metastore.username), ("catalog-password", &metastore.password)]);
+    }
+    secrets.extend(proxy.map(|proxy| ("s3-proxy", proxy)));
+    secrets.extend(inputs.token.map(|token| ("api-token", token)));
+    put(&mut all, "instance", inputs.instance.to_owned());
+    put(&mut all, "http", format!("0.0.0.0:{HTTP_PORT}"));
+    put(&mut all, "secrets-file", SECRETS_FILE.to_owned());
+
+    let digest = digest(&all, &files);
+    let text = yaml(&all, "What windrow is to do. The charm writes this file: changes are lost.");
+    Config::parse(&text)
+        .map_err(|error| error.0.iter().map(|problem| as_option(problem)).collect::<Vec<_>>())?;
+    files.insert(SETTINGS_FILE, Secret::new(text));
+    let secrets: BTreeMap<_, _> = secrets.into_iter().map(|(name, secret)| (name, secret.expose())).collect();
+    files.insert(
+        SECRETS_FILE,
+        Secret::new(yaml(&secrets, "What nobody else may read. The charm writes this file.")),
+    );
+    Ok(Rendered { files, digest })
+}
+
+fn given(all: &Mapping, section: &str, name: &str) -> bool {
+    all.get(section).and_then(|section| section.get(name)).is_some()
+}
+
+fn yaml(value: &impl serde::Serialize, says: &str) -> String {
+    let text = serde_yaml::to_string(value).expect("maps of texts are YAML");
+    format!("# {says}\n{text}")
+}
+
+/// Over what cannot be changed while it runs: all settings but the log's, and the certificates.
+fn digest(all: &Mapping, certificates: &BTreeMap<&str, Secret>) -> String {
+    let mut all = all.clone();
+    all.remove("log");
+    let mut hash = Sha256::new();
+    hash.update(serde_yaml::to_string(&all).expect("maps of texts are YAML"));
+    for (path, text) in certificates {
+        hash.update(path);
+        hash.update(text.expose());
+    }
+    hex(&hash.finalize()[..8])
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options;
+    use windrow::config::Secrets;
+
+    fn options(more: &[(&str, &str)]) -> Options {
+        let mut values = options::tests::defaults();
+        for (name, value) in more {
+            values.insert((*name).to_owned(), (*value).into());
+        }
+        options::read(&values).unwrap()
+    }
+
+    fn kafka() -> Kafka {
+        Kafka {
+            bootstrap: "kafka-k8s-0.kafka-k8s-endpoints:9092".to_owned(),
+            topic: "given".to_owned(),
+            tls: false,
+            ca: String::new(),
+            username: Secret::new("ku"),
+            password: Secret::new("k: #\"p'w"),
+            group_prefix: "relation-4-".to_owned(),
+            short_host: None,
+        }
+    }
+
+    fn s3() -> S3 {
+        S3 {
+            bucket: "lake".to_owned(),
+            endpoint: "http://10.1.2.3:80".to_owned(),
+            region: String::new(),
+            path_style: true,
+            ca: String::new(),
+            access_key: Secret::new("ak"),
+            secret_key: Secret::new("sk"),
+        }
+    }
+
+    fn metastore() -> Metastore {
+        Metastore {
+            endpoint: "metastore-primary.spark.svc.cluster.local:5432".to_owned(),
+            database: "hivemetastore".to_owned(),
+            tls: false,
+            ca: String::new(),
+            username: Secret::new("pu"),
+            password: Secret::new("yes"),
+        }
+    }
+
+    struct World {
+        options: Options,
+        kafka: Kafka,
+        s3: Option<S3>,
+        metastore: Option<Metastore>,
+        proxy: Proxy,
+        token: Option<Secret>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (s3, metastore) = (Some(s3()), Some(metastore()));
+            Self {
+                options: options(&[]),
+                kafka: kafka(),
+                s3,
+                metastore,
+                proxy: Proxy::default(),
+                token: None,
+            }
+        }
+
+        fn render(&self) -> Rendered {
+            render(&Inputs {
+                options: &self.options,
+                kafka: &self.kafka,
+                kafka_namespace: Some("kafka"),
+                s3: self.s3.as_ref(),
+                metastore: self.metastore.as_ref(),
+                ca: "",
+                instance: "uuid/windrow/0",
+                proxy: &self.proxy,
+                token: self.token.as_ref(),
+            })
+            .unwrap()
+        }
+    }
+
+    fn config(rendered: &Rendered) -> (Config, Secrets) {
+        let config = Config::parse(rendered.files[SETTINGS_FILE].expose()).unwrap();
+        let secrets = Secrets::parse(rendered.files[SECRETS_FILE].expose()).unwrap();
+        config.check_secrets(&secrets).unwrap();
+        (config, secrets)
+    }
+
+    #[test]
+    fn the_workload_reads_what_the_charm_writes() {
+        let (config, secrets) = config(&World::new().render());
+        assert_eq!(config.shape.topic, "given", "the topic of the relation counts");
+        assert_eq!(config.kafka.namespace.as_deref(), Some("kafka"));
+        assert_eq!(config.group(), "relation-4-windrow-default.newtable");
+        assert_eq!(secrets.kafka_password.unwrap().expose(), "k: #\"p'w");
+        assert_eq!(secrets.catalog_password.unwrap().expose(), "yes", "a word of YAML stays a text");
+    }
+
+    #[test]
+    fn console_mode_needs_kafka_alone() {
+        let mut world = World::new();
+        world.options = options(&[("table-name", "")]);
+        (world.s3, world.metastore) = (None, None);
+        assert_eq!(config(&world.render()).0.table, None);
+    }
+
+    #[test]
+    fn secrets_and_the_log_level_change_no_digest_and_all_else_does() {
+        let before = World::new().render().digest;
+        let mut world = World::new();
+        world.kafka.password = Secret::new("other");
+        world.options = options(&[("log-level", "debug")]);
+        world.token = Some(Secret::new("t"));
+        assert_eq!(world.render().digest, before);
+        world.kafka.bootstrap = "b:1".to_owned();
+        assert_ne!(world.render().digest, before);
+        let mut world = World::new();
+        world.options = options(&[("window", "20s")]);
+        assert_ne!(world.render().digest, before);
+    }
+
+    #[test]
+    fn no_secret_is_in_the_settings() {
+        let mut world = World::new();
+        world.token = Some(Secret::new("t0ken"));
+        world.proxy = Proxy {
+            http: Some(Secret::new("http://u:pr0xy@proxy:3128")),
+            https: None,
+            no_proxy: "10.0.0.0/8".to_owned(),
+        };
+        let rendered = world.render();
+        let settings = rendered.files[SETTINGS_FILE].expose();
+        for secret in ["ku", "sk", "pu", "t0ken", "pr0xy"] {
+            assert!(!settings.contains(&format!(" {secret}\n")) && !settings.contains("pr0xy"), "{settings}");
+        }
+        assert!(settings.contains("no-proxy: 10.0.0.0/8"), "{settings}");
+        assert_eq!(config(&rendered).1.api_token.unwrap().expose(), "t0ken");
+    }
+}

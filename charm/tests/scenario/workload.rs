@@ -1,0 +1,58 @@
+//! What listens on the workload's port: its answers are told to it.
+
+use crate::http::{self, Response};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// Method and path → code and answer; a path that is not there is 404.
+pub type Answers = BTreeMap<String, (u16, Value)>;
+
+/// It listens while this lives.
+pub struct Workload {
+    pub requests: Arc<Mutex<Vec<String>>>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const ADDRESS: &str = "127.0.0.1:8080";
+
+impl Workload {
+    pub fn new(answers: Answers) -> Workload {
+        let listener = TcpListener::bind(ADDRESS).expect("a network of our own");
+        let mut workload = Workload { requests: Arc::default(), over: Arc::default(), thread: None };
+        let (requests, over) = (Arc::clone(&workload.requests), Arc::clone(&workload.over));
+        workload.thread = Some(std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (answers, requests) = (answers.clone(), Arc::clone(&requests));
+                std::thread::spawn(move || {
+                    let _ = http::serve(&stream, &stream, |request, _| {
+                        let line = format!("{} {}", request.method, request.path);
+                        requests.lock().expect("not poisoned").push(line.clone());
+                        let absent = (404, serde_json::json!({"error": "not here"}));
+                        let (code, body) = answers.get(&line).unwrap_or(&absent);
+                        Some(Response::json(*code, body))
+                    });
+                });
+            }
+        }));
+        workload
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        // The listener's thread looks up when somebody comes, and closes the port.
+        self.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(ADDRESS);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

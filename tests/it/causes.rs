@@ -1,0 +1,121 @@
+//! What the engine says of its troubles: which one of several, with which cause, and who has the table.
+
+use std::collections::BTreeMap;
+use windrow::cause::{Cause, Trouble};
+use windrow::commit::{Acquired, CatalogError, Genesis, Owner};
+use windrow::config::Config;
+use windrow::engine::{Effect, Engine, Input, Settings, State, TopicFacts, same_table};
+use windrow::parts::engine_settings;
+use windrow::time::{DbTime, Mono};
+
+fn settings(warehouse: &str) -> Settings {
+    engine_settings(
+        &Config::parse(&format!(
+            "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: '{warehouse}' }}\ncatalog: postgresql://db/hive"
+        ))
+        .unwrap(),
+    )
+}
+
+struct Play {
+    engine: Engine,
+    now: u64,
+}
+
+impl Play {
+    fn new() -> Self {
+        Self { engine: Engine::new(settings("s3a://spark/w")), now: 0 }
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.engine.step(input, &mut out);
+        out
+    }
+
+    fn later(&mut self) -> Vec<Effect> {
+        self.now += 6000;
+        self.step(Input::Tick { now: Mono(self.now) })
+    }
+
+    /// State, cause and sentence.
+    fn says(&self) -> (&'static str, Cause, String) {
+        match self.engine.state() {
+            State::Counting => ("counting", Cause::None, String::new()),
+            State::Paused => ("paused", Cause::None, String::new()),
+            State::Waiting(why) => ("waiting", why.cause, why.text),
+            State::Standby(why) => ("standby", why.cause, why.text),
+            State::Failed(why) => ("failed", why.cause, why.text),
+        }
+    }
+
+    fn ours(&mut self) {
+        self.later();
+        let owner = Owner { owner_epoch: 1, owner_id: "me".to_owned() };
+        let ours = Acquired::Ours { owner, lease_ms: 15_000, now: DbTime(0), head: None };
+        self.step(Input::Acquired(Ok(ours)));
+    }
+}
+
+#[test]
+fn each_side_is_heard_until_it_does_what_it_is_asked() {
+    let mut play = Play::new();
+    assert_eq!(play.says().1, Cause::Starting);
+    play.later();
+    let refused = CatalogError::Retry(Trouble::new(Cause::LoginCatalog, "refused"));
+    play.step(Input::Acquired(Err(refused)));
+    assert_eq!(play.says(), ("waiting", Cause::LoginCatalog, "refused".to_owned()));
+
+    play.later();
+    play.step(Input::Acquired(Ok(Acquired::Held { by: "m/windrow/0".to_owned(), left_ms: 5000 })));
+    assert_eq!(play.says(), ("standby", Cause::Held, "table default.n is written by m/windrow/0".to_owned()));
+    assert_eq!(play.engine.holder(), Some("m/windrow/0"));
+
+    play.ours();
+    assert_eq!((play.says().1, play.engine.holder()), (Cause::Starting, None));
+    play.step(Input::Topic(Err(Trouble::new(Cause::LoginKafka, "no"))));
+    assert_eq!(play.says(), ("waiting", Cause::LoginKafka, "no".to_owned()));
+    play.later();
+    let empty =
+        TopicFacts { cluster_id: "c".to_owned(), topic_id: "1".to_owned(), partitions: BTreeMap::new() };
+    play.step(Input::Topic(Ok(empty.clone())));
+    assert_eq!(play.says().1, Cause::NoTopic);
+
+    play.later();
+    let there = TopicFacts { partitions: BTreeMap::from([(0, (0, 0))]), ..empty };
+    play.step(Input::Topic(Ok(there)));
+    assert_eq!(play.says().1, Cause::Starting);
+    play.step(Input::Manifests(Err(Trouble::new(Cause::LoginS3, "no key"))));
+    assert_eq!(play.says(), ("waiting", Cause::LoginS3, "no key".to_owned()));
+}
+
+#[test]
+fn of_several_troubles_one_with_a_cause_is_told() {
+    let mut play = Play::new();
+    play.ours();
+    play.step(Input::Trouble("cannot reach Kafka".into()));
+    assert_eq!(play.says(), ("waiting", Cause::None, "cannot reach Kafka".to_owned()));
+    play.step(Input::Topic(Err("no answer".into())));
+    assert_eq!(play.says().2, "no answer", "the topic before its records");
+    play.step(Input::Trouble(Trouble::new(Cause::LoginKafka, "refused")));
+    assert_eq!(play.says(), ("waiting", Cause::LoginKafka, "refused".to_owned()));
+}
+
+#[test]
+fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
+    let recorded = Genesis {
+        shape: settings("s3a://spark/w").shape,
+        warehouse: "s3a://spark/w".to_owned(),
+        cluster_id: String::new(),
+        topic_id: String::new(),
+        start_offsets: BTreeMap::new(),
+    };
+    for (now, cause) in [
+        ("s3a://other/w", Some(Cause::OtherBucket)),
+        ("/data", Some(Cause::OtherBucket)),
+        ("s3a://spark/elsewhere", Some(Cause::None)),
+        ("s3a://spark/w", None),
+    ] {
+        assert_eq!(same_table(&recorded, &settings(now)).err().map(|why| why.cause), cause, "{now}");
+    }
+}

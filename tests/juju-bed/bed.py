@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+"""The charm under Juju's own hook runner and a real Pebble, with the real windrow, Kafka, MinIO and PostgreSQL.
+
+It plays the scenarios beside it: assembles the charm's folder, makes the providers' side of the world, runs `jujubed` of the
+tool in WINDROW_JUJU_BED (else ../shared/tools/juju), prints a line an event, and judges what is the same for all scenarios: no
+hook fails, no credential is seen anywhere, memory stays in its limit, Spark finds the rows of the topic. Then it sets what a
+no-change dispatch costs beside a Python `ops` charm's. It wants root, for mount namespaces, and Go for the tool's first build.
+
+  bed.py                            every scenario of PLAN, and the cost
+  bed.py SCENARIO [PEBBLE]          one, such as: bed.py table v1.10.2
+  bed.py cost
+  --charm FILE                      a packed charm instead of what lies here and in target/debug
+
+Exit 3: the tool, or what it needs, is not there, and why in one line.
+"""
+import argparse
+import base64
+import glob
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import statistics
+import string
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+PARTS = f"{ROOT}/tests/parts/parts.sh"
+TOOL = os.environ.get("WINDROW_JUJU_BED") or os.path.normpath(f"{ROOT}/../shared/tools/juju")
+CACHE = os.environ.get("WINDROW_PARTS") or f"{os.environ.get('HOME', '/root')}/.cache/windrow-parts"
+RUN = os.environ.get("WINDROW_RUN") or f"{CACHE}/run"
+BINARIES = f"{CACHE}/juju-bed"
+PEBBLES = ("v1.19.2", "v1.10.2")  # of Juju 3.6 and 3.5
+PLAN = [("table", PEBBLES[0]), ("table", PEBBLES[1]), ("trouble", PEBBLES[0])]
+OPS = "ops==3.9.0"
+LIMIT_MIB = 96
+CONTAINER = "windrow"
+UNCHANGED = "JUJU_DISPATCH_PATH=hooks/update-status JUJU_HOOK_NAME=update-status ./dispatch"
+ROUNDS = 20
+
+
+def say(text):
+    print(f"bed: {text}", flush=True)
+
+
+def absent(text):
+    say(text)
+    sys.exit(3)
+
+
+def parts(*args, stdin=""):
+    done = subprocess.run([PARTS, *args], input=stdin, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bed: parts.sh {' '.join(args)}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def tools():
+    """Juju's runner and hook commands and the Pebbles, built once."""
+    if os.geteuid() != 0:
+        absent("not played: the charm under Juju's hook runner wants root, for mount namespaces")
+    if not os.access(f"{TOOL}/with-pebble.sh", os.X_OK):
+        absent(f"not played: Juju's hook runner is not there ({TOOL}); set WINDROW_JUJU_BED")
+    if not all(os.path.exists(f"{BINARIES}/{b}") for b in ("jujubed", "jujuc", *(f"pebble-{v}" for v in PEBBLES))):
+        if not shutil.which("go"):
+            absent("not played: Juju's hook runner is not built, and there is no Go 1.24.6 or newer to build it")
+        say("building Juju's hook runner and Pebble, once")
+        subprocess.run(["nice", f"{TOOL}/build.sh", BINARIES], check=True)
+
+
+def assemble(folder, packed):
+    """An unpacked charm, as Juju lays it."""
+    charm = f"{folder}/charm"
+    if packed:
+        with zipfile.ZipFile(packed) as z:
+            z.extractall(charm)
+    else:
+        os.makedirs(charm)
+        for name in ("metadata.yaml", "config.yaml", "actions.yaml"):
+            shutil.copy(f"{ROOT}/{name}", charm)
+        with open(f"{charm}/manifest.yaml", "w", encoding="utf-8") as f:
+            f.write("bases: [{name: ubuntu, channel: '22.04', architectures: [amd64]}]\n")
+        for name in ("dispatch", "windrow"):
+            built = f"{ROOT}/target/debug/{name}"
+            # Without what only a debugger reads, a tenth is pushed.
+            if not shutil.which("strip") or subprocess.run(["strip", "-o", f"{charm}/{name}", built]).returncode:
+                shutil.copy(built, charm)
+        digest = subprocess.run(["sha256sum", f"{charm}/windrow"], check=True, capture_output=True, text=True).stdout[:64]
+        with open(f"{charm}/windrow.sha256", "w", encoding="utf-8") as f:
+            f.write(digest + "\n")
+    for name in ("dispatch", "windrow"):
+        os.chmod(f"{charm}/{name}", 0o755)
+    return charm
+
+
+class Cgroup:
+    """A memory limit on Pebble and what it starts, as the container's is; below our own, and gone with us."""
+
+    def __init__(self):
+        self.path, self.anonymous = None, 0
+        try:
+            with open("/proc/self/cgroup", encoding="utf-8") as f:
+                own = next(line.split(":", 2)[2].strip() for line in f if line.split(":")[1] == "memory")
+            path = f"/sys/fs/cgroup/memory{own.rstrip('/')}/windrow-bed-{os.getpid()}"
+            os.mkdir(path)
+            self.path = path
+            with open(f"{path}/memory.limit_in_bytes", "w", encoding="utf-8") as f:
+                f.write(str(LIMIT_MIB << 20))
+        except (OSError, StopIteration) as error:
+            say(f"memory is not limited: no cgroup can be made here ({error or 'no memory controller of version 1'})")
+
+    def read(self, name):
+        with open(f"{self.path}/{name}", encoding="utf-8") as f:
+            return f.read()
+
+    def look(self):
+        if self.path:
+            stat = dict(line.split() for line in self.read("memory.stat").splitlines())
+            self.anonymous = max(self.anonymous, int(stat["total_rss"]) + int(stat["total_shmem"]) if "total_shmem" in stat else int(stat["total_rss"]))
+
+    def close(self):
+        """What was used; a process that was killed for memory is a failure."""
+        if not self.path:
+            return
+        peak = int(self.read("memory.max_usage_in_bytes")) / (1 << 20)
+        kills = [line.split()[1] for line in self.read("memory.oom_control").splitlines() if line.startswith("oom_kill ")]
+        end = time.monotonic() + 30
+        while self.read("cgroup.procs").strip() and time.monotonic() < end:
+            time.sleep(0.1)
+        os.rmdir(self.path)
+        say(f"memory of Pebble and windrow, limit {LIMIT_MIB} MiB: {self.anonymous / (1 << 20):.1f} MiB at most of their own, "
+            f"{peak:.1f} MiB with the files' pages, {kills[0] if kills else 0} killed")
+        if kills and kills[0] != "0":
+            sys.exit("bed: a process was killed for memory")
+
+
+def the_world(folder, pebble):
+    """Names and credentials of one play, and the providers' side of them."""
+    mark = secrets.token_hex(3)
+    env = dict(line.removeprefix("export ").split("=", 1) for line in parts("env").splitlines())
+    env = {k: shlex.split(v)[0] if v else "" for k, v in env.items()}
+    database = f"bed_{mark}"
+    world = {
+        "pid": os.getpid(), "parts": PARTS, "pebble": f"{folder}/pebble", "partitions": 2,
+        "topic": f"bed-{mark}", "database": database,
+        "names": {"kafka-user-1": f"relation-4-{mark}", "kafka-user-2": f"relation-9-{mark}", "prefix-1": "relation-4-", "prefix-2": "relation-9-",
+                  "s3-key": f"key-{mark}", "pg-user": f"relation_id_6_{mark}"},
+        # Random, so that finding one is no chance.
+        "secrets": {n: secrets.token_hex(16) for n in ("kafka-1", "kafka-2", "kafka-3", "s3", "pg", "api-token")},
+    }
+    parts("kafka", "--plain", "topic", world["topic"], "--partitions", str(world["partitions"]))
+    user, names = world["names"]["kafka-user-1"], world["names"]
+    parts("kafka", "--plain", "user", user, stdin=world["secrets"]["kafka-1"] + "\n")
+    parts("kafka", "--plain", "allow", user, "--read", world["topic"], "--group", names["prefix-1"])
+    parts("s3", "user", names["s3-key"], stdin=world["secrets"]["s3"] + "\n")
+    parts("hive-db", database, "lazy")
+    # A warehouse of its own, where the Hive database lies: the bucket is everybody's.
+    parts("psql", database, "-q", stdin=f"""UPDATE "DBS" SET "DB_LOCATION_URI" = 's3a://{env['WINDROW_TEST_S3_BUCKET']}/{world['topic']}' WHERE "NAME" = 'default';""")
+    # As PostgreSQL 16's charm has it: the user is the owner from its log-in on.
+    parts("psql", "postgres", "-q", stdin=f"""CREATE ROLE {names['pg-user']} LOGIN PASSWORD '{world['secrets']['pg']}' IN ROLE {database};
+        ALTER ROLE {names['pg-user']} SET role = '{database}';""")
+    with open(f"{folder}/world.json", "w", encoding="utf-8") as f:
+        json.dump(world, f)
+    with open(f"{folder}/step", "w", encoding="utf-8") as f:
+        f.write("#!/bin/sh\n")
+        kept = {k: v for k, v in os.environ.items() if k.startswith(("WINDROW_", "HOME"))}
+        for name, value in (kept | {"BED_FOLDER": folder, "PATH": os.environ["PATH"]}).items():
+            # Juju's own path first: the hook commands are there.
+            f.write(f"export {name}={shlex.quote(value)}{':$PATH' if name == 'PATH' else ''}\n")
+        f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/step.py "$@"\n')
+    os.chmod(f"{folder}/step", 0o700)
+    words = {"step": f"{folder}/step", "topic": world["topic"], "database": database, "bucket": env["WINDROW_TEST_S3_BUCKET"],
+             "kafka": env["WINDROW_TEST_KAFKA"], "s3": env["WINDROW_TEST_S3"], "pg": env["WINDROW_TEST_PG"], "unchanged": UNCHANGED, "rounds": str(ROUNDS)}
+    for group in ("names", "secrets"):
+        words |= {f"{group}_{k}".replace("-", "_"): v for k, v in world[group].items()}
+    return world, words
+
+
+def below(pid):
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path, encoding="utf-8") as f:
+                for child in map(int, f.read().split()):
+                    found += [child, *below(child)]
+        except OSError:
+            pass
+    return found
+
+
+def watch(pid, cgroup, seen, over):
+    """Arguments and environment of every process below, and the memory, as often as is cheap."""
+    while not over.wait(0.03):
+        cgroup.look()
+        for child in below(pid):
+            for name in ("cmdline", "environ"):
+                try:
+                    with open(f"/proc/{child}/{name}", encoding="utf-8", errors="replace") as f:
+                        seen.add(f.read())
+                except OSError:
+                    pass
+
+
+def credentials_in(text, world):
+    return sorted(n for n, s in world["secrets"].items() if s in text or base64.b64encode(s.encode()).decode() in text)
+
+
+def shown(event):
+    """One event in a line."""
+    said = [f"{event['wall-ms'] / 1000:6.1f} s  {event['event'].split('/step ')[-1][:70]}"]
+    if event.get("output"):
+        said.append((event["output"]["stdout"] + event["output"]["stderr"]).strip().replace("\n", " ")[:300])
+    else:
+        said.append(f"{event['cpu-ms']:.0f} ms CPU, {len(event['hook-tools'] or [])} hook commands")
+    said += [f"{s['status']}: {s['message']}" for s in (event.get("statuses") or [])[-1:]]
+    if event.get("action"):
+        said.append(f"{event['action']['status']} {event['action'].get('message', '')}")
+    return "; ".join(s for s in said if s)
+
+
+def broken(event):
+    """What must not be in any scenario."""
+    if event.get("error"):
+        return event["error"]
+    if event.get("output") and event["output"]["code"]:
+        return f"exit code {event['output']['code']}"
+    if event.get("action") and event["action"]["status"] != "completed":
+        return "the action failed"
+    return None
+
+
+def play(scenario, pebble, packed):
+    say(f"{scenario} with Pebble {pebble}")
+    with socket.socket() as s:
+        if s.connect_ex(("127.0.0.1", 8080)) == 0:
+            sys.exit("bed: port 8080 is taken by another process; the charm's workload wants it")
+    folder = f"{RUN}/juju-bed/{scenario}-{pebble}"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder, mode=0o711)
+    charm, cgroup = assemble(folder, packed), Cgroup()
+    with open(f"{folder}/pebble", "w", encoding="utf-8") as f:
+        join = f"echo $$ >{cgroup.path}/cgroup.procs\n" if cgroup.path else ""
+        f.write(f'#!/bin/sh\n{join}echo $$ >{folder}/pebble.pid\nexec {BINARIES}/pebble-{pebble} "$@"\n')
+    os.chmod(f"{folder}/pebble", 0o755)
+    world, words = the_world(folder, pebble)
+    with open(f"{HERE}/{scenario}.yaml", encoding="utf-8") as f:
+        text = string.Template(f.read()).substitute(words)
+    with open(f"{folder}/scenario.yaml", "w", encoding="utf-8") as f:
+        f.write(text)
+    # The container's disk: below us, so that nothing is left in the machine's own folders.
+    mounts = ""
+    for place in ("/etc/windrow", "/opt/windrow"):
+        os.makedirs(folder + place)
+        os.makedirs(place, exist_ok=True)
+        mounts += f"mount --bind {folder}{place} {place} && "
+    command = ["unshare", "-m", "sh", "-c", f"{mounts}exec \"$@\"", "sh", f"{TOOL}/with-pebble.sh", f"{folder}/pebble", CONTAINER,
+               f"{BINARIES}/jujubed", "-keep-going", "-charm", charm, f"{folder}/scenario.yaml"]
+    env = os.environ | {"BED_NS": "1", "PEBBLE_LOG": f"{folder}/pebble.log"}
+    bed = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=open(f"{folder}/jujubed.log", "w"), text=True)
+    seen, over, events, fault = set(), threading.Event(), [], None
+    watcher = threading.Thread(target=watch, args=(bed.pid, cgroup, seen, over))
+    watcher.start()
+    with open(f"{folder}/events.json", "w", encoding="utf-8") as log:
+        for line in bed.stdout:
+            log.write(line)
+            log.flush()
+            event = json.loads(line)
+            if "world" in event:
+                # What the providers and the user gave is no leak.
+                event["world"]["secrets"] = []
+                for relation in event["world"]["relations"]:
+                    relation["remote-app-data"] = {}
+            else:
+                if not events or event["event"] != events[-1]["event"]:  # a repeated one is told in `cost`
+                    print(shown(event), flush=True)
+                fault = broken(event)
+            found = credentials_in(json.dumps(event), world)
+            if found:
+                fault = f"credentials in what the hook runner saw: {found}"
+            events.append(event)
+            if fault:
+                print(json.dumps(event, indent=1), flush=True)
+                break
+    if fault:
+        for child in below(bed.pid):
+            # jujubed first: then with-pebble.sh ends Pebble, which ends the service.
+            with open(f"/proc/{child}/comm", encoding="utf-8") as f:
+                if f.read().strip() == "jujubed":
+                    os.kill(child, signal.SIGTERM)
+    bed.stdout.read()
+    bed.wait()
+    over.set()
+    watcher.join()
+    end_pebble(folder)
+    cgroup.close()
+    with open(f"{folder}/jujubed.log", encoding="utf-8") as f:
+        outside = seen | {f.read()}
+    with open(f"{folder}/pebble.log", encoding="utf-8", errors="replace") as f:
+        outside.add(f.read())
+    found = [n for text in outside for n in credentials_in(text, world)]
+    if found:
+        fault = fault or f"credentials in arguments, environment or logs: {sorted(set(found))}"
+    if fault:
+        sys.exit(f"bed: {scenario} with Pebble {pebble}: {fault}; all of it: {folder}")
+    judge(world)
+    return events
+
+
+def end_pebble(folder):
+    """A Pebble that a step started is not the one that with-pebble.sh ends."""
+    with open(f"{folder}/pebble.pid", encoding="utf-8") as f:
+        pid = int(f.read())
+    try:
+        if os.readlink(f"/proc/{pid}/exe").startswith(BINARIES):
+            os.kill(pid, signal.SIGTERM)
+            end = time.monotonic() + 30
+            while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < end:
+                time.sleep(0.1)
+    except OSError:
+        pass  # it is gone
+    for place in ("/etc/windrow", "/opt/windrow"):
+        try:
+            os.rmdir(place)  # the mount point, when it was ours
+        except OSError:
+            pass
+
+
+def judge(world):
+    """Spark reads the table: it has each row of the topic's group-by that any reader was shown, and no other."""
+    if not glob.glob(f"{CACHE}/spark-3.4*"):
+        say("no Spark to judge: tests/parts/parts.sh install spark")
+        return
+    counts = {}
+    for line in parts("kafka", "--plain", "consume", world["topic"]).splitlines():
+        record = json.loads(line)
+        key = (record["ts"] // 10_000, json.loads(record["v"])["origin"])
+        counts[key] = counts.get(key, 0) + 1
+    out = parts("spark-sql", world["database"], "SELECT unix_seconds(window.start), origin, count FROM newtable").splitlines()
+    table = [json.loads(line) for line in out[1:]]
+    wrong = [r for r in table if counts.get((r[0] // 10, r[1])) != r[2]]
+    if wrong or len(table) != len({(r[0], r[1]) for r in table}) or not table:
+        sys.exit(f"bed: Spark finds {len(table)} rows, wrong ones: {wrong[:5]}")
+    say(f"Spark finds {len(table)} rows, each as the topic has it")
+
+
+def cost(ours):
+    """A no-change dispatch, ours beside that of a Python charm that observes six events and does nothing."""
+    venv = f"{CACHE}/venv-{OPS.replace('==', '-')}"
+    if not os.path.exists(f"{venv}/done"):
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([f"{venv}/bin/pip", "-q", "--disable-pip-version-check", "install", OPS], check=True)
+        open(f"{venv}/done", "w", encoding="utf-8").close()
+    folder = f"{RUN}/juju-bed/ops"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(f"{TOOL}/scenarios/ops", f"{folder}/charm")
+    events = [{"hook": h} for h in ("install", "config-changed", "start", "update-status")] + [{"run": UNCHANGED, "repeat": ROUNDS}]
+    with open(f"{folder}/scenario.yaml", "w", encoding="utf-8") as f:
+        json.dump({"unit": "table/0", "relations": [{"id": 1, "endpoint": "peers", "remote-app": "table"}], "events": events}, f)
+    env = os.environ | {"PATH": f"{venv}/bin:{os.environ['PATH']}"}
+    done = subprocess.run([f"{BINARIES}/jujubed", "-q", "-charm", f"{folder}/charm", f"{folder}/scenario.yaml"], env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bed: the ops charm: {done.stdout}{done.stderr}")
+    theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    figures = {}
+    for name, of in (("windrow", ours), ("ops, no-op", theirs)):
+        runs = [e for e in of if e.get("event") == f"run {UNCHANGED}"]
+        if runs:
+            cpu = [e["cpu-ms"] for e in runs]
+            figures[name] = min(cpu)
+            say(f"a no-change dispatch, {name}: CPU {min(cpu):.1f} ms least, {statistics.median(cpu):.1f} ms median; "
+                f"{len(runs[-1]['hook-tools'] or [])} hook commands; {statistics.median(e['wall-ms'] for e in runs):.0f} ms")
+    if len(figures) == 2 and figures["windrow"] * 3 > figures["ops, no-op"]:
+        sys.exit("bed: that is more than a third of the Python charm's CPU")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("scenario", nargs="?")
+    p.add_argument("pebble", nargs="?", default=PEBBLES[0], choices=PEBBLES)
+    p.add_argument("--charm", help="a packed charm")
+    args = p.parse_args()
+    tools()
+    if args.scenario == "cost":
+        return cost([])
+    subprocess.run([PARTS, "up", "kafka", "minio", "postgres"], check=True)
+    ours = []
+    for scenario, pebble in [(args.scenario, args.pebble)] if args.scenario else PLAN:
+        ours += play(scenario, pebble, args.charm)
+    return cost(ours)
+
+
+if __name__ == "__main__":
+    main()
