@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 pub struct Request {
     pub method: String,
     pub path: String,
-    pub query: BTreeMap<String, String>,
+    /// In order; a name may come more than once.
+    pub query: Vec<(String, String)>,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
@@ -16,6 +17,13 @@ pub struct Response {
     pub code: u16,
     pub content_type: String,
     pub body: Vec<u8>,
+}
+
+impl Request {
+    /// What the query says of that name first.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
 }
 
 impl Response {
@@ -75,13 +83,13 @@ fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Optio
     let mut request = Request {
         method: method.to_owned(),
         path: unescape(path),
-        query: BTreeMap::new(),
+        query: Vec::new(),
         headers: BTreeMap::new(),
         body: Vec::new(),
     };
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        request.query.insert(unescape(name), unescape(&value.replace('+', " ")));
+        request.query.push((unescape(name), unescape(&value.replace('+', " "))));
     }
     while let Some(text) = line(input)?.filter(|l| !l.is_empty()) {
         let (name, value) = text.split_once(':').unwrap_or((&text, ""));

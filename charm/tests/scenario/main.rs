@@ -7,7 +7,7 @@
     clippy::disallowed_methods,
     reason = "a process that stands in for others has threads, clocks and an environment"
 )]
-#![expect(dead_code, reason = "the stand-ins come before the scenarios that use all of them")]
+#![allow(dead_code, reason = "the stand-ins come before the scenarios that use all of them")]
 
 mod client;
 mod golden;
@@ -18,11 +18,24 @@ mod provider;
 mod workload;
 mod world;
 mod standin;
+mod usecase;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+
+/// Trials of those names; each test panics when it fails.
+fn named(module: &str, tests: &[(&str, fn())]) -> Vec<Trial> {
+    let trial = |(name, test): &(&str, fn())| {
+        let test = *test;
+        Trial::test(format!("{module}::{name}"), move || {
+            test();
+            Ok::<(), Failed>(())
+        })
+    };
+    tests.iter().map(trial).collect()
+}
 
 /// The first argument of the process that is inside its namespaces.
 const INSIDE: &str = "--inside";
@@ -46,7 +59,9 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&Arguments::default(), vec![trial]).exit_code();
     }
     parsed.test_threads = Some(1);
-    libtest_mimic::run(&parsed, standin::trials()).exit_code()
+    let mut trials = standin::trials();
+    trials.extend(usecase::trials());
+    libtest_mimic::run(&parsed, trials).exit_code()
 }
 
 /// Becomes this program again, inside namespaces of its own; comes back only with why that cannot be.

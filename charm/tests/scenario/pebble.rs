@@ -443,7 +443,7 @@ impl State {
             ("POST", "/v1/layers") => self.add_layer(&body),
             ("GET", "/v1/plan") => fine(&json!(serde_yaml::to_string(&self.plan()).expect("JSON is YAML"))),
             ("GET", "/v1/services") => {
-                let names = request.query.get("names").map(|n| n.split(',').collect::<Vec<_>>());
+                let names = request.asked("names").map(|n| n.split(',').collect::<Vec<_>>());
                 let plan = self.plan();
                 let all = plan["services"].as_object().into_iter().flatten();
                 let all = all.filter(|(name, _)| names.as_ref().is_none_or(|n| n.contains(&name.as_str())));
@@ -494,7 +494,7 @@ impl State {
             },
             ("GET", "/v1/notices") => {
                 let one_of = |name: &str, value: &Value| {
-                    request.query.get(name).is_none_or(|of| of.split(',').any(|o| value == o))
+                    request.asked(name).is_none_or(|of| of.split(',').any(|o| value == o))
                 };
                 let all =
                     self.notices.iter().filter(|n| one_of("types", &n["type"]) && one_of("keys", &n["key"]));
@@ -623,7 +623,7 @@ impl State {
     }
 
     fn read_files(&mut self, request: &Request) -> Response {
-        let path = request.query.get("path").cloned().unwrap_or_default();
+        let path = request.asked("path").unwrap_or_default().to_owned();
         let info = |path: &str, file: &File| {
             json!({
                 "path": path, "name": path.rsplit('/').next(), "type": if file.folder { "directory" } else { "file" },
@@ -643,7 +643,7 @@ impl State {
             return failed(400, &format!("path must be absolute, got {path:?}"));
         }
         let absent = format!("stat {path}: no such file or directory");
-        match request.query.get("action").map(String::as_str) {
+        match request.asked("action") {
             Some("list") => {
                 let Some(here) = self.files.get(&path) else {
                     let result = json!({"message": absent, "kind": "not-found"});
@@ -651,15 +651,15 @@ impl State {
                         json!({"type": "error", "status-code": 404, "status": "Not Found", "result": result});
                     return Response::json(404, &body);
                 };
-                if !here.folder || request.query.get("itself").is_some_and(|v| v == "true") {
+                if !here.folder || request.asked("itself").is_some_and(|v| v == "true") {
                     return fine(&json!([sized(&path, here)]));
                 }
                 let under = format!("{}/", path.trim_end_matches('/'));
                 let all = self.files.iter().filter(|(p, _)| {
                     p.strip_prefix(&under).is_some_and(|name| !name.is_empty() && !name.contains('/'))
                 });
-                let pattern = request.query.get("pattern").cloned().unwrap_or_else(|| "*".to_owned());
-                let (head, tail) = pattern.split_once('*').unwrap_or((&pattern, ""));
+                let pattern = request.asked("pattern").unwrap_or("*");
+                let (head, tail) = pattern.split_once('*').unwrap_or((pattern, ""));
                 let all = all.filter(|(p, _)| {
                     let name = p.rsplit('/').next().unwrap_or_default();
                     name.starts_with(head) && name.ends_with(tail)
@@ -669,21 +669,25 @@ impl State {
             Some("read") => {
                 let boundary = "01234567890123456789012345678901";
                 let mut body = Vec::new();
-                let mut result = json!({"path": path});
-                match self.files.get(&path).filter(|file| !file.folder) {
-                    Some(file) => {
-                        let head = "Content-Disposition: form-data; name=\"files\"; filename=";
-                        body.extend(format!("--{boundary}\r\n{head}{path:?}\r\n\r\n").into_bytes());
-                        body.extend(&file.bytes);
-                        body.extend(b"\r\n");
+                let mut results = Vec::new();
+                for (_, path) in request.query.iter().filter(|(name, _)| name == "path") {
+                    let mut result = json!({"path": path});
+                    match self.files.get(path).filter(|file| !file.folder) {
+                        Some(file) => {
+                            let head = "Content-Disposition: form-data; name=\"files\"; filename=";
+                            body.extend(format!("--{boundary}\r\n{head}{path:?}\r\n\r\n").into_bytes());
+                            body.extend(&file.bytes);
+                            body.extend(b"\r\n");
+                        }
+                        None => {
+                            let message = format!("open {path}: no such file or directory");
+                            result["error"] = json!({"message": message, "kind": "not-found"});
+                        }
                     }
-                    None => {
-                        let message = format!("open {path}: no such file or directory");
-                        result["error"] = json!({"message": message, "kind": "not-found"});
-                    }
+                    results.push(result);
                 }
                 let code = 200;
-                let text = json!({"type": "sync", "status-code": code, "status": "OK", "result": [result]});
+                let text = json!({"type": "sync", "status-code": code, "status": "OK", "result": results});
                 let head =
                     "Content-Disposition: form-data; name=\"response\"\r\nContent-Type: application/json";
                 body.extend(

@@ -5,7 +5,7 @@ use crate::pebble::Mood;
 use crate::provider::Provider;
 use crate::workload::{Answers, Workload};
 use crate::world::{OTHER_MODEL, World};
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -66,13 +66,7 @@ pub fn trials() -> Vec<Trial> {
         ("the_workload_answers_on_its_port", workload),
         ("a_dispatch_with_twelve_hook_commands_is_quick", quick),
     ];
-    let trial = |(name, test): (&str, fn())| {
-        Trial::test(format!("standin::{name}"), move || {
-            test();
-            Ok::<(), Failed>(())
-        })
-    };
-    tests.into_iter().map(trial).collect()
+    crate::named("standin", &tests)
 }
 
 /// Runs command lines, each with its exit code and what it prints on stderr (`ERROR ` is left out), in a hook.
