@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -425,6 +426,28 @@ def other(args):
     until("the other counts", 40, lambda: (get("/v1/status", OTHER)["state"] == "counting", get("/v1/status", OTHER)["reason"]))
 
 
+def account(args):
+    """Which service account the pod has: one that may list namespaces, or one that may not."""
+    shutil.copy(WORLD["kube"][f"TOKEN_{args.rights.upper()}"], "/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+def api_calls(args):
+    """How often Kubernetes was asked for namespaces since the last time this was asked, as the server counts it."""
+    with open(WORLD["kube"]["CA"].replace("ca.crt", "tokens.csv"), encoding="utf-8") as f:
+        admin = f.readline().split(",")[0]
+    request = urllib.request.Request(WORLD["kube"]["API"] + "/metrics", headers={"Authorization": f"Bearer {admin}"})
+    with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=WORLD["kube"]["CA"])) as answer:
+        text = answer.read().decode()
+    # Those of the server itself have another verb: they watch.
+    counts = re.findall(r'^apiserver_request_total\{(?=.*resource="namespaces")(?=.*verb="LIST").*\} (\S+)$', text, re.M)
+    total = int(sum(map(float, counts)))
+    new = total - remembered().get("api", 0)
+    remember(api=total)
+    if args.wanted is not None and new != args.wanted:
+        fail(f"{new} calls of Kubernetes' API, wanted {args.wanted}")
+    print(new, "calls")
+
+
 def leaks(_):
     """No credential but in the secrets file, which is its user's alone."""
     seen = {}
@@ -493,6 +516,8 @@ def main():
     verb(has_secret, ("key", text), ("there", {"choices": ["yes", "no"]}))
     verb(replans, ("--none", {"action": "store_true"}))
     verb(other, ("instance", text))
+    verb(account, ("rights", {"choices": ["allowed", "denied"]}))
+    verb(api_calls, ("wanted", {"type": int, "nargs": "?"}))
     verb(leaks)
     args = p.parse_args()
     args.run(args)
