@@ -167,6 +167,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         cause: Cause::Starting,
         ..Status::default()
     };
+    let (look_login_tx, look_login_rx) = watch::channel(None);
     let (store_tx, store_rx) = watch::channel(bucket.is_none().then(|| parts.store.clone()));
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
     let (token_tx, token_rx) = watch::channel(parts.secrets.api_token.clone());
@@ -175,7 +176,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let handle = Handle {
         status: status_rx,
         commands: commands_tx,
-        rows: rows_fn(status.table.clone(), parts.look, store_rx),
+        rows: rows_fn(status.table.clone(), parts.look, look_login_rx, store_rx),
         token: token_rx,
     };
     let reload = Arc::new(Notify::new());
@@ -190,6 +191,7 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         settings: parts.settings,
         bucket,
         store_tx,
+        look_login_tx,
         kafka: parts.kafka,
         consumer: Arc::new(Mutex::new(consumer)),
         store: parts.store,
@@ -225,6 +227,8 @@ struct Driver {
     bucket: Option<String>,
     /// For looks beside the loop, once it is known where the table lies.
     store_tx: watch::Sender<Option<Store>>,
+    /// The newest login to the catalog, for the same.
+    look_login_tx: watch::Sender<Option<PgConfig>>,
     kafka: KafkaConfig,
     /// Taken by the blocking tasks that ask brokers; another one after a rotation.
     consumer: Arc<Mutex<Consumer>>,
@@ -607,6 +611,7 @@ impl Driver {
             warn!(error = %error, "cannot use the new secrets for S3");
         }
         if let Ok(pg) = pg_config(&config, secrets) {
+            self.look_login_tx.send_replace(Some(pg.clone()));
             self.ask_catalog(CatalogAsk::Config(pg));
         }
         self.token_tx.send_replace(secrets.api_token.clone());
@@ -928,14 +933,24 @@ pub async fn watch_secrets(
 }
 
 /// Reads the newest rows of the committed table or a side table, for people.
-fn rows_fn(table: String, look: Catalog, store: watch::Receiver<Option<Store>>) -> RowsFn {
-    let look = Arc::new(tokio::sync::Mutex::new(look));
+fn rows_fn(
+    table: String,
+    look: Catalog,
+    login: watch::Receiver<Option<PgConfig>>,
+    store: watch::Receiver<Option<Store>>,
+) -> RowsFn {
+    let look = Arc::new(tokio::sync::Mutex::new((look, login)));
     Arc::new(move |kind, limit| {
         let (table, look, store) = (table.clone(), Arc::clone(&look), store.borrow().clone());
         Box::pin(async move {
             let store = store.ok_or("where the table lies is not known yet; see /v1/status")?;
-            let mut look = look.lock().await;
-            newest_rows(&table, kind, &mut look, &store, limit).await.map_err(|e| format!("{e:#}"))
+            let (look, login) = &mut *look.lock().await;
+            if login.has_changed().unwrap_or(false)
+                && let (Catalog::Postgres(metastore), Some(login)) = (&mut *look, &*login.borrow_and_update())
+            {
+                metastore.set_config(login.clone());
+            }
+            newest_rows(&table, kind, look, &store, limit).await.map_err(|e| format!("{e:#}"))
         })
     })
 }

@@ -11,7 +11,7 @@ use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, SERVICE};
 use crate::namespace;
 use crate::pebble::{Pebble, PebbleError};
-use crate::reconcile::{asks_leader, asks_namespace};
+use crate::reconcile::{Chosen, asks_leader, asks_namespace, choose};
 use crate::secret::Secret;
 use crate::settings::{FILES, HTTP_PORT};
 use anyhow::{Context as _, Result};
@@ -35,10 +35,11 @@ const QUIET: [&str; 7] = [
 /// Lines of the log that are looked at for a last word.
 const LAST_WORDS: usize = 30;
 
-/// What was seen, and the memo's text as it was read.
+/// What was seen, the memo's text as it was read, and the options that count.
 pub struct Seen {
     pub facts: Facts,
     pub memo_text: String,
+    pub chosen: Chosen,
 }
 
 /// Looks at everything once.
@@ -52,6 +53,7 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
     let mut memo: Memo = serde_json::from_str(&memo_text).unwrap_or_default();
     let relations = relations(context, hooks, &mut memo, memo_text.is_empty())?;
     let token = options.get("api-token").and_then(|uri| uri.as_str()).map(|uri| token(hooks, uri));
+    let chosen = choose(&options, &memo);
     let mut facts = Facts {
         unit: context.unit.clone(),
         model_uuid: context.model_uuid.clone(),
@@ -72,15 +74,15 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
         },
         shown: hooks.status_get().ok(),
     };
-    facts.kafka_namespace = kafka_namespace(&mut facts, hooks)?;
-    if asks_leader(&facts) {
+    facts.kafka_namespace = kafka_namespace(&mut facts, &chosen, hooks)?;
+    if asks_leader(&facts, &chosen) {
         let leader = hooks.is_leader()?;
         facts.leader = Some(leader);
         if leader {
             own_data(&mut facts, context.app(), hooks)?;
         }
     }
-    Ok(Seen { facts, memo_text })
+    Ok(Seen { facts, memo_text, chosen })
 }
 
 fn charm_files(context: &Context) -> Result<CharmFiles> {
@@ -204,8 +206,8 @@ fn own_data(facts: &mut Facts, app: &str, hooks: &HookCommands) -> Result<()> {
 }
 
 /// Where Kafka's brokers have names that only resolve in their own namespace: which that is.
-fn kafka_namespace(facts: &mut Facts, hooks: &HookCommands) -> Result<Option<Namespace>> {
-    let Some(host) = asks_namespace(facts) else { return Ok(None) };
+fn kafka_namespace(facts: &mut Facts, chosen: &Chosen, hooks: &HookCommands) -> Result<Option<Namespace>> {
+    let Some(host) = asks_namespace(facts, chosen) else { return Ok(None) };
     let Some(relation) = facts.relations.get(KAFKA).and_then(|all| all.last()) else { return Ok(None) };
     let about = facts.memo.relations.entry(relation.id.clone()).or_default();
     if about.model.is_none() {

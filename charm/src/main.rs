@@ -41,7 +41,7 @@ fn dispatch(hooks: &HookCommands) -> Result<()> {
         Happened::Hook { name, .. } if name == "remove" => Ok(()),
         Happened::Hook { .. } => {
             let seen = gather::gather(&context, hooks, &pebble)?;
-            let plan = reconcile::plan(&seen.facts);
+            let plan = reconcile::plan(&seen.facts, &seen.chosen);
             apply::apply(plan, &seen, &context, hooks, &pebble)
         }
     }

@@ -7,7 +7,7 @@ use crate::endpoint::metastore;
 use crate::endpoint::s3;
 use crate::facts::{
     Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo, Namespace,
-    S3 as S3_ENDPOINT, Up,
+    OptionValues, S3 as S3_ENDPOINT, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::options::{self, Options};
@@ -68,17 +68,38 @@ pub struct Run {
     pub prune: Vec<String>,
 }
 
+/// The options that count, read once a dispatch.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What is wrong with those that are set now.
+    pub problems: Vec<String>,
+    /// These, or the last that were right as a whole; `None` where there never were any.
+    pub options: Option<Options>,
+}
+
+/// Reads the options, or the last good ones in their stead.
+#[must_use]
+pub fn choose(options: &OptionValues, memo: &Memo) -> Chosen {
+    match options::read(options) {
+        Ok(options) => Chosen { problems: Vec::new(), options: Some(options) },
+        Err(problems) => {
+            let good = Some(&memo.good_options).filter(|good| !good.is_empty());
+            Chosen { problems, options: good.and_then(|good| options::read(good).ok()) }
+        }
+    }
+}
+
 /// Whether it must be known if this unit leads: only then is there something to write that only a leader may.
 #[must_use]
-pub fn asks_leader(facts: &Facts) -> bool {
-    !unsaid(facts, current(facts).1.as_ref()).is_empty()
+pub fn asks_leader(facts: &Facts, chosen: &Chosen) -> bool {
+    !unsaid(facts, chosen.options.as_ref()).is_empty()
 }
 
 /// Decides.
 #[must_use]
-pub fn plan(facts: &Facts) -> Plan {
+pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
     let mut memo = facts.memo.clone();
-    let (problems, options) = current(facts);
+    let Chosen { problems, options } = chosen;
     if problems.is_empty() {
         memo.good_options = facts.options.clone();
     }
@@ -123,18 +144,6 @@ pub fn plan(facts: &Facts) -> Plan {
         plan.status = status;
     }
     plan
-}
-
-/// What is wrong with the options, and the options that count: these, or the last that were right.
-fn current(facts: &Facts) -> (Vec<String>, Option<Options>) {
-    match options::read(&facts.options) {
-        Ok(options) => (Vec::new(), Some(options)),
-        Err(problems) => {
-            let good =
-                (!facts.memo.good_options.is_empty()).then(|| options::read(&facts.memo.good_options).ok());
-            (problems, good.flatten())
-        }
-    }
 }
 
 fn bad_options(facts: &Facts, first: &str, count: usize) -> Status {
@@ -404,8 +413,8 @@ fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
 
 /// A host of Kafka whose name only resolves in a namespace that nobody named.
 #[must_use]
-pub fn asks_namespace(facts: &Facts) -> Option<String> {
-    let options = current(facts).1?;
+pub fn asks_namespace(facts: &Facts, chosen: &Chosen) -> Option<String> {
+    let options = chosen.options.as_ref()?;
     match kafka::read(facts.newest(KAFKA), &options.topic) {
         Endpoint::Ready(kafka) if !options.has_namespace => kafka.short_host,
         _ => None,

@@ -6,6 +6,7 @@
 )]
 
 use super::*;
+use crate::cause::Cause;
 use crate::commit::{CheckpointAt, Decided, Decision, FileKind, FloorReason, Genesis, LaneCommit};
 use crate::io::postgres::{PgConfig, PgTls};
 use crate::ledger::{LaneLedger, TableLedger};
@@ -171,6 +172,12 @@ fn stopped<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
 #[track_caller]
 fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
     assert!(matches!(&answer, Err(CatalogError::Retry(why)) if why.contains(part)), "{answer:?}");
+}
+
+#[track_caller]
+fn because<T: std::fmt::Debug>(answer: Result<T, CatalogError>, cause: Cause, part: &str) {
+    assert!(matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == cause), "{answer:?}");
+    retried(answer, part);
 }
 
 async fn a_table_lives_through_owners(place: &Place) {
@@ -736,15 +743,15 @@ async fn charmed_14_with_windrow_first_needs_roles_and_goes_on_once_it_has_them(
         let charmed = Charmed::of_14(&format!("14b{i}"));
         charmed.relate_14("windrow", "", true);
         let mut catalog = charmed.catalog("windrow");
-        retried(catalog.acquire("a", "x", LEASE_MS).await, "Hive schema not there yet");
+        because(catalog.acquire("a", "x", LEASE_MS).await, Cause::NoSchema, "Hive schema not there yet");
         charmed.relate_14("kyuubi", "", false);
         charmed.client("kyuubi").await.batch_execute(schema).await.unwrap();
         let expect = "no rights on Hive's tables CDS, COLUMNS_V2, DBS, PARTITIONS, PARTITION_KEYS, PARTITION_KEY_VALS, SDS, \
                       SEQUENCE_TABLE, SERDES, SERDE_PARAMS, TABLE_PARAMS, TBLS; grant the catalog's user \
                       pg_read_all_data and pg_write_all_data";
         for _ in 0..2 {
-            retried(catalog.acquire("a", "x", LEASE_MS).await, expect);
-            retried(catalog.warehouse("default").await, expect);
+            because(catalog.acquire("a", "x", LEASE_MS).await, Cause::NoRights, expect);
+            because(catalog.warehouse("default").await, Cause::NoRights, expect);
         }
         charmed.sql(&format!("GRANT {METASTORE_ROLES} TO {}", charmed.user("windrow")));
         uses_all_of_the_ledger(&mut catalog, "a").await;
@@ -761,13 +768,20 @@ async fn right_to_make_the_ledger_is_asked_for_by_name() {
     let (database, user) = (&charmed.database, charmed.user("windrow"));
     charmed.sql(&format!("REVOKE CREATE ON DATABASE {database} FROM {user}"));
     let mut catalog = charmed.catalog("windrow");
-    retried(
+    because(
         catalog.acquire("a", "x", LEASE_MS).await,
+        Cause::NoCreate,
         &format!(
             "no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database \"{database}\""
         ),
     );
-    charmed.sql(&format!("GRANT CREATE ON DATABASE {database} TO {user}"));
+    charmed.sql(&format!("REVOKE CONNECT ON DATABASE {database} FROM {user}"));
+    because(
+        charmed.catalog("windrow").head().await,
+        Cause::NoRights,
+        &format!("grant the user \"{user}\" CONNECT on the database"),
+    );
+    charmed.sql(&format!("GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"));
     uses_all_of_the_ledger(&mut catalog, "a").await;
 }
 

@@ -7,6 +7,7 @@
 use super::catalog::{CommittedFile, Files, Renewed, TableInfo, Totals};
 use super::hive::{self, Hive};
 use super::postgres::{Lost, PgConfig, Session, args};
+use crate::cause::Cause;
 use crate::commit::{
     Acquired, CatalogError, CheckpointAt, Commit, Decision, FileKind, Genesis, Head, NewFile, Outcome, Owner,
 };
@@ -890,11 +891,12 @@ async fn make_ledger(link: &mut Link) -> Result<(), CatalogError> {
             )
             .await?;
         if !row.get::<_, bool>(0) {
-            return Err(link.db.retry(format_args!(
+            let why = format!(
                 "no right to make windrow's own schema; grant the user \"{}\" CREATE on the database \"{}\"",
                 link.db.user(),
                 row.get::<_, &str>(1)
-            )));
+            );
+            return Err(link.db.retry_for(Cause::NoCreate, why));
         }
         link.db.batch(LEDGER).await?;
     }

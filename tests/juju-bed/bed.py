@@ -34,12 +34,15 @@ import zipfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PARTS = f"{ROOT}/tests/parts/parts.sh"
+KUBE = f"{ROOT}/tests/parts/kube.sh"
 TOOL = os.environ.get("WINDROW_JUJU_BED") or os.path.normpath(f"{ROOT}/../shared/tools/juju")
 CACHE = os.environ.get("WINDROW_PARTS") or f"{os.environ.get('HOME', '/root')}/.cache/windrow-parts"
 RUN = os.environ.get("WINDROW_RUN") or f"{CACHE}/run"
 BINARIES = f"{CACHE}/juju-bed"
 PEBBLES = ("v1.19.2", "v1.10.2")  # of Juju 3.6 and 3.5
-PLAN = [("table", PEBBLES[0]), ("table", PEBBLES[1]), ("trouble", PEBBLES[0])]
+PLAN = [("table", PEBBLES[0]), ("table", PEBBLES[1]), ("trouble", PEBBLES[0]), ("namespace", PEBBLES[0])]
+WITH_KUBE = ("namespace",)
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where Kubernetes lays it in a pod
 OPS = "ops==3.9.0"
 LIMIT_MIB = 96
 CONTAINER = "windrow"
@@ -54,6 +57,12 @@ def say(text):
 def absent(text):
     say(text)
     sys.exit(3)
+
+
+def exports(text):
+    """Shell exports as a map."""
+    pairs = (shlex.split(line)[1].split("=", 1) for line in text.splitlines())
+    return dict(pairs)
 
 
 def parts(*args, stdin=""):
@@ -142,17 +151,17 @@ class Cgroup:
             sys.exit("bed: a process was killed for memory")
 
 
-def the_world(folder, pebble):
+def the_world(folder, kube):
     """Names and credentials of one play, and the providers' side of them."""
     mark = secrets.token_hex(3)
-    env = dict(line.removeprefix("export ").split("=", 1) for line in parts("env").splitlines())
-    env = {k: shlex.split(v)[0] if v else "" for k, v in env.items()}
+    env = exports(parts("env"))
     database = f"bed_{mark}"
     world = {
         "pid": os.getpid(), "parts": PARTS, "pebble": f"{folder}/pebble", "partitions": 2,
         "topic": f"bed-{mark}", "database": database,
         "names": {"kafka-user-1": f"relation-4-{mark}", "kafka-user-2": f"relation-9-{mark}", "prefix-1": "relation-4-", "prefix-2": "relation-9-",
                   "s3-key": f"key-{mark}", "pg-user": f"relation_id_6_{mark}"},
+        "kube": kube,
         # Random, so that finding one is no chance.
         "secrets": {n: secrets.token_hex(16) for n in ("kafka-1", "kafka-2", "kafka-3", "s3", "pg", "api-token")},
     }
@@ -178,7 +187,9 @@ def the_world(folder, pebble):
         f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/step.py "$@"\n')
     os.chmod(f"{folder}/step", 0o700)
     words = {"step": f"{folder}/step", "topic": world["topic"], "database": database, "bucket": env["WINDROW_TEST_S3_BUCKET"],
-             "kafka": env["WINDROW_TEST_KAFKA"], "s3": env["WINDROW_TEST_S3"], "pg": env["WINDROW_TEST_PG"], "unchanged": UNCHANGED, "rounds": str(ROUNDS)}
+             "kafka": env["WINDROW_TEST_KAFKA"], "kafka_port": env["WINDROW_TEST_KAFKA"].split(":")[1], "s3": env["WINDROW_TEST_S3"], "pg": env["WINDROW_TEST_PG"], "unchanged": UNCHANGED, "rounds": str(ROUNDS)}
+    if kube:
+        words |= {"kube_host": kube["HOST"], "kube_port": kube["PORT"], "kube_model": kube["MODEL"], "kube_namespace": kube["NAMESPACE"]}
     for group in ("names", "secrets"):
         words |= {f"{group}_{k}".replace("-", "_"): v for k, v in world[group].items()}
     return world, words
@@ -237,6 +248,32 @@ def broken(event):
     return None
 
 
+def kubernetes(folder):
+    """A real kube-apiserver, and the pod's account in it: what kube.sh tells, without its prefix; None where there is none."""
+    told = subprocess.run([KUBE, "env"], check=True, capture_output=True, text=True).stdout
+    kube = {k.removeprefix("WINDROW_KUBE_"): v for k, v in exports(told).items()}
+    host, port = kube["API"].removeprefix("https://").split(":")
+    kube |= {"HOST": host, "PORT": port, "OURS": "yes"}
+    with socket.socket() as s:
+        if s.connect_ex((host, int(port))) == 0:
+            kube["OURS"] = ""  # somebody else's stays
+    done = subprocess.run([KUBE, "up"])
+    if done.returncode == 3:
+        return None
+    if done.returncode:
+        sys.exit("bed: kube.sh up failed")
+    os.makedirs(f"{folder}{ACCOUNT}")
+    shutil.copy(kube["CA"], f"{folder}{ACCOUNT}/ca.crt")
+    for name, text in (("namespace", "spark"), ("token", "")):
+        with open(f"{folder}{ACCOUNT}/{name}", "w", encoding="utf-8") as f:
+            f.write(text)
+    # Kafka's broker has a name only in its own namespace.
+    shutil.copy("/etc/hosts", f"{folder}/etc/hosts")
+    with open(f"{folder}/etc/hosts", "a", encoding="utf-8") as f:
+        f.write(f"127.0.0.1 kafka-0.kafka-endpoints.{kube['NAMESPACE']}.svc.cluster.local\n")
+    return kube
+
+
 def play(scenario, pebble, packed):
     say(f"{scenario} with Pebble {pebble}")
     with socket.socket() as s:
@@ -250,17 +287,23 @@ def play(scenario, pebble, packed):
         join = f"echo $$ >{cgroup.path}/cgroup.procs\n" if cgroup.path else ""
         f.write(f'#!/bin/sh\n{join}echo $$ >{folder}/pebble.pid\nexec {BINARIES}/pebble-{pebble} "$@"\n')
     os.chmod(f"{folder}/pebble", 0o755)
-    world, words = the_world(folder, pebble)
+    # The container's disk: below us, so that nothing is left in the machine's own folders.
+    places = ["/etc/windrow", "/opt/windrow"]
+    for place in places:
+        os.makedirs(folder + place)
+    kube = None
+    if scenario in WITH_KUBE:
+        kube = kubernetes(folder)
+        if not kube:
+            return []
+        places += [ACCOUNT, "/etc/hosts"]
+    made = [make_place(place) for place in places]
+    mounts = "".join(f"mount --bind {folder}{place} {place} && " for place in places)
+    world, words = the_world(folder, kube)
     with open(f"{HERE}/{scenario}.yaml", encoding="utf-8") as f:
         text = string.Template(f.read()).substitute(words)
     with open(f"{folder}/scenario.yaml", "w", encoding="utf-8") as f:
         f.write(text)
-    # The container's disk: below us, so that nothing is left in the machine's own folders.
-    mounts = ""
-    for place in ("/etc/windrow", "/opt/windrow"):
-        os.makedirs(folder + place)
-        os.makedirs(place, exist_ok=True)
-        mounts += f"mount --bind {folder}{place} {place} && "
     command = ["unshare", "-m", "sh", "-c", f"{mounts}exec \"$@\"", "sh", f"{TOOL}/with-pebble.sh", f"{folder}/pebble", CONTAINER,
                f"{BINARIES}/jujubed", "-keep-going", "-charm", charm, f"{folder}/scenario.yaml"]
     env = os.environ | {"BED_NS": "1", "PEBBLE_LOG": f"{folder}/pebble.log"}
@@ -300,6 +343,10 @@ def play(scenario, pebble, packed):
     over.set()
     watcher.join()
     end_pebble(folder)
+    if kube and kube["OURS"]:
+        subprocess.run([KUBE, "down"], check=True)
+    for place in reversed(sum(made, [])):
+        os.rmdir(place)
     cgroup.close()
     with open(f"{folder}/jujubed.log", encoding="utf-8") as f:
         outside = seen | {f.read()}
@@ -326,11 +373,17 @@ def end_pebble(folder):
                 time.sleep(0.1)
     except OSError:
         pass  # it is gone
-    for place in ("/etc/windrow", "/opt/windrow"):
-        try:
-            os.rmdir(place)  # the mount point, when it was ours
-        except OSError:
-            pass
+
+
+def make_place(place):
+    """Something to mount on; the folders made for it, to be taken away again."""
+    made = []
+    while not os.path.exists(place):
+        made.insert(0, place)
+        place = os.path.dirname(place)
+    for folder in made:
+        os.mkdir(folder)
+    return made
 
 
 def judge(world):

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -383,9 +384,11 @@ def binary(_):
 
 
 def has_secret(args):
-    """Whether a key is in the secrets file."""
-    with open(SECRETS, encoding="utf-8") as f:
-        found = re.search(rf'^"?{args.key}"?:\s*\S', f.read(), re.M) is not None
+    """Whether a key is in the secrets file, which may be gone as a whole."""
+    found = False
+    if os.path.exists(SECRETS):
+        with open(SECRETS, encoding="utf-8") as f:
+            found = re.search(rf'"?{args.key}"?:\s*[^\s,}}]', f.read()) is not None
     if found != (args.there == "yes"):
         fail(f"{args.key} is {'' if found else 'not '}in the secrets file")
 
@@ -421,6 +424,28 @@ def other(args):
         p = subprocess.Popen([binary, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     remember(other=p.pid)
     until("the other counts", 40, lambda: (get("/v1/status", OTHER)["state"] == "counting", get("/v1/status", OTHER)["reason"]))
+
+
+def account(args):
+    """Which service account the pod has: one that may list namespaces, or one that may not."""
+    shutil.copy(WORLD["kube"][f"TOKEN_{args.rights.upper()}"], "/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+def api_calls(args):
+    """How often Kubernetes was asked for namespaces since the last time this was asked, as the server counts it."""
+    with open(WORLD["kube"]["CA"].replace("ca.crt", "tokens.csv"), encoding="utf-8") as f:
+        admin = f.readline().split(",")[0]
+    request = urllib.request.Request(WORLD["kube"]["API"] + "/metrics", headers={"Authorization": f"Bearer {admin}"})
+    with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=WORLD["kube"]["CA"])) as answer:
+        text = answer.read().decode()
+    # Those of the server itself have another verb: they watch.
+    counts = re.findall(r'^apiserver_request_total\{(?=.*resource="namespaces")(?=.*verb="LIST").*\} (\S+)$', text, re.M)
+    total = int(sum(map(float, counts)))
+    new = total - remembered().get("api", 0)
+    remember(api=total)
+    if args.wanted is not None and new != args.wanted:
+        fail(f"{new} calls of Kubernetes' API, wanted {args.wanted}")
+    print(new, "calls")
 
 
 def leaks(_):
@@ -491,6 +516,8 @@ def main():
     verb(has_secret, ("key", text), ("there", {"choices": ["yes", "no"]}))
     verb(replans, ("--none", {"action": "store_true"}))
     verb(other, ("instance", text))
+    verb(account, ("rights", {"choices": ["allowed", "denied"]}))
+    verb(api_calls, ("wanted", {"type": int, "nargs": "?"}))
     verb(leaks)
     args = p.parse_args()
     args.run(args)

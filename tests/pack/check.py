@@ -109,7 +109,11 @@ class ThePrograms(Unpacked):
         for program in ("dispatch", "windrow"):
             text = (self.charm / program).read_bytes()
             for folder in (ROOT, pathlib.Path.home(), pack.PARTS):
-                self.assertNotIn(f"{folder}/".encode(), text, f"{program}: {folder}")
+                found = set(re.findall(re.escape(f"{folder}/".encode()) + rb"[\w./+-]*", text))
+                # OpenSSL keeps where its plug-ins would lie (there are none) and what compiled it.
+                openssl = rb"/(engines-3|ossl-modules|zigcc-[^/]*)$"
+                found = {path for path in found if not re.search(openssl, path)}
+                self.assertFalse(found, program)
 
 
 class Listener:

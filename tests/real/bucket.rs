@@ -1,10 +1,12 @@
 //! `table.bucket`: where in a bucket a table lies, and what is told while nobody can say. Kafka is the one inside the process.
 #![expect(clippy::disallowed_methods, reason = "a thread stands between windrow and its catalog")]
 
+use crate::faults::with_secrets;
 use crate::harness::{Setup, env, free_port, hive_db, psql, unique};
 use serde_json::{Value, json};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+use windrow::cause::Cause;
 use windrow::io::mock_kafka::MockKafka;
 use windrow::status::State;
 
@@ -69,7 +71,7 @@ fn hive_keeps_default_at(database: &str, location: &str) {
 fn table_goes_where_hive_keeps_the_database_and_stays_there() {
     let (kafka, database, bucket) = (kafka(), unique("bucket"), env("S3_BUCKET"));
     let port = free_port();
-    let mut setup = setup(
+    let setup = setup(
         &database,
         &kafka,
         &bucket,
@@ -99,17 +101,16 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
 
     let mut windrow = setup.start();
     hive_db(&database, "empty");
-    windrow.wait("no schema", SOON, |s| waits(s, "Hive schema not there yet"));
+    windrow.wait("no schema", SOON, |s| s.cause == Cause::NoSchema && waits(s, "Hive schema not there yet"));
     drop(windrow);
     hive_db(&database, "script");
     let place = format!("{bucket}/bucket-test/{database}/hive");
     hive_keeps_default_at(&database, &format!("s3://{place}/"));
-    setup.secrets["catalog-password"] = json!("of-yesterday");
-    setup.write();
+    with_secrets(&setup, json!({"catalog-password": "of-yesterday"}));
     let mut windrow = setup.start();
-    windrow.wait("the refused login", SOON, |s| waits(s, "the login of user"));
+    windrow
+        .wait("the refused login", SOON, |s| s.cause == Cause::LoginCatalog && waits(s, "the login of user"));
     // Secrets that come while it asks count without a restart.
-    setup.secrets["catalog-password"] = json!(env("PG_PASSWORD"));
     setup.write();
     let counted = |s: &windrow::status::Status| s.consumed == 10 && s.rows == 7 && s.epoch > Some(0);
     windrow.wait("rows", SOON, counted);
@@ -158,7 +159,9 @@ fn table_in_another_bucket_is_left_alone() {
     setup.write();
     let mut windrow = setup.start();
     let text = format!("the table lies in s3a://{bucket}/warehouse and not in bucket \"other-bucket\"");
-    windrow.wait("the refusal", SOON, |s| s.state == State::Failed && s.reason.contains(&text));
+    windrow.wait("the refusal", SOON, |s| {
+        s.state == State::Failed && s.cause == Cause::OtherBucket && s.reason.contains(&text)
+    });
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let get = |path: &str| {
         agent.get(format!("http://{}{path}", setup.http)).call().expect("an answer").status().as_u16()
@@ -172,7 +175,9 @@ fn table_in_another_bucket_is_left_alone() {
 
     // It looks again by itself, as whoever restores a database would want.
     let mut windrow = setup.start();
-    windrow.wait("the refusal", SOON, |s| s.state == State::Failed && s.reason.contains(&text));
+    windrow.wait("the refusal", SOON, |s| {
+        s.state == State::Failed && s.cause == Cause::OtherBucket && s.reason.contains(&text)
+    });
     psql(
         &database,
         &format!(

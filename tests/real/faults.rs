@@ -166,7 +166,7 @@ fn fails(setup: &Setup) -> String {
 }
 
 /// Puts other secrets in the place of some, until `setup.write()`.
-fn with_secrets(setup: &Setup, some: Value) {
+pub fn with_secrets(setup: &Setup, some: Value) {
     let mut secrets = setup.secrets.clone();
     secrets.as_object_mut().expect("a map").extend(some.as_object().expect("a map").clone());
     let (file, new) = (setup.config().with_file_name("secrets.yaml"), setup.config().with_file_name("new"));
