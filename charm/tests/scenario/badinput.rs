@@ -249,6 +249,7 @@ fn options() {
     let mut told = String::new();
     let (mut world, _) = counting();
     let before = world.container().tell();
+    let mut failed: Vec<String> = Vec::new();
     let names: Vec<(String, String)> =
         world.juju().charm.options.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
     for (name, kind) in names {
@@ -264,7 +265,8 @@ fn options() {
         };
         for (what, value) in values {
             world.set(&name, value);
-            let run = world.hook("config-changed").good();
+            let run = world.hook("config-changed");
+            failed.extend(run.error.as_ref().map(|_| format!("{name}, {what}: {}", run.brief())));
             told += &format!("  {what}: {}\n", run.brief());
             harmless(&world);
             world.juju().config.clear();
@@ -274,6 +276,7 @@ fn options() {
         }
     }
     assert_eq!(world.container().tell(), before);
+    assert!(failed.is_empty(), "hooks failed:\n{}", failed.join("\n"));
     check("bad-options", "Odd values of each option, on a unit that counts", &told);
 }
 
