@@ -102,7 +102,9 @@ fn endpoints() {
                 );
                 drop(container);
                 match mood {
-                    Mood::Up => outcomes.add(if leader { "leader" } else { "not the leader" }.to_owned(), &run),
+                    Mood::Up => {
+                        outcomes.add(if leader { "leader" } else { "not the leader" }.to_owned(), &run)
+                    }
                     _ => away.add(format!("Pebble {mood:?}"), &run),
                 }
             }

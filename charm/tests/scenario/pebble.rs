@@ -489,10 +489,13 @@ impl State {
                 fine(&all.collect())
             }
             ("GET", "/v1/logs") => {
-                let known = self.services.keys().any(|name| request.asked("services").is_none_or(|of| of == name));
+                let known =
+                    self.services.keys().any(|name| request.asked("services").is_none_or(|of| of == name));
                 let lines = self.said.iter().filter(|_| known);
                 let lines = lines.map(|text| {
-                    json!({"time": "2026-01-01T00:00:00.000Z", "service": "windrow", "message": text}).to_string() + "\n"
+                    json!({"time": "2026-01-01T00:00:00.000Z", "service": "windrow", "message": text})
+                        .to_string()
+                        + "\n"
                 });
                 Response {
                     code: 200,
