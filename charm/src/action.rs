@@ -81,7 +81,7 @@ impl Asker<'_> {
                     error["error"].as_str().unwrap_or("its answer is none; look at: kubectl logs -c windrow");
                 Err(anyhow!("windrow refuses: {error}"))
             }
-            Err(silent) => self.exec(verb).with_context(|| format!("windrow does not answer ({silent:#})")),
+            Err(_) => self.exec(verb),
         }
     }
 
@@ -99,7 +99,7 @@ impl Asker<'_> {
                 let table = if of.is_empty() { table.to_owned() } else { format!("{table}__{of}") };
                 self.ask("GET", &format!("/v1/tables/{table}/rows?limit={limit}"), &verb)
             }
-            None => self.exec(&verb).context("windrow does not answer"),
+            None => self.exec(&verb),
         }
     }
 
@@ -109,10 +109,9 @@ impl Asker<'_> {
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self
-            .pebble
-            .exec(&command, Duration::from_secs(25))
-            .context("its binary cannot be run either, as it was never set up: see the unit's status")?;
+        let output = self.pebble.exec(&command, Duration::from_secs(25)).map_err(|error| {
+            anyhow!("windrow does not answer, and its program cannot be run to ask the catalog: {error}; see the unit's status")
+        })?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.code == 0 {
             return Ok(out.into_owned());

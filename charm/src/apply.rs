@@ -4,13 +4,13 @@
 
 use crate::context::Context;
 use crate::facts::Facts;
-use crate::gather::{MEMO, Seen};
+use crate::gather::{LAST_WORDS, MEMO, Seen};
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LABEL, SERVICE, USER_ID};
 use crate::pebble::{Content, FileWrite, Pebble, PebbleError};
 use crate::reconcile::{Plan, Run, Work};
 use crate::settings::{HTTP_PORT, SECRETS_FILE};
-use crate::status::{self, Status};
+use crate::status::{self, Level, Status};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -47,10 +47,7 @@ pub fn apply(
     }
     let status = match failed {
         None => plan.status,
-        Some(error) => {
-            eprintln!("cannot set up container windrow: {error}");
-            of_failure(&error, &plan, context, pebble)
-        }
+        Some(failure) => of_failure(&failure, &plan, context, pebble),
     };
     show(&status, &seen.facts, hooks)
 }
@@ -63,27 +60,43 @@ fn show(status: &Status, facts: &Facts, hooks: &HookCommands) -> Result<()> {
     Ok(())
 }
 
+/// Why the container is not as it should be.
+enum Failure {
+    /// Files, layers.
+    Setup(PebbleError),
+    /// It was set up, and the service does not start.
+    Start(PebbleError),
+}
+
+impl From<PebbleError> for Failure {
+    fn from(error: PebbleError) -> Self {
+        Failure::Setup(error)
+    }
+}
+
 /// What a container that could not be set up means. What a person must see to before comes first.
-fn of_failure(error: &PebbleError, plan: &Plan, context: &Context, pebble: &Pebble) -> Status {
-    let ours = match error {
-        PebbleError::Down(why) => Status::waiting(format!("for Pebble in container windrow: {why}")),
-        PebbleError::Refused { status: 500.., .. } => {
-            Status::waiting(format!("for Pebble in container windrow: {error}"))
+fn of_failure(failure: &Failure, plan: &Plan, context: &Context, pebble: &Pebble) -> Status {
+    let (Failure::Setup(error) | Failure::Start(error)) = failure;
+    eprintln!("cannot set up container windrow: {error}");
+    let ours = match (failure, error) {
+        (_, PebbleError::Down(_) | PebbleError::Refused { status: 500.., .. }) => {
+            Status::waiting("waiting for Pebble in container windrow")
         }
-        PebbleError::Failed(_) if matches!(&plan.container, Work::Run(run) if run.replan) => {
-            let words = pebble.logs(SERVICE, 30).unwrap_or_default();
-            if words.is_empty() {
-                Status::blocked(format!("cannot set up container windrow: {error}"))
-            } else {
-                status::of_silence(Some("error"), &words, context.app())
+        (Failure::Start(_), PebbleError::Failed(_)) => {
+            let words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
+            match status::of_silence(Some("error"), &words, context.app()) {
+                Status { level: Level::Maintenance, .. } => {
+                    Status::blocked(format!("windrow does not start: {error}"))
+                }
+                told => told,
             }
         }
         _ => Status::blocked(format!("cannot set up container windrow: {error}")),
     };
-    status::first([plan.status.clone(), ours.clone()]).unwrap_or(ours)
+    status::first([ours.clone(), plan.status.clone()]).unwrap_or(ours)
 }
 
-fn container(work: &Work, context: &Context, pebble: &Pebble) -> Result<(), PebbleError> {
+fn container(work: &Work, context: &Context, pebble: &Pebble) -> Result<(), Failure> {
     match work {
         Work::LeaveAlone => Ok(()),
         Work::Stop { stop, remove } => {
@@ -91,7 +104,7 @@ fn container(work: &Work, context: &Context, pebble: &Pebble) -> Result<(), Pebb
                 println!("stopping windrow");
                 pebble.stop(&[SERVICE])?;
             }
-            remove_files(remove, pebble)
+            Ok(remove_files(remove, pebble)?)
         }
         Work::Run(run) => bring_up(run, context, pebble),
     }
@@ -105,7 +118,7 @@ fn remove_files(paths: &[String], pebble: &Pebble) -> Result<(), PebbleError> {
     pebble.remove(&paths.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn bring_up(run: &Run, context: &Context, pebble: &Pebble) -> Result<(), PebbleError> {
+fn bring_up(run: &Run, context: &Context, pebble: &Pebble) -> Result<(), Failure> {
     if let Some(name) = &run.push {
         println!("pushing {name}");
         pebble.write_files(&[FileWrite {
@@ -136,7 +149,7 @@ fn bring_up(run: &Run, context: &Context, pebble: &Pebble) -> Result<(), PebbleE
     }
     if run.replan {
         println!("replanning");
-        pebble.replan()?;
+        pebble.replan().map_err(Failure::Start)?;
     } else if run.reload {
         println!("telling windrow to read its secrets again");
         if let Err(error) = pebble.signal("SIGHUP", SERVICE) {

@@ -77,8 +77,8 @@ pub struct Relation {
 /// The workload's container.
 #[derive(Clone, Debug)]
 pub enum Container {
-    /// Pebble does not answer: why.
-    Down(String),
+    /// Pebble does not answer.
+    Down,
     Up(Box<Up>),
 }
 

@@ -33,7 +33,7 @@ const QUIET: [&str; 7] = [
 ];
 
 /// Lines of the log that are looked at for a last word.
-const LAST_WORDS: usize = 30;
+pub const LAST_WORDS: usize = 30;
 
 /// What was seen, the memo's text as it was read, and the options that count.
 pub struct Seen {
@@ -243,7 +243,10 @@ fn kafka_namespace(facts: &mut Facts, chosen: &Chosen, hooks: &HookCommands) -> 
 fn container(pebble: &Pebble) -> Container {
     match look(pebble) {
         Ok(up) => Container::Up(Box::new(up)),
-        Err(error) => Container::Down(error.to_string()),
+        Err(error) => {
+            println!("{error}");
+            Container::Down
+        }
     }
 }
 
@@ -274,6 +277,8 @@ pub fn ask_status() -> Option<windrow::status::Status> {
         .ok()
         .and_then(|(code, text)| (code == 200).then_some(text))
         .and_then(|text| serde_json::from_str(&text).ok())
+        // Another program may have the port.
+        .filter(|status: &windrow::status::Status| !status.version.is_empty())
 }
 
 /// Asks the running windrow over loopback, which the containers of a pod share: the answer's code and text.

@@ -190,8 +190,7 @@ fn probe(options: &Options) -> String {
 }
 
 /// A problem with a setting, said of the option that it comes from.
-#[must_use]
-pub fn as_option(problem: &str) -> String {
+fn as_option(problem: &str) -> String {
     for (option, path) in SETTINGS.iter().chain(&MORE_SETTINGS) {
         for verb in ["read", "use", "find"] {
             let prefix = format!("cannot {verb} setting {path}");

@@ -121,16 +121,17 @@ pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
     let mut statuses: Vec<Status> =
         problems.first().map(|first| bad_options(facts, first, problems.len())).into_iter().collect();
     plan.container = match &facts.container {
-        Container::Down(why) => {
-            statuses.push(Status::waiting(format!("for Pebble in container windrow: {why}")));
+        Container::Down => {
+            statuses.push(Status::waiting("waiting for Pebble in container windrow"));
             Work::LeaveAlone
         }
         Container::Up(up) => match options.as_ref().map(|options| wanted(facts, options, &plan.memo)) {
             None => stop(up),
-            Some((Err(why), more)) => {
-                statuses.extend([why]);
+            Some((Err(NotNow { why, gone }), more)) => {
+                statuses.push(why);
                 statuses.extend(more);
-                stop(up)
+                // What an endpoint cannot say for a while, a running windrow was told before.
+                if gone { stop(up) } else { Work::LeaveAlone }
             }
             Some((Ok(rendered), more)) => {
                 statuses.extend(more);
@@ -272,8 +273,15 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
 
 // ---------------------------------------------------------------- the workload
 
-/// The workload's files, or why it must not run; and what else a person should know.
-fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, Status>, Vec<Status>) {
+/// Why there is nothing new to tell the workload.
+struct NotNow {
+    why: Status,
+    /// A needed relation is not there: it must not run.
+    gone: bool,
+}
+
+/// The workload's files, or why there are none now; and what else a person should know.
+fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, NotNow>, Vec<Status>) {
     let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
     let (s3, metastore) = match &options.table {
         Some(_) => (
@@ -311,11 +319,13 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
     why_not.extend(namespace.as_ref().err().cloned());
     // A token that cannot be read leaves the status page closed rather than open; counting goes on.
     more.extend(token.as_ref().err().cloned());
+    let gone = !absent.is_empty();
     if let Some(why) = status::first(why_not) {
-        return (Err(why), more);
+        return (Err(NotNow { why, gone }), more);
     }
     let (Some(kafka), Ok(namespace)) = (kafka.ready(), namespace) else {
-        return (Err(Status::waiting(format!("for {KAFKA}"))), more);
+        let why = Status::waiting(format!("waiting for {KAFKA}"));
+        return (Err(NotNow { why, gone }), more);
     };
     let instance = format!("{}/{}", facts.model_uuid, facts.unit);
     let rendered = render(&Inputs {
@@ -329,8 +339,10 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, St
         proxy: &facts.proxy,
         token: token.ok().flatten(),
     });
+    // The options are right by themselves: it is a relation that gives what cannot be used.
     let rendered = rendered.map_err(|problems| {
-        Status::blocked(problems.first().map_or("the settings are refused", String::as_str))
+        let why = Status::blocked(problems.first().map_or("the settings are refused", String::as_str));
+        NotNow { why, gone }
     });
     (rendered, more)
 }

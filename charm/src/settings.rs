@@ -3,7 +3,8 @@
 
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
 use crate::facts::Proxy;
-use crate::options::{Options, as_option, put};
+use crate::facts::{KAFKA, METASTORE, S3 as S3_ENDPOINT};
+use crate::options::{Options, put};
 use crate::secret::Secret;
 use serde_yaml::Mapping;
 use sha2::{Digest, Sha256};
@@ -121,7 +122,7 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let digest = digest(&all, &files);
     let text = yaml(&all, "What windrow is to do. The charm writes this file: changes are lost.");
     Config::parse(&text)
-        .map_err(|error| error.0.iter().map(|problem| as_option(problem)).collect::<Vec<_>>())?;
+        .map_err(|error| error.0.iter().map(|problem| of_relation(problem)).collect::<Vec<_>>())?;
     files.insert(SETTINGS_FILE, Secret::new(text));
     let secrets: BTreeMap<_, _> = secrets.into_iter().map(|(name, secret)| (name, secret.expose())).collect();
     files.insert(
@@ -129,6 +130,20 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
         Secret::new(yaml(&secrets, "What nobody else may read. The charm writes this file.")),
     );
     Ok(Rendered { files, digest })
+}
+
+/// A problem with a setting, said of the endpoint that it comes from.
+fn of_relation(problem: &str) -> String {
+    let endpoint = [
+        ("setting kafka.", KAFKA),
+        ("setting s3.", S3_ENDPOINT),
+        ("setting table.", S3_ENDPOINT),
+        ("setting catalog", METASTORE),
+    ];
+    match endpoint.iter().find(|(setting, _)| problem.contains(setting)) {
+        Some((_, endpoint)) => format!("{endpoint}: what is given cannot be used: {problem}"),
+        None => problem.to_owned(),
+    }
 }
 
 fn given(all: &Mapping, section: &str, name: &str) -> bool {

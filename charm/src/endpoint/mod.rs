@@ -62,10 +62,10 @@ fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>
         Some(value) if value.expose().is_empty() => Ok(None),
         Some(value) if name.contains("ca") && name.starts_with("tls") => Ok(Some(value)),
         Some(value) if value.expose().len() > FIELD_MAX_BYTES => {
-            Err(Fault::Wrong(format!("gives a {name} of {} bytes", value.expose().len())))
+            Err(Fault::Wrong(format!("gives {name} of {} bytes", value.expose().len())))
         }
         Some(value) if value.expose().chars().any(char::is_control) => {
-            Err(Fault::Wrong(format!("gives a {name} with control characters")))
+            Err(Fault::Wrong(format!("gives {name} with control characters")))
         }
         value => Ok(value),
     }
