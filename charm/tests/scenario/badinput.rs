@@ -3,7 +3,7 @@
 
 use crate::golden;
 use crate::pebble::Mood;
-use crate::provider::Provider;
+use crate::provider::{Provider, pem};
 use crate::usecase::{counting, counting_with};
 use crate::world::World;
 use libtest_mimic::Trial;
@@ -255,7 +255,16 @@ fn options() {
     for (name, kind) in names {
         told += &format!("{name}\n");
         let values: Vec<(&str, Value)> = match kind.as_str() {
-            "string" => odd().into_iter().map(|(what, value)| (what, json!(value))).collect(),
+            "string" => {
+                let mut all = odd();
+                if name.ends_with("-ca") {
+                    all.push((
+                        "a bundle of certificates",
+                        (0..1000).map(|n| pem(&n.to_string()) + "\n").collect(),
+                    ));
+                }
+                all.into_iter().map(|(what, value)| (what, json!(value))).collect()
+            }
             "int" => vec![("below", json!(-1)), ("zero", json!(0)), ("great", json!(i64::MAX))],
             "boolean" => vec![],
             "secret" => {
