@@ -345,6 +345,7 @@ start_kafka() {
 		-cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka "$conf"
 }
 ready_kafka() {
+	environment # or another set's broker would answer for this one
 	await kafka 60 "$VENV/bin/python" "$HERE/kafka_admin.py" --plain ready
 	# At every start: see delete-user in kafka_admin.py.
 	[ -z "${KAFKA_STARTED:-}" ] || kafka_admin --plain user "$KAFKA_USER" --password-env WINDROW_TEST_KAFKA_PASSWORD
