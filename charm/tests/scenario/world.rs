@@ -887,7 +887,7 @@ impl Run {
                 said.extend(lines.iter().flat_map(|l| l.lines()).map(|line| format!("    {line}")));
             }
         };
-        let calls: Vec<String> = self.calls.iter().map(told).collect();
+        let calls: Vec<String> = self.calls.iter().map(|call| told(call, &self.folder)).collect();
         section("hook commands", &calls);
         section("statuses", &self.statuses);
         section("log", &self.log);
@@ -911,10 +911,11 @@ impl Run {
 }
 
 /// A hook command on one line, with long values cut.
-fn told(call: &Called) -> String {
+fn told(call: &Called, folder: &str) -> String {
     let mut line = call.command.clone();
     for arg in &call.args {
-        let mut arg: String = arg.replace('\n', "\\n");
+        // Before it is cut: the folder's name is not always as long.
+        let mut arg: String = arg.replace('\n', "\\n").replace(folder, "FOLDER");
         if let Some((at, _)) = arg.char_indices().nth(100) {
             arg.truncate(at);
             arg.push('…');
