@@ -150,7 +150,8 @@ fn bring_up(run: &Run, context: &Context, pebble: &Pebble) -> Result<(), Failure
     if run.replan {
         println!("replanning");
         pebble.replan().map_err(Failure::Start)?;
-    } else if run.reload {
+    }
+    if run.reload {
         println!("telling windrow to read its secrets again");
         if let Err(error) = pebble.signal("SIGHUP", SERVICE) {
             // It is being started anew, and reads them then.

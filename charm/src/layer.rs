@@ -78,10 +78,20 @@ impl Layer<'_> {
     /// Whether a plan, as Pebble gives it, has all of this. Pebble adds what it has defaults for.
     #[must_use]
     pub fn is_in(&self, plan: &str) -> bool {
+        self.parts_are_in(plan, &["services", "checks", "log-targets"])
+    }
+
+    /// Whether the service is as in that plan: a replan lets it run on.
+    #[must_use]
+    pub fn service_is_in(&self, plan: &str) -> bool {
+        self.parts_are_in(plan, &["services"])
+    }
+
+    fn parts_are_in(&self, plan: &str, parts: &[&str]) -> bool {
         let Ok(plan) = serde_yaml::from_str::<Value>(plan) else { return false };
         let wanted = self.render();
         let none = json!({});
-        ["services", "checks", "log-targets"].iter().all(|part| {
+        parts.iter().all(|part| {
             let (Some(wanted), have) = (wanted[*part].as_object(), plan.get(*part).unwrap_or(&none)) else {
                 return false;
             };

@@ -52,6 +52,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().chain(&MORE_SETTINGS).map(|(option, _)| *option).chain(OWN)
 }
 
+/// All options together. The last good ones are kept in the unit's state, of which Juju takes 64 KiB.
+const BYTES_MAX: usize = 48 * 1024;
+
 /// What the options say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -77,7 +80,7 @@ pub struct Options {
 /// All that is wrong, each with the option, its value and what is allowed. No secret is among them.
 pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
     let text = |name: &str| values.get(name).map(text_of).unwrap_or_default();
-    let mut problems = Vec::new();
+    let mut problems = too_long(values);
     let mut certificate = |name: &str| {
         let value = text(name);
         if value.trim().is_empty() {
@@ -113,6 +116,15 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         problems.extend(error.0.iter().map(|problem| as_option(problem)));
     }
     if problems.is_empty() { Ok(options) } else { Err(problems) }
+}
+
+fn too_long(values: &OptionValues) -> Vec<String> {
+    let lengths = || values.iter().map(|(name, value)| (text_of(value).len(), name));
+    let longest = lengths().max().filter(|_| lengths().map(|(length, _)| length).sum::<usize>() > BYTES_MAX);
+    let say = |(_, name): (usize, &String)| {
+        format!("option {name}: all options are longer than {} KiB together; write less", BYTES_MAX / 1024)
+    };
+    longest.map(say).into_iter().collect()
 }
 
 fn check_own(options: &Options, problems: &mut Vec<String>) {

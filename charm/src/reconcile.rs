@@ -62,6 +62,8 @@ pub struct Run {
     pub layer: Option<Value>,
     /// Pebble starts what is not running, and restarts what changed.
     pub replan: bool,
+    /// The replan starts windrow anew; else it runs on, as with another Loki.
+    pub starts: bool,
     /// SIGHUP: what can change while it runs did.
     pub reload: bool,
     /// Paths of binaries of an earlier charm.
@@ -396,7 +398,8 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
     }
     let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
     run.replan = run.layer.is_some() || run.push.is_some() || !runs;
-    run.reload = !run.replan && !run.write.is_empty();
+    run.starts = !runs || !layer.service_is_in(&up.plan);
+    run.reload = !run.starts && !run.write.is_empty();
     run.prune = up
         .binaries
         .keys()
@@ -414,7 +417,7 @@ fn stop(up: &Up) -> Work {
 
 /// What the workload says, unless it is about to be started anew.
 fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
-    if run.replan {
+    if run.starts {
         return Some(Status::new(Level::Maintenance, "starting windrow"));
     }
     Some(match &up.windrow {

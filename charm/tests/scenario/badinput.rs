@@ -3,7 +3,7 @@
 
 use crate::golden;
 use crate::pebble::Mood;
-use crate::provider::Provider;
+use crate::provider::{Provider, pem};
 use crate::usecase::{counting, counting_with};
 use crate::world::World;
 use libtest_mimic::Trial;
@@ -249,12 +249,22 @@ fn options() {
     let mut told = String::new();
     let (mut world, _) = counting();
     let before = world.container().tell();
+    let mut failed: Vec<String> = Vec::new();
     let names: Vec<(String, String)> =
         world.juju().charm.options.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
     for (name, kind) in names {
         told += &format!("{name}\n");
         let values: Vec<(&str, Value)> = match kind.as_str() {
-            "string" => odd().into_iter().map(|(what, value)| (what, json!(value))).collect(),
+            "string" => {
+                let mut all = odd();
+                if name.ends_with("-ca") {
+                    all.push((
+                        "a bundle of certificates",
+                        (0..1000).map(|n| pem(&n.to_string()) + "\n").collect(),
+                    ));
+                }
+                all.into_iter().map(|(what, value)| (what, json!(value))).collect()
+            }
             "int" => vec![("below", json!(-1)), ("zero", json!(0)), ("great", json!(i64::MAX))],
             "boolean" => vec![],
             "secret" => {
@@ -264,7 +274,8 @@ fn options() {
         };
         for (what, value) in values {
             world.set(&name, value);
-            let run = world.hook("config-changed").good();
+            let run = world.hook("config-changed");
+            failed.extend(run.error.as_ref().map(|_| format!("{name}, {what}: {}", run.brief())));
             told += &format!("  {what}: {}\n", run.brief());
             harmless(&world);
             world.juju().config.clear();
@@ -274,6 +285,7 @@ fn options() {
         }
     }
     assert_eq!(world.container().tell(), before);
+    assert!(failed.is_empty(), "hooks failed:\n{}", failed.join("\n"));
     check("bad-options", "Odd values of each option, on a unit that counts", &told);
 }
 

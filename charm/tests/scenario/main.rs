@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "a process that stands in for others has threads, clocks and an environment"
 )]
-#![allow(dead_code, reason = "the stand-ins come before the scenarios that use all of them")]
 
 mod client;
 mod golden;

@@ -118,7 +118,7 @@ fn endpoints() {
         );
     }
     // Whatever is related: a container that is away is what is told.
-    assert_eq!(away.0.len(), MOODS.len() - 1, "{}", away.tell());
+    assert_eq!(away.0.len(), 1, "{}", away.tell());
     told += &format!("any of these\n{}", away.tell());
     let what = "Each endpoint absent, partial, ready and gone, a leader or not, in a new container with Pebble as it may be";
     golden::check("matrix-endpoints", what, &told).unwrap_or_else(|e| panic!("{e}"));

@@ -97,13 +97,6 @@ impl Provider {
         self
     }
 
-    /// It never answers.
-    pub fn silent(mut self) -> Provider {
-        self.bag.clear();
-        self.secrets.clear();
-        self
-    }
-
     /// kafka-k8s 3/stable revision 56, ZooKeeper, no TLS.
     pub fn kafka_56() -> Provider {
         Provider::new("kafka-k8s", "topic")

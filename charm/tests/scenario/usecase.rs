@@ -67,6 +67,7 @@ pub fn says(state: State, cause: Cause, reason: &str, owner: &str) -> Value {
         cause,
         reason: reason.to_owned(),
         owner: owner.to_owned(),
+        version: "0.1.0".to_owned(),
         ..Status::default()
     };
     serde_json::to_value(status).expect("it is made for JSON")
@@ -378,6 +379,7 @@ fn states() {
     for (what, answer) in [
         ("a 500", (500, json!({"error": "no"}))),
         ("no JSON of ours", (200, json!(["odd"]))),
+        ("another program's", (200, json!({"state": "counting"}))),
         ("a state of a newer workload", (200, json!({"state": "dancing"}))),
     ] {
         world.workload.insert("GET /v1/status".to_owned(), answer);
@@ -389,7 +391,7 @@ fn states() {
 }
 
 fn cos() {
-    let (mut world, _) = counting();
+    let (mut world, ids) = counting();
     let mut story = Story::default();
     let loki = world.integrate("logging", Provider::loki());
     story.brief("", &world.relation_event(loki, "created").good());
@@ -398,6 +400,13 @@ fn cos() {
     story.brief("Another one.", &world.unit_event(loki, "joined", "loki/1").good());
     story.full("It goes.", &world.unit_event(loki, "departed", "loki/1").good());
     story.brief("", &world.hook("update-status").good());
+    world.rotate(ids[0], "secret-user", &[("password", "kafka-password-rotated")]);
+    let bag = world.juju().relations[&loki].gone["loki/1"].clone();
+    world.juju().relations.get_mut(&loki).expect("there").units.insert("loki/1".to_owned(), bag);
+    story.brief(
+        "It comes again, with another password of Kafka.",
+        &world.unit_event(loki, "joined", "loki/1").good(),
+    );
     let metrics = world.integrate("metrics-endpoint", Provider::prometheus());
     story.full("Prometheus.", &world.relation_event(metrics, "created").good());
     let dashboards = world.integrate("grafana-dashboard", Provider::grafana());
