@@ -29,7 +29,7 @@ SECRETS = "/etc/windrow/secrets.yaml"
 HTTP = "http://127.0.0.1:8080"
 OTHER = "http://127.0.0.1:18080"
 WINDOW_MS, DELAY_MS, STEP_MS = 10_000, 10_000, 500
-AGENT = 584792  # the workload's uid and gid
+UID = 584792  # the workload's uid and gid
 
 with open(f"{FOLDER}/world.json", encoding="utf-8") as f:
     WORLD = json.load(f)
@@ -379,7 +379,7 @@ def binary(_):
         return running == [path] and files == [path], f"runs {running}, files {files}"
 
     until(f"{path} runs", 20, look)
-    if os.stat(f"/proc/{workload()[0]}").st_uid != AGENT:
+    if os.stat(f"/proc/{workload()[0]}").st_uid != UID:
         fail("it does not run as its own user")
 
 
@@ -474,7 +474,7 @@ def leaks(_):
     if found:
         fail(f"credentials lie open: {found}")
     held = os.stat(SECRETS)
-    if (held.st_mode & 0o777, held.st_uid, held.st_gid) != (0o600, AGENT, AGENT):
+    if (held.st_mode & 0o777, held.st_uid, held.st_gid) != (0o600, UID, UID):
         fail(f"the secrets file: mode {held.st_mode & 0o777:o}, {held.st_uid}:{held.st_gid}")
     with open(SECRETS, encoding="utf-8") as f:
         text = f.read()
