@@ -117,7 +117,7 @@ fn endpoints() {
             outcomes.tell()
         );
     }
-    // Whatever is related, and however the container is away: that is what is told.
+    // Whatever is related: a container that is away is what is told.
     assert_eq!(away.0.len(), 1, "{}", away.tell());
     told += &format!("any of these\n{}", away.tell());
     let what = "Each endpoint absent, partial, ready and gone, a leader or not, in a new container with Pebble as it may be";

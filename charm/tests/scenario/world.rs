@@ -890,7 +890,7 @@ impl Run {
                 self.hidden.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"));
             text.replace(&self.folder, "FOLDER")
         };
-        let calls: Vec<String> = self.calls.iter().map(|call| told(call, &clean)).collect();
+        let calls: Vec<String> = self.calls.iter().map(|call| told(call, clean)).collect();
         section("hook commands", &calls);
         section("statuses", &self.statuses);
         section("log", &self.log);
