@@ -108,7 +108,7 @@ impl World {
 
     /// The same with other texts of `metadata.yaml`, `config.yaml` and `actions.yaml`.
     pub fn with_charm(metadata: &str, config: &str, actions: &str) -> World {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for builds");
+        let folder = tempfile::tempdir_in("/charm").expect("a namespace of our own");
         let charm = folder.path().join("charm");
         std::fs::create_dir(&charm).expect("a new folder");
         let write = |name: &str, bytes: &[u8]| std::fs::write(charm.join(name), bytes).expect("a new folder");
@@ -116,9 +116,7 @@ impl World {
         write("config.yaml", config.as_bytes());
         write("actions.yaml", actions.as_bytes());
         let built = env!("CARGO_BIN_EXE_dispatch");
-        if std::fs::hard_link(built, charm.join("dispatch")).is_err() {
-            std::fs::copy(built, charm.join("dispatch")).expect("the binary was built");
-        }
+        std::os::unix::fs::symlink(built, charm.join("dispatch")).expect("a new folder");
         let juju = Juju {
             charm: Charm::read(metadata, config, actions),
             version: "3.6.11".to_owned(),
@@ -887,7 +885,12 @@ impl Run {
                 said.extend(lines.iter().flat_map(|l| l.lines()).map(|line| format!("    {line}")));
             }
         };
-        let calls: Vec<String> = self.calls.iter().map(|call| told(call, &self.folder)).collect();
+        let clean = |text: &str| {
+            let text =
+                self.hidden.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"));
+            text.replace(&self.folder, "FOLDER")
+        };
+        let calls: Vec<String> = self.calls.iter().map(|call| told(call, clean)).collect();
         section("hook commands", &calls);
         section("statuses", &self.statuses);
         section("log", &self.log);
@@ -902,20 +905,15 @@ impl Run {
         section("pebble", &self.pebble);
         section("workload", &self.workload);
         section("container", &self.container);
-        let mut text = said.join("\n") + "\n";
-        for value in &self.hidden {
-            text = text.replace(value.as_str(), "***");
-        }
-        text.replace(&self.folder, "FOLDER")
+        clean(&(said.join("\n") + "\n"))
     }
 }
 
 /// A hook command on one line, with long values cut.
-fn told(call: &Called, folder: &str) -> String {
+fn told(call: &Called, clean: impl Fn(&str) -> String) -> String {
     let mut line = call.command.clone();
     for arg in &call.args {
-        // Before it is cut: the folder's name is not always as long.
-        let mut arg: String = arg.replace('\n', "\\n").replace(folder, "FOLDER");
+        let mut arg: String = clean(arg).replace('\n', "\\n");
         if let Some((at, _)) = arg.char_indices().nth(100) {
             arg.truncate(at);
             arg.push('…');
