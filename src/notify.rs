@@ -55,6 +55,11 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
         let again = news.cause.is_login() && age_ms >= LOGIN_AGAIN_MS;
         return again.then(|| Notice { news, credit: credit.to_string() });
     }
+    // New credentials may be there already, and only the charm can fetch them: that never waits for credit.
+    if news.cause.is_login() {
+        let soon = last.news.cause.is_login() && age_ms < LOGIN_AGAIN_MS;
+        return (!soon).then(|| Notice { news, credit: credit.to_string() });
+    }
     let restless = |news: &News| news.state == DOWN || news.cause == Cause::Starting;
     let too_soon = (starting && age_ms < START_AFTER_MS)
         || (restless(&news) && restless(&last.news) && age_ms < RESTLESS_MS);
@@ -113,6 +118,17 @@ mod tests {
 
     fn seconds(told: &[(u64, String)]) -> Vec<u64> {
         told.iter().map(|(at, _)| *at).collect()
+    }
+
+    #[test]
+    fn a_refused_login_is_told_at_once_whatever_was_told_before() {
+        let spent = Notice { news: counting(), credit: "0".to_owned() };
+        let refused = news("waiting", Cause::LoginKafka, "cannot log in");
+        let told = decide(&refused, Some((&spent, 5000))).expect("only the charm can fetch the new password");
+        let other = news("waiting", Cause::LoginS3, "cannot log in");
+        assert!(decide(&other, Some((&told, 5000))).is_none(), "the charm has just looked");
+        assert!(decide(&other, Some((&told, LOGIN_AGAIN_MS))).is_some());
+        assert!(decide(&counting(), Some((&told, 5000))).is_none(), "all else waits for credit");
     }
 
     #[test]
