@@ -5,7 +5,6 @@ use crate::gather::ask;
 use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, binary_name};
 use crate::pebble::Pebble;
-use crate::secret::Secret;
 use crate::settings::SETTINGS_FILE;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
@@ -13,6 +12,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use windrow::config::Secret;
 use windrow::status::Rows;
 
 /// Juju keeps results for long and shows them in a terminal.

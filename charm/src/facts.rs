@@ -1,9 +1,9 @@
 //! All that was seen in one dispatch, as plain values. Whoever plans needs nothing else.
 
-use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use windrow::config::Secret;
 
 /// A databag, or a request written into one.
 pub type Bag = BTreeMap<String, String>;
@@ -29,6 +29,8 @@ pub struct Facts {
     pub unit: String,
     pub model_uuid: String,
     pub model_name: String,
+    /// What other processes know us by.
+    pub instance: String,
     /// Of this process; the check that wakes the charm must run as the same user.
     pub uid: u32,
     /// `None` where nothing depends on it, and it was not asked.

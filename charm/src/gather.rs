@@ -12,11 +12,11 @@ use crate::layer::{BINARY_DIR, SERVICE};
 use crate::namespace;
 use crate::pebble::{Pebble, PebbleError};
 use crate::reconcile::{Chosen, asks_leader, asks_namespace, choose};
-use crate::secret::Secret;
 use crate::settings::{FILES, HTTP_PORT};
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use windrow::config::Secret;
 
 /// The name in the unit's state.
 pub const MEMO: &str = "memo";
@@ -58,6 +58,7 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
         unit: context.unit.clone(),
         model_uuid: context.model_uuid.clone(),
         model_name: context.model_name.clone(),
+        instance: context.instance(),
         uid: uid()?,
         leader: None,
         options,

@@ -8,7 +8,6 @@
     reason = "the edge to other processes: it waits for them, but not for ever"
 )]
 
-use crate::secret::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,6 +16,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use windrow::config::Secret;
 
 /// A command takes 4 ms; one that takes this long asks an agent that is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,7 +157,9 @@ impl HookCommands {
 
     /// The latest content of a secret, which is tracked from now on.
     pub fn secret_get(&self, uri: &str) -> Result<BTreeMap<String, Secret>> {
-        self.read("secret-get", &["--refresh", "--format=json", "--", uri])
+        let content: BTreeMap<String, String> =
+            self.read("secret-get", &["--refresh", "--format=json", "--", uri])?;
+        Ok(content.into_iter().map(|(key, text)| (key, Secret::new(text))).collect())
     }
 
     /// This unit's status as Juju shows it: level and text.

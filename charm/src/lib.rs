@@ -5,7 +5,6 @@
 
 pub mod context;
 pub mod facts;
-pub mod secret;
 
 pub mod options;
 pub mod settings;

@@ -11,16 +11,15 @@ use crate::facts::{
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::options::{self, Options};
-use crate::secret::Secret;
 use crate::settings::{FILES, HTTP_PORT, Inputs, Rendered, SECRETS_FILE, hex, render};
 use crate::status::{self, Level, Status};
-use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use windrow::config::Secret;
 
 /// All that one dispatch does.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Into our application's databags, by relation; only the leader has any.
     pub app_data: BTreeMap<String, Bag>,
@@ -36,8 +35,7 @@ pub struct Plan {
 }
 
 /// What is done in the workload's container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Nobody answers there.
     LeaveAlone,
@@ -50,8 +48,7 @@ pub enum Work {
 }
 
 /// The steps that are left to a running windrow, in this order; none when all is as it should be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// Name of the binary that is to be put into [`BINARY_DIR`].
     pub push: Option<String>,
@@ -329,7 +326,6 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, No
         let why = Status::waiting(format!("waiting for {KAFKA}"));
         return (Err(NotNow { why, gone }), more);
     };
-    let instance = format!("{}/{}", facts.model_uuid, facts.unit);
     let rendered = render(&Inputs {
         options,
         kafka,
@@ -337,7 +333,7 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, No
         s3: s3.ready(),
         metastore: metastore.ready(),
         ca: &ca.concat(),
-        instance: &instance,
+        instance: &facts.instance,
         proxy: &facts.proxy,
         token: token.ok().flatten(),
     });

@@ -5,12 +5,12 @@ use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
 use crate::facts::Proxy;
 use crate::facts::{KAFKA, METASTORE, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
-use crate::secret::Secret;
 use serde_yaml::Mapping;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use windrow::config::Config;
+use windrow::config::Secret;
 
 pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
 pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";

@@ -2,20 +2,18 @@
 
 use crate::endpoint::Endpoint;
 use crate::facts::{KAFKA, METASTORE, S3};
-use serde::Serialize;
 use windrow::cause::{Cause, Trouble};
 use windrow::status::{State, Status as Windrow};
 
 /// As Juju shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub level: Level,
     pub text: String,
 }
 
 /// In the order in which a person wants to hear of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// A person must act.
     Blocked,

@@ -4,7 +4,7 @@
 
 use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
 use crate::facts::{Bag, KAFKA, Relation};
-use crate::secret::Secret;
+use windrow::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kafka {

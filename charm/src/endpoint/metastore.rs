@@ -2,7 +2,7 @@
 
 use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
 use crate::facts::{Bag, METASTORE, Relation};
-use crate::secret::Secret;
+use windrow::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metastore {

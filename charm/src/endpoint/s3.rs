@@ -4,7 +4,7 @@
 
 use super::{Endpoint, Fault, cos::pem, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
-use crate::secret::Secret;
+use windrow::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {
