@@ -519,6 +519,7 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
     let sql = |sql: &str| parts(&["psql", database, "-q", "-c", sql]);
     sql(&format!("DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"));
     sql(&format!("ALTER ROLE {user} PASSWORD '{}'", password()));
+    sql(&format!("GRANT CONNECT ON DATABASE {database} TO {user}"));
     sql(&format!("REVOKE pg_read_all_data, pg_write_all_data FROM {user}"));
     let name = TableName::new("default", "t").unwrap();
     let mut catalog = postgres(&address(), database, user, name.clone());
@@ -559,9 +560,7 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     sql(
         "DO $$ BEGIN CREATE ROLE catalog_init_kyuubi LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
     );
-    sql(&format!(
-        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"
-    ));
+    sql(&format!("GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"));
     let mut catalog = place.catalog("t");
     retried(
         catalog.acquire("a", "x", LEASE_MS).await,
@@ -622,7 +621,16 @@ impl Charmed {
         parts(&["psql", &self.database, "-qAt", "-c", sql])
     }
 
+    /// The role may be there from an earlier run, with rights in databases of other tests: `init-metastore`
+    /// grants rights to every user of its database.
     fn make_role(&self, role: &str, more: &str) {
+        let databases = format!(
+            "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid \
+             JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = '{role}'"
+        );
+        for database in self.sql(&databases).lines() {
+            parts(&["psql", database, "-qAt", "-c", &format!("DROP OWNED BY {role}")]);
+        }
         self.sql(&format!("DROP ROLE IF EXISTS {role}"));
         self.sql(&format!("CREATE ROLE {role} PASSWORD '{}' {more}", password()));
     }

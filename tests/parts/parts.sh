@@ -10,7 +10,8 @@
 #   parts.sh status
 #   parts.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
 #                                            for 2.3, the default), 3.1, 4.0, lazy (what a Spark makes that was told to create
-#                                            the tables itself), lazy-fresh (the same before its first CREATE TABLE), empty
+#                                            the tables itself), lazy-fresh (the same before its first CREATE TABLE), empty;
+#                                            nobody else may connect, so that no test's users get rights in it
 #   parts.sh psql DATABASE [ARGUMENT]...     as the super user
 #   parts.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
 #   parts.sh s3 VERB ...                     objects: s3_admin.py
@@ -431,6 +432,7 @@ hive_db() { # hive_db NAME [KIND]
 		DO \$\$ BEGIN CREATE ROLE "$name" LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
 		ALTER ROLE "$name" PASSWORD '$PG_PASSWORD';
 		CREATE DATABASE "$name" OWNER "$name";
+		REVOKE ALL ON DATABASE "$name" FROM PUBLIC;
 	SQL
 	local f
 	for f in "${sql[@]}"; do

@@ -805,6 +805,7 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
     topic(&name, 1);
     hive_db(&name, "script");
     psql(&name, &format!("CREATE ROLE {user} LOGIN PASSWORD '{}'", env("PG_PASSWORD")));
+    psql(&name, &format!("GRANT CONNECT ON DATABASE {name} TO {user}"));
     let records = some(120, T0, 1);
     produce(&name, &records);
     let mut setup = on_s3(&name, &name);
