@@ -7,6 +7,7 @@
 #   parts.sh down [PART]...                  ends what `up` started; the data stays
 #   parts.sh wipe [PART]...                  `down`, and the data goes too
 #   parts.sh env                             what the tests read, as shell exports
+#   parts.sh places                          Java's folder, that of Kafka's jars, MinIO, PostgreSQL's programs, a line each
 #   parts.sh status
 #   parts.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
 #                                            for 2.3, the default), 3.1, 4.0, lazy (what a Spark makes that was told to create
@@ -25,7 +26,8 @@
 # spark-job and spark-sql end when they are done; WINDROW_SPARK_VERSION=3.5.3 reads with that one.
 #
 # The installs are kept in WINDROW_PARTS, what runs in WINDROW_RUN: delete either, and it is made again.
-# With another WINDROW_RUN and other ports a second set runs beside the first.
+# With another WINDROW_RUN and other ports a second set runs beside the first. WINDROW_PG_USER, WINDROW_PG_PASSWORD, WINDROW_S3_KEY
+# and WINDROW_S3_SECRET let Spark log in to somebody else's PostgreSQL and S3 on those ports.
 set -euo pipefail
 
 KAFKA_VERSION=${WINDROW_KAFKA_VERSION:-4.1.0} # 3.9.1 works too
@@ -52,9 +54,9 @@ THRIFT_PORT=${WINDROW_THRIFT_PORT:-10909}
 KAFKA_USER=admin KAFKA_PASSWORD=admin-secret
 S3_BUCKET=spark
 S3_ROOT_KEY=minio-root S3_ROOT_SECRET=minio-root-secret
-S3_KEY=windrow S3_SECRET=windrow-secret
+S3_KEY=${WINDROW_S3_KEY:-windrow} S3_SECRET=${WINDROW_S3_SECRET:-windrow-secret}
 S3_READONLY_KEY=readonly S3_READONLY_SECRET=readonly-secret
-PG_USER=windrow PG_PASSWORD=windrow-secret
+PG_USER=windrow PG_PASSWORD=${WINDROW_PG_PASSWORD:-windrow-secret}
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 HIVE_SQL=$HERE/../../src/io/hive-2.3.0.sql # what windrow itself makes
@@ -485,7 +487,7 @@ spark_conf() {
 			echo '<configuration>'
 			property javax.jdo.option.ConnectionURL "jdbc:postgresql://127.0.0.1:$PG_PORT/$1?createDatabaseIfNotExist=true" \
 				javax.jdo.option.ConnectionDriverName org.postgresql.Driver \
-				javax.jdo.option.ConnectionUserName "$1" javax.jdo.option.ConnectionPassword "$PG_PASSWORD" \
+				javax.jdo.option.ConnectionUserName "${WINDROW_PG_USER:-$1}" javax.jdo.option.ConnectionPassword "$PG_PASSWORD" \
 				datanucleus.autoCreateSchema true datanucleus.fixedDatastore true datanucleus.autoCreateTables true \
 				hive.server2.enable.doAs false hive.metastore.schema.verification false
 			echo '</configuration>'
@@ -653,6 +655,7 @@ main() {
 			;;
 		hive-db) hive_db "$@" ;;
 		psql) psql_ "$PG_USER" "$@" ;;
+		places) java17 && find_postgres && printf '%s\n' "$JAVA_HOME" "$CACHE/kafka-$KAFKA_VERSION" "$CACHE/minio-${MINIO_VERSION##*-}/minio" "$PG_BIN" ;;
 		spark-conf) spark_conf "${1:?a database}" && echo "$CONF" ;;
 		spark-job) spark_run spark_job.py "$@" ;;
 		spark-sql) spark_run spark_sql.py "$@" ;;
