@@ -29,6 +29,9 @@ test-kube: tools ## The charm's question to a real kube-apiserver, where it can 
 	@if $(KUBE) up; then eval "$$($(KUBE) env)" && cargo test -p windrow-charm --lib a_real_kube -- --ignored; \
 	  rc=$$?; $(KUBE) down; exit $$rc; else [ $$? = 3 ]; fi
 
+test-deploy: pack ## The use case on a real Juju, some 15 minutes: WINDROW_CONTROLLER=NAME, or one made for it where it can be had
+	@tests/juju/deploy.py || [ $$? = 3 ]
+
 lint: tools ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -49,4 +52,4 @@ test-pack: pack ## What is in it, as Juju, charmcraft and a bare Ubuntu see it
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real test-juju test-kube lint parts-up parts-down pack test-pack tools
+.PHONY: help demo test test-fast test-real test-juju test-kube test-deploy lint parts-up parts-down pack test-pack tools

@@ -41,16 +41,22 @@ pub struct Notice {
     pub credit: String,
 }
 
+impl Notice {
+    fn credit_after(&self, age_ms: u64) -> u64 {
+        self.credit.parse().unwrap_or(CREDIT_MAX_S).saturating_add(age_ms / 1000).min(CREDIT_MAX_S)
+    }
+}
+
 /// The notice to add now, if any. `last` is the latest one and how long ago it was, in milliseconds.
 #[must_use]
 pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
-    let news = News { reason: now.reason.chars().take(REASON_MAX).collect(), ..now.clone() };
+    let news = clipped(now);
     let starting = news.cause == Cause::Starting;
     let Some((last, age_ms)) = last else {
         // Whoever started it knows.
         return (!starting).then(|| Notice { news, credit: (CREDIT_MAX_S - COST_S).to_string() });
     };
-    let credit = last.credit.parse().unwrap_or(CREDIT_MAX_S).saturating_add(age_ms / 1000).min(CREDIT_MAX_S);
+    let credit = last.credit_after(age_ms);
     if same(&news, &last.news) {
         let again = news.cause.is_login() && age_ms >= LOGIN_AGAIN_MS;
         return again.then(|| Notice { news, credit: credit.to_string() });
@@ -67,6 +73,21 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
         return None;
     }
     credit.checked_sub(COST_S).map(|left| Notice { news, credit: left.to_string() })
+}
+
+/// What the charm shows now, where that is not what was told last: to be noted without waking anybody. The next look then
+/// compares with what is shown; or a state that came and went between two looks would be shown for long. `restarted`: the
+/// charm has just done so, and the notice of how that ends is free.
+#[must_use]
+pub fn shown(seen: &News, restarted: bool, last: &Notice, age_ms: u64) -> Option<Notice> {
+    let news = clipped(seen);
+    let free = if restarted { COST_S } else { 0 };
+    let credit = (last.credit_after(age_ms) + free).min(CREDIT_MAX_S);
+    (!same(&news, &last.news)).then(|| Notice { news, credit: credit.to_string() })
+}
+
+fn clipped(news: &News) -> News {
+    News { reason: news.reason.chars().take(REASON_MAX).collect(), ..news.clone() }
 }
 
 /// Whether two say the same, but for numbers, ids and paths in them. Who has the table is told by name, and names count.
@@ -129,6 +150,28 @@ mod tests {
         assert!(decide(&other, Some((&told, 5000))).is_none(), "the charm has just looked");
         assert!(decide(&other, Some((&told, LOGIN_AGAIN_MS))).is_some());
         assert!(decide(&counting(), Some((&told, 5000))).is_none(), "all else waits for credit");
+    }
+
+    #[test]
+    fn what_the_charm_shows_since_is_compared_with() {
+        let told = Notice { news: counting(), credit: "180".to_owned() };
+        assert_eq!(shown(&counting(), false, &told, 5000), None, "it shows what was told");
+        // A container that was started anew: the charm saw it down, and it counts before the next look.
+        let noted = shown(&down(), false, &told, 5000).expect("it shows something else");
+        assert_eq!(noted.credit, "185");
+        let again = decide(&counting(), Some((&noted, 1000))).expect("it counts, and is shown as down");
+        assert_eq!((again.news.state.as_str(), again.credit.as_str()), ("counting", "126"));
+        assert!(decide(&starting(), Some((&noted, 1000))).is_none(), "mostly it is over soon");
+        // Restarts by the charm, one after another: each is told of how it ended.
+        let mut last = Notice { news: counting(), credit: "0".to_owned() };
+        for _ in 0..9 {
+            last = shown(&down(), true, &last, 1000).expect("it has just been stopped");
+            last = decide(&counting(), Some((&last, 5000))).expect("it is free");
+        }
+        assert!(
+            shown(&starting(), false, &last, 0).is_some_and(|n| n.credit == last.credit),
+            "others are not"
+        );
     }
 
     #[test]

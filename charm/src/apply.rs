@@ -3,7 +3,7 @@
 //! What Juju logs is what is printed: standard output as DEBUG, standard error as WARNING. It costs no hook command.
 
 use crate::context::Context;
-use crate::facts::Facts;
+use crate::facts::{Container, Facts};
 use crate::gather::{LAST_WORDS, MEMO, Seen};
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LABEL, SERVICE, USER_ID};
@@ -13,6 +13,8 @@ use crate::settings::{HTTP_PORT, SECRETS_FILE};
 use crate::status::{self, Level, Status};
 use anyhow::Result;
 use std::collections::BTreeMap;
+use windrow::io::pebble::Pebble as Notices;
+use windrow::notify::{self, DOWN, News};
 
 /// Does what the plan says. Databags are written whatever the container does.
 ///
@@ -35,6 +37,9 @@ pub fn apply(
         }
     }
     let failed = container(&plan.container, context, pebble).err();
+    if let Work::Run(run) = &plan.container {
+        note(&shown(run, &seen.facts), run.replan, pebble);
+    }
     let memo = serde_json::to_string(&plan.memo)?;
     if memo != seen.memo_text {
         hooks.state_set(&BTreeMap::from([(MEMO.to_owned(), memo)]))?;
@@ -50,6 +55,31 @@ pub fn apply(
         Some(failure) => of_failure(&failure, &plan, context, pebble),
     };
     show(&status, &seen.facts, hooks)
+}
+
+/// What people see of the workload from now on.
+fn shown(run: &Run, facts: &Facts) -> News {
+    match &facts.container {
+        Container::Up(up) if !run.replan => up.windrow.as_ref().map(|windrow| News {
+            state: windrow.state.name().to_owned(),
+            cause: windrow.cause,
+            reason: windrow.reason.clone(),
+        }),
+        _ => None,
+    }
+    .unwrap_or_else(|| News { state: DOWN.to_owned(), ..News::default() })
+}
+
+/// Lets the check that wakes us know what is shown: it knows only what was told last.
+fn note(news: &News, restarted: bool, pebble: &Pebble) {
+    let notices = Notices::at(pebble.socket().to_owned());
+    let noted = notices.last_notice().and_then(|last| {
+        let note = last.and_then(|(last, age_ms)| notify::shown(news, restarted, &last, age_ms));
+        note.map_or(Ok(()), |note| notices.note(&note))
+    });
+    if let Err(error) = noted {
+        println!("cannot note what is shown: {error}");
+    }
 }
 
 fn show(status: &Status, facts: &Facts, hooks: &HookCommands) -> Result<()> {

@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -121,6 +121,12 @@ impl Pebble {
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         Self { socket, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build() }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The whole plan, as YAML.
@@ -819,7 +825,6 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::os::unix::net::UnixListener;
-    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     /// Long enough for a machine that is busy with other things.

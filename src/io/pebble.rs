@@ -110,6 +110,17 @@ impl Pebble {
         self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string()).map(|_| ())
     }
 
+    /// Changes what the latest notice says, and wakes nobody: Pebble takes it for a repetition that comes too soon. There
+    /// has to be one.
+    ///
+    /// # Errors
+    /// As of [`Pebble::last_notice`].
+    pub fn note(&self, notice: &Notice) -> Result<()> {
+        let body =
+            json!({"action": "add", "type": "custom", "key": KEY, "data": notice, "repeat-after": "87600h"});
+        self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string()).map(|_| ())
+    }
+
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> Result<T> {
         let stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(SILENT_MAX))?;
@@ -269,6 +280,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\n\r\n{\"type\":\"sync\",\"status-code\":200,\"result\":[]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":[{\"id\":\"1\",\"last-occurred\":\"2024-09-01T19:42:15.123456789Z\",\"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
+            "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad key\"}}",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
@@ -277,9 +289,11 @@ mod tests {
         assert_eq!((notice.news.cause, notice.credit.as_str()), (Cause::LoginS3, "60"));
         assert!(age_ms > 3_600_000 && age_ms < u64::MAX);
         pebble.add(&notice).unwrap();
+        pebble.note(&notice).unwrap();
         assert_eq!(pebble.add(&notice).unwrap_err().to_string(), "Pebble answers 400: bad key");
         let asked = asked.join().unwrap();
         assert!(asked[0].starts_with("GET /v1/notices?types=custom&keys=windrow.dev/state HTTP/1.1\r\n"));
+        assert!(asked[3].contains("\"repeat-after\":\"87600h\""), "{}", asked[3]);
         let body = asked[2].split_once("\r\n\r\n").unwrap().1;
         assert_eq!(
             body,

@@ -290,7 +290,7 @@ def notice(args):
         _, found = pebble("GET", "/v1/notices?types=custom&keys=windrow.dev/state")
         mine = [n for n in found or [] if n.get("user-id") in (None, os.geteuid())]
         data = mine[0].get("last-data", {}) if mine else {}
-        key = [mine[0]["id"], mine[0]["last-repeated"], mine[0]["occurrences"]] if mine else None
+        key = [mine[0]["id"], mine[0]["last-repeated"]] if mine else None
         ok = key and key != remembered().get("notice") and data.get("state") == args.state and (not args.cause or data.get("cause") == args.cause)
         if ok:
             remember(notice=key)
@@ -336,7 +336,7 @@ def standing(args):
 
 
 def new_container(_):
-    """The container's processes end, its disk is empty, and a Pebble starts in it, as Kubernetes does."""
+    """The container's processes end, its disk is empty, and a Pebble starts in it, as Kubernetes does in the same pod."""
     with open(f"{FOLDER}/pebble.pid", encoding="utf-8") as f:
         old = int(f.read())
     for pid in [old, *below(old)]:
@@ -347,8 +347,9 @@ def new_container(_):
     until("the old container's end", 10, lambda: (not os.path.exists(f"/proc/{old}") or " Z " in open(f"/proc/{old}/stat").read(), old))
     for path in glob.glob("/etc/windrow/*") + glob.glob("/opt/windrow/*"):
         os.remove(path)
-    shutil.rmtree(PEBBLE)
-    os.makedirs(PEBBLE)
+    # Pebble's state lies in the pod and stays, notices with it; layers that were added since do not.
+    for path in glob.glob(f"{PEBBLE}/layers/*"):
+        os.remove(path)
     if os.path.exists(f"{PEBBLE}.socket"):
         os.remove(f"{PEBBLE}.socket")
     # The command line that Juju gives it.

@@ -233,41 +233,47 @@ def kafka_tool(tool, *args):
 
 def group_by(width=WINDOW_S):
     """A plain group-by of the topic's log, and the newest record's time, s."""
-    ends = kafka_tool("GetOffsetShell", "--topic", TOPIC).split()
-    # The consumer ends after a number of records alone. With some of the next ones, it has all of those that were there.
-    many = sum(int(end.rsplit(":", 1)[1]) for end in ends) + 4
-    log = kafka_tool("consumer.ConsoleConsumer", "--topic", TOPIC, "--from-beginning", "--max-messages", str(many), "--property", "print.timestamp=true")
-    counts, newest = collections.Counter(), 0
-    for line in log.splitlines():
-        if line.startswith("CreateTime:"):
-            at, value = line.split("\t", 1)
-            at = int(at.split(":")[1])
-            start = at // 1000 // width * width
-            counts[start, start + width, json.loads(value)["origin"]] += 1
-            newest = max(newest, at // 1000)
+    ends = {int(p): int(end) for _, p, end in (line.rsplit(":", 2) for line in kafka_tool("GetOffsetShell", "--topic", TOPIC).split())}
+    shown = [word for what in ("timestamp", "partition", "offset") for word in ("--property", f"print.{what}=true")]
+    for more in (4, 10, 20, 40):
+        # The consumer ends after a number of records alone, in no order among topic partitions: with some of the next ones it has
+        # all that were there, or the next round has.
+        log = kafka_tool("consumer.ConsoleConsumer", "--topic", TOPIC, "--from-beginning", "--max-messages", str(sum(ends.values()) + more), *shown)
+        counts, newest, read = collections.Counter(), 0, dict.fromkeys(ends, 0)
+        for line in log.splitlines():
+            if line.startswith("CreateTime:"):
+                at, partition, offset, value = line.split("\t", 3)
+                at, partition, offset = (int(field.split(":")[1]) for field in (at, partition, offset))
+                start = at // 1000 // width * width
+                counts[start, start + width, json.loads(value)["origin"]] += 1
+                newest = max(newest, at // 1000)
+                read[partition] = max(read[partition], offset + 1)
+        if all(read[p] >= end for p, end in ends.items()):
+            break
+    else:
+        raise Failure(f"Kafka's consumer reads {read} of {ends}")
     if not counts:
         raise Failure("the topic is empty")
     return counts, newest
 
 
 def is_right(table=TABLE, width=WINDOW_S, within=180):
-    """Waits until every window that is over by now is there; what is there must be right at every look."""
-    ripe = group_by(width)[1] - DELAY_S
+    """Waits until the table is that group-by, for all windows that are over by now."""
+    counts, newest = group_by(width)
+    ripe = newest - DELAY_S
+    want = {k: n for k, n in counts.items() if k[1] <= ripe}
 
     def look():
-        have = rows(table)
-        counts, _ = group_by(width)
-        wrong = {k: (n, counts.get(k)) for k, n in have.items() if counts.get(k) != n}
+        have = {k: n for k, n in rows(table).items() if k[1] <= ripe}
+        wrong = {k: (n, want.get(k)) for k, n in have.items() if want.get(k) != n}
         if wrong:
             raise Wrong(f"{table} has what the topic has not: {list(wrong.items())[:5]}")
-        missing = [k for k in counts if k[1] <= ripe and k not in have]
-        if missing:
-            raise Failure(f"{len(missing)} rows of {table} are missing, such as {missing[0]}")
-        return have
+        if len(have) < len(want):
+            raise Failure(f"{len(want) - len(have)} rows of {table} are missing, such as {next(k for k in want if k not in have)}")
+        return True
 
-    have = until(f"the rows of {table}", within, look)
-    say(f"  {table}: {len(have)} rows, the group-by of {sum(have.values())} records of the topic")
-    return have
+    until(f"the rows of {table}", within, look)
+    say(f"  {table}: {len(want)} rows, the group-by of {sum(want.values())} records of the topic")
 
 
 # ---- the steps ----
@@ -377,7 +383,7 @@ def counting_unit(many, not_this=None):
 def three_units(_):
     juju("scale-application windrow 3", "spark")
     first = counting_unit(3)
-    kubectl(f"delete pod -n spark {first.replace('/', '-')} --grace-period=0 --force", quiet=False)
+    kubectl(f"delete pod -n spark {first.replace('/', '-')}", quiet=False)
     counting_unit(3, not_this=first)
     is_right()
     juju("scale-application windrow 1", "spark")
@@ -391,7 +397,7 @@ def options(_):
     juju("config windrow window=banana", "spark")
     shows("window", level="blocked")
     is_right()
-    juju("config windrow --reset window,log-level", "spark")
+    juju("config windrow window=10s log-level=info", "spark")
     shows("counting")
 
 
@@ -418,9 +424,11 @@ def s3_by_secret(_):
 
 def pod_and_container_die(_):
     kubectl("delete pod -n spark windrow-0 --grace-period=0 --force", quiet=False)
-    until("another pod", 120, lambda: kubectl("get pod -n spark windrow-0 -o jsonpath={.status.containerStatuses[*].ready}").split() == ["true", "true"])
     is_right()
+    # Juju 4.1-beta2 shows "agent lost" from then on, though the agent is there: the end of the old pod's connection comes late.
+    kubectl("delete pod -n spark windrow-0", quiet=False)
     shows("counting")
+    is_right()
     count = "get pod -n spark windrow-0 -o jsonpath={.status.containerStatuses[?(@.name=='windrow')].restartCount}"
     before = int(kubectl(count))
     say("$ kubectl exec -n spark windrow-0 -c windrow -- bash -c 'kill 1'")

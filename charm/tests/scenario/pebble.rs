@@ -155,10 +155,12 @@ impl State {
         state
     }
 
-    /// The container is made anew: nothing of it is left.
+    /// The container is made anew: nothing of it is left but what Pebble keeps in the pod.
     pub fn renew(&mut self) {
         let (boot, version) = (self.boot + 1, self.version.clone());
-        *self = State { boot, version, ..State::new() };
+        // Pebble's own state lies in the pod, not in the container: notices outlive it.
+        let (notices, made) = (std::mem::take(&mut self.notices), self.made);
+        *self = State { boot, version, notices, made, ..State::new() };
     }
 
     /// The layers combined, as `GET /v1/plan` shows them.
@@ -519,13 +521,26 @@ impl State {
                         &format!("custom notice key must be in \"domain.com/key\" format: {key:?}"),
                     );
                 }
-                self.made += 1;
-                let id = self.made.to_string();
-                self.notices.push(json!({
-                    "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": body["data"], "occurrences": 1,
-                    "first-occurred": "2026-01-01T00:00:00Z", "last-occurred": "2026-01-01T00:00:00Z",
-                    "last-repeated": "2026-01-01T00:00:00Z", "expire-after": "168h0m0s",
-                }));
+                // One of a user and key is there once; what is added later repeats it, unless it says that this is too soon.
+                let same = self.notices.iter_mut().find(|n| n["type"] == "custom" && n["key"] == key);
+                let id = if let Some(notice) = same {
+                    notice["last-data"] = body["data"].clone();
+                    let times = notice["occurrences"].as_u64().unwrap_or(0) + 1;
+                    notice["occurrences"] = json!(times);
+                    if body["repeat-after"].is_null() {
+                        notice["last-repeated"] = json!(format!("2026-01-01T00:00:{times:02}Z"));
+                    }
+                    notice["id"].as_str().unwrap_or_default().to_owned()
+                } else {
+                    self.made += 1;
+                    let id = self.made.to_string();
+                    self.notices.push(json!({
+                        "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": body["data"], "occurrences": 1,
+                        "first-occurred": "2026-01-01T00:00:00Z", "last-occurred": "2026-01-01T00:00:00Z",
+                        "last-repeated": "2026-01-01T00:00:00Z", "expire-after": "168h0m0s",
+                    }));
+                    id
+                };
                 fine(&json!({"id": id}))
             }
             ("GET", "/v1/files") => self.read_files(request),

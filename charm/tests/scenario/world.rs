@@ -472,6 +472,7 @@ impl World {
     pub fn notice(&mut self, key: &str, data: &Value) -> Run {
         let id = {
             let mut container = self.container();
+            container.notices.retain(|notice| notice["key"] != key);
             let id = (container.notices.len() + 100).to_string();
             container.notices.push(json!({
                 "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": data, "occurrences": 1,
