@@ -163,7 +163,7 @@ def act(action, unit="windrow/0", model="spark", quiet=False, **params):
 def unrelate(endpoint, provider):
     juju(f"remove-relation windrow:{endpoint} {provider}", "spark")
     shows(f"no relation on {endpoint}", level="blocked")
-    until("the relation is gone", 120, lambda: f"windrow:{endpoint}" not in juju("status --relations", "spark", quiet=True))
+    until("the relation is gone", 120, lambda: endpoint not in status("spark")["applications"]["windrow"].get("relations", {}))
     # Units of Juju 4.1-beta2 take one that is made before they have seen this for the old one, and never join it.
     time.sleep(10)
 

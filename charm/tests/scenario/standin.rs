@@ -87,7 +87,7 @@ fn refused(world: &mut World, event: impl Fn(&mut World) -> crate::world::Run, r
 fn refusals() {
     let mut world = world();
     let id = world.integrate("kafka-client", Provider::kafka_3());
-    assert_eq!(id, 4);
+    assert_eq!(id, 0);
     let token = world.user_secret(&[("token", "hidden-token")]);
     let lost = world.user_secret(&[("token", "hidden-token")]);
     world.juju().secrets.get_mut(&lost["secret:".len()..]).expect("there").granted = false;
@@ -112,21 +112,21 @@ fn refusals() {
         ("relation-list", 2, "no relation id specified".into()),
         ("relation-ids", 2, "no endpoint name specified".into()),
         ("relation-ids nosuch", 0, String::new()),
-        ("relation-get -r 4", 2, "no unit or application specified".into()),
-        ("relation-get -r 4 - other/0", 1, "permission denied".into()),
-        ("relation-get -r 4 - kafka-k8s/9", 1, never.into()),
-        ("relation-get -r 4 - kafka-k8s", 2, "expected unit name, got application name \"kafka-k8s\"".into()),
-        ("relation-get -r 4 - Kafka", 2, "invalid unit name \"Kafka\"".into()),
-        ("relation-get -r 4 --app - kafka-k8s more", 2, "unrecognized args: [\"more\"]".into()),
-        ("relation-get -r 4 --bogus", 2, "option provided but not defined: --bogus".into()),
+        ("relation-get -r 0", 2, "no unit or application specified".into()),
+        ("relation-get -r 0 - other/0", 1, "permission denied".into()),
+        ("relation-get -r 0 - kafka-k8s/9", 1, never.into()),
+        ("relation-get -r 0 - kafka-k8s", 2, "expected unit name, got application name \"kafka-k8s\"".into()),
+        ("relation-get -r 0 - Kafka", 2, "invalid unit name \"Kafka\"".into()),
+        ("relation-get -r 0 --app - kafka-k8s more", 2, "unrecognized args: [\"more\"]".into()),
+        ("relation-get -r 0 --bogus", 2, "option provided but not defined: --bogus".into()),
         ("relation-get -r", 2, "option needs an argument: -r".into()),
         (
-            "relation-get -r 4 --format=xml - windrow/0",
+            "relation-get -r 0 --format=xml - windrow/0",
             2,
             "invalid value \"xml\" for option --format: unknown format \"xml\"".into(),
         ),
-        ("relation-set -r 4 plain", 2, "expected \"key=value\", got \"plain\"".into()),
-        ("relation-set -r 4 a=1 a=2", 2, "key \"a\" specified more than once".into()),
+        ("relation-set -r 0 plain", 2, "expected \"key=value\", got \"plain\"".into()),
+        ("relation-set -r 0 a=1 a=2", 2, "key \"a\" specified more than once".into()),
         ("is-leader --json", 2, "option provided but not defined: --json".into()),
         (
             "config-get --all topic-name",
@@ -272,7 +272,7 @@ fn secrets_at_commit() {
 fn secrets() {
     let mut world = world();
     let id = world.integrate("kafka-client", Provider::kafka_3().model(OTHER_MODEL));
-    world.script("relation-set --app -r 4 topic=t");
+    world.script("relation-set --app -r 0 topic=t");
     world.hook("start").good();
     let uri = world.juju().relations[&id].remote["secret-user"].clone();
     assert!(uri.starts_with(&format!("secret://{OTHER_MODEL}/")), "{uri}");
@@ -285,8 +285,8 @@ fn secrets() {
     world.script("secret-get --label ours --format=json >>seen");
     world.hook("start").good();
     let seen = std::fs::read_to_string(world.charm().join("seen")).expect("written");
-    let (old, new) = ("\"kafka-password-4\"\n", "\"kafka-password-new\"\n");
-    let all = "{\"password\":\"kafka-password-new\",\"username\":\"relation-4\"}\n";
+    let (old, new) = ("\"kafka-password-0\"\n", "\"kafka-password-new\"\n");
+    let all = "{\"password\":\"kafka-password-new\",\"username\":\"relation-0\"}\n";
     assert_eq!(seen, [old, old, new, old, new, new, all].concat());
     world.script("echo \"$JUJU_SECRET_ID $JUJU_SECRET_LABEL\"");
     let run = world.secret_changed(id, "secret-user");
@@ -328,9 +328,9 @@ fn relation_data() {
     let bag: Value = serde_json::from_str(lines[0]).expect("JSON");
     assert!(bag["endpoint"].as_str().is_some_and(|e| e.contains("loki-1.")), "{bag}");
     assert_eq!(lines[1..5], ["{}", "10.1.63.230", "loki/0", "loki/1"]);
-    assert_eq!(lines[5..8], ["loki", "logging:4", "logging:4"]);
+    assert_eq!(lines[5..8], ["loki", "logging:0", "logging:0"]);
     assert_eq!(lines[8], format!("{{\"uuid\":\"{}\"}}", crate::world::MODEL));
-    assert_eq!(lines[9], "logging logging:4 loki loki/1. .");
+    assert_eq!(lines[9], "logging logging:0 loki loki/1. .");
     world.script("echo \"$JUJU_DEPARTING_UNIT $JUJU_REMOTE_UNIT $JUJU_DISPATCH_PATH\"; relation-list");
     let run = world.unit_event(id, "departed", "loki/1").good();
     assert_eq!(run.stdout, "loki/1 loki/1 hooks/logging-relation-departed\nloki/0\n");
@@ -343,7 +343,7 @@ fn relation_data() {
 fn broken() {
     let mut world = world();
     let id = world.integrate("kafka-client", Provider::kafka_3());
-    world.script("relation-set --app -r 4 topic=t");
+    world.script("relation-set --app -r 0 topic=t");
     world.hook("start").good();
     world.script("relation-ids kafka-client; relation-list; relation-get endpoints; relation-get tls kafka-k8s/0; relation-set a=b");
     let run = world.relation_event(id, "broken").good();
@@ -420,7 +420,7 @@ fn juju_3_5() {
     let mut world = world();
     world.juju().version = "3.5.7".to_owned();
     world.integrate("kafka-client", Provider::kafka_3());
-    world.script("relation-model-get -r 4; echo \"$? $JUJU_METER_STATUS\"");
+    world.script("relation-model-get -r 0; echo \"$? $JUJU_METER_STATUS\"");
     assert_eq!(world.hook("start").good().stdout, "127 AMBER\n");
 }
 
@@ -432,12 +432,12 @@ fn credentials() {
         "state-set memo=$(secret-get $URI password)",
         "secret-get $URI | state-set --file -",
         "P=$(secret-get $URI password); export P; is-leader",
-        "secret-get $URI | relation-set -r 4 --file -",
+        "secret-get $URI | relation-set -r 0 --file -",
     ];
     for place in places {
         let mut world = world();
         let id = world.integrate("kafka-client", Provider::kafka_3());
-        world.script("relation-set --app -r 4 topic=t");
+        world.script("relation-set --app -r 0 topic=t");
         world.hook("start").good();
         let uri = world.juju().relations[&id].remote["secret-user"].clone();
         world.script(&format!("URI={uri}\n{place}"));
@@ -683,7 +683,7 @@ fn quick() {
     let mut world = world();
     world.integrate("kafka-client", Provider::kafka_3());
     let line =
-        "is-leader --format=json >/dev/null\nrelation-get -r 4 --app - kafka-k8s --format=json >/dev/null\n";
+        "is-leader --format=json >/dev/null\nrelation-get -r 0 --app - kafka-k8s --format=json >/dev/null\n";
     world.script(&line.repeat(6));
     let least = (0..5).map(|_| world.hook("update-status").good().took).min().expect("five");
     println!("twelve hook commands: {} ms", least.as_millis());

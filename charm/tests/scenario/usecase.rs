@@ -10,7 +10,7 @@ use windrow::cause::Cause;
 use windrow::status::{State, Status};
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 24] = [
+    let tests: [(&str, fn()); 25] = [
         ("deploy_and_three_integrates_start_the_workload", deploy),
         ("a_password_that_changes_is_reloaded_and_nothing_restarts", rotation),
         ("tls_secrets_and_certificates_of_every_provider", tls),
@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_bad_option_never_stops_what_runs", bad_option),
         ("a_unit_that_never_had_good_options_starts_nothing", never_good),
         ("a_container_that_starts_anew_gets_everything_again", new_container),
+        ("a_new_pod_ends_the_stop_of_the_old_one_and_is_set_up", new_pod),
         ("what_is_shown_is_noted_for_the_check_that_wakes_the_charm", noted),
         ("a_refresh_brings_the_new_binary_and_takes_the_old_away", refresh),
         ("a_kafka_of_another_model_needs_its_namespace", other_model),
@@ -262,6 +263,27 @@ fn new_container() {
     story.brief("Somebody removed a file.", &world.hook("update-status").good());
     assert_eq!(world.container().tell(), before);
     story.check("new-container", "A container that starts anew");
+}
+
+/// The order in which Juju runs a pod's first hooks that was killed in its `stop`; Pebble may come late to them.
+fn new_pod() {
+    let (mut world, _) = counting();
+    let before = world.container().tell();
+    world.hook("stop").good();
+    world.container().renew();
+    world.container().notices.clear();
+    world.workload.clear();
+    world.mood(Mood::Down);
+    for hook in ["stop", "upgrade-charm", "config-changed"] {
+        let run = world.hook(hook).good();
+        assert_eq!(run.status, "waiting \"waiting for Pebble in container windrow\"", "{hook}");
+    }
+    world.mood(Mood::Up);
+    world.hook("start").good();
+    assert_eq!(world.container().tell(), before);
+    assert_eq!(world.pebble_ready().good().status, "maintenance \"starting windrow\"");
+    counts(&mut world);
+    assert_eq!(notice(&mut world).status, "active \"counting test-topic into default.newtable\"");
 }
 
 /// Seen on a real Juju: a container died and windrow counted again before the check's next look. What was told last was

@@ -255,7 +255,7 @@ impl World {
         let mut juju = self.juju();
         assert!(juju.charm.endpoints.contains_key(endpoint), "no endpoint {endpoint:?}");
         juju.made += 1;
-        let id = juju.relations.keys().last().map_or(4, |last| last + 1);
+        let id = juju.relations.keys().last().map_or(0, |last| last + 1);
         let address = juju.address.clone();
         let of_unit = |address: &str| {
             Bag::from([
@@ -285,8 +285,8 @@ impl World {
         id
     }
 
-    /// Adds a relation and runs its events in Juju's order: created, joined and changed for each unit, and changed
-    /// for the application's bag once it answers.
+    /// Adds a relation and runs its events in Juju's order: created, changed for the application's bag where it has answered
+    /// already, then joined and changed for each unit.
     pub fn relate(&mut self, endpoint: &str, provider: Provider) -> u32 {
         let id = self.integrate(endpoint, provider);
         self.events_of(id);
@@ -296,13 +296,13 @@ impl World {
     fn events_of(&mut self, id: u32) {
         let before = self.juju().relations[&id].remote.clone();
         self.relation_event(id, "created").good();
+        if self.juju().relations[&id].remote != before {
+            self.relation_event(id, "changed").good();
+        }
         let units: Vec<String> = self.juju().relations[&id].units.keys().cloned().collect();
         for unit in units {
             self.unit_event(id, "joined", &unit).good();
             self.unit_event(id, "changed", &unit).good();
-        }
-        if self.juju().relations[&id].remote != before {
-            self.relation_event(id, "changed").good();
         }
     }
 
