@@ -55,7 +55,9 @@ case $verb in
 	import)
 		# shellcheck disable=SC2086 # a command with its arguments
 		if [ -n "$MINE" ]; then exec ${WINDROW_IMPORT:-microk8s ctr image import} "$1"; fi
-		PATH=$KB/root/usr/bin:$PATH exec ctr -a "$KB/run/containerd.sock" -n k8s.io images import "$1"
+		# shellcheck source=/dev/null # the tool's own places
+		. "$TOOL/env.sh"
+		exec ctr -a "$RUN/containerd.sock" -n k8s.io images import "$1"
 		;;
 	*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
