@@ -216,7 +216,10 @@ def rows(table=TABLE):
     answer = beeline(f"SELECT unix_timestamp(window.start), unix_timestamp(window.end), origin, count FROM {table}")
     found = {}
     for line in answer.splitlines()[1:]:
-        start, end, origin, count = line.split("\t")
+        fields = line.split("\t")
+        if len(fields) != 4:
+            raise Failure(f"Spark answers {line!r}")
+        start, end, origin, count = fields
         key = (int(start), int(end), origin)
         if key in found:
             raise Wrong(f"row {key} is in {table} twice")
@@ -289,14 +292,15 @@ def pack(charm):
 
 
 def newer(charm):
-    """The next build of windrow: the same, with another last byte."""
+    """A charm with the next build of windrow, the same with another last byte; and that build's digest."""
     built = f"{RUN}/newer.charm"
     with zipfile.ZipFile(charm) as old, zipfile.ZipFile(built, "w", zipfile.ZIP_DEFLATED) as new:
         program = old.read("windrow") + b"\0"
+        digest = hashlib.sha256(program).hexdigest()
         for entry in old.infolist():
-            data = {"windrow": program, "windrow.sha256": hashlib.sha256(program).hexdigest().encode() + b"\n"}.get(entry.filename)
+            data = {"windrow": program, "windrow.sha256": digest.encode() + b"\n"}.get(entry.filename)
             new.writestr(entry, old.read(entry) if data is None else data)
-    return built
+    return built, digest
 
 
 def the_kafka_model(_):
@@ -446,10 +450,12 @@ def kafka_is_unrelated_for_a_while(_):
 
 
 def refresh(charm):
-    juju("refresh windrow --path {charm}", "spark", charm=newer(charm))
-    until("the new revision", 120, lambda: status("spark")["applications"]["windrow"]["charm-rev"] == 1)
-    shows("counting")
+    built, digest = newer(charm)
+    juju("refresh windrow --path {charm}", "spark", charm=built)
+    inside = ["exec", "-n", "spark", "windrow-0", "-c", "windrow", "--", "ls", "/opt/windrow"]
+    until("the newer program alone is there", 180, lambda: run(CLUSTER, "kubectl", *inside).split() == [f"windrow-{digest[:16]}"])
     is_right()
+    shows("counting")
 
 
 def second_app(charm):
