@@ -412,8 +412,17 @@ def relation_of(unit, model, remote):
 
 
 def passwords_change(_):
+    """Whoever is logged in stays so; Kafka starts anew and PostgreSQL ends its sessions, so that the new ones are needed."""
     act("set-password", "kafka/0", model="kafka", relation=relation_of("kafka/0", "kafka", "remote-"))
-    act("set-password", "metastore/0", relation=relation_of("metastore/0", "spark", "windrow/"))
+    end_container("kafka", "kafka-0", "kafka")
+    shows("", "kafka", model="kafka")
+    is_right()
+    relation = relation_of("metastore/0", "spark", "windrow/")
+    act("set-password", "metastore/0", relation=relation)
+    sql = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'relation_id_{relation}'"
+    ended = run(CLUSTER, "kubectl", "exec", "-n", "spark", "metastore-0", "-c", "postgresql", "--",
+                "/usr/lib/postgresql/bin/psql", "-h", "/tmp", "-U", "operator", "-d", "postgres", "-qAtc", sql)
+    say(f"  PostgreSQL ended {ended.strip()} of windrow's sessions")
     is_right()
     shows("counting")
 
@@ -426,6 +435,15 @@ def s3_by_secret(_):
     shows("counting")
 
 
+def end_container(namespace, pod, container):
+    """Kubernetes starts it anew, in the same pod."""
+    count = f"get pod -n {namespace} {pod} -o jsonpath={{.status.containerStatuses[?(@.name=='{container}')].restartCount}}"
+    before = int(kubectl(count))
+    say(f"$ kubectl exec -n {namespace} {pod} -c {container} -- bash -c 'kill 1'")
+    run(CLUSTER, "kubectl", "exec", "-n", namespace, pod, "-c", container, "--", "bash", "-c", "kill 1", fails=True)
+    until("another container", 120, lambda: int(kubectl(count)) > before)
+
+
 def pod_and_container_die(_):
     kubectl("delete pod -n spark windrow-0 --grace-period=0 --force", quiet=False)
     is_right()
@@ -433,11 +451,7 @@ def pod_and_container_die(_):
     kubectl("delete pod -n spark windrow-0", quiet=False)
     shows("counting")
     is_right()
-    count = "get pod -n spark windrow-0 -o jsonpath={.status.containerStatuses[?(@.name=='windrow')].restartCount}"
-    before = int(kubectl(count))
-    say("$ kubectl exec -n spark windrow-0 -c windrow -- bash -c 'kill 1'")
-    run(CLUSTER, "kubectl", "exec", "-n", "spark", "windrow-0", "-c", "windrow", "--", "bash", "-c", "kill 1", fails=True)
-    until("another container", 120, lambda: int(kubectl(count)) > before)
+    end_container("spark", "windrow-0", "windrow")
     is_right()
     shows("counting")
 
