@@ -539,7 +539,7 @@ beeline() { # beeline [-t] [SQL]...
 	log=$(mktemp)
 	if SPARK_BEELINE_OPTS='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' "$SPARK_HOME/bin/beeline" -u "jdbc:hive2://127.0.0.1:$THRIFT_PORT/" -n test \
 		--silent=true --verbose=false --showHeader=true --outputformat=$format --maxWidth=400 -f <(echo "$sql") 2>"$log" |
-		sed -u 's/\r//g; s/^null  *null//; /^$/d'; then
+		sed -u 's/\r//g; :again; s/^null  *null//; t again; /^$/d'; then
 		rm "$log"
 	else
 		grep -m1 '^Error' "$log" >&2 || cat "$log" >&2
