@@ -106,8 +106,7 @@ impl Pebble {
     /// # Errors
     /// As of [`Pebble::last_notice`].
     pub fn add(&self, notice: &Notice) -> Result<()> {
-        let body = json!({"action": "add", "type": "custom", "key": KEY, "data": notice});
-        self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string()).map(|_| ())
+        self.post(&json!({"action": "add", "type": "custom", "key": KEY, "data": notice}))
     }
 
     /// Changes what the latest notice says, and wakes nobody: Pebble takes it for a repetition that comes too soon. There
@@ -116,8 +115,12 @@ impl Pebble {
     /// # Errors
     /// As of [`Pebble::last_notice`].
     pub fn note(&self, notice: &Notice) -> Result<()> {
-        let body =
-            json!({"action": "add", "type": "custom", "key": KEY, "data": notice, "repeat-after": "87600h"});
+        self.post(
+            &json!({"action": "add", "type": "custom", "key": KEY, "data": notice, "repeat-after": "87600h"}),
+        )
+    }
+
+    fn post(&self, body: &serde_json::Value) -> Result<()> {
         self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string()).map(|_| ())
     }
 
