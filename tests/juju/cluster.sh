@@ -18,6 +18,7 @@ TOOL=${WINDROW_KUBE_BED:-$HERE/../../../shared/tools/kube}
 KB=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}/node
 export KB
 MINE=${WINDROW_CONTROLLER:-}
+[ -z "$MINE" ] || export JUJU_CONTROLLER=$MINE # whichever controller is the client's current one
 
 absent() { echo "deploy: left out: $*" >&2; exit 3; }
 up() {

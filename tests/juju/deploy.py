@@ -33,6 +33,7 @@ RUN = f"{os.environ.get('WINDROW_RUN') or CACHE + '/run'}/deploy"
 CLUSTER, PARTS = f"{HERE}/cluster.sh", f"{ROOT}/tests/parts/parts.sh"
 MINE = os.environ.get("WINDROW_CONTROLLER")
 IMAGE = "windrow.local/workloads:1"
+MODELS = ("kafka", "spark")
 TOPIC, TABLE, WINDOW_S, DELAY_S = "test-topic", "newtable", 10, 10
 S3 = {"access-key": "minio", "secret-key": "minio-secret"}
 # Spark's own ports on this machine, beside those of the other tests' parts.
@@ -95,7 +96,7 @@ def juju(command, model=None, quiet=False, **kept):
         say(f"$ juju {command.format(**shown) if kept else command}" + (f" -m {model}" if model else ""))
     words = [word.format(**kept) if kept else word for word in command.split()]
     if model:
-        words += ["-m", f"{MINE}:{model}" if MINE else model]
+        words += ["-m", model]
     return run(CLUSTER, "juju", *words)
 
 
@@ -105,8 +106,8 @@ def kubectl(command, stdin=None, quiet=True, **options):
     return run(CLUSTER, "kubectl", *command.split(), stdin=stdin, **options)
 
 
-def parts(*args, stdin=None, **options):
-    return run(PARTS, *args, stdin=stdin, env=SPARK, **options)
+def parts(*args):
+    return run(PARTS, *args, env=SPARK)
 
 
 def until(what, within, look):
@@ -136,13 +137,13 @@ def units(app, model="spark"):
     return {name: (unit["workload-status"]["current"], unit["workload-status"].get("message", "")) for name, unit in sorted(found.items())}
 
 
-def shows(text, app="windrow", level="active", model="spark", within=180, units_many=1):
-    """Waits until all units of the application show that; says what they show."""
+def shows(text, app="windrow", level="active", model="spark", within=180):
+    """Waits until the one unit of the application shows that; says what it shows."""
 
     def look():
         seen = units(app, model)
-        if len(seen) != units_many or not all(s[0] == level and text in s[1] for s in seen.values()):
-            raise Failure(f"{app} shows {seen}, not {level} {text!r} in {units_many} units")
+        if len(seen) != 1 or not all(s[0] == level and text in s[1] for s in seen.values()):
+            raise Failure(f"{app} shows {seen}, not {level} {text!r}")
         return seen
 
     for name, (level, message) in until(f"{app} shows {text!r}", within, look).items():
@@ -158,6 +159,11 @@ def act(action, unit="windrow/0", model="spark", quiet=False, **params):
     if one["status"] != "completed":
         raise Failure(f"{action}: {one}")
     return one.get("results", {})
+
+
+def remove(app):
+    juju(f"remove-application {app} --no-prompt", "spark")
+    until("its pods are gone", 180, lambda: not kubectl(f"get pods -n spark -l app.kubernetes.io/name={app} -o name").strip())
 
 
 def unrelate(endpoint, provider):
@@ -325,7 +331,7 @@ def the_spark_model(_):
 
 def windrow_is_deployed(charm):
     juju(f"deploy {{charm}} windrow --resource windrow-image={IMAGE}", "spark", charm=charm)
-    juju(f"consume {MINE + ':' if MINE else ''}admin/kafka.kafka", "spark")
+    juju("consume admin/kafka.kafka", "spark")
     juju("integrate windrow:kafka-client kafka", "spark")
     shows("no relation on s3-credentials, metastore-db", level="blocked")
     juju("integrate windrow:s3-credentials s3", "spark")
@@ -475,8 +481,7 @@ def second_app(charm):
     is_right("minutes", 5)
     juju("config minutes table-name=newtable window=10s", "spark")
     shows("is written by windrow", "minutes", level="blocked")
-    juju("remove-application minutes --no-prompt", "spark")
-    until("its pods are gone", 180, lambda: not kubectl("get pods -n spark -l app.kubernetes.io/name=minutes -o name").strip())
+    remove("minutes")
     rows("minutes")
     is_right()
     shows("counting")
@@ -492,7 +497,7 @@ def trust(_):
 
 def no_credential_is_seen(_):
     hidden = {S3["secret-key"]}
-    for model in ("kafka", "spark"):
+    for model in MODELS:
         for uri in json.loads(juju("list-secrets --format json", model, quiet=True) or "{}") or {}:
             shown = json.loads(juju(f"show-secret {uri} --reveal --format json", model, quiet=True))
             for secret in shown.values():
@@ -518,8 +523,7 @@ def no_credential_is_seen(_):
 
 
 def windrow_goes(_):
-    juju("remove-application windrow --no-prompt", "spark")
-    until("its pods are gone", 180, lambda: not kubectl("get pods -n spark -l app.kubernetes.io/name=windrow -o name").strip())
+    remove("windrow")
     until("the application is gone", 120, lambda: "windrow" not in status("spark")["applications"])
     have, (counts, _) = until("the table", 60, rows), group_by()
     wrong = [k for k in have if counts.get(k) != have[k]]
@@ -536,16 +540,23 @@ STEPS = (the_kafka_model, the_spark_model, windrow_is_deployed, credentials_and_
 def show_status(step):
     with open(f"{RUN}/status.txt", "a") as file:
         file.write(f"#### {step}\n")
-        for model in ("kafka", "spark"):
-            code, shown = run(CLUSTER, "juju", "status", "-m", f"{MINE}:{model}" if MINE else model, fails=True)
+        for model in MODELS:
+            code, shown = run(CLUSTER, "juju", "status", "-m", model, fails=True)
             file.write(shown if code == 0 else f"({model}: not there)\n")
 
 
-def prepare():
-    """The cluster is up and has the workloads' image."""
+def start():
+    """The cluster is up, and nothing of the user's has the names that are removed at the end."""
     done = subprocess.run([CLUSTER, "up"])
     if done.returncode:
         sys.exit(done.returncode)
+    looks = [("juju", "show-model", model) for model in MODELS] + [("kubectl", "get", "namespace", "minio")]
+    there = [" ".join(look) for look in looks if run(CLUSTER, *look, fails=True)[0] == 0]
+    if there:
+        sys.exit(f"deploy: there is one already, and it is not touched: {'; '.join(there)}")
+
+
+def load_image():
     run(PARTS, "install", "kafka", "minio", "postgres", "spark", within=1800)
     places = run(PARTS, "places").split()
     run(sys.executable, f"{HERE}/image.py", f"{RUN}/workloads.tar", IMAGE, *places)
@@ -568,9 +579,11 @@ def main():
     open(f"{RUN}/status.txt", "w").close()
     if not args.first:
         say("the cluster")
-        prepare()
+        start()
     failed = None
     try:
+        if not args.first:
+            load_image()
         for name, step in list(zip(names, STEPS))[names.index(args.first or names[0]):]:
             say(f"## {name.replace('-', ' ')}")
             step(os.path.abspath(args.charm))
@@ -586,8 +599,8 @@ def main():
     finally:
         if not args.keep:
             if MINE:
-                for model in ("spark", "kafka"):
-                    run(CLUSTER, "juju", "destroy-model", f"{MINE}:{model}", "--no-prompt", "--destroy-storage", "--force", fails=True, within=600)
+                for model in MODELS:
+                    run(CLUSTER, "juju", "destroy-model", model, "--no-prompt", "--destroy-storage", "--force", fails=True, within=600)
                 kubectl("delete namespace minio", fails=True)
             subprocess.run([CLUSTER, "down"])
     if failed:

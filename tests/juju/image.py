@@ -53,8 +53,7 @@ def told(what):
     return subprocess.run([os.path.join(postgres, "pg_config"), what], check=True, capture_output=True, text=True).stdout.strip()
 
 
-# PostgreSQL finds what it shares from where its program is; the first folder of the path is all that is ours.
-versioned = os.path.dirname(postgres)
+# PostgreSQL finds what it shares from where its program is.
 add_tree(postgres, postgres)
 add_tree(told("--pkglibdir"), told("--pkglibdir"), {"bitcode", "llvmjit.so"})
 add_tree(told("--sharedir"), told("--sharedir"), {"man", "doc"})
