@@ -1,10 +1,6 @@
 //! Wiring and exit code: which verb, with which parts, and what is said at the end.
 #![expect(clippy::disallowed_methods, reason = "it waits for the end, and ends what does not")]
 
-mod demo;
-mod print;
-mod reload;
-
 use anyhow::Context;
 use clap::Parser;
 use std::io::{IsTerminal, Write};
@@ -15,14 +11,14 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 use tracing_subscriber::{EnvFilter, fmt, reload as reloading};
-use windrow::cause::Trouble;
-use windrow::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
-use windrow::config::{Config, LogFormat, Secrets};
-use windrow::driver;
 use windrow::io::pebble::{self, Pebble};
-use windrow::io::{http, settings};
-use windrow::notify;
-use windrow::parts;
+use windrow::io::{files, http};
+use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
+use windrow::run::clients;
+use windrow::run::{console_loop, demo, driver, rotation};
+use windrow_core::settings::config::{Config, LogFormat, Secrets};
+use windrow_core::shown::notice;
+use windrow_core::values::cause::Trouble;
 
 /// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
 const END_MAX: Duration = Duration::from_secs(15);
@@ -47,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn with_settings(cli: &Cli, work: impl FnOnce(&Config, &Secrets) -> ExitCode) -> ExitCode {
-    let loaded = settings::load(cli.config.as_deref()).and_then(|(config, secrets)| {
+    let loaded = files::load(cli.config.as_deref()).and_then(|(config, secrets)| {
         config.check_secrets(&secrets)?;
         Ok((config, secrets))
     });
@@ -110,7 +106,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 fn run(cli: &Cli) -> ExitCode {
     // Before all else, so that a SIGHUP ends nothing at any time.
     let started = runtime().and_then(|runtime| {
-        let hangups = reload::hangups(&runtime).context("cannot listen to signals")?;
+        let hangups = rotation::hangups(&runtime).context("cannot listen to signals")?;
         Ok((runtime, hangups))
     });
     let (runtime, hangups) = match started {
@@ -119,7 +115,7 @@ fn run(cli: &Cli) -> ExitCode {
     };
     with_settings(cli, |config, secrets| {
         let set_level = log_to_stderr(config);
-        let known = reload::Known::new(cli.config.as_deref(), config);
+        let known = rotation::Known::new(cli.config.as_deref(), config);
         let reload = Reload { hangups, known, set_level };
         finish(if config.table.is_some() {
             count(config, secrets, runtime, reload)
@@ -132,18 +128,18 @@ fn run(cli: &Cli) -> ExitCode {
 /// All that a SIGHUP needs.
 struct Reload {
     hangups: Signal,
-    known: reload::Known,
+    known: rotation::Known,
     set_level: Box<dyn Fn(&'static str) + Send>,
 }
 
 impl Reload {
     fn hear(self, runtime: &Runtime, secrets: Arc<Notify>) {
-        runtime.spawn(reload::hear(self.hangups, self.known, secrets, self.set_level));
+        runtime.spawn(rotation::hear(self.hangups, self.known, secrets, self.set_level));
     }
 }
 
 fn count(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
-    let parts = parts::open(config, secrets)?;
+    let parts = clients::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
     let running = driver::start(parts, runtime.handle())?;
     reload.hear(&runtime, Arc::clone(&running.reload));
@@ -167,14 +163,14 @@ fn count(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -
 fn console(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
     let secrets_again = Arc::new(Notify::new());
     reload.hear(&runtime, Arc::clone(&secrets_again));
-    let result = print::run(config, secrets, &runtime, secrets_again, signalled());
+    let result = console_loop::run(config, secrets, &runtime, secrets_again, signalled());
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
 /// One look at windrow, and a notice to Pebble where there are news. It never fails: what runs it only wants it to run.
 fn notify(cli: &Cli) {
-    let config = match settings::load_config(cli.config.as_deref()) {
+    let config = match files::load_config(cli.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return eprintln!("{error}"),
     };
@@ -182,7 +178,7 @@ fn notify(cli: &Cli) {
     let socket = pebble::socket();
     let pebble = Pebble::at(socket.clone());
     let told = pebble.last_notice().and_then(|last| {
-        let notice = notify::decide(&news, last.as_ref().map(|(notice, age_ms)| (notice, *age_ms)));
+        let notice = notice::decide(&news, last.as_ref().map(|(notice, age_ms)| (notice, *age_ms)));
         notice.as_ref().map_or(Ok(()), |notice| pebble.add(notice))?;
         Ok(notice.is_some())
     });
@@ -209,31 +205,34 @@ async fn signalled() {
 }
 
 fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    runtime()?.block_on(parts::init_metastore(config, secrets))?;
+    runtime()?.block_on(clients::init_metastore(config, secrets))?;
     println!("Hive's schema is there");
     Ok(())
 }
 
 /// A running windrow knows most; without one the catalog knows what was committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    let Some((method, path)) = cli::question(&cli.verb, config)? else { return Ok(()) };
+    let Some((method, path)) = cli::question(&cli.verb, config)? else {
+        return Ok(());
+    };
     match cli::ask(config, secrets, method, &path) {
         Ok(answer) => return print(cli, &answer),
         Err(AskError::NotRunning(_)) if config.table.is_some() => {}
         Err(error) => return Err(error.into()),
     }
-    let mut parts = parts::open(config, secrets)?;
+    let mut parts = clients::open(config, secrets)?;
     let answer = runtime()?.block_on(async {
         parts.settle().await?;
         anyhow::Ok(match &cli.verb {
-            Verb::Status => cli::raw(&parts::look(&mut parts).await?),
-            Verb::Tables => cli::raw(&parts::look(&mut parts).await?.tables()),
-            Verb::Windows => cli::raw(&parts::look(&mut parts).await?.open_windows()),
+            Verb::Status => cli::raw(&clients::look(&mut parts).await?),
+            Verb::Tables => cli::raw(&clients::look(&mut parts).await?.tables()),
+            Verb::Windows => cli::raw(&clients::look(&mut parts).await?.open_windows()),
             Verb::Rows(rows) => {
                 let limit = rows.limit as usize;
                 let table = config.table_name().unwrap_or_default();
                 cli::raw(
-                    &parts::newest_rows(&table, rows.of.kind(), &mut parts.look, &parts.store, limit).await?,
+                    &clients::newest_rows(&table, rows.of.kind(), &mut parts.look, &parts.store, limit)
+                        .await?,
                 )
             }
             Verb::Pause | Verb::Resume => {

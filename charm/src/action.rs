@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use windrow::config::Secret;
-use windrow::status::Rows;
+use windrow_core::settings::config::Secret;
+use windrow_core::shown::status::Rows;
 
 /// Juju keeps results for long and shows them in a terminal.
 const LIST_MAX_BYTES: usize = 60_000;
@@ -122,7 +122,9 @@ impl Asker<'_> {
 
     fn token(&self) -> Result<Option<Secret>> {
         let options = self.hooks.config_get()?;
-        let Some(uri) = options.get("api-token").and_then(Value::as_str) else { return Ok(None) };
+        let Some(uri) = options.get("api-token").and_then(Value::as_str) else {
+            return Ok(None);
+        };
         let token = crate::gather::token(self.hooks, uri);
         token.map(Some).map_err(|why| anyhow!("cannot read the secret of option api-token: {why}"))
     }

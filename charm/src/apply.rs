@@ -14,7 +14,7 @@ use crate::status::{self, Level, Status};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use windrow::io::pebble::Pebble as Notices;
-use windrow::notify::{self, DOWN, News};
+use windrow_core::shown::notice::{self, DOWN, News};
 
 /// Does what the plan says. Databags are written whatever the container does.
 ///
@@ -74,7 +74,7 @@ fn shown(run: &Run, facts: &Facts) -> News {
 fn note(news: &News, restarted: bool, pebble: &Pebble) {
     let notices = Notices::at(pebble.socket().to_owned());
     let noted = notices.last_notice().and_then(|last| {
-        let note = last.and_then(|(last, age_ms)| notify::shown(news, restarted, &last, age_ms));
+        let note = last.and_then(|(last, age_ms)| notice::shown(news, restarted, &last, age_ms));
         note.map_or(Ok(()), |note| notices.note(&note))
     });
     if let Err(error) = noted {

@@ -14,8 +14,8 @@ pub struct Context {
     /// The charm's own folder.
     pub charm_dir: std::path::PathBuf,
     /// Of the model: what S3 is reached by, where there is one. A URL that may hold a password.
-    pub http_proxy: Option<windrow::config::Secret>,
-    pub https_proxy: Option<windrow::config::Secret>,
+    pub http_proxy: Option<windrow_core::settings::config::Secret>,
+    pub https_proxy: Option<windrow_core::settings::config::Secret>,
     pub no_proxy: String,
 }
 
@@ -62,7 +62,7 @@ impl Context {
         };
         let unit = need("JUJU_UNIT_NAME")?;
         unit.split_once('/').context("cannot parse variable JUJU_UNIT_NAME: it has no number")?;
-        let secret = |name: &str| set(name).map(windrow::config::Secret::new);
+        let secret = |name: &str| set(name).map(windrow_core::settings::config::Secret::new);
         Ok(Self {
             happened,
             unit,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 /// A databag, or a request written into one.
 pub type Bag = BTreeMap<String, String>;
@@ -96,7 +96,7 @@ pub struct Up {
     /// The files that are there of those we write, by path.
     pub files: BTreeMap<String, Secret>,
     /// What the running windrow answers.
-    pub windrow: Option<windrow::status::Status>,
+    pub windrow: Option<windrow_core::shown::status::Status>,
     /// The last lines of its log, where it does not answer although it should.
     pub last_words: Vec<String>,
 }

@@ -16,7 +16,7 @@ use crate::settings::{FILES, HTTP_PORT};
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 /// The name in the unit's state.
 pub const MEMO: &str = "memo";
@@ -208,8 +208,12 @@ fn own_data(facts: &mut Facts, app: &str, hooks: &HookCommands) -> Result<()> {
 
 /// Where Kafka's brokers have names that only resolve in their own namespace: which that is.
 fn kafka_namespace(facts: &mut Facts, chosen: &Chosen, hooks: &HookCommands) -> Result<Option<Namespace>> {
-    let Some(host) = asks_namespace(facts, chosen) else { return Ok(None) };
-    let Some(relation) = facts.relations.get(KAFKA).and_then(|all| all.last()) else { return Ok(None) };
+    let Some(host) = asks_namespace(facts, chosen) else {
+        return Ok(None);
+    };
+    let Some(relation) = facts.relations.get(KAFKA).and_then(|all| all.last()) else {
+        return Ok(None);
+    };
     let about = facts.memo.relations.entry(relation.id.clone()).or_default();
     if about.model.is_none() {
         about.model = Some(match model_of_secret(relation) {
@@ -273,13 +277,13 @@ fn look(pebble: &Pebble) -> Result<Up, PebbleError> {
 
 /// What the running windrow says; `None` where it does not answer.
 #[must_use]
-pub fn ask_status() -> Option<windrow::status::Status> {
+pub fn ask_status() -> Option<windrow_core::shown::status::Status> {
     ask("GET", "/v1/status", None)
         .ok()
         .and_then(|(code, text)| (code == 200).then_some(text))
         .and_then(|text| serde_json::from_str(&text).ok())
         // Another program may have the port.
-        .filter(|status: &windrow::status::Status| !status.version.is_empty())
+        .filter(|status: &windrow_core::shown::status::Status| !status.version.is_empty())
 }
 
 /// Asks the running windrow over loopback, which the containers of a pod share: the answer's code and text.

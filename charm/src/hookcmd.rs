@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 /// A command takes 4 ms; one that takes this long asks an agent that is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);

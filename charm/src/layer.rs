@@ -88,7 +88,9 @@ impl Layer<'_> {
     }
 
     fn parts_are_in(&self, plan: &str, parts: &[&str]) -> bool {
-        let Ok(plan) = serde_yaml::from_str::<Value>(plan) else { return false };
+        let Ok(plan) = serde_yaml::from_str::<Value>(plan) else {
+            return false;
+        };
         let wanted = self.render();
         let none = json!({});
         parts.iter().all(|part| {

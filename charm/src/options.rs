@@ -1,11 +1,11 @@
 //! The charm's options → what they say, checked as a whole. What most of them may be is said once, in
-//! `windrow::config`; here are their names, and what only the charm knows.
+//! `windrow_core::settings::config`; here are their names, and what only the charm knows.
 
 use crate::endpoint::cos::pem;
 use crate::facts::OptionValues;
 use serde_json::Value;
 use serde_yaml::{Mapping, Value as Yaml};
-use windrow::config::Config;
+use windrow_core::settings::config::Config;
 
 /// Options that are settings of the workload: the option's name, and the setting's path.
 const SETTINGS: [(&str, &str); 25] = [

@@ -617,7 +617,9 @@ async fn moving<T>(
         match tokio::time::timeout_at(until.into(), &mut exchange).await {
             Ok(answer) => return answer,
             Err(_) if moved.last() + stall > until => {}
-            Err(_) => return Err(format!("Pebble does not answer within {} s", stall.as_secs_f32())),
+            Err(_) => {
+                return Err(format!("Pebble does not answer within {} s", stall.as_secs_f32()));
+            }
         }
     }
 }

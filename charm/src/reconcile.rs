@@ -16,7 +16,7 @@ use crate::status::{self, Level, Status};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 /// All that one dispatch does.
 #[derive(Clone, Debug)]
@@ -254,7 +254,9 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
     let nothing = String::new();
     let mut all = Vec::new();
     for (endpoint, key, option, value) in asked {
-        let Some(relation) = facts.newest(endpoint) else { continue };
+        let Some(relation) = facts.newest(endpoint) else {
+            continue;
+        };
         let Some(written) = memo.relations.get(&relation.id).and_then(|known| known.app_data.as_ref()) else {
             continue;
         };

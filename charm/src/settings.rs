@@ -9,8 +9,8 @@ use serde_yaml::Mapping;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow::config::Config;
-use windrow::config::Secret;
+use windrow_core::settings::config::Config;
+use windrow_core::settings::config::Secret;
 
 pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
 pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
@@ -181,7 +181,7 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::options;
-    use windrow::config::Secrets;
+    use windrow_core::settings::config::Secrets;
 
     fn options(more: &[(&str, &str)]) -> Options {
         let mut values = options::tests::defaults();

@@ -2,8 +2,8 @@
 
 use crate::endpoint::Endpoint;
 use crate::facts::{KAFKA, METASTORE, S3};
-use windrow::cause::{Cause, Trouble};
-use windrow::status::{State, Status as Windrow};
+use windrow_core::shown::status::{State, Status as Windrow};
+use windrow_core::values::cause::{Cause, Trouble};
 
 /// As Juju shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

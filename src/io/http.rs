@@ -5,11 +5,6 @@
     reason = "it measures how long the loop has been silent, and ends connections"
 )]
 
-use crate::access::{Asked, admit};
-use crate::config::Secret;
-use crate::page::page;
-use crate::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
-use crate::table::TableKind;
 use anyhow::Context;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
@@ -35,6 +30,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Sleep;
+use windrow_core::settings::config::Secret;
+use windrow_core::shown::access::{Asked, admit};
+use windrow_core::shown::page::page;
+use windrow_core::shown::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
+use windrow_core::table::hive::TableKind;
 
 /// Without a new status for so long, `/healthz` says that the loop hangs.
 pub const SILENT_MAX: Duration = Duration::from_secs(30);
@@ -445,9 +445,9 @@ fn process_use() -> ProcessUse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::{full, rows};
     use std::io::{Read, Write};
     use std::net::TcpStream as StdStream;
+    use windrow_core::shown::example::{full, rows};
 
     struct Running {
         address: SocketAddr,
@@ -583,21 +583,21 @@ mod tests {
 
     #[tokio::test]
     async fn the_command_line_understands_the_server() {
-        use crate::cli::{Output, Verb, ask, question, render};
+        use crate::run::cli::{Output, Verb, ask, question, render};
         let running = start().await;
         let settings = format!(
             "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, catalog: 'local:/data', http: '{}' }}",
             running.address
         );
-        let config = crate::config::Config::parse(&settings).unwrap();
-        let secrets = crate::config::Secrets::default();
-        let rows = |of| Verb::Rows(crate::cli::Rows { limit: 3, of });
+        let config = windrow_core::settings::config::Config::parse(&settings).unwrap();
+        let secrets = windrow_core::settings::config::Secrets::default();
+        let rows = |of| Verb::Rows(crate::run::cli::Rows { limit: 3, of });
         let verbs = [
             (Verb::Status, "| watermark "),
             (Verb::Tables, "| default.newtable "),
             (Verb::Windows, "1 shown\n"),
-            (rows(crate::cli::Of::Rows), "{\"start\":2024-09-01 19:42:15,"),
-            (rows(crate::cli::Of::Rejects), "| of rejects "),
+            (rows(crate::run::cli::Of::Rows), "{\"start\":2024-09-01 19:42:15,"),
+            (rows(crate::run::cli::Of::Rejects), "| of rejects "),
         ];
         tokio::task::spawn_blocking(move || {
             for (verb, expect) in verbs {

@@ -1,14 +1,9 @@
-//! The edges: thin, no decisions. What is asked of them comes from `driver`, what they answer goes back to it.
+//! The edges: each file talks to one outside system and decides nothing.
 
 pub mod catalog;
-mod hive;
+pub mod files;
 pub mod http;
 pub mod kafka;
-pub mod local;
-pub mod metastore;
-pub mod mock_kafka;
 pub mod pebble;
-pub mod postgres;
 pub mod roots;
-pub mod settings;
 pub mod store;

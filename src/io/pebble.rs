@@ -5,9 +5,6 @@
     reason = "Pebble says by environment where its socket is; a notice has an age"
 )]
 
-use crate::cause::Cause;
-use crate::notify::{DOWN, KEY, News, Notice};
-use crate::status::parse_rfc3339;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -17,6 +14,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
+use windrow_core::shown::status::parse_rfc3339;
+use windrow_core::values::cause::Cause;
 
 /// How long a neighbour may be silent. Pebble ends a check's command after three seconds.
 const SILENT_MAX: Duration = Duration::from_secs(1);

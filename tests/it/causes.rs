@@ -1,12 +1,12 @@
 //! What the engine says of its troubles: which one of several, with which cause, and who has the table.
 
 use std::collections::BTreeMap;
-use windrow::cause::{Cause, Trouble};
-use windrow::commit::{Acquired, CatalogError, Genesis, Owner};
-use windrow::config::Config;
-use windrow::engine::{Effect, Engine, Input, Settings, State, TopicFacts, same_table};
-use windrow::parts::engine_settings;
-use windrow::time::{DbTime, Mono};
+use windrow::run::clients::engine_settings;
+use windrow_core::engine::{Effect, Engine, Input, Settings, State, TopicFacts, same_table};
+use windrow_core::settings::config::Config;
+use windrow_core::table::commit::{Acquired, CatalogError, Genesis, Owner};
+use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::time::{DbTime, Mono};
 
 fn settings(warehouse: &str) -> Settings {
     engine_settings(

@@ -13,14 +13,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use windrow::commit::{Acquired, Commit, Decided, Decision, FileKind, Head, Owner};
-use windrow::config::Config;
-use windrow::engine::{Effect, Engine, Input, LogEnd, TopicFacts};
-use windrow::file::read_rows;
-use windrow::listing::Value;
-use windrow::parts::engine_settings;
-use windrow::record::{Offset, Partition, Record};
-use windrow::time::{DbTime, EventTime, Mono, format_duration_ms, parse_duration_ms};
+use windrow::run::clients::engine_settings;
+use windrow_core::engine::{Effect, Engine, Input, LogEnd, TopicFacts};
+use windrow_core::settings::config::Config;
+use windrow_core::table::commit::{Acquired, Commit, FileKind, Head, Owner};
+use windrow_core::table::file::read_rows;
+use windrow_core::table::listing::Value;
+use windrow_core::values::decision::{Decided, Decision};
+use windrow_core::values::record::{Offset, Partition, Record};
+use windrow_core::values::time::{DbTime, EventTime, Mono, format_duration_ms, parse_duration_ms};
 
 #[test]
 fn golden_texts_are_answered_as_written() {
@@ -226,7 +227,9 @@ impl<'t> Play<'t> {
                 let (log_start, log_end) = (log.start, log.end);
                 return self.step(Input::OutOfRange { partition: p, log_start, log_end });
             }
-            let Some((offset, (time, value))) = log.records.range(pos..).next() else { return };
+            let Some((offset, (time, value))) = log.records.range(pos..).next() else {
+                return;
+            };
             log.reader = Some((offset + 1, false));
             let (time, value) = (*time, value.clone());
             let record = Record { offset: *offset, timestamp_ms: time, value: value.as_deref() };

@@ -2,14 +2,14 @@
 
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
-use windrow::checkpoint;
-use windrow::commit::{Decided, FloorReason};
-use windrow::lane::Lane;
-use windrow::merger::{self, Lanes};
-use windrow::record::{Key, Offset, Partition, Record};
-use windrow::row::{LateRecord, RejectRecord, Row};
-use windrow::shape::{Aggregate, Function, Number, Shape};
-use windrow::time::EventTime;
+use windrow_core::count::checkpoint;
+use windrow_core::count::lane::Lane;
+use windrow_core::count::merger::{self, Lanes};
+use windrow_core::values::decision::{Decided, FloorReason};
+use windrow_core::values::record::{Key, Offset, Partition, Record};
+use windrow_core::values::row::{LateRecord, RejectRecord, Row};
+use windrow_core::values::shape::{Aggregate, Function, Number, Shape};
+use windrow_core::values::time::EventTime;
 
 const SEEDS: u64 = 300;
 const BASE: i64 = 1_700_000_000_000;

@@ -59,7 +59,7 @@ S3_READONLY_KEY=readonly S3_READONLY_SECRET=readonly-secret
 PG_USER=windrow PG_PASSWORD=${WINDROW_PG_PASSWORD:-windrow-secret}
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-HIVE_SQL=$HERE/../../src/io/hive-2.3.0.sql # what windrow itself makes
+HIVE_SQL=$HERE/../../src/io/catalog/hive-2.3.0.sql # what windrow itself makes
 CACHE=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}
 RUN=${WINDROW_RUN:-$CACHE/run}
 KAFKA_RUN=$RUN/kafka-$KAFKA_VERSION

@@ -6,9 +6,9 @@ use crate::harness::{Setup, env, free_port, hive_db, psql, unique};
 use serde_json::{Value, json};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use windrow::cause::Cause;
-use windrow::io::mock_kafka::MockKafka;
-use windrow::status::State;
+use windrow::io::kafka::mock::MockKafka;
+use windrow_core::shown::status::State;
+use windrow_core::values::cause::Cause;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -80,8 +80,9 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
 
     // Nobody answers at first, then there is no database, then no schema: each is told, and nothing is ended.
     let mut windrow = setup.start();
-    let waits =
-        |s: &windrow::status::Status, part: &str| s.state == State::Waiting && s.reason.contains(part);
+    let waits = |s: &windrow_core::shown::status::Status, part: &str| {
+        s.state == State::Waiting && s.reason.contains(part)
+    };
     windrow.wait("the reason", SOON, |s| waits(s, "is PostgreSQL up?"));
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let get = |path: &str| {
@@ -112,7 +113,8 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
         .wait("the refused login", SOON, |s| s.cause == Cause::LoginCatalog && waits(s, "the login of user"));
     // Secrets that come while it asks count without a restart.
     setup.write();
-    let counted = |s: &windrow::status::Status| s.consumed == 10 && s.rows == 7 && s.epoch > Some(0);
+    let counted =
+        |s: &windrow_core::shown::status::Status| s.consumed == 10 && s.rows == 7 && s.epoch > Some(0);
     windrow.wait("rows", SOON, counted);
     let rows = setup.ask(&["rows", "--limit", "3"]);
     assert_eq!(

@@ -14,10 +14,10 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use windrow::cause::Cause;
-use windrow::listing;
-use windrow::status::{State, Status};
-use windrow::time::EventTime;
+use windrow_core::shown::status::{State, Status};
+use windrow_core::table::listing;
+use windrow_core::values::cause::Cause;
+use windrow_core::values::time::EventTime;
 
 /// For what takes a poll or a retry, with other tests beside it on two cores.
 const SOON: Duration = Duration::from_secs(40);
@@ -214,7 +214,9 @@ impl Gate {
                 if !open.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(to) = TcpStream::connect(&server) else { continue };
+                let Ok(to) = TcpStream::connect(&server) else {
+                    continue;
+                };
                 for (mut a, mut b) in [(&from, &to), (&to, &from)].map(|(a, b)| {
                     (a.try_clone().expect("a descriptor"), b.try_clone().expect("a descriptor"))
                 }) {
@@ -403,8 +405,8 @@ fn side_rows(directory: &Path, folder: &str) -> BTreeMap<usize, (String, String)
     let mut found = BTreeMap::new();
     for file in files_below(directory).iter().filter(|f| f.to_string_lossy().contains(&format!("/{folder}/")))
     {
-        let listing =
-            windrow::file::read_rows(&fs::read(file).expect("it is there"), usize::MAX).expect("rows");
+        let listing = windrow_core::table::file::read_rows(&fs::read(file).expect("it is there"), usize::MAX)
+            .expect("rows");
         let column = |name: &str| listing.columns.iter().position(|c| c == name);
         let said = column("reason").or(column("key")).expect("one of them");
         let (offset, value) = (column("offset").expect("it"), column("value").expect("it"));

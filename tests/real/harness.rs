@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::{NamedTempFile, TempDir};
-use windrow::status::Status;
+use windrow_core::shown::status::Status;
 
 /// One of the variables that `parts.sh env` prints, without its `WINDROW_TEST_`.
 pub fn env(name: &str) -> String {

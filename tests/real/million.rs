@@ -12,7 +12,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
-use windrow::status::Status;
+use windrow_core::shown::status::Status;
 
 const RECORDS: usize = 1_000_000;
 const PARTITIONS: usize = 3;

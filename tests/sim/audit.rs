@@ -3,10 +3,10 @@
 
 use crate::topic::{Log, Value};
 use std::collections::BTreeMap;
-use windrow::commit::{Decided, Decision};
-use windrow::ledger::LaneLedger;
-use windrow::record::{Offset, Partition};
-use windrow::shape::Shape;
+use windrow_core::values::decision::{Decided, Decision};
+use windrow_core::values::ledger::LaneLedger;
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::shape::Shape;
 
 /// Window start, window end and key columns.
 pub type RowKey = (i64, i64, Vec<Option<String>>);

@@ -4,11 +4,12 @@ use crate::audit::{Cell, Expected, RowKey, SideRows, rows};
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
-use windrow::commit::{Commit, Decided, Decision, FileKind, LaneCommit};
-use windrow::file::read_rows;
-use windrow::listing::Value;
-use windrow::record::{Offset, Partition};
-use windrow::shape::{Function, Shape};
+use windrow_core::table::commit::{Commit, FileKind, LaneCommit};
+use windrow_core::table::file::read_rows;
+use windrow_core::table::listing::Value;
+use windrow_core::values::decision::{Decided, Decision};
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::shape::{Function, Shape};
 
 /// What readers of the tables see.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Judge<'_> {
         for file in &commit.files {
             let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
             let bytes = bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
-            if windrow::commit::sha256_hex(&bytes) != file.sha256 {
+            if windrow_core::values::digest::sha256_hex(&bytes) != file.sha256 {
                 return Err(format!("{} has other bytes than its epoch says", file.key));
             }
             let listing = read_rows(&bytes, usize::MAX).map_err(|e| e.to_string())?;
@@ -171,7 +172,7 @@ impl Judge<'_> {
         differ(&format!("epoch {n}: late"), &seen.late, &late)?;
         let rejects = parts.values().flat_map(|e| e.rejects.clone()).collect();
         differ(&format!("epoch {n}: rejects"), &seen.rejects, &rejects)?;
-        let mut all = windrow::ledger::TableLedger::default();
+        let mut all = windrow_core::values::ledger::TableLedger::default();
         for (p, e) in &parts {
             e.archived.iter().chain([&e.ledger]).for_each(|l| all.add(l));
             let lane = &commit.lanes[p];
@@ -188,7 +189,7 @@ impl Judge<'_> {
                 ));
             }
         }
-        let sums = |l: &windrow::ledger::TableLedger| {
+        let sums = |l: &windrow_core::values::ledger::TableLedger| {
             [l.consumed, l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.lost, l.hits, l.late_hits]
         };
         if sums(&commit.ledger) != sums(&all) {

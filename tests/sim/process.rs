@@ -4,11 +4,11 @@ use crate::store::Mistake;
 use crate::topic::BASE;
 use crate::world::{CLOCK_OFF_MS, World};
 use std::collections::{BTreeMap, VecDeque};
-use windrow::cause::Trouble;
-use windrow::commit::{Acquired, CatalogError, Outcome};
-use windrow::engine::{Effect, Engine, Input, LogEnd, Settings, TopicFacts};
-use windrow::record::{Batch, Offset, Partition, Record};
-use windrow::time::DbTime;
+use windrow_core::engine::{Effect, Engine, Input, LogEnd, Settings, TopicFacts};
+use windrow_core::table::commit::{Acquired, CatalogError, Outcome};
+use windrow_core::values::cause::Trouble;
+use windrow_core::values::record::{Batch, Offset, Partition, Record};
+use windrow_core::values::time::DbTime;
 
 pub struct Process {
     pub id: u64,
@@ -88,7 +88,9 @@ impl World {
         if self.processes[i].frozen {
             return Ok(());
         }
-        let Some(answer) = self.processes[i].inbox.pop_front() else { return Ok(()) };
+        let Some(answer) = self.processes[i].inbox.pop_front() else {
+            return Ok(());
+        };
         let input = match answer {
             Answer::Acquired(a) => Input::Acquired(a),
             Answer::Renewed(a) => Input::Renewed(a),
@@ -177,7 +179,9 @@ impl World {
 
     fn read(&mut self, i: usize, p: Partition) -> Result<(), String> {
         let topic = self.topics.len() - 1;
-        let Some(log) = self.topics[topic].logs.get(&p) else { return Ok(()) };
+        let Some(log) = self.topics[topic].logs.get(&p) else {
+            return Ok(());
+        };
         let process = &mut self.processes[i];
         let Some(reader) = process.readers.get_mut(&p).filter(|r| !r.held && !r.halted) else {
             return Ok(());
@@ -239,7 +243,9 @@ impl World {
     /// The ceiling is never below what the right time is, but for what the database's clock is off.
     fn records_of_now_are_counted(&mut self, i: usize, p: Partition) -> Result<(), String> {
         let process = &self.processes[i];
-        let Some(lane) = process.engine.lanes().get(&p) else { return Ok(()) };
+        let Some(lane) = process.engine.lanes().get(&p) else {
+            return Ok(());
+        };
         if process.stopping || lane.replaying() || lane.decisions.is_empty() {
             return Ok(());
         }

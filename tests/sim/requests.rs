@@ -4,9 +4,9 @@ use crate::process::Answer;
 use crate::store::Mistake;
 use crate::world::World;
 use std::sync::Arc;
-use windrow::commit::{CatalogError, Commit};
-use windrow::engine::{Effect, LogEnd, TopicFacts};
-use windrow::record::Partition;
+use windrow_core::engine::{Effect, LogEnd, TopicFacts};
+use windrow_core::table::commit::{CatalogError, Commit};
+use windrow_core::values::record::Partition;
 
 /// What became of a request on its way.
 #[derive(Clone, Copy, PartialEq, Eq)]

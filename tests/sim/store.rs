@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use windrow::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
-use windrow::record::{Offset, Partition};
-use windrow::time::DbTime;
+use windrow_core::table::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::time::DbTime;
 
 /// What can be done wrong, one at a time, to see that the auditor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,8 +132,11 @@ impl Catalog {
                 for lane in last.lanes.values_mut() {
                     lane.ledger.start_offset = lane.ledger.next_offset;
                     let n = lane.ledger.next_offset;
-                    lane.ledger =
-                        windrow::ledger::LaneLedger { start_offset: n, next_offset: n, ..Default::default() };
+                    lane.ledger = windrow_core::values::ledger::LaneLedger {
+                        start_offset: n,
+                        next_offset: n,
+                        ..Default::default()
+                    };
                 }
                 decisions.retain(|d| last.lanes[&d.partition].to <= d.offset);
             }
@@ -216,7 +219,7 @@ impl Catalog {
                 commit.files.extend(twice);
             }
             Some(Mistake::LateForgotten) => {
-                commit.files.retain(|f| f.kind != windrow::commit::FileKind::Late)
+                commit.files.retain(|f| f.kind != windrow_core::table::commit::FileKind::Late)
             }
             _ => {}
         }

@@ -3,13 +3,13 @@
 
 use crate::store::Catalog;
 use std::collections::BTreeMap;
-use windrow::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, Decided, Decision, FloorReason, Genesis, Head, LaneCommit,
-    Outcome, Owner,
+use windrow_core::table::commit::{
+    Acquired, CatalogError, CheckpointAt, Commit, Genesis, Head, LaneCommit, Outcome, Owner,
 };
-use windrow::ledger::{LaneLedger, TableLedger};
-use windrow::shape::Shape;
-use windrow::time::{DbTime, EventTime};
+use windrow_core::values::decision::{Decided, Decision, FloorReason};
+use windrow_core::values::ledger::{LaneLedger, TableLedger};
+use windrow_core::values::shape::Shape;
+use windrow_core::values::time::{DbTime, EventTime};
 
 const LEASE_MS: u64 = 60_000;
 const NOW: DbTime = DbTime(1_725_192_000_000);

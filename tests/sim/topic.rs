@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use windrow::record::{Offset, Partition};
-use windrow::shape::{OnBadRecord, Shape};
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::shape::{OnBadRecord, Shape};
 
 /// When the world begins, by all clocks.
 pub const BASE: i64 = 1_700_000_000_000;

@@ -8,12 +8,13 @@ use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow::commit::{Commit, Decided, Decision, FloorReason};
-use windrow::engine::{Effect, Input, Settings, State};
-use windrow::file::Timestamps;
-use windrow::record::{Offset, Partition};
-use windrow::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
-use windrow::time::{DbTime, EventTime, Mono};
+use windrow_core::engine::{Effect, Input, Settings, State};
+use windrow_core::table::commit::Commit;
+use windrow_core::table::file::Timestamps;
+use windrow_core::values::decision::{Decided, Decision, FloorReason};
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
+use windrow_core::values::time::{DbTime, EventTime, Mono};
 
 macro_rules! summary {
     ($($name:ident),* $(,)?) => {
@@ -296,7 +297,7 @@ impl World {
         let read = |(p, log): (&Partition, &crate::topic::Log)| {
             engine.lanes().get(p).is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
         };
-        let mut watermarks = engine.lanes().values().map(windrow::lane::Lane::watermark);
+        let mut watermarks = engine.lanes().values().map(windrow_core::count::lane::Lane::watermark);
         let first = watermarks.next().flatten();
         engine.state() == State::Counting
             && self.catalog.epochs.last().is_some_and(|(c, _)| c.topic_id == topic.id)
@@ -371,7 +372,9 @@ impl World {
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
-        let Some(exit) = self.perform(i, out) else { return Ok(()) };
+        let Some(exit) = self.perform(i, out) else {
+            return Ok(());
+        };
         let process = &mut self.processes[i];
         match exit {
             None if process.last => {

@@ -445,7 +445,9 @@ fn is_certificate(der: &[u8]) -> bool {
 
 /// A DER sequence's contents, and what comes after it.
 fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let [0x30, first, rest @ ..] = der else { return None };
+    let [0x30, first, rest @ ..] = der else {
+        return None;
+    };
     let (length, rest) = match first {
         0..=0x7f => (usize::from(*first), rest),
         0x81..=0x84 => {
@@ -556,15 +558,18 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
 
     /// Names of all metrics of a status with everything in it.
     fn our_metrics() -> BTreeSet<String> {
-        let time = Some(windrow::time::EventTime(1));
-        let status = windrow::status::Status {
+        let time = Some(windrow_core::values::time::EventTime(1));
+        let status = windrow_core::shown::status::Status {
             epoch: Some(1),
             watermark: time,
             last_commit: time,
-            lanes: vec![windrow::status::LaneStatus { lag: Some(1), ..Default::default() }],
+            lanes: vec![windrow_core::shown::status::LaneStatus { lag: Some(1), ..Default::default() }],
             ..Default::default()
         };
-        metrics_in(&windrow::status::metrics(&status, windrow::status::ProcessUse::default()))
+        metrics_in(&windrow_core::shown::status::metrics(
+            &status,
+            windrow_core::shown::status::ProcessUse::default(),
+        ))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
 use crate::facts::{Bag, KAFKA, Relation};
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kafka {
@@ -35,7 +35,9 @@ pub fn request(topic: &str) -> Bag {
 /// What the newest relation gives. `asked` is the topic that was asked for; another may be given.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Kafka> {
-    let Some(relation) = relation else { return Endpoint::Absent };
+    let Some(relation) = relation else {
+        return Endpoint::Absent;
+    };
     Endpoint::of(given(relation, asked), KAFKA, &relation.app)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
 use crate::facts::{Bag, METASTORE, Relation};
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metastore {
@@ -33,7 +33,9 @@ pub fn request(database: &str, roles: &str) -> Bag {
 /// What the newest relation gives. `asked` is the database that was asked for; another may be given.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Metastore> {
-    let Some(relation) = relation else { return Endpoint::Absent };
+    let Some(relation) = relation else {
+        return Endpoint::Absent;
+    };
     Endpoint::of(given(relation, asked), METASTORE, &relation.app)
 }
 

@@ -6,7 +6,7 @@ pub mod metastore;
 pub mod s3;
 
 use crate::facts::Relation;
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 /// Longer values are no host names, topics or passwords. Certificates have their own limit.
 const FIELD_MAX_BYTES: usize = 16_384;

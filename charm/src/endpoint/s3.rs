@@ -4,7 +4,7 @@
 
 use super::{Endpoint, Fault, cos::pem, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
-use windrow::config::Secret;
+use windrow_core::settings::config::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {
@@ -33,7 +33,9 @@ pub fn request(bucket: &str) -> Bag {
 /// What the newest relation gives. The bucket in the answer counts, whatever was asked for.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<S3> {
-    let Some(relation) = relation else { return Endpoint::Absent };
+    let Some(relation) = relation else {
+        return Endpoint::Absent;
+    };
     Endpoint::of(given(relation, asked), ENDPOINT, &relation.app)
 }
 
@@ -70,7 +72,9 @@ fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
 
 /// A JSON list of certificates, or their text as it is.
 fn chain(value: &Option<Secret>) -> Result<String, Fault> {
-    let Some(value) = value.as_ref().map(Secret::expose) else { return Ok(String::new()) };
+    let Some(value) = value.as_ref().map(Secret::expose) else {
+        return Ok(String::new());
+    };
     let text = match serde_json::from_str::<Vec<String>>(value) {
         Ok(list) => list.join("\n"),
         Err(_) => value.to_owned(),

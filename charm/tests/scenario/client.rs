@@ -58,7 +58,9 @@ fn ask(name: &str, args: &[String]) -> Result<(u8, String, String), String> {
     let socket = variable("JUJU_AGENT_SOCKET_ADDRESS")?;
     variable("JUJU_AGENT_SOCKET_NETWORK")?;
     let stream = UnixStream::connect(&socket).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("dial unix {socket}: connect: no such file or directory"),
+        std::io::ErrorKind::NotFound => {
+            format!("dial unix {socket}: connect: no such file or directory")
+        }
         _ => format!("dial unix {socket}: connect: connection refused"),
     })?;
     let mut lines = BufReader::new(&stream).lines();

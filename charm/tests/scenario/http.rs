@@ -41,7 +41,9 @@ pub fn serve(
     let mut input = BufReader::new(stream);
     while let Some(request) = read(&mut input, &mut out)? {
         let rest = if request.headers.contains_key("upgrade") { input.buffer().to_vec() } else { Vec::new() };
-        let Some(response) = answer(&request, rest) else { return Ok(()) };
+        let Some(response) = answer(&request, rest) else {
+            return Ok(());
+        };
         let mut head = format!("HTTP/1.1 {} {}\r\n", response.code, reason(response.code));
         head += &format!(
             "Content-Type: {}\r\nContent-Length: {}\r\n\r\n",
@@ -76,7 +78,9 @@ pub fn reason(code: u16) -> &'static str {
 }
 
 fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Option<Request>> {
-    let Some(first) = line(input)? else { return Ok(None) };
+    let Some(first) = line(input)? else {
+        return Ok(None);
+    };
     let mut words = first.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -87,7 +87,9 @@ impl Charm {
     /// # Errors
     /// What Juju would refuse before any hook runs.
     pub fn parameters(&self, action: &str, given: &Value) -> Result<Map<String, Value>, String> {
-        let Some(said) = self.actions.get(action) else { return Err(format!("no action {action:?}")) };
+        let Some(said) = self.actions.get(action) else {
+            return Err(format!("no action {action:?}"));
+        };
         let mut all = given.as_object().cloned().unwrap_or_default();
         let known = said["params"].as_object().cloned().unwrap_or_default();
         for (name, value) in &all {
@@ -650,7 +652,9 @@ impl Juju {
                 Ok(p.write(&json!(self.ports.iter().map(shown).collect::<Vec<_>>())))
             }
             "unit-get" => {
-                let Some(name) = p.args.first() else { return Err(Usage("no setting specified".to_owned())) };
+                let Some(name) = p.args.first() else {
+                    return Err(Usage("no setting specified".to_owned()));
+                };
                 if name != "private-address" && name != "public-address" {
                     return Err(Usage(format!("unknown setting {name:?}")));
                 }
@@ -666,7 +670,9 @@ impl Juju {
             "state-get" => self.state_get(p),
             "state-set" => self.state_set(p, stdin),
             "state-delete" => {
-                let Some(key) = p.args.first() else { return Ok(String::new()) };
+                let Some(key) = p.args.first() else {
+                    return Ok(String::new());
+                };
                 p.at_most(1)?;
                 let state = self.state.clone();
                 self.hook().state.get_or_insert(state).remove(key);
@@ -729,7 +735,9 @@ impl Juju {
     }
 
     fn relation_get(&mut self, p: &Parsed) -> Result<String, Stop> {
-        let Some(id) = p.relation else { return Err(Usage("no relation id specified".to_owned())) };
+        let Some(id) = p.relation else {
+            return Err(Usage("no relation id specified".to_owned()));
+        };
         let key = p.args.first().map_or("", String::as_str);
         let key = if key == "-" { "" } else { key };
         let mut app = p.has("app");
@@ -797,7 +805,9 @@ impl Juju {
     }
 
     fn relation_set(&mut self, p: &Parsed, stdin: Option<&str>) -> Result<String, Stop> {
-        let Some(id) = p.relation else { return Err(Usage("no relation id specified".to_owned())) };
+        let Some(id) = p.relation else {
+            return Err(Usage("no relation id specified".to_owned()));
+        };
         let given = pairs(&p.args)?;
         let mut settings = settings_file(p.text("file"), stdin)?;
         settings.extend(given);
@@ -917,7 +927,9 @@ impl Juju {
     }
 
     fn network_get(&mut self, p: &Parsed) -> Result<String, Stop> {
-        let Some(binding) = p.args.first() else { return Err(Usage("no arguments specified".to_owned())) };
+        let Some(binding) = p.args.first() else {
+            return Err(Usage("no arguments specified".to_owned()));
+        };
         if binding.is_empty() {
             return Err(Usage("no binding name specified".to_owned()));
         }
@@ -1087,7 +1099,9 @@ impl Juju {
     }
 
     fn secret_change(&mut self, command: &str, p: &Parsed) -> Result<String, Stop> {
-        let Some(uri) = p.args.first() else { return Err(Usage("missing secret URI".to_owned())) };
+        let Some(uri) = p.args.first() else {
+            return Err(Usage("missing secret URI".to_owned()));
+        };
         let id = secret_id(uri).ok_or_else(|| Usage(format!("secret URI {uri:?} not valid")))?;
         let change = if command == "secret-set" {
             SecretChange::Set(id, secret_pairs(&p.args[1..])?)
@@ -1128,7 +1142,9 @@ impl Juju {
         match command {
             "action-get" => p.at_most(1)?,
             "action-fail" => p.at_most(1)?,
-            "action-log" if p.args.is_empty() => return Err(Usage("no message specified".to_owned())),
+            "action-log" if p.args.is_empty() => {
+                return Err(Usage("no message specified".to_owned()));
+            }
             "action-set" => {
                 for arg in &p.args {
                     let Some((path, value)) = arg.split_once('=') else {

@@ -760,7 +760,9 @@ impl State {
             self.requests.push(format!("  write {path} {mode} {uid}:{gid} {size} bytes"));
             results.push(match self.write(&path, bytes, mode, (uid, gid), info["make-dirs"] == true) {
                 Ok(()) => json!({"path": path}),
-                Err((kind, message)) => json!({"path": path, "error": {"kind": kind, "message": message}}),
+                Err((kind, message)) => {
+                    json!({"path": path, "error": {"kind": kind, "message": message}})
+                }
             });
         }
         fine(&json!(results))
@@ -874,9 +876,13 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Vec<(String, &'a [u8])> {
         if at.starts_with(b"--") {
             break;
         }
-        let Some(head) = find(at, b"\r\n\r\n") else { break };
+        let Some(head) = find(at, b"\r\n\r\n") else {
+            break;
+        };
         let content = &at[head + 4..];
-        let Some(end) = find(content, format!("\r\n{marker}").as_bytes()) else { break };
+        let Some(end) = find(content, format!("\r\n{marker}").as_bytes()) else {
+            break;
+        };
         found.push((String::from_utf8_lossy(&at[..head]).into_owned(), &content[..end]));
         at = &content[end..];
     }
@@ -917,7 +923,9 @@ fn websocket(
     writer.write_all(head.as_bytes())?;
     let text = {
         let mut state = state.lock().expect("not poisoned");
-        let Some(exec) = state.pending_execs.get_mut(task) else { return Ok(()) };
+        let Some(exec) = state.pending_execs.get_mut(task) else {
+            return Ok(());
+        };
         exec.joined.insert(channel.to_owned());
         assert!(exec.change > 0, "an exec has a change");
         match channel {

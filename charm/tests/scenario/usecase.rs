@@ -6,8 +6,8 @@ use crate::provider::{Provider, pem};
 use crate::world::{MODEL, OTHER_MODEL, Run, World, hosts};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use windrow::cause::Cause;
-use windrow::status::{State, Status};
+use windrow_core::shown::status::{State, Status};
+use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
     let tests: [(&str, fn()); 25] = [

@@ -13,13 +13,13 @@
 //!   that offset + 1 as the position to resume from, and a record would be lost. Who pauses just does not read.
 //! - Error codes are read as integers: a newer broker may send one that the bindings' enum does not have.
 
-use crate::record::{Batch, Offset, Partition, Record};
 use rdkafka_sys as sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use windrow_core::values::record::{Batch, Offset, Partition, Record};
 
 /// Not in the bindings, or with an enum for a code that may not be in it.
 mod raw {
@@ -462,7 +462,9 @@ impl Client {
         loop {
             // SAFETY: a live queue that only commits reply to; the event is freed by its owner.
             let event = unsafe { sys::rd_kafka_queue_poll(self.commits, 0) };
-            let Some(event) = NonNull::new(event).map(Event) else { return };
+            let Some(event) = NonNull::new(event).map(Event) else {
+                return;
+            };
             each(event.failure().or_else(|| event.group_failure()).map_or(Ok(()), Err));
         }
     }
@@ -782,7 +784,9 @@ impl Drop for Event {
 /// # Safety
 /// `conf` is a live configuration.
 unsafe fn set(conf: *mut sys::rd_kafka_conf_t, name: &str, value: &str) -> bool {
-    let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { return false };
+    let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
+        return false;
+    };
     // SAFETY: two C strings, which librdkafka copies. Its text is left out: it may quote the value.
     let result = unsafe { sys::rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), ptr::null_mut(), 0) };
     result == sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK
@@ -867,7 +871,9 @@ unsafe extern "C" fn on_resolve(
         let hooks = &*opaque.cast::<Arc<dyn Hooks>>();
         let mut first = None;
         for name in hooks.names(&text_of(node)) {
-            let Ok(name) = CString::new(name) else { continue };
+            let Ok(name) = CString::new(name) else {
+                continue;
+            };
             match raw::getaddrinfo(name.as_ptr(), service, hints, list) {
                 0 => return 0,
                 code => first = first.or(Some(code)),

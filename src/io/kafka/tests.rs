@@ -1,7 +1,7 @@
 //! The source against librdkafka's mock cluster, and (ignored) against a real Kafka.
 
 use super::*;
-use crate::io::mock_kafka::{Demo, DemoProducer, MockKafka};
+use crate::io::kafka::mock::{Demo, DemoProducer, MockKafka};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(200);
@@ -750,7 +750,7 @@ mod real {
             .create()
             .expect("a producer");
         for i in 0..COST_RECORDS {
-            let demo = crate::io::mock_kafka::demo_record(1, i, 10, 3, 1_725_184_800_000);
+            let demo = crate::io::kafka::mock::demo_record(1, i, 10, 3, 1_725_184_800_000);
             let mut record = rdkafka::producer::BaseRecord::<(), [u8]>::to(topic)
                 .partition(demo.partition)
                 .timestamp(demo.timestamp_ms)

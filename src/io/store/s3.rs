@@ -2,7 +2,6 @@
 //! credentials at addresses of the cloud.
 
 use super::{S3Config, StoreError, StoreErrorKind};
-use crate::config::Secret;
 use crate::io::roots::trusted_pem;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -22,6 +21,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use windrow_core::settings::config::Secret;
 
 /// How long to wait. An attempt's time grows with the bytes it sends.
 #[derive(Clone, Copy, Debug)]

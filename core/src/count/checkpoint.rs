@@ -1,0 +1,133 @@
+//! What a restart goes on from: the lanes as bytes, and back. Versioned; zstd over JSON, so that a person can read it.
+
+use crate::count::lane::LaneState;
+use crate::count::partial::{Closed, Entry};
+use crate::count::watermark::Watermark;
+use crate::values::aggregate::Acc;
+use crate::values::ledger::LaneLedger;
+use crate::values::record::{Key, Partition, key_columns};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+use std::sync::Arc;
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct File {
+    version: u32,
+    lanes: BTreeMap<Partition, FileLane>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct FileLane {
+    watermark: Watermark,
+    ceiling: i64,
+    ledger: LaneLedger,
+    leader_epoch: i32,
+    /// The columns of each key; slices and closed windows name them by position.
+    keys: Vec<Vec<Option<String>>>,
+    slices: Vec<(i64, Vec<FileEntry>)>,
+    closed: Vec<(i64, Vec<FileEntry>)>,
+}
+
+/// Key, count, and `(n, value)` of each aggregate; the value as text, for JSON's numbers end before i128's do.
+#[derive(Serialize, Deserialize)]
+struct FileEntry(usize, u64, Vec<(u64, String)>);
+
+/// The lanes as bytes; the same lanes give the same bytes.
+#[must_use]
+pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec<u8> {
+    let lanes = lanes.iter().map(|(p, lane)| (*p, file_lane(lane, key_columns))).collect();
+    let json = serde_json::to_vec(&File { version: VERSION, lanes }).expect("plain values");
+    zstd::encode_all(&json[..], 1).expect("memory to memory")
+}
+
+/// The lanes that [`encode`] was given.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
+    let json = zstd::decode_all(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
+    let file: File = serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
+    if file.version != VERSION {
+        return Err(format!(
+            "cannot read checkpoint: it has version {}, this program reads {VERSION}",
+            file.version
+        ));
+    }
+    file.lanes.into_iter().map(|(p, lane)| Ok((p, lane_state(lane)?))).collect()
+}
+
+fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
+    let mut ids: BTreeMap<Arc<[u8]>, usize> = BTreeMap::new();
+    let mut keys = Vec::new();
+    let mut entries = |list: &[Entry]| -> Vec<FileEntry> {
+        let mut sorted: Vec<&Entry> = list.iter().collect();
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut file = Vec::with_capacity(sorted.len());
+        for entry in sorted {
+            let id = match ids.entry(Arc::clone(&entry.key)) {
+                btree_map::Entry::Occupied(at) => *at.get(),
+                btree_map::Entry::Vacant(at) => {
+                    let columns = key_columns(&entry.key, columns).into_iter();
+                    keys.push(columns.map(|c| c.map(std::borrow::Cow::into_owned)).collect());
+                    *at.insert(keys.len() - 1)
+                }
+            };
+            file.push(FileEntry(
+                id,
+                entry.count,
+                entry.accs.iter().map(|a| (a.n, a.value.to_string())).collect(),
+            ));
+        }
+        file
+    };
+    let slices = lane.slices.iter().map(|(start, list)| (*start, entries(list))).collect();
+    let closed = lane.closed.iter().map(|(start, list)| (*start, entries(list))).collect();
+    FileLane {
+        watermark: lane.watermark,
+        ceiling: lane.ceiling,
+        ledger: lane.ledger,
+        leader_epoch: lane.leader_epoch,
+        keys,
+        slices,
+        closed,
+    }
+}
+
+fn lane_state(file: FileLane) -> Result<LaneState, String> {
+    let keys: Vec<Arc<[u8]>> = file
+        .keys
+        .iter()
+        .map(|columns| Arc::from(Key::of(&columns.iter().map(Option::as_deref).collect::<Vec<_>>()).0))
+        .collect();
+    let entries = |list: Vec<FileEntry>| -> Result<Vec<Entry>, String> {
+        list.into_iter()
+            .map(|FileEntry(id, count, accs)| {
+                let key =
+                    keys.get(id).ok_or("cannot read checkpoint: it names a key that it does not hold")?;
+                let accs = accs
+                    .into_iter()
+                    .map(|(n, value)| Some(Acc { n, value: value.parse().ok()? }))
+                    .collect::<Option<_>>()
+                    .ok_or("cannot read checkpoint: an aggregate is no number")?;
+                Ok(Entry { key: Arc::clone(key), count, accs })
+            })
+            .collect()
+    };
+    Ok(LaneState {
+        watermark: file.watermark,
+        ceiling: file.ceiling,
+        ledger: file.ledger,
+        leader_epoch: file.leader_epoch,
+        slices: file.slices.into_iter().map(|(s, l)| Ok((s, entries(l)?))).collect::<Result<_, String>>()?,
+        closed: file
+            .closed
+            .into_iter()
+            .map(|(s, l)| Ok((s, entries(l)?)))
+            .collect::<Result<Closed, String>>()?,
+    })
+}

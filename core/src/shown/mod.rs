@@ -1,0 +1,9 @@
+//! What people and programs see of a running windrow, all of it from one snapshot.
+
+pub mod status;
+pub mod page;
+pub mod console;
+pub mod access;
+pub mod notice;
+#[doc(hidden)]
+pub mod example;

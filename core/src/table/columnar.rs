@@ -1,0 +1,535 @@
+//! Columns of values as the bytes of a Parquet file and back; a column as Hive, Spark and Parquet name its type.
+//! Nothing here knows what a window or a key is for; fixed writer settings, no clock, no dice.
+
+use crate::table::listing::Value;
+use crate::values::time::EventTime;
+use bytes::Bytes;
+use parquet::basic::{
+    Compression, ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
+};
+use parquet::column::reader::get_typed_column_reader;
+use parquet::data_type::{
+    ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, Int32Type,
+    Int64Type, Int96, Int96Type,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{ColumnPath, Type};
+use std::fmt;
+use std::sync::Arc;
+
+/// Raised when the same rows would give other bytes: other settings here, or another version of the crates that
+/// encode and compress. Files of one revision compare by their bytes, others by their rows.
+pub const FORMAT_REV: u32 = 1;
+/// Rows of a row group, which is what the writer holds in memory beside the rows it was given.
+pub const ROW_GROUP_ROWS: usize = 65_536;
+/// `name version x (build y)` is the one form that parquet-mr parses without a warning; y is [`FORMAT_REV`].
+const CREATED_BY: &str = "windrow version 1 (build 1)";
+/// Tells Spark that dates are of the proleptic Gregorian calendar. Without it Spark 3 refuses a file with a time
+/// before 1900 (`SparkUpgradeException`), and one record with a zero time would close the table to every query.
+const SPARK_CALENDAR: (&str, &str) = ("org.apache.spark.version", "3.4.2");
+
+/// How times are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// INT64 microseconds adjusted to UTC.
+    Micros,
+    /// INT96, which Hive 2.3's own reader wants.
+    Int96,
+}
+
+/// A column as the catalog has to name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnType {
+    pub name: String,
+    /// Hive's type: `struct<start:timestamp,end:timestamp>`, `decimal(38,2)`.
+    pub hive: String,
+    /// What stands after `"type":` in Spark's schema JSON: `"string"`, or an object for a struct.
+    pub spark: String,
+}
+
+/// A Parquet file that is not as windrow writes them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read Parquet file: {0}; it is damaged or not windrow's: write the table again from Kafka")]
+pub struct FileError(String);
+
+/// A column of any of the tables. All are optional in Parquet, as Spark reads both and nulls then need no thought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Window,
+    Time,
+    Text,
+    Int,
+    Long,
+    Decimal { precision: u8, scale: u8 },
+    Double,
+}
+
+pub(crate) fn field(name: &str, kind: Kind) -> Field {
+    Field { name: name.to_owned(), kind }
+}
+
+impl Field {
+    pub(crate) fn column_type(&self) -> ColumnType {
+        let (hive, spark) = match self.kind {
+            Kind::Window => ("struct<start:timestamp,end:timestamp>".to_owned(), SPARK_WINDOW.to_owned()),
+            Kind::Time => ("timestamp".to_owned(), r#""timestamp""#.to_owned()),
+            Kind::Text => ("string".to_owned(), r#""string""#.to_owned()),
+            Kind::Int => ("int".to_owned(), r#""integer""#.to_owned()),
+            Kind::Long => ("bigint".to_owned(), r#""long""#.to_owned()),
+            Kind::Double => ("double".to_owned(), r#""double""#.to_owned()),
+            Kind::Decimal { precision, scale } => {
+                (format!("decimal({precision},{scale})"), format!("\"decimal({precision},{scale})\""))
+            }
+        };
+        ColumnType { name: self.name.clone(), hive, spark }
+    }
+
+    fn parquet_type(&self, timestamps: Timestamps) -> Result<Type, ParquetError> {
+        if self.kind == Kind::Window {
+            let leaf = |name| field(name, Kind::Time).parquet_type(timestamps).map(Arc::new);
+            return Type::group_type_builder(&self.name)
+                .with_repetition(Repetition::OPTIONAL)
+                .with_fields(vec![leaf("start")?, leaf("end")?])
+                .build();
+        }
+        let (physical, logical, length) = match self.kind {
+            Kind::Window => unreachable!("a group, made above"),
+            Kind::Time => match timestamps {
+                Timestamps::Micros => {
+                    (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS)), 0)
+                }
+                Timestamps::Int96 => (Physical::INT96, None, 0),
+            },
+            Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String), 0),
+            Kind::Int => (Physical::INT32, None, 0),
+            Kind::Long => (Physical::INT64, None, 0),
+            Kind::Double => (Physical::DOUBLE, None, 0),
+            Kind::Decimal { precision, scale } => {
+                let logical = LogicalType::decimal(i32::from(scale), i32::from(precision));
+                let physical = decimal_physical(precision);
+                (physical, Some(logical), if physical == Physical::FIXED_LEN_BYTE_ARRAY { 16 } else { 0 })
+            }
+        };
+        let (precision, scale) = match self.kind {
+            Kind::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
+            _ => (-1, -1),
+        };
+        Type::primitive_type_builder(&self.name, physical)
+            .with_repetition(Repetition::OPTIONAL)
+            .with_logical_type(logical)
+            .with_length(length)
+            .with_precision(precision)
+            .with_scale(scale)
+            .build()
+    }
+}
+
+const SPARK_WINDOW: &str = concat!(
+    r#"{"type":"struct","fields":[{"name":"start","type":"timestamp","nullable":true,"metadata":{}},"#,
+    r#"{"name":"end","type":"timestamp","nullable":true,"metadata":{}}]}"#
+);
+
+/// As Spark writes decimals (`spark.sql.parquet.writeLegacyFormat=false`).
+fn decimal_physical(precision: u8) -> Physical {
+    match precision {
+        0..=9 => Physical::INT32,
+        10..=18 => Physical::INT64,
+        _ => Physical::FIXED_LEN_BYTE_ARRAY,
+    }
+}
+
+/// The values of one column for some rows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cells {
+    Window(Vec<Option<(EventTime, EventTime)>>),
+    Time(Vec<Option<EventTime>>),
+    Text(Vec<Option<ByteArray>>),
+    Int(Vec<Option<i32>>),
+    Long(Vec<Option<i64>>),
+    Decimal(Vec<Option<i128>>),
+    Double(Vec<Option<f64>>),
+}
+
+impl Cells {
+    pub(crate) fn none(kind: Kind) -> Self {
+        match kind {
+            Kind::Window => Cells::Window(Vec::new()),
+            Kind::Time => Cells::Time(Vec::new()),
+            Kind::Text => Cells::Text(Vec::new()),
+            Kind::Int => Cells::Int(Vec::new()),
+            Kind::Long => Cells::Long(Vec::new()),
+            Kind::Decimal { .. } => Cells::Decimal(Vec::new()),
+            Kind::Double => Cells::Double(Vec::new()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Cells::Window(v) => v.len(),
+            Cells::Time(v) => v.len(),
+            Cells::Text(v) => v.len(),
+            Cells::Int(v) => v.len(),
+            Cells::Long(v) => v.len(),
+            Cells::Decimal(v) => v.len(),
+            Cells::Double(v) => v.len(),
+        }
+    }
+
+    pub(crate) fn append(&mut self, more: Cells) {
+        match (self, more) {
+            (Cells::Window(a), Cells::Window(b)) => a.extend(b),
+            (Cells::Time(a), Cells::Time(b)) => a.extend(b),
+            (Cells::Text(a), Cells::Text(b)) => a.extend(b),
+            (Cells::Int(a), Cells::Int(b)) => a.extend(b),
+            (Cells::Long(a), Cells::Long(b)) => a.extend(b),
+            (Cells::Decimal(a), Cells::Decimal(b)) => a.extend(b),
+            (Cells::Double(a), Cells::Double(b)) => a.extend(b),
+            _ => unreachable!("cells of one field are of one kind"),
+        }
+    }
+
+    pub(crate) fn value(&self, i: usize, kind: Kind) -> Value {
+        let value = match (self, kind) {
+            (Cells::Window(v), _) => v[i].map(|(start, end)| Value::Window { start, end }),
+            (Cells::Time(v), _) => v[i].map(Value::Time),
+            (Cells::Text(v), _) => {
+                v[i].as_ref().map(|t| Value::Text(String::from_utf8_lossy(t.data()).into_owned()))
+            }
+            (Cells::Int(v), _) => v[i].map(|n| Value::Integer(n.into())),
+            (Cells::Long(v), _) => v[i].map(Value::Integer),
+            (Cells::Decimal(v), Kind::Decimal { scale, .. }) => {
+                v[i].map(|units| Value::Decimal { units, scale })
+            }
+            (Cells::Double(v), _) => v[i].map(Value::Double),
+            (Cells::Decimal(_), _) => unreachable!("cells are of their field's kind"),
+        };
+        value.unwrap_or(Value::Null)
+    }
+}
+
+pub(crate) fn write_file(
+    timestamps: Timestamps,
+    fields: &[Field],
+    groups: impl Iterator<Item = Vec<Cells>>,
+    meta: &[(String, String)],
+) -> Vec<u8> {
+    // Into memory, of values checked before: what could fail is this file's own mistake.
+    try_write(timestamps, fields, groups, meta).expect("rows of a known schema encode")
+}
+
+fn try_write(
+    timestamps: Timestamps,
+    fields: &[Field],
+    groups: impl Iterator<Item = Vec<Cells>>,
+    meta: &[(String, String)],
+) -> Result<Vec<u8>, ParquetError> {
+    let types = fields.iter().map(|f| f.parquet_type(timestamps).map(Arc::new)).collect::<Result<_, _>>()?;
+    // Spark's own name for it.
+    let schema = Type::group_type_builder("spark_schema").with_fields(types).build()?;
+    let properties = Arc::new(properties(timestamps, fields, meta)?);
+    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), properties)?;
+    for cells in groups {
+        let mut group = writer.next_row_group()?;
+        for (field, cells) in fields.iter().zip(&cells) {
+            write_cells(&mut group, timestamps, field.kind, cells)?;
+        }
+        group.close()?;
+    }
+    writer.into_inner()
+}
+
+/// All that shapes the bytes is said here, also where it is the crate's default today.
+fn properties(
+    timestamps: Timestamps,
+    fields: &[Field],
+    meta: &[(String, String)],
+) -> Result<WriterProperties, ParquetError> {
+    let (calendar, version) = SPARK_CALENDAR;
+    let mut meta: Vec<(&str, &str)> = meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    meta.push((calendar, version));
+    meta.sort_unstable();
+    let meta = meta.into_iter().map(|(k, v)| KeyValue::new(k.to_owned(), v.to_owned())).collect();
+    let mut builder = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        // Pages and encodings that Hive 2.3's Parquet reader knows.
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_dictionary_enabled(true)
+        .set_dictionary_page_size_limit(1 << 20)
+        .set_data_page_size_limit(1 << 20)
+        .set_data_page_row_count_limit(20_000)
+        .set_write_batch_size(1024)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_truncate_length(Some(64))
+        .set_offset_index_disabled(true)
+        .set_key_value_metadata(Some(meta));
+    for field in fields {
+        let path = |parts: &[&str]| ColumnPath::new(parts.iter().map(|&p| p.to_owned()).collect());
+        match (field.kind, timestamps, field.name.as_str()) {
+            // INT96 has no order that readers agree on.
+            (Kind::Window, Timestamps::Int96, name) => {
+                for leaf in ["start", "end"] {
+                    builder =
+                        builder.set_column_statistics_enabled(path(&[name, leaf]), EnabledStatistics::None);
+                }
+            }
+            (Kind::Time, Timestamps::Int96, name) => {
+                builder = builder.set_column_statistics_enabled(path(&[name]), EnabledStatistics::None);
+            }
+            // The same twice is rare here.
+            (Kind::Long, _, "offset") => {
+                builder = builder.set_column_dictionary_enabled(path(&["offset"]), false)
+            }
+            (Kind::Text, _, "value") => {
+                builder = builder
+                    .set_column_dictionary_enabled(path(&["value"]), false)
+                    .set_column_statistics_enabled(path(&["value"]), EnabledStatistics::None);
+            }
+            _ => {}
+        }
+    }
+    Ok(builder.build())
+}
+
+type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
+
+fn write_cells(
+    group: &mut Group<'_>,
+    timestamps: Timestamps,
+    kind: Kind,
+    cells: &Cells,
+) -> Result<(), ParquetError> {
+    match (cells, kind) {
+        (Cells::Window(v), _) => {
+            write_times(group, timestamps, 2, v.iter().map(|w| w.map(|(start, _)| start)))?;
+            write_times(group, timestamps, 2, v.iter().map(|w| w.map(|(_, end)| end)))
+        }
+        (Cells::Time(v), _) => write_times(group, timestamps, 1, v.iter().copied()),
+        (Cells::Text(v), _) => write_leaf::<ByteArrayType>(group, 1, v.iter().cloned()),
+        (Cells::Int(v), _) => write_leaf::<Int32Type>(group, 1, v.iter().copied()),
+        (Cells::Long(v), _) => write_leaf::<Int64Type>(group, 1, v.iter().copied()),
+        (Cells::Double(v), _) => write_leaf::<DoubleType>(group, 1, v.iter().copied()),
+        (Cells::Decimal(v), Kind::Decimal { precision, .. }) => {
+            let power = 10_u128.pow(precision.into());
+            let fits = v.iter().flatten().all(|units| units.unsigned_abs() < power);
+            assert!(fits, "a value has no more digits than its decimal({precision}) column");
+            match decimal_physical(precision) {
+                Physical::INT32 => {
+                    let narrow = |n: i128| i32::try_from(n).expect("nine digits");
+                    write_leaf::<Int32Type>(group, 1, v.iter().map(|n| n.map(narrow)))
+                }
+                Physical::INT64 => {
+                    let narrow = |n: i128| i64::try_from(n).expect("eighteen digits");
+                    write_leaf::<Int64Type>(group, 1, v.iter().map(|n| n.map(narrow)))
+                }
+                _ => {
+                    let bytes = |n: i128| FixedLenByteArray::from(n.to_be_bytes().to_vec());
+                    write_leaf::<FixedLenByteArrayType>(group, 1, v.iter().map(|n| n.map(bytes)))
+                }
+            }
+        }
+        (Cells::Decimal(_), _) => unreachable!("cells are of their field's kind"),
+    }
+}
+
+fn write_times(
+    group: &mut Group<'_>,
+    timestamps: Timestamps,
+    depth: i16,
+    times: impl Iterator<Item = Option<EventTime>>,
+) -> Result<(), ParquetError> {
+    match timestamps {
+        Timestamps::Micros => write_leaf::<Int64Type>(group, depth, times.map(|t| t.map(micros))),
+        Timestamps::Int96 => write_leaf::<Int96Type>(group, depth, times.map(|t| t.map(int96))),
+    }
+}
+
+fn micros(time: EventTime) -> i64 {
+    time.0.checked_mul(1000).expect("a window lies within 292 000 years of 1970")
+}
+
+/// Nanoseconds of the day, and the Julian day (1970-01-01 is 2 440 588).
+fn int96(time: EventTime) -> Int96 {
+    let nanos = u64::try_from(time.0.rem_euclid(DAY_MS) * 1_000_000).expect("not negative");
+    let day = i32::try_from(time.0.div_euclid(DAY_MS) + JULIAN_1970)
+        .expect("a window lies within 292 000 years of 1970");
+    let mut value = Int96::new();
+    value.set_data((nanos & 0xffff_ffff) as u32, (nanos >> 32) as u32, day.cast_unsigned());
+    value
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+const JULIAN_1970: i64 = 2_440_588;
+
+/// Writes a leaf column; `depth` is the definition level of a value, that of a null is 0.
+fn write_leaf<T: DataType>(
+    group: &mut Group<'_>,
+    depth: i16,
+    cells: impl Iterator<Item = Option<T::T>>,
+) -> Result<(), ParquetError> {
+    let mut levels = Vec::with_capacity(cells.size_hint().0);
+    let mut values = Vec::with_capacity(cells.size_hint().0);
+    for cell in cells {
+        levels.push(if cell.is_some() { depth } else { 0 });
+        values.extend(cell);
+    }
+    let mut column = group.next_column()?.expect("as many columns as the schema has leaves");
+    column.typed::<T>().write_batch(&values, Some(&levels), None)?;
+    column.close()
+}
+
+/// The fields, and for each the cells of the first `limit` rows.
+pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<Cells>), FileError> {
+    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(damaged)?;
+    let metadata = reader.metadata();
+    let root = metadata.file_metadata().schema_descr().root_schema();
+    let fields = root.get_fields().iter().map(|t| read_field(t)).collect::<Result<Vec<_>, _>>()?;
+    let mut columns: Vec<Cells> = fields.iter().map(|f| Cells::none(f.kind)).collect();
+    for i in 0..metadata.num_row_groups() {
+        let left = limit - columns.first().map_or(0, Cells::len);
+        if left == 0 {
+            break;
+        }
+        let group = reader.get_row_group(i).map_err(damaged)?;
+        let rows = usize::try_from(group.metadata().num_rows()).map_err(damaged)?.min(left);
+        let mut leaf = 0;
+        for (field, cells) in fields.iter().zip(&mut columns) {
+            let more = read_cells(group.as_ref(), &mut leaf, field.kind, rows)?;
+            if more.len() != rows {
+                return Err(FileError(format!(
+                    "column \"{}\" has {} of {rows} rows",
+                    field.name,
+                    more.len()
+                )));
+            }
+            cells.append(more);
+        }
+    }
+    Ok((fields, columns))
+}
+
+fn damaged(error: impl fmt::Display) -> FileError {
+    FileError(error.to_string())
+}
+
+fn read_field(found: &Type) -> Result<Field, FileError> {
+    let unknown = || FileError(format!("column \"{}\" has a type that windrow does not write", found.name()));
+    if found.is_group() {
+        let leaves = found.get_fields().iter().map(|t| read_field(t)).collect::<Result<Vec<_>, _>>()?;
+        let window = leaves == [field("start", Kind::Time), field("end", Kind::Time)];
+        return if window { Ok(field(found.name(), Kind::Window)) } else { Err(unknown()) };
+    }
+    let info = found.get_basic_info();
+    if info.repetition() == Repetition::REPEATED {
+        return Err(unknown());
+    }
+    let kind = match (found.get_physical_type(), info.converted_type()) {
+        (Physical::INT96, _) | (Physical::INT64, ConvertedType::TIMESTAMP_MICROS) => Kind::Time,
+        (Physical::INT32 | Physical::INT64 | Physical::FIXED_LEN_BYTE_ARRAY, ConvertedType::DECIMAL) => {
+            let precision = u8::try_from(found.get_precision()).map_err(|_| unknown())?;
+            let scale = u8::try_from(found.get_scale()).map_err(|_| unknown())?;
+            if precision > 38 || scale > precision || decimal_physical(precision) != found.get_physical_type()
+            {
+                return Err(unknown());
+            }
+            Kind::Decimal { precision, scale }
+        }
+        (Physical::INT32, ConvertedType::NONE) => Kind::Int,
+        (Physical::INT64, ConvertedType::NONE) => Kind::Long,
+        (Physical::DOUBLE, _) => Kind::Double,
+        (Physical::BYTE_ARRAY, ConvertedType::UTF8) => Kind::Text,
+        _ => return Err(unknown()),
+    };
+    Ok(field(found.name(), kind))
+}
+
+fn read_cells(
+    group: &dyn RowGroupReader,
+    leaf: &mut usize,
+    kind: Kind,
+    rows: usize,
+) -> Result<Cells, FileError> {
+    Ok(match kind {
+        Kind::Window => {
+            let starts = read_times(group, leaf, rows)?;
+            let ends = read_times(group, leaf, rows)?;
+            Cells::Window(starts.into_iter().zip(ends).map(|(start, end)| start.zip(end)).collect())
+        }
+        Kind::Time => Cells::Time(read_times(group, leaf, rows)?),
+        Kind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
+        Kind::Int => Cells::Int(read_leaf::<Int32Type>(group, leaf, rows)?),
+        Kind::Long => Cells::Long(read_leaf::<Int64Type>(group, leaf, rows)?),
+        Kind::Double => Cells::Double(read_leaf::<DoubleType>(group, leaf, rows)?),
+        Kind::Decimal { precision, .. } => Cells::Decimal(match decimal_physical(precision) {
+            Physical::INT32 => widen(read_leaf::<Int32Type>(group, leaf, rows)?),
+            Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
+            _ => {
+                let units = |bytes: FixedLenByteArray| {
+                    <[u8; 16]>::try_from(bytes.data()).map(i128::from_be_bytes).map_err(damaged)
+                };
+                let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
+                found.into_iter().map(|n| n.map(units).transpose()).collect::<Result<_, _>>()?
+            }
+        }),
+    })
+}
+
+fn widen<T: Into<i128>>(narrow: Vec<Option<T>>) -> Vec<Option<i128>> {
+    narrow.into_iter().map(|n| n.map(Into::into)).collect()
+}
+
+fn read_times(
+    group: &dyn RowGroupReader,
+    leaf: &mut usize,
+    rows: usize,
+) -> Result<Vec<Option<EventTime>>, FileError> {
+    let int96 = group.metadata().column(*leaf).column_type() == Physical::INT96;
+    if !int96 {
+        let micros = read_leaf::<Int64Type>(group, leaf, rows)?;
+        return Ok(micros.into_iter().map(|t| t.map(|us| EventTime(us.div_euclid(1000)))).collect());
+    }
+    let times = read_leaf::<Int96Type>(group, leaf, rows)?;
+    let time = |value: Int96| {
+        let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i64::from);
+        let day = i64::from((day as u32).cast_signed()) - JULIAN_1970;
+        EventTime(day.wrapping_mul(DAY_MS).wrapping_add(((high << 32) | low) / 1_000_000))
+    };
+    Ok(times.into_iter().map(|t| t.map(time)).collect())
+}
+
+/// The next leaf column's first `rows` cells; moves `leaf` on.
+fn read_leaf<T: DataType>(
+    group: &dyn RowGroupReader,
+    leaf: &mut usize,
+    rows: usize,
+) -> Result<Vec<Option<T::T>>, FileError> {
+    let depth = group.metadata().column(*leaf).column_descr().max_def_level();
+    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(*leaf).map_err(damaged)?);
+    *leaf += 1;
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let mut read = 0;
+    while read < rows {
+        let (more, _, _) =
+            reader.read_records(rows - read, Some(&mut levels), None, &mut values).map_err(damaged)?;
+        if more == 0 {
+            break;
+        }
+        read += more;
+    }
+    let mut values = values.into_iter();
+    if depth == 0 {
+        return Ok(values.map(Some).collect());
+    }
+    Ok(levels.into_iter().map(|level| if level == depth { values.next() } else { None }).collect())
+}

@@ -1,0 +1,463 @@
+//! What the catalog must say for readers to see an epoch: Hive tables, the view and table partitions as plain values.
+//! No SQL and no I/O in it; `io/metastore.rs` writes these values as rows. What Spark needs of them was measured
+//! with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's `HiveExternalCatalog`.
+
+use crate::table::commit::{FileKind, Genesis, NewFile, object_prefix};
+use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fmt;
+
+/// A table's name in Hive: both parts `[a-z0-9_]+`, so that no quoting rule of any reader matters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableName {
+    pub database: String,
+    pub table: String,
+}
+
+/// Longest name of a database or a table; Hive's own limit is 128 for both, and `__rejects` must still fit.
+const NAME_MAX_BYTES: usize = 119;
+
+/// Suffixes of the tables that windrow makes beside the one that users query.
+const SUFFIXES: [&str; 3] = ["__chunks", "__late", "__rejects"];
+
+impl TableName {
+    /// The name, if every reader can take it.
+    ///
+    /// # Errors
+    /// What is wrong and what is allowed, as the end of a sentence.
+    pub fn new(database: &str, table: &str) -> Result<Self, String> {
+        for (what, name) in [("database", database), ("table", table)] {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            if name.is_empty() || !name.bytes().all(plain) {
+                return Err(format!(
+                    "{what} name \"{name}\" is not plain; write lower-case letters, digits and _"
+                ));
+            }
+            if name.len() > NAME_MAX_BYTES {
+                return Err(format!(
+                    "{what} name \"{name}\" is too long; at most {NAME_MAX_BYTES} characters"
+                ));
+            }
+        }
+        if let Some(suffix) = SUFFIXES.iter().find(|s| table.ends_with(*s)) {
+            return Err(format!(
+                "table name \"{table}\" ends in {suffix}, as windrow's own tables do; choose another"
+            ));
+        }
+        Ok(Self { database: database.to_owned(), table: table.to_owned() })
+    }
+
+    /// The Hive table of one kind.
+    #[must_use]
+    pub fn of(&self, kind: TableKind) -> String {
+        format!("{}{}", self.table, kind.suffix())
+    }
+}
+
+/// `default.newtable`
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.table)
+    }
+}
+
+/// One of the four names in Hive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableKind {
+    /// What users query: the rows without the partition columns.
+    View,
+    Chunks,
+    Late,
+    Rejects,
+}
+
+impl TableKind {
+    pub const ALL: [TableKind; 4] = [TableKind::View, TableKind::Chunks, TableKind::Late, TableKind::Rejects];
+
+    /// The table that a file belongs to.
+    #[must_use]
+    pub fn of(file: &FileKind) -> Self {
+        match file {
+            FileKind::Rows { .. } => TableKind::Chunks,
+            FileKind::Late => TableKind::Late,
+            FileKind::Rejects => TableKind::Rejects,
+        }
+    }
+
+    /// What its name ends in, after the table's own.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            TableKind::View => "",
+            TableKind::Chunks => "__chunks",
+            TableKind::Late => "__late",
+            TableKind::Rejects => "__rejects",
+        }
+    }
+
+    /// The word the ledger keeps for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            TableKind::View => "view",
+            TableKind::Chunks => "rows",
+            TableKind::Late => "late",
+            TableKind::Rejects => "rejects",
+        }
+    }
+}
+
+/// All that a Hive table or view needs to exist, but its ids and times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HiveTable {
+    pub kind: TableKind,
+    pub name: String,
+    /// `EXTERNAL_TABLE` or `VIRTUAL_VIEW`.
+    pub table_type: &'static str,
+    /// The view's query; `None` for a table.
+    pub view_text: Option<String>,
+    /// Without the partition columns.
+    pub columns: Vec<ColumnType>,
+    pub partition_columns: Vec<ColumnType>,
+    pub storage: Storage,
+    pub params: Vec<(String, String)>,
+}
+
+/// Where and how rows are kept: a row of SDS, one of SERDES and its SERDE_PARAMS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// `None` for a view.
+    pub location: Option<String>,
+    pub input_format: &'static str,
+    pub output_format: &'static str,
+    pub serde: &'static str,
+}
+
+impl Storage {
+    /// Spark takes a datasource table's place from `path` and not from the location: without it the table is empty.
+    #[must_use]
+    pub fn serde_params(&self) -> Vec<(&'static str, &str)> {
+        let mut params = vec![("serialization.format", "1")];
+        params.extend(self.location.as_deref().map(|location| ("path", location)));
+        params
+    }
+
+    fn parquet(location: String) -> Self {
+        Self {
+            location: Some(location),
+            input_format: "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            output_format: "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            serde: "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+        }
+    }
+
+    /// What Spark writes for its own views; nobody reads through it.
+    fn view() -> Self {
+        Self {
+            location: None,
+            input_format: "org.apache.hadoop.mapred.SequenceFileInputFormat",
+            output_format: "org.apache.hadoop.hive.ql.io.HiveSequenceFileOutputFormat",
+            serde: "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
+        }
+    }
+}
+
+/// A table partition: it shows one file to readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HivePartition {
+    pub kind: TableKind,
+    /// `date=2024-09-01/chunk=0000000012`
+    pub name: String,
+    /// In the order of the partition columns.
+    pub values: Vec<String>,
+    pub storage: Storage,
+}
+
+/// The property that marks a table as windrow's; its value is [`TableName`] in full.
+pub const MARK: &str = "windrow.table";
+
+/// The Spark whose way of writing tables this is.
+const SPARK_VERSION: &str = "3.4.2";
+
+/// Characters of a property's value that every schema holds; Spark cuts its schema JSON there too.
+const PARAM_MAX_CHARS: usize = 4000;
+
+/// The four tables of epoch 0, in the order of [`TableKind::ALL`].
+#[must_use]
+pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
+    let rows = column_types(&genesis.shape);
+    TableKind::ALL.map(|kind| match kind {
+        TableKind::View => view(name, rows.clone()),
+        TableKind::Chunks => table(name, kind, &genesis.warehouse, rows.clone()),
+        TableKind::Late => table(name, kind, &genesis.warehouse, late_column_types()),
+        TableKind::Rejects => table(name, kind, &genesis.warehouse, rejects_column_types()),
+    })
+}
+
+/// The table partition that shows `file`.
+///
+/// # Errors
+/// When the file's names cannot be a table partition's; that is a mistake of the program, not of its user.
+pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, String> {
+    let mut parts = Vec::new();
+    if let FileKind::Rows { date } = &file.kind {
+        parts.push(("date", date.as_str()));
+    }
+    parts.push(("chunk", file.chunk.as_str()));
+    // Hive escapes other characters in partition names; we use none of them.
+    let plain = |value: &str| {
+        !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if let Some((column, value)) = parts.iter().find(|(_, value)| !plain(value)) {
+        return Err(format!("{column} \"{value}\" of file \"{}\" is not plain", file.key));
+    }
+    let Some((folder, _)) = file.key.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) else {
+        return Err(format!("key \"{}\" has no folder of its own", file.key));
+    };
+    Ok(HivePartition {
+        kind: TableKind::of(&file.kind),
+        name: parts.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join("/"),
+        values: parts.into_iter().map(|(_, value)| value.to_owned()).collect(),
+        storage: Storage::parquet(location(warehouse, folder)),
+    })
+}
+
+/// A path below the warehouse as readers are told it. A warehouse that is a directory gets its scheme, or Spark would
+/// look for it in its own default file system.
+#[must_use]
+pub fn location(warehouse: &str, path: &str) -> String {
+    let root = warehouse_uri(warehouse);
+    format!("{}/{path}", root.trim_end_matches('/'))
+}
+
+/// The warehouse as readers are told it.
+#[must_use]
+pub fn warehouse_uri(warehouse: &str) -> String {
+    if warehouse.contains("://") || warehouse.starts_with("file:") {
+        warehouse.to_owned()
+    } else {
+        format!("file:{warehouse}")
+    }
+}
+
+fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
+    let list = columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
+    let chunks = name.of(TableKind::Chunks);
+    let text = format!("SELECT {list} FROM {}.{}", quoted(&name.database), quoted(&chunks));
+    let mut params = vec![
+        (MARK.to_owned(), name.to_string()),
+        ("spark.sql.create.version".to_owned(), SPARK_VERSION.to_owned()),
+        ("view.catalogAndNamespace.numParts".to_owned(), "2".to_owned()),
+        ("view.catalogAndNamespace.part.0".to_owned(), "spark_catalog".to_owned()),
+        ("view.catalogAndNamespace.part.1".to_owned(), name.database.clone()),
+        ("view.query.out.numCols".to_owned(), columns.len().to_string()),
+    ];
+    for (i, column) in columns.iter().enumerate() {
+        params.push((format!("view.query.out.col.{i}"), column.name.clone()));
+    }
+    params.extend(schema_params(&columns, &[]));
+    HiveTable {
+        kind: TableKind::View,
+        name: name.of(TableKind::View),
+        table_type: "VIRTUAL_VIEW",
+        view_text: Some(text),
+        columns,
+        partition_columns: Vec::new(),
+        storage: Storage::view(),
+        params,
+    }
+}
+
+fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<ColumnType>) -> HiveTable {
+    let partition_columns = match kind {
+        TableKind::Chunks => vec![text_column("date"), text_column("chunk")],
+        _ => vec![text_column("chunk")],
+    };
+    let mut params = vec![
+        (MARK.to_owned(), name.to_string()),
+        ("EXTERNAL".to_owned(), "TRUE".to_owned()),
+        ("spark.sql.create.version".to_owned(), SPARK_VERSION.to_owned()),
+        ("spark.sql.sources.provider".to_owned(), "parquet".to_owned()),
+        // Without it Spark looks for table partitions in directories and not in the catalog.
+        ("spark.sql.partitionProvider".to_owned(), "catalog".to_owned()),
+    ];
+    params.extend(schema_params(&columns, &partition_columns));
+    // A directory that stays empty: what lies in a table's own location can be found by listing, and nothing of ours
+    // may be.
+    let folder = format!("{}tables/{}", object_prefix(&name.database, &name.table), kind.word());
+    HiveTable {
+        kind,
+        name: name.of(kind),
+        table_type: "EXTERNAL_TABLE",
+        view_text: None,
+        columns,
+        partition_columns,
+        storage: Storage::parquet(location(warehouse, &folder)),
+        params,
+    }
+}
+
+/// The schema as Spark's catalog keeps it. In numbered parts, which all versions read; newer ones also know a single key.
+fn schema_params(columns: &[ColumnType], partition_columns: &[ColumnType]) -> Vec<(String, String)> {
+    let fields: Vec<_> = columns.iter().chain(partition_columns).map(field).collect();
+    let schema: Vec<char> = json!({ "type": "struct", "fields": fields }).to_string().chars().collect();
+    let parts: Vec<String> = schema.chunks(PARAM_MAX_CHARS).map(String::from_iter).collect();
+    let mut params = vec![("spark.sql.sources.schema.numParts".to_owned(), parts.len().to_string())];
+    for (i, part) in parts.into_iter().enumerate() {
+        params.push((format!("spark.sql.sources.schema.part.{i}"), part));
+    }
+    if !partition_columns.is_empty() {
+        params.push(("spark.sql.sources.schema.numPartCols".to_owned(), partition_columns.len().to_string()));
+    }
+    for (i, column) in partition_columns.iter().enumerate() {
+        params.push((format!("spark.sql.sources.schema.partCol.{i}"), column.name.clone()));
+    }
+    params
+}
+
+fn field(column: &ColumnType) -> serde_json::Value {
+    let spark: serde_json::Value = serde_json::from_str(&column.spark).expect("a column's type is JSON");
+    json!({ "name": column.name, "type": spark, "nullable": true, "metadata": {} })
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+fn text_column(name: &str) -> ColumnType {
+    ColumnType { name: name.to_owned(), hive: "string".to_owned(), spark: "\"string\"".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::shape::{Aggregate, Function, Number, Shape};
+    use std::collections::BTreeMap;
+
+    fn genesis(shape: Shape) -> Genesis {
+        Genesis {
+            shape,
+            warehouse: "s3a://spark/warehouse".to_owned(),
+            cluster_id: "c".to_owned(),
+            topic_id: String::new(),
+            start_offsets: BTreeMap::new(),
+        }
+    }
+
+    fn newtable() -> [HiveTable; 4] {
+        let name = TableName::new("default", "newtable").unwrap();
+        tables(&name, &genesis(Shape::count_by_origin("test-topic", 10_000, 10_000)))
+    }
+
+    fn param<'a>(table: &'a HiveTable, key: &str) -> Option<&'a str> {
+        table.params.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    #[test]
+    fn names_that_need_quoting_or_clash_are_refused() {
+        assert_eq!(TableName::new("default", "t_1").unwrap().to_string(), "default.t_1");
+        for (database, table) in [
+            ("", "t"),
+            ("default", "T"),
+            ("default", "a-b"),
+            ("a.b", "t"),
+            ("default", "x__chunks"),
+            ("default", "é"),
+        ] {
+            assert!(TableName::new(database, table).is_err(), "{database}.{table}");
+        }
+        assert!(TableName::new("default", &"x".repeat(120)).is_err());
+    }
+
+    #[test]
+    fn view_has_exactly_the_columns_of_the_spark_job() {
+        let [view, ..] = newtable();
+        assert_eq!(
+            view.view_text.as_deref(),
+            Some("SELECT `window`, `origin`, `count` FROM `default`.`newtable__chunks`")
+        );
+        let columns: Vec<_> = view.columns.iter().map(|c| (c.name.as_str(), c.hive.as_str())).collect();
+        assert_eq!(
+            columns,
+            [("window", "struct<start:timestamp,end:timestamp>"), ("origin", "string"), ("count", "bigint")]
+        );
+        assert_eq!(param(&view, "spark.sql.sources.provider"), None);
+        assert_eq!(param(&view, "view.query.out.col.2"), Some("count"));
+        assert_eq!(param(&view, "windrow.table"), Some("default.newtable"));
+        assert_eq!(view.storage.serde_params(), [("serialization.format", "1")]);
+    }
+
+    #[test]
+    fn schema_lists_partition_columns_last() {
+        let [_, chunks, late, rejects] = newtable();
+        let schema: serde_json::Value =
+            serde_json::from_str(param(&chunks, "spark.sql.sources.schema.part.0").unwrap()).unwrap();
+        let names: Vec<_> =
+            schema["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["window", "origin", "count", "date", "chunk"]);
+        assert_eq!(schema["fields"][0]["type"]["fields"][1]["type"], "timestamp");
+        assert_eq!(schema["fields"][2]["type"], "long");
+        assert_eq!(param(&chunks, "spark.sql.sources.schema.numPartCols"), Some("2"));
+        assert_eq!(param(&late, "spark.sql.sources.schema.partCol.0"), Some("chunk"));
+        assert_eq!(param(&rejects, "spark.sql.sources.schema.numPartCols"), Some("1"));
+        assert_eq!(
+            chunks.storage.serde_params()[1],
+            ("path", "s3a://spark/warehouse/_windrow/default.newtable/tables/rows")
+        );
+    }
+
+    #[test]
+    fn long_schemas_are_cut_into_parts_that_join_again() {
+        let mut shape = Shape::count_by_origin("t", 10, 10);
+        for i in 0..100 {
+            shape.aggregates.push(Aggregate {
+                function: Function::Sum,
+                path: vec!["bytes".to_owned()],
+                number: Number::Decimal { precision: 18, scale: 2 },
+                name: format!("sum_{i}"),
+            });
+        }
+        let name = TableName::new("default", "wide").unwrap();
+        let [view, ..] = tables(&name, &genesis(shape));
+        let parts: usize = param(&view, "spark.sql.sources.schema.numParts").unwrap().parse().unwrap();
+        assert!(parts > 1);
+        let text: String = (0..parts)
+            .map(|i| param(&view, &format!("spark.sql.sources.schema.part.{i}")).unwrap())
+            .inspect(|part| assert!(part.len() <= 4000))
+            .collect();
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schema["fields"].as_array().unwrap().len(), 103);
+        assert_eq!(schema["fields"][3]["type"], "decimal(38,2)");
+    }
+
+    #[test]
+    fn partition_lies_in_the_folder_of_its_file() {
+        let mut file = NewFile {
+            kind: FileKind::Rows { date: "2024-09-01".to_owned() },
+            chunk: "0000000012".to_owned(),
+            key: "_windrow/default.newtable/rows/1-12-ab/part.parquet".to_owned(),
+            bytes: 1,
+            rows: 1,
+            sha256: String::new(),
+            first_window: None,
+            last_window: None,
+        };
+        let rows = partition("s3a://spark/warehouse", &file).unwrap();
+        assert_eq!(rows.name, "date=2024-09-01/chunk=0000000012");
+        assert_eq!(rows.values, ["2024-09-01", "0000000012"]);
+        assert_eq!(
+            rows.storage.location.as_deref(),
+            Some("s3a://spark/warehouse/_windrow/default.newtable/rows/1-12-ab")
+        );
+        file.kind = FileKind::Late;
+        let late = partition("/data/warehouse/", &file).unwrap();
+        assert_eq!(late.name, "chunk=0000000012");
+        assert!(late.storage.location.unwrap().starts_with("file:/data/warehouse/_windrow/"));
+        file.chunk = "a/b".to_owned();
+        assert!(partition("/w", &file).is_err());
+        file.chunk = "a".to_owned();
+        file.key = "part.parquet".to_owned();
+        assert!(partition("/w", &file).is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! Closed partials become the rows of a file, a commit binds an epoch, the table shows it.
+
+mod columnar;
+pub mod file;
+pub mod listing;
+pub mod commit;
+pub mod hive;

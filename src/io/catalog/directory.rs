@@ -1,0 +1,514 @@
+//! The catalog on a directory: for the demo, development and tests without PostgreSQL. Nobody but windrow reads it.
+//!
+//! Each epoch is a file, written under a temporary name, fsynced, and linked to its number, which fails if it is there.
+//! The owner is the process that holds the lock file; the kernel gives it back when the process ends, however it ends.
+//! The few small writes of a commit block the calling thread.
+
+#![expect(clippy::disallowed_methods, reason = "the machine's clock stands in for the database's")]
+
+use super::answers::{CommittedFile, Files, Renewed, TableInfo, Totals};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use windrow_core::table::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
+use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::decision::Decision;
+use windrow_core::values::time::DbTime;
+
+/// Folder of all tables below the catalog's directory.
+const FOLDER: &str = "_windrow_catalog";
+
+/// The catalog of one table in a directory.
+#[derive(Debug)]
+pub struct LocalCatalog {
+    /// Of all tables.
+    root: PathBuf,
+    name: TableName,
+    held: Option<Held>,
+}
+
+/// The table is ours as long as this file is open.
+#[derive(Debug)]
+struct Held {
+    lock: File,
+    owner: Owner,
+}
+
+/// Who had the table last.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct OwnerFile {
+    owner: Owner,
+    who: String,
+    lease_ms: u64,
+}
+
+/// What an epoch's file holds.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct EpochFile {
+    committed_at: DbTime,
+    /// Sums over all epochs up to this one, by [`TableKind::word`].
+    totals: BTreeMap<String, Totals>,
+    /// The checkpoint object that this epoch's replaces.
+    superseded: Option<String>,
+    commit: Commit,
+}
+
+/// Doomed keys and when they were doomed.
+type Doomed = BTreeMap<String, DbTime>;
+
+impl LocalCatalog {
+    /// Nothing is read or written yet.
+    #[must_use]
+    pub fn new(dir: &Path, name: TableName) -> Self {
+        Self { root: dir.join(FOLDER), name, held: None }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.join(self.name.to_string())
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir().join(file)
+    }
+
+    fn epoch_path(&self, epoch: u64) -> PathBuf {
+        self.path(&format!("epochs/{epoch:010}.json"))
+    }
+
+    pub(super) async fn acquire(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<Acquired, CatalogError> {
+        let failed = |error| retry("cannot take", &self.name, error);
+        fs::create_dir_all(self.path("epochs")).map_err(failed)?;
+        let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
+        let lock = match self.held.take() {
+            Some(held) => held.lock,
+            None => {
+                let open = File::options().create(true).truncate(false).write(true).open(self.path("lock"));
+                open.map_err(failed)?
+            }
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let (by, left_ms) =
+                    before.map_or(("another process".to_owned(), lease_ms), |o| (o.who, o.lease_ms));
+                return Ok(Acquired::Held { by, left_ms });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Read again: the owner before may have written it until the lock was free.
+        let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
+        let owner_epoch = before.map_or(0, |file| file.owner.owner_epoch) + 1;
+        let owner = Owner { owner_epoch, owner_id: owner_id.to_owned() };
+        let file = OwnerFile { owner: owner.clone(), who: who.to_owned(), lease_ms };
+        remove_temporary(&self.dir()).map_err(failed)?;
+        remove_temporary(&self.path("epochs")).map_err(failed)?;
+        write(&self.path("owner.json"), &file).map_err(failed)?;
+        let head = self.read_head().map_err(failed)?;
+        if let Some(head) = &head {
+            self.doom_superseded(head.last.epoch).map_err(failed)?;
+        }
+        self.held = Some(Held { lock, owner: owner.clone() });
+        Ok(Acquired::Ours { owner, lease_ms, now: now(), head: head.map(Box::new) })
+    }
+
+    pub(super) async fn renew(&mut self, owner: &Owner, _lease_ms: u64) -> Result<Renewed, CatalogError> {
+        self.check_owner("cannot renew the lease of", owner)?;
+        Ok(Renewed { now: now(), paused: self.path("paused").exists() })
+    }
+
+    pub(super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        // Closing the file unlocks it.
+        self.held.take_if(|held| held.owner == *owner);
+        Ok(())
+    }
+
+    fn check_owner(&self, doing: &str, owner: &Owner) -> Result<(), CatalogError> {
+        match &self.held {
+            Some(held) if held.owner == *owner => Ok(()),
+            _ => Err(CatalogError::Fenced(format!("{doing} table \"{}\": another owner has it", self.name))),
+        }
+    }
+
+    pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
+        let doing = format!("cannot commit epoch {} of", commit.epoch);
+        self.check_owner(&doing, &commit.owner)?;
+        let failed = |error| retry(&doing, &self.name, error);
+        let fenced = |why: String| CatalogError::Fenced(format!("{doing} table \"{}\": {why}", self.name));
+        let last = self.last_epoch().map_err(failed)?;
+        let next = last.map_or(0, |last| last + 1);
+        if commit.epoch < next {
+            return match self.read_epoch(commit.epoch).map_err(failed)? {
+                Some(there) if there.commit.digest == commit.digest => {
+                    sync_parent(&self.epoch_path(commit.epoch)).map_err(failed)?;
+                    Ok(there.committed_at)
+                }
+                _ => Err(fenced("this epoch is there with other contents".to_owned())),
+            };
+        }
+        if commit.epoch > next {
+            return Err(fenced(format!(
+                "the catalog's next epoch is {next}; was an older one restored? Reading it again"
+            )));
+        }
+        if commit.genesis.is_some() != (next == 0) {
+            let why = "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
+            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
+        }
+        let before = last.map(|last| self.read_epoch(last)).transpose().map_err(failed)?.flatten();
+        if let Some(why) = before.as_ref().and_then(|before| gap(&before.commit, commit)) {
+            return Err(fenced(why));
+        }
+        let doomed = self.doomed().map_err(failed)?;
+        if let Some(key) = commit.objects().into_iter().find(|key| doomed.contains_key(key)) {
+            return Err(fenced(format!("key \"{key}\" is doomed")));
+        }
+        let file = EpochFile {
+            committed_at: now(),
+            totals: totals(before.map(|before| before.totals).unwrap_or_default(), commit),
+            superseded: self.superseded(commit).map_err(failed)?,
+            commit: commit.clone(),
+        };
+        self.link_epoch(&doing, &file)?;
+        // Only bookkeeping: what fails here is made good by the next owner.
+        let _ = self.doom_superseded(commit.epoch);
+        Ok(file.committed_at)
+    }
+
+    /// The act that makes an epoch true.
+    fn link_epoch(&self, doing: &str, file: &EpochFile) -> Result<(), CatalogError> {
+        let path = self.epoch_path(file.commit.epoch);
+        let temporary = path.with_extension("tmp");
+        write_through(&temporary, file).map_err(|error| retry(doing, &self.name, error))?;
+        let linked = fs::hard_link(&temporary, &path).and_then(|()| sync_parent(&path));
+        let _ = fs::remove_file(&temporary);
+        linked.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => CatalogError::Fenced(format!(
+                "{doing} table \"{}\": somebody else has committed it",
+                self.name
+            )),
+            // The link is there, but perhaps not yet on disk.
+            _ if path.exists() => CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name)),
+            _ => retry(doing, &self.name, error),
+        })
+    }
+
+    /// The checkpoint object in force before `commit`, if it brings another.
+    fn superseded(&self, commit: &Commit) -> io::Result<Option<String>> {
+        if commit.checkpoint.is_none() || commit.epoch == 0 {
+            return Ok(None);
+        }
+        Ok(match self.checkpoint_at(commit.epoch - 1)?.0 {
+            Some((_, old @ CheckpointAt::Object(_))) if Some(&old) == commit.checkpoint.as_ref() => None,
+            Some((_, CheckpointAt::Object(key))) => Some(key),
+            _ => None,
+        })
+    }
+
+    fn doom_superseded(&self, epoch: u64) -> io::Result<()> {
+        let Some(key) = self.read_epoch(epoch)?.and_then(|file| file.superseded) else {
+            return Ok(());
+        };
+        let mut doomed = self.doomed()?;
+        doomed.entry(key).or_insert_with(now);
+        write(&self.path("doomed.json"), &doomed)
+    }
+
+    pub(super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        self.check_owner("cannot restore", owner)
+    }
+
+    pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
+        let failed =
+            |error| retry(&format!("cannot learn what became of epoch {epoch} of"), &self.name, error);
+        Ok(match self.read_epoch(epoch).map_err(failed)? {
+            Some(there) => {
+                sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
+                Outcome::Committed { digest: there.commit.digest, committed_at: there.committed_at }
+            }
+            None => Outcome::Absent,
+        })
+    }
+
+    pub(super) async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
+        self.read_head().map_err(|error| retry("cannot read", &self.name, error))
+    }
+
+    fn read_head(&self) -> io::Result<Option<Head>> {
+        let Some(last) = self.last_epoch()? else {
+            return Ok(None);
+        };
+        let lost = |epoch| io::Error::new(ErrorKind::InvalidData, format!("epoch {epoch} is gone"));
+        let file = self.read_epoch(last)?.ok_or_else(|| lost(last))?;
+        let (checkpoint, decisions) = self.checkpoint_at(last)?;
+        let first = self.read_epoch(0)?.ok_or_else(|| lost(0))?;
+        Ok(Some(Head {
+            genesis: first.commit.genesis.ok_or_else(|| lost(0))?,
+            last: file.commit,
+            committed_at: file.committed_at,
+            checkpoint,
+            decisions,
+            paused: self.path("paused").exists(),
+        }))
+    }
+
+    /// The newest checkpoint at or before `epoch`, and the decisions after it.
+    #[expect(clippy::type_complexity, reason = "the two fields of `Head`")]
+    fn checkpoint_at(&self, epoch: u64) -> io::Result<(Option<(u64, CheckpointAt)>, Vec<Decision>)> {
+        let mut decisions: Vec<Vec<Decision>> = Vec::new();
+        let mut found = None;
+        for epoch in (0..=epoch).rev() {
+            let gone = || io::Error::new(ErrorKind::InvalidData, format!("epoch {epoch} is gone"));
+            let commit = self.read_epoch(epoch)?.ok_or_else(gone)?.commit;
+            if let Some(checkpoint) = commit.checkpoint {
+                found = Some((epoch, checkpoint));
+                break;
+            }
+            decisions.push(commit.decisions);
+        }
+        Ok((found, decisions.into_iter().rev().flatten().collect()))
+    }
+
+    pub(super) async fn files(&mut self, kind: TableKind, limit: u32) -> Result<Files, CatalogError> {
+        let failed = |error| retry("cannot list files of", &self.name, error);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut files = Files { totals: Totals::default(), newest: Vec::new() };
+        let Some(last) = self.last_epoch().map_err(failed)? else {
+            return Ok(files);
+        };
+        for epoch in (0..=last).rev() {
+            let Some(file) = self.read_epoch(epoch).map_err(failed)? else {
+                continue;
+            };
+            if epoch == last {
+                files.totals = file.totals.get(kind.word()).copied().unwrap_or_default();
+            }
+            let mut of_kind: Vec<_> =
+                file.commit.files.into_iter().filter(|f| TableKind::of(&f.kind) == kind).collect();
+            of_kind.sort_by_cached_key(|file| {
+                std::cmp::Reverse((file.kind.date().to_owned(), file.chunk.clone()))
+            });
+            let room = limit - files.newest.len();
+            files.newest.extend(of_kind.into_iter().take(room).map(|file| CommittedFile { epoch, file }));
+            let all = usize::try_from(files.totals.files).unwrap_or(usize::MAX);
+            if files.newest.len() == limit.min(all) {
+                break;
+            }
+        }
+        Ok(files)
+    }
+
+    pub(super) async fn tables(&mut self) -> Result<Vec<TableInfo>, CatalogError> {
+        let failed = |error| retry("cannot list tables beside", &self.name, error);
+        let mut names = Vec::new();
+        for entry in entries(&self.root).map_err(failed)? {
+            let name =
+                entry.split_once('.').and_then(|(database, table)| TableName::new(database, table).ok());
+            names.extend(name);
+        }
+        names.sort();
+        let info = |name: TableName| {
+            let other = LocalCatalog { root: self.root.clone(), name, held: None };
+            let last = other.last_epoch()?.map(|last| other.read_epoch(last)).transpose()?.flatten();
+            Ok(TableInfo {
+                held_by: self.holder(&other)?,
+                last: last.map(|file| (file.commit.epoch, file.committed_at)),
+                paused: other.path("paused").exists(),
+                name: other.name,
+            })
+        };
+        names.into_iter().map(info).collect::<io::Result<_>>().map_err(failed)
+    }
+
+    /// Who holds another table's lock. Looking takes the lock for a moment, which at worst makes a starting process
+    /// ask again.
+    fn holder(&self, other: &LocalCatalog) -> io::Result<Option<String>> {
+        let who = || Ok(read::<OwnerFile>(&other.path("owner.json"))?.map(|file| file.who));
+        if self.held.is_some() && other.name == self.name {
+            return who();
+        }
+        match File::open(other.path("lock")).map(|lock| lock.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => who(),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
+        let doing = if paused { "cannot pause" } else { "cannot resume" };
+        if !self.dir().is_dir() {
+            let why = "windrow has no such table here; see windrow tables";
+            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
+        }
+        let path = self.path("paused");
+        let done = if paused { write(&path, &by) } else { fs::remove_file(&path) };
+        match done {
+            Err(error) if paused || error.kind() != ErrorKind::NotFound => {
+                Err(retry(doing, &self.name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn warehouse(&mut self, _database: &str) -> Result<Option<String>, CatalogError> {
+        Ok(None)
+    }
+
+    pub(super) async fn init_metastore(&mut self) -> Result<(), CatalogError> {
+        Ok(())
+    }
+
+    pub(super) async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+        let doing = "cannot doom keys of";
+        self.check_owner(doing, owner)?;
+        let failed = |error| retry(doing, &self.name, error);
+        let mut free: Vec<String> = keys.to_vec();
+        free.sort();
+        free.dedup();
+        let last = self.last_epoch().map_err(failed)?;
+        for epoch in 0..last.map_or(0, |last| last + 1) {
+            if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
+                // Of checkpoints only the newest is named.
+                file.commit.checkpoint = None;
+                let named = file.commit.objects();
+                free.retain(|key| !named.contains(key));
+            }
+        }
+        if let Some(last) = last
+            && let Some((_, CheckpointAt::Object(named))) = self.checkpoint_at(last).map_err(failed)?.0
+        {
+            free.retain(|key| *key != named);
+        }
+        let mut doomed = self.doomed().map_err(failed)?;
+        for key in &free {
+            doomed.entry(key.clone()).or_insert_with(now);
+        }
+        write(&self.path("doomed.json"), &doomed).map_err(failed)?;
+        Ok(free)
+    }
+
+    pub(super) async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
+        let doomed = self.doomed().map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
+        let until = now().0.saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
+        let mut past: Vec<_> =
+            doomed.into_iter().filter(|(_, at)| at.0 <= until).map(|(key, at)| (at, key)).collect();
+        past.sort();
+        Ok(past.into_iter().take(1000).map(|(_, key)| key).collect())
+    }
+
+    pub(super) async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+        let doing = "cannot forget keys of";
+        self.check_owner(doing, owner)?;
+        let failed = |error| retry(doing, &self.name, error);
+        let mut doomed = self.doomed().map_err(failed)?;
+        for key in keys {
+            doomed.remove(key);
+        }
+        write(&self.path("doomed.json"), &doomed).map_err(failed)
+    }
+
+    fn doomed(&self) -> io::Result<Doomed> {
+        Ok(read(&self.path("doomed.json"))?.unwrap_or_default())
+    }
+
+    /// The greatest number among the epochs' names; their files are not read.
+    fn last_epoch(&self) -> io::Result<Option<u64>> {
+        let number = |name: String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
+        Ok(entries(&self.path("epochs"))?.into_iter().filter_map(number).max())
+    }
+
+    fn read_epoch(&self, epoch: u64) -> io::Result<Option<EpochFile>> {
+        read(&self.epoch_path(epoch))
+    }
+}
+
+/// Where `commit` does not go on from the one before.
+fn gap(before: &Commit, commit: &Commit) -> Option<String> {
+    commit.lanes.iter().find_map(|(partition, lane)| {
+        let next_offset = before.lanes.get(partition)?.to;
+        (lane.from != next_offset).then(|| {
+            let from = lane.from;
+            format!(
+                "topic partition {partition} goes on from offset {from}, but the catalog is at {next_offset}"
+            )
+        })
+    })
+}
+
+fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<String, Totals> {
+    for file in &commit.files {
+        let sum = totals.entry(TableKind::of(&file.kind).word().to_owned()).or_default();
+        sum.files += 1;
+        sum.bytes += file.bytes;
+        sum.rows += file.rows;
+        sum.first_window = sum.first_window.into_iter().chain(file.first_window).min();
+        sum.last_window = sum.last_window.max(file.last_window);
+    }
+    totals
+}
+
+fn now() -> DbTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    DbTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
+    let why = format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
+    CatalogError::Retry(why.into())
+}
+
+/// Names in a directory; none when it is not there.
+fn entries(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// What a process left behind that was killed in the middle of a write.
+fn remove_temporary(dir: &Path) -> io::Result<()> {
+    for name in entries(dir)?.iter().filter(|name| name.ends_with(".tmp")) {
+        fs::remove_file(dir.join(name))?;
+    }
+    Ok(())
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let value = serde_json::from_slice(&bytes);
+    value
+        .map(Some)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+}
+
+/// Replaces a file as a whole.
+fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    write_through(&temporary, value)?;
+    fs::rename(&temporary, path)?;
+    sync_parent(path)
+}
+
+fn write_through(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()
+}
+
+/// A new name is on disk only when its directory is.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

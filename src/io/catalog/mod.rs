@@ -1,0 +1,174 @@
+//! The catalog: who owns a table, which epochs are true, what readers see. One act commits all of an epoch.
+//! Two kinds with the same methods: PostgreSQL with Hive's tables, and a directory. Neither decides anything; what an
+//! answer means for the table is up to the engine.
+//!
+//! Dropping one of these futures half-way drops the connection with it, so that nothing stays open. Only a dropped
+//! [`Catalog::commit`] leaves a question, as [`CatalogError::Unknown`] does: ask [`Catalog::outcome`].
+
+mod answers;
+pub mod directory;
+mod hive;
+pub mod journal;
+pub mod session;
+
+pub use answers::{CommittedFile, Files, Renewed, TableInfo, Totals};
+
+use directory::LocalCatalog;
+use journal::Metastore;
+use windrow_core::table::commit::{Acquired, CatalogError, Commit, Head, Outcome, Owner};
+use windrow_core::table::hive::TableKind;
+use windrow_core::values::time::DbTime;
+
+/// One table's catalog.
+#[derive(Debug)]
+pub enum Catalog {
+    Postgres(Box<Metastore>),
+    Local(LocalCatalog),
+}
+
+/// Passes a call on to the catalog's kind.
+macro_rules! each {
+    ($self:ident, $catalog:ident => $call:expr) => {
+        match $self {
+            Catalog::Postgres($catalog) => $call.await,
+            Catalog::Local($catalog) => $call.await,
+        }
+    };
+}
+
+impl Catalog {
+    /// Takes the table, the merger and all its topic partitions, if the lease is free or over, or was this process's own.
+    /// Raises the owner epoch and reads the head in the same act. `who` names the holder to people; `owner_id` is
+    /// random and new with every process.
+    ///
+    /// # Errors
+    /// `Retry` while Hive's schema, rights or the database are missing; `Stop` when a table of that name is not
+    /// windrow's, or a newer windrow's ledger is there.
+    pub async fn acquire(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<Acquired, CatalogError> {
+        each!(self, c => c.acquire(who, owner_id, lease_ms))
+    }
+
+    /// Holds the table for `lease_ms` more.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has it.
+    pub async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
+        each!(self, c => c.renew(owner, lease_ms))
+    }
+
+    /// Gives the table back, so that a standby need not wait for the lease's end. No error when it is another's already.
+    ///
+    /// # Errors
+    /// `Retry`; the lease then ends by itself.
+    pub async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        each!(self, c => c.release(owner))
+    }
+
+    /// Makes an epoch true, with all that readers see of it. The same again is success. Returns when it was committed.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table, when the ledger does not go on from here, or when this epoch is there with
+    /// another digest: come back through [`Catalog::acquire`]. `Unknown` when the answer was lost: nothing may be
+    /// deleted or planned again before [`Catalog::outcome`] has told. `Stop` when somebody dropped the table. After
+    /// `Retry` nothing has changed.
+    pub async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
+        each!(self, c => c.commit(commit))
+    }
+
+    /// What became of an epoch whose answer was lost. Waits for a commit that is still under way.
+    ///
+    /// # Errors
+    /// `Retry` when it cannot be told yet.
+    pub async fn outcome(&mut self, owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
+        each!(self, c => c.outcome(owner, epoch))
+    }
+
+    /// Writes the ledger's tables and files into Hive again, where somebody dropped or altered them there.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table; `Stop` when a table that is not windrow's has one of its names now.
+    pub async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
+        each!(self, c => c.restore(owner))
+    }
+
+    /// What is committed, for a look without owning the table. `None` for a table that does not exist.
+    ///
+    /// # Errors
+    /// `Retry`, or `Stop` when a newer windrow's ledger is there.
+    pub async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
+        each!(self, c => c.head())
+    }
+
+    /// The files of one Hive table, the newest first, at most `limit` of them. The view has none of its own.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`].
+    pub async fn files(&mut self, kind: TableKind, limit: u32) -> Result<Files, CatalogError> {
+        each!(self, c => c.files(kind, limit))
+    }
+
+    /// All tables of windrow's in this catalog, by name.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`].
+    pub async fn tables(&mut self) -> Result<Vec<TableInfo>, CatalogError> {
+        each!(self, c => c.tables())
+    }
+
+    /// Pauses or resumes the table for whoever owns it, now and later. `by` says who wanted it.
+    ///
+    /// # Errors
+    /// `Retry`, or `Stop` when there is no such table.
+    pub async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
+        each!(self, c => c.set_paused(paused, by))
+    }
+
+    /// Where Hive keeps a database; `None` where Hive does not know it, or there is no Hive.
+    ///
+    /// # Errors
+    /// `Retry` while Hive's schema is not there.
+    pub async fn warehouse(&mut self, database: &str) -> Result<Option<String>, CatalogError> {
+        each!(self, c => c.warehouse(database))
+    }
+
+    /// Makes Hive's schema in a database that has no table at all; where Hive's tables are there, nothing.
+    ///
+    /// # Errors
+    /// `Retry` when there is something else or only a part of it.
+    pub async fn init_metastore(&mut self) -> Result<(), CatalogError> {
+        each!(self, c => c.init_metastore())
+    }
+
+    /// Dooms those of `keys` that no epoch, checkpoint or manifest names; a commit that names one later is refused.
+    /// Returns them. Keys are paths below the warehouse.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table.
+    pub async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doom(owner, keys))
+    }
+
+    /// Keys doomed at least `grace_ms` ago, the oldest first, at most a thousand: their objects may be deleted.
+    ///
+    /// # Errors
+    /// `Retry`.
+    pub async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doomed_past(grace_ms))
+    }
+
+    /// Takes keys off the list, as their objects are gone.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table.
+    pub async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+        each!(self, c => c.forget(owner, keys))
+    }
+}
+
+#[cfg(test)]
+mod tests;

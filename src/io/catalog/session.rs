@@ -1,0 +1,473 @@
+//! A connection to PostgreSQL with deadlines: login, TLS, transactions, and what an error means to the caller.
+//! It knows no table; `metastore` and `hive` bring the SQL.
+
+#![expect(clippy::disallowed_methods, reason = "a connection has deadlines")]
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::error::Severity;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use windrow_core::table::commit::CatalogError;
+use windrow_core::values::cause::{Cause, Trouble};
+
+/// How long connecting and logging in may take.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long all statements of one transaction may take, by our clock; a little more than the server's own limits.
+const TRANSACTION_MAX: Duration = Duration::from_secs(30);
+/// How long the answer to COMMIT is waited for; afterwards its outcome is unknown.
+const COMMIT_MAX: Duration = Duration::from_secs(20);
+
+/// Whether and how the connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PgTls {
+    Disable,
+    /// Encrypted; the server's certificate is not looked at.
+    Require,
+    /// Encrypted, and the certificate must be for the host and from a known authority.
+    VerifyFull,
+}
+
+/// Where PostgreSQL is and how to log in. Its `Debug` leaves the password out.
+#[derive(Clone)]
+pub struct PgConfig {
+    config: Config,
+    /// As given; holds no password.
+    url: String,
+    tls: PgTls,
+    ca_pem: Option<String>,
+}
+
+impl fmt::Debug for PgConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PgConfig({})", self.url)
+    }
+}
+
+impl PgConfig {
+    /// Reads `postgresql://host:port/database`; several `host:port`, divided by commas, are tried in turn until one
+    /// takes writes.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, as a whole sentence without secrets.
+    pub fn new(
+        url: &str,
+        user: &str,
+        password: &str,
+        tls: PgTls,
+        ca_pem: Option<&str>,
+    ) -> Result<Self, String> {
+        let wrong = |why: String| {
+            format!("cannot parse setting catalog: {why}; write postgresql://host:5432/database")
+        };
+        // The URL itself is not repeated before it is known that no password is in it.
+        if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
+            return Err(wrong("it is no postgresql:// URL".to_owned()));
+        }
+        let mut config: Config = url.parse().map_err(|error| wrong(causes(&error)))?;
+        if config.get_user().is_some() || config.get_password().is_some() {
+            return Err(wrong("it holds a user or password, which belong into the secrets file".to_owned()));
+        }
+        if config.get_dbname().is_none() || config.get_hosts().is_empty() {
+            return Err(wrong("it names no host or no database".to_owned()));
+        }
+        config
+            .user(user)
+            .password(password)
+            .application_name("windrow")
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_user_timeout(Duration::from_secs(15))
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3)
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .ssl_mode(match tls {
+                PgTls::Disable => tokio_postgres::config::SslMode::Disable,
+                PgTls::Require | PgTls::VerifyFull => tokio_postgres::config::SslMode::Require,
+            });
+        Ok(Self { config, url: url.to_owned(), tls, ca_pem: ca_pem.map(str::to_owned) })
+    }
+
+    fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    /// The URL, for messages.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// One connection, and what is being done with it. Whoever gets an error drops it: the server then rolls back.
+pub(super) struct Session {
+    client: Client,
+    /// `cannot commit epoch 12 of table "default.newtable"`: the beginning of each error.
+    doing: String,
+    user: String,
+    deadline: Instant,
+}
+
+/// What COMMIT's lost answer means to the caller.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The same again is harmless.
+    Again,
+    /// It must be asked for.
+    Ask,
+}
+
+impl Session {
+    /// Connects and logs in.
+    pub(super) async fn connect(config: &PgConfig, doing: &str) -> Result<Self, CatalogError> {
+        let user = config.user().to_owned();
+        let connected = tokio::time::timeout(CONNECT_MAX, Self::client(config, doing)).await;
+        let client = match connected {
+            Ok(client) => client?,
+            Err(_) => {
+                let why =
+                    format!("{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?", config.url);
+                return Err(CatalogError::Retry(why.into()));
+            }
+        };
+        Ok(Self { client, doing: doing.to_owned(), user, deadline: Instant::now() + TRANSACTION_MAX })
+    }
+
+    async fn client(config: &PgConfig, doing: &str) -> Result<Client, CatalogError> {
+        let failed = |error| meaning(&error, &format!("{doing}: {}", config.url), config.user());
+        // The connection's own task ends when the client is dropped; its error reaches the client's next call.
+        if config.tls == PgTls::Disable {
+            let (client, connection) = config.config.connect(NoTls).await.map_err(failed)?;
+            tokio::spawn(connection);
+            return Ok(client);
+        }
+        let tls = tls_config(config.tls, config.ca_pem.as_deref()).map_err(|why| {
+            CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url).into())
+        })?;
+        let (client, connection) =
+            config.config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Who logged in; what is done may be done as another role, which a server can set at login.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Says what is being done from here on.
+    pub(super) fn doing(&mut self, doing: &str) {
+        doing.clone_into(&mut self.doing);
+        self.deadline = Instant::now() + TRANSACTION_MAX;
+    }
+
+    /// Begins a transaction. Its limits: nobody's DDL waits long for us, nor we for it, and if this process
+    /// stands still in the middle, the server ends the transaction for the next owner.
+    pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
+        self.deadline = Instant::now() + TRANSACTION_MAX;
+        self.batch(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
+             SET LOCAL statement_timeout = '15s'; SET LOCAL idle_in_transaction_session_timeout = '15s'",
+        )
+        .await
+    }
+
+    /// Ends a transaction. After an error the session is of no more use.
+    pub(super) async fn commit(&mut self, lost: Lost) -> Result<(), CatalogError> {
+        let answer = tokio::time::timeout(COMMIT_MAX, self.client.batch_execute("COMMIT")).await;
+        let why = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if refused(&error) => return Err(self.meaning(&error)),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("no answer in {COMMIT_MAX:?}"),
+        };
+        let said = format!("{}: the answer to COMMIT was lost: {why}", self.doing);
+        Err(match lost {
+            Lost::Ask => CatalogError::Unknown(said),
+            Lost::Again => CatalogError::Retry(said.into()),
+        })
+    }
+
+    /// Runs one statement and returns its rows. Statements are never prepared by name: a pooler may stand between.
+    pub(super) async fn query(&self, sql: &str, args: Args<'_>) -> Result<Vec<Row>, CatalogError> {
+        match tokio::time::timeout_at(self.deadline, self.client.query_typed(sql, args)).await {
+            Ok(answer) => answer.map_err(|error| self.meaning(&error)),
+            Err(_) => Err(self.overdue()),
+        }
+    }
+
+    /// As [`Session::query`], for at most one row.
+    pub(super) async fn query_opt(&self, sql: &str, args: Args<'_>) -> Result<Option<Row>, CatalogError> {
+        Ok(self.query(sql, args).await?.into_iter().next())
+    }
+
+    /// As [`Session::query`], for exactly one row.
+    pub(super) async fn query_one(&self, sql: &str, args: Args<'_>) -> Result<Row, CatalogError> {
+        let row = self.query_opt(sql, args).await?;
+        row.ok_or_else(|| self.retry("a statement answered no row"))
+    }
+
+    /// Runs one statement; returns how many rows it touched.
+    pub(super) async fn execute(&self, sql: &str, args: Args<'_>) -> Result<u64, CatalogError> {
+        match tokio::time::timeout_at(self.deadline, self.client.execute_typed(sql, args)).await {
+            Ok(answer) => answer.map_err(|error| self.meaning(&error)),
+            Err(_) => Err(self.overdue()),
+        }
+    }
+
+    /// Runs statements without arguments.
+    pub(super) async fn batch(&self, sql: &str) -> Result<(), CatalogError> {
+        match tokio::time::timeout_at(self.deadline, self.client.batch_execute(sql)).await {
+            Ok(answer) => answer.map_err(|error| self.meaning(&error)),
+            Err(_) => Err(self.overdue()),
+        }
+    }
+
+    pub(super) fn fenced(&self, why: impl fmt::Display) -> CatalogError {
+        CatalogError::Fenced(format!("{}: {why}", self.doing))
+    }
+
+    pub(super) fn retry(&self, why: impl fmt::Display) -> CatalogError {
+        self.retry_for(Cause::None, why)
+    }
+
+    /// As [`Session::retry`], where it is known what kind of trouble it is.
+    pub(super) fn retry_for(&self, cause: Cause, why: impl fmt::Display) -> CatalogError {
+        CatalogError::Retry(Trouble::new(cause, format!("{}: {why}", self.doing)))
+    }
+
+    pub(super) fn stop(&self, why: impl fmt::Display) -> CatalogError {
+        CatalogError::Stop(format!("{}: {why}", self.doing).into())
+    }
+
+    fn overdue(&self) -> CatalogError {
+        self.retry(format_args!("PostgreSQL did not answer within {TRANSACTION_MAX:?}"))
+    }
+
+    fn meaning(&self, error: &tokio_postgres::Error) -> CatalogError {
+        meaning(error, &self.doing, &self.user)
+    }
+}
+
+/// The arguments of a statement with their types, so that one round trip is enough.
+pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// A Rust type with the one PostgreSQL type it is sent as. Columns of another integer width take it by assignment.
+pub(super) trait Arg: ToSql + Sync + Sized {
+    const TYPE: Type;
+
+    fn arg(&self) -> (&(dyn ToSql + Sync), Type) {
+        (self, Self::TYPE)
+    }
+}
+
+macro_rules! arg_types {
+    ($($rust:ty => $pg:ident),* $(,)?) => { $(impl Arg for $rust { const TYPE: Type = Type::$pg; })* };
+}
+
+arg_types! {
+    bool => BOOL, i32 => INT4, i64 => INT8, &str => TEXT, String => TEXT,
+    Option<i64> => INT8, Option<String> => TEXT, Option<&str> => TEXT,
+    Vec<i32> => INT4_ARRAY, Vec<i64> => INT8_ARRAY, Vec<Option<i64>> => INT8_ARRAY,
+    Vec<String> => TEXT_ARRAY, Vec<&str> => TEXT_ARRAY, Vec<Option<String>> => TEXT_ARRAY,
+}
+
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { &[$($crate::io::catalog::session::Arg::arg(&$value)),*] };
+}
+pub(super) use args;
+
+/// Whether the server itself said that a COMMIT did nothing. A server that goes down in COMMIT says something too,
+/// though it may have committed: that is FATAL, and other errors than these are not known to roll back.
+fn refused(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        let class = db.code().code().get(..2).unwrap_or_default();
+        db.parsed_severity() == Some(Severity::Error) && matches!(class, "23" | "40")
+    })
+}
+
+/// What an error before COMMIT means: nothing was changed, so mostly to try again. By SQLSTATE (PostgreSQL, appendix A).
+fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
+    let Some(db) = error.as_db_error() else {
+        return CatalogError::Retry(format!("{doing}: {}; is PostgreSQL up?", causes(error)).into());
+    };
+    let (code, message) = (db.code().code(), db.message());
+    let what_to_do = match code {
+        // At the login. That something may be made in a database is asked before it is made.
+        "42501" if message.contains("for database") => {
+            format!("grant the user \"{user}\" CONNECT on the database")
+        }
+        "42501" => format!(
+            "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
+        ),
+        "28P01" | "28000" => {
+            format!("the login of user \"{user}\" was refused; see catalog-username and catalog-password")
+        }
+        "3D000" => "the database is not there yet; make it, or start what makes it".to_owned(),
+        "3F000" | "42P01" => {
+            "a table is missing: Hive schema not there yet, or windrow's ledger is gone".to_owned()
+        }
+        "55P03" | "57014" => "another client holds a lock for long".to_owned(),
+        "40001" | "40P01" => "another client was in the way".to_owned(),
+        "23503" => "a table was dropped meanwhile".to_owned(),
+        "23505" => "another client took the same name or id".to_owned(),
+        "25006" => "this server takes no writes; is a switch-over under way?".to_owned(),
+        "53100" => "make room on PostgreSQL's disk".to_owned(),
+        // Syntax, unknown columns and types: a schema that this program does not know.
+        code if code.starts_with("42") => {
+            let why =
+                format!("{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0");
+            return CatalogError::Stop(why.into());
+        }
+        _ => "trying again".to_owned(),
+    };
+    let why = format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}");
+    CatalogError::Retry(Trouble::new(cause_of(code), why))
+}
+
+/// What kind of trouble a SQLSTATE is.
+fn cause_of(code: &str) -> Cause {
+    match code {
+        "42501" => Cause::NoRights,
+        "28P01" | "28000" => Cause::LoginCatalog,
+        "3F000" | "42P01" => Cause::NoSchema,
+        _ => Cause::None,
+    }
+}
+
+/// An error and what is under it, in one line.
+fn causes(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(under) = cause {
+        text = format!("{text}: {under}");
+        cause = under.source();
+    }
+    text
+}
+
+fn tls_config(tls: PgTls, ca_pem: Option<&str>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    if tls == PgTls::Require {
+        let verifier = Arc::new(AnyCertificate(provider));
+        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+    }
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.unwrap_or_default().as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("catalog-ca-file is not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("catalog-ca-file: {error}"))?;
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// [`PgTls::Require`]: the line is encrypted, whoever is at its end.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_must_name_host_and_database_and_no_login() {
+        let read = |url| PgConfig::new(url, "u", "hunter2", PgTls::Disable, None);
+        for good in [
+            "postgresql://h:5432/db",
+            "postgres://h/db",
+            "postgresql://a:1,b:2/db",
+            "postgresql://[::1]:5432/db",
+        ] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "postgresql://h:5432",
+            "mysql://h/db",
+            "postgresql://u:geheim@h/db",
+            "postgresql://u@h/db",
+            "",
+            "postgresql://h:x/db",
+        ] {
+            let why = read(bad).unwrap_err();
+            assert!(why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_refuses_has_its_cause() {
+        for (code, cause) in [
+            ("28P01", Cause::LoginCatalog),
+            ("28000", Cause::LoginCatalog),
+            ("42501", Cause::NoRights),
+            ("42P01", Cause::NoSchema),
+            ("3D000", Cause::None),
+            ("57P03", Cause::None),
+        ] {
+            assert_eq!(cause_of(code), cause, "{code}");
+        }
+    }
+
+    #[test]
+    fn password_is_not_in_debug_output() {
+        let config = PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
+        assert_eq!(format!("{config:?}"), "PgConfig(postgresql://h/db)");
+    }
+
+    #[test]
+    fn tls_takes_given_authorities_and_refuses_what_is_none() {
+        assert!(tls_config(PgTls::Require, None).is_ok());
+        assert!(tls_config(PgTls::VerifyFull, None).is_ok());
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(tls_config(PgTls::VerifyFull, Some(broken)).unwrap_err().contains("catalog-ca-file"));
+    }
+}

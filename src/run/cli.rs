@@ -1,0 +1,457 @@
+//! The command line: what can be asked for, and the verbs that ask a running windrow and print its answer.
+//! Files are opened by `io/settings.rs`; `run`, `demo` and `init-metastore` are carried out by `main`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use windrow_core::settings::config::{Config, Secret, Secrets, Warehouse};
+use windrow_core::shown::status::{self, rows_table, status_table, tables_table, windows_table};
+use windrow_core::table::hive::TableKind;
+use windrow_core::values::time::parse_duration_ms;
+
+/// Version, and the git revision where the program was built from one.
+pub const VERSION: &str = match option_env!("WINDROW_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// Exit code of a verb that did what it should.
+pub const EXIT_FINE: u8 = 0;
+/// Of one that did not.
+pub const EXIT_FAILED: u8 = 1;
+/// Of wrong usage, as clap has it, and of wrong settings.
+pub const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "windrow",
+    version = VERSION,
+    about = "Counts Kafka records in event-time windows, exactly once, into a Hive table",
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// Settings [default: /etc/windrow/windrow.yaml, else ./windrow.yaml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How answers are printed
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// Count, until it is told to stop
+    Run,
+    /// Count made-up records into a local table, and show it
+    Demo(Demo),
+    /// What the running windrow is doing, and its topic partitions
+    Status,
+    /// The tables it writes
+    Tables,
+    /// The newest rows of the table
+    Rows(Rows),
+    /// The windows that are still open
+    Windows,
+    /// Stop reading, in all units and through restarts, until `resume`
+    Pause,
+    /// Go on after `pause`
+    Resume,
+    /// Check the settings and secrets, and say what they come to
+    CheckConfig,
+    /// Create Hive's schema in the catalog's database, if that is empty
+    InitMetastore,
+    /// Add a notice to Pebble when windrow's state is another one than at the last notice: it wakes the charm
+    Notify,
+}
+
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// How long it runs, in milliseconds
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration_ms, default_value = "30s")]
+    pub for_ms: u64,
+    /// Records a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 1000)]
+    pub rate: u32,
+    /// How many origins they come from
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 5)]
+    pub origins: u32,
+}
+
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// How many at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 20)]
+    pub limit: u32,
+    /// The table's own rows, or the records that came late or could not be counted
+    #[arg(long, value_enum, default_value_t = Of::Rows)]
+    pub of: Of,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    Rows,
+    Late,
+    Rejects,
+}
+
+impl Of {
+    /// The Hive table that holds them.
+    #[must_use]
+    pub fn kind(self) -> TableKind {
+        match self {
+            Of::Rows => TableKind::Chunks,
+            Of::Late => TableKind::Late,
+            Of::Rejects => TableKind::Rejects,
+        }
+    }
+}
+
+/// Why a question to the running windrow was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens, or not in time: look into the catalog instead.
+    #[error("{0}")]
+    NotRunning(String),
+    /// It answered, and says why not.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a verb asks over HTTP: the method's name and the path. `None` for verbs that ask nobody.
+///
+/// # Errors
+/// The table's rows in console mode.
+pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, String)>, AskError> {
+    let question = match verb {
+        Verb::Status => ("GET", "/v1/status".to_owned()),
+        Verb::Tables => ("GET", "/v1/tables".to_owned()),
+        Verb::Windows => ("GET", "/v1/windows".to_owned()),
+        Verb::Pause => ("POST", "/v1/pause".to_owned()),
+        Verb::Resume => ("POST", "/v1/resume".to_owned()),
+        Verb::Rows(Rows { limit, of }) => {
+            let side = if *of == Of::Rows { "" } else { of.kind().suffix() };
+            let name = config.table_name().ok_or_else(|| {
+                AskError::Refused("cannot show rows: console mode keeps none; set table.name".to_owned())
+            })?;
+            ("GET", format!("/v1/tables/{name}{side}/rows?limit={limit}"))
+        }
+        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore | Verb::Notify => {
+            return Ok(None);
+        }
+    };
+    Ok(Some(question))
+}
+
+/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, as it was written: its
+/// numbers may have more digits than a JSON library keeps.
+///
+/// # Errors
+/// [`AskError`]: whether to look elsewhere.
+pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Result<Box<RawValue>, AskError> {
+    ask_at(loopback(config.http), secrets.api_token.as_ref(), method, path)
+}
+
+/// The address at which one asks on the machine itself.
+#[must_use]
+pub fn loopback(http: SocketAddr) -> SocketAddr {
+    let ip = match http.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, http.port())
+}
+
+fn ask_at(
+    address: SocketAddr,
+    token: Option<&Secret>,
+    method: &str,
+    path: &str,
+) -> Result<Box<RawValue>, AskError> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        // A proxy would see the token, and another loopback.
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_connect(Some(Duration::from_secs(2)))
+        .timeout_global(Some(Duration::from_secs(15)))
+        .build()
+        .into();
+    let url = format!("http://{address}{path}");
+    let bearer = token.map(|token| format!("Bearer {}", token.expose()));
+    let sent = match (method, bearer) {
+        ("POST", Some(bearer)) => {
+            agent.post(url).header("Authorization", bearer).content_type("application/json").send("{}")
+        }
+        ("POST", None) => agent.post(url).content_type("application/json").send("{}"),
+        (_, Some(bearer)) => agent.get(url).header("Authorization", bearer).call(),
+        (_, None) => agent.get(url).call(),
+    };
+    let stranger = |what: &str| {
+        AskError::Refused(format!(
+            "cannot ask windrow at {address}: {what}; another program may have the port, see the setting http"
+        ))
+    };
+    let mut response = sent.map_err(|error| match error {
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => AskError::NotRunning(format!(
+            "cannot ask windrow at {address}: {error}; start it with \"windrow run\", or see the setting http"
+        )),
+        // Such errors name the fault and hold neither header nor body.
+        other => stranger(&other.to_string()),
+    })?;
+    let code = response.status();
+    let body: Box<RawValue> = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_json()
+        .map_err(|_| stranger(&format!("the answer, code {}, is no JSON", code.as_u16())))?;
+    if code.is_success() && body.get().starts_with('{') {
+        return Ok(body);
+    }
+    match value(&body)["error"].as_str() {
+        Some(error) => Err(AskError::Refused(format!("windrow at {address} refuses: {error}"))),
+        None => Err(stranger(&format!("the answer has code {}", code.as_u16()))),
+    }
+}
+
+/// What is printed of an answer, with the last line's end. The answer is [`ask`]'s, or one made in its form from the
+/// catalog by [`raw`].
+///
+/// # Errors
+/// The answer is not one to this verb.
+pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, serde_json::Error> {
+    if output == Output::Json {
+        return Ok(answer.get().to_owned() + "\n");
+    }
+    Ok(match verb {
+        Verb::Status => status_table(&value(answer)),
+        Verb::Tables => tables_table(&value(answer)),
+        Verb::Windows => windows_table(&value(answer)) + &more(&value(answer)),
+        Verb::Rows(_) => {
+            let rows: status::Rows = serde_json::from_str(answer.get())?;
+            rows_table(&rows)? + &shown(rows.count, rows.truncated)
+        }
+        Verb::Pause => "paused, until: windrow resume\n".to_owned(),
+        Verb::Resume => "resumed\n".to_owned(),
+        Verb::CheckConfig => checked_text(&value(answer)),
+        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Notify => String::new(),
+    })
+}
+
+/// A value as an answer.
+///
+/// # Panics
+/// When it is not JSON, such as a map whose keys are no texts.
+#[must_use]
+pub fn raw(answer: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(answer).expect("answers are JSON")
+}
+
+fn value(answer: &RawValue) -> Value {
+    // Not JSON in spite of its type: a number out of range, or too deep.
+    serde_json::from_str(answer.get()).unwrap_or_default()
+}
+
+fn more(answer: &Value) -> String {
+    let count = answer["count"].as_u64().and_then(|n| usize::try_from(n).ok());
+    count.map_or_else(String::new, |n| shown(n, answer["truncated"] == json!(true)))
+}
+
+fn shown(count: usize, truncated: bool) -> String {
+    format!("{count} shown{}\n", if truncated { ", and there are more" } else { "" })
+}
+
+/// What right settings come to: the answer of `check-config`.
+#[must_use]
+pub fn checked(config: &Config) -> Box<RawValue> {
+    let shape = &config.shape;
+    let names = shape.group_by.iter().map(|c| &c.name).chain(shape.aggregates.iter().map(|a| &a.name));
+    let columns: Vec<&str> = std::iter::once("window").chain(names.map(String::as_str)).collect();
+    let (warehouse, bucket) = match config.table.as_ref().map(|table| &table.warehouse) {
+        Some(Warehouse::Bucket(bucket)) => (None, Some(bucket.clone())),
+        Some(warehouse @ Warehouse::S3 { bucket, .. }) => (Some(warehouse.to_string()), Some(bucket.clone())),
+        Some(warehouse @ Warehouse::Directory(_)) => (Some(warehouse.to_string()), None),
+        None => (None, None),
+    };
+    raw(&json!({
+        "topic": shape.topic,
+        "table": config.table_name(),
+        "warehouse": warehouse,
+        "bucket": bucket,
+        "group": config.group(),
+        "columns": columns,
+        "http": config.http,
+    }))
+}
+
+fn checked_text(answer: &Value) -> String {
+    let text = |key: &str| answer[key].as_str().unwrap_or("the console").to_owned();
+    let columns: Vec<&str> =
+        answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!(
+        "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\n",
+        text("topic"),
+        text("table"),
+        columns.join(", "),
+        text("group")
+    )
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a thread plays the running windrow")]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn config() -> Config {
+        Config::parse(
+            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: local:/data",
+        )
+        .unwrap()
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    /// Answers one request, and gives what was asked.
+    fn server(answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+                let mut buffer = [0; 1024];
+                let n = stream.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..n]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (address, asked)
+    }
+
+    #[test]
+    fn the_definitions_hold() {
+        Cli::command().debug_assert();
+        assert_eq!(parse("windrow --nonsense").unwrap_err().exit_code(), i32::from(EXIT_USAGE));
+        assert_eq!(parse("windrow").unwrap_err().exit_code(), i32::from(EXIT_USAGE));
+        assert_eq!(parse("windrow --version").unwrap_err().exit_code(), i32::from(EXIT_FINE));
+    }
+
+    #[test]
+    fn flags_are_read_before_and_after_the_verb() {
+        let cli = parse("windrow --config a.yaml status --output json").unwrap();
+        assert_eq!(
+            (cli.config, cli.output, cli.verb),
+            (Some(PathBuf::from("a.yaml")), Output::Json, Verb::Status)
+        );
+        let cli = parse("windrow demo --for 2m --rate 50 --origins 3").unwrap();
+        assert_eq!(cli.verb, Verb::Demo(Demo { for_ms: 120_000, rate: 50, origins: 3 }));
+        let error = parse("windrow demo --for 10").unwrap_err().to_string();
+        assert!(error.contains("no unit; write 500ms, 10s or 5m"), "{error}");
+        assert!(parse("windrow rows --limit 0").is_err());
+        let cli = parse("windrow rows --of late").unwrap();
+        assert_eq!(cli.verb, Verb::Rows(Rows { limit: 20, of: Of::Late }));
+        assert!(parse("windrow rows --of chunks").is_err());
+    }
+
+    #[test]
+    fn verbs_ask_their_path() {
+        let path = |verb: Verb| question(&verb, &config()).unwrap();
+        assert_eq!(
+            path(Verb::Rows(Rows { limit: 5, of: Of::Rows })),
+            Some(("GET", "/v1/tables/default.newtable/rows?limit=5".to_owned()))
+        );
+        assert_eq!(
+            path(Verb::Rows(Rows { limit: 5, of: Of::Rejects })),
+            Some(("GET", "/v1/tables/default.newtable__rejects/rows?limit=5".to_owned()))
+        );
+        assert_eq!(path(Verb::Pause), Some(("POST", "/v1/pause".to_owned())));
+        assert_eq!(path(Verb::Run), None);
+        let console = Config::parse("kafka: { bootstrap: 'k:9092', topic: t }").unwrap();
+        assert!(question(&Verb::Rows(Rows { limit: 5, of: Of::Rows }), &console).is_err());
+    }
+
+    #[test]
+    fn an_unspecified_address_is_asked_on_loopback() {
+        for (http, expect) in
+            [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:1", "[::1]:1"), ("10.0.0.1:2", "10.0.0.1:2")]
+        {
+            assert_eq!(loopback(http.parse().unwrap()), expect.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_windrow_that_does_not_run_is_told_from_one_that_refuses() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(ask_at(free, None, "GET", "/v1/status"), Err(AskError::NotRunning(_))));
+
+        let (address, _) =
+            server("HTTP/1.1 409 Conflict\r\nContent-Length: 23\r\n\r\n{\"error\":\"not the owner\"");
+        let error = ask_at(address, None, "POST", "/v1/pause");
+        assert!(
+            matches!(error, Err(AskError::Refused(_))),
+            "a cut answer is no reason to look elsewhere: {error:?}"
+        );
+
+        let (address, _) =
+            server("HTTP/1.1 409 Conflict\r\nContent-Length: 25\r\n\r\n{\"error\":\"not the owner\"}");
+        let error = ask_at(address, None, "POST", "/v1/pause").unwrap_err().to_string();
+        assert_eq!(error, format!("windrow at {address} refuses: not the owner"));
+
+        let (address, _) = server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        let error = ask_at(address, None, "GET", "/v1/status").unwrap_err().to_string();
+        assert!(error.contains("another program may have the port"), "{error}");
+    }
+
+    #[test]
+    fn the_token_goes_with_the_question() {
+        let (address, asked) = server("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"paused\":true}");
+        let answer = ask_at(address, Some(&Secret::new("t0ken")), "POST", "/v1/pause").unwrap();
+        assert_eq!(answer.get(), r#"{"paused":true}"#);
+        let asked = asked.join().unwrap().to_lowercase();
+        assert!(asked.starts_with("post /v1/pause http/1.1\r\n"), "{asked}");
+        assert!(
+            asked.contains("authorization: bearer t0ken\r\n")
+                && asked.contains("content-type: application/json\r\n"),
+            "{asked}"
+        );
+    }
+
+    #[test]
+    fn answers_print_as_tables_or_json() {
+        let answer = json!({"windows": [{"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z", "keys": 1, "count": 2}], "count": 1, "truncated": true});
+        let answer = raw(&answer);
+        let out = render(&Verb::Windows, &answer, Output::Table).unwrap();
+        assert!(
+            out.contains("| 2024-09-01T19:42:15Z  |") && out.ends_with("1 shown, and there are more\n"),
+            "{out}"
+        );
+        assert_eq!(render(&Verb::Windows, &answer, Output::Json).unwrap().trim_end(), answer.get());
+        let rows = raw(&windrow_core::shown::example::rows(&["a", "b"], r#"[{"a":"x","b":0.10}]"#));
+        let out = render(&Verb::Rows(Rows { limit: 1, of: Of::Rows }), &rows, Output::Table).unwrap();
+        assert!(out.contains("| x  | 0.10  |") && out.ends_with("1 shown, and there are more\n"), "{out}");
+        let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
+        assert_eq!(
+            out,
+            "settings are fine: topic t is counted into default.newtable\ncolumns: window, origin, count\nconsumer group: windrow-default.newtable\n"
+        );
+    }
+}

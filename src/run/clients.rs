@@ -1,0 +1,296 @@
+//! Settings and secrets → the clients of Kafka, store and catalog, and a look at what is committed without a process
+//! that runs. Nothing is connected before it is used.
+
+use crate::io::catalog::Catalog;
+use crate::io::catalog::directory::LocalCatalog;
+use crate::io::catalog::journal::Metastore;
+use crate::io::catalog::session::{PgConfig, PgTls};
+use crate::io::kafka::KafkaConfig;
+use crate::io::store::{S3Config, Store};
+use anyhow::{Context, anyhow};
+use std::path::Path;
+use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Settings};
+use windrow_core::settings::config::{
+    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse, warehouse_of,
+};
+use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
+use windrow_core::table::file::read_rows;
+use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::listing::{Listing, Value};
+use windrow_core::values::time::EventTime;
+
+/// Where a run's parts are, once they were opened.
+pub struct Parts {
+    pub settings: Settings,
+    pub kafka: KafkaConfig,
+    pub store: Store,
+    pub catalog: Catalog,
+    /// For looks beside the loop.
+    pub look: Catalog,
+    /// Who we are to other processes: shown to people.
+    pub who: String,
+    /// How long objects that nothing names any more are kept.
+    pub keep_replaced_ms: u64,
+    /// Told again what secrets are when their file changes.
+    pub config: Option<Config>,
+    pub secrets: Secrets,
+}
+
+/// The parts that settings and secrets name. Nothing is connected yet. Where only the table's bucket is set, its place in
+/// there is not known yet: see [`Parts::bucket`].
+///
+/// # Errors
+/// A file that a setting names cannot be read, or a value that a client refuses.
+pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
+    let table = config.table.as_ref().context("console mode has no table")?;
+    let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
+    let catalog = || open_catalog(config, secrets, &name);
+    Ok(Parts {
+        settings: engine_settings(config),
+        kafka: kafka_config(config, secrets)?,
+        store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
+        catalog: catalog()?,
+        look: catalog()?,
+        who: who(config),
+        keep_replaced_ms: table.keep_replaced_ms,
+        config: Some(config.clone()),
+        secrets: secrets.clone(),
+    })
+}
+
+impl Parts {
+    /// The bucket whose place for the table is still to be found, by [`warehouse_of`].
+    #[must_use]
+    pub fn bucket(&self) -> Option<&str> {
+        match self.config.as_ref()?.table.as_ref()?.warehouse {
+            Warehouse::Bucket(ref bucket) => Some(bucket),
+            _ => None,
+        }
+    }
+
+    /// Finds the table's place in its bucket for a look at what is committed. A table that does not exist has no files to
+    /// look at, so that nothing else is asked.
+    ///
+    /// # Errors
+    /// The catalog does not answer, or the table lies in another bucket.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        let Some(bucket) = self.bucket().map(str::to_owned) else {
+            return Ok(());
+        };
+        let genesis = self.look.head().await?.map(|head| head.genesis.warehouse);
+        let name = format!("{}.{}", self.settings.database, self.settings.table);
+        let warehouse = warehouse_of(&bucket, genesis.as_deref(), None)
+            .map_err(|why| anyhow!("cannot read table \"{name}\": {why}"))?;
+        self.settings.warehouse = warehouse.to_string();
+        self.store = self.store.elsewhere(&self.settings.warehouse)?;
+        Ok(())
+    }
+}
+
+/// What a catalog and a store tell of a table without a process that runs.
+///
+/// # Errors
+/// The catalog does not answer.
+pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
+    let name = format!("{}.{}", parts.settings.database, parts.settings.table);
+    let mut status = Status {
+        table: name,
+        topic: parts.settings.shape.topic.clone(),
+        version: crate::run::cli::VERSION.to_owned(),
+        reason: "no windrow runs with these settings on this machine; run: windrow run".to_owned(),
+        ..Status::default()
+    };
+    let Some(head) = parts.look.head().await? else {
+        status.reason = format!("there is no such table yet; {}", status.reason);
+        return Ok(status);
+    };
+    let totals = parts.look.files(TableKind::Chunks, 0).await?.totals;
+    (status.rows, status.files, status.bytes) = (totals.rows, totals.files, totals.bytes);
+    (status.first_window, status.last_window) = (totals.first_window, totals.last_window);
+    let ledger = head.last.ledger;
+    (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
+    (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
+    (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
+    (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
+    status.last_commit = Some(EventTime(head.committed_at.0));
+    if head.paused {
+        status.state = StatusState::Paused;
+    }
+    status.lanes = head
+        .last
+        .lanes
+        .iter()
+        .map(|(partition, lane)| LaneStatus {
+            partition: *partition,
+            next_offset: lane.to,
+            watermark: lane.watermark,
+            ledger: lane.ledger,
+            ..LaneStatus::default()
+        })
+        .collect();
+    Ok(status)
+}
+
+/// Creates Hive's schema where the database is empty.
+///
+/// # Errors
+/// The catalog does not answer, or holds something else.
+pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    // The table is only named in errors.
+    let table = config.table.as_ref().map_or(("default", "none"), |t| (t.database.as_str(), t.name.as_str()));
+    let name = TableName::new(table.0, table.1).map_err(|why| anyhow!(why))?;
+    Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
+}
+
+/// The engine's part of the settings.
+///
+/// # Panics
+/// In console mode.
+#[must_use]
+pub fn engine_settings(config: &Config) -> Settings {
+    let table = config.table.as_ref().expect("not console mode");
+    Settings {
+        shape: config.shape.clone(),
+        database: table.database.clone(),
+        table: table.name.clone(),
+        warehouse: table.warehouse.to_string(),
+        timestamps: table.timestamps,
+        start_at_end: config.kafka.start == Start::Latest,
+        delay_ms: config.watermark_delay_ms,
+        idle_timeout_ms: config.idle_timeout_ms,
+        quiet_timeout_ms: config.quiet_timeout_ms,
+        max_skew_ms: config.max_skew_ms,
+        max_future_ms: config.max_future_ms,
+        commit_interval_ms: config.commit_interval_ms,
+        continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
+        lease_ms: config.lease_ms,
+        checkpoint_keys_small: CHECKPOINT_KEYS_SMALL,
+    }
+}
+
+pub(crate) fn expose(secret: Option<&Secret>) -> String {
+    secret.map(|s| s.expose().to_owned()).unwrap_or_default()
+}
+
+fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    path.map(|path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read CA file \"{}\"", path.display()))
+    })
+    .transpose()
+}
+
+/// How to reach the topic.
+///
+/// # Errors
+/// The CA file cannot be read.
+pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaConfig> {
+    let kafka = &config.kafka;
+    Ok(KafkaConfig {
+        bootstrap: kafka.bootstrap.clone(),
+        topic: config.shape.topic.clone(),
+        security: kafka.security,
+        mechanism: kafka.mechanism,
+        username: expose(secrets.kafka_username.as_ref()),
+        password: secrets.kafka_password.clone().unwrap_or_default(),
+        group: config.group(),
+        namespace: kafka.namespace.clone(),
+        cluster_domain: kafka.cluster_domain.clone(),
+        ca_pem: pem(kafka.ca_file.as_deref())?,
+        partitions: 0,
+    })
+}
+
+fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
+    Ok(S3Config {
+        endpoint: config.s3.endpoint.clone(),
+        region: config.s3.region.clone(),
+        path_style: config.s3.path_style,
+        ca_pem: pem(config.s3.ca_file.as_deref())?,
+        access_key: expose(secrets.s3_access_key.as_ref()),
+        secret_key: expose(secrets.s3_secret_key.as_ref()),
+        proxy: secrets.s3_proxy.clone(),
+        no_proxy: config.s3.no_proxy.clone(),
+    })
+}
+
+/// The catalog that the settings name.
+///
+/// # Errors
+/// The CA file cannot be read.
+pub fn open_catalog(config: &Config, secrets: &Secrets, name: &TableName) -> anyhow::Result<Catalog> {
+    Ok(match config.catalog.as_ref().context("console mode has no catalog")? {
+        CatalogSettings::Local(dir) => Catalog::Local(LocalCatalog::new(dir, name.clone())),
+        CatalogSettings::Postgres { .. } => {
+            Catalog::Postgres(Box::new(Metastore::new(pg_config(config, secrets)?, name.clone())))
+        }
+    })
+}
+
+pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
+    let Some(CatalogSettings::Postgres { host, port, database, tls, ca_file }) = &config.catalog else {
+        return Err(anyhow!("the catalog is no PostgreSQL"));
+    };
+    let tls = match tls {
+        CatalogTls::Disable => PgTls::Disable,
+        CatalogTls::Require => PgTls::Require,
+        CatalogTls::VerifyFull => PgTls::VerifyFull,
+    };
+    let ca = pem(ca_file.as_deref())?;
+    let url = format!("postgresql://{host}:{port}/{database}");
+    let (user, password) =
+        (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
+    PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
+}
+
+/// Who this process is to others: the setting `instance`, else host and process id.
+#[must_use]
+pub fn who(config: &Config) -> String {
+    config.instance.clone().unwrap_or_else(|| format!("{}/{}", host_name(), std::process::id()))
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Text in one answer, about: records that could not be counted may be 64 KiB each.
+const ANSWER_MAX_BYTES: usize = 1 << 20;
+
+/// The newest rows of the committed table or one of its side tables, oldest of them first.
+///
+/// # Errors
+/// The catalog or the store does not answer, or a file is damaged.
+pub async fn newest_rows(
+    table: &str,
+    kind: TableKind,
+    catalog: &mut Catalog,
+    store: &Store,
+    limit: usize,
+) -> anyhow::Result<Rows> {
+    let files = catalog.files(kind, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
+    let mut columns = Vec::new();
+    let (mut found, mut left) = (Vec::new(), ANSWER_MAX_BYTES);
+    for committed in files.newest {
+        if found.len() > limit || left == 0 {
+            break;
+        }
+        let key = &committed.file.key;
+        let bytes =
+            store.get(key).await?.with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
+        let mut listing = read_rows(&bytes, usize::MAX)?;
+        columns.clone_from(&listing.columns);
+        listing.rows.reverse();
+        found.extend(listing.rows.into_iter().take_while(|row| {
+            let some = left > 0;
+            left = left.saturating_sub(row.iter().map(Value::text_bytes).sum());
+            some
+        }));
+    }
+    let truncated = found.len() > limit || files.totals.rows > found.len() as u64;
+    found.truncate(limit);
+    found.reverse();
+    let count = found.len();
+    let rows = serde_json::value::to_raw_value(&Listing { columns: columns.clone(), rows: found })?;
+    let side = if kind == TableKind::Chunks { "" } else { kind.suffix() };
+    Ok(Rows { table: format!("{table}{side}"), columns, rows, count, truncated })
+}

@@ -1,0 +1,340 @@
+//! Console mode: what the Spark job does without a table. All windows so far, printed again as they change; nothing is
+//! kept. Health, metrics and status are served as they are with a table.
+#![expect(clippy::disallowed_methods, reason = "it reads clocks to look at the topic and to print again")]
+
+use crate::io::http::{self, Command, Handle};
+use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
+use crate::run::cli;
+use crate::run::clients;
+use crate::run::driver::watch_secrets;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, mpsc as async_mpsc, watch};
+use tracing::{info, warn};
+use windrow_core::count::extract::{Extraction, Extractor};
+use windrow_core::count::window::Windows;
+use windrow_core::settings::config::{Config, Secret, Secrets, Start};
+use windrow_core::shown::console::{Console, Hit, ROWS_MAX};
+use windrow_core::shown::status::{State, Status};
+use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::record::{Offset, Partition, Record};
+use windrow_core::values::time::EventTime;
+
+/// How long one question to Kafka may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at the topic: for topic partitions that are new, and for whether brokers answer.
+const TOPIC_EVERY: Duration = Duration::from_secs(10);
+/// The same while something is wrong.
+const TOPIC_AGAIN: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(100);
+/// Between two snapshots of the status, changed or not.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// Between two prints on a terminal. Where it is none, a pod's log for one, `commit-interval` is.
+const REDRAW: Duration = Duration::from_secs(1);
+/// How long a word to end may wait for a broker's answer.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// What comes to the loop from beside it.
+enum Message {
+    Secrets(Secrets),
+    Stop,
+}
+
+/// Prints until it is told to stop, or nobody reads it any more.
+///
+/// # Errors
+/// The address of `http` cannot be had, or the Kafka client refuses its settings.
+pub fn run(
+    config: &Config,
+    secrets: &Secrets,
+    runtime: &Runtime,
+    reload: Arc<Notify>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let kafka = clients::kafka_config(config, secrets)?;
+    let (consumer, reader) = kafka::open(&kafka)?;
+    let listener = runtime.block_on(http::bind(config.http))?;
+    let status = Status {
+        topic: config.shape.topic.clone(),
+        owner: clients::who(config),
+        version: cli::VERSION.to_owned(),
+        reason: "starting".to_owned(),
+        cause: Cause::Starting,
+        ..Status::default()
+    };
+    let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
+    let (token_tx, token_rx) = watch::channel(secrets.api_token.clone());
+    let (commands_tx, commands_rx) = async_mpsc::channel(1);
+    runtime.spawn(refuse(commands_rx));
+    let handle = Handle {
+        status: status_rx,
+        commands: commands_tx,
+        rows: Arc::new(|_, _| {
+            Box::pin(async { Err("console mode keeps no table; set table.name".to_owned()) })
+        }),
+        token: token_rx,
+    };
+    runtime.spawn(http::serve(listener, handle, std::future::pending()));
+    let (to_loop, inbox) = mpsc::channel();
+    let tell = to_loop.clone();
+    let tell = move |secrets| tell.send(Message::Secrets(secrets)).is_ok();
+    runtime.spawn(watch_secrets(config.clone(), secrets.clone(), reload, tell));
+    runtime.spawn(async move {
+        stop.await;
+        let _ = to_loop.send(Message::Stop);
+        tokio::time::sleep(END_MAX).await;
+        // Nothing is kept, so that nothing is lost.
+        std::process::exit(i32::from(cli::EXIT_FINE));
+    });
+    let printer = Printer {
+        config,
+        kafka,
+        consumer,
+        reader,
+        token_tx,
+        next: None,
+        asked_at: None,
+        damaged: None,
+        status,
+        status_tx,
+        status_at: None,
+    };
+    printer.run(&inbox);
+    Ok(())
+}
+
+/// There is nothing that could be paused.
+async fn refuse(mut commands: async_mpsc::Receiver<Command>) {
+    while let Some(Command { answer, .. }) = commands.recv().await {
+        let _ = answer.send(Err("console mode cannot be paused; set table.name".to_owned()));
+    }
+}
+
+struct Printer<'a> {
+    config: &'a Config,
+    kafka: KafkaConfig,
+    consumer: Consumer,
+    reader: Reader,
+    token_tx: watch::Sender<Option<Secret>>,
+    /// The next offset of each topic partition that is read; `None` until the topic was seen.
+    next: Option<BTreeMap<Partition, Offset>>,
+    asked_at: Option<Instant>,
+    /// A topic partition that cannot be read on: that does not pass.
+    damaged: Option<Trouble>,
+    status: Status,
+    status_tx: watch::Sender<Arc<Status>>,
+    status_at: Option<Instant>,
+}
+
+impl Printer<'_> {
+    fn run(mut self, inbox: &mpsc::Receiver<Message>) {
+        let shape = &self.config.shape;
+        let mut windows = Counts {
+            windows: Windows::of_shape(shape),
+            extractor: Extractor::new(shape),
+            console: Console::new(shape, ROWS_MAX),
+            changed: false,
+        };
+        let terminal = std::io::stdout().is_terminal();
+        let every = if terminal { REDRAW } else { Duration::from_millis(self.config.commit_interval_ms) };
+        let mut printed: Option<Instant> = None;
+        loop {
+            let mut stop = false;
+            while let Ok(message) = inbox.try_recv() {
+                match message {
+                    Message::Secrets(secrets) => self.rotate(&secrets),
+                    Message::Stop => stop = true,
+                }
+            }
+            if !stop {
+                self.look_at_topic();
+                self.read(&mut windows);
+                self.tell();
+            }
+            let due = stop || printed.is_none_or(|at| at.elapsed() >= every);
+            if windows.changed && due {
+                (windows.changed, printed) = (false, Some(Instant::now()));
+                let text = windows.console.render(terminal);
+                stop |= std::io::stdout().lock().write_all(text.as_bytes()).is_err();
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Starts topic partitions that are not read yet.
+    fn look_at_topic(&mut self) {
+        let every = if self.status.state == State::Counting { TOPIC_EVERY } else { TOPIC_AGAIN };
+        if self.asked_at.is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        match self.start_new() {
+            Ok(()) => self.passed(),
+            Err(why) => self.hindered(why),
+        }
+        self.asked_at = Some(Instant::now());
+    }
+
+    fn start_new(&mut self) -> Result<(), Trouble> {
+        let found = self.consumer.topic(ASK_TIMEOUT)?.partitions;
+        let known = self.next.as_ref();
+        let new: Vec<Partition> =
+            found.iter().filter(|p| known.is_none_or(|known| !known.contains_key(p))).copied().collect();
+        // What a new topic partition has was sent after we began.
+        let latest = self.config.kafka.start == Start::Latest && known.is_none();
+        let at = if latest { At::Latest } else { At::Earliest };
+        for (partition, offset) in self.consumer.offsets(&new, at, ASK_TIMEOUT)? {
+            self.reader.start(partition, offset, -1)?;
+            self.next.get_or_insert_default().insert(partition, offset);
+        }
+        if found.is_empty() {
+            let why = format!("topic \"{}\" has no partitions yet", self.kafka.topic);
+            return Err(Trouble::new(Cause::NoTopic, why));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, windows: &mut Counts) {
+        let Self { reader, next, status, .. } = self;
+        let (mut news, mut read) = (Vec::new(), false);
+        let polled = reader.poll(POLL, &mut |event| match event {
+            Event::Batch { partition, batch, next_offset, .. } => {
+                read = true;
+                next.get_or_insert_default().insert(partition, next_offset);
+                batch.each(&mut |record| windows.add(record, status));
+            }
+            Event::End { partition, next_offset } => {
+                read = true;
+                next.get_or_insert_default().insert(partition, next_offset);
+            }
+            Event::Problem { what: KafkaError::GroupDenied(_), .. } => {}
+            Event::Problem { what, .. } => {
+                warn!(error = %what, "cannot read");
+                news.push(what);
+            }
+            Event::OutOfRange { partition, offset } => {
+                warn!(
+                    partition,
+                    offset, "records were removed before they were read; start again to see the rest"
+                );
+            }
+            Event::Truncated { partition, why } => {
+                warn!(partition, why, "the log was cut off; start again")
+            }
+        });
+        if read {
+            self.passed();
+        }
+        for what in news {
+            let damaged = matches!(what, KafkaError::Damaged(_));
+            let why = Trouble::from(what);
+            if damaged {
+                self.damaged = Some(why.clone());
+            }
+            self.hindered(why);
+        }
+        if let Err(error) = polled {
+            warn!(error = %error, "the Kafka client is done for: making a new one");
+            self.reopen();
+        }
+    }
+
+    /// Brokers answer, or records come.
+    fn passed(&mut self) {
+        match self.damaged.clone() {
+            Some(why) => self.hindered(why),
+            None if self.status.state != State::Counting => {
+                (self.status.state, self.status.reason) = (State::Counting, String::new());
+                self.status.cause = Cause::None;
+                self.status_at = None;
+                info!("counting");
+            }
+            None => {}
+        }
+    }
+
+    fn hindered(&mut self, why: Trouble) {
+        if self.status.state != State::Waiting || self.status.reason != why.text {
+            info!(cause = why.cause.name(), reason = why.text, "waiting");
+            self.status_at = None;
+        }
+        (self.status.state, self.status.cause, self.status.reason) = (State::Waiting, why.cause, why.text);
+    }
+
+    fn rotate(&mut self, secrets: &Secrets) {
+        info!("secrets have changed: using the new ones");
+        self.token_tx.send_replace(secrets.api_token.clone());
+        match clients::kafka_config(self.config, secrets) {
+            Ok(kafka) if kafka.username != self.kafka.username || kafka.password != self.kafka.password => {
+                self.kafka = kafka;
+                self.reopen();
+            }
+            Ok(_) => {}
+            Err(error) => warn!(error = %error, "cannot use the new secrets for Kafka"),
+        }
+    }
+
+    /// Another client in place of this one, which goes on where this one is.
+    fn reopen(&mut self) {
+        let started = kafka::open(&self.kafka).and_then(|(consumer, reader)| {
+            (self.consumer, self.reader) = (consumer, reader);
+            let mut next = self.next.iter().flatten();
+            next.try_for_each(|(partition, offset)| self.reader.start(*partition, *offset, -1))
+        });
+        if let Err(error) = started {
+            self.hindered(error.into());
+        }
+        self.asked_at = None;
+    }
+
+    fn tell(&mut self) {
+        if self.status_at.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
+            self.status_at = Some(Instant::now());
+            self.status_tx.send_replace(Arc::new(self.status.clone()));
+        }
+    }
+}
+
+/// Records on their way to the console.
+struct Counts {
+    windows: Windows,
+    extractor: Extractor,
+    console: Console,
+    /// Something is not printed yet.
+    changed: bool,
+}
+
+impl Counts {
+    fn add(&mut self, record: Record<'_>, status: &mut Status) {
+        status.consumed += 1;
+        let Some(value) = record.value else {
+            status.tombstones += 1;
+            return;
+        };
+        match self.extractor.extract(record.timestamp_ms, value) {
+            Extraction::Counted(found) => {
+                status.counted += 1;
+                self.changed = true;
+                let span = self.windows.span(found.time.0);
+                let mut end = span.first_end;
+                while end <= span.last_end {
+                    let start = EventTime(end - self.windows.size);
+                    let hit = Hit { start, end: EventTime(end), key: found.key, values: found.values };
+                    self.console.add(hit);
+                    end += self.windows.slide;
+                }
+            }
+            Extraction::Reject { reason, .. } => {
+                status.rejected += 1;
+                if status.rejected.is_power_of_two() {
+                    let (offset, rejected) = (record.offset, status.rejected);
+                    warn!(offset, rejected, reason, "cannot count a record");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `windrow demo`: a Kafka, a producer of the use case's records, windrow itself and a local table, in one process.
+#![expect(clippy::disallowed_methods, reason = "it waits for the demo's time to pass")]
+
+use crate::io::kafka::mock::{Demo, DemoProducer, DemoSent, MockKafka};
+use crate::run::cli;
+use crate::run::clients;
+use crate::run::driver;
+use anyhow::anyhow;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use windrow_core::settings::config::{Config, Secrets};
+use windrow_core::shown::status::{Status, rows_table};
+use windrow_core::table::hive::TableKind;
+
+const TOPIC: &str = "test-topic";
+/// As many as kafka-test-app makes.
+const PARTITIONS: i32 = 5;
+const REDRAW: Duration = Duration::from_millis(250);
+
+/// Runs it and prints what came of it.
+///
+/// # Errors
+/// A part cannot be started, or the ledger does not say what was sent.
+pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
+    let dir = folder()?;
+    let kafka = MockKafka::start(TOPIC, PARTITIONS).map_err(|why| anyhow!(why))?;
+    let config = config(&kafka.bootstrap(), &dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut parts = clients::open(&config, &Secrets::default())?;
+    let mut look = clients::open(&config, &Secrets::default())?;
+    parts.config = None;
+    let running = driver::start(parts, runtime.handle())?;
+    let producer = DemoProducer::start(Demo {
+        bootstrap: kafka.bootstrap(),
+        topic: TOPIC.to_owned(),
+        partitions: PARTITIONS,
+        origins: demo.origins,
+        rate: demo.rate,
+        seed: 1,
+    })
+    .map_err(|why| anyhow!(why))?;
+    println!(
+        "windrow demo: {} records a second from {} origins through a Kafka topic of {PARTITIONS} partitions,\n\
+         counted in windows of 2 s by origin into a table in {}\n",
+        demo.rate,
+        demo.origins,
+        dir.display()
+    );
+    let status = running.handle.status.clone();
+    let mut view = View { terminal: std::io::stdout().is_terminal(), lines: 0, epoch: None };
+    let end = Instant::now() + Duration::from_millis(demo.for_ms);
+    while Instant::now() < end {
+        view.draw(&status.borrow(), producer.sent());
+        std::thread::sleep(REDRAW);
+    }
+    let sent = producer.stop().map_err(|why| anyhow!(why))?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // All that was sent is read, and as the topic is quiet then the last windows close.
+    let done = |s: &Status| s.consumed >= sent.total() && s.windows.is_empty() && s.lag == Some(0);
+    while !done(&status.borrow()) && Instant::now() < deadline {
+        view.draw(&status.borrow(), sent);
+        std::thread::sleep(REDRAW);
+    }
+    running.stop.stop();
+    running.join().map_err(|reason| anyhow!(reason))?;
+    let last = runtime.block_on(clients::look(&mut look))?;
+    let rows = runtime.block_on(clients::newest_rows(
+        &last.table,
+        TableKind::Chunks,
+        &mut look.look,
+        &look.store,
+        10,
+    ))?;
+    view.draw(&last, sent);
+    println!("\nthe newest rows of {} in all:\n{}", last.rows, rows_table(&rows)?);
+    println!("{}", ledger(&last, sent));
+    println!("{}", how_to_read(&dir));
+    if last.consumed != sent.total() {
+        return Err(anyhow!("{} records were sent, {} are in the ledger", sent.total(), last.consumed));
+    }
+    Ok(())
+}
+
+/// A new folder for this run; what an earlier one wrote stays.
+fn folder() -> anyhow::Result<PathBuf> {
+    let base = std::env::temp_dir();
+    for n in 1.. {
+        let dir = base.join(format!("windrow-demo-{n}"));
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(anyhow!(
+                    "cannot create folder \"{}\": {error}; set TMPDIR to one that takes files",
+                    dir.display()
+                ));
+            }
+        }
+    }
+    unreachable!("one of them is free")
+}
+
+fn config(bootstrap: &str, dir: &std::path::Path) -> anyhow::Result<Config> {
+    let text = format!(
+        "kafka: {{ bootstrap: '{bootstrap}', topic: {TOPIC}, security: plaintext }}\n\
+         table: {{ name: demo }}\ncatalog: 'local:{}'\n\
+         window: 2s\nwatermark-delay: 1s\ncommit-interval: 1s\nidle-timeout: 2s\nquiet-timeout: 4s\n",
+        dir.display()
+    );
+    Ok(Config::parse(&text)?)
+}
+
+struct View {
+    terminal: bool,
+    /// Drawn last time, to be drawn over.
+    lines: usize,
+    epoch: Option<u64>,
+}
+
+impl View {
+    /// On a terminal the same lines again; else one line for each new epoch.
+    fn draw(&mut self, status: &Status, sent: DemoSent) {
+        let mut out = String::new();
+        if self.terminal {
+            if self.lines > 0 {
+                let _ = write!(out, "\x1b[{}A\x1b[J", self.lines);
+            }
+            let text = dashboard(status, sent);
+            self.lines = text.lines().count();
+            out += &text;
+        } else if self.epoch != status.epoch {
+            self.epoch = status.epoch;
+            let _ = writeln!(
+                out,
+                "epoch {:>3}: {:>7} records counted, {:>4} late, {:>4} rejected; {:>4} rows in {:>3} files, windows closed through {}",
+                status.epoch.unwrap_or(0),
+                status.counted,
+                status.late,
+                status.rejected,
+                status.rows,
+                status.files,
+                status.watermark.map_or("-".to_owned(), |t| t.to_string())
+            );
+        }
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush());
+    }
+}
+
+fn dashboard(status: &Status, sent: DemoSent) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "sent     {:>9}   counted {:>9}   late {:>6}   rejected {:>6}",
+        sent.total(),
+        status.counted,
+        status.late,
+        status.rejected
+    );
+    let _ = writeln!(
+        out,
+        "table    {:>9} rows in {} files, epoch {}",
+        status.rows,
+        status.files,
+        status.epoch.map_or("-".to_owned(), |e| e.to_string())
+    );
+    let _ = writeln!(out, "closed through {}", status.watermark.map_or("-".to_owned(), |t| t.to_string()));
+    let greatest = status.windows.iter().map(|w| w.count).max().unwrap_or(0).max(1);
+    let newest = status.windows.len().saturating_sub(6);
+    let _ = writeln!(out, "open windows:");
+    for window in &status.windows[newest..] {
+        let bar = usize::try_from(window.count * 40 / greatest).unwrap_or(0);
+        let _ =
+            writeln!(out, "  {} .. {}  {:>7} {}", window.start, window.end, window.count, "#".repeat(bar));
+    }
+    out
+}
+
+fn ledger(status: &Status, sent: DemoSent) -> String {
+    format!(
+        "the ledger: {} sent = {} consumed = {} counted + {} late + {} rejected\n\
+         (sent: {} good, {} half a minute late, {} no JSON, {} without an origin)",
+        sent.total(),
+        status.consumed,
+        status.counted,
+        status.late,
+        status.rejected,
+        sent.good,
+        sent.late,
+        sent.broken,
+        sent.no_origin
+    )
+}
+
+fn how_to_read(dir: &std::path::Path) -> String {
+    let files = format!("{}/_windrow/default.demo/rows/*/*/part.parquet", dir.display());
+    format!(
+        "the Parquet files stay in {}; read them with\n  DuckDB:   SELECT * FROM read_parquet('{files}') ORDER BY \"window\";\n  PySpark:  spark.read.parquet(\"{files}\").show(truncate=False)",
+        dir.display()
+    )
+}
