@@ -3,7 +3,10 @@
 //! Only for release builds: a revision in every build would compile the program anew after each commit. A source
 //! archive has no `.git`; then, and when anything else is amiss, the version stands alone.
 
-#![expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts by environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts by environment"
+)]
 
 use std::process::Command;
 
@@ -23,7 +26,10 @@ fn main() {
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
-    let output =
-        Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+    let output = Command::new("git")
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -1,5 +1,8 @@
 //! Wiring and exit code: which verb, with which parts, and what is said at the end.
-#![expect(clippy::disallowed_methods, reason = "it waits for the end, and ends what does not")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits for the end, and ends what does not"
+)]
 
 use anyhow::Context;
 use clap::Parser;
@@ -60,7 +63,9 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(EXIT_FINE),
         Err(error) => {
-            let why = error.downcast::<Trouble>().unwrap_or_else(|error| format!("{error:#}").into());
+            let why = error
+                .downcast::<Trouble>()
+                .unwrap_or_else(|error| format!("{error:#}").into());
             eprintln!("{}", why.last_line());
             ExitCode::from(EXIT_FAILED)
         }
@@ -73,10 +78,14 @@ fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
         // Fails only when nobody logs any more.
         let _ = handle.reload(filter(level));
     }
-    let log = fmt().with_env_filter(filter(config.log.level)).with_writer(std::io::stderr);
+    let log = fmt()
+        .with_env_filter(filter(config.log.level))
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => {
-            let log = log.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let log = log
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_filter_reloading();
             let handle = log.reload_handle();
             log.init();
             Box::new(move |level| set(&handle, level))
@@ -92,7 +101,11 @@ fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
 
 /// Our own at that level; libraries only when something is wrong with them.
 fn filter(level: &str) -> EnvFilter {
-    EnvFilter::new(if level == "trace" { level.to_owned() } else { format!("warn,windrow={level}") })
+    EnvFilter::new(if level == "trace" {
+        level.to_owned()
+    } else {
+        format!("warn,windrow={level}")
+    })
 }
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -116,7 +129,11 @@ fn run(cli: &Cli) -> ExitCode {
     with_settings(cli, |config, secrets| {
         let set_level = log_to_stderr(config);
         let known = rotation::Known::new(cli.config.as_deref(), config);
-        let reload = Reload { hangups, known, set_level };
+        let reload = Reload {
+            hangups,
+            known,
+            set_level,
+        };
         finish(if config.table.is_some() {
             count(config, secrets, runtime, reload)
         } else {
@@ -134,23 +151,39 @@ struct Reload {
 
 impl Reload {
     fn hear(self, runtime: &Runtime, secrets: Arc<Notify>) {
-        runtime.spawn(rotation::hear(self.hangups, self.known, secrets, self.set_level));
+        runtime.spawn(rotation::hear(
+            self.hangups,
+            self.known,
+            secrets,
+            self.set_level,
+        ));
     }
 }
 
-fn count(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
+fn count(
+    config: &Config,
+    secrets: &Secrets,
+    runtime: Runtime,
+    reload: Reload,
+) -> anyhow::Result<()> {
     let parts = clients::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
     let running = driver::start(parts, runtime.handle())?;
     reload.hear(&runtime, Arc::clone(&running.reload));
-    let served = runtime.spawn(http::serve(listener, running.handle.clone(), std::future::pending()));
+    let served = runtime.spawn(http::serve(
+        listener,
+        running.handle.clone(),
+        std::future::pending(),
+    ));
     let stop = running.stop.clone();
     runtime.spawn(async move {
         signalled().await;
         tracing::info!("asked to end: committing what there is");
         stop.stop();
         tokio::time::sleep(END_MAX).await;
-        tracing::warn!("could not commit before the end; nothing is lost: the next start reads it again");
+        tracing::warn!(
+            "could not commit before the end; nothing is lost: the next start reads it again"
+        );
         std::process::exit(i32::from(EXIT_FINE));
     });
     let result = running.join();
@@ -160,7 +193,12 @@ fn count(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -
     Ok(result?)
 }
 
-fn console(config: &Config, secrets: &Secrets, runtime: Runtime, reload: Reload) -> anyhow::Result<()> {
+fn console(
+    config: &Config,
+    secrets: &Secrets,
+    runtime: Runtime,
+    reload: Reload,
+) -> anyhow::Result<()> {
     let secrets_again = Arc::new(Notify::new());
     reload.hear(&runtime, Arc::clone(&secrets_again));
     let result = console_loop::run(config, secrets, &runtime, secrets_again, signalled());
@@ -178,15 +216,23 @@ fn notify(cli: &Cli) {
     let socket = pebble::socket();
     let pebble = Pebble::at(socket.clone());
     let told = pebble.last_notice().and_then(|last| {
-        let notice = notice::decide(&news, last.as_ref().map(|(notice, age_ms)| (notice, *age_ms)));
-        notice.as_ref().map_or(Ok(()), |notice| pebble.add(notice))?;
+        let notice = notice::decide(
+            &news,
+            last.as_ref().map(|(notice, age_ms)| (notice, *age_ms)),
+        );
+        notice
+            .as_ref()
+            .map_or(Ok(()), |notice| pebble.add(notice))?;
         Ok(notice.is_some())
     });
     match told {
         Ok(true) => println!("{} {} {}: told Pebble", news.state, news.cause, news.reason),
         Ok(false) => println!("{} {} {}: no news", news.state, news.cause, news.reason),
         Err(error) => {
-            eprintln!("cannot tell Pebble at \"{}\": {error}; is it running?", socket.display());
+            eprintln!(
+                "cannot tell Pebble at \"{}\": {error}; is it running?",
+                socket.display()
+            );
         }
     }
 }
@@ -194,8 +240,10 @@ fn notify(cli: &Cli) {
 /// SIGTERM or SIGINT.
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -231,8 +279,14 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
                 let limit = rows.limit as usize;
                 let table = config.table_name().unwrap_or_default();
                 cli::raw(
-                    &clients::newest_rows(&table, rows.of.kind(), &mut parts.look, &parts.store, limit)
-                        .await?,
+                    &clients::newest_rows(
+                        &table,
+                        rows.of.kind(),
+                        &mut parts.look,
+                        &parts.store,
+                        limit,
+                    )
+                    .await?,
                 )
             }
             Verb::Pause | Verb::Resume => {

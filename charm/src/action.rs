@@ -42,22 +42,45 @@ fn answer(
     hooks: &HookCommands,
     pebble: &Pebble,
 ) -> Result<Results> {
-    let asker = Asker { charm_dir, hooks, pebble };
-    let limit = parameters.get("limit").and_then(Value::as_u64).unwrap_or(20).clamp(1, LIMIT_MAX);
+    let asker = Asker {
+        charm_dir,
+        hooks,
+        pebble,
+    };
+    let limit = parameters
+        .get("limit")
+        .and_then(Value::as_u64)
+        .unwrap_or(20)
+        .clamp(1, LIMIT_MAX);
     match name {
         "get-table-status" => summary(&asker.ask("GET", "/v1/status", &["status"])?),
-        "list-tables" => list(&asker.ask("GET", "/v1/tables", &["tables"])?, "tables", limit),
-        "show-windows" => list(&asker.ask("GET", "/v1/windows", &["windows"])?, "windows", limit),
+        "list-tables" => list(
+            &asker.ask("GET", "/v1/tables", &["tables"])?,
+            "tables",
+            limit,
+        ),
+        "show-windows" => list(
+            &asker.ask("GET", "/v1/windows", &["windows"])?,
+            "windows",
+            limit,
+        ),
         "get-lag" => lag(&asker.ask("GET", "/v1/status", &["status"])?),
         "preview-table" => rows(&asker.rows("", limit)?),
         "list-rejects" => {
-            let late = parameters.get("late").and_then(Value::as_bool).unwrap_or(false);
+            let late = parameters
+                .get("late")
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
             rows(&asker.rows(if late { "late" } else { "rejects" }, limit)?)
         }
         "pause" | "resume" => {
             let answer = asker.ask("POST", &format!("/v1/{name}"), &[name])?;
-            let answer: Value = serde_json::from_str(&answer).context("cannot read windrow's answer")?;
-            Ok(Results::from([("paused".to_owned(), text(&answer["paused"]))]))
+            let answer: Value =
+                serde_json::from_str(&answer).context("cannot read windrow's answer")?;
+            Ok(Results::from([(
+                "paused".to_owned(),
+                text(&answer["paused"]),
+            )]))
         }
         _ => bail!("cannot run action \"{name}\": this charm has none of that name"),
     }
@@ -72,13 +95,18 @@ struct Asker<'a> {
 impl Asker<'_> {
     /// The JSON text of the answer: of the running windrow, else of `windrow VERB`, which looks into the catalog.
     fn ask(&self, method: &str, path: &str, verb: &[&str]) -> Result<String> {
-        let token = if method == "POST" { self.token()? } else { None };
+        let token = if method == "POST" {
+            self.token()?
+        } else {
+            None
+        };
         match ask(method, path, token.as_ref()) {
             Ok((200..=299, text)) => Ok(text),
             Ok((_, text)) => {
                 let error: Value = serde_json::from_str(&text).unwrap_or_default();
-                let error =
-                    error["error"].as_str().unwrap_or("its answer is none; look at: kubectl logs -c windrow");
+                let error = error["error"]
+                    .as_str()
+                    .unwrap_or("its answer is none; look at: kubectl logs -c windrow");
                 Err(anyhow!("windrow refuses: {error}"))
             }
             Err(_) => self.exec(verb),
@@ -91,13 +119,25 @@ impl Asker<'_> {
         if !of.is_empty() {
             verb.extend(["--of", of]);
         }
-        let status = ask("GET", "/v1/status", None).ok().filter(|(code, _)| *code == 200);
-        let status: Value = status.and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let status = ask("GET", "/v1/status", None)
+            .ok()
+            .filter(|(code, _)| *code == 200);
+        let status: Value = status
+            .and_then(|(_, text)| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
         match status["table"].as_str() {
             Some("") => bail!("console mode keeps no rows; set option table-name"),
             Some(table) => {
-                let table = if of.is_empty() { table.to_owned() } else { format!("{table}__{of}") };
-                self.ask("GET", &format!("/v1/tables/{table}/rows?limit={limit}"), &verb)
+                let table = if of.is_empty() {
+                    table.to_owned()
+                } else {
+                    format!("{table}__{of}")
+                };
+                self.ask(
+                    "GET",
+                    &format!("/v1/tables/{table}/rows?limit={limit}"),
+                    &verb,
+                )
             }
             None => self.exec(&verb),
         }
@@ -112,11 +152,17 @@ impl Asker<'_> {
         let output = self.pebble.exec(&command, Duration::from_secs(25)).map_err(|error| {
             anyhow!("windrow does not answer, and its program cannot be run to ask the catalog: {error}; see the unit's status")
         })?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         if output.code == 0 {
             return Ok(out.into_owned());
         }
-        let last = err.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+        let last = err
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("it says nothing");
         Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
     }
 
@@ -126,7 +172,9 @@ impl Asker<'_> {
             return Ok(None);
         };
         let token = crate::gather::token(self.hooks, uri);
-        token.map(Some).map_err(|why| anyhow!("cannot read the secret of option api-token: {why}"))
+        token
+            .map(Some)
+            .map_err(|why| anyhow!("cannot read the secret of option api-token: {why}"))
     }
 }
 
@@ -152,12 +200,29 @@ fn summary(answer: &str) -> Result<Results> {
 
 fn lag(answer: &str) -> Result<Results> {
     let answer: Value = serde_json::from_str(answer).context("cannot read windrow's answer")?;
-    const KEYS: [&str; 7] = ["partition", "next-offset", "end-offset", "lag", "watermark", "idle", "held-by"];
+    const KEYS: [&str; 7] = [
+        "partition",
+        "next-offset",
+        "end-offset",
+        "lag",
+        "watermark",
+        "idle",
+        "held-by",
+    ];
     let lanes = answer["lanes"].as_array().into_iter().flatten();
-    let partitions: Vec<Value> =
-        lanes.map(|lane| KEYS.iter().map(|key| ((*key).to_owned(), lane[*key].clone())).collect()).collect();
+    let partitions: Vec<Value> = lanes
+        .map(|lane| {
+            KEYS.iter()
+                .map(|key| ((*key).to_owned(), lane[*key].clone()))
+                .collect()
+        })
+        .collect();
     let count = partitions.len();
-    let mut results = fit("partitions", &partitions.iter().map(Value::to_string).collect::<Vec<_>>(), false);
+    let mut results = fit(
+        "partitions",
+        &partitions.iter().map(Value::to_string).collect::<Vec<_>>(),
+        false,
+    );
     results.insert("count".to_owned(), count.to_string());
     results.insert("lag".to_owned(), text(&answer["lag"]));
     results.insert("topic".to_owned(), text(&answer["topic"]));
@@ -172,8 +237,19 @@ fn list(answer: &str, key: &str, limit: u64) -> Result<Results> {
         None => Vec::new(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = items.len() > limit || answer.get("truncated").is_some_and(|raw| raw.get() == "true");
-    Ok(fit(key, &items.iter().take(limit).map(|item| item.get().to_owned()).collect::<Vec<_>>(), more))
+    let more = items.len() > limit
+        || answer
+            .get("truncated")
+            .is_some_and(|raw| raw.get() == "true");
+    Ok(fit(
+        key,
+        &items
+            .iter()
+            .take(limit)
+            .map(|item| item.get().to_owned())
+            .collect::<Vec<_>>(),
+        more,
+    ))
 }
 
 /// Numbers pass as they are written: a JSON library would lose digits of decimals.
@@ -181,8 +257,14 @@ fn rows(answer: &str) -> Result<Results> {
     let rows: Rows = serde_json::from_str(answer).context("cannot read windrow's answer")?;
     let items: Vec<Box<RawValue>> =
         serde_json::from_str(rows.rows.get()).context("cannot read windrow's answer")?;
-    let mut results =
-        fit("rows", &items.iter().map(|item| item.get().to_owned()).collect::<Vec<_>>(), rows.truncated);
+    let mut results = fit(
+        "rows",
+        &items
+            .iter()
+            .map(|item| item.get().to_owned())
+            .collect::<Vec<_>>(),
+        rows.truncated,
+    );
     results.insert("table".to_owned(), rows.table);
     results.insert("columns".to_owned(), rows.columns.join(", "));
     Ok(results)
@@ -204,7 +286,10 @@ fn fit(key: &str, items: &[String], more: bool) -> Results {
     Results::from([
         (key.to_owned(), text),
         ("count".to_owned(), count.to_string()),
-        ("truncated".to_owned(), (more || count < items.len()).to_string()),
+        (
+            "truncated".to_owned(),
+            (more || count < items.len()).to_string(),
+        ),
     ])
 }
 
@@ -227,7 +312,10 @@ mod tests {
     fn a_long_list_is_cut_at_an_item_and_says_so() {
         let items = vec![format!("\"{}\"", "x".repeat(999)); 100];
         let results = fit("rows", &items, false);
-        assert_eq!((results["count"].as_str(), results["truncated"].as_str()), ("59", "true"));
+        assert_eq!(
+            (results["count"].as_str(), results["truncated"].as_str()),
+            ("59", "true")
+        );
         let back: Vec<String> = serde_json::from_str(&results["rows"]).unwrap();
         assert_eq!(back.len(), 59);
     }
@@ -235,13 +323,23 @@ mod tests {
     #[test]
     fn decimals_keep_their_digits() {
         let answer = r#"{"table":"default.t","columns":["a"],"rows":[{"a":0.10000000000000000001}],"count":1,"truncated":false}"#;
-        assert_eq!(rows(answer).unwrap()["rows"], r#"[{"a":0.10000000000000000001}]"#);
+        assert_eq!(
+            rows(answer).unwrap()["rows"],
+            r#"[{"a":0.10000000000000000001}]"#
+        );
     }
 
     #[test]
     fn windows_are_cut_at_the_limit() {
-        let results =
-            list(r#"{"windows":[{"a":1},{"a":2}],"count":2,"truncated":false}"#, "windows", 1).unwrap();
-        assert_eq!((results["windows"].as_str(), results["truncated"].as_str()), (r#"[{"a":1}]"#, "true"));
+        let results = list(
+            r#"{"windows":[{"a":1},{"a":2}],"count":2,"truncated":false}"#,
+            "windows",
+            1,
+        )
+        .unwrap();
+        assert_eq!(
+            (results["windows"].as_str(), results["truncated"].as_str()),
+            (r#"[{"a":1}]"#, "true")
+        );
     }
 }

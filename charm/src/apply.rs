@@ -67,7 +67,10 @@ fn shown(run: &Run, facts: &Facts) -> News {
         }),
         _ => None,
     }
-    .unwrap_or_else(|| News { state: DOWN.to_owned(), ..News::default() })
+    .unwrap_or_else(|| News {
+        state: DOWN.to_owned(),
+        ..News::default()
+    })
 }
 
 /// Lets the check that wakes us know what is shown: it knows only what was told last.
@@ -115,9 +118,10 @@ fn of_failure(failure: &Failure, plan: &Plan, context: &Context, pebble: &Pebble
         (Failure::Start(_), PebbleError::Failed(_)) => {
             let words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
             match status::of_silence(Some("error"), &words, context.app()) {
-                Status { level: Level::Maintenance, .. } => {
-                    Status::blocked(format!("windrow does not start: {error}"))
-                }
+                Status {
+                    level: Level::Maintenance,
+                    ..
+                } => Status::blocked(format!("windrow does not start: {error}")),
                 told => told,
             }
         }
@@ -160,7 +164,10 @@ fn bring_up(run: &Run, context: &Context, pebble: &Pebble) -> Result<(), Failure
         }])?;
     }
     if !run.write.is_empty() {
-        println!("writing {}", run.write.keys().cloned().collect::<Vec<_>>().join(", "));
+        println!(
+            "writing {}",
+            run.write.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
         let files: Vec<FileWrite> = run
             .write
             .iter()

@@ -23,7 +23,10 @@ pub struct Context {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
     /// `config-changed`, `windrow-pebble-ready` and so on.
-    Hook { name: String, relation: Option<RelationEvent> },
+    Hook {
+        name: String,
+        relation: Option<RelationEvent>,
+    },
     /// The action's name.
     Action(String),
 }
@@ -57,18 +60,24 @@ impl Context {
             None => {
                 let path = need("JUJU_DISPATCH_PATH")?;
                 let name = path.strip_prefix("hooks/").unwrap_or(&path).to_owned();
-                Happened::Hook { relation: relation_event(&name, &set), name }
+                Happened::Hook {
+                    relation: relation_event(&name, &set),
+                    name,
+                }
             }
         };
         let unit = need("JUJU_UNIT_NAME")?;
-        unit.split_once('/').context("cannot parse variable JUJU_UNIT_NAME: it has no number")?;
+        unit.split_once('/')
+            .context("cannot parse variable JUJU_UNIT_NAME: it has no number")?;
         let secret = |name: &str| set(name).map(windrow_core::settings::config::Secret::new);
         Ok(Self {
             happened,
             unit,
             model_uuid: need("JUJU_MODEL_UUID")?,
             model_name: set("JUJU_MODEL_NAME").unwrap_or_default(),
-            charm_dir: need("JUJU_CHARM_DIR").or_else(|_| need("CHARM_DIR"))?.into(),
+            charm_dir: need("JUJU_CHARM_DIR")
+                .or_else(|_| need("CHARM_DIR"))?
+                .into(),
             http_proxy: secret("JUJU_CHARM_HTTP_PROXY"),
             https_proxy: secret("JUJU_CHARM_HTTPS_PROXY"),
             no_proxy: set("JUJU_CHARM_NO_PROXY").unwrap_or_default(),
@@ -119,17 +128,31 @@ mod tests {
     use super::*;
 
     fn read(set: &[(&str, &str)]) -> anyhow::Result<Context> {
-        let always = [("JUJU_UNIT_NAME", "w/3"), ("JUJU_MODEL_UUID", "uuid-1"), ("JUJU_CHARM_DIR", "/charm")];
+        let always = [
+            ("JUJU_UNIT_NAME", "w/3"),
+            ("JUJU_MODEL_UUID", "uuid-1"),
+            ("JUJU_CHARM_DIR", "/charm"),
+        ];
         Context::read(|name| {
-            set.iter().chain(&always).find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+            set.iter()
+                .chain(&always)
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
     fn hooks_relations_and_actions_are_told_apart() {
-        let context = read(&[("JUJU_DISPATCH_PATH", "hooks/config-changed"), ("JUJU_RELATION", "")]).unwrap();
+        let context = read(&[
+            ("JUJU_DISPATCH_PATH", "hooks/config-changed"),
+            ("JUJU_RELATION", ""),
+        ])
+        .unwrap();
         assert_eq!(context.hook(), Some("config-changed"));
-        assert_eq!((context.app(), context.instance().as_str()), ("w", "uuid-1/w/3"));
+        assert_eq!(
+            (context.app(), context.instance().as_str()),
+            ("w", "uuid-1/w/3")
+        );
         assert_eq!(context.relation(), None);
 
         let context = read(&[
@@ -142,9 +165,17 @@ mod tests {
         let relation = context.relation().unwrap();
         assert!(relation.broken && relation.id == "s3-credentials:7" && relation.app == "s3");
 
-        let context =
-            read(&[("JUJU_DISPATCH_PATH", "actions/pause"), ("JUJU_ACTION_NAME", "pause")]).unwrap();
+        let context = read(&[
+            ("JUJU_DISPATCH_PATH", "actions/pause"),
+            ("JUJU_ACTION_NAME", "pause"),
+        ])
+        .unwrap();
         assert_eq!(context.happened, Happened::Action("pause".to_owned()));
-        assert!(read(&[]).unwrap_err().to_string().contains("dispatch is run by Juju"));
+        assert!(
+            read(&[])
+                .unwrap_err()
+                .to_string()
+                .contains("dispatch is run by Juju")
+        );
     }
 }

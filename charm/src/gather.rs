@@ -4,8 +4,8 @@
 use crate::context::Context;
 use crate::endpoint::kafka::model_of_secret;
 use crate::facts::{
-    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, Known, LOGGING, METASTORE, Memo, Namespace, Proxy,
-    Relation, S3, Up,
+    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, Known, LOGGING, METASTORE, Memo, Namespace,
+    Proxy, Relation, S3, Up,
 };
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, SERVICE};
@@ -52,7 +52,10 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
     // A memo of another version of the charm may not be readable: then all is asked anew.
     let mut memo: Memo = serde_json::from_str(&memo_text).unwrap_or_default();
     let relations = relations(context, hooks, &mut memo, memo_text.is_empty())?;
-    let token = options.get("api-token").and_then(|uri| uri.as_str()).map(|uri| token(hooks, uri));
+    let token = options
+        .get("api-token")
+        .and_then(|uri| uri.as_str())
+        .map(|uri| token(hooks, uri));
     let chosen = choose(&options, &memo);
     let mut facts = Facts {
         unit: context.unit.clone(),
@@ -83,31 +86,54 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
             own_data(&mut facts, context.app(), hooks)?;
         }
     }
-    Ok(Seen { facts, memo_text, chosen })
+    Ok(Seen {
+        facts,
+        memo_text,
+        chosen,
+    })
 }
 
 fn charm_files(context: &Context) -> Result<CharmFiles> {
-    let (binary, digest) = (context.charm_dir.join("windrow"), context.charm_dir.join("windrow.sha256"));
+    let (binary, digest) = (
+        context.charm_dir.join("windrow"),
+        context.charm_dir.join("windrow.sha256"),
+    );
     let text = std::fs::read_to_string(&digest).with_context(|| {
-        format!("cannot read file \"{}\": the charm is not whole; deploy it again", digest.display())
+        format!(
+            "cannot read file \"{}\": the charm is not whole; deploy it again",
+            digest.display()
+        )
     })?;
     let size_bytes = std::fs::metadata(&binary)
         .with_context(|| {
-            format!("cannot read file \"{}\": the charm is not whole; deploy it again", binary.display())
+            format!(
+                "cannot read file \"{}\": the charm is not whole; deploy it again",
+                binary.display()
+            )
         })?
         .len();
-    let digest = text.split_whitespace().next().unwrap_or_default().to_owned();
+    let digest = text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     anyhow::ensure!(
         digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()),
         "cannot read file windrow.sha256: it holds no SHA-256; deploy the charm again"
     );
-    Ok(CharmFiles { digest, size_bytes, version: env!("CARGO_PKG_VERSION").to_owned() })
+    Ok(CharmFiles {
+        digest,
+        size_bytes,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 /// Our effective user: Linux says so of whoever owns this file.
 fn uid() -> Result<u32> {
     use std::os::unix::fs::MetadataExt;
-    Ok(std::fs::metadata("/proc/self").context("cannot read /proc/self")?.uid())
+    Ok(std::fs::metadata("/proc/self")
+        .context("cannot read /proc/self")?
+        .uid())
 }
 
 // ---------------------------------------------------------------- relations
@@ -119,21 +145,38 @@ fn relations(
     forgot: bool,
 ) -> Result<BTreeMap<String, Vec<Relation>>> {
     let event = context.relation();
-    let quiet = !forgot && (event.is_some() || context.hook().is_some_and(|hook| QUIET.contains(&hook)));
+    let quiet =
+        !forgot && (event.is_some() || context.hook().is_some_and(|hook| QUIET.contains(&hook)));
     let mut all = BTreeMap::new();
     let mut known = std::mem::take(&mut memo.relations);
     for endpoint in ENDPOINTS {
-        let mut ids: Vec<String> = if quiet && event.is_none_or(|event| event.endpoint != endpoint) {
-            known.keys().filter(|id| Known::endpoint(id) == endpoint).cloned().collect()
+        let mut ids: Vec<String> = if quiet && event.is_none_or(|event| event.endpoint != endpoint)
+        {
+            known
+                .keys()
+                .filter(|id| Known::endpoint(id) == endpoint)
+                .cloned()
+                .collect()
         } else {
             hooks.relation_ids(endpoint)?
         };
         ids.retain(|id| event.is_none_or(|event| !event.broken || event.id != *id));
-        ids.sort_by_key(|id| id.rsplit(':').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default());
+        ids.sort_by_key(|id| {
+            id.rsplit(':')
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or_default()
+        });
         let mut found = Vec::new();
         for id in ids {
             let mut about = known.remove(&id).unwrap_or_default();
-            match relation(hooks, endpoint, &id, &mut about, event.map(|e| (e.id.as_str(), e.app.as_str()))) {
+            match relation(
+                hooks,
+                endpoint,
+                &id,
+                &mut about,
+                event.map(|e| (e.id.as_str(), e.app.as_str())),
+            ) {
                 Ok(relation) => {
                     found.push(relation);
                     memo.relations.insert(id, about);
@@ -163,7 +206,11 @@ fn relation(
             _ => hooks.relation_app(id)?,
         };
     }
-    let mut relation = Relation { id: id.to_owned(), app: about.app.clone(), ..Relation::default() };
+    let mut relation = Relation {
+        id: id.to_owned(),
+        app: about.app.clone(),
+        ..Relation::default()
+    };
     // Of the others nothing is read.
     if [KAFKA, S3, METASTORE, CA].contains(&endpoint) {
         relation.data = hooks.relation_get(id, &about.app, true)?;
@@ -175,8 +222,10 @@ fn relation(
             relation.units.insert(unit, bag);
         }
     }
-    for (key, uri) in
-        relation.data.iter().filter(|(key, uri)| key.starts_with("secret-") && uri.starts_with("secret:"))
+    for (key, uri) in relation
+        .data
+        .iter()
+        .filter(|(key, uri)| key.starts_with("secret-") && uri.starts_with("secret:"))
     {
         // No label: a label stays with the first secret where a provider makes another in the same relation. Always with
         // the newest revision: of another model's secrets Juju does not tell that they changed.
@@ -188,7 +237,10 @@ fn relation(
 
 pub(crate) fn token(hooks: &HookCommands, uri: &str) -> Result<Secret, String> {
     let content = hooks.secret_get(uri).map_err(|error| error.words())?;
-    match (content.get("api-token").or_else(|| content.get("token")), content.values().next()) {
+    match (
+        content.get("api-token").or_else(|| content.get("token")),
+        content.values().next(),
+    ) {
         (Some(token), _) => Ok(token.clone()),
         (None, Some(only)) if content.len() == 1 => Ok(only.clone()),
         _ => Err("it has no key api-token".to_owned()),
@@ -198,7 +250,11 @@ pub(crate) fn token(hooks: &HookCommands, uri: &str) -> Result<Secret, String> {
 /// What our application said earlier, where it is not remembered: this unit may lead since a moment ago.
 fn own_data(facts: &mut Facts, app: &str, hooks: &HookCommands) -> Result<()> {
     for relation in facts.relations.values_mut().flatten() {
-        let forgot = facts.memo.relations.get(&relation.id).is_none_or(|known| known.app_data.is_none());
+        let forgot = facts
+            .memo
+            .relations
+            .get(&relation.id)
+            .is_none_or(|known| known.app_data.is_none());
         if forgot {
             relation.own = Some(hooks.relation_get(&relation.id, app, true)?);
         }
@@ -207,7 +263,11 @@ fn own_data(facts: &mut Facts, app: &str, hooks: &HookCommands) -> Result<()> {
 }
 
 /// Where Kafka's brokers have names that only resolve in their own namespace: which that is.
-fn kafka_namespace(facts: &mut Facts, chosen: &Chosen, hooks: &HookCommands) -> Result<Option<Namespace>> {
+fn kafka_namespace(
+    facts: &mut Facts,
+    chosen: &Chosen,
+    hooks: &HookCommands,
+) -> Result<Option<Namespace>> {
     let Some(host) = asks_namespace(facts, chosen) else {
         return Ok(None);
     };
@@ -263,13 +323,20 @@ fn look(pebble: &Pebble) -> Result<Up, PebbleError> {
     let files = files
         .into_iter()
         .filter_map(|(path, bytes)| Some((path, Secret::new(String::from_utf8(bytes).ok()?))));
-    let mut up = Up { plan, service, binaries, files: files.collect(), ..Up::default() };
+    let mut up = Up {
+        plan,
+        service,
+        binaries,
+        files: files.collect(),
+        ..Up::default()
+    };
     match up.service.as_deref() {
         None | Some("inactive") => {}
         Some("active") => up.windrow = ask_status(),
         Some(_) => {}
     }
-    if up.windrow.is_none() && matches!(up.service.as_deref(), Some("active" | "backoff" | "error")) {
+    if up.windrow.is_none() && matches!(up.service.as_deref(), Some("active" | "backoff" | "error"))
+    {
         up.last_words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
     }
     Ok(up)
@@ -296,16 +363,24 @@ pub fn ask(method: &str, path: &str, token: Option<&Secret>) -> Result<(u16, Str
         .max_redirects(0)
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(1)))
-        .timeout_global(Some(Duration::from_secs(if method == "GET" { 5 } else { 15 })))
+        .timeout_global(Some(Duration::from_secs(if method == "GET" {
+            5
+        } else {
+            15
+        })))
         .build()
         .into();
     let url = format!("http://127.0.0.1:{HTTP_PORT}{path}");
-    let bearer = token.map(|token| format!("Bearer {}", token.expose())).unwrap_or_default();
+    let bearer = token
+        .map(|token| format!("Bearer {}", token.expose()))
+        .unwrap_or_default();
     let sent = match (method, bearer.as_str()) {
         ("POST", "") => agent.post(&url).content_type("application/json").send("{}"),
-        ("POST", bearer) => {
-            agent.post(&url).header("Authorization", bearer).content_type("application/json").send("{}")
-        }
+        ("POST", bearer) => agent
+            .post(&url)
+            .header("Authorization", bearer)
+            .content_type("application/json")
+            .send("{}"),
         (_, "") => agent.get(&url).call(),
         (_, bearer) => agent.get(&url).header("Authorization", bearer).call(),
     };

@@ -43,7 +43,11 @@ pub enum HookError {
     Gone { command: String, words: String },
     /// The command refused. Its own words, cut after 1000 bytes.
     #[error("cannot run hook command \"{command}\": exit code {code}: {words}")]
-    Refused { command: String, code: i32, words: String },
+    Refused {
+        command: String,
+        code: i32,
+        words: String,
+    },
     /// It did not start, did not end, was killed or said what we do not understand.
     #[error("cannot run hook command \"{command}\": {cause}")]
     Failed { command: String, cause: String },
@@ -75,7 +79,10 @@ pub struct HookCommands {
 
 impl Default for HookCommands {
     fn default() -> Self {
-        Self { dir: None, patience: PATIENCE }
+        Self {
+            dir: None,
+            patience: PATIENCE,
+        }
     }
 }
 
@@ -83,7 +90,10 @@ impl HookCommands {
     /// The commands in one directory, whatever PATH says.
     #[must_use]
     pub fn in_dir(dir: PathBuf) -> Self {
-        Self { dir: Some(dir), ..Self::default() }
+        Self {
+            dir: Some(dir),
+            ..Self::default()
+        }
     }
 
     /// The options that have a value. A secret's is its URI.
@@ -113,7 +123,11 @@ impl HookCommands {
     pub fn relation_ids(&self, endpoint: &str) -> Result<Vec<String>> {
         let mut ids: Vec<String> = self.read("relation-ids", &["--format=json", endpoint])?;
         // Juju sorts them as texts: 10 before 9.
-        ids.sort_by_key(|id| id.rsplit(':').next().and_then(|number| number.parse::<u64>().ok()));
+        ids.sort_by_key(|id| {
+            id.rsplit(':')
+                .next()
+                .and_then(|number| number.parse::<u64>().ok())
+        });
         Ok(ids)
     }
 
@@ -128,16 +142,30 @@ impl HookCommands {
     }
 
     /// The databag of `member`: an application when `app`, else a unit. Our own application's only the leader may read.
-    pub fn relation_get(&self, id: &str, member: &str, app: bool) -> Result<BTreeMap<String, String>> {
+    pub fn relation_get(
+        &self,
+        id: &str,
+        member: &str,
+        app: bool,
+    ) -> Result<BTreeMap<String, String>> {
         let flags = ["-r", id, "--format=json", "-", member, "--app"];
         self.read("relation-get", if app { &flags } else { &flags[..5] })
     }
 
     /// Writes into our unit's databag, or when `app` into our application's, which only the leader may. An empty value takes
     /// the key away. Others see it when the hook ends well.
-    pub fn relation_set(&self, id: &str, app: bool, values: &BTreeMap<String, String>) -> Result<()> {
+    pub fn relation_set(
+        &self,
+        id: &str,
+        app: bool,
+        values: &BTreeMap<String, String>,
+    ) -> Result<()> {
         let flags = ["-r", id, "--file", "-", "--app"];
-        self.write("relation-set", if app { &flags } else { &flags[..4] }, values)
+        self.write(
+            "relation-set",
+            if app { &flags } else { &flags[..4] },
+            values,
+        )
     }
 
     /// The UUID of the model that a relation's remote application is in; `None` where Juju does not tell (before 3.6).
@@ -159,7 +187,10 @@ impl HookCommands {
     pub fn secret_get(&self, uri: &str) -> Result<BTreeMap<String, Secret>> {
         let content: BTreeMap<String, String> =
             self.read("secret-get", &["--refresh", "--format=json", "--", uri])?;
-        Ok(content.into_iter().map(|(key, text)| (key, Secret::new(text))).collect())
+        Ok(content
+            .into_iter()
+            .map(|(key, text)| (key, Secret::new(text)))
+            .collect())
     }
 
     /// This unit's status as Juju shows it: level and text.
@@ -175,7 +206,8 @@ impl HookCommands {
 
     /// `level` is active, waiting, blocked or maintenance. Seen at once, whatever becomes of the hook.
     pub fn status_set(&self, level: &str, text: &str) -> Result<()> {
-        self.run("status-set", &["--", level, &argument(text)], None).map(drop)
+        self.run("status-set", &["--", level, &argument(text)], None)
+            .map(drop)
     }
 
     /// `port`: `8080/tcp`. Opened when the hook ends well.
@@ -185,13 +217,17 @@ impl HookCommands {
 
     /// The version of the workload, for `juju status`.
     pub fn application_version_set(&self, version: &str) -> Result<()> {
-        self.run("application-version-set", &["--", &argument(version)], None).map(drop)
+        self.run("application-version-set", &["--", &argument(version)], None)
+            .map(drop)
     }
 
     /// A line in Juju's log; `level` is DEBUG, INFO, WARNING or ERROR. What cannot be logged goes to stderr, which Juju logs too.
     pub fn juju_log(&self, level: &str, text: &str) {
         let text = argument(cut(text, LOG_MAX_BYTES));
-        if self.run("juju-log", &["-l", level, "--", &text], None).is_err() {
+        if self
+            .run("juju-log", &["-l", level, "--", &text], None)
+            .is_err()
+        {
             // Nothing is left to tell it to.
             let _ = writeln!(io::stderr(), "{level} {text}");
         }
@@ -208,15 +244,20 @@ impl HookCommands {
         if results.is_empty() {
             return Ok(());
         }
-        let pairs: Vec<String> =
-            results.iter().map(|(key, value)| argument(&format!("{key}={value}"))).collect();
-        let args: Vec<&str> = std::iter::once("--").chain(pairs.iter().map(String::as_str)).collect();
+        let pairs: Vec<String> = results
+            .iter()
+            .map(|(key, value)| argument(&format!("{key}={value}")))
+            .collect();
+        let args: Vec<&str> = std::iter::once("--")
+            .chain(pairs.iter().map(String::as_str))
+            .collect();
         self.run("action-set", &args, None).map(drop)
     }
 
     /// The action has failed, and why.
     pub fn action_fail(&self, text: &str) -> Result<()> {
-        self.run("action-fail", &["--", &argument(text)], None).map(drop)
+        self.run("action-fail", &["--", &argument(text)], None)
+            .map(drop)
     }
 
     /// Runs a command that answers in JSON. `null` is the empty answer.
@@ -235,17 +276,28 @@ impl HookCommands {
         if values.is_empty() {
             return Ok(());
         }
-        self.run(name, args, Some(yaml(values).into_bytes())).map(drop)
+        self.run(name, args, Some(yaml(values).into_bytes()))
+            .map(drop)
     }
 
     /// What a command says on stdout.
     fn run(&self, name: &str, args: &[&str], input: Option<Vec<u8>>) -> Result<Vec<u8>> {
         let command = || shown(name, args);
-        let failed = |cause: String| HookError::Failed { command: command(), cause };
-        let program = self.dir.as_ref().map_or_else(|| name.into(), |dir| dir.join(name));
+        let failed = |cause: String| HookError::Failed {
+            command: command(),
+            cause,
+        };
+        let program = self
+            .dir
+            .as_ref()
+            .map_or_else(|| name.into(), |dir| dir.join(name));
         let mut child = Command::new(program)
             .args(args)
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -264,10 +316,21 @@ impl HookCommands {
             return Ok(stdout);
         }
         let stderr = String::from_utf8_lossy(&stderr).trim().replace('\n', "; ");
-        let words = cut(stderr.strip_prefix("ERROR ").unwrap_or(&stderr), WORDS_MAX_BYTES).to_owned();
+        let words = cut(
+            stderr.strip_prefix("ERROR ").unwrap_or(&stderr),
+            WORDS_MAX_BYTES,
+        )
+        .to_owned();
         Err(match ended.code() {
-            Some(2) if words.contains("relation not found") => HookError::Gone { command: command(), words },
-            Some(code) => HookError::Refused { command: command(), code, words },
+            Some(2) if words.contains("relation not found") => HookError::Gone {
+                command: command(),
+                words,
+            },
+            Some(code) => HookError::Refused {
+                command: command(),
+                code,
+                words,
+            },
             None => failed(format!("it was killed: {ended}")),
         })
     }
@@ -287,14 +350,22 @@ fn listen(
     }
     let (tell, told) = mpsc::channel();
     let pipes: [Option<Box<dyn Read + Send>>; 2] = [
-        child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
-        child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        child
+            .stdout
+            .take()
+            .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        child
+            .stderr
+            .take()
+            .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
     ];
     for (number, pipe) in pipes.into_iter().enumerate() {
         let tell = tell.clone();
         std::thread::spawn(move || {
             let mut said = Vec::new();
-            let read = pipe.map_or(Ok(0), |pipe| pipe.take(OUTPUT_MAX_BYTES + 1).read_to_end(&mut said));
+            let read = pipe.map_or(Ok(0), |pipe| {
+                pipe.take(OUTPUT_MAX_BYTES + 1).read_to_end(&mut said)
+            });
             // Nobody listens any more once the process was ended.
             let _ = tell.send((number, read.map(|_| said)));
         });
@@ -304,7 +375,12 @@ fn listen(
     for _ in 0..outputs.len() {
         let (number, said) = told
             .recv_timeout(until.saturating_duration_since(Instant::now()))
-            .map_err(|_| format!("no answer within {} s; it was ended", patience.as_secs_f32()))?;
+            .map_err(|_| {
+                format!(
+                    "no answer within {} s; it was ended",
+                    patience.as_secs_f32()
+                )
+            })?;
         outputs[number] = said.map_err(|error| error.to_string())?;
         if outputs[number].len() as u64 > OUTPUT_MAX_BYTES {
             return Err(format!("it says more than {} MiB", OUTPUT_MAX_BYTES >> 20));
@@ -350,7 +426,10 @@ fn yaml(values: &BTreeMap<String, String>) -> String {
         quoted.push('"');
         quoted
     };
-    values.iter().map(|(key, value)| format!("{}: {}\n", quoted(key), quoted(value))).collect()
+    values
+        .iter()
+        .map(|(key, value)| format!("{}: {}\n", quoted(key), quoted(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -383,7 +462,10 @@ mod tests {
                     })
                     .unwrap();
                 assert!(made.success());
-                assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+                assert_eq!(
+                    fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                    0o755
+                );
             }
             Self(dir)
         }
@@ -402,15 +484,24 @@ mod tests {
     const NOTE: &str = r#"printf '%s\n' "$@" > args; cat > stdin"#;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn answers_are_read() {
         let tools = Tools::new(&[
-            ("config-get", r#"echo '{"window":"10s","init-metastore":false,"max-keys":7}'"#),
+            (
+                "config-get",
+                r#"echo '{"window":"10s","init-metastore":false,"max-keys":7}'"#,
+            ),
             ("is-leader", "echo true"),
-            ("state-get", r#"[ "$2" = memo ] && echo '"{}"' || echo '""'"#),
+            (
+                "state-get",
+                r#"[ "$2" = memo ] && echo '"{}"' || echo '""'"#,
+            ),
             (
                 "relation-ids",
                 r#"[ "$2" = kafka-client ] && echo '["kafka-client:10","kafka-client:9"]' || echo '[]'"#,
@@ -420,9 +511,15 @@ mod tests {
                 r#"case "$*" in *--app*) echo '"kafka"';; *) echo '["kafka/0","kafka/1"]';; esac"#,
             ),
             ("relation-get", r#"echo "{\"args\":\"$*\"}""#),
-            ("status-get", r#"echo '{"message":"all is well","status":"active","status-data":{}}'"#),
+            (
+                "status-get",
+                r#"echo '{"message":"all is well","status":"active","status-data":{}}'"#,
+            ),
             ("action-get", "echo null"),
-            ("secret-get", r#"echo '{"username":"u","password":"geheim"}'"#),
+            (
+                "secret-get",
+                r#"echo '{"username":"u","password":"geheim"}'"#,
+            ),
             ("relation-model-get", r#"echo '{"uuid":"6f1c"}'"#),
         ]);
         let commands = tools.commands();
@@ -435,10 +532,16 @@ mod tests {
         assert!(commands.is_leader().unwrap());
         assert_eq!(commands.state_get("memo").unwrap().as_deref(), Some("{}"));
         assert_eq!(commands.state_get("other").unwrap(), None);
-        assert_eq!(commands.relation_ids("kafka-client").unwrap(), ["kafka-client:9", "kafka-client:10"]);
+        assert_eq!(
+            commands.relation_ids("kafka-client").unwrap(),
+            ["kafka-client:9", "kafka-client:10"]
+        );
         assert!(commands.relation_ids("logging").unwrap().is_empty());
         assert_eq!(commands.relation_app("kafka-client:9").unwrap(), "kafka");
-        assert_eq!(commands.relation_list("kafka-client:9").unwrap(), ["kafka/0", "kafka/1"]);
+        assert_eq!(
+            commands.relation_list("kafka-client:9").unwrap(),
+            ["kafka/0", "kafka/1"]
+        );
         assert_eq!(
             commands.relation_get("k:9", "kafka", true).unwrap()["args"],
             "-r k:9 --format=json - kafka --app"
@@ -447,9 +550,15 @@ mod tests {
             commands.relation_get("k:9", "kafka/0", false).unwrap()["args"],
             "-r k:9 --format=json - kafka/0"
         );
-        assert_eq!(commands.status_get().unwrap(), ("active".to_owned(), "all is well".to_owned()));
+        assert_eq!(
+            commands.status_get().unwrap(),
+            ("active".to_owned(), "all is well".to_owned())
+        );
         assert!(commands.action_get().unwrap().is_empty());
-        assert_eq!(commands.relation_model("k:9").unwrap().as_deref(), Some("6f1c"));
+        assert_eq!(
+            commands.relation_model("k:9").unwrap().as_deref(),
+            Some("6f1c")
+        );
         let secret = commands.secret_get("secret:abc").unwrap();
         assert_eq!(secret["password"].expose(), "geheim");
         assert!(!format!("{secret:?}").contains("geheim"));
@@ -470,17 +579,28 @@ mod tests {
         let commands = tools.commands();
         // Longer than a pipe holds, with all that YAML could take for something else.
         let long = "ü\u{1f600}\n\"\\\u{7f}\u{85}\u{2028}\u{feff} yes: [1]".repeat(20_000);
-        let values = map(&[("extra-user-roles", "admin"), ("no", "1"), ("long", &long), ("gone", "")]);
-        commands.relation_set("kafka-client:4", true, &values).unwrap();
+        let values = map(&[
+            ("extra-user-roles", "admin"),
+            ("no", "1"),
+            ("long", &long),
+            ("gone", ""),
+        ]);
+        commands
+            .relation_set("kafka-client:4", true, &values)
+            .unwrap();
         assert_eq!(tools.text("args"), "-r\nkafka-client:4\n--file\n-\n--app\n");
         let text = tools.text("stdin");
         assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')));
         let back: BTreeMap<String, String> = serde_yaml::from_str(&text).unwrap();
         assert!(back == values);
 
-        commands.relation_set("kafka-client:4", false, &map(&[("a", "b")])).unwrap();
+        commands
+            .relation_set("kafka-client:4", false, &map(&[("a", "b")]))
+            .unwrap();
         assert_eq!(tools.text("args"), "-r\nkafka-client:4\n--file\n-\n");
-        commands.state_set(&map(&[("memo", "{\"port\":true}")])).unwrap();
+        commands
+            .state_set(&map(&[("memo", "{\"port\":true}")]))
+            .unwrap();
         assert_eq!(
             tools.text("args") + &tools.text("stdin"),
             "--file\n-\n\"memo\": \"{\\\"port\\\":true}\"\n"
@@ -489,9 +609,17 @@ mod tests {
         commands.status_set("blocked", "--text\0").unwrap();
         assert_eq!(tools.text("args"), "--\nblocked\n--text\u{fffd}\n");
         commands.juju_log("INFO", &"é".repeat(LOG_MAX_BYTES));
-        assert_eq!(tools.text("args"), format!("-l\nINFO\n--\n{}\n", "é".repeat(LOG_MAX_BYTES / 2)));
-        commands.action_set(&map(&[("rows", &"x".repeat(64 << 10)), ("count", "1")])).unwrap();
-        assert_eq!(tools.text("args"), format!("--\ncount=1\nrows={}\n", "x".repeat(64 << 10)));
+        assert_eq!(
+            tools.text("args"),
+            format!("-l\nINFO\n--\n{}\n", "é".repeat(LOG_MAX_BYTES / 2))
+        );
+        commands
+            .action_set(&map(&[("rows", &"x".repeat(64 << 10)), ("count", "1")]))
+            .unwrap();
+        assert_eq!(
+            tools.text("args"),
+            format!("--\ncount=1\nrows={}\n", "x".repeat(64 << 10))
+        );
         commands.action_fail("-no").unwrap();
         assert_eq!(tools.text("args"), "--\n-no\n");
         commands.open_port("8080/tcp").unwrap();
@@ -503,7 +631,9 @@ mod tests {
     #[test]
     fn a_map_without_keys_asks_for_nothing() {
         let commands = Tools::new(&[]).commands();
-        commands.relation_set("k:1", true, &BTreeMap::new()).unwrap();
+        commands
+            .relation_set("k:1", true, &BTreeMap::new())
+            .unwrap();
         commands.state_set(&BTreeMap::new()).unwrap();
         commands.action_set(&BTreeMap::new()).unwrap();
         commands.juju_log("ERROR", "there is no juju-log: this line is on stderr");
@@ -516,8 +646,14 @@ mod tests {
                 "relation-get",
                 r#"echo 'ERROR invalid value "k:99" for option -r: relation not found' >&2; exit 2"#,
             ),
-            ("relation-set", "echo 'ERROR cannot write relation settings' >&2; exit 1"),
-            ("secret-get", "echo 'ERROR permission denied' >&2; echo at all >&2; exit 1"),
+            (
+                "relation-set",
+                "echo 'ERROR cannot write relation settings' >&2; exit 1",
+            ),
+            (
+                "secret-get",
+                "echo 'ERROR permission denied' >&2; echo at all >&2; exit 1",
+            ),
             ("status-set", "kill -9 $$"),
             ("config-get", r#"echo '{"password": geheim}'"#),
             ("state-get", r#"echo '["geheim"]'"#),
@@ -530,12 +666,20 @@ mod tests {
             gone.to_string(),
             "cannot run hook command \"relation-get -r k:99 --format=json - kafka --app\": invalid value \"k:99\" for option -r: relation not found"
         );
-        assert!(matches!(commands.action_get(), Err(HookError::Refused { code: 2, .. })));
+        assert!(matches!(
+            commands.action_get(),
+            Err(HookError::Refused { code: 2, .. })
+        ));
         assert_eq!(commands.relation_model("k:1").unwrap(), None);
-        assert!(matches!(commands.is_leader(), Err(HookError::NotFound { .. })));
+        assert!(matches!(
+            commands.is_leader(),
+            Err(HookError::NotFound { .. })
+        ));
         for (error, text) in [
             (
-                commands.relation_set("k:1", true, &map(&[("password", "geheim")])).unwrap_err(),
+                commands
+                    .relation_set("k:1", true, &map(&[("password", "geheim")]))
+                    .unwrap_err(),
                 "cannot run hook command \"relation-set -r k:1 --file - --app\": exit code 1: cannot write relation settings",
             ),
             (
@@ -565,7 +709,10 @@ mod tests {
             ("is-leader", "echo $$ > pid; exec sleep 1000"),
             ("config-get", "sleep 1000 & echo $! > pid; wait"),
         ]);
-        let commands = HookCommands { patience: Duration::from_millis(300), ..tools.commands() };
+        let commands = HookCommands {
+            patience: Duration::from_millis(300),
+            ..tools.commands()
+        };
         let asked = Instant::now();
         let error = commands.is_leader().unwrap_err().to_string();
         assert_eq!(
@@ -575,8 +722,20 @@ mod tests {
         assert!(asked.elapsed() < Duration::from_secs(20));
         assert!(!fs::exists(format!("/proc/{}", tools.text("pid").trim())).unwrap());
         // What it left behind holds its pipes, and is not waited for.
-        assert!(commands.config_get().unwrap_err().to_string().contains("no answer within"));
+        assert!(
+            commands
+                .config_get()
+                .unwrap_err()
+                .to_string()
+                .contains("no answer within")
+        );
         let left = tools.text("pid");
-        assert!(Command::new("/bin/sh").args(["-c", "kill $0", left.trim()]).status().unwrap().success());
+        assert!(
+            Command::new("/bin/sh")
+                .args(["-c", "kill $0", left.trim()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }

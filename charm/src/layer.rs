@@ -94,10 +94,14 @@ impl Layer<'_> {
         let wanted = self.render();
         let none = json!({});
         parts.iter().all(|part| {
-            let (Some(wanted), have) = (wanted[*part].as_object(), plan.get(*part).unwrap_or(&none)) else {
+            let (Some(wanted), have) =
+                (wanted[*part].as_object(), plan.get(*part).unwrap_or(&none))
+            else {
                 return false;
             };
-            wanted.iter().all(|(name, wanted)| have.get(name).is_some_and(|have| covers(have, wanted)))
+            wanted
+                .iter()
+                .all(|(name, wanted)| have.get(name).is_some_and(|have| covers(have, wanted)))
         })
     }
 }
@@ -105,9 +109,9 @@ impl Layer<'_> {
 /// Whether everything that is wanted is there.
 fn covers(have: &Value, wanted: &Value) -> bool {
     match (have, wanted) {
-        (Value::Object(have), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, wanted)| have.get(key).is_some_and(|have| covers(have, wanted)))
-        }
+        (Value::Object(have), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, wanted)| have.get(key).is_some_and(|have| covers(have, wanted))),
         (have, wanted) => have == wanted,
     }
 }
@@ -116,7 +120,10 @@ fn covers(have: &Value, wanted: &Value) -> bool {
 #[must_use]
 pub fn log_targets(plan: &str) -> Vec<String> {
     let plan: Value = serde_yaml::from_str(plan).unwrap_or_default();
-    plan["log-targets"].as_object().map(|targets| targets.keys().cloned().collect()).unwrap_or_default()
+    plan["log-targets"]
+        .as_object()
+        .map(|targets| targets.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -124,7 +131,12 @@ mod tests {
     use super::*;
 
     fn layer<'a>(digest: &'a str, targets: &'a BTreeMap<String, Value>) -> Layer<'a> {
-        Layer { binary: "windrow-0123", config_digest: digest, agent_uid: 0, log_targets: targets }
+        Layer {
+            binary: "windrow-0123",
+            config_digest: digest,
+            agent_uid: 0,
+            log_targets: targets,
+        }
     }
 
     #[test]

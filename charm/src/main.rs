@@ -14,7 +14,9 @@ const PEBBLE_SOCKET: &str = "/charm/containers/windrow/pebble.socket";
 fn main() -> ExitCode {
     let hooks = HookCommands::default();
     let done = catch_unwind(|| dispatch(&HookCommands::default())).unwrap_or_else(|_| {
-        Err(anyhow!("the charm has a fault: it panicked; please report the lines before this one"))
+        Err(anyhow!(
+            "the charm has a fault: it panicked; please report the lines before this one"
+        ))
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -22,7 +24,10 @@ fn main() -> ExitCode {
             // Nothing is put off: Juju runs the hook again, and till then people see why.
             let text = format!("{error:#}");
             hooks.juju_log("ERROR", &text);
-            let _ = hooks.status_set("blocked", &format!("the hook failed and is run again: {text}"));
+            let _ = hooks.status_set(
+                "blocked",
+                &format!("the hook failed and is run again: {text}"),
+            );
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,9 @@
 //! Asks Kubernetes which namespace a model is in, and DNS whether a name resolves. Both answer within 2 seconds.
 //! Who decides what follows from it is elsewhere; nothing is asked twice here, as the next dispatch comes soon enough.
-#![expect(clippy::disallowed_methods, reason = "a thread waits for the resolver, which knows no deadline")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a thread waits for the resolver, which knows no deadline"
+)]
 
 use crate::facts::Namespace;
 use k8s_openapi::api::core::v1 as core;
@@ -20,7 +23,10 @@ const MODEL_LABEL: &str = "model.juju.is/id";
 pub fn of_model(uuid: &str) -> Namespace {
     match kube::Config::incluster() {
         Ok(config) => ask(config, uuid),
-        Err(error) => Namespace::Unknown(format!("this is not a pod of Kubernetes: {}", chain(&error))),
+        Err(error) => Namespace::Unknown(format!(
+            "this is not a pod of Kubernetes: {}",
+            chain(&error)
+        )),
     }
 }
 
@@ -31,14 +37,22 @@ fn ask(mut config: kube::Config, uuid: &str) -> Namespace {
     config.default_retry = false;
     // Fails when there is one already, which does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return Namespace::Later(format!("cannot start a runtime: {error}")),
     };
     let answer = runtime.block_on(async {
-        tokio::time::timeout(ANSWERS_WITHIN, list(config, uuid)).await.unwrap_or_else(|_| {
-            Namespace::Later(format!("Kubernetes did not answer within {} s", ANSWERS_WITHIN.as_secs()))
-        })
+        tokio::time::timeout(ANSWERS_WITHIN, list(config, uuid))
+            .await
+            .unwrap_or_else(|_| {
+                Namespace::Later(format!(
+                    "Kubernetes did not answer within {} s",
+                    ANSWERS_WITHIN.as_secs()
+                ))
+            })
     });
     // A resolver's thread may still wait; dropping the runtime would wait for it.
     runtime.shutdown_background();
@@ -49,12 +63,24 @@ async fn list(config: kube::Config, uuid: &str) -> Namespace {
     let client = match kube::Client::try_from(config) {
         Ok(client) => client,
         Err(error) => {
-            return Namespace::Unknown(format!("cannot set up a client of Kubernetes: {}", chain(&error)));
+            return Namespace::Unknown(format!(
+                "cannot set up a client of Kubernetes: {}",
+                chain(&error)
+            ));
         }
     };
     let with_label = ListParams::default().labels(&format!("{MODEL_LABEL}={uuid}"));
-    match kube::Api::<core::Namespace>::all(client).list_metadata(&with_label).await {
-        Ok(list) => found(uuid, list.items.into_iter().filter_map(|item| item.metadata.name).collect()),
+    match kube::Api::<core::Namespace>::all(client)
+        .list_metadata(&with_label)
+        .await
+    {
+        Ok(list) => found(
+            uuid,
+            list.items
+                .into_iter()
+                .filter_map(|item| item.metadata.name)
+                .collect(),
+        ),
         Err(error) => refused(&error),
     }
 }
@@ -63,7 +89,9 @@ fn found(uuid: &str, mut names: Vec<String>) -> Namespace {
     names.sort();
     match names.as_slice() {
         [name] => Namespace::Is(name.clone()),
-        [] => Namespace::Unknown(format!("no namespace here has the label {MODEL_LABEL}={uuid}")),
+        [] => Namespace::Unknown(format!(
+            "no namespace here has the label {MODEL_LABEL}={uuid}"
+        )),
         [one, two, ..] => Namespace::Unknown(format!(
             "{} namespaces have the label {MODEL_LABEL}={uuid}: {one}, {two}",
             names.len()
@@ -105,8 +133,9 @@ pub fn resolves(host: &str) -> bool {
     let (tell, told) = mpsc::channel();
     let host = host.to_owned();
     std::thread::spawn(move || {
-        let found =
-            (host.as_str(), 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some());
+        let found = (host.as_str(), 0)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.next().is_some());
         // Nobody waits any more when it took too long.
         let _ = tell.send(found);
     });
@@ -190,9 +219,15 @@ mod tests {
 
     #[test]
     fn the_one_with_the_label_is_it_and_only_metadata_is_asked_for() {
-        let asked = check("200 OK", &list(&["kafka"]), Namespace::Is("kafka".to_owned()));
+        let asked = check(
+            "200 OK",
+            &list(&["kafka"]),
+            Namespace::Is("kafka".to_owned()),
+        );
         assert!(
-            asked.starts_with(&format!("GET /api/v1/namespaces?&labelSelector=model.juju.is%2Fid%3D{MODEL}")),
+            asked.starts_with(&format!(
+                "GET /api/v1/namespaces?&labelSelector=model.juju.is%2Fid%3D{MODEL}"
+            )),
             "{asked}"
         );
         assert!(asked.contains("as=PartialObjectMetadataList"), "{asked}");
@@ -217,8 +252,16 @@ mod tests {
             check(&format!("{code} No"), &status(code), later(&why));
             check(&format!("{code} No"), "<html>", later(&why));
         }
-        check("404 No", "page not found", unknown("Kubernetes answers 404"));
-        check("200 OK", "<html>", later("Kubernetes' answer cannot be read"));
+        check(
+            "404 No",
+            "page not found",
+            unknown("Kubernetes answers 404"),
+        );
+        check(
+            "200 OK",
+            "<html>",
+            later("Kubernetes' answer cannot be read"),
+        );
     }
 
     #[test]
@@ -228,7 +271,10 @@ mod tests {
         let answer = ask(config(server.local_addr().unwrap()), MODEL);
         let took = began.elapsed();
         assert_eq!(answer, later("Kubernetes did not answer within 2 s"));
-        assert!(took >= ANSWERS_WITHIN && took < ANSWERS_WITHIN * 2, "{took:?}");
+        assert!(
+            took >= ANSWERS_WITHIN && took < ANSWERS_WITHIN * 2,
+            "{took:?}"
+        );
     }
 
     #[test]
@@ -238,16 +284,25 @@ mod tests {
         drop(server);
         let began = Instant::now();
         let answer = ask(config, MODEL);
-        assert!(matches!(&answer, Namespace::Later(why) if why.contains("refused")), "{answer:?}");
+        assert!(
+            matches!(&answer, Namespace::Later(why) if why.contains("refused")),
+            "{answer:?}"
+        );
         assert!(began.elapsed() < ANSWERS_WITHIN);
     }
 
     #[test]
     fn outside_of_a_pod_and_without_a_uuid_nobody_is_asked() {
         let answer = of_model(MODEL);
-        assert!(matches!(&answer, Namespace::Unknown(why) if why.contains("not a pod")), "{answer:?}");
+        assert!(
+            matches!(&answer, Namespace::Unknown(why) if why.contains("not a pod")),
+            "{answer:?}"
+        );
         for uuid in ["", "x,y", "3f2c0a11 "] {
-            assert!(matches!(ask(config("127.0.0.1:9"), uuid), Namespace::Unknown(_)));
+            assert!(matches!(
+                ask(config("127.0.0.1:9"), uuid),
+                Namespace::Unknown(_)
+            ));
         }
     }
 
@@ -279,17 +334,29 @@ mod tests {
             config.auth_info.token_file = Some(token.to_owned());
             config
         };
-        assert_eq!(ask(with(&set("TOKEN_ALLOWED")), &set("MODEL")), Namespace::Is(set("NAMESPACE")));
+        assert_eq!(
+            ask(with(&set("TOKEN_ALLOWED")), &set("MODEL")),
+            Namespace::Is(set("NAMESPACE"))
+        );
         let other = ask(with(&set("TOKEN_ALLOWED")), MODEL);
-        assert!(matches!(&other, Namespace::Unknown(why) if why.contains("no namespace here")), "{other:?}");
+        assert!(
+            matches!(&other, Namespace::Unknown(why) if why.contains("no namespace here")),
+            "{other:?}"
+        );
         let denied = ask(with(&set("TOKEN_DENIED")), &set("MODEL"));
-        assert!(matches!(&denied, Namespace::Unknown(why) if why.contains("may not list")), "{denied:?}");
+        assert!(
+            matches!(&denied, Namespace::Unknown(why) if why.contains("may not list")),
+            "{denied:?}"
+        );
 
         // Who is not who the CA says is not believed.
         let mut stranger = with(&set("TOKEN_ALLOWED"));
         stranger.root_cert_file = None;
         stranger.root_cert = Some(Vec::new());
         let answer = ask(stranger, &set("MODEL"));
-        assert!(matches!(&answer, Namespace::Later(why) if why.contains("certificate")), "{answer:?}");
+        assert!(
+            matches!(&answer, Namespace::Later(why) if why.contains("certificate")),
+            "{answer:?}"
+        );
     }
 }

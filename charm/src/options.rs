@@ -44,12 +44,23 @@ const MORE_SETTINGS: [(&str, &str); 3] = [
 ];
 
 /// Options that only the charm reads.
-const OWN: [&str; 7] =
-    ["kafka-ca", "s3-ca", "metastore-ca", "bucket", "metastore-database", "metastore-roles", "api-token"];
+const OWN: [&str; 7] = [
+    "kafka-ca",
+    "s3-ca",
+    "metastore-ca",
+    "bucket",
+    "metastore-database",
+    "metastore-roles",
+    "api-token",
+];
 
 /// Every option of `config.yaml`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().chain(&MORE_SETTINGS).map(|(option, _)| *option).chain(OWN)
+    SETTINGS
+        .iter()
+        .chain(&MORE_SETTINGS)
+        .map(|(option, _)| *option)
+        .chain(OWN)
 }
 
 /// All options together. The last good ones are kept in the unit's state, of which Juju takes 64 KiB.
@@ -93,11 +104,18 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
             String::new()
         })
     };
-    let (kafka_ca, s3_ca, metastore_ca) =
-        (certificate("kafka-ca"), certificate("s3-ca"), certificate("metastore-ca"));
+    let (kafka_ca, s3_ca, metastore_ca) = (
+        certificate("kafka-ca"),
+        certificate("s3-ca"),
+        certificate("metastore-ca"),
+    );
     let default = |name: &str, otherwise: &str| {
         let value = text(name);
-        if value.is_empty() { otherwise.to_owned() } else { value }
+        if value.is_empty() {
+            otherwise.to_owned()
+        } else {
+            value
+        }
     };
     let options = Options {
         settings: settings(values),
@@ -109,20 +127,37 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         s3_ca,
         metastore_ca,
         metastore_database: default("metastore-database", "hivemetastore"),
-        metastore_roles: text("metastore-roles").split(',').map(str::trim).collect::<Vec<_>>().join(","),
+        metastore_roles: text("metastore-roles")
+            .split(',')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(","),
     };
     check_own(&options, &mut problems);
     if let Err(error) = Config::parse(&probe(&options)) {
         problems.extend(error.0.iter().map(|problem| as_option(problem)));
     }
-    if problems.is_empty() { Ok(options) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(options)
+    } else {
+        Err(problems)
+    }
 }
 
 fn too_long(values: &OptionValues) -> Vec<String> {
-    let lengths = || values.iter().map(|(name, value)| (text_of(value).len(), name));
-    let longest = lengths().max().filter(|_| lengths().map(|(length, _)| length).sum::<usize>() > BYTES_MAX);
+    let lengths = || {
+        values
+            .iter()
+            .map(|(name, value)| (text_of(value).len(), name))
+    };
+    let longest = lengths()
+        .max()
+        .filter(|_| lengths().map(|(length, _)| length).sum::<usize>() > BYTES_MAX);
     let say = |(_, name): (usize, &String)| {
-        format!("option {name}: all options are longer than {} KiB together; write less", BYTES_MAX / 1024)
+        format!(
+            "option {name}: all options are longer than {} KiB together; write less",
+            BYTES_MAX / 1024
+        )
     };
     longest.map(say).into_iter().collect()
 }
@@ -131,7 +166,10 @@ fn check_own(options: &Options, problems: &mut Vec<String>) {
     let mut must = |right: bool, name: &str, value: &str, allowed: &str| {
         if !right {
             let cut: String = value.chars().take(60).collect();
-            problems.push(format!("option {name} \"{}\": write {allowed}", cut.escape_debug()));
+            problems.push(format!(
+                "option {name} \"{}\": write {allowed}",
+                cut.escape_debug()
+            ));
         }
     };
     let bucket = &options.bucket;
@@ -143,7 +181,10 @@ fn check_own(options: &Options, problems: &mut Vec<String>) {
         "3 to 63 of a-z, 0-9, dot and hyphen",
     );
     let word = |text: &str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     };
     let database = &options.metastore_database;
     must(
@@ -180,8 +221,10 @@ pub fn put(all: &mut Mapping, path: &str, value: String) {
             all.insert(path.into(), value.into());
         }
         Some((section, name)) => {
-            let section =
-                all.entry(section.into()).or_insert_with(|| Yaml::Mapping(Mapping::new())).as_mapping_mut();
+            let section = all
+                .entry(section.into())
+                .or_insert_with(|| Yaml::Mapping(Mapping::new()))
+                .as_mapping_mut();
             if let Some(section) = section {
                 section.insert(name.into(), value.into());
             }
@@ -193,8 +236,15 @@ pub fn put(all: &mut Mapping, path: &str, value: String) {
 fn probe(options: &Options) -> String {
     let mut all = options.settings.clone();
     put(&mut all, "kafka.bootstrap", "kafka:9092".to_owned());
-    put(&mut all, "catalog", "postgresql://metastore:5432/hivemetastore".to_owned());
-    let has_warehouse = all.get("table").and_then(|table| table.get("warehouse")).is_some();
+    put(
+        &mut all,
+        "catalog",
+        "postgresql://metastore:5432/hivemetastore".to_owned(),
+    );
+    let has_warehouse = all
+        .get("table")
+        .and_then(|table| table.get("warehouse"))
+        .is_some();
     if !has_warehouse {
         put(&mut all, "table.bucket", "spark".to_owned());
     }
@@ -237,7 +287,10 @@ pub(crate) mod tests {
         let mut values = OptionValues::new();
         for (name, option) in options {
             if let Some(default) = option.get("default") {
-                values.insert(name.as_str().unwrap().to_owned(), serde_json::to_value(default).unwrap());
+                values.insert(
+                    name.as_str().unwrap().to_owned(),
+                    serde_json::to_value(default).unwrap(),
+                );
             }
         }
         values
@@ -254,15 +307,22 @@ pub(crate) mod tests {
     #[test]
     fn every_option_of_the_file_is_read_and_every_one_read_is_in_the_file() {
         let file: Yaml = serde_yaml::from_str(include_str!("../../config.yaml")).unwrap();
-        let there: BTreeSet<&str> =
-            file["options"].as_mapping().unwrap().keys().map(|k| k.as_str().unwrap()).collect();
+        let there: BTreeSet<&str> = file["options"]
+            .as_mapping()
+            .unwrap()
+            .keys()
+            .map(|k| k.as_str().unwrap())
+            .collect();
         assert_eq!(there, names().collect());
     }
 
     #[test]
     fn the_defaults_are_right_and_are_the_workload_s() {
         let options = read(&defaults()).unwrap();
-        assert_eq!((options.topic.as_str(), options.table.as_deref()), ("test-topic", Some("newtable")));
+        assert_eq!(
+            (options.topic.as_str(), options.table.as_deref()),
+            ("test-topic", Some("newtable"))
+        );
         assert_eq!(
             (options.bucket.as_str(), options.metastore_database.as_str()),
             ("spark", "hivemetastore")
@@ -270,19 +330,41 @@ pub(crate) mod tests {
         let mut bare = Mapping::new();
         put(&mut bare, "kafka.topic", "test-topic".to_owned());
         put(&mut bare, "table.name", "newtable".to_owned());
-        let bare = Options { settings: bare, ..options.clone() };
-        assert_eq!(Config::parse(&probe(&options)), Config::parse(&probe(&bare)));
+        let bare = Options {
+            settings: bare,
+            ..options.clone()
+        };
+        assert_eq!(
+            Config::parse(&probe(&options)),
+            Config::parse(&probe(&bare))
+        );
     }
 
     #[test]
     fn what_is_wrong_names_option_value_and_what_is_allowed() {
         for (option, value, expect) in [
-            ("watermark-delay", "10 sconds", "option watermark-delay \"10 sconds\": "),
+            (
+                "watermark-delay",
+                "10 sconds",
+                "option watermark-delay \"10 sconds\": ",
+            ),
             ("slide", "20s", "option slide \"20s\" with window \"10s\": "),
-            ("window-offset", "1h", "option window-offset \"1h\" with slide"),
+            (
+                "window-offset",
+                "1h",
+                "option window-offset \"1h\" with slide",
+            ),
             ("topic-name", "", "option topic-name: "),
-            ("bucket", "Spark!", "option bucket \"Spark!\": write 3 to 63"),
-            ("metastore-roles", "a;drop", "option metastore-roles \"a;drop\": write roles"),
+            (
+                "bucket",
+                "Spark!",
+                "option bucket \"Spark!\": write 3 to 63",
+            ),
+            (
+                "metastore-roles",
+                "a;drop",
+                "option metastore-roles \"a;drop\": write roles",
+            ),
             ("metastore-database", "", ""),
             ("kafka-ca", "enabled", "option kafka-ca: "),
             ("log-level", "loud", "option log-level \"loud\": "),

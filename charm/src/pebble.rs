@@ -2,7 +2,10 @@
 //!
 //! Every call has a limit of time and of size. What lies in files is in no error and in no log.
 
-#![expect(clippy::disallowed_methods, reason = "the edge to Pebble: every wait for it has a limit")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the edge to Pebble: every wait for it has a limit"
+)]
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -58,7 +61,11 @@ pub enum PebbleError {
     Down(String),
     /// It is there and says no. `kind` is mostly empty.
     #[error("{message} (Pebble answers {status})")]
-    Refused { status: u16, message: String, kind: String },
+    Refused {
+        status: u16,
+        message: String,
+        kind: String,
+    },
     /// It began, and it did not work out; or its answer is not to be understood.
     #[error("{0}")]
     Failed(String),
@@ -120,7 +127,12 @@ pub struct Pebble {
 impl Pebble {
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build() }
+        Self {
+            socket,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build(),
+        }
     }
 
     /// Where it listens.
@@ -145,13 +157,17 @@ impl Pebble {
             current: String,
         }
         let services: Vec<Service> = self.get("list services", "/v1/services")?;
-        Ok(services.into_iter().map(|service| (service.name, service.current)).collect())
+        Ok(services
+            .into_iter()
+            .map(|service| (service.name, service.current))
+            .collect())
     }
 
     /// Adds a layer to the plan, or combines it with the one of that label. Nothing is started or stopped yet.
     pub fn add_layer(&self, label: &str, yaml: &str) -> Result<()> {
         let body = json!({"action": "add", "combine": true, "label": label, "format": "yaml", "layer": yaml});
-        self.post(&format!("add layer \"{label}\""), "/v1/layers", &body).map(drop)
+        self.post(&format!("add layer \"{label}\""), "/v1/layers", &body)
+            .map(drop)
     }
 
     /// Starts what should run, and restarts what runs by an older plan: in the latter case waits up to 15 s.
@@ -176,7 +192,12 @@ impl Pebble {
     /// Sends a signal, such as `SIGHUP`, to a running service.
     pub fn signal(&self, name: &str, service: &str) -> Result<()> {
         let body = json!({"signal": name, "services": [service]});
-        self.post(&format!("send {name} to service \"{service}\""), "/v1/signals", &body).map(drop)
+        self.post(
+            &format!("send {name} to service \"{service}\""),
+            "/v1/signals",
+            &body,
+        )
+        .map(drop)
     }
 
     /// The files that are there of those asked for, by path; together 1 MiB at most.
@@ -185,12 +206,18 @@ impl Pebble {
         if paths.is_empty() {
             return Ok(Files::new());
         }
-        let query: String = paths.iter().map(|path| format!("&path={}", escaped(path))).collect();
+        let query: String = paths
+            .iter()
+            .map(|path| format!("&path={}", escaped(path)))
+            .collect();
         let request = request(Method::GET, &format!("/v1/files?action=read{query}"))
             .header("accept", "multipart/form-data");
         let (head, body) = self.ask(what, request, Upload::default(), ANSWER)?;
-        let odd =
-            || PebbleError::Failed(format!("cannot {what}: the answer is not multipart as it should be"));
+        let odd = || {
+            PebbleError::Failed(format!(
+                "cannot {what}: the answer is not multipart as it should be"
+            ))
+        };
         let boundary = head
             .headers
             .get("content-type")
@@ -203,7 +230,10 @@ impl Pebble {
             let Some(error) = error else { continue };
             files.remove(&path);
             if error.kind != "not-found" {
-                return Err(PebbleError::Failed(format!("cannot read file \"{path}\": {}", error.message)));
+                return Err(PebbleError::Failed(format!(
+                    "cannot read file \"{path}\": {}",
+                    error.message
+                )));
             }
         }
         if files.values().map(Vec::len).sum::<usize>() > READ_MAX_BYTES {
@@ -227,7 +257,10 @@ impl Pebble {
             Err(PebbleError::Refused { kind, .. }) if kind == "not-found" => Vec::new(),
             infos => infos?,
         };
-        Ok(infos.into_iter().filter_map(|info| Some((info.name, info.size?))).collect())
+        Ok(infos
+            .into_iter()
+            .filter_map(|info| Some((info.name, info.size?)))
+            .collect())
     }
 
     /// Writes files one after the other, each in one step. When one fails, the others may be written all the same.
@@ -264,8 +297,10 @@ impl Pebble {
             }
         }
         upload.text(format!("\r\n--{boundary}--\r\n"));
-        let request = request(Method::POST, "/v1/files")
-            .header("content-type", format!("multipart/form-data; boundary={boundary}"));
+        let request = request(Method::POST, "/v1/files").header(
+            "content-type",
+            format!("multipart/form-data; boundary={boundary}"),
+        );
         let (_, body) = self.ask(what, request, upload, PUSH_STALL)?;
         all_went_well("write", &understood::<Vec<FileResult>>(what, &body)?)
     }
@@ -275,11 +310,23 @@ impl Pebble {
         if paths.is_empty() {
             return Ok(());
         }
-        let paths: Vec<Value> = paths.iter().map(|path| json!({"path": path, "recursive": false})).collect();
+        let paths: Vec<Value> = paths
+            .iter()
+            .map(|path| json!({"path": path, "recursive": false}))
+            .collect();
         let what = "remove files";
-        let body = self.post(what, "/v1/files", &json!({"action": "remove", "paths": paths}))?;
+        let body = self.post(
+            what,
+            "/v1/files",
+            &json!({"action": "remove", "paths": paths}),
+        )?;
         let mut results: Vec<FileResult> = understood(what, &body)?;
-        results.retain(|result| result.error.as_ref().is_none_or(|error| error.kind != "not-found"));
+        results.retain(|result| {
+            result
+                .error
+                .as_ref()
+                .is_none_or(|error| error.kind != "not-found")
+        });
         all_went_well("remove", &results)
     }
 
@@ -291,7 +338,10 @@ impl Pebble {
         struct Task {
             task_id: String,
         }
-        let what = format!("run command \"{}\"", command.first().map_or("", String::as_str));
+        let what = format!(
+            "run command \"{}\"",
+            command.first().map_or("", String::as_str)
+        );
         let body = json!({"command": command, "split-stderr": true, "timeout": format!("{}ms", timeout.as_millis())});
         let body = self.post(&what, "/v1/exec", &body)?;
         // The answer also holds the whole environment: nothing of it is to be shown.
@@ -301,7 +351,8 @@ impl Pebble {
         // Pebble ends the command and says so, which is waited for a little longer. What the command has started itself goes on, and
         // as long as it holds the outputs Pebble says nothing.
         let until = Instant::now() + timeout + ANSWER;
-        let websocket = |id| self.websocket(&what, &format!("/v1/tasks/{}/websocket/{id}", task.task_id));
+        let websocket =
+            |id| self.websocket(&what, &format!("/v1/tasks/{}/websocket/{id}", task.task_id));
         let (mut stdio, mut stderr) = (websocket("stdio")?, websocket("stderr")?);
         stdio
             .send(Message::text(json!({"command": "end"}).to_string()))
@@ -309,15 +360,25 @@ impl Pebble {
         // Side by side: a command that fills one output would wait for ever while we read the other.
         let (stdout, stderr) = std::thread::scope(|scope| {
             let stderr = scope.spawn(|| output(&mut stderr, until));
-            (output(&mut stdio, until), stderr.join().expect("reading a socket does not panic"))
+            (
+                output(&mut stdio, until),
+                stderr.join().expect("reading a socket does not panic"),
+            )
         });
         let failed = |cause: String| PebbleError::Failed(format!("cannot {what}: {cause}"));
         let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
         let change = self.wait(&what, &change, ANSWER)?;
-        let code = change.tasks.first().and_then(|task| task.data.get("exit-code")?.as_i64());
+        let code = change
+            .tasks
+            .first()
+            .and_then(|task| task.data.get("exit-code")?.as_i64());
         let code = code.and_then(|code| i32::try_from(code).ok());
         let code = code.ok_or_else(|| failed("Pebble does not tell its exit code".to_owned()))?;
-        Ok(ExecOutput { code, stdout, stderr })
+        Ok(ExecOutput {
+            code,
+            stdout,
+            stderr,
+        })
     }
 
     /// The last `n` lines of a service's log, oldest first. Pebble keeps 100 KiB.
@@ -327,7 +388,10 @@ impl Pebble {
             message: String,
         }
         let what = format!("read log of service \"{service}\"");
-        let request = request(Method::GET, &format!("/v1/logs?services={}&n={n}", escaped(service)));
+        let request = request(
+            Method::GET,
+            &format!("/v1/logs?services={}&n={n}", escaped(service)),
+        );
         let (_, body) = self.ask(&what, request, Upload::default(), ANSWER)?;
         serde_json::Deserializer::from_slice(&body)
             .into_iter::<Line>()
@@ -351,7 +415,11 @@ impl Pebble {
         Ok(notices
             .unwrap_or_default()
             .into_iter()
-            .max_by(|a, b| a.last_occurred.trim_end_matches('Z').cmp(b.last_occurred.trim_end_matches('Z')))
+            .max_by(|a, b| {
+                a.last_occurred
+                    .trim_end_matches('Z')
+                    .cmp(b.last_occurred.trim_end_matches('Z'))
+            })
             .map(|notice| notice.last_data))
     }
 
@@ -369,7 +437,11 @@ impl Pebble {
 
     fn change_services(&self, action: &str, services: &[&str], limit: Duration) -> Result<()> {
         let what = format!("{action} service \"{}\"", services.join("\", \""));
-        self.change(&what, &json!({"action": action, "services": services}), limit)
+        self.change(
+            &what,
+            &json!({"action": action, "services": services}),
+            limit,
+        )
     }
 
     /// Asks for a change of services and waits for its end.
@@ -381,7 +453,12 @@ impl Pebble {
     /// Waits for the end of a change. One that failed is `Failed`.
     fn wait(&self, what: &str, change: &str, limit: Duration) -> Result<Change> {
         let path = format!("/v1/changes/{change}/wait?timeout={}ms", limit.as_millis());
-        let (_, body) = match self.ask(what, request(Method::GET, &path), Upload::default(), limit + ANSWER) {
+        let (_, body) = match self.ask(
+            what,
+            request(Method::GET, &path),
+            Upload::default(),
+            limit + ANSWER,
+        ) {
             Err(PebbleError::Refused { status: 504, .. }) => {
                 return Err(PebbleError::Failed(format!(
                     "cannot {what}: it is not done after {} s; Pebble goes on with it",
@@ -411,7 +488,9 @@ impl Pebble {
         let runtime = self.runtime.as_ref().map_err(|error| down(error))?;
         let (head, body) = runtime.block_on(async {
             let exchange = std::pin::pin!(exchange(&self.socket, request));
-            moving(exchange, &moved, stall).await.map_err(|cause| down(&cause))
+            moving(exchange, &moved, stall)
+                .await
+                .map_err(|cause| down(&cause))
         })?;
         if body.len() > ANSWER_MAX_BYTES {
             return Err(PebbleError::Failed(format!(
@@ -428,13 +507,21 @@ impl Pebble {
     fn websocket(&self, what: &str, path: &str) -> Result<WebSocket<Socket>> {
         let down = |cause: &dyn fmt::Display| PebbleError::Down(format!("cannot {what}: {cause}"));
         let stream = UnixStream::connect(&self.socket).map_err(|error| down(&error))?;
-        stream.set_read_timeout(Some(ANSWER)).map_err(|error| down(&error))?;
-        stream.set_write_timeout(Some(ANSWER)).map_err(|error| down(&error))?;
-        let limits =
-            tungstenite::protocol::WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES));
-        tungstenite::client::client_with_config(format!("ws://localhost{path}"), Socket(stream), Some(limits))
-            .map(|(websocket, _)| websocket)
-            .map_err(|error| down(&error))
+        stream
+            .set_read_timeout(Some(ANSWER))
+            .map_err(|error| down(&error))?;
+        stream
+            .set_write_timeout(Some(ANSWER))
+            .map_err(|error| down(&error))?;
+        let limits = tungstenite::protocol::WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_MAX_BYTES));
+        tungstenite::client::client_with_config(
+            format!("ws://localhost{path}"),
+            Socket(stream),
+            Some(limits),
+        )
+        .map(|(websocket, _)| websocket)
+        .map_err(|error| down(&error))
     }
 }
 
@@ -462,7 +549,10 @@ impl Change {
         if self.err.is_empty() {
             return None;
         }
-        let steps = self.err.strip_prefix("cannot perform the following tasks:").unwrap_or(&self.err);
+        let steps = self
+            .err
+            .strip_prefix("cannot perform the following tasks:")
+            .unwrap_or(&self.err);
         let steps: Vec<&str> = steps
             .lines()
             .map(|line| line.trim().trim_start_matches("- "))
@@ -471,7 +561,9 @@ impl Change {
         let mut cause = steps.join("; ");
         let mut logs = self.tasks.iter().flat_map(|task| &task.log);
         let said = logs.rfind(|log| log.contains("Most recent service output:"));
-        let last = said.and_then(|log| log.trim_end().rsplit_once('\n')).map(|(_, line)| line.trim());
+        let last = said
+            .and_then(|log| log.trim_end().rsplit_once('\n'))
+            .map(|(_, line)| line.trim());
         if let Some(last) = last {
             cause = format!("{cause}; its last words: {last}");
         }
@@ -497,10 +589,18 @@ fn all_went_well(verb: &str, results: &[FileResult]) -> Result<()> {
     let errors: Vec<String> = results
         .iter()
         .filter_map(|result| {
-            Some(format!("cannot {verb} file \"{}\": {}", result.path, result.error.as_ref()?.message))
+            Some(format!(
+                "cannot {verb} file \"{}\": {}",
+                result.path,
+                result.error.as_ref()?.message
+            ))
         })
         .collect();
-    if errors.is_empty() { Ok(()) } else { Err(PebbleError::Failed(errors.join("; "))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(PebbleError::Failed(errors.join("; ")))
+    }
 }
 
 /// The `result` of an answer.
@@ -509,7 +609,9 @@ fn understood<T: for<'de> Deserialize<'de>>(what: &str, body: &[u8]) -> Result<T
     struct Answer<T> {
         result: T,
     }
-    serde_json::from_slice(body).map(|answer: Answer<T>| answer.result).map_err(|_| not_understood(what))
+    serde_json::from_slice(body)
+        .map(|answer: Answer<T>| answer.result)
+        .map_err(|_| not_understood(what))
 }
 
 /// The change that an answer says was begun.
@@ -525,12 +627,17 @@ fn change_id(what: &str, body: &[u8]) -> Result<String> {
 
 /// What the JSON reader says would quote the answer: it is left out.
 fn not_understood(what: &str) -> PebbleError {
-    PebbleError::Failed(format!("cannot {what}: Pebble's answer is not the JSON it should be"))
+    PebbleError::Failed(format!(
+        "cannot {what}: Pebble's answer is not the JSON it should be"
+    ))
 }
 
 fn refused(what: &str, status: StatusCode, body: &[u8]) -> PebbleError {
     let answer = understood::<FileError>(what, body).unwrap_or_else(|_| FileError {
-        message: status.canonical_reason().unwrap_or("no reason").to_lowercase(),
+        message: status
+            .canonical_reason()
+            .unwrap_or("no reason")
+            .to_lowercase(),
         kind: String::new(),
     });
     PebbleError::Refused {
@@ -541,7 +648,10 @@ fn refused(what: &str, status: StatusCode, body: &[u8]) -> PebbleError {
 }
 
 fn request(method: Method, path: &str) -> hyper::http::request::Builder {
-    Request::builder().method(method).uri(path).header("host", "localhost")
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
 }
 
 /// What stands between the parts of a push: nobody can guess it, so no file can hold it and pass for two. Pebble wants 32
@@ -555,15 +665,16 @@ fn boundary() -> String {
 /// A text as it may stand in a query.
 fn escaped(text: &str) -> String {
     use fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                escaped.push(char::from(byte))
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut escaped, byte| {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                    escaped.push(char::from(byte))
+                }
+                _ => write!(escaped, "%{byte:02X}").expect("a String takes all"),
             }
-            _ => write!(escaped, "%{byte:02X}").expect("a String takes all"),
-        }
-        escaped
-    })
+            escaped
+        })
 }
 
 /// Sends a request and reads the answer: [`ANSWER_MAX_BYTES`], or one frame more.
@@ -574,13 +685,16 @@ async fn exchange(
     let stream = tokio::net::UnixStream::connect(socket)
         .await
         .map_err(|error| format!("no Pebble answers at {}: {error}", socket.display()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Upload>(TokioIo::new(stream))
-        .await
-        .map_err(|error| chain(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Upload>(TokioIo::new(stream))
+            .await
+            .map_err(|error| chain(&error))?;
     let connection = tokio::spawn(connection);
     let answer = async {
-        let response: Response<Incoming> =
-            sender.send_request(request).await.map_err(|error| chain(&error))?;
+        let response: Response<Incoming> = sender
+            .send_request(request)
+            .await
+            .map_err(|error| chain(&error))?;
         let (head, mut body) = response.into_parts();
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -618,7 +732,10 @@ async fn moving<T>(
             Ok(answer) => return answer,
             Err(_) if moved.last() + stall > until => {}
             Err(_) => {
-                return Err(format!("Pebble does not answer within {} s", stall.as_secs_f32()));
+                return Err(format!(
+                    "Pebble does not answer within {} s",
+                    stall.as_secs_f32()
+                ));
             }
         }
     }
@@ -652,7 +769,10 @@ enum Piece {
 
 impl Default for Upload {
     fn default() -> Self {
-        Self { pieces: VecDeque::new(), moved: Moved(Arc::new(Mutex::new(Instant::now()))) }
+        Self {
+            pieces: VecDeque::new(),
+            moved: Moved(Arc::new(Mutex::new(Instant::now()))),
+        }
     }
 }
 
@@ -679,9 +799,13 @@ impl Upload {
                 Piece::File(_, 0) => drop(self.pieces.pop_front()),
                 Piece::File(file, left) => {
                     let mut piece = Vec::with_capacity(PIECE_BYTES);
-                    let read = file.take((*left).min(PIECE_BYTES as u64)).read_to_end(&mut piece);
+                    let read = file
+                        .take((*left).min(PIECE_BYTES as u64))
+                        .read_to_end(&mut piece);
                     return Some(match read {
-                        Ok(0) => Err(io::Error::other("the file has become shorter while it was read")),
+                        Ok(0) => Err(io::Error::other(
+                            "the file has become shorter while it was read",
+                        )),
                         Ok(bytes) => {
                             *left -= bytes as u64;
                             Ok(piece.into())
@@ -703,7 +827,10 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.moved.now();
         // A local file is read at once: nothing else runs on this thread.
         Poll::Ready(self.next().map(|bytes| bytes.map(Frame::data)))
@@ -738,7 +865,8 @@ fn files_in(body: &[u8], boundary: &str) -> Option<(Files, Vec<u8>)> {
         rest = after;
         let disposition = std::str::from_utf8(head).ok()?.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-disposition").then(|| value.trim())
+            name.eq_ignore_ascii_case("content-disposition")
+                .then(|| value.trim())
         })?;
         match parameter(disposition, "name")?.as_str() {
             "files" => drop(files.insert(parameter(disposition, "filename")?, content.to_vec())),
@@ -772,7 +900,10 @@ fn parameter(header: &str, name: &str) -> Option<String> {
 struct Socket(UnixStream);
 
 impl Socket {
-    fn again<T>(&mut self, mut call: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
+    fn again<T>(
+        &mut self,
+        mut call: impl FnMut(&mut UnixStream) -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
             match call(&mut self.0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -799,14 +930,21 @@ impl Write for Socket {
 }
 
 /// Reads an output of a command to its end, and keeps the beginning.
-fn output(websocket: &mut WebSocket<Socket>, until: Instant) -> std::result::Result<Vec<u8>, String> {
+fn output(
+    websocket: &mut WebSocket<Socket>,
+    until: Instant,
+) -> std::result::Result<Vec<u8>, String> {
     let mut output = Vec::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err("it was not done in time".to_owned());
         }
-        websocket.get_mut().0.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
+        websocket
+            .get_mut()
+            .0
+            .set_read_timeout(Some(left))
+            .map_err(|error| error.to_string())?;
         match websocket.read() {
             Ok(Message::Binary(bytes)) => {
                 let room = OUTPUT_MAX_BYTES - output.len();
@@ -816,7 +954,10 @@ fn output(websocket: &mut WebSocket<Socket>, until: Instant) -> std::result::Res
             Ok(Message::Text(_) | Message::Close(_)) => return Ok(output),
             Ok(_) => {}
             Err(tungstenite::Error::Io(error))
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) => {}
             Err(error) => return Err(error.to_string()),
         }
     }
@@ -869,7 +1010,12 @@ mod tests {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let daemon = Self { binary: binary.to_owned(), child, dir, pebble: Pebble::new(socket) };
+            let daemon = Self {
+                binary: binary.to_owned(),
+                child,
+                dir,
+                pebble: Pebble::new(socket),
+            };
             wait_for("Pebble answers", || daemon.pebble.services().is_ok());
             daemon
         }
@@ -894,12 +1040,18 @@ mod tests {
 
     /// Runs `test` against each version of Pebble that is there.
     fn with_each(test: impl Fn(&Daemon)) {
-        let dir =
-            std::env::var("WINDROW_PEBBLE_DIR").expect("WINDROW_PEBBLE_DIR names a directory with pebble-v*");
+        let dir = std::env::var("WINDROW_PEBBLE_DIR")
+            .expect("WINDROW_PEBBLE_DIR names a directory with pebble-v*");
         let mut binaries: Vec<PathBuf> = std::fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("pebble-v"))
+            .filter(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .starts_with("pebble-v")
+            })
             .collect();
         assert!(!binaries.is_empty(), "no pebble-v* there");
         binaries.sort();
@@ -935,13 +1087,18 @@ mod tests {
             assert_eq!(timed("plan", || pebble.plan()).unwrap(), "{}\n");
             timed("replan of nothing", || pebble.replan()).unwrap();
 
-            timed("add_layer", || pebble.add_layer("windrow", &layer("sleep 1000", "a"))).unwrap();
+            timed("add_layer", || {
+                pebble.add_layer("windrow", &layer("sleep 1000", "a"))
+            })
+            .unwrap();
             assert!(pebble.plan().unwrap().contains("command: sleep 1000"));
             assert_eq!(current(pebble), "inactive");
             timed("replan that starts", || pebble.replan()).unwrap();
             assert_eq!(current(pebble), "active");
             timed("replan without changes", || pebble.replan()).unwrap();
-            pebble.add_layer("windrow", &layer("sleep 1000", "b")).unwrap();
+            pebble
+                .add_layer("windrow", &layer("sleep 1000", "b"))
+                .unwrap();
             timed("replan that restarts", || pebble.replan()).unwrap();
             assert_eq!(current(pebble), "active");
             timed("stop", || pebble.stop(&["web"])).unwrap();
@@ -950,7 +1107,11 @@ mod tests {
             timed("restart", || pebble.restart(&["web"])).unwrap();
             assert_eq!(current(pebble), "active");
 
-            let PebbleError::Refused { status: 400, message, .. } = pebble.stop(&["other"]).unwrap_err()
+            let PebbleError::Refused {
+                status: 400,
+                message,
+                ..
+            } = pebble.stop(&["other"]).unwrap_err()
             else {
                 panic!("refused")
             };
@@ -958,19 +1119,32 @@ mod tests {
                 message,
                 "cannot stop service \"other\": cannot stop services: service \"other\" does not exist"
             );
-            let error = pebble.add_layer("windrow", "services: {web: {command: a}}").unwrap_err();
+            let error = pebble
+                .add_layer("windrow", "services: {web: {command: a}}")
+                .unwrap_err();
             println!("{error}");
             assert!(matches!(error, PebbleError::Refused { status: 400, .. }));
 
             // A start that fails: Pebble goes on trying, so the service is stopped.
             pebble
-                .add_layer("windrow", &layer("sh -c 'echo first; echo last words >&2; exit 7'", "c"))
+                .add_layer(
+                    "windrow",
+                    &layer("sh -c 'echo first; echo last words >&2; exit 7'", "c"),
+                )
                 .unwrap();
             let error = timed("replan that fails", || pebble.replan()).unwrap_err();
             println!("{error}");
-            let PebbleError::Failed(text) = error else { panic!("failed") };
-            assert!(text.starts_with("cannot replan services: Start service \"web\" ("), "{text}");
-            assert!(text.contains("code 7") && text.ends_with("; its last words: last words"), "{text}");
+            let PebbleError::Failed(text) = error else {
+                panic!("failed")
+            };
+            assert!(
+                text.starts_with("cannot replan services: Start service \"web\" ("),
+                "{text}"
+            );
+            assert!(
+                text.contains("code 7") && text.ends_with("; its last words: last words"),
+                "{text}"
+            );
             let _ = pebble.stop(&["web"]);
         });
     }
@@ -981,13 +1155,18 @@ mod tests {
         with_each(|daemon| {
             let pebble = &daemon.pebble;
             let big = daemon.path("big");
-            let content: Vec<u8> =
-                (0..26_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let content: Vec<u8> = (0..26_000_000u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+                .collect();
             std::fs::write(&big, &content).unwrap();
             // Who may not give files away writes as itself.
             let (uid, gid) = {
                 let me = std::fs::metadata(&big).unwrap();
-                if me.uid() == 0 { (584_792, 584_792) } else { (me.uid(), me.gid()) }
+                if me.uid() == 0 {
+                    (584_792, 584_792)
+                } else {
+                    (me.uid(), me.gid())
+                }
             };
             let write = |path: &str, content, mode| FileWrite {
                 path: daemon.path(path),
@@ -996,60 +1175,112 @@ mod tests {
                 uid: None,
                 gid: None,
             };
-            let binary = write("opt/windrow/windrow-1", Content::File(big.clone().into()), 0o755);
+            let binary = write(
+                "opt/windrow/windrow-1",
+                Content::File(big.clone().into()),
+                0o755,
+            );
             timed("push of 26 MB", || pebble.write_files(&[binary])).unwrap();
             let pushed = daemon.path("opt/windrow/windrow-1");
             assert!(std::fs::read(&pushed).unwrap() == content);
-            assert_eq!(std::fs::metadata(&pushed).unwrap().permissions().mode() & 0o7777, 0o755);
+            assert_eq!(
+                std::fs::metadata(&pushed).unwrap().permissions().mode() & 0o7777,
+                0o755
+            );
 
             let secret = FileWrite {
                 uid: Some(uid),
                 gid: Some(gid),
-                ..write("etc/a \"b\".yaml", Content::Bytes(b"\r\n--geheim\r\n".to_vec()), 0o600)
+                ..write(
+                    "etc/a \"b\".yaml",
+                    Content::Bytes(b"\r\n--geheim\r\n".to_vec()),
+                    0o600,
+                )
             };
             let empty = write("etc/empty", Content::Bytes(Vec::new()), 0o644);
-            timed("push of two small files", || pebble.write_files(&[secret, empty])).unwrap();
+            timed("push of two small files", || {
+                pebble.write_files(&[secret, empty])
+            })
+            .unwrap();
             let about = std::fs::metadata(daemon.path("etc/a \"b\".yaml")).unwrap();
-            assert_eq!((about.permissions().mode() & 0o7777, about.uid(), about.gid()), (0o600, uid, gid));
+            assert_eq!(
+                (
+                    about.permissions().mode() & 0o7777,
+                    about.uid(),
+                    about.gid()
+                ),
+                (0o600, uid, gid)
+            );
 
             let names = timed("list", || pebble.list(&daemon.path("etc"))).unwrap();
-            assert_eq!(names, BTreeMap::from([("a \"b\".yaml".to_owned(), 12), ("empty".to_owned(), 0)]));
-            assert_eq!(pebble.list(&daemon.path("opt/windrow")).unwrap()["windrow-1"], 26_000_000);
+            assert_eq!(
+                names,
+                BTreeMap::from([("a \"b\".yaml".to_owned(), 12), ("empty".to_owned(), 0)])
+            );
+            assert_eq!(
+                pebble.list(&daemon.path("opt/windrow")).unwrap()["windrow-1"],
+                26_000_000
+            );
             assert!(pebble.list(&daemon.path("nowhere")).unwrap().is_empty());
 
-            let (a, empty, none) =
-                (daemon.path("etc/a \"b\".yaml"), daemon.path("etc/empty"), daemon.path("no & such?"));
+            let (a, empty, none) = (
+                daemon.path("etc/a \"b\".yaml"),
+                daemon.path("etc/empty"),
+                daemon.path("no & such?"),
+            );
             let files = timed("read_files", || pebble.read_files(&[&a, &none, &empty])).unwrap();
             assert_eq!(
                 files,
-                BTreeMap::from([(a.clone(), b"\r\n--geheim\r\n".to_vec()), (empty.clone(), Vec::new())])
+                BTreeMap::from([
+                    (a.clone(), b"\r\n--geheim\r\n".to_vec()),
+                    (empty.clone(), Vec::new())
+                ])
             );
             assert!(pebble.read_files(&[&none]).unwrap().is_empty());
             let error = pebble.read_files(&[&pushed]).unwrap_err().to_string();
-            assert_eq!(error, "cannot read files: the answer is longer than 1114112 bytes");
+            assert_eq!(
+                error,
+                "cannot read files: the answer is longer than 1114112 bytes"
+            );
             let dir = daemon.path("etc");
             let error = pebble.read_files(&[&a, &dir]).unwrap_err().to_string();
-            assert_eq!(error, format!("cannot read file \"{dir}\": can only read a regular file: \"{dir}\""));
+            assert_eq!(
+                error,
+                format!("cannot read file \"{dir}\": can only read a regular file: \"{dir}\"")
+            );
 
             // One that cannot be written; a large one beside it is.
             let error = pebble
                 .write_files(&[
                     write("etc", Content::Bytes(b"geheim".to_vec()), 0o600),
-                    write("opt/windrow/windrow-2", Content::File(big.clone().into()), 0o755),
+                    write(
+                        "opt/windrow/windrow-2",
+                        Content::File(big.clone().into()),
+                        0o755,
+                    ),
                     write("etc/empty/below", Content::File(big.clone().into()), 0o755),
                 ])
                 .unwrap_err();
             println!("{error}");
-            let PebbleError::Failed(text) = error else { panic!("failed") };
-            assert!(text.starts_with(&format!("cannot write file \"{dir}\": ")), "{text}");
+            let PebbleError::Failed(text) = error else {
+                panic!("failed")
+            };
+            assert!(
+                text.starts_with(&format!("cannot write file \"{dir}\": ")),
+                "{text}"
+            );
             assert!(
                 text.contains(&format!("; cannot write file \"{empty}/below\": "))
                     && !text.contains("geheim"),
                 "{text}"
             );
-            assert_eq!(pebble.list(&daemon.path("opt/windrow")).unwrap()["windrow-2"], 26_000_000);
-            let error =
-                pebble.write_files(&[write("x", Content::File("/nowhere/x".into()), 0o600)]).unwrap_err();
+            assert_eq!(
+                pebble.list(&daemon.path("opt/windrow")).unwrap()["windrow-2"],
+                26_000_000
+            );
+            let error = pebble
+                .write_files(&[write("x", Content::File("/nowhere/x".into()), 0o600)])
+                .unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "cannot read file \"/nowhere/x\": No such file or directory (os error 2)"
@@ -1058,7 +1289,10 @@ mod tests {
             timed("remove", || pebble.remove(&[&a, &none])).unwrap();
             assert_eq!(pebble.list(&dir).unwrap().len(), 1);
             let error = pebble.remove(&[&dir]).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("cannot remove file \"{dir}\": ")), "{error}");
+            assert!(
+                error.starts_with(&format!("cannot remove file \"{dir}\": ")),
+                "{error}"
+            );
         });
     }
 
@@ -1068,11 +1302,27 @@ mod tests {
         with_each(|Daemon { pebble, .. }| {
             let sh = |script: &str, timeout| {
                 let command: Vec<String> = ["sh", "-c", script].map(str::to_owned).into();
-                timed(&format!("exec of {script:?}"), || pebble.exec(&command, timeout))
+                timed(&format!("exec of {script:?}"), || {
+                    pebble.exec(&command, timeout)
+                })
             };
             let ran = sh("echo out; echo err >&2; cat; exit 3", SOON).unwrap();
-            assert_eq!(ran, ExecOutput { code: 3, stdout: b"out\n".to_vec(), stderr: b"err\n".to_vec() });
-            assert_eq!(sh("true", SOON).unwrap(), ExecOutput { code: 0, stdout: vec![], stderr: vec![] });
+            assert_eq!(
+                ran,
+                ExecOutput {
+                    code: 3,
+                    stdout: b"out\n".to_vec(),
+                    stderr: b"err\n".to_vec()
+                }
+            );
+            assert_eq!(
+                sh("true", SOON).unwrap(),
+                ExecOutput {
+                    code: 0,
+                    stdout: vec![],
+                    stderr: vec![]
+                }
+            );
 
             let ran = sh(
                 "head -c 3000000 /dev/zero >&2; head -c 5000000 /dev/zero; head -c 3000000 /dev/zero >&2",
@@ -1086,9 +1336,14 @@ mod tests {
 
             let error = sh("exec sleep 1000", Duration::from_millis(300)).unwrap_err();
             println!("{error}");
-            assert!(matches!(&error, PebbleError::Failed(text) if text.contains("timed out after 300ms")));
+            assert!(
+                matches!(&error, PebbleError::Failed(text) if text.contains("timed out after 300ms"))
+            );
             let error = sh("sleep 7 & wait", Duration::from_millis(300)).unwrap_err();
-            assert_eq!(error.to_string(), "cannot run command \"sh\": it was not done in time");
+            assert_eq!(
+                error.to_string(),
+                "cannot run command \"sh\": it was not done in time"
+            );
             let error = pebble.exec(&["/no/such".to_owned()], SOON).unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -1103,23 +1358,37 @@ mod tests {
         with_each(|daemon| {
             let pebble = &daemon.pebble;
             assert!(pebble.logs("web", 5).unwrap().is_empty());
-            let script = "sh -c \"trap 'echo again' HUP; echo one; echo two; while :; do sleep 0.05; done\"";
+            let script =
+                "sh -c \"trap 'echo again' HUP; echo one; echo two; while :; do sleep 0.05; done\"";
             pebble.add_layer("windrow", &layer(script, "a")).unwrap();
             let error = pebble.signal("SIGHUP", "web").unwrap_err();
             println!("{error}");
             pebble.replan().unwrap();
-            assert_eq!(timed("logs", || pebble.logs("web", 5)).unwrap(), ["one", "two"]);
+            assert_eq!(
+                timed("logs", || pebble.logs("web", 5)).unwrap(),
+                ["one", "two"]
+            );
             timed("signal", || pebble.signal("SIGHUP", "web")).unwrap();
             // The signal reaches the sleep too, of which the shell may say a word after.
-            wait_for("the service says so", || pebble.logs("web", 5).unwrap().contains(&"again".to_owned()));
-            assert!(matches!(pebble.signal("SIGNONE", "web"), Err(PebbleError::Refused { .. })));
+            wait_for("the service says so", || {
+                pebble.logs("web", 5).unwrap().contains(&"again".to_owned())
+            });
+            assert!(matches!(
+                pebble.signal("SIGNONE", "web"),
+                Err(PebbleError::Refused { .. })
+            ));
             pebble.stop(&["web"]).unwrap();
 
             let key = "windrow.dev/state";
             assert_eq!(timed("notice", || pebble.notice(key)).unwrap(), None);
             for state in ["waiting", "failed"] {
                 let done = Command::new(&daemon.binary)
-                    .args(["notify", key, &format!("state={state}"), "cause=login-kafka"])
+                    .args([
+                        "notify",
+                        key,
+                        &format!("state={state}"),
+                        "cause=login-kafka",
+                    ])
                     .env("PEBBLE", daemon.dir.path())
                     .env("PEBBLE_SOCKET", &pebble.socket)
                     .stdout(Stdio::null())
@@ -1130,7 +1399,10 @@ mod tests {
             let data = timed("notice", || pebble.notice(key)).unwrap().unwrap();
             assert_eq!(
                 data,
-                BTreeMap::from([("state".into(), "failed".into()), ("cause".into(), "login-kafka".into())])
+                BTreeMap::from([
+                    ("state".into(), "failed".into()),
+                    ("cause".into(), "login-kafka".into())
+                ])
             );
             assert_eq!(pebble.notice("windrow.dev/other").unwrap(), None);
         });
@@ -1142,7 +1414,10 @@ mod tests {
         let socket = dir.path().join("pebble.socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let answer = answer.map(|(status, body)| {
-            format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
         });
         std::thread::spawn(move || {
             let mut open = Vec::new();
@@ -1163,31 +1438,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("pebble.socket");
         let pebble = Pebble::new(socket.clone());
-        let text = format!("cannot list services: no Pebble answers at {}: ", socket.display());
+        let text = format!(
+            "cannot list services: no Pebble answers at {}: ",
+            socket.display()
+        );
         assert_eq!(
             pebble.services(),
-            Err(PebbleError::Down(format!("{text}No such file or directory (os error 2)")))
+            Err(PebbleError::Down(format!(
+                "{text}No such file or directory (os error 2)"
+            )))
         );
         drop(UnixListener::bind(&socket).unwrap());
         assert_eq!(
             pebble.services(),
-            Err(PebbleError::Down(format!("{text}Connection refused (os error 111)")))
+            Err(PebbleError::Down(format!(
+                "{text}Connection refused (os error 111)"
+            )))
         );
 
         let (_dir, pebble) = stand_in(None);
         let ask = |upload| {
             pebble
-                .ask("do it", request(Method::POST, "/v1/files"), upload, Duration::from_millis(200))
+                .ask(
+                    "do it",
+                    request(Method::POST, "/v1/files"),
+                    upload,
+                    Duration::from_millis(200),
+                )
                 .unwrap_err()
         };
-        let silent = PebbleError::Down("cannot do it: Pebble does not answer within 0.2 s".to_owned());
+        let silent =
+            PebbleError::Down("cannot do it: Pebble does not answer within 0.2 s".to_owned());
         assert_eq!(ask(Upload::default()), silent);
         // It takes no more than a socket holds.
         let mut upload = Upload::default();
         upload.bytes(vec![0; 10 << 20]);
         assert_eq!(ask(upload), silent);
         let (_dir, pebble) = stand_in(Some(("", "")));
-        let PebbleError::Down(text) = pebble.plan().unwrap_err() else { panic!("down") };
+        let PebbleError::Down(text) = pebble.plan().unwrap_err() else {
+            panic!("down")
+        };
         assert!(text.starts_with("cannot read plan: "), "{text}");
     }
 
@@ -1202,7 +1492,10 @@ mod tests {
             "504 Gateway Timeout",
             "{\"type\":\"error\",\"status-code\":504,\"result\":{\"message\":\"timed out\",\"kind\":\"daemon-restart\"}}",
         )));
-        assert_eq!(pebble.plan().unwrap_err(), refused(504, "cannot read plan: timed out", "daemon-restart"));
+        assert_eq!(
+            pebble.plan().unwrap_err(),
+            refused(504, "cannot read plan: timed out", "daemon-restart")
+        );
         assert_eq!(
             pebble.plan().unwrap_err().to_string(),
             "cannot read plan: timed out (Pebble answers 504)"
@@ -1223,14 +1516,25 @@ mod tests {
         };
         assert_eq!(format!("{:?}", file.content), "10485760 bytes");
         let error = pebble.write_files(&[file]).unwrap_err();
-        assert!(matches!(&error, PebbleError::Down(_) | PebbleError::Refused { status: 504, .. }), "{error}");
+        assert!(
+            matches!(
+                &error,
+                PebbleError::Down(_) | PebbleError::Refused { status: 504, .. }
+            ),
+            "{error}"
+        );
 
         let (_dir, pebble) = stand_in(Some(("502 Bad Gateway", "<h1>")));
-        assert_eq!(pebble.services().unwrap_err(), refused(502, "cannot list services: bad gateway", ""));
+        assert_eq!(
+            pebble.services().unwrap_err(),
+            refused(502, "cannot list services: bad gateway", "")
+        );
         let (_dir, pebble) = stand_in(Some(("200 OK", "{\"result\":\"geheim\"}")));
         assert_eq!(
             pebble.services().unwrap_err(),
-            PebbleError::Failed("cannot list services: Pebble's answer is not the JSON it should be".into())
+            PebbleError::Failed(
+                "cannot list services: Pebble's answer is not the JSON it should be".into()
+            )
         );
     }
 
@@ -1241,15 +1545,23 @@ mod tests {
                 "--BB\r\nContent-Disposition: form-data; name=\"files\"; filename=\"/a\\\\\\\"b\"\r\nContent-Type: x\r\n\r\none\r\n--B\r\n--BB\r\n{inner}"
             )
         };
-        let good = body("content-disposition: form-data; name=\"response\"\r\n\r\n{}\n\r\n--BB--\r\n");
+        let good =
+            body("content-disposition: form-data; name=\"response\"\r\n\r\n{}\n\r\n--BB--\r\n");
         let (files, results) = files_in(good.as_bytes(), "BB").unwrap();
-        assert_eq!(files, BTreeMap::from([("/a\\\"b".to_owned(), b"one\r\n--B".to_vec())]));
+        assert_eq!(
+            files,
+            BTreeMap::from([("/a\\\"b".to_owned(), b"one\r\n--B".to_vec())])
+        );
         assert_eq!(results, b"{}\n");
         // Without its end it counts for nothing.
         for end in 0..good.len() - 4 {
             assert!(files_in(&good.as_bytes()[..end], "BB").is_none(), "{end}");
         }
-        for bad in ["", "\r\n\r\n\r\n--BB--", "Content-Disposition: form-data\r\n\r\n\r\n--BB--"] {
+        for bad in [
+            "",
+            "\r\n\r\n\r\n--BB--",
+            "Content-Disposition: form-data\r\n\r\n\r\n--BB--",
+        ] {
             assert!(files_in(body(bad).as_bytes(), "BB").is_none(), "{bad:?}");
         }
         assert!(files_in(b"", "BB").is_none());

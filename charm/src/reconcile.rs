@@ -6,8 +6,8 @@ use crate::endpoint::kafka::{self, Kafka};
 use crate::endpoint::metastore;
 use crate::endpoint::s3;
 use crate::facts::{
-    Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo, Namespace,
-    OptionValues, S3 as S3_ENDPOINT, Up,
+    Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo,
+    Namespace, OptionValues, S3 as S3_ENDPOINT, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::options::{self, Options};
@@ -80,10 +80,16 @@ pub struct Chosen {
 #[must_use]
 pub fn choose(options: &OptionValues, memo: &Memo) -> Chosen {
     match options::read(options) {
-        Ok(options) => Chosen { problems: Vec::new(), options: Some(options) },
+        Ok(options) => Chosen {
+            problems: Vec::new(),
+            options: Some(options),
+        },
         Err(problems) => {
             let good = Some(&memo.good_options).filter(|good| !good.is_empty());
-            Chosen { problems, options: good.and_then(|good| options::read(good).ok()) }
+            Chosen {
+                problems,
+                options: good.and_then(|good| options::read(good).ok()),
+            }
         }
     }
 }
@@ -117,14 +123,20 @@ pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
     for (id, bag) in &plan.unit_data {
         plan.memo.relations.entry(id.clone()).or_default().unit_data = Some(bag.clone());
     }
-    let mut statuses: Vec<Status> =
-        problems.first().map(|first| bad_options(facts, first, problems.len())).into_iter().collect();
+    let mut statuses: Vec<Status> = problems
+        .first()
+        .map(|first| bad_options(facts, first, problems.len()))
+        .into_iter()
+        .collect();
     plan.container = match &facts.container {
         Container::Down => {
             statuses.push(Status::waiting("waiting for Pebble in container windrow"));
             Work::LeaveAlone
         }
-        Container::Up(up) => match options.as_ref().map(|options| wanted(facts, options, &plan.memo)) {
+        Container::Up(up) => match options
+            .as_ref()
+            .map(|options| wanted(facts, options, &plan.memo))
+        {
             None => stop(up),
             Some((Err(NotNow { why, gone }), more)) => {
                 statuses.push(why);
@@ -147,7 +159,11 @@ pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
 }
 
 fn bad_options(facts: &Facts, first: &str, count: usize) -> Status {
-    let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    let more = if count > 1 {
+        format!(" (and {} more)", count - 1)
+    } else {
+        String::new()
+    };
     Status::blocked(format!(
         "{}{more}",
         first.replace("juju config APP", &format!("juju config {}", app(facts)))
@@ -180,7 +196,11 @@ fn app_data(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
             (LOGGING, _) => cos::logging_app_data(&topology(facts)),
             _ => continue,
         };
-        all.extend(relations.iter().map(|relation| (relation.id.clone(), bag.clone())));
+        all.extend(
+            relations
+                .iter()
+                .map(|relation| (relation.id.clone(), bag.clone())),
+        );
     }
     all
 }
@@ -202,9 +222,17 @@ fn kept(id: &str, bag: &Bag) -> Bag {
 
 /// Relations that nothing was said in yet, or something else that may change.
 fn unsaid(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
-    let known = |id: &str| facts.memo.relations.get(id).and_then(|known| known.app_data.as_ref());
+    let known = |id: &str| {
+        facts
+            .memo
+            .relations
+            .get(id)
+            .and_then(|known| known.app_data.as_ref())
+    };
     let mut all = app_data(facts, options);
-    all.retain(|(id, bag)| known(id).is_none_or(|known| !is_request(id) && *known != kept(id, bag)));
+    all.retain(|(id, bag)| {
+        known(id).is_none_or(|known| !is_request(id) && *known != kept(id, bag))
+    });
     all
 }
 
@@ -221,7 +249,8 @@ fn requests(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
             .flatten()
             .find(|relation| relation.id == id)
             .and_then(|r| r.own.as_ref());
-        let earlier = own.filter(|own| is_request(&id) && bag.keys().any(|key| own.contains_key(key)));
+        let earlier =
+            own.filter(|own| is_request(&id) && bag.keys().any(|key| own.contains_key(key)));
         let known = plan.memo.relations.entry(id.clone()).or_default();
         match earlier {
             Some(earlier) => known.app_data = Some(earlier.clone()),
@@ -235,12 +264,24 @@ fn requests(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
 
 /// What this unit has to say, where it has not said it.
 fn unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
-    let said = |id: &str| facts.memo.relations.get(id).and_then(|known| known.unit_data.as_ref());
-    let domain =
-        facts.options.get("cluster-domain").and_then(Value::as_str).filter(|domain| !domain.is_empty());
+    let said = |id: &str| {
+        facts
+            .memo
+            .relations
+            .get(id)
+            .and_then(|known| known.unit_data.as_ref())
+    };
+    let domain = facts
+        .options
+        .get("cluster-domain")
+        .and_then(Value::as_str)
+        .filter(|domain| !domain.is_empty());
     let bag = cos::metrics_unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
     let relations = facts.relations.get(METRICS).into_iter().flatten();
-    relations.filter(|r| said(&r.id) != Some(&bag)).map(|r| (r.id.clone(), bag.clone())).collect()
+    relations
+        .filter(|r| said(&r.id) != Some(&bag))
+        .map(|r| (r.id.clone(), bag.clone()))
+        .collect()
 }
 
 /// A request that was written for other options: the relation keeps it.
@@ -248,8 +289,18 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
     let asked = [
         (KAFKA, "topic", "topic-name", &options.topic),
         (S3_ENDPOINT, "bucket", "bucket", &options.bucket),
-        (METASTORE, "database", "metastore-database", &options.metastore_database),
-        (METASTORE, "extra-user-roles", "metastore-roles", &options.metastore_roles),
+        (
+            METASTORE,
+            "database",
+            "metastore-database",
+            &options.metastore_database,
+        ),
+        (
+            METASTORE,
+            "extra-user-roles",
+            "metastore-roles",
+            &options.metastore_roles,
+        ),
     ];
     let nothing = String::new();
     let mut all = Vec::new();
@@ -257,7 +308,11 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
         let Some(relation) = facts.newest(endpoint) else {
             continue;
         };
-        let Some(written) = memo.relations.get(&relation.id).and_then(|known| known.app_data.as_ref()) else {
+        let Some(written) = memo
+            .relations
+            .get(&relation.id)
+            .and_then(|known| known.app_data.as_ref())
+        else {
             continue;
         };
         let written = written.get(key).unwrap_or(&nothing);
@@ -282,7 +337,11 @@ struct NotNow {
 }
 
 /// The workload's files, or why there are none now; and what else a person should know.
-fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, NotNow>, Vec<Status>) {
+fn wanted(
+    facts: &Facts,
+    options: &Options,
+    memo: &Memo,
+) -> (Result<Rendered, NotNow>, Vec<Status>) {
     let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
     let (s3, metastore) = match &options.table {
         Some(_) => (
@@ -292,7 +351,9 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, No
         // On the console nothing is kept.
         None => (Endpoint::Absent, Endpoint::Absent),
     };
-    let namespace = kafka.ready().map_or(Ok(None), |kafka| kafka_namespace(facts, options, kafka));
+    let namespace = kafka
+        .ready()
+        .map_or(Ok(None), |kafka| kafka_namespace(facts, options, kafka));
     let token = match &facts.token {
         None => Ok(None),
         Some(Ok(token)) => Ok(Some(token)),
@@ -303,15 +364,22 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, No
     };
     let (ca, refused) = cos::ca_certificates(facts.relations.get(CA).map_or(&[], Vec::as_slice));
     let mut more = frozen(facts, options, memo);
-    more.extend(refused.into_iter().map(|why| Status::blocked(format!("{CA}: {why}"))));
+    more.extend(
+        refused
+            .into_iter()
+            .map(|why| Status::blocked(format!("{CA}: {why}"))),
+    );
     let mut why_not: Vec<Status> = Vec::new();
     let mut absent = Vec::new();
     if facts.newest(KAFKA).is_none() {
         absent.push(KAFKA);
     }
     if options.table.is_some() {
-        absent
-            .extend([S3_ENDPOINT, METASTORE].into_iter().filter(|endpoint| facts.newest(endpoint).is_none()));
+        absent.extend(
+            [S3_ENDPOINT, METASTORE]
+                .into_iter()
+                .filter(|endpoint| facts.newest(endpoint).is_none()),
+        );
     }
     why_not.extend(status::of_absent(&absent, app(facts)));
     why_not.extend(status::of_endpoint(&kafka));
@@ -341,14 +409,22 @@ fn wanted(facts: &Facts, options: &Options, memo: &Memo) -> (Result<Rendered, No
     });
     // The options are right by themselves: it is a relation that gives what cannot be used.
     let rendered = rendered.map_err(|problems| {
-        let why = Status::blocked(problems.first().map_or("the settings are refused", String::as_str));
+        let why = Status::blocked(
+            problems
+                .first()
+                .map_or("the settings are refused", String::as_str),
+        );
         NotNow { why, gone }
     });
     (rendered, more)
 }
 
 /// What is added to the names of Kafka's brokers. The option's namespace is with the other settings already.
-fn kafka_namespace(facts: &Facts, options: &Options, kafka: &Kafka) -> Result<Option<String>, Status> {
+fn kafka_namespace(
+    facts: &Facts,
+    options: &Options,
+    kafka: &Kafka,
+) -> Result<Option<String>, Status> {
     if options.has_namespace || kafka.short_host.is_none() {
         return Ok(None);
     }
@@ -362,9 +438,9 @@ fn kafka_namespace(facts: &Facts, options: &Options, kafka: &Kafka) -> Result<Op
         None | Some(Namespace::Here) => Ok(None),
         Some(Namespace::Is(name)) => Ok(Some(name.clone())),
         Some(Namespace::Unknown(why)) => Err(unknown(why)),
-        Some(Namespace::Later(why)) => {
-            Err(Status::waiting(format!("{KAFKA}: looking for Kafka's namespace: {why}")))
-        }
+        Some(Namespace::Later(why)) => Err(Status::waiting(format!(
+            "{KAFKA}: looking for Kafka's namespace: {why}"
+        ))),
     }
 }
 
@@ -381,7 +457,12 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
         }
     }
     let gone = |path: &&str| up.files.contains_key(*path) && !rendered.files.contains_key(*path);
-    run.remove = FILES.iter().copied().filter(gone).map(str::to_owned).collect();
+    run.remove = FILES
+        .iter()
+        .copied()
+        .filter(gone)
+        .map(str::to_owned)
+        .collect();
     let in_plan = layer::log_targets(&up.plan);
     let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
     let targets = cos::log_targets(loki, &topology(facts), in_plan.iter().map(String::as_str));
@@ -409,7 +490,12 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
 
 fn stop(up: &Up) -> Work {
     let runs = matches!(up.service.as_deref(), Some("active" | "backoff" | "error"));
-    let remove = up.files.keys().filter(|path| *path == SECRETS_FILE).cloned().collect();
+    let remove = up
+        .files
+        .keys()
+        .filter(|path| *path == SECRETS_FILE)
+        .cloned()
+        .collect();
     Work::Stop { stop: runs, remove }
 }
 
@@ -419,7 +505,9 @@ fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
         return Some(Status::new(Level::Maintenance, "starting windrow"));
     }
     Some(match &up.windrow {
-        Some(windrow) => status::of_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name),
+        Some(windrow) => {
+            status::of_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name)
+        }
         None => status::of_silence(up.service.as_deref(), &up.last_words, app(facts)),
     })
 }

@@ -19,7 +19,13 @@ pub const S3_CA_FILE: &str = "/etc/windrow/s3-ca.pem";
 pub const CATALOG_CA_FILE: &str = "/etc/windrow/catalog-ca.pem";
 
 /// Every file that the charm may write into the container, but the binary.
-pub const FILES: [&str; 5] = [SETTINGS_FILE, SECRETS_FILE, KAFKA_CA_FILE, S3_CA_FILE, CATALOG_CA_FILE];
+pub const FILES: [&str; 5] = [
+    SETTINGS_FILE,
+    SECRETS_FILE,
+    KAFKA_CA_FILE,
+    S3_CA_FILE,
+    CATALOG_CA_FILE,
+];
 
 /// The port of the status page, of health and of metrics.
 pub const HTTP_PORT: u16 = 8080;
@@ -57,13 +63,14 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let mut all = inputs.options.settings.clone();
     let mut files = BTreeMap::new();
     let mut certificates = |path: &'static str, key: &str, all: &mut Mapping, own: &[&str]| {
-        let text = own.iter().chain([&inputs.ca]).filter(|pem| !pem.is_empty()).fold(
-            String::new(),
-            |mut all, pem| {
+        let text = own
+            .iter()
+            .chain([&inputs.ca])
+            .filter(|pem| !pem.is_empty())
+            .fold(String::new(), |mut all, pem| {
                 let _ = writeln!(all, "{}", pem.trim_end());
                 all
-            },
-        );
+            });
         if !text.is_empty() {
             put(all, key, path.to_owned());
             files.insert(path, Secret::new(text));
@@ -72,14 +79,30 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let kafka = inputs.kafka;
     put(&mut all, "kafka.bootstrap", kafka.bootstrap.clone());
     put(&mut all, "kafka.topic", kafka.topic.clone());
-    put(&mut all, "kafka.security", if kafka.tls { "sasl-ssl" } else { "sasl-plaintext" }.to_owned());
+    put(
+        &mut all,
+        "kafka.security",
+        if kafka.tls {
+            "sasl-ssl"
+        } else {
+            "sasl-plaintext"
+        }
+        .to_owned(),
+    );
     put(&mut all, "kafka.group-prefix", kafka.group_prefix.clone());
     if let Some(namespace) = inputs.kafka_namespace {
         put(&mut all, "kafka.namespace", namespace.to_owned());
     }
-    certificates(KAFKA_CA_FILE, "kafka.ca-file", &mut all, &[&kafka.ca, &inputs.options.kafka_ca]);
-    let mut secrets =
-        BTreeMap::from([("kafka-username", &kafka.username), ("kafka-password", &kafka.password)]);
+    certificates(
+        KAFKA_CA_FILE,
+        "kafka.ca-file",
+        &mut all,
+        &[&kafka.ca, &inputs.options.kafka_ca],
+    );
+    let mut secrets = BTreeMap::from([
+        ("kafka-username", &kafka.username),
+        ("kafka-password", &kafka.password),
+    ]);
     let mut proxy = None;
     if let Some(s3) = inputs.s3 {
         put(&mut all, "s3.endpoint", s3.endpoint.clone());
@@ -87,19 +110,35 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
             put(&mut all, "s3.region", s3.region.clone());
         }
         put(&mut all, "s3.path-style", s3.path_style.to_string());
-        certificates(S3_CA_FILE, "s3.ca-file", &mut all, &[&s3.ca, &inputs.options.s3_ca]);
+        certificates(
+            S3_CA_FILE,
+            "s3.ca-file",
+            &mut all,
+            &[&s3.ca, &inputs.options.s3_ca],
+        );
         if !given(&all, "table", "warehouse") {
             put(&mut all, "table.bucket", s3.bucket.clone());
         }
-        secrets.extend([("s3-access-key", &s3.access_key), ("s3-secret-key", &s3.secret_key)]);
+        secrets.extend([
+            ("s3-access-key", &s3.access_key),
+            ("s3-secret-key", &s3.secret_key),
+        ]);
         let secure = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
-        proxy = if secure { inputs.proxy.https.as_ref() } else { inputs.proxy.http.as_ref() };
+        proxy = if secure {
+            inputs.proxy.https.as_ref()
+        } else {
+            inputs.proxy.http.as_ref()
+        };
         if proxy.is_some() && !inputs.proxy.no_proxy.is_empty() {
             put(&mut all, "s3.no-proxy", inputs.proxy.no_proxy.clone());
         }
     }
     if let Some(metastore) = inputs.metastore {
-        put(&mut all, "catalog", format!("postgresql://{}/{}", metastore.endpoint, metastore.database));
+        put(
+            &mut all,
+            "catalog",
+            format!("postgresql://{}/{}", metastore.endpoint, metastore.database),
+        );
         let own = [metastore.ca.as_str(), &inputs.options.metastore_ca];
         let tls = match (metastore.tls, own.iter().any(|pem| !pem.is_empty())) {
             (false, _) => "disable",
@@ -110,8 +149,10 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
         if metastore.tls {
             certificates(CATALOG_CA_FILE, "catalog-ca-file", &mut all, &own);
         }
-        secrets
-            .extend([("catalog-username", &metastore.username), ("catalog-password", &metastore.password)]);
+        secrets.extend([
+            ("catalog-username", &metastore.username),
+            ("catalog-password", &metastore.password),
+        ]);
     }
     secrets.extend(proxy.map(|proxy| ("s3-proxy", proxy)));
     secrets.extend(inputs.token.map(|token| ("api-token", token)));
@@ -120,14 +161,28 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     put(&mut all, "secrets-file", SECRETS_FILE.to_owned());
 
     let digest = digest(&all, &files);
-    let text = yaml(&all, "What windrow is to do. The charm writes this file: changes are lost.");
-    Config::parse(&text)
-        .map_err(|error| error.0.iter().map(|problem| of_relation(problem)).collect::<Vec<_>>())?;
+    let text = yaml(
+        &all,
+        "What windrow is to do. The charm writes this file: changes are lost.",
+    );
+    Config::parse(&text).map_err(|error| {
+        error
+            .0
+            .iter()
+            .map(|problem| of_relation(problem))
+            .collect::<Vec<_>>()
+    })?;
     files.insert(SETTINGS_FILE, Secret::new(text));
-    let secrets: BTreeMap<_, _> = secrets.into_iter().map(|(name, secret)| (name, secret.expose())).collect();
+    let secrets: BTreeMap<_, _> = secrets
+        .into_iter()
+        .map(|(name, secret)| (name, secret.expose()))
+        .collect();
     files.insert(
         SECRETS_FILE,
-        Secret::new(yaml(&secrets, "What nobody else may read. The charm writes this file.")),
+        Secret::new(yaml(
+            &secrets,
+            "What nobody else may read. The charm writes this file.",
+        )),
     );
     Ok(Rendered { files, digest })
 }
@@ -140,14 +195,19 @@ fn of_relation(problem: &str) -> String {
         ("setting table.", S3_ENDPOINT),
         ("setting catalog", METASTORE),
     ];
-    match endpoint.iter().find(|(setting, _)| problem.contains(setting)) {
+    match endpoint
+        .iter()
+        .find(|(setting, _)| problem.contains(setting))
+    {
         Some((_, endpoint)) => format!("{endpoint}: what is given cannot be used: {problem}"),
         None => problem.to_owned(),
     }
 }
 
 fn given(all: &Mapping, section: &str, name: &str) -> bool {
-    all.get(section).and_then(|section| section.get(name)).is_some()
+    all.get(section)
+        .and_then(|section| section.get(name))
+        .is_some()
 }
 
 fn yaml(value: &impl serde::Serialize, says: &str) -> String {
@@ -275,11 +335,18 @@ mod tests {
     #[test]
     fn the_workload_reads_what_the_charm_writes() {
         let (config, secrets) = config(&World::new().render());
-        assert_eq!(config.shape.topic, "given", "the topic of the relation counts");
+        assert_eq!(
+            config.shape.topic, "given",
+            "the topic of the relation counts"
+        );
         assert_eq!(config.kafka.namespace.as_deref(), Some("kafka"));
         assert_eq!(config.group(), "relation-4-windrow-default.newtable");
         assert_eq!(secrets.kafka_password.unwrap().expose(), "k: #\"p'w");
-        assert_eq!(secrets.catalog_password.unwrap().expose(), "yes", "a word of YAML stays a text");
+        assert_eq!(
+            secrets.catalog_password.unwrap().expose(),
+            "yes",
+            "a word of YAML stays a text"
+        );
     }
 
     #[test]
@@ -317,7 +384,10 @@ mod tests {
         let rendered = world.render();
         let settings = rendered.files[SETTINGS_FILE].expose();
         for secret in ["ku", "sk", "pu", "t0ken", "pr0xy"] {
-            assert!(!settings.contains(&format!(" {secret}\n")) && !settings.contains("pr0xy"), "{settings}");
+            assert!(
+                !settings.contains(&format!(" {secret}\n")) && !settings.contains("pr0xy"),
+                "{settings}"
+            );
         }
         assert!(settings.contains("no-proxy: 10.0.0.0/8"), "{settings}");
         assert_eq!(config(&rendered).1.api_token.unwrap().expose(), "t0ken");

@@ -43,9 +43,17 @@ const TEXT_MAX_CHARS: usize = 240;
 impl Status {
     #[must_use]
     pub fn new(level: Level, text: impl AsRef<str>) -> Self {
-        let line = text.as_ref().split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = text
+            .as_ref()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         let cut: String = line.chars().take(TEXT_MAX_CHARS).collect();
-        let text = if cut.len() < line.len() { format!("{}...", cut.trim_end()) } else { line };
+        let text = if cut.len() < line.len() {
+            format!("{}...", cut.trim_end())
+        } else {
+            line
+        };
         Self { level, text }
     }
 
@@ -63,7 +71,13 @@ impl Status {
 /// Of several the one a person wants to hear of first; the earlier of equals.
 #[must_use]
 pub fn first(all: impl IntoIterator<Item = Status>) -> Option<Status> {
-    all.into_iter().reduce(|first, next| if next.level < first.level { next } else { first })
+    all.into_iter().reduce(|first, next| {
+        if next.level < first.level {
+            next
+        } else {
+            first
+        }
+    })
 }
 
 /// What an endpoint that is not ready means; `None` when it is ready or absent.
@@ -101,13 +115,17 @@ pub fn of_windrow(windrow: &Windrow, unit: &str, model: &str, model_name: &str) 
     let app = unit.split('/').next().unwrap_or_default();
     let (table, topic) = (&windrow.table, &windrow.topic);
     match (windrow.cause, windrow.state) {
-        (_, State::Counting) if table.is_empty() => {
-            Status::new(Level::Active, format!("printing windows of {topic}; see: kubectl logs -c windrow"))
+        (_, State::Counting) if table.is_empty() => Status::new(
+            Level::Active,
+            format!("printing windows of {topic}; see: kubectl logs -c windrow"),
+        ),
+        (_, State::Counting) => {
+            Status::new(Level::Active, format!("counting {topic} into {table}"))
         }
-        (_, State::Counting) => Status::new(Level::Active, format!("counting {topic} into {table}")),
-        (_, State::Paused) => {
-            Status::new(Level::Maintenance, format!("Paused by action: run resume ({app})"))
-        }
+        (_, State::Paused) => Status::new(
+            Level::Maintenance,
+            format!("Paused by action: run resume ({app})"),
+        ),
         (Cause::Held, _) => of_holder(&windrow.owner, table, app, model, model_name),
         (_, State::Standby) => Status::new(Level::Active, "Standby"),
         (Cause::OtherBucket, _) => Status::blocked(&windrow.reason),
@@ -132,9 +150,9 @@ fn of_cause(cause: Cause, topic: &str, app: &str) -> Option<Status> {
         Cause::NoSchema => Status::waiting(
             "Hive schema not there yet: open Kyuubi and create a table, or set init-metastore=true",
         ),
-        Cause::NoTopic => {
-            Status::waiting(format!("{KAFKA}: topic {topic} is not there yet; a producer makes it"))
-        }
+        Cause::NoTopic => Status::waiting(format!(
+            "{KAFKA}: topic {topic} is not there yet; a producer makes it"
+        )),
         Cause::LoginKafka => refused(KAFKA),
         Cause::LoginS3 => refused(S3),
         Cause::LoginCatalog => refused(METASTORE),
@@ -144,26 +162,37 @@ fn of_cause(cause: Cause, topic: &str, app: &str) -> Option<Status> {
 }
 
 fn refused(endpoint: &str) -> Status {
-    Status::waiting(format!("{endpoint}: the login was refused; waiting for new credentials"))
+    Status::waiting(format!(
+        "{endpoint}: the login was refused; waiting for new credentials"
+    ))
 }
 
 /// Who writes the table in our stead. A unit of our own application is what we stand by for; another application's
 /// table is not ours.
 fn of_holder(owner: &str, table: &str, app: &str, model: &str, model_name: &str) -> Status {
     let mut parts = owner.splitn(3, '/');
-    let (their_model, their_app, number) =
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
+    let (their_model, their_app, number) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+        parts.next(),
+    );
     match number {
         Some(number) if their_model == model && their_app == app => {
             Status::new(Level::Active, format!("Standby for {their_app}/{number}"))
         }
         Some(_) => {
-            let place = if their_model == model { model_name } else { their_model };
+            let place = if their_model == model {
+                model_name
+            } else {
+                their_model
+            };
             Status::blocked(format!(
                 "table {table} is written by {their_app} in model {place}; choose another table-name"
             ))
         }
-        None => Status::blocked(format!("table {table} is written by {owner}; choose another table-name")),
+        None => Status::blocked(format!(
+            "table {table} is written by {owner}; choose another table-name"
+        )),
     }
 }
 
@@ -171,7 +200,11 @@ fn of_holder(owner: &str, table: &str, app: &str, model: &str, model_name: &str)
 #[must_use]
 pub fn of_silence(service: Option<&str>, last_words: &[String], app: &str) -> Status {
     let ended = matches!(service, Some("backoff" | "error"));
-    match last_words.iter().rev().find_map(|line| Trouble::of_last_line(line)) {
+    match last_words
+        .iter()
+        .rev()
+        .find_map(|line| Trouble::of_last_line(line))
+    {
         Some(trouble) if ended => of_cause(trouble.cause, "", app)
             .unwrap_or_else(|| Status::blocked(format!("windrow ended: {trouble}"))),
         None if ended => Status::new(
@@ -205,8 +238,20 @@ mod tests {
             let status = of(state, cause, owner);
             assert_eq!((status.level, status.text.as_str()), (level, text));
         };
-        check(State::Counting, Cause::None, "", Level::Active, "counting test-topic into default.newtable");
-        check(State::Standby, Cause::Held, "uuid-1/windrow/0", Level::Active, "Standby for windrow/0");
+        check(
+            State::Counting,
+            Cause::None,
+            "",
+            Level::Active,
+            "counting test-topic into default.newtable",
+        );
+        check(
+            State::Standby,
+            Cause::Held,
+            "uuid-1/windrow/0",
+            Level::Active,
+            "Standby for windrow/0",
+        );
         check(
             State::Standby,
             Cause::Held,
@@ -221,7 +266,13 @@ mod tests {
             Level::Blocked,
             "table default.newtable is written by windrow in model uuid-2; choose another table-name",
         );
-        check(State::Paused, Cause::None, "", Level::Maintenance, "Paused by action: run resume (windrow)");
+        check(
+            State::Paused,
+            Cause::None,
+            "",
+            Level::Maintenance,
+            "Paused by action: run resume (windrow)",
+        );
         check(
             State::Waiting,
             Cause::NoRights,
@@ -237,21 +288,37 @@ mod tests {
             "kafka-client: the login was refused; waiting for new credentials",
         );
         check(State::Failed, Cause::None, "", Level::Blocked, "the reason");
-        check(State::Waiting, Cause::None, "", Level::Waiting, "the reason");
+        check(
+            State::Waiting,
+            Cause::None,
+            "",
+            Level::Waiting,
+            "the reason",
+        );
     }
 
     #[test]
     fn of_several_the_first_to_act_on_is_shown() {
-        let all = [Status::waiting("w"), Status::blocked("b"), Status::blocked("c")];
+        let all = [
+            Status::waiting("w"),
+            Status::blocked("b"),
+            Status::blocked("c"),
+        ];
         assert_eq!(first(all).unwrap().text, "b");
         assert_eq!(first([]), None);
     }
 
     #[test]
     fn a_dead_windrow_tells_its_last_words() {
-        let words = ["INFO x".to_owned(), "windrow: table was dropped; run adopt".to_owned()];
+        let words = [
+            "INFO x".to_owned(),
+            "windrow: table was dropped; run adopt".to_owned(),
+        ];
         let of_silence = |service, words: &[String]| of_silence(service, words, "w");
-        assert_eq!(of_silence(Some("backoff"), &words).text, "windrow ended: table was dropped; run adopt");
+        assert_eq!(
+            of_silence(Some("backoff"), &words).text,
+            "windrow ended: table was dropped; run adopt"
+        );
         assert_eq!(of_silence(Some("active"), &words).level, Level::Maintenance);
     }
 
@@ -259,7 +326,9 @@ mod tests {
     fn a_long_reason_is_one_short_line() {
         let status = Status::blocked("a\nb ".repeat(300));
         assert!(
-            status.text.len() < 250 && status.text.starts_with("a b a b") && status.text.ends_with("...")
+            status.text.len() < 250
+                && status.text.starts_with("a b a b")
+                && status.text.ends_with("...")
         );
     }
 }

@@ -49,7 +49,13 @@ pub fn load_secrets(config: &Config) -> Result<Secrets, ConfigError> {
 }
 
 fn named(path: &Path, error: ConfigError) -> ConfigError {
-    ConfigError(error.0.into_iter().map(|problem| format!("{}: {problem}", path.display())).collect())
+    ConfigError(
+        error
+            .0
+            .into_iter()
+            .map(|problem| format!("{}: {problem}", path.display()))
+            .collect(),
+    )
 }
 
 /// A file's text. A secret file's mode is asked of the opened file, so that no other file can take its place between.
@@ -80,9 +86,14 @@ mod tests {
     #[test]
     fn a_secrets_file_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (main, secrets) = (dir.path().join("windrow.yaml"), dir.path().join("secrets.yaml"));
-        let text =
-            format!("kafka: {{ bootstrap: 'k:9092', topic: t }}\nsecrets-file: {}\n", secrets.display());
+        let (main, secrets) = (
+            dir.path().join("windrow.yaml"),
+            dir.path().join("secrets.yaml"),
+        );
+        let text = format!(
+            "kafka: {{ bootstrap: 'k:9092', topic: t }}\nsecrets-file: {}\n",
+            secrets.display()
+        );
         fs::write(&main, text).unwrap();
         let error = load(Some(&main)).unwrap_err().to_string();
         assert!(error.contains("secrets.yaml\": No such file"), "{error}");
@@ -90,7 +101,10 @@ mod tests {
         fs::write(&secrets, "kafka-password: hunter2\n").unwrap();
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o640)).unwrap();
         let error = load(Some(&main)).unwrap_err().to_string();
-        assert!(error.contains("its mode 640 lets others at them; run: chmod 600 "), "{error}");
+        assert!(
+            error.contains("its mode 640 lets others at them; run: chmod 600 "),
+            "{error}"
+        );
 
         for mode in [0o600, 0o400] {
             fs::set_permissions(&secrets, fs::Permissions::from_mode(mode)).unwrap();
@@ -103,11 +117,18 @@ mod tests {
     fn problems_name_their_file() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("windrow.yaml");
-        fs::write(&main, "windw: 1s\nkafka: { bootstrap: 'k:9092', topic: t }\n").unwrap();
+        fs::write(
+            &main,
+            "windw: 1s\nkafka: { bootstrap: 'k:9092', topic: t }\n",
+        )
+        .unwrap();
         let error = load(Some(&main)).unwrap_err();
         assert_eq!(
             error.0,
-            [format!("{}: cannot read setting windw: unknown key; did you mean \"window\"?", main.display())]
+            [format!(
+                "{}: cannot read setting windw: unknown key; did you mean \"window\"?",
+                main.display()
+            )]
         );
     }
 }

@@ -33,7 +33,9 @@ use tokio::time::Sleep;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::access::{Asked, admit};
 use windrow_core::shown::page::page;
-use windrow_core::shown::status::{METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics};
+use windrow_core::shown::status::{
+    METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics,
+};
 use windrow_core::table::hive::TableKind;
 
 /// Without a new status for so long, `/healthz` says that the loop hangs.
@@ -99,12 +101,22 @@ pub async fn serve(
     handle: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let app = App { handle, started: Instant::now(), heard_ms: Arc::default() };
+    let app = App {
+        handle,
+        started: Instant::now(),
+        heard_ms: Arc::default(),
+    };
     let listening = tokio::spawn(listen(app.clone()));
-    let listener = Bounded { listener, others: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
-    let served = axum::serve(listener, router(app).into_make_service_with_connect_info::<Peer>())
-        .with_graceful_shutdown(stop)
-        .await;
+    let listener = Bounded {
+        listener,
+        others: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    let served = axum::serve(
+        listener,
+        router(app).into_make_service_with_connect_info::<Peer>(),
+    )
+    .with_graceful_shutdown(stop)
+    .await;
     listening.abort();
     served
 }
@@ -141,7 +153,11 @@ impl Listener for Bounded {
                 continue;
             };
             return (
-                Connection { stream, _permit: permit, end: Box::pin(tokio::time::sleep(CONNECTION_MAX)) },
+                Connection {
+                    stream,
+                    _permit: permit,
+                    end: Box::pin(tokio::time::sleep(CONNECTION_MAX)),
+                },
                 peer,
             );
         }
@@ -173,7 +189,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         if self.end.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
@@ -220,24 +240,41 @@ fn router(app: App) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
-        .route("/v1/status", get(async |State(app): State<App>| Json(app.status().as_ref().clone())))
-        .route("/v1/tables", get(async |State(app): State<App>| Json(app.status().tables())))
+        .route(
+            "/v1/status",
+            get(async |State(app): State<App>| Json(app.status().as_ref().clone())),
+        )
+        .route(
+            "/v1/tables",
+            get(async |State(app): State<App>| Json(app.status().tables())),
+        )
         .route("/v1/tables/{table}", get(table))
         .route("/v1/tables/{table}/rows", get(rows))
-        .route("/v1/windows", get(async |State(app): State<App>| Json(app.status().open_windows())))
+        .route(
+            "/v1/windows",
+            get(async |State(app): State<App>| Json(app.status().open_windows())),
+        )
         .route(
             "/v1/pause",
             post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Pause).await),
         )
         .route(
             "/v1/resume",
-            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Resume).await),
+            post(async |State(app): State<App>, body: Json0| {
+                command(app, body, Wish::Resume).await
+            }),
         )
         .fallback(async || {
-            fail(StatusCode::NOT_FOUND, "no such path; see /v1/status, /v1/tables, /v1/windows, /metrics")
+            fail(
+                StatusCode::NOT_FOUND,
+                "no such path; see /v1/status, /v1/tables, /v1/windows, /metrics",
+            )
         })
         .method_not_allowed_fallback(async || {
-            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+            fail(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take that method",
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(from_fn_with_state(app.clone(), guard))
@@ -268,13 +305,20 @@ async fn guard(
     });
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
-        Err(refusal) => fail(StatusCode::from_u16(refusal.code).expect("a code of HTTP"), refusal.why),
+        Err(refusal) => fail(
+            StatusCode::from_u16(refusal.code).expect("a code of HTTP"),
+            refusal.why,
+        ),
     };
     if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     for (name, value) in HARDENING {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -297,18 +341,32 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// The same where there may be only one.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    if headers.get_all(name).iter().count() == 1 { text(headers, name) } else { None }
+    if headers.get_all(name).iter().count() == 1 {
+        text(headers, name)
+    } else {
+        None
+    }
 }
 
 async fn show_page(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page(&app.status())).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
+        page(&app.status()),
+    )
+        .into_response()
 }
 
 /// Alive is a process whose loop turns; what it waits for is `/readyz`'s, as a restart would not help.
 async fn healthz(State(app): State<App>) -> Response {
-    let silent = Duration::from_millis(app.elapsed_ms().saturating_sub(app.heard_ms.load(Ordering::Relaxed)));
+    let silent = Duration::from_millis(
+        app.elapsed_ms()
+            .saturating_sub(app.heard_ms.load(Ordering::Relaxed)),
+    );
     if silent > SILENT_MAX {
-        let why = format!("the loop has been silent for {} s; restart windrow", silent.as_secs());
+        let why = format!(
+            "the loop has been silent for {} s; restart windrow",
+            silent.as_secs()
+        );
         return fail(StatusCode::SERVICE_UNAVAILABLE, why);
     }
     Json(json!({"alive": true})).into_response()
@@ -326,7 +384,11 @@ async fn readyz(State(app): State<App>) -> Response {
 }
 
 async fn show_metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], metrics(&app.status(), process_use())).into_response()
+    (
+        [(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)],
+        metrics(&app.status(), process_use()),
+    )
+        .into_response()
 }
 
 async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
@@ -340,7 +402,9 @@ async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
 /// `newtable` and `default.newtable` are the same table here.
 fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
     let own = &status.table;
-    if !own.is_empty() && (name == own || own.split_once('.').is_some_and(|(_, short)| name == short)) {
+    if !own.is_empty()
+        && (name == own || own.split_once('.').is_some_and(|(_, short)| name == short))
+    {
         return Ok(());
     }
     let why = if own.is_empty() {
@@ -373,7 +437,10 @@ async fn rows(
     match tokio::time::timeout(ANSWER_MAX, (app.handle.rows)(kind, limit)).await {
         Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(why)) => fail(StatusCode::SERVICE_UNAVAILABLE, why),
-        Err(_) => fail(StatusCode::GATEWAY_TIMEOUT, "the rows could not be read in time; try again"),
+        Err(_) => fail(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the rows could not be read in time; try again",
+        ),
     }
 }
 
@@ -402,7 +469,10 @@ impl FromRequest<App> for Json0 {
         if empty {
             Ok(Json0)
         } else {
-            Err(fail(StatusCode::BAD_REQUEST, "the body takes no fields; send {}"))
+            Err(fail(
+                StatusCode::BAD_REQUEST,
+                "the body takes no fields; send {}",
+            ))
         }
     }
 }
@@ -410,15 +480,23 @@ impl FromRequest<App> for Json0 {
 async fn command(app: App, _: Json0, wish: Wish) -> Response {
     let (answer, answered) = oneshot::channel();
     let asked = async {
-        app.handle.commands.send(Command { wish, answer }).await.ok()?;
+        app.handle
+            .commands
+            .send(Command { wish, answer })
+            .await
+            .ok()?;
         answered.await.ok()
     };
     match tokio::time::timeout(ANSWER_MAX, asked).await {
         Ok(Some(Ok(()))) => {
-            Json(json!({"table": app.status().table, "paused": wish == Wish::Pause})).into_response()
+            Json(json!({"table": app.status().table, "paused": wish == Wish::Pause}))
+                .into_response()
         }
         Ok(Some(Err(why))) => fail(StatusCode::CONFLICT, why),
-        Ok(None) => fail(StatusCode::SERVICE_UNAVAILABLE, "windrow is stopping; try again"),
+        Ok(None) => fail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "windrow is stopping; try again",
+        ),
         Err(_) => fail(
             StatusCode::GATEWAY_TIMEOUT,
             "no answer in time; it may still take effect: look at /v1/status",
@@ -428,18 +506,34 @@ async fn command(app: App, _: Json0, wish: Wish) -> Response {
 
 /// Zeros where `/proc` cannot be read.
 fn process_use() -> ProcessUse {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let read =
+        |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     let resident = read("status")
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        })
         .unwrap_or(0);
     // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name before may hold blanks.
     let stat = read("stat");
     let ticks: u32 = stat
         .rsplit_once(')')
-        .map(|(_, rest)| rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum())
+        .map(|(_, rest)| {
+            rest.split_whitespace()
+                .skip(11)
+                .take(2)
+                .filter_map(|n| n.parse::<u32>().ok())
+                .sum()
+        })
         .unwrap_or(0);
-    ProcessUse { resident_bytes: resident * 1024, cpu_seconds: f64::from(ticks) / 100.0 }
+    ProcessUse {
+        resident_bytes: resident * 1024,
+        cpu_seconds: f64::from(ticks) / 100.0,
+    }
 }
 
 #[cfg(test)]
@@ -472,9 +566,19 @@ mod tests {
         });
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let handle = Handle { status: status_rx, commands: commands_tx, rows, token: token_rx };
+        let handle = Handle {
+            status: status_rx,
+            commands: commands_tx,
+            rows,
+            token: token_rx,
+        };
         tokio::spawn(serve(listener, handle, std::future::pending()));
-        Running { address, status, token, commands }
+        Running {
+            address,
+            status,
+            token,
+            commands,
+        }
     }
 
     /// Sends a request as it is written, and gives the code, the headers and the body.
@@ -482,22 +586,37 @@ mod tests {
         let request = request.to_owned();
         tokio::task::spawn_blocking(move || {
             let mut stream = StdStream::connect(address).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
             stream.write_all(request.as_bytes()).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
+            (
+                head[9..12].parse().unwrap(),
+                head.to_lowercase(),
+                body.to_owned(),
+            )
         })
         .await
         .unwrap()
     }
 
     async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
-        ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+        ask(
+            address,
+            &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+        )
+        .await
     }
 
-    async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+    async fn post(
+        address: SocketAddr,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, String) {
         let length = body.len();
         ask(address, &format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}")).await
     }
@@ -513,23 +632,45 @@ mod tests {
             code == 200 && head.contains("text/html") && body.contains("default.newtable"),
             "{head}\n{body}"
         );
-        assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+        assert!(
+            head.contains("content-security-policy: default-src 'none'"),
+            "{head}"
+        );
         assert_eq!(get(to, "/healthz").await.0, 200);
         assert_eq!(get(to, "/readyz").await.0, 200);
         let (_, head, body) = get(to, "/metrics").await;
-        assert!(head.contains("application/openmetrics-text") && body.contains("windrow_up 1"), "{body}");
-        let rss = body.lines().find_map(|l| l.strip_prefix("process_resident_memory_bytes ")).unwrap();
+        assert!(
+            head.contains("application/openmetrics-text") && body.contains("windrow_up 1"),
+            "{body}"
+        );
+        let rss = body
+            .lines()
+            .find_map(|l| l.strip_prefix("process_resident_memory_bytes "))
+            .unwrap();
         assert!(rss.parse::<u64>().unwrap() > 100_000);
-        let json = async |path: &str| serde_json::from_str::<Value>(&get(to, path).await.2).unwrap();
+        let json =
+            async |path: &str| serde_json::from_str::<Value>(&get(to, path).await.2).unwrap();
         assert_eq!(json("/v1/status").await["lanes"][0]["partition"], 7);
-        assert_eq!(json("/v1/tables").await["tables"][0]["table"], "default.newtable");
+        assert_eq!(
+            json("/v1/tables").await["tables"][0]["table"],
+            "default.newtable"
+        );
         assert_eq!(json("/v1/tables/newtable").await["rows"], 10);
         assert_eq!(json("/v1/tables/default.newtable").await["counted"], 170);
-        assert_eq!(json("/v1/tables/newtable/rows").await["rows"][0]["count"], ROWS_DEFAULT);
-        assert_eq!(json("/v1/tables/newtable/rows?limit=3").await["rows"][0]["count"], 3);
+        assert_eq!(
+            json("/v1/tables/newtable/rows").await["rows"][0]["count"],
+            ROWS_DEFAULT
+        );
+        assert_eq!(
+            json("/v1/tables/newtable/rows?limit=3").await["rows"][0]["count"],
+            3
+        );
         let side = json("/v1/tables/default.newtable__rejects/rows?limit=4").await;
         assert_eq!(side["rows"], json!([{"reason": "of rejects", "offset": 4}]));
-        assert_eq!(json("/v1/tables/newtable__late/rows").await["rows"][0]["reason"], "of late");
+        assert_eq!(
+            json("/v1/tables/newtable__late/rows").await["rows"][0]["reason"],
+            "of late"
+        );
         assert_eq!(json("/v1/windows").await["windows"][0]["count"], 9);
     }
 
@@ -552,7 +693,10 @@ mod tests {
         ] {
             let (code, _, body) = get(to, path).await;
             assert_eq!(code, expect, "{path}");
-            assert!(serde_json::from_str::<Value>(&body).unwrap()["error"].is_string(), "{path}: {body}");
+            assert!(
+                serde_json::from_str::<Value>(&body).unwrap()["error"].is_string(),
+                "{path}: {body}"
+            );
         }
         assert_eq!(post(to, "/v1/status", JSON, "").await.0, 405);
         for body in ["[]", "{\"force\":true}", "pause"] {
@@ -573,12 +717,19 @@ mod tests {
             }
         });
         let (code, _, body) = post(to, "/v1/pause", JSON, "{}").await;
-        assert_eq!((code, body.as_str()), (200, r#"{"paused":true,"table":"default.newtable"}"#));
+        assert_eq!(
+            (code, body.as_str()),
+            (200, r#"{"paused":true,"table":"default.newtable"}"#)
+        );
         assert_eq!(post(to, "/v1/resume", JSON, "").await.0, 200);
         let (code, _, body) = post(to, "/v1/pause", JSON, "").await;
         assert_eq!((code, body.as_str()), (409, r#"{"error":"not the owner"}"#));
         driver.await.unwrap();
-        assert_eq!(post(to, "/v1/pause", JSON, "").await.0, 503, "the loop has ended");
+        assert_eq!(
+            post(to, "/v1/pause", JSON, "").await.0,
+            503,
+            "the loop has ended"
+        );
     }
 
     #[tokio::test]
@@ -596,7 +747,10 @@ mod tests {
             (Verb::Status, "| watermark "),
             (Verb::Tables, "| default.newtable "),
             (Verb::Windows, "1 shown\n"),
-            (rows(crate::run::cli::Of::Rows), "{\"start\":2024-09-01 19:42:15,"),
+            (
+                rows(crate::run::cli::Of::Rows),
+                "{\"start\":2024-09-01 19:42:15,",
+            ),
             (rows(crate::run::cli::Of::Rejects), "| of rejects "),
         ];
         tokio::task::spawn_blocking(move || {
@@ -617,11 +771,20 @@ mod tests {
         let to = running.address;
         running.token.send_replace(Some(Secret::new("t0ken")));
         let (code, head, _) = post(to, "/v1/pause", JSON, "").await;
-        assert!(code == 401 && head.contains("www-authenticate: bearer"), "{head}");
+        assert!(
+            code == 401 && head.contains("www-authenticate: bearer"),
+            "{head}"
+        );
         let wrong = format!("{JSON}Authorization: Bearer t0kex\r\n");
         assert_eq!(post(to, "/v1/pause", &wrong, "").await.0, 401);
-        assert_eq!(post(to, "/v1/pause", "Authorization: Bearer t0ken\r\n", "").await.0, 415);
-        let foreign = format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
+        assert_eq!(
+            post(to, "/v1/pause", "Authorization: Bearer t0ken\r\n", "")
+                .await
+                .0,
+            415
+        );
+        let foreign =
+            format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
         assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
         let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, foreign).await.0, 403);
@@ -634,12 +797,19 @@ mod tests {
     #[tokio::test]
     async fn not_counting_is_not_ready_but_healthy() {
         let running = start().await;
-        let waiting = Status { state: What::Waiting, reason: "cannot reach Kafka".into(), ..full() };
+        let waiting = Status {
+            state: What::Waiting,
+            reason: "cannot reach Kafka".into(),
+            ..full()
+        };
         running.status.send_replace(Arc::new(waiting));
         let (code, _, body) = get(running.address, "/readyz").await;
         assert_eq!(
             (code, body.as_str()),
-            (503, r#"{"cause":"","reason":"cannot reach Kafka","state":"waiting"}"#)
+            (
+                503,
+                r#"{"cause":"","reason":"cannot reach Kafka","state":"waiting"}"#
+            )
         );
         assert_eq!(get(running.address, "/healthz").await.0, 200);
     }
@@ -653,8 +823,14 @@ mod tests {
             rows: Arc::new(|_, _| Box::pin(async { Err(String::new()) })),
             token: running.token.subscribe(),
         };
-        let started = Instant::now().checked_sub(SILENT_MAX + Duration::from_secs(2)).unwrap();
-        let app = App { handle, started, heard_ms: Arc::default() };
+        let started = Instant::now()
+            .checked_sub(SILENT_MAX + Duration::from_secs(2))
+            .unwrap();
+        let app = App {
+            handle,
+            started,
+            heard_ms: Arc::default(),
+        };
         assert_eq!(healthz(State(app.clone())).await.status(), 503);
         let listening = tokio::spawn(listen(app.clone()));
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -670,13 +846,17 @@ mod tests {
     async fn a_silent_connection_ends_by_itself() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut bounded = Bounded { listener, others: Arc::new(Semaphore::new(1)) };
+        let mut bounded = Bounded {
+            listener,
+            others: Arc::new(Semaphore::new(1)),
+        };
         let _silent = StdStream::connect(address).unwrap();
         let (mut connection, _) = bounded.accept().await;
         connection.end.as_mut().reset(tokio::time::Instant::now());
         let mut bytes = [0; 8];
-        let read =
-            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes)));
+        let read = std::future::poll_fn(|cx| {
+            Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes))
+        });
         assert_eq!(read.await.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
@@ -684,6 +864,9 @@ mod tests {
     async fn an_address_that_is_taken_is_named() {
         let running = start().await;
         let error = format!("{:#}", bind(running.address).await.unwrap_err());
-        assert!(error.contains(&format!("cannot listen on address \"{}\"", running.address)), "{error}");
+        assert!(
+            error.contains(&format!("cannot listen on address \"{}\"", running.address)),
+            "{error}"
+        );
     }
 }

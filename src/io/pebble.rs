@@ -94,11 +94,23 @@ impl Pebble {
         let listed: Option<Vec<Listed>> =
             self.ask("GET", &format!("/v1/notices?types=custom&keys={KEY}"), "")?;
         let latest = listed.unwrap_or_default().into_iter();
-        let latest = latest.map(|l| (parse_rfc3339(&l.last_occurred), l.last_data)).max_by_key(|(at, _)| *at);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let latest = latest
+            .map(|l| (parse_rfc3339(&l.last_occurred), l.last_data))
+            .max_by_key(|(at, _)| *at);
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
         // After a clock was set back, or with a time that cannot be read, it was long ago.
-        let age = |ms: i64| u64::try_from(i64::try_from(now).unwrap_or(i64::MAX) - ms).unwrap_or(u64::MAX);
-        Ok(latest.map(|(at, data)| (data.unwrap_or_default(), at.map_or(u64::MAX, |at| age(at.0)))))
+        let age = |ms: i64| {
+            u64::try_from(i64::try_from(now).unwrap_or(i64::MAX) - ms).unwrap_or(u64::MAX)
+        };
+        Ok(latest.map(|(at, data)| {
+            (
+                data.unwrap_or_default(),
+                at.map_or(u64::MAX, |at| age(at.0)),
+            )
+        }))
     }
 
     /// Adds a notice. Who is woken by it: Juju's agent, where it runs as the same user as we do.
@@ -121,7 +133,8 @@ impl Pebble {
     }
 
     fn post(&self, body: &serde_json::Value) -> Result<()> {
-        self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string()).map(|_| ())
+        self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string())
+            .map(|_| ())
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> Result<T> {
@@ -146,7 +159,11 @@ fn exchange(
     path: &str,
     body: &str,
 ) -> Result<(u16, Vec<u8>)> {
-    let typed = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let typed = if body.is_empty() {
+        ""
+    } else {
+        "Content-Type: application/json\r\n"
+    };
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{typed}Content-Length: {length}\r\n\r\n{body}"
@@ -154,7 +171,8 @@ fn exchange(
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(|| Error::new(ErrorKind::InvalidData, "the answer is cut off, or no HTTP"))
+    parse(&answer)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidData, "the answer is cut off, or no HTTP"))
 }
 
 /// Code and body of a whole answer (RFC 9112), also of one in chunks.
@@ -163,10 +181,18 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let body = &answer[end + 4..];
     let (line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
-    let code = line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let code = line
+        .strip_prefix("HTTP/1.")?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
     let header = |name: &str| {
         let named = headers.lines().filter_map(|line| line.split_once(':'));
-        named.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+        named
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .next()
     };
     if header("transfer-encoding").is_some_and(|how| how.eq_ignore_ascii_case("chunked")) {
         return Some((code, unchunked(body)?));
@@ -229,9 +255,17 @@ mod tests {
 
     #[test]
     fn answers_are_read_whole_or_not_at_all() {
-        let body = |answer: &str| parse(answer.as_bytes()).map(|(_, body)| String::from_utf8(body).unwrap());
-        assert_eq!(body("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi, more").unwrap(), "hi");
-        assert_eq!(body("HTTP/1.0 200 OK\r\n\r\nto the end").unwrap(), "to the end");
+        let body = |answer: &str| {
+            parse(answer.as_bytes()).map(|(_, body)| String::from_utf8(body).unwrap())
+        };
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi, more").unwrap(),
+            "hi"
+        );
+        assert_eq!(
+            body("HTTP/1.0 200 OK\r\n\r\nto the end").unwrap(),
+            "to the end"
+        );
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nb;x=1\r\n, long text\r\n0\r\n\r\n";
         assert_eq!(body(chunked).unwrap(), "hi, long text");
         for cut in [
@@ -248,10 +282,17 @@ mod tests {
 
     #[test]
     fn windrow_says_what_it_is_doing_or_is_down() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let news = look(free);
         assert_eq!((news.state.as_str(), news.cause), (DOWN, Cause::None));
-        assert!(news.reason.contains("connection refused"), "{}", news.reason);
+        assert!(
+            news.reason.contains("connection refused"),
+            "{}",
+            news.reason
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -268,7 +309,10 @@ mod tests {
         );
         let news = look(address);
         assert_eq!(news.state, DOWN, "one that is cut: {news:?}");
-        assert!(look(address).reason.contains("another program"), "no windrow");
+        assert!(
+            look(address).reason.contains("another program"),
+            "no windrow"
+        );
         assert!(asked.join().unwrap()[0].starts_with("GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:"));
     }
 
@@ -277,7 +321,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".pebble.socket");
         let pebble = Pebble::at(path.clone());
-        assert_eq!(pebble.last_notice().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            pebble.last_notice().unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         let listener = UnixListener::bind(&path).unwrap();
         let answers: &[&str] = &[
             "HTTP/1.1 200 OK\r\n\r\n{\"type\":\"sync\",\"status-code\":200,\"result\":[]}",
@@ -289,14 +336,27 @@ mod tests {
         let asked = answering(move || listener.accept().unwrap().0, answers);
         assert!(pebble.last_notice().unwrap().is_none());
         let (notice, age_ms) = pebble.last_notice().unwrap().unwrap();
-        assert_eq!((notice.news.cause, notice.credit.as_str()), (Cause::LoginS3, "60"));
+        assert_eq!(
+            (notice.news.cause, notice.credit.as_str()),
+            (Cause::LoginS3, "60")
+        );
         assert!(age_ms > 3_600_000 && age_ms < u64::MAX);
         pebble.add(&notice).unwrap();
         pebble.note(&notice).unwrap();
-        assert_eq!(pebble.add(&notice).unwrap_err().to_string(), "Pebble answers 400: bad key");
+        assert_eq!(
+            pebble.add(&notice).unwrap_err().to_string(),
+            "Pebble answers 400: bad key"
+        );
         let asked = asked.join().unwrap();
-        assert!(asked[0].starts_with("GET /v1/notices?types=custom&keys=windrow.dev/state HTTP/1.1\r\n"));
-        assert!(asked[3].contains("\"repeat-after\":\"87600h\""), "{}", asked[3]);
+        assert!(
+            asked[0]
+                .starts_with("GET /v1/notices?types=custom&keys=windrow.dev/state HTTP/1.1\r\n")
+        );
+        assert!(
+            asked[3].contains("\"repeat-after\":\"87600h\""),
+            "{}",
+            asked[3]
+        );
         let body = asked[2].split_once("\r\n\r\n").unwrap().1;
         assert_eq!(
             body,

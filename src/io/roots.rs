@@ -38,7 +38,8 @@ fn mozilla_pem() -> String {
 fn check_pem(pem: &str) -> Result<(), String> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|e| format!("not PEM ({e}); give CA certificates in PEM"))?;
+        let certificate =
+            certificate.map_err(|e| format!("not PEM ({e}); give CA certificates in PEM"))?;
         store
             .add(certificate)
             .map_err(|e| format!("not a CA certificate ({e}); give CA certificates in PEM"))?;

@@ -141,9 +141,15 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         Verb::Pause => ("POST", "/v1/pause".to_owned()),
         Verb::Resume => ("POST", "/v1/resume".to_owned()),
         Verb::Rows(Rows { limit, of }) => {
-            let side = if *of == Of::Rows { "" } else { of.kind().suffix() };
+            let side = if *of == Of::Rows {
+                ""
+            } else {
+                of.kind().suffix()
+            };
             let name = config.table_name().ok_or_else(|| {
-                AskError::Refused("cannot show rows: console mode keeps none; set table.name".to_owned())
+                AskError::Refused(
+                    "cannot show rows: console mode keeps none; set table.name".to_owned(),
+                )
             })?;
             ("GET", format!("/v1/tables/{name}{side}/rows?limit={limit}"))
         }
@@ -159,8 +165,18 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
 ///
 /// # Errors
 /// [`AskError`]: whether to look elsewhere.
-pub fn ask(config: &Config, secrets: &Secrets, method: &str, path: &str) -> Result<Box<RawValue>, AskError> {
-    ask_at(loopback(config.http), secrets.api_token.as_ref(), method, path)
+pub fn ask(
+    config: &Config,
+    secrets: &Secrets,
+    method: &str,
+    path: &str,
+) -> Result<Box<RawValue>, AskError> {
+    ask_at(
+        loopback(config.http),
+        secrets.api_token.as_ref(),
+        method,
+        path,
+    )
 }
 
 /// The address at which one asks on the machine itself.
@@ -192,9 +208,11 @@ fn ask_at(
     let url = format!("http://{address}{path}");
     let bearer = token.map(|token| format!("Bearer {}", token.expose()));
     let sent = match (method, bearer) {
-        ("POST", Some(bearer)) => {
-            agent.post(url).header("Authorization", bearer).content_type("application/json").send("{}")
-        }
+        ("POST", Some(bearer)) => agent
+            .post(url)
+            .header("Authorization", bearer)
+            .content_type("application/json")
+            .send("{}"),
         ("POST", None) => agent.post(url).content_type("application/json").send("{}"),
         (_, Some(bearer)) => agent.get(url).header("Authorization", bearer).call(),
         (_, None) => agent.get(url).call(),
@@ -222,7 +240,9 @@ fn ask_at(
         return Ok(body);
     }
     match value(&body)["error"].as_str() {
-        Some(error) => Err(AskError::Refused(format!("windrow at {address} refuses: {error}"))),
+        Some(error) => Err(AskError::Refused(format!(
+            "windrow at {address} refuses: {error}"
+        ))),
         None => Err(stranger(&format!("the answer has code {}", code.as_u16()))),
     }
 }
@@ -266,23 +286,42 @@ fn value(answer: &RawValue) -> Value {
 }
 
 fn more(answer: &Value) -> String {
-    let count = answer["count"].as_u64().and_then(|n| usize::try_from(n).ok());
-    count.map_or_else(String::new, |n| shown(n, answer["truncated"] == json!(true)))
+    let count = answer["count"]
+        .as_u64()
+        .and_then(|n| usize::try_from(n).ok());
+    count.map_or_else(String::new, |n| {
+        shown(n, answer["truncated"] == json!(true))
+    })
 }
 
 fn shown(count: usize, truncated: bool) -> String {
-    format!("{count} shown{}\n", if truncated { ", and there are more" } else { "" })
+    format!(
+        "{count} shown{}\n",
+        if truncated {
+            ", and there are more"
+        } else {
+            ""
+        }
+    )
 }
 
 /// What right settings come to: the answer of `check-config`.
 #[must_use]
 pub fn checked(config: &Config) -> Box<RawValue> {
     let shape = &config.shape;
-    let names = shape.group_by.iter().map(|c| &c.name).chain(shape.aggregates.iter().map(|a| &a.name));
-    let columns: Vec<&str> = std::iter::once("window").chain(names.map(String::as_str)).collect();
+    let names = shape
+        .group_by
+        .iter()
+        .map(|c| &c.name)
+        .chain(shape.aggregates.iter().map(|a| &a.name));
+    let columns: Vec<&str> = std::iter::once("window")
+        .chain(names.map(String::as_str))
+        .collect();
     let (warehouse, bucket) = match config.table.as_ref().map(|table| &table.warehouse) {
         Some(Warehouse::Bucket(bucket)) => (None, Some(bucket.clone())),
-        Some(warehouse @ Warehouse::S3 { bucket, .. }) => (Some(warehouse.to_string()), Some(bucket.clone())),
+        Some(warehouse @ Warehouse::S3 { bucket, .. }) => {
+            (Some(warehouse.to_string()), Some(bucket.clone()))
+        }
         Some(warehouse @ Warehouse::Directory(_)) => (Some(warehouse.to_string()), None),
         None => (None, None),
     };
@@ -299,8 +338,12 @@ pub fn checked(config: &Config) -> Box<RawValue> {
 
 fn checked_text(answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().unwrap_or("the console").to_owned();
-    let columns: Vec<&str> =
-        answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let columns: Vec<&str> = answer["columns"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     format!(
         "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\n",
         text("topic"),
@@ -311,7 +354,10 @@ fn checked_text(answer: &Value) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a thread plays the running windrow")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread plays the running windrow"
+)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -350,9 +396,18 @@ mod tests {
     #[test]
     fn the_definitions_hold() {
         Cli::command().debug_assert();
-        assert_eq!(parse("windrow --nonsense").unwrap_err().exit_code(), i32::from(EXIT_USAGE));
-        assert_eq!(parse("windrow").unwrap_err().exit_code(), i32::from(EXIT_USAGE));
-        assert_eq!(parse("windrow --version").unwrap_err().exit_code(), i32::from(EXIT_FINE));
+        assert_eq!(
+            parse("windrow --nonsense").unwrap_err().exit_code(),
+            i32::from(EXIT_USAGE)
+        );
+        assert_eq!(
+            parse("windrow").unwrap_err().exit_code(),
+            i32::from(EXIT_USAGE)
+        );
+        assert_eq!(
+            parse("windrow --version").unwrap_err().exit_code(),
+            i32::from(EXIT_FINE)
+        );
     }
 
     #[test]
@@ -363,12 +418,25 @@ mod tests {
             (Some(PathBuf::from("a.yaml")), Output::Json, Verb::Status)
         );
         let cli = parse("windrow demo --for 2m --rate 50 --origins 3").unwrap();
-        assert_eq!(cli.verb, Verb::Demo(Demo { for_ms: 120_000, rate: 50, origins: 3 }));
+        assert_eq!(
+            cli.verb,
+            Verb::Demo(Demo {
+                for_ms: 120_000,
+                rate: 50,
+                origins: 3
+            })
+        );
         let error = parse("windrow demo --for 10").unwrap_err().to_string();
         assert!(error.contains("no unit; write 500ms, 10s or 5m"), "{error}");
         assert!(parse("windrow rows --limit 0").is_err());
         let cli = parse("windrow rows --of late").unwrap();
-        assert_eq!(cli.verb, Verb::Rows(Rows { limit: 20, of: Of::Late }));
+        assert_eq!(
+            cli.verb,
+            Verb::Rows(Rows {
+                limit: 20,
+                of: Of::Late
+            })
+        );
         assert!(parse("windrow rows --of chunks").is_err());
     }
 
@@ -376,54 +444,93 @@ mod tests {
     fn verbs_ask_their_path() {
         let path = |verb: Verb| question(&verb, &config()).unwrap();
         assert_eq!(
-            path(Verb::Rows(Rows { limit: 5, of: Of::Rows })),
+            path(Verb::Rows(Rows {
+                limit: 5,
+                of: Of::Rows
+            })),
             Some(("GET", "/v1/tables/default.newtable/rows?limit=5".to_owned()))
         );
         assert_eq!(
-            path(Verb::Rows(Rows { limit: 5, of: Of::Rejects })),
-            Some(("GET", "/v1/tables/default.newtable__rejects/rows?limit=5".to_owned()))
+            path(Verb::Rows(Rows {
+                limit: 5,
+                of: Of::Rejects
+            })),
+            Some((
+                "GET",
+                "/v1/tables/default.newtable__rejects/rows?limit=5".to_owned()
+            ))
         );
         assert_eq!(path(Verb::Pause), Some(("POST", "/v1/pause".to_owned())));
         assert_eq!(path(Verb::Run), None);
         let console = Config::parse("kafka: { bootstrap: 'k:9092', topic: t }").unwrap();
-        assert!(question(&Verb::Rows(Rows { limit: 5, of: Of::Rows }), &console).is_err());
+        assert!(
+            question(
+                &Verb::Rows(Rows {
+                    limit: 5,
+                    of: Of::Rows
+                }),
+                &console
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn an_unspecified_address_is_asked_on_loopback() {
-        for (http, expect) in
-            [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:1", "[::1]:1"), ("10.0.0.1:2", "10.0.0.1:2")]
-        {
+        for (http, expect) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.1:2", "10.0.0.1:2"),
+        ] {
             assert_eq!(loopback(http.parse().unwrap()), expect.parse().unwrap());
         }
     }
 
     #[test]
     fn a_windrow_that_does_not_run_is_told_from_one_that_refuses() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(matches!(ask_at(free, None, "GET", "/v1/status"), Err(AskError::NotRunning(_))));
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(matches!(
+            ask_at(free, None, "GET", "/v1/status"),
+            Err(AskError::NotRunning(_))
+        ));
 
-        let (address, _) =
-            server("HTTP/1.1 409 Conflict\r\nContent-Length: 23\r\n\r\n{\"error\":\"not the owner\"");
+        let (address, _) = server(
+            "HTTP/1.1 409 Conflict\r\nContent-Length: 23\r\n\r\n{\"error\":\"not the owner\"",
+        );
         let error = ask_at(address, None, "POST", "/v1/pause");
         assert!(
             matches!(error, Err(AskError::Refused(_))),
             "a cut answer is no reason to look elsewhere: {error:?}"
         );
 
-        let (address, _) =
-            server("HTTP/1.1 409 Conflict\r\nContent-Length: 25\r\n\r\n{\"error\":\"not the owner\"}");
-        let error = ask_at(address, None, "POST", "/v1/pause").unwrap_err().to_string();
-        assert_eq!(error, format!("windrow at {address} refuses: not the owner"));
+        let (address, _) = server(
+            "HTTP/1.1 409 Conflict\r\nContent-Length: 25\r\n\r\n{\"error\":\"not the owner\"}",
+        );
+        let error = ask_at(address, None, "POST", "/v1/pause")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            format!("windrow at {address} refuses: not the owner")
+        );
 
         let (address, _) = server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
-        let error = ask_at(address, None, "GET", "/v1/status").unwrap_err().to_string();
-        assert!(error.contains("another program may have the port"), "{error}");
+        let error = ask_at(address, None, "GET", "/v1/status")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("another program may have the port"),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_token_goes_with_the_question() {
-        let (address, asked) = server("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"paused\":true}");
+        let (address, asked) =
+            server("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"paused\":true}");
         let answer = ask_at(address, Some(&Secret::new("t0ken")), "POST", "/v1/pause").unwrap();
         assert_eq!(answer.get(), r#"{"paused":true}"#);
         let asked = asked.join().unwrap().to_lowercase();
@@ -441,13 +548,33 @@ mod tests {
         let answer = raw(&answer);
         let out = render(&Verb::Windows, &answer, Output::Table).unwrap();
         assert!(
-            out.contains("| 2024-09-01T19:42:15Z  |") && out.ends_with("1 shown, and there are more\n"),
+            out.contains("| 2024-09-01T19:42:15Z  |")
+                && out.ends_with("1 shown, and there are more\n"),
             "{out}"
         );
-        assert_eq!(render(&Verb::Windows, &answer, Output::Json).unwrap().trim_end(), answer.get());
-        let rows = raw(&windrow_core::shown::example::rows(&["a", "b"], r#"[{"a":"x","b":0.10}]"#));
-        let out = render(&Verb::Rows(Rows { limit: 1, of: Of::Rows }), &rows, Output::Table).unwrap();
-        assert!(out.contains("| x  | 0.10  |") && out.ends_with("1 shown, and there are more\n"), "{out}");
+        assert_eq!(
+            render(&Verb::Windows, &answer, Output::Json)
+                .unwrap()
+                .trim_end(),
+            answer.get()
+        );
+        let rows = raw(&windrow_core::shown::example::rows(
+            &["a", "b"],
+            r#"[{"a":"x","b":0.10}]"#,
+        ));
+        let out = render(
+            &Verb::Rows(Rows {
+                limit: 1,
+                of: Of::Rows,
+            }),
+            &rows,
+            Output::Table,
+        )
+        .unwrap();
+        assert!(
+            out.contains("| x  | 0.10  |") && out.ends_with("1 shown, and there are more\n"),
+            "{out}"
+        );
         let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
         assert_eq!(
             out,

@@ -11,7 +11,8 @@ use anyhow::{Context, anyhow};
 use std::path::Path;
 use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Settings};
 use windrow_core::settings::config::{
-    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse, warehouse_of,
+    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse,
+    warehouse_of,
 };
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
 use windrow_core::table::file::read_rows;
@@ -137,9 +138,13 @@ pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
 /// The catalog does not answer, or holds something else.
 pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     // The table is only named in errors.
-    let table = config.table.as_ref().map_or(("default", "none"), |t| (t.database.as_str(), t.name.as_str()));
+    let table = config.table.as_ref().map_or(("default", "none"), |t| {
+        (t.database.as_str(), t.name.as_str())
+    });
     let name = TableName::new(table.0, table.1).map_err(|why| anyhow!(why))?;
-    Ok(open_catalog(config, secrets, &name)?.init_metastore().await?)
+    Ok(open_catalog(config, secrets, &name)?
+        .init_metastore()
+        .await?)
 }
 
 /// The engine's part of the settings.
@@ -174,7 +179,8 @@ pub(crate) fn expose(secret: Option<&Secret>) -> String {
 
 fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     path.map(|path| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read CA file \"{}\"", path.display()))
+        std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read CA file \"{}\"", path.display()))
     })
     .transpose()
 }
@@ -217,17 +223,35 @@ fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
 ///
 /// # Errors
 /// The CA file cannot be read.
-pub fn open_catalog(config: &Config, secrets: &Secrets, name: &TableName) -> anyhow::Result<Catalog> {
-    Ok(match config.catalog.as_ref().context("console mode has no catalog")? {
-        CatalogSettings::Local(dir) => Catalog::Local(LocalCatalog::new(dir, name.clone())),
-        CatalogSettings::Postgres { .. } => {
-            Catalog::Postgres(Box::new(Metastore::new(pg_config(config, secrets)?, name.clone())))
-        }
-    })
+pub fn open_catalog(
+    config: &Config,
+    secrets: &Secrets,
+    name: &TableName,
+) -> anyhow::Result<Catalog> {
+    Ok(
+        match config
+            .catalog
+            .as_ref()
+            .context("console mode has no catalog")?
+        {
+            CatalogSettings::Local(dir) => Catalog::Local(LocalCatalog::new(dir, name.clone())),
+            CatalogSettings::Postgres { .. } => Catalog::Postgres(Box::new(Metastore::new(
+                pg_config(config, secrets)?,
+                name.clone(),
+            ))),
+        },
+    )
 }
 
 pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
-    let Some(CatalogSettings::Postgres { host, port, database, tls, ca_file }) = &config.catalog else {
+    let Some(CatalogSettings::Postgres {
+        host,
+        port,
+        database,
+        tls,
+        ca_file,
+    }) = &config.catalog
+    else {
         return Err(anyhow!("the catalog is no PostgreSQL"));
     };
     let tls = match tls {
@@ -237,15 +261,20 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     };
     let ca = pem(ca_file.as_deref())?;
     let url = format!("postgresql://{host}:{port}/{database}");
-    let (user, password) =
-        (expose(secrets.catalog_username.as_ref()), expose(secrets.catalog_password.as_ref()));
+    let (user, password) = (
+        expose(secrets.catalog_username.as_ref()),
+        expose(secrets.catalog_password.as_ref()),
+    );
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
 /// Who this process is to others: the setting `instance`, else host and process id.
 #[must_use]
 pub fn who(config: &Config) -> String {
-    config.instance.clone().unwrap_or_else(|| format!("{}/{}", host_name(), std::process::id()))
+    config
+        .instance
+        .clone()
+        .unwrap_or_else(|| format!("{}/{}", host_name(), std::process::id()))
 }
 
 fn host_name() -> String {
@@ -267,7 +296,9 @@ pub async fn newest_rows(
     store: &Store,
     limit: usize,
 ) -> anyhow::Result<Rows> {
-    let files = catalog.files(kind, u32::try_from(limit.max(1)).unwrap_or(u32::MAX)).await?;
+    let files = catalog
+        .files(kind, u32::try_from(limit.max(1)).unwrap_or(u32::MAX))
+        .await?;
     let mut columns = Vec::new();
     let (mut found, mut left) = (Vec::new(), ANSWER_MAX_BYTES);
     for committed in files.newest {
@@ -275,8 +306,10 @@ pub async fn newest_rows(
             break;
         }
         let key = &committed.file.key;
-        let bytes =
-            store.get(key).await?.with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
+        let bytes = store
+            .get(key)
+            .await?
+            .with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
         let mut listing = read_rows(&bytes, usize::MAX)?;
         columns.clone_from(&listing.columns);
         listing.rows.reverse();
@@ -290,7 +323,20 @@ pub async fn newest_rows(
     found.truncate(limit);
     found.reverse();
     let count = found.len();
-    let rows = serde_json::value::to_raw_value(&Listing { columns: columns.clone(), rows: found })?;
-    let side = if kind == TableKind::Chunks { "" } else { kind.suffix() };
-    Ok(Rows { table: format!("{table}{side}"), columns, rows, count, truncated })
+    let rows = serde_json::value::to_raw_value(&Listing {
+        columns: columns.clone(),
+        rows: found,
+    })?;
+    let side = if kind == TableKind::Chunks {
+        ""
+    } else {
+        kind.suffix()
+    };
+    Ok(Rows {
+        table: format!("{table}{side}"),
+        columns,
+        rows,
+        count,
+        truncated,
+    })
 }

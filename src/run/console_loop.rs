@@ -1,6 +1,9 @@
 //! Console mode: what the Spark job does without a table. All windows so far, printed again as they change; nothing is
 //! kept. Health, metrics and status are served as they are with a table.
-#![expect(clippy::disallowed_methods, reason = "it reads clocks to look at the topic and to print again")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it reads clocks to look at the topic and to print again"
+)]
 
 use crate::io::http::{self, Command, Handle};
 use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
@@ -109,7 +112,9 @@ pub fn run(
 /// There is nothing that could be paused.
 async fn refuse(mut commands: async_mpsc::Receiver<Command>) {
     while let Some(Command { answer, .. }) = commands.recv().await {
-        let _ = answer.send(Err("console mode cannot be paused; set table.name".to_owned()));
+        let _ = answer.send(Err(
+            "console mode cannot be paused; set table.name".to_owned()
+        ));
     }
 }
 
@@ -139,7 +144,11 @@ impl Printer<'_> {
             changed: false,
         };
         let terminal = std::io::stdout().is_terminal();
-        let every = if terminal { REDRAW } else { Duration::from_millis(self.config.commit_interval_ms) };
+        let every = if terminal {
+            REDRAW
+        } else {
+            Duration::from_millis(self.config.commit_interval_ms)
+        };
         let mut printed: Option<Instant> = None;
         loop {
             let mut stop = false;
@@ -168,7 +177,11 @@ impl Printer<'_> {
 
     /// Starts topic partitions that are not read yet.
     fn look_at_topic(&mut self) {
-        let every = if self.status.state == State::Counting { TOPIC_EVERY } else { TOPIC_AGAIN };
+        let every = if self.status.state == State::Counting {
+            TOPIC_EVERY
+        } else {
+            TOPIC_AGAIN
+        };
         if self.asked_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
@@ -182,8 +195,11 @@ impl Printer<'_> {
     fn start_new(&mut self) -> Result<(), Trouble> {
         let found = self.consumer.topic(ASK_TIMEOUT)?.partitions;
         let known = self.next.as_ref();
-        let new: Vec<Partition> =
-            found.iter().filter(|p| known.is_none_or(|known| !known.contains_key(p))).copied().collect();
+        let new: Vec<Partition> = found
+            .iter()
+            .filter(|p| known.is_none_or(|known| !known.contains_key(p)))
+            .copied()
+            .collect();
         // What a new topic partition has was sent after we began.
         let latest = self.config.kafka.start == Start::Latest && known.is_none();
         let at = if latest { At::Latest } else { At::Earliest };
@@ -199,19 +215,35 @@ impl Printer<'_> {
     }
 
     fn read(&mut self, windows: &mut Counts) {
-        let Self { reader, next, status, .. } = self;
+        let Self {
+            reader,
+            next,
+            status,
+            ..
+        } = self;
         let (mut news, mut read) = (Vec::new(), false);
         let polled = reader.poll(POLL, &mut |event| match event {
-            Event::Batch { partition, batch, next_offset, .. } => {
+            Event::Batch {
+                partition,
+                batch,
+                next_offset,
+                ..
+            } => {
                 read = true;
                 next.get_or_insert_default().insert(partition, next_offset);
                 batch.each(&mut |record| windows.add(record, status));
             }
-            Event::End { partition, next_offset } => {
+            Event::End {
+                partition,
+                next_offset,
+            } => {
                 read = true;
                 next.get_or_insert_default().insert(partition, next_offset);
             }
-            Event::Problem { what: KafkaError::GroupDenied(_), .. } => {}
+            Event::Problem {
+                what: KafkaError::GroupDenied(_),
+                ..
+            } => {}
             Event::Problem { what, .. } => {
                 warn!(error = %what, "cannot read");
                 news.push(what);
@@ -219,7 +251,8 @@ impl Printer<'_> {
             Event::OutOfRange { partition, offset } => {
                 warn!(
                     partition,
-                    offset, "records were removed before they were read; start again to see the rest"
+                    offset,
+                    "records were removed before they were read; start again to see the rest"
                 );
             }
             Event::Truncated { partition, why } => {
@@ -262,14 +295,18 @@ impl Printer<'_> {
             info!(cause = why.cause.name(), reason = why.text, "waiting");
             self.status_at = None;
         }
-        (self.status.state, self.status.cause, self.status.reason) = (State::Waiting, why.cause, why.text);
+        (self.status.state, self.status.cause, self.status.reason) =
+            (State::Waiting, why.cause, why.text);
     }
 
     fn rotate(&mut self, secrets: &Secrets) {
         info!("secrets have changed: using the new ones");
         self.token_tx.send_replace(secrets.api_token.clone());
         match clients::kafka_config(self.config, secrets) {
-            Ok(kafka) if kafka.username != self.kafka.username || kafka.password != self.kafka.password => {
+            Ok(kafka)
+                if kafka.username != self.kafka.username
+                    || kafka.password != self.kafka.password =>
+            {
                 self.kafka = kafka;
                 self.reopen();
             }
@@ -323,7 +360,12 @@ impl Counts {
                 let mut end = span.first_end;
                 while end <= span.last_end {
                     let start = EventTime(end - self.windows.size);
-                    let hit = Hit { start, end: EventTime(end), key: found.key, values: found.values };
+                    let hit = Hit {
+                        start,
+                        end: EventTime(end),
+                        key: found.key,
+                        values: found.values,
+                    };
                     self.console.add(hit);
                     end += self.windows.slide;
                 }

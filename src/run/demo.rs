@@ -1,5 +1,8 @@
 //! `windrow demo`: a Kafka, a producer of the use case's records, windrow itself and a local table, in one process.
-#![expect(clippy::disallowed_methods, reason = "it waits for the demo's time to pass")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits for the demo's time to pass"
+)]
 
 use crate::io::kafka::mock::{Demo, DemoProducer, DemoSent, MockKafka};
 use crate::run::cli;
@@ -27,7 +30,10 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     let dir = folder()?;
     let kafka = MockKafka::start(TOPIC, PARTITIONS).map_err(|why| anyhow!(why))?;
     let config = config(&kafka.bootstrap(), &dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let mut parts = clients::open(&config, &Secrets::default())?;
     let mut look = clients::open(&config, &Secrets::default())?;
     parts.config = None;
@@ -49,7 +55,11 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
         dir.display()
     );
     let status = running.handle.status.clone();
-    let mut view = View { terminal: std::io::stdout().is_terminal(), lines: 0, epoch: None };
+    let mut view = View {
+        terminal: std::io::stdout().is_terminal(),
+        lines: 0,
+        epoch: None,
+    };
     let end = Instant::now() + Duration::from_millis(demo.for_ms);
     while Instant::now() < end {
         view.draw(&status.borrow(), producer.sent());
@@ -74,11 +84,19 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
         10,
     ))?;
     view.draw(&last, sent);
-    println!("\nthe newest rows of {} in all:\n{}", last.rows, rows_table(&rows)?);
+    println!(
+        "\nthe newest rows of {} in all:\n{}",
+        last.rows,
+        rows_table(&rows)?
+    );
     println!("{}", ledger(&last, sent));
     println!("{}", how_to_read(&dir));
     if last.consumed != sent.total() {
-        return Err(anyhow!("{} records were sent, {} are in the ledger", sent.total(), last.consumed));
+        return Err(anyhow!(
+            "{} records were sent, {} are in the ledger",
+            sent.total(),
+            last.consumed
+        ));
     }
     Ok(())
 }
@@ -145,7 +163,9 @@ impl View {
             );
         }
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush());
+        let _ = stdout
+            .write_all(out.as_bytes())
+            .and_then(|()| stdout.flush());
     }
 }
 
@@ -166,14 +186,30 @@ fn dashboard(status: &Status, sent: DemoSent) -> String {
         status.files,
         status.epoch.map_or("-".to_owned(), |e| e.to_string())
     );
-    let _ = writeln!(out, "closed through {}", status.watermark.map_or("-".to_owned(), |t| t.to_string()));
-    let greatest = status.windows.iter().map(|w| w.count).max().unwrap_or(0).max(1);
+    let _ = writeln!(
+        out,
+        "closed through {}",
+        status.watermark.map_or("-".to_owned(), |t| t.to_string())
+    );
+    let greatest = status
+        .windows
+        .iter()
+        .map(|w| w.count)
+        .max()
+        .unwrap_or(0)
+        .max(1);
     let newest = status.windows.len().saturating_sub(6);
     let _ = writeln!(out, "open windows:");
     for window in &status.windows[newest..] {
         let bar = usize::try_from(window.count * 40 / greatest).unwrap_or(0);
-        let _ =
-            writeln!(out, "  {} .. {}  {:>7} {}", window.start, window.end, window.count, "#".repeat(bar));
+        let _ = writeln!(
+            out,
+            "  {} .. {}  {:>7} {}",
+            window.start,
+            window.end,
+            window.count,
+            "#".repeat(bar)
+        );
     }
     out
 }
@@ -195,7 +231,10 @@ fn ledger(status: &Status, sent: DemoSent) -> String {
 }
 
 fn how_to_read(dir: &std::path::Path) -> String {
-    let files = format!("{}/_windrow/default.demo/rows/*/*/part.parquet", dir.display());
+    let files = format!(
+        "{}/_windrow/default.demo/rows/*/*/part.parquet",
+        dir.display()
+    );
     format!(
         "the Parquet files stay in {}; read them with\n  DuckDB:   SELECT * FROM read_parquet('{files}') ORDER BY \"window\";\n  PySpark:  spark.read.parquet(\"{files}\").show(truncate=False)",
         dir.display()

@@ -2,7 +2,10 @@
 //!
 //! One thread reads Kafka and steps the engine. Whatever waits for a network runs beside it on tokio, and its answer
 //! comes back over one channel.
-#![expect(clippy::disallowed_methods, reason = "the edge that reads clocks for the engine")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the edge that reads clocks for the engine"
+)]
 
 use crate::io::catalog::session::PgConfig;
 use crate::io::catalog::{Catalog, Totals};
@@ -21,7 +24,9 @@ use tracing::{debug, info, warn};
 use windrow_core::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
 use windrow_core::settings::config::{Config, Secret, Secrets, warehouse_of};
 use windrow_core::shown::status::{LaneStatus, State as StatusState, Status, WindowStatus};
-use windrow_core::table::commit::{Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of};
+use windrow_core::table::commit::{
+    Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of,
+};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::record::{Offset, Partition};
@@ -137,7 +142,9 @@ impl Running {
     /// # Errors
     /// Why it ended, when nobody asked for it.
     pub fn join(self) -> Result<(), Trouble> {
-        self.thread.join().unwrap_or_else(|_| Err("the loop panicked; see the log".into()))
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err("the loop panicked; see the log".into()))
     }
 }
 
@@ -147,16 +154,27 @@ impl Running {
 /// The Kafka client refuses its settings, or the system gives no random bytes.
 pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|e| anyhow!("cannot get random bytes from the system: {e}"))?;
+    getrandom::fill(&mut random)
+        .map_err(|e| anyhow!("cannot get random bytes from the system: {e}"))?;
     let owner_id = format!("{:032x}", u128::from_ne_bytes(random));
     let (to_loop, from_tasks) = mpsc::channel();
     let (to_catalog, asks) = async_mpsc::unbounded_channel();
     let (consumer, reader) = kafka::open(&parts.kafka)?;
     let lease_ms = parts.settings.lease_ms;
     let bucket = parts.bucket().map(str::to_owned);
-    let init = parts.config.as_ref().is_some_and(|config| config.init_metastore);
-    let task =
-        catalog_task(parts.catalog, parts.who.clone(), owner_id, lease_ms, init, asks, to_loop.clone());
+    let init = parts
+        .config
+        .as_ref()
+        .is_some_and(|config| config.init_metastore);
+    let task = catalog_task(
+        parts.catalog,
+        parts.who.clone(),
+        owner_id,
+        lease_ms,
+        init,
+        asks,
+        to_loop.clone(),
+    );
     runtime.spawn(task);
     let status = Status {
         table: format!("{}.{}", parts.settings.database, parts.settings.table),
@@ -183,7 +201,12 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
     if let Some(config) = parts.config.clone() {
         let to_loop = to_loop.clone();
         let tell = move |secrets| to_loop.send(Message::Secrets(Box::new(secrets))).is_ok();
-        runtime.spawn(watch_secrets(config, parts.secrets.clone(), Arc::clone(&reload), tell));
+        runtime.spawn(watch_secrets(
+            config,
+            parts.secrets.clone(),
+            Arc::clone(&reload),
+            tell,
+        ));
     }
     let driver = Driver {
         who: parts.who,
@@ -215,7 +238,12 @@ pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
         .name("windrow".to_owned())
         .spawn(move || driver.place_and_run(reader, &from_tasks))
         .context("cannot start a thread")?;
-    Ok(Running { handle, stop: Stopper(to_loop), reload, thread })
+    Ok(Running {
+        handle,
+        stop: Stopper(to_loop),
+        reload,
+        thread,
+    })
 }
 
 struct Driver {
@@ -278,8 +306,10 @@ impl Driver {
         reader: &mut Reader,
         from_tasks: &mpsc::Receiver<Message>,
     ) -> bool {
-        let mut state =
-            State::Waiting(Trouble::new(Cause::Starting, "asking the catalog where the table lies"));
+        let mut state = State::Waiting(Trouble::new(
+            Cause::Starting,
+            "asking the catalog where the table lies",
+        ));
         let mut ask_at = Some(Instant::now());
         loop {
             if ask_at.is_some_and(|at| at <= Instant::now()) {
@@ -302,11 +332,14 @@ impl Driver {
             state = match place {
                 Ok(Place { genesis, database }) => {
                     let found = warehouse_of(bucket, genesis.as_deref(), database.as_deref());
-                    let placed =
-                        found.map_err(|why| Trouble::new(Cause::OtherBucket, why)).and_then(|warehouse| {
+                    let placed = found
+                        .map_err(|why| Trouble::new(Cause::OtherBucket, why))
+                        .and_then(|warehouse| {
                             let warehouse = warehouse.to_string();
-                            let store =
-                                self.store.elsewhere(&warehouse).map_err(|e| Trouble::from(e.to_string()))?;
+                            let store = self
+                                .store
+                                .elsewhere(&warehouse)
+                                .map_err(|e| Trouble::from(e.to_string()))?;
                             Ok((warehouse, store))
                         });
                     match placed {
@@ -319,7 +352,8 @@ impl Driver {
                             return true;
                         }
                         Err(why) => {
-                            let text = format!("cannot take table \"{}\": {why}", self.status.table);
+                            let text =
+                                format!("cannot take table \"{}\": {why}", self.status.table);
                             State::Failed(Trouble::new(why.cause, text))
                         }
                     }
@@ -350,7 +384,11 @@ impl Driver {
             }
             let engine = &mut self.engine;
             let mut asked = Vec::new();
-            let wait = if engine.committing() { POLL_COMMITTING } else { POLL };
+            let wait = if engine.committing() {
+                POLL_COMMITTING
+            } else {
+                POLL
+            };
             let (started, ticked) = (self.started, Instant::now());
             let polled = reader.poll(wait, &mut |event| {
                 // The process may have been frozen while it waited, and by the time before these records are of the future.
@@ -381,9 +419,11 @@ impl Driver {
     /// there was no table. An owner that has just begun reads nothing yet.
     fn lies_elsewhere(&self, message: &Message) -> Option<Owner> {
         match message {
-            Message::Acquired(Ok(Acquired::Ours { owner, head: Some(head), .. }))
-                if self.bucket.is_some() && head.genesis.warehouse != self.settings.warehouse =>
-            {
+            Message::Acquired(Ok(Acquired::Ours {
+                owner,
+                head: Some(head),
+                ..
+            })) if self.bucket.is_some() && head.genesis.warehouse != self.settings.warehouse => {
                 Some(owner.clone())
             }
             _ => None,
@@ -393,7 +433,12 @@ impl Driver {
     fn hear(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let input = match message {
             Message::Acquired(answer) => {
-                if let Ok(Acquired::Ours { owner, head: Some(head), .. }) = &answer {
+                if let Ok(Acquired::Ours {
+                    owner,
+                    head: Some(head),
+                    ..
+                }) = &answer
+                {
                     self.status.last_commit = Some(EventTime(head.committed_at.0));
                     self.find_orphans(owner.clone(), head.last.epoch + 1);
                 }
@@ -414,9 +459,15 @@ impl Driver {
                 }
                 Input::Looked { partition, end }
             }
-            Message::OutOfRange { partition, log_start, log_end } => {
-                Input::OutOfRange { partition, log_start, log_end }
-            }
+            Message::OutOfRange {
+                partition,
+                log_start,
+                log_end,
+            } => Input::OutOfRange {
+                partition,
+                log_start,
+                log_end,
+            },
             Message::Stored { key, result } => {
                 if let Err(error) = &result {
                     self.status.commit_failures += 1;
@@ -537,7 +588,9 @@ impl Driver {
 
     /// Once an hour: objects that nothing has named for `keep-replaced` are deleted.
     fn collect_garbage(&mut self) {
-        if self.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_EVERY)
+        if self
+            .collected_at
+            .is_none_or(|at| at.elapsed() >= COLLECT_EVERY)
             && let Some(owner) = self.engine.owner()
         {
             self.collected_at = Some(Instant::now());
@@ -557,7 +610,11 @@ impl Driver {
     }
 
     fn blocking(&self, ask: impl FnOnce(&Consumer) -> Message + Send + 'static) {
-        let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let consumer = self
+            .consumer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let to_loop = self.to_loop.clone();
         self.runtime.spawn_blocking(move || {
             let _ = to_loop.send(ask(&consumer));
@@ -624,7 +681,10 @@ impl Driver {
         }
         self.token_tx.send_replace(secrets.api_token.clone());
         match kafka_config(&config, secrets) {
-            Ok(kafka) if kafka.username != self.kafka.username || kafka.password != self.kafka.password => {
+            Ok(kafka)
+                if kafka.username != self.kafka.username
+                    || kafka.password != self.kafka.password =>
+            {
                 self.kafka = kafka;
                 self.reopen(reader, effects);
             }
@@ -675,7 +735,8 @@ impl Driver {
             match &state {
                 State::Counting => info!("counting"),
                 State::Paused => info!("paused"),
-                State::Waiting(Trouble { cause, text }) | State::Standby(Trouble { cause, text }) => {
+                State::Waiting(Trouble { cause, text })
+                | State::Standby(Trouble { cause, text }) => {
                     info!(cause = cause.name(), reason = text, "waiting");
                 }
                 State::Failed(Trouble { cause, text }) => {
@@ -691,7 +752,10 @@ impl Driver {
         self.status_at = Some(Instant::now());
         let (state, why) = match state {
             State::Counting => (StatusState::Counting, Trouble::from("")),
-            State::Paused => (StatusState::Paused, Trouble::from("by an operator; run: windrow resume")),
+            State::Paused => (
+                StatusState::Paused,
+                Trouble::from("by an operator; run: windrow resume"),
+            ),
             State::Waiting(why) => (StatusState::Waiting, why),
             State::Standby(why) => (StatusState::Standby, why),
             State::Failed(why) => (StatusState::Failed, why),
@@ -699,11 +763,17 @@ impl Driver {
         let ledger = self.engine.ledger();
         let status = &mut self.status;
         (status.state, status.reason, status.cause) = (state, why.text, why.cause);
-        self.engine.holder().unwrap_or(&self.who).clone_into(&mut status.owner);
-        (status.rows, status.files, status.bytes) = (self.totals.rows, self.totals.files, self.totals.bytes);
-        (status.first_window, status.last_window) = (self.totals.first_window, self.totals.last_window);
+        self.engine
+            .holder()
+            .unwrap_or(&self.who)
+            .clone_into(&mut status.owner);
+        (status.rows, status.files, status.bytes) =
+            (self.totals.rows, self.totals.files, self.totals.bytes);
+        (status.first_window, status.last_window) =
+            (self.totals.first_window, self.totals.last_window);
         (status.watermark, status.epoch) = (self.engine.frontier(), self.engine.epoch());
-        (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
+        (status.consumed, status.counted, status.late) =
+            (ledger.consumed, ledger.counted, ledger.late);
         (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
         (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
         status.lanes = lanes(&self.engine);
@@ -714,15 +784,35 @@ impl Driver {
 }
 
 fn tick(started: Instant) -> Input<'static> {
-    Input::Tick { now: Mono(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)) }
+    Input::Tick {
+        now: Mono(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+    }
 }
 
-fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>, asked: &mut Vec<Partition>) {
+fn step_event(
+    engine: &mut Engine,
+    event: Event<'_>,
+    effects: &mut Vec<Effect>,
+    asked: &mut Vec<Partition>,
+) {
     let input = match event {
-        Event::Batch { partition, leader_epoch, batch, .. } => {
-            Input::Records { partition, leader_epoch, batch }
-        }
-        Event::End { partition, next_offset } => Input::End { partition, offset: next_offset },
+        Event::Batch {
+            partition,
+            leader_epoch,
+            batch,
+            ..
+        } => Input::Records {
+            partition,
+            leader_epoch,
+            batch,
+        },
+        Event::End {
+            partition,
+            next_offset,
+        } => Input::End {
+            partition,
+            offset: next_offset,
+        },
         Event::OutOfRange { partition, .. } => {
             asked.push(partition);
             return;
@@ -743,13 +833,26 @@ fn topic_facts(consumer: &Consumer) -> Result<TopicFacts, KafkaError> {
     let info = consumer.topic(ASK_TIMEOUT)?;
     let first = consumer.offsets(&info.partitions, At::Earliest, ASK_TIMEOUT)?;
     let end = consumer.offsets(&info.partitions, At::Latest, ASK_TIMEOUT)?;
-    let limits = |p: Partition| (first.get(&p).copied().unwrap_or(0), end.get(&p).copied().unwrap_or(0));
+    let limits = |p: Partition| {
+        (
+            first.get(&p).copied().unwrap_or(0),
+            end.get(&p).copied().unwrap_or(0),
+        )
+    };
     let partitions: BTreeMap<_, _> = info.partitions.iter().map(|p| (*p, limits(*p))).collect();
-    Ok(TopicFacts { cluster_id: info.cluster_id, topic_id: info.topic_id, partitions })
+    Ok(TopicFacts {
+        cluster_id: info.cluster_id,
+        topic_id: info.topic_id,
+        partitions,
+    })
 }
 
 fn lanes(engine: &Engine) -> Vec<LaneStatus> {
-    let least = engine.lanes().iter().min_by_key(|(_, lane)| lane.watermark()).map(|(p, _)| *p);
+    let least = engine
+        .lanes()
+        .iter()
+        .min_by_key(|(_, lane)| lane.watermark())
+        .map(|(p, _)| *p);
     let lane = |(partition, lane): (&Partition, &windrow_core::count::lane::Lane)| {
         let end_offset = engine.log_end(*partition);
         let (idle, held) = engine.idle_and_held(*partition);
@@ -770,8 +873,11 @@ fn lanes(engine: &Engine) -> Vec<LaneStatus> {
 /// Open windows over all topic partitions; those closed in one of them and not final are still open.
 fn windows(engine: &Engine) -> Vec<WindowStatus> {
     let mut sums: BTreeMap<(i64, i64), BTreeMap<&[u8], u64>> = BTreeMap::new();
-    let open: Vec<_> =
-        engine.lanes().values().flat_map(windrow_core::count::lane::Lane::some_open_windows).collect();
+    let open: Vec<_> = engine
+        .lanes()
+        .values()
+        .flat_map(windrow_core::count::lane::Lane::some_open_windows)
+        .collect();
     for (start, end, entries) in &open {
         let window = sums.entry((*start, *end)).or_default();
         for entry in entries {
@@ -826,7 +932,10 @@ async fn catalog_task(
                 Message::Acquired(answer)
             }
             CatalogAsk::Renew(owner) => Message::Renewed(
-                catalog.renew(&owner, lease_ms).await.map(|renewed| (renewed.now, renewed.paused)),
+                catalog
+                    .renew(&owner, lease_ms)
+                    .await
+                    .map(|renewed| (renewed.now, renewed.paused)),
             ),
             CatalogAsk::Release(owner, done) => {
                 if let Err(error) = catalog.release(&owner).await {
@@ -835,12 +944,14 @@ async fn catalog_task(
                 let _ = done.send(());
                 continue;
             }
-            CatalogAsk::Commit(commit) => {
-                Message::Committed { epoch: commit.epoch, result: catalog.commit(&commit).await }
-            }
-            CatalogAsk::Find(owner, epoch) => {
-                Message::Found { epoch, result: catalog.outcome(&owner, epoch).await }
-            }
+            CatalogAsk::Commit(commit) => Message::Committed {
+                epoch: commit.epoch,
+                result: catalog.commit(&commit).await,
+            },
+            CatalogAsk::Find(owner, epoch) => Message::Found {
+                epoch,
+                result: catalog.outcome(&owner, epoch).await,
+            },
             CatalogAsk::Doom(owner, keys) => {
                 if !keys.is_empty()
                     && let Err(error) = catalog.doom(&owner, &keys).await
@@ -862,7 +973,10 @@ async fn catalog_task(
                 continue;
             }
             CatalogAsk::Pause(paused, answer) => {
-                let result = catalog.set_paused(paused, "api").await.map_err(|e| e.to_string());
+                let result = catalog
+                    .set_paused(paused, "api")
+                    .await
+                    .map_err(|e| e.to_string());
                 let held = result.is_ok();
                 let _ = answer.send(result);
                 if !held {
@@ -890,13 +1004,19 @@ async fn find_place(
     init_metastore: &mut bool,
 ) -> Result<Place, CatalogError> {
     if let Some(head) = catalog.head().await? {
-        return Ok(Place { genesis: Some(head.genesis.warehouse), database: None });
+        return Ok(Place {
+            genesis: Some(head.genesis.warehouse),
+            database: None,
+        });
     }
     if *init_metastore {
         catalog.init_metastore().await?;
         *init_metastore = false;
     }
-    Ok(Place { genesis: None, database: catalog.warehouse(database).await? })
+    Ok(Place {
+        genesis: None,
+        database: catalog.warehouse(database).await?,
+    })
 }
 
 async fn commands_task(
@@ -955,11 +1075,14 @@ fn rows_fn(
             let store = store.ok_or("where the table lies is not known yet; see /v1/status")?;
             let (look, login) = &mut *look.lock().await;
             if login.has_changed().unwrap_or(false)
-                && let (Catalog::Postgres(metastore), Some(login)) = (&mut *look, &*login.borrow_and_update())
+                && let (Catalog::Postgres(metastore), Some(login)) =
+                    (&mut *look, &*login.borrow_and_update())
             {
                 metastore.set_config(login.clone());
             }
-            newest_rows(&table, kind, look, &store, limit).await.map_err(|e| format!("{e:#}"))
+            newest_rows(&table, kind, look, &store, limit)
+                .await
+                .map_err(|e| format!("{e:#}"))
         })
     })
 }

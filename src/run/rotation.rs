@@ -41,7 +41,12 @@ impl Known {
     /// `path` is what `--config` says.
     pub fn new(path: Option<&Path>, config: &Config) -> Self {
         let path = path.map(Path::to_owned);
-        Self { path, config: config.clone(), level: config.log.level, ca_files: ca_files(config) }
+        Self {
+            path,
+            config: config.clone(),
+            level: config.log.level,
+            ca_files: ca_files(config),
+        }
     }
 
     fn look(&mut self) -> Result<Changed, ConfigError> {
@@ -63,8 +68,15 @@ fn ca_files(config: &Config) -> Vec<Option<Vec<u8>>> {
         Some(CatalogSettings::Postgres { ca_file, .. }) => ca_file.as_ref(),
         _ => None,
     };
-    let files = [config.kafka.ca_file.as_ref(), config.s3.ca_file.as_ref(), catalog];
-    files.into_iter().map(|file| std::fs::read(file?).ok()).collect()
+    let files = [
+        config.kafka.ca_file.as_ref(),
+        config.s3.ca_file.as_ref(),
+        catalog,
+    ];
+    files
+        .into_iter()
+        .map(|file| std::fs::read(file?).ok())
+        .collect()
 }
 
 /// Hears every SIGHUP until the process ends.
@@ -83,8 +95,14 @@ pub async fn hear(
                 }
                 info!("SIGHUP: settings and secrets are read again");
                 if changed.settings || changed.ca_files {
-                    let what = if changed.settings { "settings" } else { "CA files" };
-                    warn!("{what} have changed that are only read at the start: restart windrow to use them");
+                    let what = if changed.settings {
+                        "settings"
+                    } else {
+                        "CA files"
+                    };
+                    warn!(
+                        "{what} have changed that are only read at the start: restart windrow to use them"
+                    );
                 }
             }
             Err(error) => {
@@ -102,10 +120,14 @@ mod tests {
     #[test]
     fn what_has_changed_is_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let (main, ca) = (folder.path().join("windrow.yaml"), folder.path().join("ca.pem"));
+        let (main, ca) = (
+            folder.path().join("windrow.yaml"),
+            folder.path().join("ca.pem"),
+        );
         let write = |more: &str| {
             let ca = ca.display();
-            let kafka = format!("kafka: {{ bootstrap: 'k:9092', topic: t, ca-file: {ca} }}\n{more}");
+            let kafka =
+                format!("kafka: {{ bootstrap: 'k:9092', topic: t, ca-file: {ca} }}\n{more}");
             fs::write(&main, kafka).unwrap();
         };
         write("");
@@ -115,14 +137,40 @@ mod tests {
         assert_eq!(known.look().unwrap(), Changed::default());
 
         write("log: { level: debug }");
-        assert_eq!(known.look().unwrap(), Changed { level: Some("debug"), ..Changed::default() });
+        assert_eq!(
+            known.look().unwrap(),
+            Changed {
+                level: Some("debug"),
+                ..Changed::default()
+            }
+        );
         assert_eq!(known.look().unwrap(), Changed::default(), "it is in force");
         write("log: { level: debug }\nwindow: 20s");
-        assert_eq!(known.look().unwrap(), Changed { settings: true, ..Changed::default() });
-        assert_eq!(known.look().unwrap(), Changed { settings: true, ..Changed::default() }, "still");
+        assert_eq!(
+            known.look().unwrap(),
+            Changed {
+                settings: true,
+                ..Changed::default()
+            }
+        );
+        assert_eq!(
+            known.look().unwrap(),
+            Changed {
+                settings: true,
+                ..Changed::default()
+            },
+            "still"
+        );
         write("");
         fs::write(&ca, "two").unwrap();
-        assert_eq!(known.look().unwrap(), Changed { level: Some("info"), ca_files: true, settings: false });
+        assert_eq!(
+            known.look().unwrap(),
+            Changed {
+                level: Some("info"),
+                ca_files: true,
+                settings: false
+            }
+        );
         write("windw: 20s");
         assert!(known.look().is_err());
     }

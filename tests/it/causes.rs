@@ -24,7 +24,10 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        Self { engine: Engine::new(settings("s3a://spark/w")), now: 0 }
+        Self {
+            engine: Engine::new(settings("s3a://spark/w")),
+            now: 0,
+        }
     }
 
     fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
@@ -35,7 +38,9 @@ impl Play {
 
     fn later(&mut self) -> Vec<Effect> {
         self.now += 6000;
-        self.step(Input::Tick { now: Mono(self.now) })
+        self.step(Input::Tick {
+            now: Mono(self.now),
+        })
     }
 
     /// State, cause and sentence.
@@ -51,8 +56,16 @@ impl Play {
 
     fn ours(&mut self) {
         self.later();
-        let owner = Owner { owner_epoch: 1, owner_id: "me".to_owned() };
-        let ours = Acquired::Ours { owner, lease_ms: 15_000, now: DbTime(0), head: None };
+        let owner = Owner {
+            owner_epoch: 1,
+            owner_id: "me".to_owned(),
+        };
+        let ours = Acquired::Ours {
+            owner,
+            lease_ms: 15_000,
+            now: DbTime(0),
+            head: None,
+        };
         self.step(Input::Acquired(Ok(ours)));
     }
 }
@@ -64,29 +77,57 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     play.later();
     let refused = CatalogError::Retry(Trouble::new(Cause::LoginCatalog, "refused"));
     play.step(Input::Acquired(Err(refused)));
-    assert_eq!(play.says(), ("waiting", Cause::LoginCatalog, "refused".to_owned()));
+    assert_eq!(
+        play.says(),
+        ("waiting", Cause::LoginCatalog, "refused".to_owned())
+    );
 
     play.later();
-    play.step(Input::Acquired(Ok(Acquired::Held { by: "m/windrow/0".to_owned(), left_ms: 5000 })));
-    assert_eq!(play.says(), ("standby", Cause::Held, "table default.n is written by m/windrow/0".to_owned()));
+    play.step(Input::Acquired(Ok(Acquired::Held {
+        by: "m/windrow/0".to_owned(),
+        left_ms: 5000,
+    })));
+    assert_eq!(
+        play.says(),
+        (
+            "standby",
+            Cause::Held,
+            "table default.n is written by m/windrow/0".to_owned()
+        )
+    );
     assert_eq!(play.engine.holder(), Some("m/windrow/0"));
 
     play.ours();
-    assert_eq!((play.says().1, play.engine.holder()), (Cause::Starting, None));
+    assert_eq!(
+        (play.says().1, play.engine.holder()),
+        (Cause::Starting, None)
+    );
     play.step(Input::Topic(Err(Trouble::new(Cause::LoginKafka, "no"))));
     assert_eq!(play.says(), ("waiting", Cause::LoginKafka, "no".to_owned()));
     play.later();
-    let empty =
-        TopicFacts { cluster_id: "c".to_owned(), topic_id: "1".to_owned(), partitions: BTreeMap::new() };
+    let empty = TopicFacts {
+        cluster_id: "c".to_owned(),
+        topic_id: "1".to_owned(),
+        partitions: BTreeMap::new(),
+    };
     play.step(Input::Topic(Ok(empty.clone())));
     assert_eq!(play.says().1, Cause::NoTopic);
 
     play.later();
-    let there = TopicFacts { partitions: BTreeMap::from([(0, (0, 0))]), ..empty };
+    let there = TopicFacts {
+        partitions: BTreeMap::from([(0, (0, 0))]),
+        ..empty
+    };
     play.step(Input::Topic(Ok(there)));
     assert_eq!(play.says().1, Cause::Starting);
-    play.step(Input::Manifests(Err(Trouble::new(Cause::LoginS3, "no key"))));
-    assert_eq!(play.says(), ("waiting", Cause::LoginS3, "no key".to_owned()));
+    play.step(Input::Manifests(Err(Trouble::new(
+        Cause::LoginS3,
+        "no key",
+    ))));
+    assert_eq!(
+        play.says(),
+        ("waiting", Cause::LoginS3, "no key".to_owned())
+    );
 }
 
 #[test]
@@ -94,11 +135,17 @@ fn of_several_troubles_one_with_a_cause_is_told() {
     let mut play = Play::new();
     play.ours();
     play.step(Input::Trouble("cannot reach Kafka".into()));
-    assert_eq!(play.says(), ("waiting", Cause::None, "cannot reach Kafka".to_owned()));
+    assert_eq!(
+        play.says(),
+        ("waiting", Cause::None, "cannot reach Kafka".to_owned())
+    );
     play.step(Input::Topic(Err("no answer".into())));
     assert_eq!(play.says().2, "no answer", "the topic before its records");
     play.step(Input::Trouble(Trouble::new(Cause::LoginKafka, "refused")));
-    assert_eq!(play.says(), ("waiting", Cause::LoginKafka, "refused".to_owned()));
+    assert_eq!(
+        play.says(),
+        ("waiting", Cause::LoginKafka, "refused".to_owned())
+    );
 }
 
 #[test]
@@ -116,6 +163,12 @@ fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
         ("s3a://spark/elsewhere", Some(Cause::None)),
         ("s3a://spark/w", None),
     ] {
-        assert_eq!(same_table(&recorded, &settings(now)).err().map(|why| why.cause), cause, "{now}");
+        assert_eq!(
+            same_table(&recorded, &settings(now))
+                .err()
+                .map(|why| why.cause),
+            cause,
+            "{now}"
+        );
     }
 }

@@ -7,7 +7,10 @@
 //! `restart` (killed, and started again; a setting may follow), `stop`, `watermarks`, `ledger`.
 //!
 //! `WINDROW_GOLDEN=write cargo test --test it golden` writes what is answered into the files, for `git diff` to judge.
-#![expect(clippy::disallowed_methods, reason = "WINDROW_GOLDEN is for the person at the keyboard")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "WINDROW_GOLDEN is for the person at the keyboard"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -27,8 +30,10 @@ use windrow_core::values::time::{DbTime, EventTime, Mono, format_duration_ms, pa
 fn golden_texts_are_answered_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden");
     let write = std::env::var("WINDROW_GOLDEN").is_ok_and(|w| w == "write");
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).expect("it is there").map(|f| f.expect("readable").path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("it is there")
+        .map(|f| f.expect("readable").path())
+        .collect();
     files.sort();
     assert!(files.len() > 20, "the golden texts are not there");
     let mut differ = String::new();
@@ -38,8 +43,17 @@ fn golden_texts_are_answered_as_written() {
         if write {
             std::fs::write(file, answered).expect("writable");
         } else if answered != text {
-            let line = answered.lines().zip(text.lines()).position(|(a, b)| a != b).unwrap_or(0) + 1;
-            let _ = writeln!(differ, "{}:{line}: the answer is now\n{answered}", file.display());
+            let line = answered
+                .lines()
+                .zip(text.lines())
+                .position(|(a, b)| a != b)
+                .unwrap_or(0)
+                + 1;
+            let _ = writeln!(
+                differ,
+                "{}:{line}: the answer is now\n{answered}",
+                file.display()
+            );
         }
     }
     assert!(differ.is_empty(), "{differ}");
@@ -49,7 +63,10 @@ fn golden_texts_are_answered_as_written() {
 fn play(text: &str) -> String {
     let (head, script) = text.split_once("---\n").expect("settings, then ---");
     let mut settings = BTreeMap::from([
-        ("kafka", "{ bootstrap: 'k:9092', topic: clicks, security: plaintext }".to_owned()),
+        (
+            "kafka",
+            "{ bootstrap: 'k:9092', topic: clicks, security: plaintext }".to_owned(),
+        ),
         ("table", "{ name: t }".to_owned()),
         ("catalog", "'local:/t'".to_owned()),
     ]);
@@ -102,8 +119,11 @@ struct Play<'t> {
 }
 
 fn engine(settings: &BTreeMap<&str, String>) -> Engine {
-    let yaml = settings.iter().fold(String::new(), |yaml, (name, value)| yaml + name + ": " + value + "\n");
-    let mut settings = engine_settings(&Config::parse(&yaml).unwrap_or_else(|e| panic!("{e}\nin\n{yaml}")));
+    let yaml = settings.iter().fold(String::new(), |yaml, (name, value)| {
+        yaml + name + ": " + value + "\n"
+    });
+    let mut settings =
+        engine_settings(&Config::parse(&yaml).unwrap_or_else(|e| panic!("{e}\nin\n{yaml}")));
     // So that each answer stands below what it answers.
     settings.commit_interval_ms = 0;
     Engine::new(settings)
@@ -126,13 +146,19 @@ impl<'t> Play<'t> {
     }
 
     fn start(&mut self) {
-        self.step(Input::Tick { now: Mono(self.now) });
+        self.step(Input::Tick {
+            now: Mono(self.now),
+        });
     }
 
     fn line(&mut self, line: &'t str) {
         let mut words = line.splitn(4, ' ');
         let verb = words.next().expect("a word");
-        let mut word = || words.next().unwrap_or_else(|| panic!("a word is missing: {line}"));
+        let mut word = || {
+            words
+                .next()
+                .unwrap_or_else(|| panic!("a word is missing: {line}"))
+        };
         match verb {
             "in" => {
                 let (p, time, value) = (partition(word()), word(), word());
@@ -155,13 +181,18 @@ impl<'t> Play<'t> {
             "end" => {
                 let p = partition(word());
                 let offset = self.logs[&p].end;
-                self.step(Input::End { partition: p, offset });
+                self.step(Input::End {
+                    partition: p,
+                    offset,
+                });
             }
             "wait" => {
                 let until = self.now + parse_duration_ms(word()).expect("a duration");
                 while self.now < until {
                     self.now = until.min(self.now + 100);
-                    self.step(Input::Tick { now: Mono(self.now) });
+                    self.step(Input::Tick {
+                        now: Mono(self.now),
+                    });
                 }
             }
             "add" => {
@@ -176,10 +207,18 @@ impl<'t> Play<'t> {
             }
             "recreate" => {
                 self.topic_id += 1;
-                self.logs.values_mut().for_each(|log| *log = Log { reader: log.reader, ..Log::default() });
+                self.logs.values_mut().for_each(|log| {
+                    *log = Log {
+                        reader: log.reader,
+                        ..Log::default()
+                    }
+                });
             }
             "restart" => {
-                if let Some((name, value)) = line.strip_prefix("restart ").and_then(|s| s.split_once(": ")) {
+                if let Some((name, value)) = line
+                    .strip_prefix("restart ")
+                    .and_then(|s| s.split_once(": "))
+                {
                     self.settings.insert(name, value.to_owned());
                 }
                 self.engine = engine(&self.settings);
@@ -189,10 +228,17 @@ impl<'t> Play<'t> {
             "stop" => self.step(Input::Shutdown),
             "watermarks" => {
                 let text = |w: Option<EventTime>| w.map_or("-".to_owned(), short);
-                let lanes = self.engine.lanes().values().map(|lane| text(lane.watermark()));
+                let lanes = self
+                    .engine
+                    .lanes()
+                    .values()
+                    .map(|lane| text(lane.watermark()));
                 let lanes = lanes.collect::<Vec<_>>().join(" ");
-                let _ =
-                    writeln!(self.said, "  watermarks {lanes}, frontier {}", text(self.engine.frontier()));
+                let _ = writeln!(
+                    self.said,
+                    "  watermarks {lanes}, frontier {}",
+                    text(self.engine.frontier())
+                );
             }
             "ledger" => {
                 let l = self.engine.ledger();
@@ -225,15 +271,27 @@ impl<'t> Play<'t> {
             if pos < log.start {
                 log.reader = None;
                 let (log_start, log_end) = (log.start, log.end);
-                return self.step(Input::OutOfRange { partition: p, log_start, log_end });
+                return self.step(Input::OutOfRange {
+                    partition: p,
+                    log_start,
+                    log_end,
+                });
             }
             let Some((offset, (time, value))) = log.records.range(pos..).next() else {
                 return;
             };
             log.reader = Some((offset + 1, false));
             let (time, value) = (*time, value.clone());
-            let record = Record { offset: *offset, timestamp_ms: time, value: value.as_deref() };
-            self.step(Input::Records { partition: p, leader_epoch: 0, batch: &&[record][..] });
+            let record = Record {
+                offset: *offset,
+                timestamp_ms: time,
+                value: value.as_deref(),
+            };
+            self.step(Input::Records {
+                partition: p,
+                leader_epoch: 0,
+                batch: &&[record][..],
+            });
         }
     }
 
@@ -253,30 +311,52 @@ impl<'t> Play<'t> {
         match effect {
             Effect::Acquire => {
                 self.owners += 1;
-                let owner = Owner { owner_epoch: self.owners, owner_id: self.owners.to_string() };
+                let owner = Owner {
+                    owner_epoch: self.owners,
+                    owner_id: self.owners.to_string(),
+                };
                 let head = self.head(db_now).map(Box::new);
-                self.step(Input::Acquired(Ok(Acquired::Ours { owner, lease_ms: 15_000, now: db_now, head })));
+                self.step(Input::Acquired(Ok(Acquired::Ours {
+                    owner,
+                    lease_ms: 15_000,
+                    now: db_now,
+                    head,
+                })));
             }
             Effect::Renew { .. } => self.step(Input::Renewed(Ok((db_now, false)))),
             Effect::LookUpTopic => {
                 let facts = TopicFacts {
                     cluster_id: "c".to_owned(),
                     topic_id: self.topic_id.to_string(),
-                    partitions: self.logs.iter().map(|(p, log)| (*p, (log.start, log.end))).collect(),
+                    partitions: self
+                        .logs
+                        .iter()
+                        .map(|(p, log)| (*p, (log.start, log.end)))
+                        .collect(),
                 };
                 self.step(Input::Topic(Ok(facts)));
             }
             Effect::CheckTopic => self.step(Input::TopicId(Ok(self.topic_id.to_string()))),
             Effect::ListManifests { prefix } => {
-                let keys = self.objects.keys().filter(|k| k.starts_with(&prefix)).cloned().collect();
+                let keys = self
+                    .objects
+                    .keys()
+                    .filter(|k| k.starts_with(&prefix))
+                    .cloned()
+                    .collect();
                 self.step(Input::Manifests(Ok(keys)));
             }
             Effect::FetchCheckpoint { key } => {
                 let bytes = self.objects[&key].to_vec();
                 self.step(Input::Checkpoint(Ok(bytes)));
             }
-            Effect::Start { partition, offset, .. } => {
-                self.logs.get_mut(&partition).expect("a topic partition").reader = Some((offset, false));
+            Effect::Start {
+                partition, offset, ..
+            } => {
+                self.logs
+                    .get_mut(&partition)
+                    .expect("a topic partition")
+                    .reader = Some((offset, false));
                 self.deliver(partition);
             }
             Effect::StopAll => self.logs.values_mut().for_each(|log| log.reader = None),
@@ -291,19 +371,28 @@ impl<'t> Play<'t> {
             }
             Effect::LookAtEnd { partition } => {
                 let end = self.logs[&partition].end;
-                let end = Ok(LogEnd { last_stable: end, high_watermark: end });
+                let end = Ok(LogEnd {
+                    last_stable: end,
+                    high_watermark: end,
+                });
                 self.step(Input::Looked { partition, end });
             }
             Effect::Put { key, bytes } => {
                 self.objects.insert(key.clone(), bytes);
-                self.step(Input::Stored { key, result: Ok(()) });
+                self.step(Input::Stored {
+                    key,
+                    result: Ok(()),
+                });
             }
             Effect::Commit(commit) => {
                 let epoch = commit.epoch;
                 assert_eq!(epoch, self.epochs.len() as u64, "epochs go by ones");
                 self.tell(&commit);
                 self.epochs.push((*commit).clone());
-                self.step(Input::Committed { epoch, result: Ok(db_now) });
+                self.step(Input::Committed {
+                    epoch,
+                    result: Ok(db_now),
+                });
             }
             Effect::Find { .. } => unreachable!("no answer to a commit is lost here"),
             Effect::Release { .. } | Effect::CommitGroup(_) | Effect::Report(_) => {}
@@ -315,7 +404,12 @@ impl<'t> Play<'t> {
     }
 
     fn hold(&mut self, partition: Partition, held: bool) {
-        if let Some(reader) = &mut self.logs.get_mut(&partition).expect("a topic partition").reader {
+        if let Some(reader) = &mut self
+            .logs
+            .get_mut(&partition)
+            .expect("a topic partition")
+            .reader
+        {
             reader.1 = held;
         }
     }
@@ -327,14 +421,22 @@ impl<'t> Play<'t> {
             last: self.epochs.last()?.clone(),
             committed_at: db_now,
             checkpoint: Some((at as u64, self.epochs[at].checkpoint.clone()?)),
-            decisions: self.epochs[at + 1..].iter().flat_map(|c| c.decisions.clone()).collect(),
+            decisions: self.epochs[at + 1..]
+                .iter()
+                .flat_map(|c| c.decisions.clone())
+                .collect(),
             paused: false,
         })
     }
 
     /// What an epoch shows, in words. Ceilings are left out, and the first delay: every text has them.
     fn tell(&mut self, commit: &Commit) {
-        for Decision { partition, offset, what } in &commit.decisions {
+        for Decision {
+            partition,
+            offset,
+            what,
+        } in &commit.decisions
+        {
             let what = match what {
                 Decided::Floor { at, reason } => format!("floor {} {reason:?}", short(*at)),
                 Decided::Delay { ms } if commit.epoch > 0 => {
@@ -347,7 +449,10 @@ impl<'t> Play<'t> {
             let _ = writeln!(self.said, "  clicks/{partition}@{offset} {what}");
         }
         for file in &commit.files {
-            for row in read_rows(&self.objects[&file.key], usize::MAX).expect("our own file").rows {
+            for row in read_rows(&self.objects[&file.key], usize::MAX)
+                .expect("our own file")
+                .rows
+            {
                 let line = match (&file.kind, &row[..]) {
                     (FileKind::Rows { .. }, [Value::Window { start, end }, values @ ..]) => {
                         let values = values.iter().map(|v| format!(" {v}")).collect::<String>();
@@ -355,7 +460,15 @@ impl<'t> Play<'t> {
                     }
                     (
                         FileKind::Late,
-                        [topic, p, offset, Value::Time(time), Value::Time(watermark), key, _],
+                        [
+                            topic,
+                            p,
+                            offset,
+                            Value::Time(time),
+                            Value::Time(watermark),
+                            key,
+                            _,
+                        ],
                     ) => {
                         let (time, watermark) = (short(*time), short(*watermark));
                         format!("late {topic}/{p}@{offset} {time} {key}, watermark {watermark}")
@@ -390,13 +503,19 @@ fn time_ms(word: &str) -> i64 {
         return ms;
     }
     let (clock, ms) = word.split_once('.').unwrap_or((word, "0"));
-    let parts: Vec<i64> = clock.split(':').map(|n| n.parse().expect("a number")).collect();
-    let [h, m, s] = parts[..] else { panic!("not h:m:s: {word}") };
+    let parts: Vec<i64> = clock
+        .split(':')
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    let [h, m, s] = parts[..] else {
+        panic!("not h:m:s: {word}")
+    };
     NOON + ((h - 12) * 3600 + m * 60 + s) * 1000 + ms.parse::<i64>().expect("ms")
 }
 
 /// Without the day where it is the usual one.
 fn short(time: EventTime) -> String {
     let text = time.to_string();
-    text.strip_prefix("2024-09-01T").map_or(text.clone(), |t| t.trim_end_matches('Z').to_owned())
+    text.strip_prefix("2024-09-01T")
+        .map_or(text.clone(), |t| t.trim_end_matches('Z').to_owned())
 }

@@ -19,7 +19,12 @@ const END_OF_TIME: EventTime = EventTime(BASE + 1_000_000_000);
 /// What happens to a lane, in order.
 #[derive(Clone, Debug)]
 enum Event {
-    Record { offset: Offset, time: i64, n: i64, value: Option<Vec<u8>> },
+    Record {
+        offset: Offset,
+        time: i64,
+        n: i64,
+        value: Option<Vec<u8>>,
+    },
     Floor(EventTime),
     Delay(i64),
     Ceiling(EventTime),
@@ -27,8 +32,13 @@ enum Event {
 }
 
 fn draw_shape(rng: &mut Rng) -> Shape {
-    let (size, slide) =
-        rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (9000, 1000)]);
+    let (size, slide) = rng.pick(&[
+        (10_000, 10_000),
+        (10_000, 5000),
+        (10_000, 3000),
+        (7000, 7000),
+        (9000, 1000),
+    ]);
     let mut shape = Shape::count_by_origin("t", size, slide);
     shape.offset_ms = rng.below(slide as u64) as i64;
     for (function, name) in [
@@ -38,15 +48,22 @@ fn draw_shape(rng: &mut Rng) -> Shape {
         (Function::Avg, "avg_n"),
     ] {
         let path = vec!["n".to_owned()];
-        shape.aggregates.push(Aggregate { function, path, number: Number::Integer, name: name.to_owned() });
+        shape.aggregates.push(Aggregate {
+            function,
+            path,
+            number: Number::Integer,
+            name: name.to_owned(),
+        });
     }
     shape.max_keys = rng.pick(&[2, 1000]);
     shape
 }
 
 fn draw_events(rng: &mut Rng) -> Vec<Event> {
-    let mut events =
-        vec![Event::Delay(rng.pick(&[0, 1000, 10_000])), Event::Ceiling(EventTime(BASE + 500_000))];
+    let mut events = vec![
+        Event::Delay(rng.pick(&[0, 1000, 10_000])),
+        Event::Ceiling(EventTime(BASE + 500_000)),
+    ];
     let (mut time, mut offset) = (BASE + rng.below(20_000) as i64, 5);
     let step = rng.pick(&[100, 1000, 5000]);
     for _ in 0..rng.below(80) {
@@ -70,7 +87,12 @@ fn draw_events(rng: &mut Rng) -> Vec<Event> {
             _ => Some(format!("{{\"origin\": \"o{}\", \"n\": {n}}}", rng.below(4)).into_bytes()),
         };
         let time = if rng.one_in(40) { END_OF_TIME.0 } else { at };
-        events.push(Event::Record { offset, time, n, value });
+        events.push(Event::Record {
+            offset,
+            time,
+            n,
+            value,
+        });
         offset += 1;
     }
     events.push(Event::End(offset));
@@ -81,7 +103,10 @@ fn draw_events(rng: &mut Rng) -> Vec<Event> {
 fn play(lane: &mut Lane, events: &[Event], rng: &mut Rng, most: u64) {
     let mut rest = events;
     while let [first, ..] = rest {
-        let run = rest.iter().take_while(|e| matches!(e, Event::Record { .. })).count();
+        let run = rest
+            .iter()
+            .take_while(|e| matches!(e, Event::Record { .. }))
+            .count();
         let n = run.min(1 + rng.below(most) as usize).max(1);
         let (now, later) = rest.split_at(n);
         rest = later;
@@ -102,9 +127,16 @@ fn play(lane: &mut Lane, events: &[Event], rng: &mut Rng, most: u64) {
 
 fn record(event: &Event) -> Option<Record<'_>> {
     match event {
-        Event::Record { offset, time, value, .. } => {
-            Some(Record { offset: *offset, timestamp_ms: *time, value: value.as_deref() })
-        }
+        Event::Record {
+            offset,
+            time,
+            value,
+            ..
+        } => Some(Record {
+            offset: *offset,
+            timestamp_ms: *time,
+            value: value.as_deref(),
+        }),
         _ => None,
     }
 }
@@ -112,7 +144,11 @@ fn record(event: &Event) -> Option<Record<'_>> {
 /// All that a lane is and has said. A checkpoint's bytes are in order where the lane's own lists are not.
 fn all_of(lane: &Lane) -> (Vec<u8>, Vec<LateRecord>, Vec<RejectRecord>) {
     let state = BTreeMap::from([(0, lane.state())]);
-    (checkpoint::encode(&state, 1), lane.late.clone(), lane.rejects.clone())
+    (
+        checkpoint::encode(&state, 1),
+        lane.late.clone(),
+        lane.rejects.clone(),
+    )
 }
 
 #[test]
@@ -123,7 +159,9 @@ fn one_by_one_is_as_in_batches() {
         let lane = |most: u64, rng: &mut Rng| {
             let mut lane = Lane::new(0, &shape, 3);
             play(&mut lane, &events, rng, most);
-            lane.ledger.check().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            lane.ledger
+                .check()
+                .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             (all_of(&lane), lane.decisions)
         };
         assert_eq!(lane(1, &mut rng), lane(40, &mut rng), "seed {seed}");
@@ -135,14 +173,27 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
         let shape = draw_shape(&mut rng);
-        let logs: Vec<Vec<Event>> = (0..1 + rng.below(3)).map(|_| draw_events(&mut rng)).collect();
-        let fresh = || -> Lanes { (0..).zip(&logs).map(|(p, _)| (p, Lane::new(p, &shape, 0))).collect() };
+        let logs: Vec<Vec<Event>> = (0..1 + rng.below(3))
+            .map(|_| draw_events(&mut rng))
+            .collect();
+        let fresh = || -> Lanes {
+            (0..)
+                .zip(&logs)
+                .map(|(p, _)| (p, Lane::new(p, &shape, 0)))
+                .collect()
+        };
         let rows_of = |lanes: &mut Lanes| {
-            merger::frontier(lanes).map_or_else(Vec::new, |frontier| merger::close(lanes, &shape, frontier))
+            merger::frontier(lanes)
+                .map_or_else(Vec::new, |frontier| merger::close(lanes, &shape, frontier))
         };
         let mut lanes = fresh();
         for (p, events) in (0..).zip(&logs) {
-            play(lanes.get_mut(&p).expect("made for it"), events, &mut rng, 40);
+            play(
+                lanes.get_mut(&p).expect("made for it"),
+                events,
+                &mut rng,
+                40,
+            );
         }
         let straight = rows_of(&mut lanes);
         let mut lanes = fresh();
@@ -152,7 +203,12 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
             let p = rng.below(rests.len() as u64) as usize;
             let (now, later) = rests[p].split_at(rests[p].len().min(1 + rng.below(9) as usize));
             rests[p] = later;
-            play(lanes.get_mut(&(p as Partition)).expect("made for it"), now, &mut rng, 4);
+            play(
+                lanes.get_mut(&(p as Partition)).expect("made for it"),
+                now,
+                &mut rng,
+                4,
+            );
             if rng.one_in(3) {
                 mixed.extend(rows_of(&mut lanes));
             }
@@ -185,21 +241,35 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
         let (goal, decisions) = (lane.ledger, std::mem::take(&mut lane.decisions));
         (lane.late, lane.rejects) = (Vec::new(), Vec::new());
 
-        let state = checkpoint::decode(&bytes).expect("just encoded").remove(&0).expect("the lane");
+        let state = checkpoint::decode(&bytes)
+            .expect("just encoded")
+            .remove(&0)
+            .expect("the lane");
         let mut again = Lane::restore(0, &shape, state, goal, decisions);
-        let replayed: Vec<Event> =
-            events[checkpointed..committed].iter().filter(|e| record(e).is_some()).cloned().collect();
+        let replayed: Vec<Event> = events[checkpointed..committed]
+            .iter()
+            .filter(|e| record(e).is_some())
+            .cloned()
+            .collect();
         play(&mut again, &replayed, &mut rng, 9);
         again.end(goal.next_offset);
         assert!(!again.replaying(), "seed {seed}");
         assert_eq!(again.stopped(), None, "seed {seed}");
-        if let Some(ceiling) = events[..committed].iter().rev().find(|e| matches!(e, Event::Ceiling(_))) {
+        if let Some(ceiling) = events[..committed]
+            .iter()
+            .rev()
+            .find(|e| matches!(e, Event::Ceiling(_)))
+        {
             play(&mut again, std::slice::from_ref(ceiling), &mut rng, 1);
         }
         for lane in [&mut lane, &mut again] {
             play(lane, &events[committed..], &mut rng, 9);
         }
-        assert_eq!(all_of(&again), all_of(&lane), "seed {seed}, from {checkpointed} to {committed}");
+        assert_eq!(
+            all_of(&again),
+            all_of(&lane),
+            "seed {seed}, from {checkpointed} to {committed}"
+        );
     }
 }
 
@@ -220,15 +290,20 @@ fn naive(shape: &Shape, events: &[Event]) -> BTreeMap<(i64, Key), Counts> {
             Event::Record { time, n, value, .. } => {
                 let Some(value) = value else { continue };
                 let value = String::from_utf8(value.clone()).expect("as drawn");
-                let Some(origin) = value.split('"').nth(3).filter(|origin| origin.starts_with('o')) else {
+                let Some(origin) = value
+                    .split('"')
+                    .nth(3)
+                    .filter(|origin| origin.starts_with('o'))
+                else {
                     continue;
                 };
                 if *time > ceiling {
                     continue;
                 }
                 let mut counted = false;
-                let mut start =
-                    (time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms + shape.offset_ms;
+                let mut start = (time - shape.offset_ms).div_euclid(shape.slide_ms)
+                    * shape.slide_ms
+                    + shape.offset_ms;
                 while start + shape.window_ms > *time {
                     if watermark.is_none_or(|w| start + shape.window_ms > w) {
                         counted = true;
@@ -257,16 +332,29 @@ fn slices_count_as_windows_do() {
         let events = draw_events(&mut rng);
         let mut lane = Lane::new(0, &shape, 3);
         play(&mut lane, &events, &mut rng, 9);
-        lane.decide(Decided::Floor { at: END_OF_TIME, reason: FloorReason::Quiet });
+        lane.decide(Decided::Floor {
+            at: END_OF_TIME,
+            reason: FloorReason::Quiet,
+        });
         let mut lanes = Lanes::from([(0, lane)]);
         let counts = |row: Row| {
-            assert!(row.accs.iter().all(|acc| acc.n == row.count), "every record has the field");
-            let [sum, min, max, avg] = row.accs[..] else { panic!("four aggregates") };
+            assert!(
+                row.accs.iter().all(|acc| acc.n == row.count),
+                "every record has the field"
+            );
+            let [sum, min, max, avg] = row.accs[..] else {
+                panic!("four aggregates")
+            };
             assert_eq!(sum, avg, "an average is kept as its sum");
-            ((row.start.0, Key(row.key[..].into())), (row.count, sum.value, min.value, max.value))
+            (
+                (row.start.0, Key(row.key[..].into())),
+                (row.count, sum.value, min.value, max.value),
+            )
         };
-        let rows: BTreeMap<_, _> =
-            merger::close(&mut lanes, &shape, END_OF_TIME).into_iter().map(counts).collect();
+        let rows: BTreeMap<_, _> = merger::close(&mut lanes, &shape, END_OF_TIME)
+            .into_iter()
+            .map(counts)
+            .collect();
         assert_eq!(rows, naive(&shape, &events), "seed {seed}");
     }
 }

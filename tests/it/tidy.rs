@@ -28,8 +28,15 @@ fn text(path: impl AsRef<Path>) -> String {
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        if name.starts_with('.') && name != ".ci" || name == "target" || name.starts_with("__pycache__") {
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with('.') && name != ".ci"
+            || name == "target"
+            || name.starts_with("__pycache__")
+        {
             continue;
         }
         if path.is_dir() {
@@ -51,11 +58,24 @@ fn all_files() -> Vec<PathBuf> {
 /// A crate's source files: path below `folder`, and text without its tests.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for path in all_files().iter().filter(|p| p.starts_with(root().join(folder))) {
-        let name = path.strip_prefix(root().join(folder)).expect("below it").display().to_string();
+    for path in all_files()
+        .iter()
+        .filter(|p| p.starts_with(root().join(folder)))
+    {
+        let name = path
+            .strip_prefix(root().join(folder))
+            .expect("below it")
+            .display()
+            .to_string();
         if name.ends_with(".rs") && !name.ends_with("tests.rs") {
             let all = text(path);
-            found.push((name, all.split("#[cfg(test)]").next().expect("a first part").to_owned()));
+            found.push((
+                name,
+                all.split("#[cfg(test)]")
+                    .next()
+                    .expect("a first part")
+                    .to_owned(),
+            ));
         }
     }
     found
@@ -74,8 +94,15 @@ fn every_file_says_first_what_it_is() {
             _ => continue,
         };
         let text = text(&path);
-        let first = text.lines().find(|line| !line.starts_with("#!/")).unwrap_or_default();
-        assert!(begins.iter().any(|b| first.starts_with(b)), "{}: {first}", path.display());
+        let first = text
+            .lines()
+            .find(|line| !line.starts_with("#!/"))
+            .unwrap_or_default();
+        assert!(
+            begins.iter().any(|b| first.starts_with(b)),
+            "{}: {first}",
+            path.display()
+        );
     }
 }
 
@@ -103,7 +130,11 @@ fn the_core_is_pure() {
     let core = sources("core/src");
     assert!(core.len() > 25, "the core is here");
     for (name, text) in core {
-        for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (n, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
             for word in forbidden {
                 assert!(
                     !line.contains(word),
@@ -111,29 +142,57 @@ fn the_core_is_pure() {
                     n + 1
                 );
             }
-            assert!(!line.starts_with("static "), "core/src/{name}:{}: state belongs to the engine", n + 1);
+            assert!(
+                !line.starts_with("static "),
+                "core/src/{name}:{}: state belongs to the engine",
+                n + 1
+            );
         }
     }
 }
 
 /// Which of `rooms` a text names with `crate::`.
 fn rooms_used<'r>(text: &str, rooms: &[&'r str]) -> Vec<&'r str> {
-    rooms.iter().filter(|room| text.contains(&format!("crate::{room}::"))).copied().collect()
+    rooms
+        .iter()
+        .filter(|room| text.contains(&format!("crate::{room}::")))
+        .copied()
+        .collect()
 }
 
 #[test]
 fn no_import_runs_upward() {
     let rooms = ROOMS.map(|(room, _)| room);
-    for (name, text) in sources("core/src").iter().filter(|(name, _)| name != "lib.rs") {
-        let (room, _) = name.split_once('/').expect("every file of the core is in a room");
-        let (_, may_use) = ROOMS.iter().find(|(r, _)| *r == room).expect("a known room");
+    for (name, text) in sources("core/src")
+        .iter()
+        .filter(|(name, _)| name != "lib.rs")
+    {
+        let (room, _) = name
+            .split_once('/')
+            .expect("every file of the core is in a room");
+        let (_, may_use) = ROOMS
+            .iter()
+            .find(|(r, _)| *r == room)
+            .expect("a known room");
         for used in rooms_used(text, &rooms) {
-            assert!(used == room || may_use.contains(&used), "core/src/{name} must not use {used}");
+            assert!(
+                used == room || may_use.contains(&used),
+                "core/src/{name} must not use {used}"
+            );
         }
     }
-    for (name, text) in sources("src").iter().filter(|(name, _)| name.starts_with("io/")) {
-        assert!(rooms_used(text, &["run"]).is_empty(), "src/{name} must not use run");
-        assert!(!text.contains("windrow_core::engine"), "src/{name} must not use the engine");
+    for (name, text) in sources("src")
+        .iter()
+        .filter(|(name, _)| name.starts_with("io/"))
+    {
+        assert!(
+            rooms_used(text, &["run"]).is_empty(),
+            "src/{name} must not use run"
+        );
+        assert!(
+            !text.contains("windrow_core::engine"),
+            "src/{name} must not use the engine"
+        );
     }
 }
 
@@ -155,9 +214,15 @@ fn no_file_speaks_of_one_machine() {
             assert!(!text.contains(word), "{} says {word}", path.display());
         }
     }
-    let sources: BTreeSet<String> =
-        text("Cargo.lock").lines().filter(|line| line.starts_with("source = ")).map(str::to_owned).collect();
-    let one = sources.len() == 1 && sources.iter().all(|s| s.starts_with("source = \"registry+"));
+    let sources: BTreeSet<String> = text("Cargo.lock")
+        .lines()
+        .filter(|line| line.starts_with("source = "))
+        .map(str::to_owned)
+        .collect();
+    let one = sources.len() == 1
+        && sources
+            .iter()
+            .all(|s| s.starts_with("source = \"registry+"));
     assert!(one, "everything comes from the one registry: {sources:?}");
 }
 
@@ -170,10 +235,17 @@ fn words_after(document: &str, before: &str) -> BTreeSet<String> {
             block = !block;
             continue;
         }
-        let code: Vec<&str> = if block { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+        let code: Vec<&str> = if block {
+            vec![line]
+        } else {
+            line.split('`').skip(1).step_by(2).collect()
+        };
         for code in code {
             if let Some(rest) = code.trim().strip_prefix(before) {
-                let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+                let word: String = rest
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                    .collect();
                 found.insert(word);
             }
         }
@@ -185,11 +257,22 @@ fn words_after(document: &str, before: &str) -> BTreeSet<String> {
 #[test]
 fn documents_name_targets_verbs_settings_and_files_that_are_there() {
     let makefile = text("Makefile");
-    let verbs: BTreeSet<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-    for name in ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+    let verbs: BTreeSet<String> = Cli::command()
+        .get_subcommands()
+        .map(|c| c.get_name().to_owned())
+        .collect();
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+    ] {
         let document = text(name);
         for target in words_after(&document, "make ") {
-            assert!(makefile.contains(&format!("\n{target}:")), "{name}: make {target}");
+            assert!(
+                makefile.contains(&format!("\n{target}:")),
+                "{name}: make {target}"
+            );
         }
         for verb in words_after(&document, "windrow ") {
             assert!(verbs.contains(&verb), "{name}: windrow {verb}");
@@ -203,7 +286,10 @@ fn documents_name_targets_verbs_settings_and_files_that_are_there() {
         );
     }
     let mut section = String::new();
-    for line in text("windrow.example.yaml").lines().filter(|line| !line.starts_with('#')) {
+    for line in text("windrow.example.yaml")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
         let key = line.trim().split(':').next().expect("a key");
         let path = match (line.starts_with(' '), line.trim_end().ends_with(':')) {
             (false, true) => {
@@ -213,17 +299,33 @@ fn documents_name_targets_verbs_settings_and_files_that_are_there() {
             (true, _) => section.clone() + key,
             (false, false) => key.to_owned(),
         };
-        assert!(readme.contains(&format!("`{path}`")), "README.md leaves out the setting {path}");
+        assert!(
+            readme.contains(&format!("`{path}`")),
+            "README.md leaves out the setting {path}"
+        );
     }
     let architecture = text("ARCHITECTURE.md");
     let folders: BTreeSet<PathBuf> = all_files()
         .iter()
         .filter(|p| p.ends_with("mod.rs"))
-        .filter_map(|p| Some(p.parent()?.strip_prefix(root()).expect("below it").to_owned()))
+        .filter_map(|p| {
+            Some(
+                p.parent()?
+                    .strip_prefix(root())
+                    .expect("below it")
+                    .to_owned(),
+            )
+        })
         .collect();
-    for folder in folders.iter().filter(|f| f.components().count() <= 3 && !f.starts_with("charm")) {
+    for folder in folders
+        .iter()
+        .filter(|f| f.components().count() <= 3 && !f.starts_with("charm"))
+    {
         let name = folder.display().to_string();
         let inside = name.starts_with("src/io/");
-        assert!(inside || architecture.contains(&format!("`{name}`")), "ARCHITECTURE.md leaves out {name}");
+        assert!(
+            inside || architecture.contains(&format!("`{name}`")),
+            "ARCHITECTURE.md leaves out {name}"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! Bad input and failing surroundings: what windrow says meanwhile, and that nothing is lost once the cause is gone.
 //! Rows are read back by windrow's own verbs; that Spark reads the same is judged elsewhere.
-#![expect(clippy::disallowed_methods, reason = "gates to servers copy in threads, and a takeover is timed")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "gates to servers copy in threads, and a takeover is timed"
+)]
 
 use crate::harness::*;
 use serde_json::{Value, json};
@@ -42,7 +45,10 @@ fn on_s3(name: &str, topic: &str) -> Setup {
 fn in_a_directory(topic: &str, table: &str) -> Setup {
     let mut setup = Setup::new("none", topic, table, quick());
     setup.settings["catalog"] = json!(format!("local:{}", data(&setup).display()));
-    setup.settings["table"].as_object_mut().expect("a map").remove("warehouse");
+    setup.settings["table"]
+        .as_object_mut()
+        .expect("a map")
+        .remove("warehouse");
     setup.write();
     setup
 }
@@ -55,14 +61,22 @@ fn data(setup: &Setup) -> PathBuf {
 fn some(count: i64, from_ms: i64, partitions: i64) -> Vec<Value> {
     let origin = |i: i64| format!("producer-{}", i % 3);
     (0..count)
-        .map(|i| record(i32::try_from(i % partitions).expect("few"), from_ms + i * 9000 / count, &origin(i)))
+        .map(|i| {
+            record(
+                i32::try_from(i % partitions).expect("few"),
+                from_ms + i * 9000 / count,
+                &origin(i),
+            )
+        })
         .collect()
 }
 
 fn topic_with(name: &str, partitions: u32, config: &[&str]) {
     let partitions = partitions.to_string();
     let mut args = vec!["kafka", "topic", name, "--partitions", &partitions];
-    config.iter().for_each(|pair| args.extend(["--config", pair]));
+    config
+        .iter()
+        .for_each(|pair| args.extend(["--config", pair]));
     parts(&args, "");
 }
 
@@ -72,20 +86,25 @@ fn has(text: &str, words: &[&str]) -> bool {
 
 /// Waits until it is in that state, for a reason with all these words in it.
 fn until(windrow: &mut Windrow<'_>, state: State, words: &[&str]) -> Status {
-    windrow
-        .wait(&format!("{state} because of {words:?}"), SOON, |s| s.state == state && has(&s.reason, words))
+    windrow.wait(&format!("{state} because of {words:?}"), SOON, |s| {
+        s.state == state && has(&s.reason, words)
+    })
 }
 
 /// Waits until that many records are consumed and all that they close is committed.
 fn all(windrow: &mut Windrow<'_>, consumed: u64) -> Status {
-    windrow.wait(&format!("{consumed} records and their rows are committed"), SOON * 2, |s| {
-        s.consumed == consumed
-            && s.state == State::Counting
-            && !s.lanes.is_empty()
-            && s.lanes.iter().all(|l| l.idle && l.watermark == s.watermark)
-            && s.windows.iter().all(|w| Some(w.end) > s.watermark)
-            && s.rows == s.rows_committed
-    })
+    windrow.wait(
+        &format!("{consumed} records and their rows are committed"),
+        SOON * 2,
+        |s| {
+            s.consumed == consumed
+                && s.state == State::Counting
+                && !s.lanes.is_empty()
+                && s.lanes.iter().all(|l| l.idle && l.watermark == s.watermark)
+                && s.windows.iter().all(|w| Some(w.end) > s.watermark)
+                && s.rows == s.rows_committed
+        },
+    )
 }
 
 /// Window start, origin, count: of the table as it is committed.
@@ -98,7 +117,12 @@ fn rows(setup: &Setup) -> Rows {
     let text = |v: &Value| v.as_str().expect("text").to_owned();
     let table: Rows = rows
         .iter()
-        .map(|r| ((text(&r["window"]["start"]), text(&r["origin"])), r["count"].as_u64().expect("a number")))
+        .map(|r| {
+            (
+                (text(&r["window"]["start"]), text(&r["origin"])),
+                r["count"].as_u64().expect("a number"),
+            )
+        })
         .collect();
     assert_eq!(table.len(), rows.len(), "a window has one row for each key");
     table
@@ -111,7 +135,10 @@ fn same(table: &Rows, expected: &Rows) {
         differ.take(9).map(|row| format!("{row:?}")).collect()
     };
     let (wrong, missing) = (without(table, expected), without(expected, table));
-    assert!(wrong.is_empty() && missing.is_empty(), "the table has {wrong:#?} instead of {missing:#?}");
+    assert!(
+        wrong.is_empty() && missing.is_empty(),
+        "the table has {wrong:#?} instead of {missing:#?}"
+    );
 }
 
 /// What the table must be: a plain group-by over the records of windows that end by the greatest time less the delay.
@@ -122,9 +149,12 @@ fn expected(records: &[Value]) -> Rows {
     for record in records {
         let start = ts(record).div_euclid(WINDOW_MS) * WINDOW_MS;
         if start + WINDOW_MS <= through {
-            let value: Value = serde_json::from_str(record["v"].as_str().expect("text")).expect("JSON");
+            let value: Value =
+                serde_json::from_str(record["v"].as_str().expect("text")).expect("JSON");
             let origin = value["origin"].as_str().expect("text").to_owned();
-            *rows.entry((EventTime(start).to_string(), origin)).or_default() += 1;
+            *rows
+                .entry((EventTime(start).to_string(), origin))
+                .or_default() += 1;
         }
     }
     rows
@@ -135,20 +165,33 @@ fn comes_out_right(windrow: &mut Windrow<'_>, setup: &Setup, records: &[Value]) 
     let status = all(windrow, records.len() as u64);
     same(&rows(setup), &expected(records));
     adds_up(&status);
-    assert_eq!((status.late, status.rejected, status.lost), (0, 0, 0), "{status:#?}");
+    assert_eq!(
+        (status.late, status.rejected, status.lost),
+        (0, 0, 0),
+        "{status:#?}"
+    );
     keeps_secrets(setup, &status);
     status
 }
 
 fn adds_up(s: &Status) {
-    assert_eq!(s.consumed, s.counted + s.late + s.rejected + s.tombstones + s.gaps + s.lost, "{s:#?}");
+    assert_eq!(
+        s.consumed,
+        s.counted + s.late + s.rejected + s.tombstones + s.gaps + s.lost,
+        "{s:#?}"
+    );
     let open: u64 = s.windows.iter().map(|w| w.count).sum();
     assert!(s.counted >= open, "{s:#?}");
 }
 
 fn keeps_secrets(setup: &Setup, status: &Status) {
     let told = setup.log() + &serde_json::to_string(status).expect("a status");
-    for name in ["kafka-password", "s3-secret-key", "catalog-password", "api-token"] {
+    for name in [
+        "kafka-password",
+        "s3-secret-key",
+        "catalog-password",
+        "api-token",
+    ] {
         let secret = setup.secrets[name].as_str().unwrap_or("wrong-");
         for secret in [secret, &format!("wrong-{name}")] {
             assert!(!told.contains(secret), "{name} was told: {told}");
@@ -168,8 +211,14 @@ fn fails(setup: &Setup) -> String {
 /// Puts other secrets in the place of some, until `setup.write()`.
 pub fn with_secrets(setup: &Setup, some: Value) {
     let mut secrets = setup.secrets.clone();
-    secrets.as_object_mut().expect("a map").extend(some.as_object().expect("a map").clone());
-    let (file, new) = (setup.config().with_file_name("secrets.yaml"), setup.config().with_file_name("new"));
+    secrets
+        .as_object_mut()
+        .expect("a map")
+        .extend(some.as_object().expect("a map").clone());
+    let (file, new) = (
+        setup.config().with_file_name("secrets.yaml"),
+        setup.config().with_file_name("new"),
+    );
     fs::write(&new, secrets.to_string()).expect("the folder is ours");
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("the file is ours");
     fs::rename(&new, &file).expect("the folder is ours");
@@ -218,7 +267,10 @@ impl Gate {
                     continue;
                 };
                 for (mut a, mut b) in [(&from, &to), (&to, &from)].map(|(a, b)| {
-                    (a.try_clone().expect("a descriptor"), b.try_clone().expect("a descriptor"))
+                    (
+                        a.try_clone().expect("a descriptor"),
+                        b.try_clone().expect("a descriptor"),
+                    )
                 }) {
                     let backdates = Arc::clone(&backdates);
                     std::thread::spawn(move || {
@@ -290,7 +342,10 @@ fn every_record_is_counted_or_kept_with_its_reason() {
     topic_with(
         &name,
         1,
-        &["max.message.bytes=33554432", "message.timestamp.after.max.ms=9223372036854775807"],
+        &[
+            "max.message.bytes=33554432",
+            "message.timestamp.after.max.ms=9223372036854775807",
+        ],
     );
     let long_key = format!(r#"{{"origin":"{}"}}"#, "k".repeat(1_000_000));
     let long_value = |origin: &str| format!(r#"{{{origin}"x":"{}"}}"#, "v".repeat(10_000_000));
@@ -307,12 +362,30 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         (text("null"), Reject("value is no object")),
         (text("{}"), Reject(r#"no field "origin""#)),
         (text(r#"{"Origin":"a"}"#), Reject(r#"no field "origin""#)),
-        (text(r#"{"origin":null}"#), Reject(r#"field "origin" is null"#)),
-        (text(r#"{"origin":1.5}"#), Reject(r#"field "origin" is a float"#)),
-        (text(r#"{"origin":NaN}"#), Reject(r#"field "origin" is a float"#)),
-        (text(r#"{"origin":["a"]}"#), Reject(r#"field "origin" is a list"#)),
-        (text(r#"{"origin":{"origin":"a"}}"#), Reject(r#"field "origin" is an object"#)),
-        (text(r#"{"a":{"origin":"x"}}"#), Reject(r#"no field "origin""#)),
+        (
+            text(r#"{"origin":null}"#),
+            Reject(r#"field "origin" is null"#),
+        ),
+        (
+            text(r#"{"origin":1.5}"#),
+            Reject(r#"field "origin" is a float"#),
+        ),
+        (
+            text(r#"{"origin":NaN}"#),
+            Reject(r#"field "origin" is a float"#),
+        ),
+        (
+            text(r#"{"origin":["a"]}"#),
+            Reject(r#"field "origin" is a list"#),
+        ),
+        (
+            text(r#"{"origin":{"origin":"a"}}"#),
+            Reject(r#"field "origin" is an object"#),
+        ),
+        (
+            text(r#"{"a":{"origin":"x"}}"#),
+            Reject(r#"no field "origin""#),
+        ),
         (text(r#"{"a":{"origin":"x"},"origin":"b"}"#), Key("b")),
         (text(r#"{"origin":"first","origin":"last"}"#), Key("last")),
         (text(r#"{"origin":42}"#), Key("42")),
@@ -320,11 +393,20 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         (text(r#"{"origin":""}"#), Key("")),
         (text(r#"{"origin":"a\u0000b"}"#), Key("a\0b")),
         (text("{\"origin\":\"a\0b\"}"), Reject("value is not JSON")),
-        (json!({"p": 0, "ts": T0, "v64": base64(b"{\"origin\":\"\xff\"}")}), Reject("value is not JSON")),
-        (json!({"p": 0, "ts": T0, "v64": base64(&[0; 64])}), Reject("value is not JSON")),
+        (
+            json!({"p": 0, "ts": T0, "v64": base64(b"{\"origin\":\"\xff\"}")}),
+            Reject("value is not JSON"),
+        ),
+        (
+            json!({"p": 0, "ts": T0, "v64": base64(&[0; 64])}),
+            Reject("value is not JSON"),
+        ),
         (text(r#"{"origin":"\ud83d\ude00"}"#), Key("😀")),
         (text(r#"{"origin":"\ud800"}"#), Reject("lone surrogate")),
-        (text(&long_key), Reject("key of 1000000 bytes is longer than 65536")),
+        (
+            text(&long_key),
+            Reject("key of 1000000 bytes is longer than 65536"),
+        ),
         (text(&long_value(r#""origin":"big","#)), Key("big")),
         (text(&long_value("")), Reject(r#"no field "origin""#)),
         (at(Value::Null), Tombstone),
@@ -332,8 +414,14 @@ fn every_record_is_counted_or_kept_with_its_reason() {
             json!({"p": 0, "ts": T0, "v": r#"{"origin":"a"}"#, "k": "k".repeat(1_000_000), "h": {"origin": "no"}}),
             Key("a"),
         ),
-        (json!({"p": 0, "ts": -1, "v": r#"{"origin":"a"}"#}), Reject("no timestamp")),
-        (json!({"p": 0, "ts": 253_402_300_799_000_i64, "v": r#"{"origin":"a"}"#}), Reject("from the future")),
+        (
+            json!({"p": 0, "ts": -1, "v": r#"{"origin":"a"}"#}),
+            Reject("no timestamp"),
+        ),
+        (
+            json!({"p": 0, "ts": 253_402_300_799_000_i64, "v": r#"{"origin":"a"}"#}),
+            Reject("from the future"),
+        ),
         (
             json!({"p": 0, "ts": 253_402_300_800_000_i64, "v": r#"{"origin":"a"}"#}),
             Reject("timestamp is past the year 9999"),
@@ -343,12 +431,24 @@ fn every_record_is_counted_or_kept_with_its_reason() {
     // A transaction ends with an offset of its own, which no reader sees.
     let transaction = unique("tx");
     let a = || text(r#"{"origin":"a"}"#);
-    fates.extend(send(&name, vec![(a(), Gap), (a(), Gap)], &["--transaction", &transaction, "--abort"]));
+    fates.extend(send(
+        &name,
+        vec![(a(), Gap), (a(), Gap)],
+        &["--transaction", &transaction, "--abort"],
+    ));
     fates.push(Gap);
-    fates.extend(send(&name, vec![(a(), Key("a"))], &["--transaction", &transaction]));
+    fates.extend(send(
+        &name,
+        vec![(a(), Key("a"))],
+        &["--transaction", &transaction],
+    ));
     fates.push(Gap);
     let later = |ms| json!({"p": 0, "ts": T0 + ms, "v": r#"{"origin":"later"}"#});
-    let last = vec![(later(60_000), Key("later")), (a(), Late), (later(80_000), Key("later"))];
+    let last = vec![
+        (later(60_000), Key("later")),
+        (a(), Late),
+        (later(80_000), Key("later")),
+    ];
     fates.extend(send(&name, last, &[]));
 
     let setup = in_a_directory(&name, &name);
@@ -369,22 +469,34 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         if let Key(key) = fate
             && *key != "later"
         {
-            *table.entry((EventTime(T0).to_string(), (*key).to_owned())).or_default() += 1;
+            *table
+                .entry((EventTime(T0).to_string(), (*key).to_owned()))
+                .or_default() += 1;
         }
     }
     table.insert((EventTime(T0 + 60_000).to_string(), "later".to_owned()), 1);
     same(&rows(&setup), &table);
 
     let rejects = side_rows(&data(&setup), "rejects");
-    let wanted = fates.iter().enumerate().filter_map(|(offset, fate)| match fate {
-        Reject(words) => Some((offset, *words)),
-        _ => None,
-    });
+    let wanted = fates
+        .iter()
+        .enumerate()
+        .filter_map(|(offset, fate)| match fate {
+            Reject(words) => Some((offset, *words)),
+            _ => None,
+        });
     let mut checked = 0;
     for (offset, words) in wanted {
         let (reason, value) = &rejects[&offset];
-        assert!(reason.contains(words), "offset {offset}: {reason}, not {words}");
-        assert!(value.len() <= 65_536 * 3, "offset {offset}: {} bytes are kept", value.len());
+        assert!(
+            reason.contains(words),
+            "offset {offset}: {reason}, not {words}"
+        );
+        assert!(
+            value.len() <= 65_536 * 3,
+            "offset {offset}: {} bytes are kept",
+            value.len()
+        );
         checked += 1;
     }
     assert_eq!(checked, rejects.len());
@@ -403,15 +515,20 @@ fn send(topic: &str, records: Vec<(Value, Fate)>, more: &[&str]) -> Vec<Fate> {
 /// Reason (or key) and value by offset, of the files of a side table.
 fn side_rows(directory: &Path, folder: &str) -> BTreeMap<usize, (String, String)> {
     let mut found = BTreeMap::new();
-    for file in files_below(directory).iter().filter(|f| f.to_string_lossy().contains(&format!("/{folder}/")))
+    for file in files_below(directory)
+        .iter()
+        .filter(|f| f.to_string_lossy().contains(&format!("/{folder}/")))
     {
-        let listing = windrow_core::table::file::read_rows(&fs::read(file).expect("it is there"), usize::MAX)
-            .expect("rows");
+        let listing =
+            windrow_core::table::file::read_rows(&fs::read(file).expect("it is there"), usize::MAX)
+                .expect("rows");
         let column = |name: &str| listing.columns.iter().position(|c| c == name);
         let said = column("reason").or(column("key")).expect("one of them");
         let (offset, value) = (column("offset").expect("it"), column("value").expect("it"));
         for row in &listing.rows {
-            let listing::Value::Integer(offset) = row[offset] else { panic!("{row:?}") };
+            let listing::Value::Integer(offset) = row[offset] else {
+                panic!("{row:?}")
+            };
             let offset = usize::try_from(offset).expect("it is not negative");
             let before = found.insert(offset, (row[said].to_string(), row[value].to_string()));
             assert!(before.is_none(), "offset {offset} is there twice");
@@ -422,8 +539,15 @@ fn side_rows(directory: &Path, folder: &str) -> BTreeMap<usize, (String, String)
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory").map(|e| e.expect("an entry").path()) {
-        if entry.is_dir() { files.extend(files_below(&entry)) } else { files.push(entry) }
+    for entry in fs::read_dir(directory)
+        .expect("a directory")
+        .map(|e| e.expect("an entry").path())
+    {
+        if entry.is_dir() {
+            files.extend(files_below(&entry))
+        } else {
+            files.push(entry)
+        }
     }
     files
 }
@@ -448,38 +572,67 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
     with_secrets(&setup, json!({"kafka-password": "wrong-kafka-password"}));
 
     let mut windrow = setup.start();
-    until(&mut windrow, State::Waiting, &["cannot reach Kafka", &kafka.address, "check that it runs"]);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &["cannot reach Kafka", &kafka.address, "check that it runs"],
+    );
     kafka.open();
     let status = until(
         &mut windrow,
         State::Waiting,
-        &["cannot log in to Kafka", user, "give the current user name and password"],
+        &[
+            "cannot log in to Kafka",
+            user,
+            "give the current user name and password",
+        ],
     );
     assert_eq!(status.cause, Cause::LoginKafka);
     keeps_secrets(&setup, &status);
     // Picked up without a restart, and with a SIGHUP at once.
     setup.write();
     windrow.signal("HUP");
-    let denied = ["cannot read topic", user, "may not", "grant Read and Describe on the topic"];
+    let denied = [
+        "cannot read topic",
+        user,
+        "may not",
+        "grant Read and Describe on the topic",
+    ];
     let status = until(&mut windrow, State::Waiting, &denied);
     assert_eq!(status.cause, Cause::NoTopic);
     // Without the group: only lag tools miss something.
     parts(&["kafka", "allow", user, "--read", &name], "");
     comes_out_right(&mut windrow, &setup, &records);
-    let warned = ["WARN", "cannot use group", "grant Read on the group", "only lag tools miss it"];
-    wait("the group's warning", SOON, || said(&setup, &warned).then_some(()));
+    let warned = [
+        "WARN",
+        "cannot use group",
+        "grant Read on the group",
+        "only lag tools miss it",
+    ];
+    wait("the group's warning", SOON, || {
+        said(&setup, &warned).then_some(())
+    });
 
     parts(&["kafka", "revoke", user], "");
     let more = some(120, T0 + 30_000, 2);
     produce(&name, &more);
     records.extend(more);
     until(&mut windrow, State::Waiting, &denied);
-    parts(&["kafka", "allow", user, "--read", &name, "--group", "windrow-"], "");
+    parts(
+        &[
+            "kafka", "allow", user, "--read", &name, "--group", "windrow-",
+        ],
+        "",
+    );
     comes_out_right(&mut windrow, &setup, &records);
     let group = format!("windrow-default.{name}");
     let told: BTreeMap<String, i64> =
         serde_json::from_str(&parts(&["kafka", "group", &group], "")).expect("offsets");
-    assert_eq!(told.values().sum::<i64>(), 240, "lag tools see how far it is: {told:?}");
+    assert_eq!(
+        told.values().sum::<i64>(),
+        240,
+        "lag tools see how far it is: {told:?}"
+    );
     windrow.stop();
 }
 
@@ -489,10 +642,16 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     let name = unique("ft");
     let setup = in_a_directory(&name, &name);
     let mut windrow = setup.start();
-    until(&mut windrow, State::Waiting, &["cannot read topic", &name, "it does not exist; create it"]);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &["cannot read topic", &name, "it does not exist; create it"],
+    );
     topic(&name, 1);
     // An empty one is a table without rows.
-    let status = windrow.wait("an empty table", SOON, |s| s.state == State::Counting && s.epoch == Some(0));
+    let status = windrow.wait("an empty table", SOON, |s| {
+        s.state == State::Counting && s.epoch == Some(0)
+    });
     assert_eq!((status.rows, status.consumed, status.lag), (0, 0, Some(0)));
     assert_eq!(rows(&setup), Rows::new());
     let mut records = some(120, T0, 1);
@@ -511,7 +670,11 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     comes_out_right(&mut windrow, &setup, &records);
 
     parts(&["kafka", "delete-topic", &name], "");
-    until(&mut windrow, State::Waiting, &["topic", &name, "it does not exist"]);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &["topic", &name, "it does not exist"],
+    );
     same(&rows(&setup), &expected(&records));
     // Made again while it runs: longer than the first one, so that no offset shows it.
     topic(&name, 2);
@@ -519,7 +682,12 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     produce(&name, &again);
     let status = windrow.ended(SOON);
     assert_eq!(status.code(), Some(1), "{}", setup.log());
-    let why = ["was deleted and made again", &name, "on-data-loss: continue", "choose another table name"];
+    let why = [
+        "was deleted and made again",
+        &name,
+        "on-data-loss: continue",
+        "choose another table name",
+    ];
     assert!(said(&setup, &why), "{}", setup.log());
     drop(windrow);
     same(&rows(&setup), &expected(&records));
@@ -533,8 +701,16 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     records.extend(again);
     let status = all(&mut windrow, records.len() as u64);
     same(&rows(&setup), &expected(&records));
-    assert_eq!((status.late, status.rejected, status.lost), (0, 0, 0), "{status:#?}");
-    assert_eq!(status.lanes.iter().map(|l| l.next_offset).sum::<i64>(), 400, "offsets of the new topic");
+    assert_eq!(
+        (status.late, status.rejected, status.lost),
+        (0, 0, 0),
+        "{status:#?}"
+    );
+    assert_eq!(
+        status.lanes.iter().map(|l| l.next_offset).sum::<i64>(),
+        400,
+        "offsets of the new topic"
+    );
     adds_up(&status);
     // Once more, by a crash: the restart goes on in the same generation.
     windrow.kill();
@@ -562,7 +738,10 @@ fn deleted_records_stop_it_or_are_lost_on_record() {
     let more = some(120, T0 + 30_000, 1);
     produce(&name, &more);
     parts(&["kafka", "delete-records", &name, "0:150"], "");
-    let why = ["offsets 120 to 150 of topic partition 0 are no longer in Kafka", "on-data-loss: continue"];
+    let why = [
+        "offsets 120 to 150 of topic partition 0 are no longer in Kafka",
+        "on-data-loss: continue",
+    ];
     assert!(has(&fails(&setup), &why), "{}", setup.log());
     same(&rows(&setup), &expected(&records));
 
@@ -572,7 +751,11 @@ fn deleted_records_stop_it_or_are_lost_on_record() {
     records.extend_from_slice(&more[30..]);
     let status = all(&mut windrow, 240);
     same(&rows(&setup), &expected(&records));
-    assert_eq!((status.counted, status.lost, status.late, status.gaps), (210, 30, 0, 0), "{status:#?}");
+    assert_eq!(
+        (status.counted, status.lost, status.late, status.gaps),
+        (210, 30, 0, 0),
+        "{status:#?}"
+    );
     adds_up(&status);
     windrow.kill();
     // What is lost stays on record.
@@ -611,7 +794,12 @@ fn console_mode_serves_its_status_and_takes_other_secrets() {
     topic(&name, 2);
     produce(&name, &some(120, T0, 2));
     parts(&["kafka", "user", user], "right-kafka-password\n");
-    parts(&["kafka", "allow", user, "--read", &name, "--group", "windrow-"], "");
+    parts(
+        &[
+            "kafka", "allow", user, "--read", &name, "--group", "windrow-",
+        ],
+        "",
+    );
     let mut setup = in_a_directory(&name, &name);
     setup.settings["table"]["name"] = json!("");
     setup.settings["commit-interval"] = json!("1h");
@@ -621,11 +809,20 @@ fn console_mode_serves_its_status_and_takes_other_secrets() {
     with_secrets(&setup, json!({"kafka-password": "wrong-kafka-password"}));
 
     let mut windrow = setup.start();
-    let status = until(&mut windrow, State::Waiting, &["cannot log in to Kafka", user]);
-    assert_eq!((status.cause, status.topic.as_str()), (Cause::LoginKafka, name.as_str()));
+    let status = until(
+        &mut windrow,
+        State::Waiting,
+        &["cannot log in to Kafka", user],
+    );
+    assert_eq!(
+        (status.cause, status.topic.as_str()),
+        (Cause::LoginKafka, name.as_str())
+    );
     setup.write();
     windrow.signal("HUP");
-    let read = |n| move |s: &Status| s.state == State::Counting && s.consumed == n && s.cause == Cause::None;
+    let read = |n| {
+        move |s: &Status| s.state == State::Counting && s.consumed == n && s.cause == Cause::None
+    };
     let status = windrow.wait("all is read", SOON, read(120));
     assert_eq!((status.counted, status.table.as_str()), (120, ""));
     keeps_secrets(&setup, &status);
@@ -670,7 +867,14 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     with_secrets(&setup, json!({"s3-secret-key": "wrong-s3-secret-key"}));
 
     let mut windrow = setup.start();
-    let gone = ["cannot", "in bucket", &bucket, "cannot reach", &s3.address, "check the s3 endpoint"];
+    let gone = [
+        "cannot",
+        "in bucket",
+        &bucket,
+        "cannot reach",
+        &s3.address,
+        "check the s3 endpoint",
+    ];
     until(&mut windrow, State::Waiting, &gone);
     s3.open();
     let refused = ["the S3 key is not accepted", "give the right s3-access-key"];
@@ -719,11 +923,14 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
     let mut records = some(120, T0, 1);
     produce(&name, &records);
     let setup = on_s3(&name, &name);
-    let readonly =
-        json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
+    let readonly = json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
     with_secrets(&setup, readonly.clone());
     let mut windrow = setup.start();
-    let denied = ["cannot write object", "access denied", "allow the user of s3-access-key to write"];
+    let denied = [
+        "cannot write object",
+        "access denied",
+        "allow the user of s3-access-key to write",
+    ];
     until(&mut windrow, State::Waiting, &denied);
     setup.write();
     comes_out_right(&mut windrow, &setup, &records);
@@ -758,20 +965,52 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     with_secrets(&setup, json!({"catalog-username": env("PG_USER")}));
 
     let mut windrow = setup.start();
-    until(&mut windrow, State::Waiting, &["cannot", &pg.address, "is PostgreSQL up?"]);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &["cannot", &pg.address, "is PostgreSQL up?"],
+    );
     pg.open();
-    until(&mut windrow, State::Waiting, &[&name, "the database is not there yet", "3D000"]);
+    until(
+        &mut windrow,
+        State::Waiting,
+        &[&name, "the database is not there yet", "3D000"],
+    );
     hive_db(&name, "empty");
-    let missing = ["Hive schema not there yet", "open Kyuubi", "init-metastore=true"];
-    assert_eq!(until(&mut windrow, State::Waiting, &missing).cause, Cause::NoSchema);
-    with_secrets(&setup, json!({"catalog-password": "wrong-catalog-password"}));
+    let missing = [
+        "Hive schema not there yet",
+        "open Kyuubi",
+        "init-metastore=true",
+    ];
+    assert_eq!(
+        until(&mut windrow, State::Waiting, &missing).cause,
+        Cause::NoSchema
+    );
+    with_secrets(
+        &setup,
+        json!({"catalog-password": "wrong-catalog-password"}),
+    );
     let refused = format!("the login of user \"{name}\" was refused");
-    let refused = [&refused, "28P01", "see catalog-username and catalog-password"];
-    assert_eq!(until(&mut windrow, State::Waiting, &refused).cause, Cause::LoginCatalog);
+    let refused = [
+        &refused,
+        "28P01",
+        "see catalog-username and catalog-password",
+    ];
+    assert_eq!(
+        until(&mut windrow, State::Waiting, &refused).cause,
+        Cause::LoginCatalog
+    );
     setup.write();
     until(&mut windrow, State::Waiting, &["Hive schema not there yet"]);
-    let made = setup.command(&["init-metastore"]).output().expect("windrow starts");
-    assert!(made.status.success() && text_of(&made).contains("Hive's schema is there"), "{}", text_of(&made));
+    let made = setup
+        .command(&["init-metastore"])
+        .output()
+        .expect("windrow starts");
+    assert!(
+        made.status.success() && text_of(&made).contains("Hive's schema is there"),
+        "{}",
+        text_of(&made)
+    );
     comes_out_right(&mut windrow, &setup, &records);
 
     // It goes again and again while epochs are committed: each is there once.
@@ -781,7 +1020,11 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
         records.extend(more);
         pg.shut();
         if round == 1 {
-            until(&mut windrow, State::Waiting, &["cannot", "is PostgreSQL up?"]);
+            until(
+                &mut windrow,
+                State::Waiting,
+                &["cannot", "is PostgreSQL up?"],
+            );
         }
         pg.open();
     }
@@ -806,19 +1049,31 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
     let user = format!("{name}_user");
     topic(&name, 1);
     hive_db(&name, "script");
-    psql(&name, &format!("CREATE ROLE {user} LOGIN PASSWORD '{}'", env("PG_PASSWORD")));
-    psql(&name, &format!("GRANT CONNECT ON DATABASE {name} TO {user}"));
+    psql(
+        &name,
+        &format!("CREATE ROLE {user} LOGIN PASSWORD '{}'", env("PG_PASSWORD")),
+    );
+    psql(
+        &name,
+        &format!("GRANT CONNECT ON DATABASE {name} TO {user}"),
+    );
     let records = some(120, T0, 1);
     produce(&name, &records);
     let mut setup = on_s3(&name, &name);
     setup.secrets["catalog-username"] = json!(user);
     setup.write();
     let mut windrow = setup.start();
-    let status =
-        until(&mut windrow, State::Waiting, &["no rights", "pg_read_all_data and pg_write_all_data"]);
+    let status = until(
+        &mut windrow,
+        State::Waiting,
+        &["no rights", "pg_read_all_data and pg_write_all_data"],
+    );
     assert_eq!(status.cause, Cause::NoRights);
     keeps_secrets(&setup, &status);
-    psql(&name, &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
+    psql(
+        &name,
+        &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"),
+    );
     let status = until(&mut windrow, State::Waiting, &["CREATE", "database"]);
     assert_eq!(status.cause, Cause::NoCreate);
     psql(&name, &format!("GRANT CREATE ON DATABASE {name} TO {user}"));
@@ -858,8 +1113,16 @@ fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
             "count, sum(price decimal(18,2))",
             r#"with aggregates "count", the settings say "count, sum(price decimal(18,2))";"#,
         ),
-        ("timestamp-field", "timestamp s", r#"with timestamp-field "", the settings say "timestamp s";"#),
-        ("on-bad-record", "null", "with on-bad-record reject, the settings say null;"),
+        (
+            "timestamp-field",
+            "timestamp s",
+            r#"with timestamp-field "", the settings say "timestamp s";"#,
+        ),
+        (
+            "on-bad-record",
+            "null",
+            "with on-bad-record reject, the settings say null;",
+        ),
     ] {
         setup.settings[setting] = json!(value);
         setup.write();
@@ -884,16 +1147,25 @@ fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
     windrow.stop();
 
     // As the Spark job leaves one, and as anybody makes one.
-    parts(&["s3", "put", &format!("{name}/sparks/_spark_metadata/0")], "v1\n");
+    parts(
+        &["s3", "put", &format!("{name}/sparks/_spark_metadata/0")],
+        "v1\n",
+    );
     for (id, table, provider) in [(900_001, "sparks", "parquet"), (900_002, "others", "")] {
         psql(&name, &foreign_table(id, table, &name, provider));
         setup.settings["table"]["name"] = json!(table);
         setup.write();
         let log = fails(&setup);
-        let words =
-            ["is there and is not windrow's (a Spark job's, perhaps)", "choose another table name", table];
+        let words = [
+            "is there and is not windrow's (a Spark job's, perhaps)",
+            "choose another table name",
+            table,
+        ];
         assert!(has(&log, &words), "{log}");
-        let still = psql(&name, &format!("SELECT count(*) FROM \"TBLS\" WHERE \"TBL_NAME\" LIKE '{table}%'"));
+        let still = psql(
+            &name,
+            &format!("SELECT count(*) FROM \"TBLS\" WHERE \"TBL_NAME\" LIKE '{table}%'"),
+        );
         assert_eq!(still.trim(), "1", "nothing was made beside it");
     }
 }
@@ -931,15 +1203,30 @@ fn a_second_windrow_stands_by_and_takes_over() {
     comes_out_right(&mut first, &one, &records);
     let mut second = two.start();
     let standby = format!("table default.{name} is written by");
-    let status = until(&mut second, State::Standby, &[&standby, "a-model/windrow/0"]);
-    assert_eq!((status.cause, status.owner.as_str()), (Cause::Held, "a-model/windrow/0"));
+    let status = until(
+        &mut second,
+        State::Standby,
+        &[&standby, "a-model/windrow/0"],
+    );
+    assert_eq!(
+        (status.cause, status.owner.as_str()),
+        (Cause::Held, "a-model/windrow/0")
+    );
 
     // Given back: the other one has it at once, not after the lease.
     first.stop();
     let asked = Instant::now();
     let status = second.wait("it takes over", SOON, |s| s.state == State::Counting);
-    assert!(status.cause == Cause::None && status.owner != "a-model/windrow/0", "{}", status.owner);
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(
+        status.cause == Cause::None && status.owner != "a-model/windrow/0",
+        "{}",
+        status.owner
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        asked.elapsed()
+    );
     let more = some(120, T0 + 30_000, 2);
     produce(&name, &more);
     records.extend(more);
@@ -984,20 +1271,30 @@ fn a_pause_holds_through_restarts_and_needs_the_token() {
     setup.secrets["api-token"] = json!("very-secret-token");
     setup.write();
     let post = |what: &str, token: Option<&str>| {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut post =
-            agent.post(format!("http://{}/v1/{what}", setup.http)).content_type("application/json");
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let mut post = agent
+            .post(format!("http://{}/v1/{what}", setup.http))
+            .content_type("application/json");
         if let Some(token) = token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
         let mut answer = post.send("{}").expect("an answer");
-        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
+        (
+            answer.status().as_u16(),
+            answer.body_mut().read_to_string().expect("text"),
+        )
     };
     let mut windrow = setup.start();
     comes_out_right(&mut windrow, &setup, &records);
     for token in [None, Some("wrong-api-token")] {
         let (code, text) = post("pause", token);
-        assert!(code == 401 && text.contains("api-token of the secrets file"), "{code}: {text}");
+        assert!(
+            code == 401 && text.contains("api-token of the secrets file"),
+            "{code}: {text}"
+        );
     }
     assert_eq!(windrow.status().expect("it runs").state, State::Counting);
     assert_eq!(post("pause", Some("very-secret-token")).0, 200);
@@ -1009,9 +1306,15 @@ fn a_pause_holds_through_restarts_and_needs_the_token() {
     let mut windrow = setup.start();
     // What was read and not committed is read again, after the pause.
     let held = |s: &Status| {
-        s.state == State::Paused && s.consumed <= 120 && s.lag.is_some_and(|lag| lag + s.consumed == 240)
+        s.state == State::Paused
+            && s.consumed <= 120
+            && s.lag.is_some_and(|lag| lag + s.consumed == 240)
     };
-    windrow.wait("a pause that outlives a crash, and the lag it makes", SOON, held);
+    windrow.wait(
+        "a pause that outlives a crash, and the lag it makes",
+        SOON,
+        held,
+    );
     windrow.stop();
     // Nobody runs: the command line writes to the catalog itself.
     assert_eq!(setup.ask(&["resume"])["paused"], false);
@@ -1082,7 +1385,11 @@ fn a_full_disk_is_waited_for() {
     let disk = data(&setup);
     fs::create_dir(&disk).expect("the folder is ours");
     let run = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).arg(&disk).output().is_ok_and(|output| output.status.success())
+        Command::new(program)
+            .args(args)
+            .arg(&disk)
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if !run("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) {
         eprintln!("skipped: a small file system cannot be mounted here");
@@ -1096,7 +1403,11 @@ fn a_full_disk_is_waited_for() {
         assert!(filled.is_err());
         let more = some(120, T0 + 30_000, 1);
         produce(&name, &more);
-        until(&mut windrow, State::Waiting, &["No space left on device", "free some space"]);
+        until(
+            &mut windrow,
+            State::Waiting,
+            &["No space left on device", "free some space"],
+        );
         fs::remove_file(&ballast).expect("it is there");
         let mut records = records.clone();
         records.extend(more);
@@ -1124,18 +1435,48 @@ fn wrong_settings_end_with_two_and_name_the_fault() {
     setup.settings["slide"] = json!("10 sconds");
     setup.write();
     for verb in ["run", "check-config", "status"] {
-        refused(&setup, verb, &["windw: unknown key; did you mean \"window\"?", "unknown unit \"sconds\""]);
+        refused(
+            &setup,
+            verb,
+            &[
+                "windw: unknown key; did you mean \"window\"?",
+                "unknown unit \"sconds\"",
+            ],
+        );
     }
-    setup.settings.as_object_mut().expect("a map").retain(|key, _| key != "windw" && key != "slide");
+    setup
+        .settings
+        .as_object_mut()
+        .expect("a map")
+        .retain(|key, _| key != "windw" && key != "slide");
     setup.write();
     let secrets = setup.config().with_file_name("secrets.yaml");
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o644)).expect("the file is ours");
-    refused(&setup, "run", &["it holds secrets, and its mode 644 lets others at them; run: chmod 600"]);
+    refused(
+        &setup,
+        "run",
+        &["it holds secrets, and its mode 644 lets others at them; run: chmod 600"],
+    );
     with_secrets(&setup, json!({"kafka-pasword": "x"}));
-    refused(&setup, "run", &["unknown key; did you mean \"kafka-password\"?"]);
-    setup.secrets.as_object_mut().expect("a map").remove("kafka-password");
+    refused(
+        &setup,
+        "run",
+        &["unknown key; did you mean \"kafka-password\"?"],
+    );
+    setup
+        .secrets
+        .as_object_mut()
+        .expect("a map")
+        .remove("kafka-password");
     setup.write();
-    refused(&setup, "run", &["cannot find secret kafka-password", "add it to the secrets file"]);
+    refused(
+        &setup,
+        "run",
+        &[
+            "cannot find secret kafka-password",
+            "add it to the secrets file",
+        ],
+    );
     fs::remove_file(&secrets).expect("it is there");
     refused(&setup, "run", &["cannot read file", "secrets.yaml"]);
 
@@ -1143,6 +1484,10 @@ fn wrong_settings_end_with_two_and_name_the_fault() {
     setup.secrets["kafka-password"] = json!("x");
     setup.write();
     let taken = TcpListener::bind(&setup.http).expect("a free port");
-    assert!(has(&fails(&setup), &["cannot", &setup.http]), "{}", setup.log());
+    assert!(
+        has(&fails(&setup), &["cannot", &setup.http]),
+        "{}",
+        setup.log()
+    );
     drop(taken);
 }

@@ -32,7 +32,10 @@ pub fn env(name: &str) -> String {
 pub fn unique(prefix: &str) -> String {
     let mut random = [0; 3];
     getrandom::fill(&mut random).expect("random bytes");
-    format!("{prefix}_{:02x}{:02x}{:02x}", random[0], random[1], random[2])
+    format!(
+        "{prefix}_{:02x}{:02x}{:02x}",
+        random[0], random[1], random[2]
+    )
 }
 
 /// Waits for a condition; `what` is said when it does not come true in time. Returns what the condition gave.
@@ -89,7 +92,16 @@ fn parts_command(args: &[&str], env: &[(&str, &str)]) -> Command {
 
 /// Makes a topic.
 pub fn topic(name: &str, partitions: u32) {
-    parts(&["kafka", "topic", name, "--partitions", &partitions.to_string()], "");
+    parts(
+        &[
+            "kafka",
+            "topic",
+            name,
+            "--partitions",
+            &partitions.to_string(),
+        ],
+        "",
+    );
 }
 
 /// Produces records, each `{"p": partition, "ts": ms, "v": text or null}`. See `kafka_admin.py` for more keys.
@@ -149,7 +161,12 @@ impl Setup {
             "catalog-username": database,
             "catalog-password": env("PG_PASSWORD"),
         });
-        let setup = Self { dir, http, settings: all, secrets };
+        let setup = Self {
+            dir,
+            http,
+            settings: all,
+            secrets,
+        };
         setup.write();
         setup
     }
@@ -177,22 +194,40 @@ impl Setup {
 
     /// Starts `windrow run` with these files. Its log goes on in the same file at each start.
     pub fn start(&self) -> Windrow<'_> {
-        let log =
-            OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the folder is ours");
-        let child = self.command(&["run"]).stdout(log.try_clone().expect("a file")).stderr(log).spawn();
-        Windrow { setup: self, child: child.expect("windrow starts") }
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("the folder is ours");
+        let child = self
+            .command(&["run"])
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .spawn();
+        Windrow {
+            setup: self,
+            child: child.expect("windrow starts"),
+        }
     }
 
     /// The windrow binary with these settings and a verb: `&["status", "--output", "json"]`.
     pub fn command(&self, verb: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
-        command.arg("--config").arg(self.config()).args(verb).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(verb)
+            .stdin(Stdio::null());
         command
     }
 
     /// What a verb answers as JSON; the process may run or not. Panics when the verb fails.
     pub fn ask(&self, verb: &[&str]) -> Value {
-        let output = self.command(verb).args(["--output", "json"]).output().expect("windrow starts");
+        let output = self
+            .command(verb)
+            .args(["--output", "json"])
+            .output()
+            .expect("windrow starts");
         assert!(
             output.status.success(),
             "windrow {verb:?} failed: {}",
@@ -224,7 +259,10 @@ fn merge(into: &mut Value, from: Value) {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 /// What a process has used.
@@ -237,7 +275,10 @@ pub struct Used {
 impl Used {
     /// The greater peak, and the CPU time of both.
     pub fn and(self, other: Self) -> Self {
-        Self { peak_rss_mib: self.peak_rss_mib.max(other.peak_rss_mib), cpu_s: self.cpu_s + other.cpu_s }
+        Self {
+            peak_rss_mib: self.peak_rss_mib.max(other.peak_rss_mib),
+            cpu_s: self.cpu_s + other.cpu_s,
+        }
     }
 }
 
@@ -254,15 +295,25 @@ impl Windrow<'_> {
 
     /// The status, once it answers; `None` while it does not.
     pub fn status(&self) -> Option<Status> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-        let mut answer = agent.get(format!("http://{}/v1/status", self.setup.http)).call().ok()?;
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build()
+            .into();
+        let mut answer = agent
+            .get(format!("http://{}/v1/status", self.setup.http))
+            .call()
+            .ok()?;
         Some(answer.body_mut().read_json().expect("a status"))
     }
 
     /// Waits until the status fulfils a condition, and gives it. Panics with the last status and the log's end when it
     /// does not in time, or when the process ends.
-    pub fn wait(&mut self, what: &str, within: Duration, condition: impl Fn(&Status) -> bool) -> Status {
+    pub fn wait(
+        &mut self,
+        what: &str,
+        within: Duration,
+        condition: impl Fn(&Status) -> bool,
+    ) -> Status {
         let end = Instant::now() + within;
         loop {
             let status = self.status();
@@ -288,7 +339,10 @@ impl Windrow<'_> {
     pub fn wait_for_all(&mut self, records: u64) -> Status {
         self.wait("all records are committed", Duration::from_secs(60), |s| {
             let idle = !s.lanes.is_empty() && s.lanes.iter().all(|l| l.idle);
-            let same = s.lanes.windows(2).all(|two| two[0].watermark == two[1].watermark);
+            let same = s
+                .lanes
+                .windows(2)
+                .all(|two| two[0].watermark == two[1].watermark);
             let closed = s.windows.iter().all(|w| Some(w.end) > s.watermark);
             s.consumed == records && idle && same && closed && s.rows == s.rows_committed
         })
@@ -296,7 +350,9 @@ impl Windrow<'_> {
 
     /// Waits for its end. Panics when it does not come in time.
     pub fn ended(&mut self, within: Duration) -> ExitStatus {
-        wait("windrow ends", within, || self.child.try_wait().expect("our child"))
+        wait("windrow ends", within, || {
+            self.child.try_wait().expect("our child")
+        })
     }
 
     /// SIGTERM, and the end; panics when it fails or takes over 30 s. Returns what it has used.
@@ -305,8 +361,15 @@ impl Windrow<'_> {
         self.signal("TERM");
         let cpu_s = self.cpu_until_its_end();
         let status = self.ended(Duration::from_secs(30));
-        assert!(status.success(), "windrow ended with {status}\n{}", self.setup.log());
-        Used { peak_rss_mib: peak, cpu_s }
+        assert!(
+            status.success(),
+            "windrow ended with {status}\n{}",
+            self.setup.log()
+        );
+        Used {
+            peak_rss_mib: peak,
+            cpu_s,
+        }
     }
 
     /// SIGKILL. Returns what it has used.
@@ -315,21 +378,30 @@ impl Windrow<'_> {
         self.child.kill().expect("our child");
         let cpu_s = self.cpu_until_its_end();
         self.child.wait().expect("our child");
-        Used { peak_rss_mib, cpu_s }
+        Used {
+            peak_rss_mib,
+            cpu_s,
+        }
     }
 
     /// Sends a signal by name: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill starts");
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .expect("kill starts");
         assert!(sent.success(), "cannot send {name}");
     }
 
     /// Of `VmHWM`; 0 once it has ended.
     fn peak_rss_mib(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or_default() / 1024.0
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok())
+            .unwrap_or_default()
+            / 1024.0
     }
 
     /// Waits until it has ended and nobody has asked yet how: its whole CPU time is still there then.
@@ -373,7 +445,11 @@ impl Found {
 
     /// The only value of the only row.
     pub fn one(&self) -> &Value {
-        assert_eq!((self.rows.len(), self.columns.len()), (1, 1), "one value was asked for: {self:?}");
+        assert_eq!(
+            (self.rows.len(), self.columns.len()),
+            (1, 1),
+            "one value was asked for: {self:?}"
+        );
         &self.rows[0][0]
     }
 }
@@ -396,13 +472,15 @@ impl Spark {
     /// The same of another version: 3.5.3.
     pub fn open_version(database: &str, version: &str) -> Self {
         let log = NamedTempFile::new().expect("a temporary file");
-        let mut child =
-            parts_command(&["spark-sql", database, "--follow"], &[("WINDROW_SPARK_VERSION", version)])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(log.reopen().expect("our file"))
-                .spawn()
-                .expect("parts.sh starts");
+        let mut child = parts_command(
+            &["spark-sql", database, "--follow"],
+            &[("WINDROW_SPARK_VERSION", version)],
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log.reopen().expect("our file"))
+        .spawn()
+        .expect("parts.sh starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -413,12 +491,18 @@ impl Spark {
             }
         });
         let stdin = child.stdin.take();
-        Self { child, stdin, lines, log }
+        Self {
+            child,
+            stdin,
+            lines,
+            log,
+        }
     }
 
     /// Runs a statement of one line. Panics when Spark refuses it.
     pub fn sql(&mut self, sql: &str) -> Found {
-        self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.try_sql(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// Runs a statement of one line; the error is Spark's, its first line.
@@ -434,7 +518,11 @@ impl Spark {
         let count = head["rows"].as_u64().expect("a number of rows");
         let rows = (0..count).map(|_| self.line(sql)).collect();
         let texts = |v: Value| serde_json::from_value(v).expect("a list of texts");
-        Ok(Found { columns: texts(head["columns"].take()), types: texts(head["types"].take()), rows })
+        Ok(Found {
+            columns: texts(head["columns"].take()),
+            types: texts(head["types"].take()),
+            rows,
+        })
     }
 
     fn line(&self, sql: &str) -> Value {
@@ -469,7 +557,10 @@ pub struct Thrift {
 impl Thrift {
     pub fn up(database: &str) -> Self {
         let run = tempfile::tempdir().expect("a temporary folder");
-        let thrift = Self { run, port: free_port().to_string() };
+        let thrift = Self {
+            run,
+            port: free_port().to_string(),
+        };
         thrift.parts(&["thrift-up", database]);
         thrift
     }
@@ -481,13 +572,21 @@ impl Thrift {
 
     fn parts(&self, args: &[&str]) -> String {
         let run = self.run.path().to_str().expect("UTF-8");
-        parts_with(args, "", &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)])
+        parts_with(
+            args,
+            "",
+            &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)],
+        )
     }
 }
 
 impl Drop for Thrift {
     fn drop(&mut self) {
         let run = self.run.path().to_str().expect("UTF-8");
-        try_parts(&["thrift-down"], "", &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)]);
+        try_parts(
+            &["thrift-down"],
+            "",
+            &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)],
+        );
     }
 }

@@ -120,13 +120,18 @@ fn send(producer: &BaseProducer, topic: &str, partition: usize, entry: Entry) {
         Entry::Tombstone { ts } => (ts, None),
         Entry::Gap => return,
     };
-    let mut record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(partition as i32).timestamp(ts);
+    let mut record: BaseRecord<'_, (), str> = BaseRecord::to(topic)
+        .partition(partition as i32)
+        .timestamp(ts);
     if let Some(value) = &value {
         record = record.payload(value);
     }
     while let Err((error, back)) = producer.send(record) {
         assert!(
-            matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),
+            matches!(
+                error,
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+            ),
             "cannot produce: {error}"
         );
         producer.poll(Duration::from_millis(50));
@@ -145,15 +150,25 @@ fn produce(producer: &BaseProducer, topic: &str, dice: &mut Dice, log: &mut Log,
             producer.poll(Duration::ZERO);
         }
     }
-    producer.flush(Duration::from_secs(60)).expect("everything is delivered");
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("everything is delivered");
 }
 
 /// Records that nobody may see: each stands at an offset, and the marker at one more.
 fn abort_some(topic: &str, log: &mut Log) {
     let lines: String = (0..10)
-        .map(|_| format!("{}\n", json!({"p": 0, "ts": START_MS, "v": "{\"origin\": \"aborted\"}"})))
+        .map(|_| {
+            format!(
+                "{}\n",
+                json!({"p": 0, "ts": START_MS, "v": "{\"origin\": \"aborted\"}"})
+            )
+        })
         .collect();
-    parts(&["kafka", "produce", topic, "--transaction", topic, "--abort"], &lines);
+    parts(
+        &["kafka", "produce", topic, "--transaction", topic, "--abort"],
+        &lines,
+    );
     log[0].extend([Entry::Gap; 11]);
 }
 
@@ -197,7 +212,8 @@ fn group_by(log: &Log) -> Expected {
             };
             let last = ts.div_euclid(SLIDE_MS) * SLIDE_MS;
             let starts = (0..SIZE_MS / SLIDE_MS).map(|i| last - i * SLIDE_MS);
-            let (open, missed): (Vec<i64>, Vec<i64>) = starts.partition(|start| start + SIZE_MS > watermark);
+            let (open, missed): (Vec<i64>, Vec<i64>) =
+                starts.partition(|start| start + SIZE_MS > watermark);
             if open.is_empty() {
                 out.late.insert((partition, offset));
                 continue;
@@ -215,7 +231,14 @@ fn group_by(log: &Log) -> Expected {
         .into_iter()
         .filter(|((start, _), _)| start + SIZE_MS <= frontier)
         .map(|((start, origin), count)| {
-            ((start / 1000, (start + SIZE_MS) / 1000, format!("producer-{origin} (10.1.63.230)")), count)
+            (
+                (
+                    start / 1000,
+                    (start + SIZE_MS) / 1000,
+                    format!("producer-{origin} (10.1.63.230)"),
+                ),
+                count,
+            )
         })
         .collect();
     out
@@ -225,7 +248,9 @@ fn group_by(log: &Log) -> Expected {
 /// is there when the next one starts.
 fn run_and_kill(setup: &Setup, dice: &mut Dice, produce: impl FnOnce()) -> Used {
     let mut windrow = setup.start();
-    windrow.wait("it counts", Duration::from_secs(60), |s| s.reason.is_empty() && s.epoch.is_some());
+    windrow.wait("it counts", Duration::from_secs(60), |s| {
+        s.reason.is_empty() && s.epoch.is_some()
+    });
     let moment = Duration::from_millis(100 + dice.below(SLICE_MS));
     thread::scope(|scope| {
         let killed = scope.spawn(move || {
@@ -237,7 +262,10 @@ fn run_and_kill(setup: &Setup, dice: &mut Dice, produce: impl FnOnce()) -> Used 
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "how fast records come and when a kill does are no conditions")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how fast records come and when a kill does are no conditions"
+)]
 fn pause(time: Duration) {
     thread::sleep(time);
 }
@@ -249,10 +277,22 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
     let begun = Instant::now();
     let name = unique("million");
     let any_time = "message.timestamp.after.max.ms=9223372036854775807";
-    parts(&["kafka", "topic", &name, "--partitions", "3", "--config", any_time], "");
+    parts(
+        &[
+            "kafka",
+            "topic",
+            &name,
+            "--partitions",
+            "3",
+            "--config",
+            any_time,
+        ],
+        "",
+    );
     hive_db(&name, "script");
     // No topic partition stands aside in this test: then the rows are a function of the log alone.
-    let settings = json!({"slide": "5s", "idle-timeout": "1h", "lease": "2s", "commit-interval": "200ms"});
+    let settings =
+        json!({"slide": "5s", "idle-timeout": "1h", "lease": "2s", "commit-interval": "200ms"});
     let setup = Setup::new(&name, &name, "newtable", settings);
 
     let (mut log, mut dice, producer) = (Log::default(), Dice(1), producer());
@@ -278,16 +318,25 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
             status["consumed"]
         );
         let consumed = status["consumed"].as_u64().expect("a number");
-        assert!(consumed < RECORDS as u64, "all kills come while there is work");
+        assert!(
+            consumed < RECORDS as u64,
+            "all kills come while there is work"
+        );
     }
     let mut windrow = setup.start();
     let gaps = 11;
     let rest = RECORDS + gaps - log.iter().map(Vec::len).sum::<usize>();
     produce(&producer, &name, &mut dice, &mut log, rest);
     let all = (RECORDS + gaps) as u64;
-    windrow.wait("all is consumed and committed", Duration::from_secs(90), |s| {
-        s.consumed == all && s.rows == s.rows_committed && s.windows.iter().all(|w| Some(w.end) > s.watermark)
-    });
+    windrow.wait(
+        "all is consumed and committed",
+        Duration::from_secs(90),
+        |s| {
+            s.consumed == all
+                && s.rows == s.rows_committed
+                && s.windows.iter().all(|w| Some(w.end) > s.watermark)
+        },
+    );
     used = used.and(windrow.stop());
     println!(
         "{RECORDS} records, {KILLS} kills: {:.1} s CPU in all runs, peak RSS {:.0} MiB, after {:.1} s",
@@ -304,12 +353,35 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
 /// What the catalog says after the end.
 fn the_ledger_adds_up(setup: &Setup, expected: &Expected, all: u64) {
     let status: Status = serde_json::from_value(setup.ask(&["status"])).expect("a status");
-    let found = (status.counted, status.late, status.rejected, status.tombstones, status.gaps, status.lost);
-    println!("counted, late, rejected, tombstones, gaps, lost: {found:?}; late hits {}", expected.late_hits);
+    let found = (
+        status.counted,
+        status.late,
+        status.rejected,
+        status.tombstones,
+        status.gaps,
+        status.lost,
+    );
+    println!(
+        "counted, late, rejected, tombstones, gaps, lost: {found:?}; late hits {}",
+        expected.late_hits
+    );
     let (late, rejects) = (expected.late.len() as u64, expected.rejects.len() as u64);
-    assert_eq!(found, (expected.counted, late, rejects, expected.tombstones, expected.gaps, 0));
+    assert_eq!(
+        found,
+        (
+            expected.counted,
+            late,
+            rejects,
+            expected.tombstones,
+            expected.gaps,
+            0
+        )
+    );
     assert_eq!(status.consumed, all);
-    assert_eq!(expected.counted + late + rejects + expected.tombstones + expected.gaps, all);
+    assert_eq!(
+        expected.counted + late + rejects + expected.tombstones + expected.gaps,
+        all
+    );
     assert_eq!(
         (status.rows, status.rows_committed),
         (expected.rows.len() as u64, expected.rows.len() as u64)
@@ -327,7 +399,12 @@ fn spark_finds(database: &str, expected: &Expected) {
     let thrift = Thrift::up(database);
     let query = |sql: &str| -> Vec<String> {
         // Tab-separated, below a line with the columns' names.
-        thrift.beeline(&["-t", sql]).lines().skip(1).map(str::to_owned).collect()
+        thrift
+            .beeline(&["-t", sql])
+            .lines()
+            .skip(1)
+            .map(str::to_owned)
+            .collect()
     };
     let sql = "SELECT CAST(window.start AS long), CAST(window.end AS long), origin, count FROM newtable ORDER BY 1, 2, 3";
     let found = query(sql);
@@ -335,11 +412,26 @@ fn spark_finds(database: &str, expected: &Expected) {
     for (found, ((start, end, origin), count)) in found.iter().zip(&expected.rows) {
         assert_eq!(*found, format!("{start}\t{end}\t{origin}\t{count}"));
     }
-    for (table, expect) in [("newtable__late", &expected.late), ("newtable__rejects", &expected.rejects)] {
-        let found = query(&format!("SELECT partition, offset FROM {table} ORDER BY 1, 2"));
-        let expect: Vec<String> =
-            expect.iter().map(|(partition, offset)| format!("{partition}\t{offset}")).collect();
-        assert!(found == expect, "{table}: {} rows found, {} expected", found.len(), expect.len());
+    for (table, expect) in [
+        ("newtable__late", &expected.late),
+        ("newtable__rejects", &expected.rejects),
+    ] {
+        let found = query(&format!(
+            "SELECT partition, offset FROM {table} ORDER BY 1, 2"
+        ));
+        let expect: Vec<String> = expect
+            .iter()
+            .map(|(partition, offset)| format!("{partition}\t{offset}"))
+            .collect();
+        assert!(
+            found == expect,
+            "{table}: {} rows found, {} expected",
+            found.len(),
+            expect.len()
+        );
     }
-    println!("Spark found all {} rows through beeline", expected.rows.len());
+    println!(
+        "Spark found all {} rows through beeline",
+        expected.rows.len()
+    );
 }

@@ -21,14 +21,21 @@ fn disordered(count: i64, partitions: i64, origins: i64, step_ms: i64) -> Vec<Va
         .map(|i| {
             let back = i * 7919 % (DELAY_MS - 100);
             let ts = START_MS + DELAY_MS + i * step_ms - back;
-            record((i % partitions) as i32, ts, &format!("producer-{} (10.1.63.230)", i / 2 % origins))
+            record(
+                (i % partitions) as i32,
+                ts,
+                &format!("producer-{} (10.1.63.230)", i / 2 % origins),
+            )
         })
         .collect()
 }
 
 /// The use case's job on a topic, until it has read it all.
 fn spark_job(database: &str, topic: &str, table: &str, slide: &[&str]) {
-    parts(&[&["spark-job", database, topic, "--table", table], slide].concat(), "");
+    parts(
+        &[&["spark-job", database, topic, "--table", table], slide].concat(),
+        "",
+    );
 }
 
 /// Windrow on a topic, until it has closed all that Spark's job closes, and to its end.
@@ -101,34 +108,53 @@ fn the_table_looks_and_counts_as_the_spark_jobs() {
 /// order of rows.
 fn beeline_shows_the_same(database: &str, ours: &str, theirs: &str) {
     let thrift = Thrift::up(database);
-    for statement in
-        ["DESCRIBE TABLE_NAME", "SELECT count(*) FROM TABLE_NAME", "SELECT * FROM TABLE_NAME LIMIT 10"]
-    {
-        let [answer, judge] = [ours, theirs].map(|t| thrift.beeline(&[&statement.replace("TABLE_NAME", t)]));
+    for statement in [
+        "DESCRIBE TABLE_NAME",
+        "SELECT count(*) FROM TABLE_NAME",
+        "SELECT * FROM TABLE_NAME LIMIT 10",
+    ] {
+        let [answer, judge] =
+            [ours, theirs].map(|t| thrift.beeline(&[&statement.replace("TABLE_NAME", t)]));
         assert_eq!(body_sorted(&answer), body_sorted(&judge), "{statement}");
         println!("{answer}");
     }
     let shown = thrift.beeline(&["SHOW TABLES"]);
     let line = |table: &str| {
         let column = format!("| {table} ");
-        shown.lines().find(|l| l.contains(&column)).unwrap_or_else(|| panic!("{table} is not in\n{shown}"))
+        shown
+            .lines()
+            .find(|l| l.contains(&column))
+            .unwrap_or_else(|| panic!("{table} is not in\n{shown}"))
     };
     assert_eq!(line(ours).replace(ours, theirs), line(theirs));
 }
 
 /// Rows as multisets, types and times, in two time zones, with and without a filter that Parquet's statistics serve.
 fn sessions_see_the_same(spark: &mut Spark, ours: &str, theirs: &str) {
-    for (zone, from) in [("UTC", "2024-09-01 19:42:20"), ("America/New_York", "2024-09-01 15:42:20")] {
+    for (zone, from) in [
+        ("UTC", "2024-09-01 19:42:20"),
+        ("America/New_York", "2024-09-01 15:42:20"),
+    ] {
         spark.sql(&format!("SET spark.sql.session.timeZone={zone}"));
         for filter in [String::new(), format!("WHERE window.start >= '{from}'")] {
-            let [found, judge] = [ours, theirs].map(|t| spark.sql(&format!("SELECT * FROM {t} {filter}")));
-            assert_eq!((&found.columns, &found.types), (&judge.columns, &judge.types));
+            let [found, judge] =
+                [ours, theirs].map(|t| spark.sql(&format!("SELECT * FROM {t} {filter}")));
+            assert_eq!(
+                (&found.columns, &found.types),
+                (&judge.columns, &judge.types)
+            );
             assert_eq!(found.sorted(), judge.sorted(), "{ours} in {zone} {filter}");
-            let starts = found.rows.iter().map(|row| row[0]["start"].as_str().expect("a text").to_owned());
+            let starts = found
+                .rows
+                .iter()
+                .map(|row| row[0]["start"].as_str().expect("a text").to_owned());
             let first = starts.min().expect("rows");
             // Also without the judge: 19:42 in UTC is 15:42 in New York.
             let expect = if filter.is_empty() { &from[..13] } else { from };
-            assert!(first.starts_with(expect), "{ours} in {zone} {filter}: {first}");
+            assert!(
+                first.starts_with(expect),
+                "{ours} in {zone} {filter}: {first}"
+            );
         }
     }
 }
@@ -154,16 +180,29 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
         windrow.wait_for_all(rounds as u64 * 62);
         let newest = START_MS + rounds * 60_000 - 1000;
         let windows = (newest - DELAY_MS - START_MS) / 10_000;
-        let expect: Vec<Value> = (0..windows).map(|w| json!([START_MS / 1000 + w * 10, "a", 10])).collect();
-        let found = spark.sql("SELECT CAST(window.start AS long), origin, count FROM newtable ORDER BY 1");
+        let expect: Vec<Value> = (0..windows)
+            .map(|w| json!([START_MS / 1000 + w * 10, "a", 10]))
+            .collect();
+        let found =
+            spark.sql("SELECT CAST(window.start AS long), origin, count FROM newtable ORDER BY 1");
         assert_eq!(found.rows, expect, "after round {number}");
         // These two need another commit, as they close nothing.
         let side = |spark: &mut Spark, sql: &str, expect: Vec<Value>| {
-            wait(sql, Duration::from_secs(20), || (spark.sql(sql).rows == expect).then_some(()));
+            wait(sql, Duration::from_secs(20), || {
+                (spark.sql(sql).rows == expect).then_some(())
+            });
         };
         let late = (0..rounds).map(|r| {
             let watermark = START_MS + r * 60_000 + 59_000 - DELAY_MS;
-            json!([name, 0, r * 62 + 60, START_MS / 1000, watermark / 1000, "late", true])
+            json!([
+                name,
+                0,
+                r * 62 + 60,
+                START_MS / 1000,
+                watermark / 1000,
+                "late",
+                true
+            ])
         });
         side(
             spark,
@@ -197,7 +236,12 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
     let tables = psql(&name, "SELECT \"TBL_NAME\" FROM \"TBLS\" ORDER BY 1");
     assert_eq!(
         tables.lines().collect::<Vec<_>>(),
-        ["newtable", "newtable__chunks", "newtable__late", "newtable__rejects"]
+        [
+            "newtable",
+            "newtable__chunks",
+            "newtable__late",
+            "newtable__rejects"
+        ]
     );
     windrow.stop();
 }
@@ -255,25 +299,67 @@ fn aggregate_rows() -> (Vec<(&'static str, &'static str)>, Vec<Value>) {
     let (big, sum) = (i64::MAX.to_string(), "18446744073709551614");
     let rows = vec![
         json!([null, null, "1", null, null, null, null, null, null, null]),
-        json!(["7", "true", "2", sum, big, big, "9.223372036854775807E18", null, null, null]),
+        json!([
+            "7",
+            "true",
+            "2",
+            sum,
+            big,
+            big,
+            "9.223372036854775807E18",
+            null,
+            null,
+            null
+        ]),
         json!(["a", null, "3", "3", "1", "2", "1.5", null, null, null]),
-        json!(["a", "x", "3", "7", "3", "4", "3.5", "12345678901234.86", "0.10", "-4"]),
+        json!([
+            "a",
+            "x",
+            "3",
+            "7",
+            "3",
+            "4",
+            "3.5",
+            "12345678901234.86",
+            "0.10",
+            "-4"
+        ]),
     ];
     (columns, rows)
 }
 
 fn aggregates_are_right(spark: &mut Spark, kind: &str) {
     let (columns, rows) = aggregate_rows();
-    let described: BTreeMap<String, String> =
-        spark.sql("DESCRIBE newtable").rows.iter().map(|r| (text(&r[0]), text(&r[1]))).collect();
-    let expect: BTreeMap<String, String> =
-        columns.iter().map(|(name, of)| ((*name).to_owned(), (*of).to_owned())).collect();
+    let described: BTreeMap<String, String> = spark
+        .sql("DESCRIBE newtable")
+        .rows
+        .iter()
+        .map(|r| (text(&r[0]), text(&r[1])))
+        .collect();
+    let expect: BTreeMap<String, String> = columns
+        .iter()
+        .map(|(name, of)| ((*name).to_owned(), (*of).to_owned()))
+        .collect();
     assert_eq!(described, expect, "{kind}");
-    let Found { columns: named, types, .. } = spark.sql("SELECT * FROM newtable LIMIT 1");
-    let found: Vec<_> = named.iter().map(String::as_str).zip(types.iter().map(String::as_str)).collect();
+    let Found {
+        columns: named,
+        types,
+        ..
+    } = spark.sql("SELECT * FROM newtable LIMIT 1");
+    let found: Vec<_> = named
+        .iter()
+        .map(String::as_str)
+        .zip(types.iter().map(String::as_str))
+        .collect();
     assert_eq!(found, columns, "{kind}");
-    let casts: Vec<String> = columns[1..].iter().map(|(name, _)| format!("CAST({name} AS string)")).collect();
-    let found = spark.sql(&format!("SELECT {} FROM newtable ORDER BY origin, kind", casts.join(", ")));
+    let casts: Vec<String> = columns[1..]
+        .iter()
+        .map(|(name, _)| format!("CAST({name} AS string)"))
+        .collect();
+    let found = spark.sql(&format!(
+        "SELECT {} FROM newtable ORDER BY origin, kind",
+        casts.join(", ")
+    ));
     // A double's digits are not the matter.
     let doubles = |rows: &[Value]| -> Vec<Value> {
         let mut rows = rows.to_vec();
@@ -285,7 +371,11 @@ fn aggregates_are_right(spark: &mut Spark, kind: &str) {
         rows
     };
     assert_eq!(doubles(&found.rows), doubles(&rows), "{kind}");
-    assert_eq!(spark.sql("SELECT count(*) FROM newtable__rejects").one(), &json!(3), "{kind}");
+    assert_eq!(
+        spark.sql("SELECT count(*) FROM newtable__rejects").one(),
+        &json!(3),
+        "{kind}"
+    );
 }
 
 fn text(value: &Value) -> String {
@@ -327,13 +417,20 @@ fn kind_holds(kind: &str, topic: &str, records: u64) {
         windrow.wait("it says what it waits for", Duration::from_secs(20), |s| {
             s.epoch.is_none() && s.reason.contains("open Kyuubi and create a table")
         });
-        spark.as_mut().expect("opened").sql("CREATE TABLE own (x INT) USING parquet");
+        spark
+            .as_mut()
+            .expect("opened")
+            .sql("CREATE TABLE own (x INT) USING parquet");
     }
     let status = windrow.wait_for_all(records);
     assert_eq!(status.rows, 4, "{kind}");
     windrow.stop();
     let table_partitions = psql(&database, "SELECT count(*) FROM \"PARTITIONS\"");
-    assert_eq!(table_partitions.trim(), "2", "{kind}: one of rows, one of rejects");
+    assert_eq!(
+        table_partitions.trim(),
+        "2",
+        "{kind}: one of rows, one of rejects"
+    );
     if let Some(spark) = &mut spark {
         aggregates_are_right(spark, kind);
     }

@@ -52,8 +52,17 @@ pub struct Expected {
 
 impl Expected {
     pub fn new(partition: Partition, start: Offset) -> Self {
-        let ledger = LaneLedger { start_offset: start, next_offset: start, ..LaneLedger::default() };
-        Self { partition, ledger, ceiling: i64::MIN, ..Self::default() }
+        let ledger = LaneLedger {
+            start_offset: start,
+            next_offset: start,
+            ..LaneLedger::default()
+        };
+        Self {
+            partition,
+            ledger,
+            ceiling: i64::MIN,
+            ..Self::default()
+        }
     }
 
     pub fn watermark(&self) -> Option<i64> {
@@ -80,7 +89,8 @@ impl Expected {
                     Decided::Generation { .. } => unreachable!("it ends the generation"),
                 }
             }
-            if offset < to && offset >= self.ledger.next_offset && log.records.contains_key(&offset) {
+            if offset < to && offset >= self.ledger.next_offset && log.records.contains_key(&offset)
+            {
                 self.record(shape, log, offset);
             }
         }
@@ -90,8 +100,13 @@ impl Expected {
 
     /// The log is another one from here on.
     pub fn generation(&mut self, to: Offset) {
-        let ledger = LaneLedger { start_offset: to, next_offset: to, ..LaneLedger::default() };
-        self.archived.push(std::mem::replace(&mut self.ledger, ledger));
+        let ledger = LaneLedger {
+            start_offset: to,
+            next_offset: to,
+            ..LaneLedger::default()
+        };
+        self.archived
+            .push(std::mem::replace(&mut self.ledger, ledger));
     }
 
     fn record(&mut self, shape: &Shape, log: &Log, offset: Offset) {
@@ -114,13 +129,16 @@ impl Expected {
         };
         let watermark = self.newest.map(|t| t - self.delay).max(self.floor);
         let mut windows = Vec::new();
-        let mut start =
-            (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms + shape.offset_ms;
+        let mut start = (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms
+            + shape.offset_ms;
         while start + shape.window_ms > record.time {
             windows.push((start, start + shape.window_ms));
             start -= shape.slide_ms;
         }
-        let open: Vec<_> = windows.iter().filter(|(_, end)| watermark.is_none_or(|w| *end > w)).collect();
+        let open: Vec<_> = windows
+            .iter()
+            .filter(|(_, end)| watermark.is_none_or(|w| *end > w))
+            .collect();
         if open.is_empty() {
             ledger.late += 1;
             *self.late.entry(at).or_default() += 1;
@@ -129,19 +147,35 @@ impl Expected {
         ledger.counted += 1;
         ledger.hits += windows.len() as u64;
         ledger.late_hits += (windows.len() - open.len()) as u64;
-        let one = Cell { hits: 1, n: n.is_some().into(), sum: n.unwrap_or(0).into(), min: n, max: n };
+        let one = Cell {
+            hits: 1,
+            n: n.is_some().into(),
+            sum: n.unwrap_or(0).into(),
+            min: n,
+            max: n,
+        };
         for (start, end) in open {
-            self.windows.entry((*start, *end, key.clone())).or_default().add(&one);
+            self.windows
+                .entry((*start, *end, key.clone()))
+                .or_default()
+                .add(&one);
         }
         self.newest = self.newest.max(Some(record.time));
     }
 }
 
 /// The final rows: windows that end at the frontier or before, summed over the topic partitions.
-pub fn rows(parts: &BTreeMap<Partition, Expected>, frontier: Option<i64>) -> BTreeMap<RowKey, Cell> {
+pub fn rows(
+    parts: &BTreeMap<Partition, Expected>,
+    frontier: Option<i64>,
+) -> BTreeMap<RowKey, Cell> {
     let mut rows: BTreeMap<RowKey, Cell> = BTreeMap::new();
     for part in parts.values() {
-        for (window, cell) in part.windows.iter().filter(|(w, _)| frontier.is_some_and(|f| w.1 <= f)) {
+        for (window, cell) in part
+            .windows
+            .iter()
+            .filter(|(w, _)| frontier.is_some_and(|f| w.1 <= f))
+        {
             rows.entry(window.clone()).or_default().add(cell);
         }
     }

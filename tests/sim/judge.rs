@@ -68,7 +68,8 @@ impl Judge<'_> {
         let n = commit.epoch;
         for file in &commit.files {
             let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
-            let bytes = bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
+            let bytes = bytes
+                .ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
             if windrow_core::values::digest::sha256_hex(&bytes) != file.sha256 {
                 return Err(format!("{} has other bytes than its epoch says", file.key));
             }
@@ -83,7 +84,11 @@ impl Judge<'_> {
                             return Err(format!("a row of {start} lies under {date}"));
                         }
                         let (key, cell) = self.cell(rest)?;
-                        if seen.rows.insert((start.0, end.0, key.clone()), cell).is_some() {
+                        if seen
+                            .rows
+                            .insert((start.0, end.0, key.clone()), cell)
+                            .is_some()
+                        {
                             return Err(format!("epoch {n} has the row {start} {key:?} again"));
                         }
                     }
@@ -134,7 +139,11 @@ impl Judge<'_> {
         let has = |f| self.shape.aggregates.iter().any(|a| a.function == f);
         Cell {
             hits: cell.hits,
-            n: if has(Function::Avg) && cell.sum != 0 { cell.n } else { 0 },
+            n: if has(Function::Avg) && cell.sum != 0 {
+                cell.n
+            } else {
+                0
+            },
             sum: cell.sum,
             min: cell.min.filter(|_| has(Function::Min)),
             max: cell.max.filter(|_| has(Function::Max)),
@@ -144,8 +153,15 @@ impl Judge<'_> {
     /// Where a log was cut off, what a lane saw of it may not be plain from the lane: any that fits must give the rows.
     fn compare(&self, epochs: &[&Commit], seen: &Seen) -> Result<(), String> {
         let first = self.compare_with(epochs, seen, 0);
-        let was_cut = || self.topics.iter().any(|t| t.logs.values().any(|log| log.before.is_some()));
-        if first.is_err() && was_cut() && (1..8).any(|other| self.compare_with(epochs, seen, other).is_ok()) {
+        let was_cut = || {
+            self.topics
+                .iter()
+                .any(|t| t.logs.values().any(|log| log.before.is_some()))
+        };
+        if first.is_err()
+            && was_cut()
+            && (1..8).any(|other| self.compare_with(epochs, seen, other).is_ok())
+        {
             return Ok(());
         }
         first
@@ -166,7 +182,10 @@ impl Judge<'_> {
                 commit.closed_through
             ));
         }
-        let must = rows(&parts, frontier).into_iter().map(|(k, cell)| (k, self.shown(&cell))).collect();
+        let must = rows(&parts, frontier)
+            .into_iter()
+            .map(|(k, cell)| (k, self.shown(&cell)))
+            .collect();
         differ(&format!("epoch {n}: rows"), &seen.rows, &must)?;
         let late = parts.values().flat_map(|e| e.late.clone()).collect();
         differ(&format!("epoch {n}: late"), &seen.late, &late)?;
@@ -174,7 +193,10 @@ impl Judge<'_> {
         differ(&format!("epoch {n}: rejects"), &seen.rejects, &rejects)?;
         let mut all = windrow_core::values::ledger::TableLedger::default();
         for (p, e) in &parts {
-            e.archived.iter().chain([&e.ledger]).for_each(|l| all.add(l));
+            e.archived
+                .iter()
+                .chain([&e.ledger])
+                .for_each(|l| all.add(l));
             let lane = &commit.lanes[p];
             if lane.ledger != e.ledger {
                 return Err(format!(
@@ -190,17 +212,33 @@ impl Judge<'_> {
             }
         }
         let sums = |l: &windrow_core::values::ledger::TableLedger| {
-            [l.consumed, l.counted, l.late, l.rejected, l.tombstones, l.gaps, l.lost, l.hits, l.late_hits]
+            [
+                l.consumed,
+                l.counted,
+                l.late,
+                l.rejected,
+                l.tombstones,
+                l.gaps,
+                l.lost,
+                l.hits,
+                l.late_hits,
+            ]
         };
         if sums(&commit.ledger) != sums(&all) {
-            return Err(format!("epoch {n}: the table's ledger is {:?}, must be {all:?}", commit.ledger));
+            return Err(format!(
+                "epoch {n}: the table's ledger is {:?}, must be {all:?}",
+                commit.ledger
+            ));
         }
         Ok(())
     }
 
     /// What one topic partition comes to, generation by generation.
     fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<Expected, String> {
-        let first = epochs.iter().find(|c| c.lanes.contains_key(&p)).expect("it is in the last");
+        let first = epochs
+            .iter()
+            .find(|c| c.lanes.contains_key(&p))
+            .expect("it is in the last");
         let mut expected = Expected::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;
@@ -212,7 +250,10 @@ impl Judge<'_> {
                 let Decided::Generation { to, topic_id, .. } = &decision.what else {
                     decisions.push(decision);
                     if let Decided::Lost { to, .. } = &decision.what
-                        && self.topics[topic].logs.get(&p).is_none_or(|log| log.start < *to)
+                        && self.topics[topic]
+                            .logs
+                            .get(&p)
+                            .is_none_or(|log| log.start < *to)
                     {
                         return Err(format!("{decision:?}, but it was there"));
                     }
@@ -220,15 +261,29 @@ impl Judge<'_> {
                 };
                 let other = self.topic(topic_id)?;
                 let same = other == topic;
-                let part = Part { topic, partition: p, maybe: cut || !same, nth };
+                let part = Part {
+                    topic,
+                    partition: p,
+                    maybe: cut || !same,
+                    nth,
+                };
                 self.read(&mut expected, part, &decisions, decision.offset, &ends)?;
                 // One cut may be told twice: first that there is one, then where the log ends now.
                 let again = cut && decision.offset != expected.ledger.start_offset;
-                if same && (again || self.topics[topic].logs.get(&p).is_none_or(|l| l.before.is_none())) {
+                if same
+                    && (again
+                        || self.topics[topic]
+                            .logs
+                            .get(&p)
+                            .is_none_or(|l| l.before.is_none()))
+                {
                     return Err(format!("{decision:?}, but it was not cut off"));
                 }
                 if other < topic || (!same && *to != 0) {
-                    return Err(format!("{decision:?}, but the topic was {}", self.topics[topic].id));
+                    return Err(format!(
+                        "{decision:?}, but the topic was {}",
+                        self.topics[topic].id
+                    ));
                 }
                 (topic, cut) = (other, same);
                 (decisions, ends) = (Vec::new(), Vec::new());
@@ -237,13 +292,21 @@ impl Judge<'_> {
             ends.push((&commit.lanes[&p], decisions.len()));
         }
         let end = ends.last().expect("the last commit").0.to;
-        let part = Part { topic, partition: p, maybe: true, nth };
+        let part = Part {
+            topic,
+            partition: p,
+            maybe: true,
+            nth,
+        };
         self.read(&mut expected, part, &decisions, end, &ends)?;
         Ok(expected)
     }
 
     fn topic(&self, id: &str) -> Result<usize, String> {
-        self.topics.iter().position(|t| t.id == id).ok_or_else(|| format!("no topic had the id {id}"))
+        self.topics
+            .iter()
+            .position(|t| t.id == id)
+            .ok_or_else(|| format!("no topic had the id {id}"))
     }
 
     /// Reads a generation to its end. Where the log was cut off, `maybe` the generation saw only what was there before,
@@ -257,16 +320,27 @@ impl Judge<'_> {
         ends: &[(&LaneCommit, usize)],
     ) -> Result<(), String> {
         let none = Log::default();
-        let Part { topic, partition: p, .. } = part;
+        let Part {
+            topic,
+            partition: p,
+            ..
+        } = part;
         let log = self.topics[topic].logs.get(&p);
         if log.is_none() && end != expected.ledger.next_offset {
-            return Err(format!("topic partition {p} of {} was read, but never was", self.topics[topic].id));
+            return Err(format!(
+                "topic partition {p} of {} was read, but never was",
+                self.topics[topic].id
+            ));
         }
         let log = log.unwrap_or(&none);
         let fits_one = |log: &Log, (lane, decided): &(&LaneCommit, usize)| {
             let mut try_it = expected.clone();
             try_it.read(self.shape, log, &decisions[..*decided], lane.to);
-            let last = log.records.range(..lane.to).next_back().map(|(_, r)| r.leader_epoch);
+            let last = log
+                .records
+                .range(..lane.to)
+                .next_back()
+                .map(|(_, r)| r.leader_epoch);
             try_it.ledger == lane.ledger
                 && try_it.watermark() == lane.watermark.map(|w| w.0)
                 && (lane.leader_epoch < 0 || Some(lane.leader_epoch) == last)
@@ -278,11 +352,17 @@ impl Judge<'_> {
             Some(before) => {
                 // A restart where the last record was not the last offset cannot tell.
                 let cut = log.cuts().last().map_or(0, |(_, at)| *at);
-                let mut ats: Vec<Offset> =
-                    ends.iter().map(|(lane, _)| lane.to).filter(|at| *at > cut).collect();
+                let mut ats: Vec<Offset> = ends
+                    .iter()
+                    .map(|(lane, _)| lane.to)
+                    .filter(|at| *at > cut)
+                    .collect();
                 ats.dedup();
                 let spliced = ats.into_iter().map(|at| before.spliced(at, log));
-                let all = [log.clone()].into_iter().chain(spliced).chain([before.clone()]);
+                let all = [log.clone()]
+                    .into_iter()
+                    .chain(spliced)
+                    .chain([before.clone()]);
                 let mut fitting: Vec<Log> = all.filter(fits).collect();
                 if fitting.is_empty() {
                     before.clone()
@@ -299,7 +379,10 @@ impl Judge<'_> {
     fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
         let topic = self.topics.last().expect("one at least");
         if last.topic_id != topic.id {
-            return Err(format!("the last epoch is of topic {}, not {}", last.topic_id, topic.id));
+            return Err(format!(
+                "the last epoch is of topic {}, not {}",
+                last.topic_id, topic.id
+            ));
         }
         for (p, log) in &topic.logs {
             if last.lanes.get(p).map(|l| l.to) != Some(log.end) {

@@ -2,7 +2,10 @@
 //! recorded decisions and a plain group-by. No thread, no clock, no I/O: a seed is a whole run.
 //!
 //! `WINDROW_SIM_SEEDS=100000 cargo test --test sim` runs more of it; `WINDROW_SIM_SEED=17` runs one and tells what it did.
-#![expect(clippy::disallowed_methods, reason = "how many seeds is for the person at the keyboard")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how many seeds is for the person at the keyboard"
+)]
 
 mod audit;
 mod judge;
@@ -32,8 +35,9 @@ fn seeds() -> std::ops::Range<u64> {
         let one = one.parse().expect("WINDROW_SIM_SEED is a number");
         return one..one + 1;
     }
-    let n = std::env::var("WINDROW_SIM_SEEDS")
-        .map_or(10_000, |n| n.parse().expect("WINDROW_SIM_SEEDS is a number"));
+    let n = std::env::var("WINDROW_SIM_SEEDS").map_or(10_000, |n| {
+        n.parse().expect("WINDROW_SIM_SEEDS is a number")
+    });
     0..n
 }
 
@@ -56,8 +60,13 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
         (sum, failed)
     };
     let parts: Vec<Part> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        handles.into_iter().map(|h| h.join().expect("an engine panicked: see above")).collect()
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || one(thread)))
+            .collect();
+        handles
+            .into_iter()
+            .map(|h| h.join().expect("an engine panicked: see above"))
+            .collect()
     });
     let mut failed = Vec::new();
     for (part, failures) in parts {
@@ -65,8 +74,11 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
         failed.extend(failures);
     }
     failed.sort();
-    let first: Vec<String> =
-        failed.iter().take(20).map(|(seed, why)| format!("seed {seed}: {why}")).collect();
+    let first: Vec<String> = failed
+        .iter()
+        .take(20)
+        .map(|(seed, why)| format!("seed {seed}: {why}"))
+        .collect();
     assert!(
         failed.is_empty(),
         "{} seeds failed:\n{}\nrun one alone: WINDROW_SIM_SEED={}",

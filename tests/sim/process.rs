@@ -99,10 +99,15 @@ impl World {
             Answer::Manifests(a) => Input::Manifests(a.map_err(Trouble::from)),
             Answer::Checkpoint(a) => Input::Checkpoint(a.map_err(Trouble::from)),
             Answer::Looked(partition, end) => Input::Looked { partition, end },
-            Answer::Limits(partition, log_start, log_end) => {
-                Input::OutOfRange { partition, log_start, log_end }
-            }
-            Answer::Stored(key, result) => Input::Stored { key, result: result.map_err(Trouble::from) },
+            Answer::Limits(partition, log_start, log_end) => Input::OutOfRange {
+                partition,
+                log_start,
+                log_end,
+            },
+            Answer::Stored(key, result) => Input::Stored {
+                key,
+                result: result.map_err(Trouble::from),
+            },
             Answer::Committed(epoch, result) => Input::Committed { epoch, result },
             Answer::Found(epoch, result) => Input::Found { epoch, result },
             Answer::Paused(paused) => Input::Paused(paused),
@@ -117,7 +122,11 @@ impl World {
         for effect in effects {
             let process = &mut self.processes[i];
             match effect {
-                Effect::Start { partition, offset, leader_epoch } => {
+                Effect::Start {
+                    partition,
+                    offset,
+                    leader_epoch,
+                } => {
                     let lane = process.engine.lanes().get(&partition);
                     self.summary.replays += u64::from(lane.is_some_and(|lane| lane.replaying()));
                     let late = self.mistake == Some(Mistake::StartsLate) && offset > 0;
@@ -168,9 +177,17 @@ impl World {
         if all.is_empty() {
             return Ok(());
         }
-        let all = if self.fault == 0 && self.requests.is_empty() { all } else { vec![self.rng.pick(&all)] };
+        let all = if self.fault == 0 && self.requests.is_empty() {
+            all
+        } else {
+            vec![self.rng.pick(&all)]
+        };
         for p in all {
-            if self.processes.get(i).is_some_and(|process| process.id == id) {
+            if self
+                .processes
+                .get(i)
+                .is_some_and(|process| process.id == id)
+            {
                 self.read(i, p)?;
             }
         }
@@ -187,10 +204,15 @@ impl World {
             return Ok(());
         };
         let checked = reader.topic == topic && reader.leader_epoch >= 0 && reader.pos > 0;
-        let kept = log.epoch_end(reader.leader_epoch).is_some_and(|end| reader.pos <= end);
+        let kept = log
+            .epoch_end(reader.leader_epoch)
+            .is_some_and(|end| reader.pos <= end);
         if checked && !kept && self.mistake != Some(Mistake::CutUnsaid) {
             reader.halted = true;
-            let why = format!("topic partition {p} was cut off below offset {}", reader.pos);
+            let why = format!(
+                "topic partition {p} was cut off below offset {}",
+                reader.pos
+            );
             return self.feed(i, Input::Truncated { partition: p, why });
         }
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
@@ -206,7 +228,11 @@ impl World {
             .records
             .range(reader.pos..log.visible)
             .take(most)
-            .map(|(offset, r)| Record { offset: *offset, timestamp_ms: r.time, value: r.bytes.as_deref() })
+            .map(|(offset, r)| Record {
+                offset: *offset,
+                timestamp_ms: r.time,
+                value: r.bytes.as_deref(),
+            })
             .collect();
         let Some(last) = records.last().map(|r| r.offset) else {
             if reader.told_end && !self.rng.one_in(4) {
@@ -218,21 +244,43 @@ impl World {
             }
             reader.pos = log.visible;
             let offset = log.visible;
-            return self.feed(i, Input::End { partition: p, offset });
+            return self.feed(
+                i,
+                Input::End {
+                    partition: p,
+                    offset,
+                },
+            );
         };
         reader.told_end = false;
         reader.pos = last + 1;
         reader.leader_epoch = log.records[&last].leader_epoch;
         let leader_epoch = reader.leader_epoch;
-        if let Some(mistake) = self.mistake.filter(|_| records.len() > 1 && self.rng.one_in(20)) {
+        if let Some(mistake) = self
+            .mistake
+            .filter(|_| records.len() > 1 && self.rng.one_in(20))
+        {
             spoil(&mut records, mistake);
         }
         if self.mistake == Some(Mistake::EndTooFar) && self.rng.one_in(20) {
-            return self.feed(i, Input::End { partition: p, offset: last });
+            return self.feed(
+                i,
+                Input::End {
+                    partition: p,
+                    offset: last,
+                },
+            );
         }
         let mut out = Vec::new();
         let batch: &dyn Batch = &Held(&records);
-        self.processes[i].engine.step(Input::Records { partition: p, leader_epoch, batch }, &mut out);
+        self.processes[i].engine.step(
+            Input::Records {
+                partition: p,
+                leader_epoch,
+                batch,
+            },
+            &mut out,
+        );
         let exit = self.perform(i, out);
         if exit.is_some() {
             return Err(format!("records made it end: {exit:?}"));
@@ -253,7 +301,9 @@ impl World {
         let least = now - CLOCK_OFF_MS + process.settings.max_future_ms / 8 * 7 - 1000;
         let ceiling = lane.state().ceiling;
         if ceiling < least {
-            return Err(format!("at {now} the ceiling of topic partition {p} is {ceiling}"));
+            return Err(format!(
+                "at {now} the ceiling of topic partition {p} is {ceiling}"
+            ));
         }
         Ok(())
     }
@@ -267,12 +317,21 @@ fn spoil(records: &mut Vec<Record<'_>>, mistake: Mistake) {
         }
         Mistake::RecordTwice => {
             let last = records.len() - 1;
-            records[last] = Record { offset: records[last].offset, ..records[last - 1] };
+            records[last] = Record {
+                offset: records[last].offset,
+                ..records[last - 1]
+            };
         }
         Mistake::RecordsSwapped => {
             let (a, b) = (records[0], records[1]);
-            records[0] = Record { offset: a.offset, ..b };
-            records[1] = Record { offset: b.offset, ..a };
+            records[0] = Record {
+                offset: a.offset,
+                ..b
+            };
+            records[1] = Record {
+                offset: b.offset,
+                ..a
+            };
         }
         _ => {}
     }

@@ -34,7 +34,10 @@ impl World {
         let at = self.rng.below(self.requests.len() as u64) as usize;
         let sender = self.requests[at].0;
         let at = if to_catalog(&self.requests[at].1) {
-            self.requests.iter().position(|(s, e)| *s == sender && to_catalog(e)).expect("it is one of them")
+            self.requests
+                .iter()
+                .position(|(s, e)| *s == sender && to_catalog(e))
+                .expect("it is one of them")
         } else {
             at
         };
@@ -57,7 +60,9 @@ impl World {
         } else {
             Some(self.look(sender, effect, way == Way::Fine))
         };
-        if let (Some(answer), Some(process)) = (answer, self.processes.iter_mut().find(|p| p.id == sender)) {
+        if let (Some(answer), Some(process)) =
+            (answer, self.processes.iter_mut().find(|p| p.id == sender))
+        {
             process.inbox.push_back(answer);
         }
         Ok(())
@@ -71,7 +76,9 @@ impl World {
             }
             Effect::Acquire => {
                 let id = sender.to_string();
-                let answer = self.catalog.acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
+                let answer =
+                    self.catalog
+                        .acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
                 Answer::Acquired(if way == Way::AnswerLost {
                     Err(CatalogError::Retry(gone().into()))
                 } else {
@@ -97,7 +104,9 @@ impl World {
             Effect::Find { epoch, .. } if way != Way::Fine => {
                 Answer::Found(epoch, Err(CatalogError::Retry(gone().into())))
             }
-            Effect::Find { owner, epoch } => Answer::Found(epoch, self.catalog.outcome(&owner, epoch)),
+            Effect::Find { owner, epoch } => {
+                Answer::Found(epoch, self.catalog.outcome(&owner, epoch))
+            }
             other => unreachable!("not for the catalog: {other:?}"),
         })
     }
@@ -106,10 +115,18 @@ impl World {
         let (db_now, mistake) = (self.db_now(), self.mistake);
         let result = if way == Way::NeverArrived {
             let told = self.rng.one_in(2);
-            Err(if told { CatalogError::Retry(gone().into()) } else { CatalogError::Unknown(gone()) })
+            Err(if told {
+                CatalogError::Retry(gone().into())
+            } else {
+                CatalogError::Unknown(gone())
+            })
         } else {
             let result = self.catalog.commit(db_now, commit, &self.objects, mistake);
-            if way == Way::AnswerLost { Err(CatalogError::Unknown(gone())) } else { result }
+            if way == Way::AnswerLost {
+                Err(CatalogError::Unknown(gone()))
+            } else {
+                result
+            }
         };
         let result = match (mistake, result) {
             (Some(Mistake::UnknownIsSuccess), Err(CatalogError::Unknown(_))) => Ok(db_now),
@@ -144,7 +161,14 @@ impl World {
             bytes
         };
         self.objects.insert(key.clone(), bytes);
-        Answer::Stored(key, if way == Way::AnswerLost { Err(gone()) } else { Ok(()) })
+        Answer::Stored(
+            key,
+            if way == Way::AnswerLost {
+                Err(gone())
+            } else {
+                Ok(())
+            },
+        )
     }
 
     /// What changes nothing: questions to brokers and to the store.
@@ -152,7 +176,9 @@ impl World {
         let up = fine && self.now >= self.kafka_down_until;
         match effect {
             Effect::LookUpTopic => Answer::Topic(if up { Ok(self.facts()) } else { Err(gone()) }),
-            Effect::CheckTopic => Answer::TopicId(if up { Ok(self.topic_id()) } else { Err(gone()) }),
+            Effect::CheckTopic => {
+                Answer::TopicId(if up { Ok(self.topic_id()) } else { Err(gone()) })
+            }
             Effect::LookAtEnd { partition } => {
                 let lies = self.mistake == Some(Mistake::EndAlwaysHere);
                 let there = self.topic().logs.get(&partition).map(|log| log.visible);
@@ -162,18 +188,36 @@ impl World {
                 let now = self.now;
                 if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
                     process.looks.entry(partition).or_default().push((end, now));
-                    let here = process.engine.lanes().get(&partition).map(|lane| lane.ledger.next_offset);
+                    let here = process
+                        .engine
+                        .lanes()
+                        .get(&partition)
+                        .map(|lane| lane.ledger.next_offset);
                     end = here.filter(|_| lies).unwrap_or(end);
                 }
-                Answer::Looked(partition, Ok(LogEnd { last_stable: end, high_watermark: end }))
+                Answer::Looked(
+                    partition,
+                    Ok(LogEnd {
+                        last_stable: end,
+                        high_watermark: end,
+                    }),
+                )
             }
             Effect::ListManifests { prefix } => Answer::Manifests(if fine {
-                Ok(self.objects.keys().filter(|k| k.starts_with(&prefix)).cloned().collect())
+                Ok(self
+                    .objects
+                    .keys()
+                    .filter(|k| k.starts_with(&prefix))
+                    .cloned()
+                    .collect())
             } else {
                 Err(gone())
             }),
             Effect::FetchCheckpoint { key } => Answer::Checkpoint(if fine {
-                self.objects.get(&key).map(|b| b.to_vec()).ok_or_else(|| format!("no object {key}"))
+                self.objects
+                    .get(&key)
+                    .map(|b| b.to_vec())
+                    .ok_or_else(|| format!("no object {key}"))
             } else {
                 Err(gone())
             }),
@@ -189,25 +233,42 @@ impl World {
             return;
         }
         self.limits.remove(at);
-        let limits = self.topic().logs.get(&p).map(|log| (log.start, log.visible));
-        if let (Some((start, end)), Some(process)) =
-            (limits, self.processes.iter_mut().find(|process| process.id == sender))
-        {
+        let limits = self
+            .topic()
+            .logs
+            .get(&p)
+            .map(|log| (log.start, log.visible));
+        if let (Some((start, end)), Some(process)) = (
+            limits,
+            self.processes
+                .iter_mut()
+                .find(|process| process.id == sender),
+        ) {
             process.inbox.push_back(Answer::Limits(p, start, end));
         }
     }
 
     fn topic_id(&self) -> String {
         let kept = self.mistake == Some(Mistake::TopicIdKept);
-        if kept { self.topics[0].id.clone() } else { self.topic().id.clone() }
+        if kept {
+            self.topics[0].id.clone()
+        } else {
+            self.topic().id.clone()
+        }
     }
 
     fn facts(&self) -> TopicFacts {
-        let there = self.topic().logs.iter().filter(|(_, log)| log.exists_from <= self.now);
+        let there = self
+            .topic()
+            .logs
+            .iter()
+            .filter(|(_, log)| log.exists_from <= self.now);
         TopicFacts {
             cluster_id: "c".to_owned(),
             topic_id: self.topic_id(),
-            partitions: there.map(|(p, log): (&Partition, _)| (*p, (log.start, log.visible))).collect(),
+            partitions: there
+                .map(|(p, log): (&Partition, _)| (*p, (log.start, log.visible)))
+                .collect(),
         }
     }
 }

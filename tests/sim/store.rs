@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use windrow_core::table::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
+use windrow_core::table::commit::{
+    Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
+};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
@@ -100,29 +102,53 @@ impl Catalog {
             && *until > now
             && owner.owner_id != owner_id
         {
-            return Ok(Acquired::Held { by: by.clone(), left_ms: (until.0 - now.0) as u64 });
+            return Ok(Acquired::Held {
+                by: by.clone(),
+                left_ms: (until.0 - now.0) as u64,
+            });
         }
         self.owner_epochs += 1;
         self.owners += 1;
-        let owner = Owner { owner_epoch: self.owner_epochs, owner_id: owner_id.to_owned() };
+        let owner = Owner {
+            owner_epoch: self.owner_epochs,
+            owner_id: owner_id.to_owned(),
+        };
         let said = if mistake == Some(Mistake::ClockBehind) && self.epochs.is_empty() {
             DbTime(now.0 - 3_600_000)
         } else {
             now
         };
-        self.owner = Some((owner.clone(), who.to_owned(), DbTime(now.0 + lease_ms as i64)));
-        Ok(Acquired::Ours { owner, lease_ms, now: said, head: self.head(mistake).map(Box::new) })
+        self.owner = Some((
+            owner.clone(),
+            who.to_owned(),
+            DbTime(now.0 + lease_ms as i64),
+        ));
+        Ok(Acquired::Ours {
+            owner,
+            lease_ms,
+            now: said,
+            head: self.head(mistake).map(Box::new),
+        })
     }
 
     pub fn head(&self, mistake: Option<Mistake>) -> Option<Head> {
         let (last, committed_at) = self.epochs.last()?.clone();
         let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
-        let at = self.epochs.iter().rposition(|(c, _)| c.checkpoint.is_some());
-        let mut checkpoint =
-            at.map(|i| (i as u64, self.epochs[i].0.checkpoint.clone().expect("just looked")));
+        let at = self
+            .epochs
+            .iter()
+            .rposition(|(c, _)| c.checkpoint.is_some());
+        let mut checkpoint = at.map(|i| {
+            (
+                i as u64,
+                self.epochs[i].0.checkpoint.clone().expect("just looked"),
+            )
+        });
         let since = at.map_or(0, |i| i + 1);
-        let mut decisions: Vec<_> =
-            self.epochs[since..].iter().flat_map(|(c, _)| c.decisions.clone()).collect();
+        let mut decisions: Vec<_> = self.epochs[since..]
+            .iter()
+            .flat_map(|(c, _)| c.decisions.clone())
+            .collect();
         let mut last = last;
         match mistake {
             Some(Mistake::DecisionsForgotten) => decisions.clear(),
@@ -142,7 +168,14 @@ impl Catalog {
             }
             _ => {}
         }
-        Some(Head { genesis, last, committed_at, checkpoint, decisions, paused: self.paused })
+        Some(Head {
+            genesis,
+            last,
+            committed_at,
+            checkpoint,
+            decisions,
+            paused: self.paused,
+        })
     }
 
     pub fn renew(
@@ -172,12 +205,20 @@ impl Catalog {
 
     /// Where the newest checkpoint of a topic partition is: a restart reads from there.
     pub fn checkpointed(&self, partition: Partition) -> Option<Offset> {
-        let (commit, _) = self.epochs.iter().rev().find(|(c, _)| c.checkpoint.is_some())?;
+        let (commit, _) = self
+            .epochs
+            .iter()
+            .rev()
+            .find(|(c, _)| c.checkpoint.is_some())?;
         commit.lanes.get(&partition).map(|lane| lane.to)
     }
 
     pub fn release(&mut self, owner: &Owner) {
-        if self.owner.as_ref().is_some_and(|(ours, _, _)| ours == owner) {
+        if self
+            .owner
+            .as_ref()
+            .is_some_and(|(ours, _, _)| ours == owner)
+        {
             self.owner = None;
         }
     }
@@ -190,7 +231,12 @@ impl Catalog {
         mistake: Option<Mistake>,
     ) -> Result<DbTime, CatalogError> {
         let fence = mistake != Some(Mistake::NoFence);
-        if fence && self.owner.as_ref().is_none_or(|(owner, _, _)| *owner != commit.owner) {
+        if fence
+            && self
+                .owner
+                .as_ref()
+                .is_none_or(|(owner, _, _)| *owner != commit.owner)
+        {
             return Err(CatalogError::Fenced("another owner".to_owned()));
         }
         if let Some((there, at)) = self.epochs.get(commit.epoch as usize) {
@@ -208,7 +254,9 @@ impl Catalog {
             for (partition, lane) in &commit.lanes {
                 let at: Option<Offset> = last.lanes.get(partition as &Partition).map(|l| l.to);
                 if at.is_some_and(|at| at != lane.from) {
-                    return Err(CatalogError::Fenced("does not go on from the last offset".to_owned()));
+                    return Err(CatalogError::Fenced(
+                        "does not go on from the last offset".to_owned(),
+                    ));
                 }
             }
         }
@@ -218,13 +266,14 @@ impl Catalog {
                 let twice = commit.files.clone();
                 commit.files.extend(twice);
             }
-            Some(Mistake::LateForgotten) => {
-                commit.files.retain(|f| f.kind != windrow_core::table::commit::FileKind::Late)
-            }
+            Some(Mistake::LateForgotten) => commit
+                .files
+                .retain(|f| f.kind != windrow_core::table::commit::FileKind::Late),
             _ => {}
         }
         for file in &commit.files {
-            self.seen.insert(file.key.clone(), objects.get(&file.key).cloned());
+            self.seen
+                .insert(file.key.clone(), objects.get(&file.key).cloned());
         }
         if let Some(CheckpointAt::Object(key)) = &commit.checkpoint {
             assert!(
@@ -238,7 +287,10 @@ impl Catalog {
 
     pub fn outcome(&self, owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
         if let Some((there, at)) = self.epochs.get(epoch as usize) {
-            return Ok(Outcome::Committed { digest: there.digest.clone(), committed_at: *at });
+            return Ok(Outcome::Committed {
+                digest: there.digest.clone(),
+                committed_at: *at,
+            });
         }
         if self.owner.as_ref().is_none_or(|(ours, _, _)| ours != owner) {
             return Err(CatalogError::Fenced("another owner".to_owned()));

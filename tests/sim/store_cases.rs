@@ -15,7 +15,10 @@ const LEASE_MS: u64 = 60_000;
 const NOW: DbTime = DbTime(1_725_192_000_000);
 
 fn take(catalog: &mut Catalog, who: &str) -> (Owner, Option<Head>) {
-    match catalog.acquire(NOW, who, &format!("id of {who}"), LEASE_MS, None).unwrap() {
+    match catalog
+        .acquire(NOW, who, &format!("id of {who}"), LEASE_MS, None)
+        .unwrap()
+    {
         Acquired::Ours { owner, head, .. } => (owner, head.map(|head| *head)),
         held @ Acquired::Held { .. } => panic!("{held:?}"),
     }
@@ -32,8 +35,18 @@ fn commit(catalog: &mut Catalog, commit: &Commit) -> Result<DbTime, CatalogError
 /// Epoch `n` takes each topic partition from offset `10 * (n - 1)` to `10 * n`.
 fn epoch(owner: &Owner, n: u64) -> Commit {
     let to = i64::try_from(n).unwrap() * 10;
-    let ledger = LaneLedger { next_offset: to, counted: n * 10, ..LaneLedger::default() };
-    let lane = LaneCommit { from: (to - 10).max(0), to, leader_epoch: 3, watermark: None, ledger };
+    let ledger = LaneLedger {
+        next_offset: to,
+        counted: n * 10,
+        ..LaneLedger::default()
+    };
+    let lane = LaneCommit {
+        from: (to - 10).max(0),
+        to,
+        leader_epoch: 3,
+        watermark: None,
+        ledger,
+    };
     let genesis = Genesis {
         shape: Shape::count_by_origin("test-topic", 10_000, 10_000),
         warehouse: "s3a://spark/warehouse".to_owned(),
@@ -52,19 +65,32 @@ fn epoch(owner: &Owner, n: u64) -> Commit {
         ledger: TableLedger::default(),
         files: Vec::new(),
         checkpoint: None,
-        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.owner_epoch),
+        manifest: format!(
+            "_windrow/default.t/manifests/{}-{n}.json",
+            owner.owner_epoch
+        ),
         digest: format!("digest of {n}"),
     }
 }
 
 fn floor(offset: i64) -> Decision {
-    let what = Decided::Floor { at: EventTime(offset), reason: FloorReason::Idle };
-    Decision { partition: 1, offset, what }
+    let what = Decided::Floor {
+        at: EventTime(offset),
+        reason: FloorReason::Idle,
+    };
+    Decision {
+        partition: 1,
+        offset,
+        what,
+    }
 }
 
 #[track_caller]
 fn fenced<T: std::fmt::Debug>(answer: Result<T, CatalogError>) {
-    assert!(matches!(&answer, Err(CatalogError::Fenced(_))), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(CatalogError::Fenced(_))),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -73,8 +99,13 @@ fn a_table_lives_through_owners() {
     assert_eq!(catalog.head(None), None);
     let (first, head) = take(&mut catalog, "m/app/0");
     assert_eq!(head, None);
-    let held = catalog.acquire(NOW, "m/app/1", "other", LEASE_MS, None).unwrap();
-    assert!(matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0), "{held:?}");
+    let held = catalog
+        .acquire(NOW, "m/app/1", "other", LEASE_MS, None)
+        .unwrap();
+    assert!(
+        matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0),
+        "{held:?}"
+    );
 
     for n in 0..3 {
         commit(&mut catalog, &epoch(&first, n)).unwrap();
@@ -82,10 +113,23 @@ fn a_table_lives_through_owners() {
     let mut third = epoch(&first, 3);
     third.decisions = vec![floor(25)];
     let at = commit(&mut catalog, &third).unwrap();
-    assert_eq!(commit(&mut catalog, &third).unwrap(), at, "the same again is success");
-    fenced(commit(&mut catalog, &Commit { digest: "another".to_owned(), ..third.clone() }));
+    assert_eq!(
+        commit(&mut catalog, &third).unwrap(),
+        at,
+        "the same again is success"
+    );
+    fenced(commit(
+        &mut catalog,
+        &Commit {
+            digest: "another".to_owned(),
+            ..third.clone()
+        },
+    ));
     fenced(commit(&mut catalog, &epoch(&first, 7)));
-    let committed = Outcome::Committed { digest: "digest of 3".to_owned(), committed_at: at };
+    let committed = Outcome::Committed {
+        digest: "digest of 3".to_owned(),
+        committed_at: at,
+    };
     assert_eq!(catalog.outcome(&first, 3).unwrap(), committed);
     assert_eq!(catalog.outcome(&first, 4).unwrap(), Outcome::Absent);
     assert!(!catalog.renew(NOW, &first, LEASE_MS).unwrap().1);
@@ -110,8 +154,12 @@ fn lease_that_is_over_is_taken() {
     let (first, _) = take(&mut catalog, "a");
     commit(&mut catalog, &epoch(&first, 0)).unwrap();
     let later = DbTime(NOW.0 + LEASE_MS as i64);
-    let taken = catalog.acquire(later, "b", "id of b", LEASE_MS, None).unwrap();
-    let Acquired::Ours { owner: next, .. } = taken else { panic!("{taken:?}") };
+    let taken = catalog
+        .acquire(later, "b", "id of b", LEASE_MS, None)
+        .unwrap();
+    let Acquired::Ours { owner: next, .. } = taken else {
+        panic!("{taken:?}")
+    };
     fenced(commit(&mut catalog, &epoch(&first, 1)));
     commit(&mut catalog, &epoch(&next, 1)).unwrap();
 }
@@ -127,7 +175,14 @@ fn a_commit_that_leaves_a_gap_changes_nothing() {
     assert_eq!(catalog.outcome(&owner, 1).unwrap(), Outcome::Absent);
     // A topic partition that appears later begins where it likes.
     let mut right = epoch(&owner, 1);
-    right.lanes.insert(2, LaneCommit { from: 77, to: 80, ..right.lanes[&0].clone() });
+    right.lanes.insert(
+        2,
+        LaneCommit {
+            from: 77,
+            to: 80,
+            ..right.lanes[&0].clone()
+        },
+    );
     commit(&mut catalog, &right).unwrap();
 }
 
@@ -135,27 +190,54 @@ fn a_commit_that_leaves_a_gap_changes_nothing() {
 fn head_holds_the_newest_checkpoint_and_what_was_decided_since() {
     let mut catalog = Catalog::default();
     let (owner, _) = take(&mut catalog, "a");
-    commit(&mut catalog, &Commit { decisions: vec![floor(1)], ..epoch(&owner, 0) }).unwrap();
+    commit(
+        &mut catalog,
+        &Commit {
+            decisions: vec![floor(1)],
+            ..epoch(&owner, 0)
+        },
+    )
+    .unwrap();
     let head = catalog.head(None).unwrap();
     assert_eq!((head.checkpoint, head.decisions), (None, vec![floor(1)]));
     let inline = CheckpointAt::Inline("00ff".to_owned());
-    let with = Commit { checkpoint: Some(inline.clone()), decisions: vec![floor(2)], ..epoch(&owner, 1) };
+    let with = Commit {
+        checkpoint: Some(inline.clone()),
+        decisions: vec![floor(2)],
+        ..epoch(&owner, 1)
+    };
     commit(&mut catalog, &with).unwrap();
     let head = catalog.head(None).unwrap();
-    assert_eq!((head.last, head.checkpoint, head.decisions), (with, Some((1, inline.clone())), vec![]));
+    assert_eq!(
+        (head.last, head.checkpoint, head.decisions),
+        (with, Some((1, inline.clone())), vec![])
+    );
     for n in 2..5 {
         let decisions = vec![floor(i64::try_from(n).unwrap() + 1)];
-        commit(&mut catalog, &Commit { decisions, ..epoch(&owner, n) }).unwrap();
+        commit(
+            &mut catalog,
+            &Commit {
+                decisions,
+                ..epoch(&owner, n)
+            },
+        )
+        .unwrap();
     }
     let (_, head) = take(&mut catalog, "a");
     let head = head.unwrap();
-    assert_eq!((head.checkpoint, head.decisions), (Some((1, inline)), vec![floor(3), floor(4), floor(5)]));
+    assert_eq!(
+        (head.checkpoint, head.decisions),
+        (Some((1, inline)), vec![floor(3), floor(4), floor(5)])
+    );
 }
 
 #[test]
 fn pause_holds_for_later_owners() {
     let mut catalog = Catalog::default();
-    assert!(matches!(catalog.set_paused(true), Err(CatalogError::Stop(_))));
+    assert!(matches!(
+        catalog.set_paused(true),
+        Err(CatalogError::Stop(_))
+    ));
     let (owner, _) = take(&mut catalog, "a");
     commit(&mut catalog, &epoch(&owner, 0)).unwrap();
     catalog.set_paused(true).unwrap();

@@ -52,7 +52,10 @@ impl Topic {
     pub fn draw(rng: &mut Rng, shape: &Shape, nth: usize, now: u64) -> Self {
         let partitions = 1 + rng.below(3) as Partition;
         let logs = (0..partitions).map(|p| {
-            let mut log = Log { epochs: vec![(0, 0)], ..Log::default() };
+            let mut log = Log {
+                epochs: vec![(0, 0)],
+                ..Log::default()
+            };
             if nth == 0 && p > 0 && rng.one_in(4) {
                 log.exists_from = rng.below(60_000);
             }
@@ -62,7 +65,10 @@ impl Topic {
             log.visible = rng.below(log.end as u64 + 1) as Offset;
             (p, log)
         });
-        Self { id: format!("id{nth}"), logs: logs.collect() }
+        Self {
+            id: format!("id{nth}"),
+            logs: logs.collect(),
+        }
     }
 }
 
@@ -82,7 +88,15 @@ impl Log {
                 self.end += 1 + rng.below(3) as Offset;
             }
             let (value, bytes) = draw_value(rng, shape, keys);
-            self.records.insert(self.end, Arc::new(LogRecord { time: at, value, bytes, leader_epoch }));
+            self.records.insert(
+                self.end,
+                Arc::new(LogRecord {
+                    time: at,
+                    value,
+                    bytes,
+                    leader_epoch,
+                }),
+            );
             self.end += 1;
         }
         self.end += rng.below(2) as Offset;
@@ -98,8 +112,12 @@ impl Log {
         self.before = Some(Box::new(self.clone()));
         self.records.split_off(&at);
         self.end = at;
-        self.epochs.push((self.epochs.last().map_or(0, |e| e.0) + 1, at));
-        let time = self.records.last_key_value().map_or(BASE, |(_, r)| r.time.clamp(BASE, BASE + 300_000));
+        self.epochs
+            .push((self.epochs.last().map_or(0, |e| e.0) + 1, at));
+        let time = self
+            .records
+            .last_key_value()
+            .map_or(BASE, |(_, r)| r.time.clamp(BASE, BASE + 300_000));
         self.append(rng, shape, time, 40);
         self.visible = at + rng.below((self.end - at) as u64 + 1) as Offset;
     }
@@ -111,14 +129,19 @@ impl Log {
 
     /// The leader epoch of an offset, whether or not there is anything to see.
     pub fn epoch_of(&self, offset: Offset) -> i32 {
-        self.epochs.iter().rev().find(|e| e.1 <= offset).map_or(-1, |e| e.0)
+        self.epochs
+            .iter()
+            .rev()
+            .find(|e| e.1 <= offset)
+            .map_or(-1, |e| e.0)
     }
 
     /// As if what lies from `at` on were of another log.
     pub fn spliced(&self, at: Offset, other: &Log) -> Log {
         let mut log = self.clone();
         log.records.split_off(&at);
-        log.records.extend(other.records.range(at..).map(|(o, r)| (*o, Arc::clone(r))));
+        log.records
+            .extend(other.records.range(at..).map(|(o, r)| (*o, Arc::clone(r))));
         log
     }
 
@@ -127,7 +150,12 @@ impl Log {
         if self.epochs.last().is_none_or(|last| last.0 < leader_epoch) {
             return None;
         }
-        Some(self.epochs.iter().find(|e| e.0 > leader_epoch).map_or(self.visible, |e| e.1))
+        Some(
+            self.epochs
+                .iter()
+                .find(|e| e.0 > leader_epoch)
+                .map_or(self.visible, |e| e.1),
+        )
     }
 }
 
@@ -173,5 +201,8 @@ fn draw_value(rng: &mut Rng, shape: &Shape, keys: u64) -> (Value, Option<Vec<u8>
         .collect();
     let n = (!rng.one_in(10)).then(|| rng.below(1000) as i64 - 300);
     fields.extend(n.map(|n| format!("\"n\": {n}")));
-    (Value::Good { key, n }, Some(format!("{{{}}}", fields.join(", ")).into_bytes()))
+    (
+        Value::Good { key, n },
+        Some(format!("{{{}}}", fields.join(", ")).into_bytes()),
+    )
 }

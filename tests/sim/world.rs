@@ -86,7 +86,11 @@ impl World {
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
             lease_ms: 3000,
-            checkpoint_keys_small: if harm { 20_000 } else { rng.pick(&[0, 4, 20_000]) },
+            checkpoint_keys_small: if harm {
+                20_000
+            } else {
+                rng.pick(&[0, 4, 20_000])
+            },
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         let fault = rng.pick(&[0, 8, 20, 60]);
@@ -160,7 +164,11 @@ impl World {
             88..93 => {
                 let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
                 let n = self.rng.below(12) as Offset;
-                let log = self.topics.last_mut().and_then(|t| t.logs.get_mut(&p)).expect("drawn");
+                let log = self
+                    .topics
+                    .last_mut()
+                    .and_then(|t| t.logs.get_mut(&p))
+                    .expect("drawn");
                 log.visible = (log.visible + n).min(log.end);
             }
             _ if self.fault == 0 => {}
@@ -231,9 +239,19 @@ impl World {
             }
             1 | 2 if self.harm && log.before.is_none() && log.visible > log.start => {
                 // Mostly below what is committed, or near the end, where readers are.
-                let committed = self.catalog.epochs.last().filter(|(c, _)| c.topic_id == topic_id);
-                let to = committed.and_then(|(c, _)| c.lanes.get(&p)).map_or(log.visible, |lane| lane.to);
-                let near = if self.rng.one_in(3) { log.visible } else { to.min(log.visible) };
+                let committed = self
+                    .catalog
+                    .epochs
+                    .last()
+                    .filter(|(c, _)| c.topic_id == topic_id);
+                let to = committed
+                    .and_then(|(c, _)| c.lanes.get(&p))
+                    .map_or(log.visible, |lane| lane.to);
+                let near = if self.rng.one_in(3) {
+                    log.visible
+                } else {
+                    to.min(log.visible)
+                };
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
@@ -251,7 +269,13 @@ impl World {
         self.kafka_down_until = 0;
         self.db_ahead = CLOCK_OFF_MS;
         self.catalog.paused = false;
-        for log in self.topics.last_mut().expect("one at least").logs.values_mut() {
+        for log in self
+            .topics
+            .last_mut()
+            .expect("one at least")
+            .logs
+            .values_mut()
+        {
             log.visible = log.end;
             log.exists_from = 0;
         }
@@ -288,19 +312,32 @@ impl World {
                 self.feed(0, Input::Shutdown)?;
             }
         }
-        Err(format!("it does not come to an end: {:?}", self.processes[0].engine.state()))
+        Err(format!(
+            "it does not come to an end: {:?}",
+            self.processes[0].engine.state()
+        ))
     }
 
     fn all_is_read(&self) -> bool {
         let engine = &self.processes[0].engine;
         let topic = self.topic();
         let read = |(p, log): (&Partition, &crate::topic::Log)| {
-            engine.lanes().get(p).is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+            engine
+                .lanes()
+                .get(p)
+                .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
         };
-        let mut watermarks = engine.lanes().values().map(windrow_core::count::lane::Lane::watermark);
+        let mut watermarks = engine
+            .lanes()
+            .values()
+            .map(windrow_core::count::lane::Lane::watermark);
         let first = watermarks.next().flatten();
         engine.state() == State::Counting
-            && self.catalog.epochs.last().is_some_and(|(c, _)| c.topic_id == topic.id)
+            && self
+                .catalog
+                .epochs
+                .last()
+                .is_some_and(|(c, _)| c.topic_id == topic.id)
             && topic.logs.iter().all(read)
             && watermarks.all(|w| w == first)
     }
@@ -315,9 +352,15 @@ impl World {
             }
         }
         let last = self.catalog.epochs.last().map(|(c, _)| c.lanes.keys());
-        match last.into_iter().flatten().find(|p| delays.get(p).copied().unwrap_or(0) != must) {
+        match last
+            .into_iter()
+            .flatten()
+            .find(|p| delays.get(p).copied().unwrap_or(0) != must)
+        {
             None => Ok(()),
-            Some(p) => Err(format!("topic partition {p} does not have the delay {must}")),
+            Some(p) => Err(format!(
+                "topic partition {p} does not have the delay {must}"
+            )),
         }
     }
 
@@ -329,11 +372,20 @@ impl World {
         if self.processes[i].frozen {
             return Ok(());
         }
-        let before: BTreeMap<Partition, Option<EventTime>> =
-            self.processes[i].engine.lanes().iter().map(|(p, lane)| (*p, lane.watermark())).collect();
+        let before: BTreeMap<Partition, Option<EventTime>> = self.processes[i]
+            .engine
+            .lanes()
+            .iter()
+            .map(|(p, lane)| (*p, lane.watermark()))
+            .collect();
         let id = self.processes[i].id;
         self.processes[i].ticked = self.now;
-        self.feed(i, Input::Tick { now: Mono(self.now) })?;
+        self.feed(
+            i,
+            Input::Tick {
+                now: Mono(self.now),
+            },
+        )?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
         }
@@ -349,15 +401,24 @@ impl World {
         let process = &self.processes[i];
         for (p, lane) in process.engine.lanes() {
             // No record came with the time: only a floor moves a watermark then, and each needs a look.
-            if before.get(p).is_none_or(|before| *before == lane.watermark()) {
+            if before
+                .get(p)
+                .is_none_or(|before| *before == lane.watermark())
+            {
                 continue;
             }
             // What is read of another topic than the committed one never counts.
-            let other = self.catalog.epochs.last().is_some_and(|(c, _)| c.topic_id != self.topic().id);
+            let other = self
+                .catalog
+                .epochs
+                .last()
+                .is_some_and(|(c, _)| c.topic_id != self.topic().id);
             let gone = !self.topic().logs.contains_key(p);
             let most = process.settings.idle_timeout_ms.max(5000) + 1000;
             let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
-            let seen = |(end, at): &(Offset, u64)| *end == lane.ledger.next_offset && self.now - at <= most;
+            let seen = |(end, at): &(Offset, u64)| {
+                *end == lane.ledger.next_offset && self.now - at <= most
+            };
             if !gone && !other && !looks.iter().any(seen) {
                 return Err(format!(
                     "topic partition {p} was taken for idle at offset {} at {}, but the looks were {looks:?}",
@@ -393,7 +454,11 @@ impl World {
     pub fn tell(&self) -> String {
         let mut said = String::new();
         for (commit, at) in &self.catalog.epochs {
-            let _ = writeln!(said, "epoch {} of {} at {at:?}", commit.epoch, commit.owner.owner_id);
+            let _ = writeln!(
+                said,
+                "epoch {} of {} at {at:?}",
+                commit.epoch, commit.owner.owner_id
+            );
             for (p, lane) in &commit.lanes {
                 let _ = writeln!(
                     said,
@@ -407,8 +472,14 @@ impl World {
         }
         for topic in &self.topics {
             for (p, log) in &topic.logs {
-                let _ =
-                    writeln!(said, "{} {p}: {} to {}, cut {:?}", topic.id, log.start, log.end, log.cuts());
+                let _ = writeln!(
+                    said,
+                    "{} {p}: {} to {}, cut {:?}",
+                    topic.id,
+                    log.start,
+                    log.end,
+                    log.cuts()
+                );
             }
         }
         said
@@ -416,10 +487,15 @@ impl World {
 
     /// What came out against what must.
     pub fn audit(&mut self) -> Result<Summary, String> {
-        let judge = Judge { shape: &self.settings.shape, topics: &self.topics, catalog: &self.catalog };
+        let judge = Judge {
+            shape: &self.settings.shape,
+            topics: &self.topics,
+            catalog: &self.catalog,
+        };
         let seen = judge.judge()?;
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
-        let count = |is: &dyn Fn(&Decided) -> bool| self.decisions().filter(|d| is(&d.what)).count() as u64;
+        let count =
+            |is: &dyn Fn(&Decided) -> bool| self.decisions().filter(|d| is(&d.what)).count() as u64;
         let floors = |why| count(&|d| matches!(d, Decided::Floor { reason, .. } if *reason == why));
         let ids: Vec<&str> = epochs.iter().map(|c| &*c.topic_id).collect();
         let made_again = ids.windows(2).filter(|w| w[0] != w[1]).count() as u64;
@@ -434,7 +510,11 @@ impl World {
             rows: seen.rows.len() as u64,
             late: seen.late.len() as u64,
             rejects: seen.rejects.len() as u64,
-            null_keys: seen.rows.keys().filter(|(_, _, key)| key.contains(&None)).count() as u64,
+            null_keys: seen
+                .rows
+                .keys()
+                .filter(|(_, _, key)| key.contains(&None))
+                .count() as u64,
             late_hits: epochs.last().map_or(0, |c| c.ledger.late_hits),
             epochs: epochs.len() as u64,
             takeovers: self.catalog.owners - 1,
@@ -453,8 +533,13 @@ impl World {
 }
 
 fn draw_shape(rng: &mut Rng) -> Shape {
-    let (size, slide) =
-        rng.pick(&[(10_000, 10_000), (10_000, 5000), (10_000, 3000), (7000, 7000), (12_000, 4000)]);
+    let (size, slide) = rng.pick(&[
+        (10_000, 10_000),
+        (10_000, 5000),
+        (10_000, 3000),
+        (7000, 7000),
+        (12_000, 4000),
+    ]);
     let mut shape = Shape::count_by_origin("t", size, slide);
     shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
     let of_n = |function, name: &str| Aggregate {
@@ -470,7 +555,10 @@ fn draw_shape(rng: &mut Rng) -> Shape {
         shape.aggregates.push(of_n(Function::Max, "max_n"));
     }
     if rng.one_in(3) {
-        shape.group_by.push(Column { path: vec!["kind".to_owned()], name: "kind".to_owned() });
+        shape.group_by.push(Column {
+            path: vec!["kind".to_owned()],
+            name: "kind".to_owned(),
+        });
         shape.on_bad_record = rng.pick(&[OnBadRecord::Reject, OnBadRecord::Null]);
     }
     shape

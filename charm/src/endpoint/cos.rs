@@ -53,13 +53,24 @@ impl Topology {
     /// The unit's name in the cluster's DNS: `windrow-0.windrow-endpoints.spark.svc.cluster.local`, from the headless
     /// service that Juju makes for each application in the namespace of the model's name.
     fn host(&self, cluster_domain: &str) -> String {
-        let Self { model, application, unit, .. } = self;
-        format!("{}.{application}-endpoints.{model}.svc.{cluster_domain}", unit.replace('/', "-"))
+        let Self {
+            model,
+            application,
+            unit,
+            ..
+        } = self;
+        format!(
+            "{}.{application}-endpoints.{model}.svc.{cluster_domain}",
+            unit.replace('/', "-")
+        )
     }
 }
 
 fn bag<const N: usize>(fields: [(&str, String); N]) -> Bag {
-    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// `metrics-endpoint` (`prometheus_scrape`, provider), the application's databag. `port` is where `/metrics` is.
@@ -195,7 +206,10 @@ fn alert_rules(topology: &Topology) -> Value {
         .collect();
     // cosl leaves a group alone whose name has this form, and makes a metric's name of it, which has no dashes.
     let name = format!("{}_windrow_rules", topology.identifier());
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
     json!({"groups": [{"name": name, "rules": rules}]})
 }
 
@@ -220,7 +234,8 @@ pub fn dashboard_app_data(topology: &Topology) -> Bag {
     let mut options = lzma_rust2::XzOptions::with_preset(1);
     options.lzma_options.dict_size = DICTIONARY_BYTES;
     let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).expect("the options are in range");
-    xz.write_all(DASHBOARD.as_bytes()).expect("a vector takes all bytes");
+    xz.write_all(DASHBOARD.as_bytes())
+        .expect("a vector takes all bytes");
     let content = BASE64_STANDARD.encode(xz.finish().expect("a vector takes all bytes"));
     let mut origin = topology.dict();
     origin.as_object_mut().expect("a map").remove("charm_name");
@@ -244,7 +259,10 @@ pub fn dashboard_app_data(topology: &Topology) -> Bag {
 /// in the metrics.
 #[must_use]
 pub fn logging_app_data(topology: &Topology) -> Bag {
-    bag([("metadata", topology.dict().to_string()), ("alert_rules", "{}".to_owned())])
+    bag([
+        ("metadata", topology.dict().to_string()),
+        ("alert_rules", "{}".to_owned()),
+    ])
 }
 
 /// The log targets of a layer, by name: one for each unit of Loki that has said where it takes logs, and one that is
@@ -261,7 +279,9 @@ pub fn log_targets<'a>(
 ) -> BTreeMap<String, Value> {
     // Pebble refuses a target without a location.
     let off = json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
-    let ours = in_plan.into_iter().filter(|name| name.starts_with(LOG_TARGET));
+    let ours = in_plan
+        .into_iter()
+        .filter(|name| name.starts_with(LOG_TARGET));
     let mut targets: BTreeMap<_, _> = ours.map(|name| (name.to_owned(), off.clone())).collect();
     let labels = json!({
         "product": "Juju",
@@ -274,7 +294,11 @@ pub fn log_targets<'a>(
     });
     for (unit, data) in relations.iter().flat_map(|relation| &relation.units) {
         if let Some(url) = data.get("endpoint").and_then(|endpoint| push_url(endpoint)) {
-            let name = format!("{LOG_TARGET}{}-{}", unit.replace('/', "-"), hex(&Sha256::digest(&url), 4));
+            let name = format!(
+                "{LOG_TARGET}{}-{}",
+                unit.replace('/', "-"),
+                hex(&Sha256::digest(&url), 4)
+            );
             let target = json!({
                 "override": "replace",
                 "type": "loki",
@@ -299,13 +323,17 @@ const URL_BYTES_MAX: usize = 2048;
 fn push_url(endpoint: &str) -> Option<String> {
     let endpoint: Value = serde_json::from_str(endpoint).ok()?;
     let url = endpoint.get("url")?.as_str()?;
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let fine = !authority.is_empty()
         && !authority.starts_with(':')
         && !authority.contains('@')
         && url.len() <= URL_BYTES_MAX
-        && url.bytes().all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|}".contains(&b));
+        && url
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|}".contains(&b));
     fine.then(|| url.to_owned())
 }
 
@@ -336,8 +364,10 @@ pub fn ca_certificates(relations: &[Relation]) -> (Vec<String>, Vec<String>) {
                             }
                             bytes += block.len();
                             if bytes > CERTIFICATES_BYTES_MAX {
-                                left_out
-                                    .push(format!("there are more than 1 MiB of them with {}", relation.app));
+                                left_out.push(format!(
+                                    "there are more than 1 MiB of them with {}",
+                                    relation.app
+                                ));
                                 return (found.into_iter().collect(), left_out);
                             }
                             found.insert(block);
@@ -354,13 +384,20 @@ pub fn ca_certificates(relations: &[Relation]) -> (Vec<String>, Vec<String>) {
 /// Where in the databags there is text that should be certificates, and the text. Version 1 has them in the application's
 /// databag; version 0 in the units', where a leaf certificate beside its CA is not one to trust.
 fn certificate_texts(relation: &Relation) -> Vec<(String, Vec<String>)> {
-    let v1 = relation.data.get("certificates").map(|list| texts(list)).unwrap_or_default();
+    let v1 = relation
+        .data
+        .get("certificates")
+        .map(|list| texts(list))
+        .unwrap_or_default();
     if !v1.is_empty() {
         return vec![(format!("certificates of {}", relation.app), v1)];
     }
     let mut all = Vec::new();
     for (unit, data) in &relation.units {
-        let in_field = |key: &str| data.get(key).map(|value| (format!("{key} of {unit}"), texts(value)));
+        let in_field = |key: &str| {
+            data.get(key)
+                .map(|value| (format!("{key} of {unit}"), texts(value)))
+        };
         let authorities: Vec<_> = ["ca", "chain"].into_iter().filter_map(in_field).collect();
         if authorities.iter().any(|(_, texts)| !texts.is_empty()) {
             all.extend(authorities);
@@ -413,19 +450,28 @@ fn blocks(text: &str) -> Result<Vec<String>, String> {
             return Err("it holds a private key; give certificates only".to_owned());
         }
         if label != "CERTIFICATE" {
-            return Err("it holds something that is not a certificate; give certificates only".to_owned());
+            return Err(
+                "it holds something that is not a certificate; give certificates only".to_owned(),
+            );
         }
-        let (body, after) =
-            begun.split_once("-----END CERTIFICATE-----").ok_or("a certificate in it has no end")?;
+        let (body, after) = begun
+            .split_once("-----END CERTIFICATE-----")
+            .ok_or("a certificate in it has no end")?;
         let body: String = body.split_ascii_whitespace().collect();
-        let der = BASE64_STANDARD.decode(&body).map_err(|_| "a certificate in it is not base64")?;
+        let der = BASE64_STANDARD
+            .decode(&body)
+            .map_err(|_| "a certificate in it is not base64")?;
         if !is_certificate(&der) {
             return Err("a certificate in it is cut off, or is something else".to_owned());
         }
         found.push(block(&der));
         rest = after;
     }
-    if found.is_empty() { Err("it is not a PEM certificate".to_owned()) } else { Ok(found) }
+    if found.is_empty() {
+        Err("it is not a PEM certificate".to_owned())
+    } else {
+        Ok(found)
+    }
 }
 
 fn block(der: &[u8]) -> String {
@@ -452,7 +498,12 @@ fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
         0..=0x7f => (usize::from(*first), rest),
         0x81..=0x84 => {
             let (length, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (length.iter().fold(0, |n, byte| (n << 8) | usize::from(*byte)), rest)
+            (
+                length
+                    .iter()
+                    .fold(0, |n, byte| (n << 8) | usize::from(*byte)),
+                rest,
+            )
         }
         _ => return None,
     };
@@ -461,7 +512,11 @@ fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The first bytes of a digest.
 fn hex(digest: &[u8], bytes: usize) -> String {
-    digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(bytes)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -504,21 +559,40 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
 
     fn of_units(app: &str, units: &[(&str, &[(&str, &str)])]) -> Relation {
         let bags = units.iter().map(|(unit, pairs)| {
-            let bag: Bag = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let bag: Bag = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
             ((*unit).to_owned(), bag)
         });
-        Relation { id: "x:7".to_owned(), app: app.to_owned(), units: bags.collect(), ..Relation::default() }
+        Relation {
+            id: "x:7".to_owned(),
+            app: app.to_owned(),
+            units: bags.collect(),
+            ..Relation::default()
+        }
     }
 
     fn of_app(app: &str, pairs: &[(&str, &str)]) -> Relation {
-        let data = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Relation { id: "x:7".to_owned(), app: app.to_owned(), data, ..Relation::default() }
+        let data = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Relation {
+            id: "x:7".to_owned(),
+            app: app.to_owned(),
+            data,
+            ..Relation::default()
+        }
     }
 
     #[test]
     fn metrics_data_is_as_the_scrape_library_writes_it() {
         let bag = metrics_app_data(&topology(), 8080);
-        assert_eq!(bag.keys().collect::<Vec<_>>(), ["alert_rules", "scrape_jobs", "scrape_metadata"]);
+        assert_eq!(
+            bag.keys().collect::<Vec<_>>(),
+            ["alert_rules", "scrape_jobs", "scrape_metadata"]
+        );
         assert_eq!(
             parsed(&bag, "scrape_metadata"),
             json!({
@@ -535,8 +609,14 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         assert_eq!(
             metrics_unit_data(&topology(), "cluster.local"),
             bag_of(&[
-                ("prometheus_scrape_unit_address", "windrow-1.windrow-endpoints.spark.svc.cluster.local"),
-                ("prometheus_scrape_unit_fqdn", "windrow-1.windrow-endpoints.spark.svc.cluster.local"),
+                (
+                    "prometheus_scrape_unit_address",
+                    "windrow-1.windrow-endpoints.spark.svc.cluster.local"
+                ),
+                (
+                    "prometheus_scrape_unit_fqdn",
+                    "windrow-1.windrow-endpoints.spark.svc.cluster.local"
+                ),
                 ("prometheus_scrape_unit_name", "windrow/1"),
                 ("prometheus_scrape_unit_path", ""),
             ])
@@ -544,7 +624,10 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
     }
 
     fn bag_of(pairs: &[(&str, &str)]) -> Bag {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     /// The metrics that a text of queries names.
@@ -563,7 +646,10 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             epoch: Some(1),
             watermark: time,
             last_commit: time,
-            lanes: vec![windrow_core::shown::status::LaneStatus { lag: Some(1), ..Default::default() }],
+            lanes: vec![windrow_core::shown::status::LaneStatus {
+                lag: Some(1),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         metrics_in(&windrow_core::shown::status::metrics(
@@ -580,14 +666,27 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let ours = our_metrics();
         for rule in group["rules"].as_array().unwrap() {
             let expr = rule["expr"].as_str().unwrap();
-            assert!(!expr.contains("spark") && !expr.contains("windrow/"), "{expr}");
+            assert!(
+                !expr.contains("spark") && !expr.contains("windrow/"),
+                "{expr}"
+            );
             assert!(metrics_in(expr).is_subset(&ours), "{expr}");
-            assert_eq!(expr.matches('(').count(), expr.matches(')').count(), "{expr}");
+            assert_eq!(
+                expr.matches('(').count(),
+                expr.matches(')').count(),
+                "{expr}"
+            );
             assert_eq!(rule["labels"]["juju_model"], "spark");
-            assert_eq!(rule["labels"]["juju_model_uuid"], "3f2c0a11-dcb3-4870-8509-330eb9745ee8");
+            assert_eq!(
+                rule["labels"]["juju_model_uuid"],
+                "3f2c0a11-dcb3-4870-8509-330eb9745ee8"
+            );
             assert_eq!(rule["labels"]["juju_application"], "windrow");
             assert_eq!(rule["labels"]["juju_charm"], "windrow-k8s");
-            assert!(rule["labels"].get("juju_unit").is_none(), "the leader's alone would be matched");
+            assert!(
+                rule["labels"].get("juju_unit").is_none(),
+                "the leader's alone would be matched"
+            );
             for key in ["alert", "for"] {
                 assert!(rule[key].is_string());
             }
@@ -600,18 +699,30 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
     #[test]
     fn dashboard_comes_back_from_base64_and_xz() {
         let bag = dashboard_app_data(&topology());
-        assert_eq!(bag, dashboard_app_data(&topology()), "the same bytes each time");
+        assert_eq!(
+            bag,
+            dashboard_app_data(&topology()),
+            "the same bytes each time"
+        );
         let all = parsed(&bag, "dashboards");
         let one = &all["templates"]["file:windrow"];
         assert_eq!(one["charm"], "windrow-k8s");
         assert_eq!(one["inject_dropdowns"], true);
         assert_eq!(one["juju_topology"].as_object().unwrap().len(), 4);
         assert!(one["dashboard_alt_uid"].is_string() && all["uuid"].is_string());
-        let xz = BASE64_STANDARD.decode(one["content"].as_str().unwrap()).unwrap();
+        let xz = BASE64_STANDARD
+            .decode(one["content"].as_str().unwrap())
+            .unwrap();
         let mut text = String::new();
-        lzma_rust2::XzReader::new(xz.as_slice(), false).read_to_string(&mut text).unwrap();
+        lzma_rust2::XzReader::new(xz.as_slice(), false)
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, DASHBOARD);
-        assert!(bag["dashboards"].len() < 16 << 10, "{}", bag["dashboards"].len());
+        assert!(
+            bag["dashboards"].len() < 16 << 10,
+            "{}",
+            bag["dashboards"].len()
+        );
     }
 
     #[test]
@@ -636,7 +747,12 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
                 let expr = target["expr"].as_str().unwrap();
                 let asked = metrics_in(expr);
                 assert!(!asked.is_empty() && asked.is_subset(&ours), "{expr}");
-                for label in ["juju_model", "juju_model_uuid", "juju_application", "juju_unit"] {
+                for label in [
+                    "juju_model",
+                    "juju_model_uuid",
+                    "juju_application",
+                    "juju_unit",
+                ] {
                     assert!(expr.contains(&format!("{label}=~\"${label}\"")), "{expr}");
                 }
             }
@@ -647,7 +763,13 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
     fn each_unit_of_loki_is_a_log_target() {
         let url = r#"{"url": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}"#;
         let other = r#"{"url": "https://cos.example/cos-loki-1/loki/api/v1/push"}"#;
-        let loki = of_units("loki", &[("loki/0", &[("endpoint", url)]), ("loki/1", &[("endpoint", other)])]);
+        let loki = of_units(
+            "loki",
+            &[
+                ("loki/0", &[("endpoint", url)]),
+                ("loki/1", &[("endpoint", other)]),
+            ],
+        );
         let targets = log_targets(&[loki], &topology(), []);
         assert_eq!(targets.len(), 2);
         assert_eq!(
@@ -677,21 +799,42 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
     fn what_is_gone_or_has_moved_is_switched_off_and_what_others_brought_stays() {
         let at = |url: &str| {
             let endpoint = json!({ "url": url }).to_string();
-            [of_units("loki", &[("loki/0", &[("endpoint", endpoint.as_str())])])]
+            [of_units(
+                "loki",
+                &[("loki/0", &[("endpoint", endpoint.as_str())])],
+            )]
         };
         let before = log_targets(&at("http://a:3100/push"), &topology(), []);
-        let names: Vec<&str> = before.keys().map(String::as_str).chain(["of-the-image"]).collect();
-        let off =
-            json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
+        let names: Vec<&str> = before
+            .keys()
+            .map(String::as_str)
+            .chain(["of-the-image"])
+            .collect();
+        let off = json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
 
         let gone = log_targets(&[], &topology(), names.iter().copied());
         assert_eq!(gone.values().collect::<Vec<_>>(), [&off]);
 
-        let moved = log_targets(&at("http://b:3100/push"), &topology(), names.iter().copied());
-        assert_eq!(moved.len(), 2, "Pebble follows no location that changes below a name");
+        let moved = log_targets(
+            &at("http://b:3100/push"),
+            &topology(),
+            names.iter().copied(),
+        );
+        assert_eq!(
+            moved.len(),
+            2,
+            "Pebble follows no location that changes below a name"
+        );
         assert_eq!(moved[names[0]], off);
 
-        assert_eq!(log_targets(&at("http://a:3100/push"), &topology(), names.iter().copied()), before);
+        assert_eq!(
+            log_targets(
+                &at("http://a:3100/push"),
+                &topology(),
+                names.iter().copied()
+            ),
+            before
+        );
     }
 
     #[test]
@@ -716,9 +859,16 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             &long,
         ] {
             let relation = of_units("loki", &[("loki/0", &[("endpoint", endpoint)])]);
-            assert_eq!(log_targets(&[relation], &topology(), []), BTreeMap::new(), "{endpoint}");
+            assert_eq!(
+                log_targets(&[relation], &topology(), []),
+                BTreeMap::new(),
+                "{endpoint}"
+            );
         }
-        assert_eq!(log_targets(&[of_units("loki", &[("loki/0", &[])])], &topology(), []), BTreeMap::new());
+        assert_eq!(
+            log_targets(&[of_units("loki", &[("loki/0", &[])])], &topology(), []),
+            BTreeMap::new()
+        );
     }
 
     #[test]
@@ -740,10 +890,24 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let chain = json!([B]).to_string();
         let plain = of_units(
             "ca",
-            &[("ca/0", &[("certificate", A), ("ca", B), ("chain", &chain), ("version", "0")])],
+            &[(
+                "ca/0",
+                &[
+                    ("certificate", A),
+                    ("ca", B),
+                    ("chain", &chain),
+                    ("version", "0"),
+                ],
+            )],
         );
         let ca = json!(B).to_string();
-        let quoted = of_units("ca", &[("ca/0", &[("certificate", "\"\""), ("ca", &ca), ("chain", "null")])]);
+        let quoted = of_units(
+            "ca",
+            &[(
+                "ca/0",
+                &[("certificate", "\"\""), ("ca", &ca), ("chain", "null")],
+            )],
+        );
         let lone = of_units("ca", &[("ca/0", &[("certificate", B)])]);
         for relation in [plain, quoted, lone] {
             assert_eq!(ca_certificates(&[relation]), (vec![B.to_owned()], vec![]));
@@ -759,7 +923,8 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             "",
             "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----"
         ]);
-        let (found, left_out) = ca_certificates(&[of_app("ca", &[("certificates", &list.to_string())])]);
+        let (found, left_out) =
+            ca_certificates(&[of_app("ca", &[("certificates", &list.to_string())])]);
         assert_eq!(found, [A]);
         assert_eq!(
             left_out,
@@ -772,14 +937,19 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let broken = of_app("ca", &[("certificates", "[\"-----BEGIN")]);
         assert_eq!(ca_certificates(&[broken]).1.len(), 1);
         for nothing in ["", "[]", "null"] {
-            assert_eq!(ca_certificates(&[of_app("ca", &[("certificates", nothing)])]), (vec![], vec![]));
+            assert_eq!(
+                ca_certificates(&[of_app("ca", &[("certificates", nothing)])]),
+                (vec![], vec![])
+            );
         }
     }
 
     #[test]
     fn there_is_an_end_to_certificates() {
         // As many different ones as are needed, each 60 KB long.
-        let many: Vec<String> = (0..30_u8).map(|n| block(&sequence(&sequence(&[n; 60_000])))).collect();
+        let many: Vec<String> = (0..30_u8)
+            .map(|n| block(&sequence(&sequence(&[n; 60_000]))))
+            .collect();
         let (found, left_out) =
             ca_certificates(&[of_app("ca", &[("certificates", &json!(many).to_string())])]);
         assert!((10..20).contains(&found.len()), "{}", found.len());
@@ -794,16 +964,29 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
     #[test]
     fn pem_is_checked_and_written_in_one_way() {
         assert_eq!(pem(A).unwrap(), A);
-        assert_eq!(pem(&format!("{A}{B}")).unwrap(), format!("{A}{B}"), "a chain keeps its order");
-        let messy = format!("subject=CN = a\r\n{}\r\n\r\n", A.trim_end().replace('\n', "\r\n"));
+        assert_eq!(
+            pem(&format!("{A}{B}")).unwrap(),
+            format!("{A}{B}"),
+            "a chain keeps its order"
+        );
+        let messy = format!(
+            "subject=CN = a\r\n{}\r\n\r\n",
+            A.trim_end().replace('\n', "\r\n")
+        );
         assert_eq!(pem(&messy).unwrap(), A);
-        assert_eq!(pem(&A.replace('\n', " ")).unwrap(), A, "lines lost on a command line");
+        assert_eq!(
+            pem(&A.replace('\n', " ")).unwrap(),
+            A,
+            "lines lost on a command line"
+        );
     }
 
     #[test]
     fn what_is_no_pem_is_refused_without_showing_it() {
         let base64 = |text: &str| BASE64_STANDARD.encode(text);
-        let with = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let with = |body: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
         let half: String = A.lines().take(5).map(|line| format!("{line}\n")).collect();
         for (text, why) in [
             ("", "not a PEM certificate"),
@@ -815,14 +998,26 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             (&with(&base64("hunter2")), "something else"),
             (&with(&base64("0\u{0}")), "something else"),
             (&with(""), "something else"),
-            (&format!("{A}-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"), "private key"),
+            (
+                &format!("{A}-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"),
+                "private key",
+            ),
             (&format!("{A}-----BEGIN hunter2"), "not a certificate"),
-            (&A.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "not a certificate"),
-            (&format!("{A}{}", " ".repeat(300_000)), "longer than 256 KiB"),
+            (
+                &A.replace("CERTIFICATE", "CERTIFICATE REQUEST"),
+                "not a certificate",
+            ),
+            (
+                &format!("{A}{}", " ".repeat(300_000)),
+                "longer than 256 KiB",
+            ),
         ] {
             let refused = pem(text).unwrap_err();
             assert!(refused.contains(why), "{refused}");
-            assert!(!refused.contains("hunter2") && !refused.contains("secret"), "{refused}");
+            assert!(
+                !refused.contains("hunter2") && !refused.contains("secret"),
+                "{refused}"
+            );
         }
     }
 }

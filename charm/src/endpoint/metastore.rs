@@ -22,7 +22,10 @@ pub struct Metastore {
 pub fn request(database: &str, roles: &str) -> Bag {
     let mut request = Bag::from([
         ("database".to_owned(), database.to_owned()),
-        ("requested-secrets".to_owned(), r#"["username","password","tls","tls-ca","uris"]"#.to_owned()),
+        (
+            "requested-secrets".to_owned(),
+            r#"["username","password","tls","tls-ca","uris"]"#.to_owned(),
+        ),
     ]);
     if !roles.is_empty() {
         request.insert("extra-user-roles".to_owned(), roles.to_owned());
@@ -44,7 +47,10 @@ fn given(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
     let (username, password) = (user("username")?, user("password")?);
     let endpoints = plain(relation, "secret-user", "endpoints")?;
     let (Some(username), Some(password), Some(endpoints)) = (username, password, endpoints) else {
-        return Err(Fault::Later(format!("{} has not given endpoints and a user yet", relation.app)));
+        return Err(Fault::Later(format!(
+            "{} has not given endpoints and a user yet",
+            relation.app
+        )));
     };
     let ca = plain(relation, "secret-tls", "tls-ca")?.unwrap_or_default();
     Ok(Metastore {
@@ -72,16 +78,30 @@ mod tests {
                 "postgresql://relation_id_9:pw@metastore-primary.spark.svc.cluster.local:5432/hm",
             ),
             ("secret-tls/tls", "False"),
-            ("endpoints", "metastore-primary.spark.svc.cluster.local:5432"),
+            (
+                "endpoints",
+                "metastore-primary.spark.svc.cluster.local:5432",
+            ),
             ("database", "hivemetastore"),
         ];
-        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &pairs)), "asked") else { panic!() };
-        assert_eq!(metastore.endpoint, "metastore-primary.spark.svc.cluster.local:5432");
+        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &pairs)), "asked") else {
+            panic!()
+        };
+        assert_eq!(
+            metastore.endpoint,
+            "metastore-primary.spark.svc.cluster.local:5432"
+        );
         assert!(!metastore.tls && metastore.database == "hivemetastore");
 
         // Revision 281 sends no `tls`, and needs no secrets.
-        let old = [("username", "u"), ("password", "p"), ("endpoints", "h:5432")];
-        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &old)), "asked") else { panic!() };
+        let old = [
+            ("username", "u"),
+            ("password", "p"),
+            ("endpoints", "h:5432"),
+        ];
+        let Endpoint::Ready(metastore) = read(Some(&relation(METASTORE, &old)), "asked") else {
+            panic!()
+        };
         assert!(!metastore.tls && metastore.database == "asked");
     }
 

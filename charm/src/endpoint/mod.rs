@@ -52,7 +52,10 @@ impl<T> Endpoint<T> {
 fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>, Fault> {
     let found = match relation.secrets.get(secret) {
         Some(Err(why)) => {
-            return Err(Fault::Later(format!("{} cannot be read yet: {why}", kind(secret))));
+            return Err(Fault::Later(format!(
+                "{} cannot be read yet: {why}",
+                kind(secret)
+            )));
         }
         Some(Ok(content)) => content.get(name).cloned(),
         None => None,
@@ -61,12 +64,13 @@ fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>
     match found {
         Some(value) if value.expose().is_empty() => Ok(None),
         Some(value) if name.contains("ca") && name.starts_with("tls") => Ok(Some(value)),
-        Some(value) if value.expose().len() > FIELD_MAX_BYTES => {
-            Err(Fault::Wrong(format!("gives {name} of {} bytes", value.expose().len())))
-        }
-        Some(value) if value.expose().chars().any(char::is_control) => {
-            Err(Fault::Wrong(format!("gives {name} with control characters")))
-        }
+        Some(value) if value.expose().len() > FIELD_MAX_BYTES => Err(Fault::Wrong(format!(
+            "gives {name} of {} bytes",
+            value.expose().len()
+        ))),
+        Some(value) if value.expose().chars().any(char::is_control) => Err(Fault::Wrong(format!(
+            "gives {name} with control characters"
+        ))),
         value => Ok(value),
     }
 }
@@ -93,7 +97,9 @@ fn kind(secret: &str) -> &str {
 
 /// `true`, `True`, `enabled`: what providers write for yes.
 fn yes(value: Option<&str>) -> bool {
-    value.is_some_and(|value| value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("enabled"))
+    value.is_some_and(|value| {
+        value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("enabled")
+    })
 }
 
 /// `host:port[,host:port…]`, in order and without repeats.
@@ -105,7 +111,9 @@ fn addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
     for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
         let address = one.rsplit_once(':').and_then(|(host, port)| {
             let named = !host.is_empty()
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
             let numbered = host
                 .strip_prefix('[')
                 .and_then(|h| h.strip_suffix(']'))
@@ -125,11 +133,19 @@ fn addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
             }
         }
     }
-    if all.is_empty() { Err(Fault::Wrong("gives no endpoint".to_owned())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(Fault::Wrong("gives no endpoint".to_owned()))
+    } else {
+        Ok(all)
+    }
 }
 
 fn join(addresses: &[(String, u16)]) -> String {
-    addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(",")
+    addresses
+        .iter()
+        .map(|(host, port)| format!("{host}:{port}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -139,16 +155,28 @@ pub(crate) mod tests {
 
     /// A relation whose application wrote this; keys of the form `secret-user/username` are in that secret.
     pub(crate) fn relation(endpoint: &str, pairs: &[(&str, &str)]) -> Relation {
-        let mut relation =
-            Relation { id: format!("{endpoint}:4"), app: "provider".to_owned(), ..Relation::default() };
+        let mut relation = Relation {
+            id: format!("{endpoint}:4"),
+            app: "provider".to_owned(),
+            ..Relation::default()
+        };
         for (name, value) in pairs {
             if let Some((secret, name)) = name.split_once('/') {
-                relation.data.insert(secret.to_owned(), "secret:c1kafkausers0000000g".to_owned());
-                let content =
-                    relation.secrets.entry(secret.to_owned()).or_insert_with(|| Ok(BTreeMap::new()));
-                content.as_mut().unwrap().insert(name.to_owned(), Secret::new(*value));
+                relation
+                    .data
+                    .insert(secret.to_owned(), "secret:c1kafkausers0000000g".to_owned());
+                let content = relation
+                    .secrets
+                    .entry(secret.to_owned())
+                    .or_insert_with(|| Ok(BTreeMap::new()));
+                content
+                    .as_mut()
+                    .unwrap()
+                    .insert(name.to_owned(), Secret::new(*value));
             } else {
-                relation.data.insert((*name).to_owned(), (*value).to_owned());
+                relation
+                    .data
+                    .insert((*name).to_owned(), (*value).to_owned());
             }
         }
         relation

@@ -26,7 +26,10 @@ pub fn request(bucket: &str) -> Bag {
     Bag::from([
         ("bucket".to_owned(), bucket.to_owned()),
         ("lib-version".to_owned(), "1.0".to_owned()),
-        ("requested-secrets".to_owned(), r#"["access-key","secret-key"]"#.to_owned()),
+        (
+            "requested-secrets".to_owned(),
+            r#"["access-key","secret-key"]"#.to_owned(),
+        ),
     ])
 }
 
@@ -41,8 +44,10 @@ pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<S3> {
 
 fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
     let text = |name| Ok::<_, Fault>(plain(relation, "secret-extra", name)?.unwrap_or_default());
-    let (access_key, secret_key) =
-        (field(relation, "secret-extra", "access-key")?, field(relation, "secret-extra", "secret-key")?);
+    let (access_key, secret_key) = (
+        field(relation, "secret-extra", "access-key")?,
+        field(relation, "secret-extra", "secret-key")?,
+    );
     let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
         // Track 1 gives endpoint and bucket before its action was run.
         return Err(Fault::Later(format!(
@@ -57,8 +62,9 @@ fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
             "gives an endpoint that is not http://HOST:PORT or https://HOST:PORT".to_owned(),
         ));
     }
-    let bucket =
-        Some(text("bucket")?).filter(|bucket| !bucket.is_empty()).unwrap_or_else(|| asked.to_owned());
+    let bucket = Some(text("bucket")?)
+        .filter(|bucket| !bucket.is_empty())
+        .unwrap_or_else(|| asked.to_owned());
     Ok(S3 {
         bucket,
         endpoint,
@@ -105,20 +111,32 @@ mod tests {
 
     #[test]
     fn both_tracks_are_read() {
-        let Endpoint::Ready(one) = read_of(&V1) else { panic!("not ready") };
+        let Endpoint::Ready(one) = read_of(&V1) else {
+            panic!("not ready")
+        };
         let mut two = V1.to_vec();
         (two[0].0, two[1].0) = ("secret-extra/access-key", "secret-extra/secret-key");
         assert_eq!(read_of(&two), Endpoint::Ready(one.clone()));
         assert!(one.path_style && one.bucket == "spark");
         two.push(("s3-uri-style", "host"));
-        assert!(matches!(read_of(&two), Endpoint::Ready(S3 { path_style: false, .. })));
+        assert!(matches!(
+            read_of(&two),
+            Endpoint::Ready(S3 {
+                path_style: false,
+                ..
+            })
+        ));
     }
 
     #[test]
     fn keys_are_waited_for() {
-        let Endpoint::Waiting(why) = read_of(&V1[2..]) else { panic!("ready without keys") };
+        let Endpoint::Waiting(why) = read_of(&V1[2..]) else {
+            panic!("ready without keys")
+        };
         assert!(
-            why.starts_with("s3-credentials: provider has no keys yet; run: juju run provider/leader"),
+            why.starts_with(
+                "s3-credentials: provider has no keys yet; run: juju run provider/leader"
+            ),
             "{why}"
         );
     }
@@ -128,12 +146,22 @@ mod tests {
         let mut pairs = V1.to_vec();
         pairs[2].1 = "123";
         assert!(matches!(read_of(&pairs), Endpoint::Ready(S3 { bucket, .. }) if bucket == "123"));
-        for endpoint in ["minio:9000", "file:///etc/passwd", "http://u:p@host", "http://a b"] {
+        for endpoint in [
+            "minio:9000",
+            "file:///etc/passwd",
+            "http://u:p@host",
+            "http://a b",
+        ] {
             pairs[3].1 = endpoint;
             let read = read_of(&pairs);
-            assert!(matches!(&read, Endpoint::Invalid(why) if !why.contains("u:p")), "{read:?}");
+            assert!(
+                matches!(&read, Endpoint::Invalid(why) if !why.contains("u:p")),
+                "{read:?}"
+            );
         }
         pairs[3].1 = "";
-        assert!(matches!(read_of(&pairs), Endpoint::Ready(S3 { endpoint, .. }) if endpoint.is_empty()));
+        assert!(
+            matches!(read_of(&pairs), Endpoint::Ready(S3 { endpoint, .. }) if endpoint.is_empty())
+        );
     }
 }

@@ -30,7 +30,10 @@ fn odd() -> Vec<(&'static str, String)> {
         ("a list", "[]".to_owned()),
         ("lines", "a\nb: c\n- d".to_owned()),
         ("YAML", "a\": [*x, &y, !!python/object z], '#".to_owned()),
-        ("a shell's", "$(reboot) `reboot`; reboot | reboot".to_owned()),
+        (
+            "a shell's",
+            "$(reboot) `reboot`; reboot | reboot".to_owned(),
+        ),
         ("controls", "a\u{1b}[31mb\u{7}".to_owned()),
         ("directions", "a\u{202e}b\u{200b}c".to_owned()),
         ("a path", "../../etc/passwd".to_owned()),
@@ -48,15 +51,37 @@ fn databags() {
     let fields: [(&str, &[&str]); 3] = [
         (
             "kafka-client",
-            &["endpoints", "topic", "tls", "consumer-group-prefix", "secret-user", "zookeeper-uris"],
+            &[
+                "endpoints",
+                "topic",
+                "tls",
+                "consumer-group-prefix",
+                "secret-user",
+                "zookeeper-uris",
+            ],
         ),
         (
             "s3-credentials",
-            &["endpoint", "bucket", "access-key", "secret-key", "region", "s3-uri-style", "tls-ca-chain"],
+            &[
+                "endpoint",
+                "bucket",
+                "access-key",
+                "secret-key",
+                "region",
+                "s3-uri-style",
+                "tls-ca-chain",
+            ],
         ),
         (
             "metastore-db",
-            &["endpoints", "database", "secret-user", "secret-tls", "version", "read-only-endpoints"],
+            &[
+                "endpoints",
+                "database",
+                "secret-user",
+                "secret-tls",
+                "version",
+                "read-only-endpoints",
+            ],
         ),
     ];
     let (mut world, ids) = counting();
@@ -65,7 +90,11 @@ fn databags() {
     for (at, (endpoint, keys)) in fields.into_iter().enumerate() {
         for key in keys {
             told += &format!("{endpoint} {key}\n");
-            let was = world.juju().relations[&ids[at]].remote.get(*key).cloned().unwrap_or_default();
+            let was = world.juju().relations[&ids[at]]
+                .remote
+                .get(*key)
+                .cloned()
+                .unwrap_or_default();
             for (what, value) in odd() {
                 // Not by `write`: these are no credentials.
                 let bag = |world: &mut World, value: &str| {
@@ -112,7 +141,11 @@ fn databags() {
             world.write(ids[at], "endpoints", &was);
         }
     }
-    check("bad-databags", "Odd values in the databags of a unit that counts", &told);
+    check(
+        "bad-databags",
+        "Odd values in the databags of a unit that counts",
+        &told,
+    );
 }
 
 /// The workload's files are YAML that says what it should, whatever was written elsewhere.
@@ -120,26 +153,43 @@ fn harmless(world: &World) {
     let container = world.container();
     for file in ["/etc/windrow/windrow.yaml", "/etc/windrow/secrets.yaml"] {
         if let Some(text) = container.file(file) {
-            let value: Value = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{file}: {e}: {text}"));
+            let value: Value =
+                serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{file}: {e}: {text}"));
             assert!(value.is_object(), "{text}");
         }
     }
-    let (config, secrets) =
-        (container.file("/etc/windrow/windrow.yaml"), container.file("/etc/windrow/secrets.yaml"));
-    if let (Some(config), Some(secrets), true) = (config, secrets, container.services["windrow"].active) {
+    let (config, secrets) = (
+        container.file("/etc/windrow/windrow.yaml"),
+        container.file("/etc/windrow/secrets.yaml"),
+    );
+    if let (Some(config), Some(secrets), true) =
+        (config, secrets, container.services["windrow"].active)
+    {
         let config: Value = serde_yaml::from_str(config).expect("seen above");
         assert_eq!(config["http"], "0.0.0.0:8080");
         assert_eq!(config["secrets-file"], "/etc/windrow/secrets.yaml");
-        assert!(secrets.lines().all(|line| line.starts_with('#') || line.contains(": ")), "lines of secrets");
+        assert!(
+            secrets
+                .lines()
+                .all(|line| line.starts_with('#') || line.contains(": ")),
+            "lines of secrets"
+        );
     }
     drop(container);
     let status = world.juju().unit_status.1.clone();
-    assert!(status.chars().count() <= 250 && !status.contains('\n'), "{status}");
+    assert!(
+        status.chars().count() <= 250 && !status.contains('\n'),
+        "{status}"
+    );
 }
 
 fn secrets() {
     let mut told = String::new();
-    let providers = [Provider::kafka_3(), Provider::s3_2(), Provider::postgresql_16()];
+    let providers = [
+        Provider::kafka_3(),
+        Provider::s3_2(),
+        Provider::postgresql_16(),
+    ];
     let groups = ["secret-user", "secret-extra", "secret-user"];
     for at in 0..3 {
         let (mut world, ids) = counting_with(providers.clone());
@@ -161,7 +211,10 @@ fn secrets() {
             "rpc: connection is shut down",
             "",
         ] {
-            world.juju().faults.insert("secret-get".to_owned(), (1, text.to_owned()));
+            world
+                .juju()
+                .faults
+                .insert("secret-get".to_owned(), (1, text.to_owned()));
             tell(&format!("secret-get says {text:?}"), &mut world);
             world.juju().faults.clear();
         }
@@ -169,14 +222,29 @@ fn secrets() {
         for (what, field, value) in [
             ("an empty password", "password", ""),
             ("an empty key", "secret-key", ""),
-            ("a password of lines", "password", "first-line\nsecond: line"),
+            (
+                "a password of lines",
+                "password",
+                "first-line\nsecond: line",
+            ),
             ("a key of lines", "secret-key", "first-line\nsecond: line"),
-            ("a password of quotes", "password", "it's \"quoted\" # : {} \\ $x"),
-            ("a key of quotes", "secret-key", "it's \"quoted\" # : {} \\ $x"),
+            (
+                "a password of quotes",
+                "password",
+                "it's \"quoted\" # : {} \\ $x",
+            ),
+            (
+                "a key of quotes",
+                "secret-key",
+                "it's \"quoted\" # : {} \\ $x",
+            ),
             ("a name of odd characters", "username", "a\u{1b}[31m: b"),
         ] {
-            let fits = world
-                .with_secret(id, group, |s| s.revisions[0].as_ref().is_some_and(|r| r.contains_key(field)));
+            let fits = world.with_secret(id, group, |s| {
+                s.revisions[0]
+                    .as_ref()
+                    .is_some_and(|r| r.contains_key(field))
+            });
             if fits {
                 world.rotate(id, group, &[(field, value)]);
                 tell(what, &mut world);
@@ -185,7 +253,11 @@ fn secrets() {
         world.rotate(
             id,
             group,
-            &[("password", "good-password"), ("secret-key", "good-secret-key"), ("username", "name")],
+            &[
+                ("password", "good-password"),
+                ("secret-key", "good-secret-key"),
+                ("username", "name"),
+            ],
         );
         tell("good again", &mut world);
         world.with_secret(id, group, |s| *s.revisions.last_mut().expect("many") = None);
@@ -194,7 +266,11 @@ fn secrets() {
         world.juju().secrets.remove(&secret);
         tell("removed", &mut world);
     }
-    check("bad-secrets", "Secrets that cannot be read, and what may be in them", &told);
+    check(
+        "bad-secrets",
+        "Secrets that cannot be read, and what may be in them",
+        &told,
+    );
 }
 
 fn certificates() {
@@ -214,8 +290,15 @@ fn certificates() {
     let key = "-----BEGIN PRIVATE KEY-----\naGlkZGVuIGtleQ==\n-----END PRIVATE KEY-----\n";
     world.hidden.insert("aGlkZGVuIGtleQ==".to_owned());
     world.write(ca, "certificates", &json!([key]).to_string());
-    told += &format!("a private key: {}\n", world.relation_event(ca, "changed").good().brief());
-    check("bad-certificates", "receive-ca-cert with what is no certificate", &told);
+    told += &format!(
+        "a private key: {}\n",
+        world.relation_event(ca, "changed").good().brief()
+    );
+    check(
+        "bad-certificates",
+        "receive-ca-cert with what is no certificate",
+        &told,
+    );
 }
 
 fn lokis() {
@@ -224,9 +307,14 @@ fn lokis() {
     let loki = world.relate("logging", Provider::loki().units(1));
     world.hook("update-status").good();
     let mut all = odd();
-    for url in
-        ["", "no URL", "ftp://loki/", "http://", "http://loki:3100/ x", "http://user:loki-password@loki/push"]
-    {
+    for url in [
+        "",
+        "no URL",
+        "ftp://loki/",
+        "http://",
+        "http://loki:3100/ x",
+        "http://user:loki-password@loki/push",
+    ] {
         all.push(("a URL", json!({"url": url}).to_string()));
     }
     all.push(("a number", json!({"url": 7}).to_string()));
@@ -234,7 +322,10 @@ fn lokis() {
         let bag = |world: &mut World| {
             let mut juju = world.juju();
             let units = &mut juju.relations.get_mut(&loki).expect("there").units;
-            units.get_mut("loki/0").expect("there").insert("endpoint".to_owned(), value.clone());
+            units
+                .get_mut("loki/0")
+                .expect("there")
+                .insert("endpoint".to_owned(), value.clone());
         };
         bag(&mut world);
         let run = world.unit_event(loki, "changed", "loki/0").good();
@@ -250,8 +341,13 @@ fn options() {
     let (mut world, _) = counting();
     let before = world.container().tell();
     let mut failed: Vec<String> = Vec::new();
-    let names: Vec<(String, String)> =
-        world.juju().charm.options.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
+    let names: Vec<(String, String)> = world
+        .juju()
+        .charm
+        .options
+        .iter()
+        .map(|(name, (kind, _))| (name.clone(), kind.clone()))
+        .collect();
     for (name, kind) in names {
         told += &format!("{name}\n");
         let values: Vec<(&str, Value)> = match kind.as_str() {
@@ -263,19 +359,32 @@ fn options() {
                         (0..1000).map(|n| pem(&n.to_string()) + "\n").collect(),
                     ));
                 }
-                all.into_iter().map(|(what, value)| (what, json!(value))).collect()
+                all.into_iter()
+                    .map(|(what, value)| (what, json!(value)))
+                    .collect()
             }
-            "int" => vec![("below", json!(-1)), ("zero", json!(0)), ("great", json!(i64::MAX))],
+            "int" => vec![
+                ("below", json!(-1)),
+                ("zero", json!(0)),
+                ("great", json!(i64::MAX)),
+            ],
             "boolean" => vec![],
             "secret" => {
-                vec![("no secret there is", json!("secret:d0000000000000000000")), ("no URI", json!("token"))]
+                vec![
+                    ("no secret there is", json!("secret:d0000000000000000000")),
+                    ("no URI", json!("token")),
+                ]
             }
             other => panic!("no test for options of type {other}"),
         };
         for (what, value) in values {
             world.set(&name, value);
             let run = world.hook("config-changed");
-            failed.extend(run.error.as_ref().map(|_| format!("{name}, {what}: {}", run.brief())));
+            failed.extend(
+                run.error
+                    .as_ref()
+                    .map(|_| format!("{name}, {what}: {}", run.brief())),
+            );
             told += &format!("  {what}: {}\n", run.brief());
             harmless(&world);
             world.juju().config.clear();
@@ -286,7 +395,11 @@ fn options() {
     }
     assert_eq!(world.container().tell(), before);
     assert!(failed.is_empty(), "hooks failed:\n{}", failed.join("\n"));
-    check("bad-options", "Odd values of each option, on a unit that counts", &told);
+    check(
+        "bad-options",
+        "Odd values of each option, on a unit that counts",
+        &told,
+    );
 }
 
 fn containers() {
@@ -296,14 +409,29 @@ fn containers() {
         told += &format!("{what}: {}\n", run.brief());
     };
     for (what, path, error) in [
-        ("a full disk for the binary", "/opt/windrow/", "no space left on device"),
-        ("a full disk for the settings", "/etc/windrow/windrow.yaml", "no space left on device"),
-        ("a full disk for the secrets", "/etc/windrow/secrets.yaml", "no space left on device"),
+        (
+            "a full disk for the binary",
+            "/opt/windrow/",
+            "no space left on device",
+        ),
+        (
+            "a full disk for the settings",
+            "/etc/windrow/windrow.yaml",
+            "no space left on device",
+        ),
+        (
+            "a full disk for the secrets",
+            "/etc/windrow/secrets.yaml",
+            "no space left on device",
+        ),
         ("a disk that is read-only", "/", "read-only file system"),
     ] {
         let (mut world, _) = counting();
         world.container().renew();
-        world.container().file_errors.insert(path.to_owned(), error.to_owned());
+        world
+            .container()
+            .file_errors
+            .insert(path.to_owned(), error.to_owned());
         tell(what, &mut world);
         assert!(!world.container().services.values().any(|s| s.active));
         world.container().file_errors.clear();
@@ -322,19 +450,36 @@ fn containers() {
         tell(&format!("Pebble {mood:?}"), &mut world);
     }
     world.refresh(b"\x7fELF a newer workload\0");
-    world.container().file_errors.insert("/opt/windrow/".to_owned(), "no space left on device".to_owned());
+    world.container().file_errors.insert(
+        "/opt/windrow/".to_owned(),
+        "no space left on device".to_owned(),
+    );
     world.container().said.push("an ordinary line".to_owned());
-    tell("no room for a newer binary, while the older one runs", &mut world);
+    tell(
+        "no room for a newer binary, while the older one runs",
+        &mut world,
+    );
     assert!(world.container().services["windrow"].active);
     world.container().file_errors.clear();
     tell("  there is room again", &mut world);
     // Something else put a layer and files there.
     let foreign = json!({"services": {"other": {"override": "replace", "command": "/bin/other", "startup": "disabled"}}});
-    world.container().layers.insert(0, ("other".to_owned(), foreign));
+    world
+        .container()
+        .layers
+        .insert(0, ("other".to_owned(), foreign));
     tell("another layer", &mut world);
-    let old =
-        crate::pebble::File { bytes: b"old".to_vec(), mode: "755".to_owned(), uid: 0, gid: 0, folder: false };
-    world.container().files.insert("/opt/windrow/windrow-0000000000000000".to_owned(), old);
+    let old = crate::pebble::File {
+        bytes: b"old".to_vec(),
+        mode: "755".to_owned(),
+        uid: 0,
+        gid: 0,
+        folder: false,
+    };
+    world
+        .container()
+        .files
+        .insert("/opt/windrow/windrow-0000000000000000".to_owned(), old);
     tell("a binary of before", &mut world);
     let name = world
         .container()
@@ -343,9 +488,24 @@ fn containers() {
         .find(|p| p.starts_with("/opt/windrow/windrow-"))
         .cloned()
         .expect("one");
-    world.container().files.get_mut(&name).expect("there").bytes.truncate(3);
+    world
+        .container()
+        .files
+        .get_mut(&name)
+        .expect("there")
+        .bytes
+        .truncate(3);
     tell("half a binary", &mut world);
-    world.container().files.get_mut("/etc/windrow/windrow.yaml").expect("there").bytes = vec![0xff, 0xfe];
+    world
+        .container()
+        .files
+        .get_mut("/etc/windrow/windrow.yaml")
+        .expect("there")
+        .bytes = vec![0xff, 0xfe];
     tell("settings that are no text", &mut world);
-    check("bad-containers", "A container that fails, on a unit that has counted", &told);
+    check(
+        "bad-containers",
+        "A container that fails, on a unit that has counted",
+        &told,
+    );
 }

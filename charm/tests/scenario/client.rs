@@ -67,13 +67,24 @@ fn ask(name: &str, args: &[String]) -> Result<(u8, String, String), String> {
     loop {
         let mut text = serde_json::to_string(&call).expect("strings");
         text.push('\n');
-        (&stream).write_all(text.as_bytes()).map_err(|e| e.to_string())?;
-        let line = lines.next().ok_or("connection is shut down")?.map_err(|e| e.to_string())?;
+        (&stream)
+            .write_all(text.as_bytes())
+            .map_err(|e| e.to_string())?;
+        let line = lines
+            .next()
+            .ok_or("connection is shut down")?
+            .map_err(|e| e.to_string())?;
         match serde_json::from_str(&line).map_err(|e| e.to_string())? {
-            Reply::Done { code, stdout, stderr } => return Ok((code, stdout, stderr)),
+            Reply::Done {
+                code,
+                stdout,
+                stderr,
+            } => return Ok((code, stdout, stderr)),
             Reply::NeedStdin => {
                 let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes).map_err(|e| format!("cannot read stdin: {e}"))?;
+                std::io::stdin()
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| format!("cannot read stdin: {e}"))?;
                 call.stdin = Some(String::from_utf8_lossy(&bytes).into_owned());
             }
         }

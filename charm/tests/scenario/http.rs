@@ -22,13 +22,20 @@ pub struct Response {
 impl Request {
     /// What the query says of that name first.
     pub fn asked(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
 impl Response {
     pub fn json(code: u16, value: &serde_json::Value) -> Response {
-        Response { code, content_type: "application/json".to_owned(), body: value.to_string().into_bytes() }
+        Response {
+            code,
+            content_type: "application/json".to_owned(),
+            body: value.to_string().into_bytes(),
+        }
     }
 }
 
@@ -40,7 +47,11 @@ pub fn serve(
 ) -> std::io::Result<()> {
     let mut input = BufReader::new(stream);
     while let Some(request) = read(&mut input, &mut out)? {
-        let rest = if request.headers.contains_key("upgrade") { input.buffer().to_vec() } else { Vec::new() };
+        let rest = if request.headers.contains_key("upgrade") {
+            input.buffer().to_vec()
+        } else {
+            Vec::new()
+        };
         let Some(response) = answer(&request, rest) else {
             return Ok(());
         };
@@ -52,7 +63,11 @@ pub fn serve(
         );
         out.write_all(&[head.as_bytes(), &response.body].concat())?;
         out.flush()?;
-        if request.headers.get("connection").is_some_and(|c| c.eq_ignore_ascii_case("close")) {
+        if request
+            .headers
+            .get("connection")
+            .is_some_and(|c| c.eq_ignore_ascii_case("close"))
+        {
             break;
         }
     }
@@ -82,7 +97,10 @@ fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Optio
         return Ok(None);
     };
     let mut words = first.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = Request {
         method: method.to_owned(),
@@ -93,16 +111,28 @@ fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Optio
     };
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        request.query.push((unescape(name), unescape(&value.replace('+', " "))));
+        request
+            .query
+            .push((unescape(name), unescape(&value.replace('+', " "))));
     }
     while let Some(text) = line(input)?.filter(|l| !l.is_empty()) {
         let (name, value) = text.split_once(':').unwrap_or((&text, ""));
-        request.headers.insert(name.trim().to_lowercase(), value.trim().to_owned());
+        request
+            .headers
+            .insert(name.trim().to_lowercase(), value.trim().to_owned());
     }
-    if request.headers.get("expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue")) {
+    if request
+        .headers
+        .get("expect")
+        .is_some_and(|e| e.eq_ignore_ascii_case("100-continue"))
+    {
         out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    if request.headers.get("transfer-encoding").is_some_and(|t| t.eq_ignore_ascii_case("chunked")) {
+    if request
+        .headers
+        .get("transfer-encoding")
+        .is_some_and(|t| t.eq_ignore_ascii_case("chunked"))
+    {
         loop {
             let size = line(input)?.unwrap_or_default();
             let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
@@ -116,7 +146,9 @@ fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Optio
             request.body.extend(chunk);
         }
     } else if let Some(length) = request.headers.get("content-length") {
-        let length = length.parse().map_err(|_| std::io::Error::other("not a length"))?;
+        let length = length
+            .parse()
+            .map_err(|_| std::io::Error::other("not a length"))?;
         request.body = vec![0; length];
         input.read_exact(&mut request.body)?;
     }
@@ -129,14 +161,20 @@ fn line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     if input.read_until(b'\n', &mut bytes)? == 0 {
         return Ok(None);
     }
-    Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned()))
+    Ok(Some(
+        String::from_utf8_lossy(&bytes)
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+    ))
 }
 
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
+        let code = after
+            .get(..2)
+            .and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
         match (first, code) {
             (b'%', Some(code)) => {
                 bytes.push(code);

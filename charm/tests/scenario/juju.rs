@@ -65,20 +65,33 @@ impl Charm {
         let (metadata, config, actions) = (parse(metadata), parse(config), parse(actions));
         let mut endpoints = BTreeMap::new();
         for role in ["requires", "provides", "peers"] {
-            for name in metadata[role].as_object().into_iter().flatten().map(|(name, _)| name) {
+            for name in metadata[role]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name)
+            {
                 endpoints.insert(name.clone(), role.to_owned());
             }
         }
         let options = config["options"].as_object().into_iter().flatten();
         let options = options.map(|(name, o)| {
             let kind = o["type"].as_str().expect("an option has a type").to_owned();
-            assert!(o["default"].is_null() || is_a(&kind, &o["default"]), "default of option {name}");
+            assert!(
+                o["default"].is_null() || is_a(&kind, &o["default"]),
+                "default of option {name}"
+            );
             (name.clone(), (kind, o["default"].clone()))
         });
         Charm {
             endpoints,
             options: options.collect(),
-            actions: actions.as_object().into_iter().flatten().map(|(n, a)| (n.clone(), a.clone())).collect(),
+            actions: actions
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(n, a)| (n.clone(), a.clone()))
+                .collect(),
         }
     }
 
@@ -102,12 +115,19 @@ impl Charm {
             if let Some(kind) = spec["type"].as_str().filter(|kind| !is_a(kind, value)) {
                 return Err(format!("{name} must be of type {kind}"));
             }
-            if spec["enum"].as_array().is_some_and(|of| !of.contains(value)) {
+            if spec["enum"]
+                .as_array()
+                .is_some_and(|of| !of.contains(value))
+            {
                 return Err(format!("{name} must be one of {}", spec["enum"]));
             }
             let number = value.as_f64();
-            if number.zip(spec["minimum"].as_f64()).is_some_and(|(v, least)| v < least)
-                || number.zip(spec["maximum"].as_f64()).is_some_and(|(v, most)| v > most)
+            if number
+                .zip(spec["minimum"].as_f64())
+                .is_some_and(|(v, least)| v < least)
+                || number
+                    .zip(spec["maximum"].as_f64())
+                    .is_some_and(|(v, most)| v > most)
             {
                 return Err(format!("{name} is out of bounds"));
             }
@@ -117,7 +137,12 @@ impl Charm {
                 all.entry(name).or_insert_with(|| spec["default"].clone());
             }
         }
-        for name in said["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for name in said["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !all.contains_key(name) {
                 return Err(format!("{name} is missing and required"));
             }
@@ -161,7 +186,13 @@ pub struct Relation {
 
 impl Relation {
     fn key(&self, unit: &str) -> String {
-        format!("{}:{} {}:{}", app_of(unit), self.endpoint, self.app, self.endpoint)
+        format!(
+            "{}:{} {}:{}",
+            app_of(unit),
+            self.endpoint,
+            self.app,
+            self.endpoint
+        )
     }
 }
 
@@ -289,7 +320,11 @@ fn flags(command: &str) -> (Vec<(&'static str, Kind)>, &'static [&'static str]) 
         "relation-model-get" => (of, formats) = (relation.to_vec(), SMART),
         "relation-set" => {
             of.extend(relation);
-            of.extend([("file", Kind::Text), ("app", Kind::Bool), ("format", Kind::Text)]);
+            of.extend([
+                ("file", Kind::Text),
+                ("app", Kind::Bool),
+                ("format", Kind::Text),
+            ]);
         }
         "relation-ids" | "is-leader" | "unit-get" | "action-get" | "leader-get" | "secret-ids"
         | "credential-get" => {
@@ -299,17 +334,27 @@ fn flags(command: &str) -> (Vec<(&'static str, Kind)>, &'static [&'static str]) 
         "state-get" => (of, formats) = (vec![("strict", Kind::Bool)], SMART),
         "state-set" | "leader-set" => of.push(("file", Kind::Text)),
         "status-get" => {
-            (of, formats) = (vec![("include-data", Kind::Bool), ("application", Kind::Bool)], SMART)
+            (of, formats) = (
+                vec![("include-data", Kind::Bool), ("application", Kind::Bool)],
+                SMART,
+            )
         }
         "status-set" => of.push(("application", Kind::Bool)),
         "goal-state" => formats = YAML,
         "network-get" => {
             of.extend(relation);
-            let names = ["primary-address", "bind-address", "ingress-address", "egress-subnets"];
+            let names = [
+                "primary-address",
+                "bind-address",
+                "ingress-address",
+                "egress-subnets",
+            ];
             of.extend(names.map(|name| (name, Kind::Bool)));
             formats = SMART;
         }
-        "open-port" | "close-port" => of.extend([("format", Kind::Text), ("endpoints", Kind::Text)]),
+        "open-port" | "close-port" => {
+            of.extend([("format", Kind::Text), ("endpoints", Kind::Text)])
+        }
         "juju-log" => {
             of.extend([
                 ("debug", Kind::Bool),
@@ -320,8 +365,14 @@ fn flags(command: &str) -> (Vec<(&'static str, Kind)>, &'static [&'static str]) 
         }
         "juju-reboot" => of.push(("now", Kind::Bool)),
         "secret-get" => {
-            (of, formats) =
-                (vec![("label", Kind::Text), ("peek", Kind::Bool), ("refresh", Kind::Bool)], YAML);
+            (of, formats) = (
+                vec![
+                    ("label", Kind::Text),
+                    ("peek", Kind::Bool),
+                    ("refresh", Kind::Bool),
+                ],
+                YAML,
+            );
         }
         "secret-info-get" => (of, formats) = (vec![("label", Kind::Text)], YAML),
         "secret-add" | "secret-set" => {
@@ -341,7 +392,11 @@ fn flags(command: &str) -> (Vec<(&'static str, Kind)>, &'static [&'static str]) 
         _ => {}
     }
     if !formats.is_empty() {
-        of.extend([("format", Kind::Format), ("o", Kind::Text), ("output", Kind::Text)]);
+        of.extend([
+            ("format", Kind::Format),
+            ("o", Kind::Text),
+            ("output", Kind::Text),
+        ]);
     }
     (of, formats)
 }
@@ -367,7 +422,9 @@ impl Parsed {
     /// Refuses what is left after the first `n` arguments.
     fn at_most(&self, n: usize) -> Result<(), Stop> {
         match self.args.get(n..) {
-            Some(rest) if !rest.is_empty() => Err(Usage(format!("unrecognized args: {}", quoted(rest)))),
+            Some(rest) if !rest.is_empty() => {
+                Err(Usage(format!("unrecognized args: {}", quoted(rest))))
+            }
             _ => Ok(()),
         }
     }
@@ -390,7 +447,13 @@ impl Parsed {
 }
 
 fn quoted(args: &[String]) -> String {
-    format!("[{}]", args.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(" "))
+    format!(
+        "[{}]",
+        args.iter()
+            .map(|a| format!("{a:?}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    )
 }
 
 pub fn app_of(unit: &str) -> &str {
@@ -399,24 +462,32 @@ pub fn app_of(unit: &str) -> &str {
 
 fn is_app(name: &str) -> bool {
     let piece = |p: &str| {
-        p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        p.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             && p.bytes().any(|b| b.is_ascii_lowercase())
     };
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.split('-').all(piece)
 }
 
 fn is_unit(name: &str) -> bool {
-    name.split_once('/')
-        .is_some_and(|(app, n)| is_app(app) && n.parse::<u32>().is_ok_and(|number| number.to_string() == n))
+    name.split_once('/').is_some_and(|(app, n)| {
+        is_app(app) && n.parse::<u32>().is_ok_and(|number| number.to_string() == n)
+    })
 }
 
 /// The id in a secret's URI: `secret:ID`, `secret://MODEL/ID`, `secret:MODEL/ID` or `ID`.
 pub fn secret_id(uri: &str) -> Option<String> {
-    let rest = uri.strip_prefix("secret:").unwrap_or(uri).trim_start_matches('/');
+    let rest = uri
+        .strip_prefix("secret:")
+        .unwrap_or(uri)
+        .trim_start_matches('/');
     let (model, id) = rest.rsplit_once('/').unwrap_or(("", rest));
-    let model_is =
-        model.is_empty() || (model.len() == 36 && model.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'));
-    let id_is = id.len() == 20 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'v').contains(&b));
+    let model_is = model.is_empty()
+        || (model.len() == 36 && model.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'));
+    let id_is = id.len() == 20
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'v').contains(&b));
     (model_is && id_is).then(|| id.to_owned())
 }
 
@@ -429,7 +500,9 @@ fn pairs(args: &[String]) -> Result<Bag, Stop> {
         };
         let (key, value) = (key.trim(), value.trim());
         if key.is_empty() {
-            return Err(Usage(format!("expected \"key=value\", got \"{key}={value}\"")));
+            return Err(Usage(format!(
+                "expected \"key=value\", got \"{key}={value}\""
+            )));
         }
         if found.insert(key.to_owned(), value.to_owned()).is_some() {
             return Err(Usage(format!("key {key:?} specified more than once")));
@@ -442,12 +515,16 @@ fn pairs(args: &[String]) -> Result<Bag, Stop> {
 fn secret_pairs(args: &[String]) -> Result<Bag, Stop> {
     let mut found = Bag::new();
     for (key, value) in pairs(args)? {
-        let (key, how) = key.split_once('#').map_or((key.as_str(), ""), |(k, how)| (k, how));
+        let (key, how) = key
+            .split_once('#')
+            .map_or((key.as_str(), ""), |(k, how)| (k, how));
         let ok = key.len() >= 3
             && key.starts_with(|c: char| c.is_ascii_lowercase())
-            && key
-                .split('-')
-                .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+            && key.split('-').all(|p| {
+                !p.is_empty()
+                    && p.bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            });
         if !ok {
             return Err(Usage(format!("key {key:?} not valid")));
         }
@@ -476,7 +553,9 @@ fn settings_file(path: &str, stdin: Option<&str>) -> Result<Bag, Stop> {
         return Ok(found);
     }
     let all = value.as_object().ok_or_else(|| {
-        Failed("yaml: unmarshal errors:\n  line 1: cannot unmarshal into map[string]string".to_owned())
+        Failed(
+            "yaml: unmarshal errors:\n  line 1: cannot unmarshal into map[string]string".to_owned(),
+        )
     })?;
     for (key, value) in all {
         let value = match value {
@@ -484,7 +563,8 @@ fn settings_file(path: &str, stdin: Option<&str>) -> Result<Bag, Stop> {
             Value::String(text) => text.clone(),
             Value::Number(_) | Value::Bool(_) => value.to_string(),
             _ => {
-                let text = format!("yaml: unmarshal errors:\n  {key}: cannot unmarshal !!map into string");
+                let text =
+                    format!("yaml: unmarshal errors:\n  {key}: cannot unmarshal !!map into string");
                 return Err(Failed(text));
             }
         };
@@ -509,8 +589,18 @@ impl Juju {
     }
 
     /// Runs one hook command.
-    pub fn run(&mut self, context: &str, command: &str, args: &[String], stdin: Option<&str>) -> Ended {
-        if self.hook.as_ref().is_none_or(|hook| hook.context != context) {
+    pub fn run(
+        &mut self,
+        context: &str,
+        command: &str,
+        args: &[String],
+        stdin: Option<&str>,
+    ) -> Ended {
+        if self
+            .hook
+            .as_ref()
+            .is_none_or(|hook| hook.context != context)
+        {
             return Some((
                 1,
                 String::new(),
@@ -518,12 +608,18 @@ impl Juju {
             ));
         }
         let line = format!("{command} {}", args.join(" "));
-        let fault =
-            self.faults.iter().find(|(begin, _)| line.starts_with(begin.as_str())).map(|(_, f)| f.clone());
+        let fault = self
+            .faults
+            .iter()
+            .find(|(begin, _)| line.starts_with(begin.as_str()))
+            .map(|(_, f)| f.clone());
         let ended = match fault {
             Some((code, text)) => (code, String::new(), format!("ERROR {text}\n")),
             None => {
-                match self.parse(command, args).and_then(|parsed| self.execute(command, &parsed, stdin)) {
+                match self
+                    .parse(command, args)
+                    .and_then(|parsed| self.execute(command, &parsed, stdin))
+                {
                     Ok(stdout) => (0, stdout, String::new()),
                     Err(NeedStdin) => return None,
                     Err(Usage(text)) => (2, String::new(), format!("ERROR {text}\n")),
@@ -564,15 +660,23 @@ impl Juju {
                 },
                 // A short flag's value may follow it at once.
                 (None, Some(short)) if !short.is_empty() => {
-                    let (name, value) = short.split_at(short.chars().next().map_or(0, char::len_utf8));
-                    (name.to_owned(), (!value.is_empty()).then(|| value.to_owned()))
+                    let (name, value) =
+                        short.split_at(short.chars().next().map_or(0, char::len_utf8));
+                    (
+                        name.to_owned(),
+                        (!value.is_empty()).then(|| value.to_owned()),
+                    )
                 }
                 _ => {
                     parsed.args.push(arg.clone());
                     continue;
                 }
             };
-            let minus = if name.len() == 1 { format!("-{name}") } else { format!("--{name}") };
+            let minus = if name.len() == 1 {
+                format!("-{name}")
+            } else {
+                format!("--{name}")
+            };
             let Some(&(flag, kind)) = known.iter().find(|(flag, _)| *flag == name) else {
                 return Err(Usage(format!("option provided but not defined: {minus}")));
             };
@@ -581,11 +685,13 @@ impl Juju {
             }
             let value = match given {
                 Some(value) => value,
-                None => {
-                    rest.next().cloned().ok_or_else(|| Usage(format!("option needs an argument: {minus}")))?
-                }
+                None => rest
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| Usage(format!("option needs an argument: {minus}")))?,
             };
-            let bad = |why: &str| Usage(format!("invalid value {value:?} for option {minus}: {why}"));
+            let bad =
+                |why: &str| Usage(format!("invalid value {value:?} for option {minus}: {why}"));
             match kind {
                 Kind::Bool if !["true", "false", "1", "0", "t", "f"].contains(&value.as_str()) => {
                     return Err(Usage(format!("invalid boolean option {name}: {value:?}")));
@@ -597,7 +703,9 @@ impl Juju {
                 Kind::Relation => {
                     let id = value.rsplit(':').next().unwrap_or_default();
                     let id: i64 = id.parse().map_err(|_| bad("invalid relation id"))?;
-                    let id = u32::try_from(id).ok().filter(|id| self.relations.contains_key(id));
+                    let id = u32::try_from(id)
+                        .ok()
+                        .filter(|id| self.relations.contains_key(id));
                     parsed.relation = Some(id.ok_or_else(|| bad("relation not found"))?);
                 }
                 Kind::Bool | Kind::Text => {
@@ -613,14 +721,22 @@ impl Juju {
             "config-get" => self.config_get(p),
             "relation-ids" => self.relation_ids(p),
             "relation-list" => {
-                let id = p.relation.ok_or_else(|| Usage("no relation id specified".to_owned()))?;
+                let id = p
+                    .relation
+                    .ok_or_else(|| Usage("no relation id specified".to_owned()))?;
                 p.at_most(0)?;
                 let relation = &self.relations[&id];
                 let members = json!(relation.members);
-                Ok(p.write(&if p.has("app") { json!(relation.app) } else { members }))
+                Ok(p.write(&if p.has("app") {
+                    json!(relation.app)
+                } else {
+                    members
+                }))
             }
             "relation-model-get" => {
-                let id = p.relation.ok_or_else(|| Usage("no relation id specified".to_owned()))?;
+                let id = p
+                    .relation
+                    .ok_or_else(|| Usage("no relation id specified".to_owned()))?;
                 p.at_most(0)?;
                 let model = &self.relations[&id].model;
                 Ok(p.write(&json!({"uuid": if model.is_empty() { &self.uuid } else { model }})))
@@ -664,7 +780,8 @@ impl Juju {
             "network-get" => self.network_get(p),
             "goal-state" => self.goal_state(p),
             "credential-get" => {
-                let text = "cannot access cloud credentials: getting model credentials: permission denied";
+                let text =
+                    "cannot access cloud credentials: getting model credentials: permission denied";
                 Err(Failed(text.to_owned()))
             }
             "state-get" => self.state_get(p),
@@ -683,8 +800,12 @@ impl Juju {
             "secret-set" | "secret-remove" => self.secret_change(command, p),
             "secret-info-get" => self.secret_info_get(p),
             "secret-ids" => {
-                let ours: Vec<&String> =
-                    self.secrets.iter().filter(|(_, s)| self.manages(s)).map(|(id, _)| id).collect();
+                let ours: Vec<&String> = self
+                    .secrets
+                    .iter()
+                    .filter(|(_, s)| self.manages(s))
+                    .map(|(id, _)| id)
+                    .collect();
                 Ok(p.write(&json!(ours)))
             }
             "action-get" | "action-set" | "action-fail" | "action-log" => self.action(command, p),
@@ -695,15 +816,22 @@ impl Juju {
 
     /// All options: set, else default, else null.
     pub fn options(&self) -> BTreeMap<String, Value> {
-        let value = |name: &String, default: &Value| self.config.get(name).unwrap_or(default).clone();
-        self.charm.options.iter().map(|(name, (_, default))| (name.clone(), value(name, default))).collect()
+        let value =
+            |name: &String, default: &Value| self.config.get(name).unwrap_or(default).clone();
+        self.charm
+            .options
+            .iter()
+            .map(|(name, (_, default))| (name.clone(), value(name, default)))
+            .collect()
     }
 
     fn config_get(&mut self, p: &Parsed) -> Result<String, Stop> {
         let key = p.args.first().map_or("", String::as_str);
         let all = p.has("a") || p.has("all");
         if !key.is_empty() && all {
-            return Err(Usage(format!("cannot use argument --all together with key {key:?}")));
+            return Err(Usage(format!(
+                "cannot use argument --all together with key {key:?}"
+            )));
         }
         p.at_most(1)?;
         let mut options = self.options();
@@ -756,7 +884,9 @@ impl Juju {
             }
             Some(name) if is_unit(name) => name.clone(),
             Some(name) if is_app(name) => {
-                return Err(Usage(format!("expected unit name, got application name {name:?}")));
+                return Err(Usage(format!(
+                    "expected unit name, got application name {name:?}"
+                )));
             }
             Some(name) => return Err(Usage(format!("invalid unit name {name:?}"))),
             None if app && remote_app.is_empty() => return Err(none()),
@@ -773,12 +903,24 @@ impl Juju {
         let own_app = app_of(&self.unit).to_owned();
         let denied = || Failed("permission denied".to_owned());
         let bag = if whose == self.unit || (whose == own_app && app) {
-            let peer = self.charm.endpoints.get(&relation.endpoint).is_some_and(|role| role == "peers");
+            let peer = self
+                .charm
+                .endpoints
+                .get(&relation.endpoint)
+                .is_some_and(|role| role == "peers");
             if app && !self.leader && !peer {
                 return Err(denied());
             }
-            let mut bag = if app { relation.ours_app.clone() } else { relation.ours_unit.clone() };
-            if let Some(changes) = self.hook.as_ref().and_then(|hook| hook.bags.get(&(id, app))) {
+            let mut bag = if app {
+                relation.ours_app.clone()
+            } else {
+                relation.ours_unit.clone()
+            };
+            if let Some(changes) = self
+                .hook
+                .as_ref()
+                .and_then(|hook| hook.bags.get(&(id, app)))
+            {
                 apply(&mut bag, changes);
             }
             bag
@@ -791,11 +933,17 @@ impl Juju {
             if app_of(&whose) != relation.app {
                 return Err(denied());
             }
-            let bag = relation.units.get(&whose).or_else(|| relation.gone.get(&whose)).cloned();
+            let bag = relation
+                .units
+                .get(&whose)
+                .or_else(|| relation.gone.get(&whose))
+                .cloned();
             bag.ok_or_else(|| {
                 let key = relation.key(&self.unit);
                 let text = "cannot read settings for unit";
-                Failed(format!("{text} {whose:?} in relation {key:?}: unit {whose:?}: settings not found"))
+                Failed(format!(
+                    "{text} {whose:?} in relation {key:?}: unit {whose:?}: settings not found"
+                ))
             })?
         };
         Ok(p.write(&match key {
@@ -815,7 +963,11 @@ impl Juju {
         if app && !self.leader {
             return Err(Failed("cannot write relation settings".to_owned()));
         }
-        self.hook().bags.entry((id, app)).or_default().extend(settings);
+        self.hook()
+            .bags
+            .entry((id, app))
+            .or_default()
+            .extend(settings);
         Ok(String::new())
     }
 
@@ -825,7 +977,9 @@ impl Juju {
         };
         if !["maintenance", "blocked", "waiting", "active"].contains(&status.as_str()) {
             let of = "[maintenance blocked waiting active]";
-            return Err(Usage(format!("invalid status {status:?}, expected one of {of}")));
+            return Err(Usage(format!(
+                "invalid status {status:?}, expected one of {of}"
+            )));
         }
         p.at_most(2)?;
         let set = (status.clone(), p.args.get(1).cloned().unwrap_or_default());
@@ -833,7 +987,8 @@ impl Juju {
             if !self.leader {
                 return Err(Failed("this unit is not the leader".to_owned()));
             }
-            self.statuses.push(format!("application {} {:?}", set.0, set.1));
+            self.statuses
+                .push(format!("application {} {:?}", set.0, set.1));
             self.app_status = set;
         } else {
             self.statuses.push(format!("{} {:?}", set.0, set.1));
@@ -851,7 +1006,9 @@ impl Juju {
         let short = !p.has("include-data") && p.format == "smart";
         if p.has("application") {
             if !self.leader {
-                return Err(Failed("finding application status: this unit is not the leader".to_owned()));
+                return Err(Failed(
+                    "finding application status: this unit is not the leader".to_owned(),
+                ));
             }
             if short {
                 return Ok(p.write(&json!(self.app_status.0)));
@@ -870,7 +1027,11 @@ impl Juju {
         if p.args.is_empty() {
             return Err(Usage("no message specified".to_owned()));
         }
-        let level = if p.text("l").is_empty() { p.text("log-level") } else { p.text("l") };
+        let level = if p.text("l").is_empty() {
+            p.text("log-level")
+        } else {
+            p.text("l")
+        };
         let level = match level.to_uppercase().as_str() {
             _ if p.has("debug") => "DEBUG",
             "" | "INFO" => "INFO",
@@ -880,14 +1041,18 @@ impl Juju {
             "ERROR" => "ERROR",
             "CRITICAL" => "CRITICAL",
             other => {
-                self.log.push(format!("WARNING Specified log level of {other:?} is not valid"));
+                self.log.push(format!(
+                    "WARNING Specified log level of {other:?} is not valid"
+                ));
                 "INFO"
             }
         };
         let relation = self.hook().relation;
-        let prefix =
-            relation.map(|id| format!("{}:{id}: ", self.relations[&id].endpoint)).unwrap_or_default();
-        self.log.push(format!("{level} {prefix}{}", p.args.join(" ")));
+        let prefix = relation
+            .map(|id| format!("{}:{id}: ", self.relations[&id].endpoint))
+            .unwrap_or_default();
+        self.log
+            .push(format!("{level} {prefix}{}", p.args.join(" ")));
         Ok(String::new())
     }
 
@@ -897,11 +1062,14 @@ impl Juju {
         };
         let (port, protocol) = given.split_once('/').unwrap_or((&given, "tcp"));
         if port.contains('-') {
-            let text = "port ranges are not supported for k8s applications, please specify a single port";
+            let text =
+                "port ranges are not supported for k8s applications, please specify a single port";
             return Err(Failed(text.to_owned()));
         }
         let number: i64 = port.parse().map_err(|_| {
-            Usage(format!("invalid port {port:?}: strconv.Atoi: parsing {port:?}: invalid syntax"))
+            Usage(format!(
+                "invalid port {port:?}: strconv.Atoi: parsing {port:?}: invalid syntax"
+            ))
         })?;
         if !(1..=65535).contains(&number) {
             return Err(Usage(format!(
@@ -935,7 +1103,9 @@ impl Juju {
         }
         p.at_most(1)?;
         if binding != "juju-info" && !self.charm.endpoints.contains_key(binding) {
-            return Err(Failed(format!("no network config found for binding {binding:?}")));
+            return Err(Failed(format!(
+                "no network config found for binding {binding:?}"
+            )));
         }
         let address = &self.address;
         let subnets = json!([format!("{address}/32")]);
@@ -973,7 +1143,10 @@ impl Juju {
         let mut relations: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
         for relation in self.relations.values() {
             let of = relations.entry(relation.endpoint.clone()).or_default();
-            of.insert(relation.app.clone(), json!({"status": "joined", "since": since}));
+            of.insert(
+                relation.app.clone(),
+                json!({"status": "joined", "since": since}),
+            );
             for unit in relation.units.keys() {
                 of.insert(unit.clone(), json!({"status": "active", "since": since}));
             }
@@ -984,9 +1157,17 @@ impl Juju {
 
     fn state_get(&mut self, p: &Parsed) -> Result<String, Stop> {
         p.at_most(1)?;
-        let state = self.hook.as_ref().and_then(|h| h.state.as_ref()).unwrap_or(&self.state);
+        let state = self
+            .hook
+            .as_ref()
+            .and_then(|h| h.state.as_ref())
+            .unwrap_or(&self.state);
         match p.args.first().map_or("-", String::as_str) {
-            "-" | "" => Ok(p.write(&if state.is_empty() { Value::Null } else { json!(state) })),
+            "-" | "" => Ok(p.write(&if state.is_empty() {
+                Value::Null
+            } else {
+                json!(state)
+            })),
             key => match state.get(key) {
                 None if p.has("strict") => Err(Failed(format!("{key:?} not found"))),
                 found => Ok(p.write(&json!(found.cloned().unwrap_or_default()))),
@@ -998,13 +1179,19 @@ impl Juju {
         let given = pairs(&p.args)?;
         let mut values = settings_file(p.text("file"), stdin)?;
         values.extend(given);
-        let mut state = self.hook().state.clone().unwrap_or_else(|| self.state.clone());
+        let mut state = self
+            .hook()
+            .state
+            .clone()
+            .unwrap_or_else(|| self.state.clone());
         for (key, value) in values {
             if key.len() > 256 {
                 return Err(Failed("max allowed key length (256) exceeded".to_owned()));
             }
             if value.len() > 65536 {
-                return Err(Failed("max allowed value length (65536) exceeded".to_owned()));
+                return Err(Failed(
+                    "max allowed value length (65536) exceeded".to_owned(),
+                ));
             }
             state.insert(key, value);
         }
@@ -1020,14 +1207,17 @@ impl Juju {
     fn secret_get(&mut self, p: &Parsed) -> Result<String, Stop> {
         let mut id = None;
         if let Some(uri) = p.args.first() {
-            id = Some(secret_id(uri).ok_or_else(|| Usage(format!("secret URI {uri:?} not valid")))?);
+            id =
+                Some(secret_id(uri).ok_or_else(|| Usage(format!("secret URI {uri:?} not valid")))?);
         }
         let label = p.text("label").to_owned();
         if id.is_none() && label.is_empty() {
             return Err(Usage("require either a secret URI or label".to_owned()));
         }
         if p.has("peek") && p.has("refresh") {
-            return Err(Usage("specify one of --peek or --refresh but not both".to_owned()));
+            return Err(Usage(
+                "specify one of --peek or --refresh but not both".to_owned(),
+            ));
         }
         p.at_most(2)?;
         let key = p.args.get(1).cloned().unwrap_or_default();
@@ -1044,16 +1234,28 @@ impl Juju {
         let id = match id {
             Some(id) => id,
             None => {
-                let ours = self.secrets.iter().find(|(_, s)| mine(s) && s.label == label);
-                let found =
-                    ours.or_else(|| self.secrets.iter().find(|(_, s)| !mine(s) && s.our_label == label));
+                let ours = self
+                    .secrets
+                    .iter()
+                    .find(|(_, s)| mine(s) && s.label == label);
+                let found = ours.or_else(|| {
+                    self.secrets
+                        .iter()
+                        .find(|(_, s)| !mine(s) && s.our_label == label)
+                });
                 found
                     .map(|(id, _)| id.clone())
                     .ok_or_else(|| Failed(format!("consumer label {label:?} not found")))?
             }
         };
-        let taken = self.secrets.iter().any(|(other, s)| *other != id && !mine(s) && s.our_label == label);
-        let secret = self.secrets.get_mut(&id).ok_or_else(|| Failed(format!("secret {id:?} not found")))?;
+        let taken = self
+            .secrets
+            .iter()
+            .any(|(other, s)| *other != id && !mine(s) && s.our_label == label);
+        let secret = self
+            .secrets
+            .get_mut(&id)
+            .ok_or_else(|| Failed(format!("secret {id:?} not found")))?;
         if !secret.granted && !mine(secret) {
             return Err(Failed("permission denied".to_owned()));
         }
@@ -1061,13 +1263,17 @@ impl Juju {
             secret.our_label = label;
         }
         let latest = secret.revisions.len();
-        let wanted =
-            if p.has("peek") || p.has("refresh") || secret.tracked == 0 { latest } else { secret.tracked };
+        let wanted = if p.has("peek") || p.has("refresh") || secret.tracked == 0 {
+            latest
+        } else {
+            secret.tracked
+        };
         if p.has("refresh") || secret.tracked == 0 {
             secret.tracked = wanted;
         }
         let content = secret.revisions[wanted - 1].clone();
-        let content = content.ok_or_else(|| Failed(format!("secret revision {wanted} not found")))?;
+        let content =
+            content.ok_or_else(|| Failed(format!("secret revision {wanted} not found")))?;
         show_secret(p, &content, &key)
     }
 
@@ -1094,7 +1300,9 @@ impl Juju {
             granted: true,
             tracked: 0,
         };
-        self.hook().secrets.push(SecretChange::Add(id.clone(), secret));
+        self.hook()
+            .secrets
+            .push(SecretChange::Add(id.clone(), secret));
         Ok(format!("secret:{id}\n"))
     }
 
@@ -1119,21 +1327,34 @@ impl Juju {
         let by_id = !p.args.is_empty();
         if let Some(uri) = p.args.first() {
             if !wanted.is_empty() {
-                return Err(Usage("specify either a secret URI or label but not both".to_owned()));
+                return Err(Usage(
+                    "specify either a secret URI or label but not both".to_owned(),
+                ));
             }
-            wanted = secret_id(uri).ok_or_else(|| Usage(format!("secret URI {uri:?} not valid")))?;
+            wanted =
+                secret_id(uri).ok_or_else(|| Usage(format!("secret URI {uri:?} not valid")))?;
         }
         if wanted.is_empty() {
             return Err(Usage("require either a secret URI or label".to_owned()));
         }
         p.at_most(1)?;
         let is = |id: &String, s: &Secret| {
-            self.manages(s) && if by_id { *id == wanted } else { s.label == wanted }
+            self.manages(s)
+                && if by_id {
+                    *id == wanted
+                } else {
+                    s.label == wanted
+                }
         };
         let found = self.secrets.iter().find(|(id, s)| is(id, s));
         let (id, secret) = found.ok_or_else(|| Failed(format!("secret {wanted:?} not found")))?;
-        let owner = if secret.owner == self.unit { "unit" } else { "application" };
-        let info = json!({"revision": secret.revisions.len(), "label": secret.label, "owner": owner});
+        let owner = if secret.owner == self.unit {
+            "unit"
+        } else {
+            "application"
+        };
+        let info =
+            json!({"revision": secret.revisions.len(), "label": secret.label, "owner": owner});
         Ok(p.write(&json!({id.clone(): info})))
     }
 
@@ -1148,20 +1369,23 @@ impl Juju {
             "action-set" => {
                 for arg in &p.args {
                     let Some((path, value)) = arg.split_once('=') else {
-                        return Err(Usage(format!("argument {arg:?} must be of the form key...=value")));
+                        return Err(Usage(format!(
+                            "argument {arg:?} must be of the form key...=value"
+                        )));
                     };
                     for key in path.split('.') {
                         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
                         let inner = key.bytes().all(|b| plain(b) || b == b'-');
-                        let ends =
-                            key.bytes().next().is_some_and(plain) && key.bytes().last().is_some_and(plain);
+                        let ends = key.bytes().next().is_some_and(plain)
+                            && key.bytes().last().is_some_and(plain);
                         if !inner || !ends {
                             return Err(Usage(format!(
                                 "key {key:?} must start and end with lowercase alphanumeric, and contain only \
                                  lowercase alphanumeric and hyphens"
                             )));
                         }
-                        if ["stdout", "stdout-encoding", "stderr", "stderr-encoding"].contains(&key) {
+                        if ["stdout", "stdout-encoding", "stderr", "stderr-encoding"].contains(&key)
+                        {
                             return Err(Usage(format!("cannot set reserved action key {key:?}")));
                         }
                     }
@@ -1170,7 +1394,11 @@ impl Juju {
             }
             _ => {}
         }
-        let action = self.hook().action.as_mut().ok_or_else(|| Failed("not running an action".to_owned()))?;
+        let action = self
+            .hook()
+            .action
+            .as_mut()
+            .ok_or_else(|| Failed("not running an action".to_owned()))?;
         match command {
             "action-get" => {
                 let mut value = Value::Object(action.parameters.clone());
@@ -1223,7 +1451,11 @@ impl Juju {
                 SecretChange::Set(id, content) => {
                     may(self, &id)?;
                     said.push(format!("secret {id} set"));
-                    self.secrets.get_mut(&id).expect("checked").revisions.push(Some(content));
+                    self.secrets
+                        .get_mut(&id)
+                        .expect("checked")
+                        .revisions
+                        .push(Some(content));
                 }
                 SecretChange::Remove(id) => {
                     may(self, &id)?;
@@ -1235,13 +1467,20 @@ impl Juju {
         if let Some(state) = &hook.state {
             let size: usize = state.iter().map(|(k, v)| k.len() + v.len()).sum();
             if size > 2 << 20 {
-                return Err(format!("max allowed size ({}) exceeded: quota limit exceeded", 2 << 20));
+                return Err(format!(
+                    "max allowed size ({}) exceeded: quota limit exceeded",
+                    2 << 20
+                ));
             }
         }
         for ((id, app), changes) in std::mem::take(&mut hook.bags) {
             let relation = self.relations.get_mut(&id).expect("checked by the command");
             let name = format!("{}:{id}", relation.endpoint);
-            let bag = if app { &mut relation.ours_app } else { &mut relation.ours_unit };
+            let bag = if app {
+                &mut relation.ours_app
+            } else {
+                &mut relation.ours_unit
+            };
             for (key, value) in changes {
                 let before = bag.get(&key).cloned().unwrap_or_default();
                 if before == value {
@@ -1259,7 +1498,10 @@ impl Juju {
                 }
             }
             said.extend(
-                self.state.keys().filter(|k| !state.contains_key(*k)).map(|k| format!("state {k} deleted")),
+                self.state
+                    .keys()
+                    .filter(|k| !state.contains_key(*k))
+                    .map(|k| format!("state {k} deleted")),
             );
             self.state = state;
         }

@@ -44,8 +44,10 @@ const INSIDE: &str = "--inside";
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().collect();
     // A hook command is this program under another name, as Juju's are all `jujuc`.
-    let name =
-        Path::new(&arguments[0]).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = Path::new(&arguments[0])
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     if juju::COMMANDS.contains(&name.as_str()) {
         return client::call(&name, &arguments[1..]);
     }
@@ -70,7 +72,10 @@ fn main() -> ExitCode {
 /// Becomes this program again, inside namespaces of its own; comes back only with why that cannot be.
 fn enter(arguments: &[String]) -> String {
     let works = |flags: &str| {
-        let tried = Command::new("unshare").args([flags, "true"]).stderr(Stdio::null()).status();
+        let tried = Command::new("unshare")
+            .args([flags, "true"])
+            .stderr(Stdio::null())
+            .status();
         tried.is_ok_and(|status| status.success())
     };
     let Some(flags) = ["-mn", "-rmn"].into_iter().find(|flags| works(flags)) else {

@@ -32,7 +32,9 @@ fn whole(endpoint: &str) -> Provider {
 
 /// As it is for a while: the answer is there, and the credentials are not.
 fn partial(endpoint: &str) -> Provider {
-    let mut provider = whole(endpoint).with("access-key", "").with("secret-key", "");
+    let mut provider = whole(endpoint)
+        .with("access-key", "")
+        .with("secret-key", "");
     provider.secrets.clear();
     provider
 }
@@ -53,7 +55,10 @@ impl Outcomes {
     }
 
     fn tell(&self) -> String {
-        self.0.iter().map(|(outcome, after)| format!("  {}\n    {outcome}\n", after.join(", "))).collect()
+        self.0
+            .iter()
+            .map(|(outcome, after)| format!("  {}\n    {outcome}\n", after.join(", ")))
+            .collect()
     }
 }
 
@@ -94,7 +99,11 @@ fn endpoints() {
                 // Only where all is there it runs, and nothing else is ever started or left with credentials.
                 let runs = of == ["ready"; 3] && mood == Mood::Up;
                 let container = world.container();
-                assert_eq!(container.services.values().any(|s| s.active), runs, "{of:?} {mood:?}");
+                assert_eq!(
+                    container.services.values().any(|s| s.active),
+                    runs,
+                    "{of:?} {mood:?}"
+                );
                 assert_eq!(
                     container.files.contains_key("/etc/windrow/secrets.yaml"),
                     runs,
@@ -102,9 +111,10 @@ fn endpoints() {
                 );
                 drop(container);
                 match mood {
-                    Mood::Up => {
-                        outcomes.add(if leader { "leader" } else { "not the leader" }.to_owned(), &run)
-                    }
+                    Mood::Up => outcomes.add(
+                        if leader { "leader" } else { "not the leader" }.to_owned(),
+                        &run,
+                    ),
                     _ => away.add(format!("Pebble {mood:?}"), &run),
                 }
             }
@@ -140,14 +150,31 @@ fn events(world: &mut World) -> Vec<(String, Run)> {
         all.push((hook.to_owned(), world.hook(hook)));
     }
     all.push(("pebble-ready".to_owned(), world.pebble_ready()));
-    all.push(("custom-notice".to_owned(), world.notice("windrow.dev/state", &json!({"state": "counting"}))));
-    all.push(("another's notice".to_owned(), world.notice("example.com/other", &json!({}))));
+    all.push((
+        "custom-notice".to_owned(),
+        world.notice("windrow.dev/state", &json!({"state": "counting"})),
+    ));
+    all.push((
+        "another's notice".to_owned(),
+        world.notice("example.com/other", &json!({})),
+    ));
     all.push(("check-failed".to_owned(), world.check("failed")));
     all.push(("check-recovered".to_owned(), world.check("recovered")));
-    for hook in ["secret-changed", "secret-remove", "secret-rotate", "secret-expired"] {
-        all.push((hook.to_owned(), world.secret_event(hook, "c0nobody000000000000")));
+    for hook in [
+        "secret-changed",
+        "secret-remove",
+        "secret-rotate",
+        "secret-expired",
+    ] {
+        all.push((
+            hook.to_owned(),
+            world.secret_event(hook, "c0nobody000000000000"),
+        ));
     }
-    all.push(("a hook of a newer Juju".to_owned(), world.hook("something-new")));
+    all.push((
+        "a hook of a newer Juju".to_owned(),
+        world.hook("something-new"),
+    ));
     let actions: Vec<String> = world.juju().charm.actions.keys().cloned().collect();
     for action in actions {
         all.push((action.clone(), world.action(&action, &json!({}))));
@@ -163,7 +190,8 @@ fn told_of(outcomes: BTreeMap<(String, bool), Outcomes>) -> String {
         if leader == unit {
             told += &format!("Pebble {mood}, leader or not\n{leader}");
         } else {
-            told += &format!("Pebble {mood}, leader\n{leader}Pebble {mood}, not the leader\n{unit}");
+            told +=
+                &format!("Pebble {mood}, leader\n{leader}Pebble {mood}, not the leader\n{unit}");
         }
     }
     told
@@ -181,7 +209,10 @@ fn events_of_nothing() {
                 assert!(["", "exec"].contains(&run.did().as_str()), "{event}");
                 outcomes.entry(who.clone()).or_default().add(event, &run);
             }
-            outcomes.entry(who).or_default().add("remove".to_owned(), &world.hook("remove"));
+            outcomes
+                .entry(who)
+                .or_default()
+                .add("remove".to_owned(), &world.hook("remove"));
         }
     }
     let what = "Every event of a unit with no relation";
@@ -212,11 +243,21 @@ fn events_where_all_is_well() {
             }
             for id in ids.into_iter().chain(more) {
                 let endpoint = world.juju().relations[&id].endpoint.clone();
-                of.add(format!("{endpoint} created"), &world.relation_event(id, "created"));
-                let units: Vec<String> = world.juju().relations[&id].units.keys().cloned().collect();
+                of.add(
+                    format!("{endpoint} created"),
+                    &world.relation_event(id, "created"),
+                );
+                let units: Vec<String> =
+                    world.juju().relations[&id].units.keys().cloned().collect();
                 for unit in units {
-                    of.add(format!("{endpoint} joined"), &world.unit_event(id, "joined", &unit));
-                    of.add(format!("{endpoint} changed"), &world.unit_event(id, "changed", &unit));
+                    of.add(
+                        format!("{endpoint} joined"),
+                        &world.unit_event(id, "joined", &unit),
+                    );
+                    of.add(
+                        format!("{endpoint} changed"),
+                        &world.unit_event(id, "changed", &unit),
+                    );
                 }
                 of.add(
                     format!("{endpoint} changed by its application"),
@@ -224,9 +265,16 @@ fn events_where_all_is_well() {
                 );
             }
             for id in ids {
-                let groups: Vec<String> = world.juju().relations[&id].secrets.keys().cloned().collect();
+                let groups: Vec<String> = world.juju().relations[&id]
+                    .secrets
+                    .keys()
+                    .cloned()
+                    .collect();
                 for group in groups {
-                    of.add(format!("secret-changed {group}"), &world.secret_changed(id, &group));
+                    of.add(
+                        format!("secret-changed {group}"),
+                        &world.secret_changed(id, &group),
+                    );
                 }
             }
             // All of that changed nothing.

@@ -91,7 +91,11 @@ impl Pebble {
     pub fn new(folder: &Path) -> Pebble {
         let socket = folder.join("pebble.socket");
         let listener = UnixListener::bind(&socket).expect("a new folder");
-        let pebble = Pebble { state: Arc::new(Mutex::new(State::new())), socket, over: Arc::default() };
+        let pebble = Pebble {
+            state: Arc::new(Mutex::new(State::new())),
+            socket,
+            over: Arc::default(),
+        };
         let (state, over) = (Arc::clone(&pebble.state), Arc::clone(&pebble.over));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -115,8 +119,11 @@ impl Pebble {
         let mood = self.state.lock().expect("not poisoned").mood;
         match mood {
             Mood::Down => {}
-            Mood::Deaf => drop(UnixListener::bind(place.join("pebble.socket")).expect("a new folder")),
-            _ => std::os::unix::fs::symlink(&self.socket, place.join("pebble.socket")).expect("a new folder"),
+            Mood::Deaf => {
+                drop(UnixListener::bind(place.join("pebble.socket")).expect("a new folder"))
+            }
+            _ => std::os::unix::fs::symlink(&self.socket, place.join("pebble.socket"))
+                .expect("a new folder"),
         }
     }
 }
@@ -160,7 +167,13 @@ impl State {
         let (boot, version) = (self.boot + 1, self.version.clone());
         // Pebble's own state lies in the pod, not in the container: notices outlive it.
         let (notices, made) = (std::mem::take(&mut self.notices), self.made);
-        *self = State { boot, version, notices, made, ..State::new() };
+        *self = State {
+            boot,
+            version,
+            notices,
+            made,
+            ..State::new()
+        };
     }
 
     /// The layers combined, as `GET /v1/plan` shows them.
@@ -203,14 +216,20 @@ impl State {
             said.extend(text.lines().map(|line| format!("  {line}")));
         }
         for (name, service) in &self.services {
-            said.push(format!("service {name} {}", if service.active { "active" } else { "inactive" }));
+            said.push(format!(
+                "service {name} {}",
+                if service.active { "active" } else { "inactive" }
+            ));
         }
         for (path, file) in self.files.iter().filter(|(_, f)| !f.folder) {
             let size = file.bytes.len();
             let text = std::str::from_utf8(&file.bytes)
                 .ok()
                 .filter(|text| text.len() < 16384 && !text.contains('\0'));
-            said.push(format!("file {path} {} {}:{} {size} bytes", file.mode, file.uid, file.gid));
+            said.push(format!(
+                "file {path} {} {}:{} {size} bytes",
+                file.mode, file.uid, file.gid
+            ));
             match text {
                 Some(text) => said.extend(text.lines().map(|line| format!("  {line}"))),
                 None => said.push(format!("  sha256 {}", digest(&file.bytes))),
@@ -228,8 +247,10 @@ impl State {
         let id = self.made;
         let status = if error.is_some() { "Error" } else { "Done" };
         let time = "2026-01-01T00:00:00Z";
-        let log: Vec<String> =
-            error.iter().map(|e| format!("{time} ERROR service start attempt: {e}, will restart")).collect();
+        let log: Vec<String> = error
+            .iter()
+            .map(|e| format!("{time} ERROR service start attempt: {e}, will restart"))
+            .collect();
         let mut change = json!({
             "id": id.to_string(), "kind": kind, "summary": format!("{kind} service"), "status": status, "ready": true,
             "spawn-time": time, "ready-time": time,
@@ -239,8 +260,9 @@ impl State {
             }],
         });
         if let Some(error) = error {
-            change["err"] =
-                json!(format!("cannot perform the following tasks:\n- Start service \"windrow\" ({error})"));
+            change["err"] = json!(format!(
+                "cannot perform the following tasks:\n- Start service \"windrow\" ({error})"
+            ));
         }
         self.changes.insert(id, change);
         id
@@ -249,13 +271,23 @@ impl State {
 
 impl File {
     fn folder() -> File {
-        File { bytes: Vec::new(), mode: "755".to_owned(), uid: 0, gid: 0, folder: true }
+        File {
+            bytes: Vec::new(),
+            mode: "755".to_owned(),
+            uid: 0,
+            gid: 0,
+            folder: true,
+        }
     }
 }
 
 /// The first 16 hex digits of a SHA-256.
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(8).map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 fn combine(old: Value, new: &Value) -> Value {
@@ -275,17 +307,32 @@ fn combine(old: Value, new: &Value) -> Value {
 /// The fields a layer may have: Pebble refuses others.
 fn check_layer(label: &str, layer: &Value) -> Result<(), String> {
     let unknown = |map: &Value, known: &[&str], of: &str| {
-        let unknown =
-            map.as_object().into_iter().flatten().map(|(k, _)| k).find(|k| !known.contains(&k.as_str()));
+        let unknown = map
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, _)| k)
+            .find(|k| !known.contains(&k.as_str()));
         unknown.map_or(Ok(()), |k| {
-            let why = format!("yaml: unmarshal errors:\n  line 1: field {k} not found in type plan.{of}");
+            let why =
+                format!("yaml: unmarshal errors:\n  line 1: field {k} not found in type plan.{of}");
             Err(format!("cannot parse layer {label:?}: {why}"))
         })
     };
     if !layer.is_object() {
         return Err(format!("cannot parse layer {label:?}: not a map"));
     }
-    unknown(layer, &["summary", "description", "services", "checks", "log-targets"], "Layer")?;
+    unknown(
+        layer,
+        &[
+            "summary",
+            "description",
+            "services",
+            "checks",
+            "log-targets",
+        ],
+        "Layer",
+    )?;
     let kinds: [(&str, &str, &str, &[&str]); 3] = [
         (
             "services",
@@ -319,18 +366,37 @@ fn check_layer(label: &str, layer: &Value) -> Result<(), String> {
             "checks",
             "check",
             "Check",
-            &["override", "level", "startup", "period", "timeout", "threshold", "http", "tcp", "exec"],
+            &[
+                "override",
+                "level",
+                "startup",
+                "period",
+                "timeout",
+                "threshold",
+                "http",
+                "tcp",
+                "exec",
+            ],
         ),
-        ("log-targets", "log target", "LogTarget", &["override", "type", "location", "services", "labels"]),
+        (
+            "log-targets",
+            "log target",
+            "LogTarget",
+            &["override", "type", "location", "services", "labels"],
+        ),
     ];
     for (section, kind, of, known) in kinds {
         for (name, value) in layer[section].as_object().into_iter().flatten() {
             if !value.is_object() {
-                return Err(format!("layer {label:?} must define {kind} {name:?} as a map"));
+                return Err(format!(
+                    "layer {label:?} must define {kind} {name:?} as a map"
+                ));
             }
             unknown(value, known, of)?;
             if !["merge", "replace"].contains(&value["override"].as_str().unwrap_or_default()) {
-                return Err(format!("layer {label:?} must define \"override\" for {kind} {name:?}"));
+                return Err(format!(
+                    "layer {label:?} must define \"override\" for {kind} {name:?}"
+                ));
             }
             for (name, value) in value["environment"].as_object().into_iter().flatten() {
                 if value.is_object() || value.is_array() {
@@ -350,21 +416,34 @@ fn check_plan(plan: &Value) -> Result<(), String> {
             return Err(format!("plan must define \"command\" for service {name:?}"));
         }
         if !["", "enabled", "disabled"].contains(&service["startup"].as_str().unwrap_or_default()) {
-            return Err(format!("plan service {name:?} startup must be \"enabled\" or \"disabled\""));
+            return Err(format!(
+                "plan service {name:?} startup must be \"enabled\" or \"disabled\""
+            ));
         }
-        for (check, action) in service["on-check-failure"].as_object().into_iter().flatten() {
+        for (check, action) in service["on-check-failure"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             if plan["checks"][check].is_null() {
-                return Err(format!("plan service {name:?} on-check-failure has unknown check {check:?}"));
+                return Err(format!(
+                    "plan service {name:?} on-check-failure has unknown check {check:?}"
+                ));
             }
             if !["restart", "shutdown", "success-shutdown", "ignore"]
                 .contains(&action.as_str().unwrap_or_default())
             {
-                return Err(format!("plan service {name:?} on-check-failure action {action} invalid"));
+                return Err(format!(
+                    "plan service {name:?} on-check-failure action {action} invalid"
+                ));
             }
         }
     }
     for (name, check) in plan["checks"].as_object().into_iter().flatten() {
-        let kinds = ["http", "tcp", "exec"].iter().filter(|kind| !check[**kind].is_null()).count();
+        let kinds = ["http", "tcp", "exec"]
+            .iter()
+            .filter(|kind| !check[**kind].is_null())
+            .count();
         if kinds != 1 {
             return Err(format!(
                 "plan must specify one of \"http\", \"tcp\", or \"exec\" for check {name:?}"
@@ -373,7 +452,9 @@ fn check_plan(plan: &Value) -> Result<(), String> {
         if !check["level"].is_null()
             && !["alive", "ready"].contains(&check["level"].as_str().unwrap_or_default())
         {
-            return Err(format!("plan check {name:?} level must be \"alive\" or \"ready\""));
+            return Err(format!(
+                "plan check {name:?} level must be \"alive\" or \"ready\""
+            ));
         }
     }
     for (name, target) in plan["log-targets"].as_object().into_iter().flatten() {
@@ -383,7 +464,9 @@ fn check_plan(plan: &Value) -> Result<(), String> {
             ));
         }
         if target["location"].as_str().unwrap_or_default().is_empty() {
-            return Err(format!("plan must define \"location\" for log target {name:?}"));
+            return Err(format!(
+                "plan must define \"location\" for log target {name:?}"
+            ));
         }
     }
     Ok(())
@@ -391,8 +474,10 @@ fn check_plan(plan: &Value) -> Result<(), String> {
 
 fn connection(stream: &UnixStream, state: &Arc<Mutex<State>>) -> std::io::Result<()> {
     http::serve(stream, stream, |request, rest| {
-        if let Some((task, channel)) =
-            request.path.strip_prefix("/v1/tasks/").and_then(|p| p.split_once("/websocket/"))
+        if let Some((task, channel)) = request
+            .path
+            .strip_prefix("/v1/tasks/")
+            .and_then(|p| p.split_once("/websocket/"))
         {
             let _ = websocket(stream, request, rest, state, task, channel);
             return None;
@@ -410,7 +495,10 @@ fn failed(code: u16, message: &str) -> Response {
 }
 
 fn fine(result: &Value) -> Response {
-    Response::json(200, &json!({"type": "sync", "status-code": 200, "status": "OK", "result": result}))
+    Response::json(
+        200,
+        &json!({"type": "sync", "status-code": 200, "status": "OK", "result": result}),
+    )
 }
 
 fn started(change: u64, result: &Value) -> Response {
@@ -424,7 +512,11 @@ fn started(change: u64, result: &Value) -> Response {
 
 impl State {
     fn answer(&mut self, request: &Request) -> Response {
-        let query: Vec<String> = request.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let query: Vec<String> = request
+            .query
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
         let mut line = format!("{} {}", request.method, request.path);
         if !query.is_empty() {
             line += &format!("?{}", query.join("&"));
@@ -446,12 +538,17 @@ impl State {
                 fine(&json!({"boot-id": boot, "version": self.version}))
             }
             ("POST", "/v1/layers") => self.add_layer(&body),
-            ("GET", "/v1/plan") => fine(&json!(serde_yaml::to_string(&self.plan()).expect("JSON is YAML"))),
+            ("GET", "/v1/plan") => fine(&json!(
+                serde_yaml::to_string(&self.plan()).expect("JSON is YAML")
+            )),
             ("GET", "/v1/services") => {
-                let names = request.asked("names").map(|n| n.split(',').collect::<Vec<_>>());
+                let names = request
+                    .asked("names")
+                    .map(|n| n.split(',').collect::<Vec<_>>());
                 let plan = self.plan();
                 let all = plan["services"].as_object().into_iter().flatten();
-                let all = all.filter(|(name, _)| names.as_ref().is_none_or(|n| n.contains(&name.as_str())));
+                let all = all
+                    .filter(|(name, _)| names.as_ref().is_none_or(|n| n.contains(&name.as_str())));
                 let all = all.map(|(name, service)| {
                     let active = self.services.get(name).is_some_and(|s| s.active);
                     let startup = service["startup"].as_str().unwrap_or("disabled");
@@ -468,7 +565,12 @@ impl State {
                 }
             }
             ("POST", "/v1/signals") => {
-                for name in body["services"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for name in body["services"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     if !self.services.get(name).is_some_and(|s| s.active) {
                         return failed(
                             500,
@@ -491,8 +593,10 @@ impl State {
                 fine(&all.collect())
             }
             ("GET", "/v1/logs") => {
-                let known =
-                    self.services.keys().any(|name| request.asked("services").is_none_or(|of| of == name));
+                let known = self
+                    .services
+                    .keys()
+                    .any(|name| request.asked("services").is_none_or(|of| of == name));
                 let lines = self.said.iter().filter(|_| known);
                 let lines = lines.map(|text| {
                     json!({"time": "2026-01-01T00:00:00.000Z", "service": "windrow", "message": text})
@@ -507,22 +611,33 @@ impl State {
             }
             ("GET", "/v1/notices") => {
                 let one_of = |name: &str, value: &Value| {
-                    request.asked(name).is_none_or(|of| of.split(',').any(|o| value == o))
+                    request
+                        .asked(name)
+                        .is_none_or(|of| of.split(',').any(|o| value == o))
                 };
-                let all =
-                    self.notices.iter().filter(|n| one_of("types", &n["type"]) && one_of("keys", &n["key"]));
+                let all = self
+                    .notices
+                    .iter()
+                    .filter(|n| one_of("types", &n["type"]) && one_of("keys", &n["key"]));
                 fine(&all.cloned().collect())
             }
             ("POST", "/v1/notices") => {
                 let key = body["key"].as_str().unwrap_or_default();
-                if body["type"] != "custom" || !key.contains('/') || !key.contains('.') || key.len() > 256 {
+                if body["type"] != "custom"
+                    || !key.contains('/')
+                    || !key.contains('.')
+                    || key.len() > 256
+                {
                     return failed(
                         400,
                         &format!("custom notice key must be in \"domain.com/key\" format: {key:?}"),
                     );
                 }
                 // One of a user and key is there once; what is added later repeats it, unless it says that this is too soon.
-                let same = self.notices.iter_mut().find(|n| n["type"] == "custom" && n["key"] == key);
+                let same = self
+                    .notices
+                    .iter_mut()
+                    .find(|n| n["type"] == "custom" && n["key"] == key);
                 let id = if let Some(notice) = same {
                     notice["last-data"] = body["data"].clone();
                     let times = notice["occurrences"].as_u64().unwrap_or(0) + 1;
@@ -558,7 +673,8 @@ impl State {
         if label.starts_with("pebble-") {
             return failed(400, "cannot use reserved label prefix \"pebble-\"");
         }
-        let layer = match serde_yaml::from_str::<Value>(body["layer"].as_str().unwrap_or_default()) {
+        let layer = match serde_yaml::from_str::<Value>(body["layer"].as_str().unwrap_or_default())
+        {
             Ok(layer) => layer,
             Err(e) => return failed(400, &format!("cannot parse layer {label:?}: yaml: {e}")),
         };
@@ -593,8 +709,12 @@ impl State {
     fn act(&mut self, body: &Value) -> Response {
         let action = body["action"].as_str().unwrap_or_default().to_owned();
         let plan = self.plan();
-        let named =
-            body["services"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        let named = body["services"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned);
         let mut named: Vec<String> = named.collect();
         match action.as_str() {
             "replan" | "autostart" => {
@@ -617,7 +737,10 @@ impl State {
         }
         for name in &named {
             if plan["services"][name].is_null() {
-                return failed(400, &format!("cannot {action} services: service {name:?} does not exist"));
+                return failed(
+                    400,
+                    &format!("cannot {action} services: service {name:?} does not exist"),
+                );
             }
         }
         let mut error = None;
@@ -628,7 +751,10 @@ impl State {
                 service.active = false;
                 continue;
             }
-            if service.active && action != "restart" && (action != "replan" || service.started == wanted) {
+            if service.active
+                && action != "restart"
+                && (action != "replan" || service.started == wanted)
+            {
                 continue;
             }
             if let Some(text) = &self.start_error {
@@ -638,12 +764,21 @@ impl State {
             }
             let command = wanted["command"].as_str().unwrap_or_default();
             let program = command.split_whitespace().next().unwrap_or_default();
-            if !self.files.get(program).is_some_and(|file| !file.folder && file.mode.contains('7')) {
-                error = Some(format!("cannot start service: fork/exec {program}: no such file or directory"));
+            if !self
+                .files
+                .get(program)
+                .is_some_and(|file| !file.folder && file.mode.contains('7'))
+            {
+                error = Some(format!(
+                    "cannot start service: fork/exec {program}: no such file or directory"
+                ));
                 service.active = false;
                 continue;
             }
-            *service = Service { active: true, started: wanted };
+            *service = Service {
+                active: true,
+                started: wanted,
+            };
         }
         started(self.change(&action, error), &Value::Null)
     }
@@ -673,8 +808,7 @@ impl State {
             Some("list") => {
                 let Some(here) = self.files.get(&path) else {
                     let result = json!({"message": absent, "kind": "not-found"});
-                    let body =
-                        json!({"type": "error", "status-code": 404, "status": "Not Found", "result": result});
+                    let body = json!({"type": "error", "status-code": 404, "status": "Not Found", "result": result});
                     return Response::json(404, &body);
                 };
                 if !here.folder || request.asked("itself").is_some_and(|v| v == "true") {
@@ -682,7 +816,8 @@ impl State {
                 }
                 let under = format!("{}/", path.trim_end_matches('/'));
                 let all = self.files.iter().filter(|(p, _)| {
-                    p.strip_prefix(&under).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+                    p.strip_prefix(&under)
+                        .is_some_and(|name| !name.is_empty() && !name.contains('/'))
                 });
                 let pattern = request.asked("pattern").unwrap_or("*");
                 let (head, tail) = pattern.split_once('*').unwrap_or((pattern, ""));
@@ -701,7 +836,9 @@ impl State {
                     match self.files.get(path).filter(|file| !file.folder) {
                         Some(file) => {
                             let head = "Content-Disposition: form-data; name=\"files\"; filename=";
-                            body.extend(format!("--{boundary}\r\n{head}{path:?}\r\n\r\n").into_bytes());
+                            body.extend(
+                                format!("--{boundary}\r\n{head}{path:?}\r\n\r\n").into_bytes(),
+                            );
                             body.extend(&file.bytes);
                             body.extend(b"\r\n");
                         }
@@ -713,21 +850,32 @@ impl State {
                     results.push(result);
                 }
                 let code = 200;
-                let text = json!({"type": "sync", "status-code": code, "status": "OK", "result": results});
-                let head =
-                    "Content-Disposition: form-data; name=\"response\"\r\nContent-Type: application/json";
+                let text =
+                    json!({"type": "sync", "status-code": code, "status": "OK", "result": results});
+                let head = "Content-Disposition: form-data; name=\"response\"\r\nContent-Type: application/json";
                 body.extend(
-                    format!("--{boundary}\r\n{head}\r\n\r\n{text}\r\n--{boundary}--\r\n").into_bytes(),
+                    format!("--{boundary}\r\n{head}\r\n\r\n{text}\r\n--{boundary}--\r\n")
+                        .into_bytes(),
                 );
-                Response { code, content_type: format!("multipart/form-data; boundary={boundary}"), body }
+                Response {
+                    code,
+                    content_type: format!("multipart/form-data; boundary={boundary}"),
+                    body,
+                }
             }
             _ => failed(400, "invalid action"),
         }
     }
 
     fn write_files(&mut self, request: &Request, body: &Value) -> Response {
-        let kind = request.headers.get("content-type").cloned().unwrap_or_default();
-        let Some(boundary) = kind.strip_prefix("multipart/form-data").and_then(|k| k.split_once("boundary="))
+        let kind = request
+            .headers
+            .get("content-type")
+            .cloned()
+            .unwrap_or_default();
+        let Some(boundary) = kind
+            .strip_prefix("multipart/form-data")
+            .and_then(|k| k.split_once("boundary="))
         else {
             return self.change_files(body);
         };
@@ -736,7 +884,10 @@ impl State {
             return failed(400, &format!("invalid boundary {boundary:?}"));
         }
         let parts = parts(&request.body, boundary);
-        let Some((_, first)) = parts.first().filter(|(head, _)| head.contains("name=\"request\"")) else {
+        let Some((_, first)) = parts
+            .first()
+            .filter(|(head, _)| head.contains("name=\"request\""))
+        else {
             return failed(400, "metadata field name must be \"request\"");
         };
         let Ok(asked) = serde_json::from_slice::<Value>(first) else {
@@ -749,21 +900,32 @@ impl State {
         for info in asked["files"].as_array().into_iter().flatten() {
             let path = info["path"].as_str().unwrap_or_default().to_owned();
             let head = format!("filename=\"{path}\"");
-            let Some((_, bytes)) =
-                parts[1..].iter().find(|(h, _)| h.contains("name=\"files\"") && h.contains(&head))
+            let Some((_, bytes)) = parts[1..]
+                .iter()
+                .find(|(h, _)| h.contains("name=\"files\"") && h.contains(&head))
             else {
                 return failed(400, &format!("no file content for {path:?}"));
             };
-            let mode = info["permissions"].as_str().filter(|p| !p.is_empty()).unwrap_or("644").to_owned();
-            let (uid, gid) = (info["user-id"].as_u64().unwrap_or(0), info["group-id"].as_u64().unwrap_or(0));
+            let mode = info["permissions"]
+                .as_str()
+                .filter(|p| !p.is_empty())
+                .unwrap_or("644")
+                .to_owned();
+            let (uid, gid) = (
+                info["user-id"].as_u64().unwrap_or(0),
+                info["group-id"].as_u64().unwrap_or(0),
+            );
             let size = bytes.len();
-            self.requests.push(format!("  write {path} {mode} {uid}:{gid} {size} bytes"));
-            results.push(match self.write(&path, bytes, mode, (uid, gid), info["make-dirs"] == true) {
-                Ok(()) => json!({"path": path}),
-                Err((kind, message)) => {
-                    json!({"path": path, "error": {"kind": kind, "message": message}})
-                }
-            });
+            self.requests
+                .push(format!("  write {path} {mode} {uid}:{gid} {size} bytes"));
+            results.push(
+                match self.write(&path, bytes, mode, (uid, gid), info["make-dirs"] == true) {
+                    Ok(()) => json!({"path": path}),
+                    Err((kind, message)) => {
+                        json!({"path": path, "error": {"kind": kind, "message": message}})
+                    }
+                },
+            );
         }
         fine(&json!(results))
     }
@@ -781,14 +943,23 @@ impl State {
             return Err((OTHER, format!("paths must be absolute, got {path:?}")));
         }
         if u32::from_str_radix(&mode, 8).is_err() || mode.len() > 4 {
-            return Err((OTHER, format!("mode must be a 3 or 4-digit octal string, got {mode:?}")));
+            return Err((
+                OTHER,
+                format!("mode must be a 3 or 4-digit octal string, got {mode:?}"),
+            ));
         }
-        if let Some((_, error)) = self.file_errors.iter().find(|(begin, _)| path.starts_with(begin.as_str()))
+        if let Some((_, error)) = self
+            .file_errors
+            .iter()
+            .find(|(begin, _)| path.starts_with(begin.as_str()))
         {
             return Err((OTHER, format!("write {path}: {error}")));
         }
         let parent =
-            path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
+            path.rsplit_once('/').map_or(
+                "/",
+                |(parent, _)| if parent.is_empty() { "/" } else { parent },
+            );
         if make {
             let mut at = String::new();
             for piece in parent.split('/').filter(|p| !p.is_empty()) {
@@ -796,9 +967,18 @@ impl State {
                 self.files.entry(at.clone()).or_insert_with(File::folder);
             }
         } else if !self.files.contains_key(parent) {
-            return Err(("not-found", format!("open {path}: no such file or directory")));
+            return Err((
+                "not-found",
+                format!("open {path}: no such file or directory"),
+            ));
         }
-        let file = File { bytes: bytes.to_vec(), mode, uid, gid, folder: false };
+        let file = File {
+            bytes: bytes.to_vec(),
+            mode,
+            uid,
+            gid,
+            folder: false,
+        };
         self.files.insert(path.to_owned(), file);
         Ok(())
     }
@@ -828,7 +1008,9 @@ impl State {
             Some("make-dirs") => {
                 for asked in body["dirs"].as_array().into_iter().flatten() {
                     let path = asked["path"].as_str().unwrap_or_default();
-                    self.files.entry(path.to_owned()).or_insert_with(File::folder);
+                    self.files
+                        .entry(path.to_owned())
+                        .or_insert_with(File::folder);
                     results.push(json!({"path": path}));
                 }
             }
@@ -838,22 +1020,40 @@ impl State {
     }
 
     fn exec(&mut self, body: &Value) -> Response {
-        let command: Vec<&str> =
-            body["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let command: Vec<&str> = body["command"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let line = command.join(" ");
         let program = command.first().copied().unwrap_or_default();
         if !self.files.contains_key(program) {
             return failed(400, &format!("cannot find executable {program:?}"));
         }
-        let known = self.execs.iter().find(|(words, _)| line.contains(words.as_str()));
+        let known = self
+            .execs
+            .iter()
+            .find(|(words, _)| line.contains(words.as_str()));
         let Some((_, ended)) = known.cloned() else {
             return failed(500, &format!("the stand-in was told nothing of {line:?}"));
         };
         let change = self.change("exec", None);
         let task = change.to_string();
-        self.changes.get_mut(&change).expect("just made")["tasks"][0]["data"]["exit-code"] = json!(ended.0);
-        self.pending_execs.insert(task.clone(), Exec { change, ended, joined: BTreeSet::new() });
-        started(change, &json!({"task-id": task, "environment": {}, "working-dir": "/"}))
+        self.changes.get_mut(&change).expect("just made")["tasks"][0]["data"]["exit-code"] =
+            json!(ended.0);
+        self.pending_execs.insert(
+            task.clone(),
+            Exec {
+                change,
+                ended,
+                joined: BTreeSet::new(),
+            },
+        );
+        started(
+            change,
+            &json!({"task-id": task, "environment": {}, "working-dir": "/"}),
+        )
     }
 }
 
@@ -883,7 +1083,10 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Vec<(String, &'a [u8])> {
         let Some(end) = find(content, format!("\r\n{marker}").as_bytes()) else {
             break;
         };
-        found.push((String::from_utf8_lossy(&at[..head]).into_owned(), &content[..end]));
+        found.push((
+            String::from_utf8_lossy(&at[..head]).into_owned(),
+            &content[..end],
+        ));
         at = &content[end..];
     }
     found
@@ -912,7 +1115,11 @@ fn websocket(
 ) -> Result<(), tungstenite::Error> {
     use std::io::Write;
     use tungstenite::protocol::{Message, Role, WebSocket};
-    let key = request.headers.get("sec-websocket-key").cloned().unwrap_or_default();
+    let key = request
+        .headers
+        .get("sec-websocket-key")
+        .cloned()
+        .unwrap_or_default();
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     debug_assert!(STANDARD.decode(&key).is_ok());
     let head = format!(

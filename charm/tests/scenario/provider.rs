@@ -64,7 +64,11 @@ impl Provider {
         if !self.secrets.iter().any(|(g, _)| g == group) {
             self.secrets.push((group.to_owned(), Vec::new()));
         }
-        let (_, of) = self.secrets.iter_mut().find(|(g, _)| g == group).expect("just there");
+        let (_, of) = self
+            .secrets
+            .iter_mut()
+            .find(|(g, _)| g == group)
+            .expect("just there");
         for (key, value) in fields {
             of.retain(|(k, _)| k != key);
             if !value.is_empty() {
@@ -104,9 +108,18 @@ impl Provider {
             .with("endpoints", "kafka-k8s-0.kafka-k8s-endpoints:9092")
             .with("tls", "disabled")
             .with("consumer-group-prefix", "relation-{id}-")
-            .with("zookeeper-uris", "zookeeper-k8s-0.zookeeper-k8s-endpoints:2181/kafka-k8s")
+            .with(
+                "zookeeper-uris",
+                "zookeeper-k8s-0.zookeeper-k8s-endpoints:2181/kafka-k8s",
+            )
             .with("data", "{}")
-            .with_secret("secret-user", &[("username", "relation-{id}"), ("password", "kafka-password-{id}")])
+            .with_secret(
+                "secret-user",
+                &[
+                    ("username", "relation-{id}"),
+                    ("password", "kafka-password-{id}"),
+                ],
+            )
     }
 
     /// kafka-k8s 3/edge: `tls-ca` holds no certificate.
@@ -120,12 +133,18 @@ impl Provider {
     pub fn kafka_4() -> Provider {
         Provider::kafka_56()
             .with("zookeeper-uris", "")
-            .with("endpoints", "kafka-k8s-0.kafka-k8s-endpoints:9093,kafka-k8s-1.kafka-k8s-endpoints:9093")
+            .with(
+                "endpoints",
+                "kafka-k8s-0.kafka-k8s-endpoints:9093,kafka-k8s-1.kafka-k8s-endpoints:9093",
+            )
             .with("tls", "")
             .with("resource", "{request}")
             .with("salt", "0123456789abcdef")
             .with("version", "v0")
-            .with_secret("secret-tls", &[("tls", "enabled"), ("tls-ca", &pem("kafka"))])
+            .with_secret(
+                "secret-tls",
+                &[("tls", "enabled"), ("tls-ca", &pem("kafka"))],
+            )
             .units(2)
     }
 
@@ -150,9 +169,14 @@ impl Provider {
             .with("s3-uri-style", "host")
             .with_secret(
                 "secret-extra",
-                &[("access-key", "s3-access-key-{id}"), ("secret-key", "s3-secret-key-{id}")],
+                &[
+                    ("access-key", "s3-access-key-{id}"),
+                    ("secret-key", "s3-secret-key-{id}"),
+                ],
             );
-        provider.first.push(("lib-version".to_owned(), "1.0".to_owned()));
+        provider
+            .first
+            .push(("lib-version".to_owned(), "1.0".to_owned()));
         provider
     }
 
@@ -160,13 +184,22 @@ impl Provider {
     pub fn postgresql_281() -> Provider {
         Provider::new("metastore", "database")
             .with("database", "{request}")
-            .with("endpoints", "metastore-primary.spark.svc.cluster.local:5432")
-            .with("read-only-endpoints", "metastore-primary.spark.svc.cluster.local:5432")
+            .with(
+                "endpoints",
+                "metastore-primary.spark.svc.cluster.local:5432",
+            )
+            .with(
+                "read-only-endpoints",
+                "metastore-primary.spark.svc.cluster.local:5432",
+            )
             .with("version", "14.11")
             .with("data", "{}")
             .with_secret(
                 "secret-user",
-                &[("username", "relation_id_{id}"), ("password", "postgresql-password-{id}")],
+                &[
+                    ("username", "relation_id_{id}"),
+                    ("password", "postgresql-password-{id}"),
+                ],
             )
     }
 
@@ -183,13 +216,18 @@ impl Provider {
     pub fn postgresql_16() -> Provider {
         Provider::postgresql_14()
             .with("version", "16.9")
-            .with_secret("secret-tls", &[("tls", "True"), ("tls-ca", &pem("postgresql"))])
+            .with_secret(
+                "secret-tls",
+                &[("tls", "True"), ("tls-ca", &pem("postgresql"))],
+            )
     }
 
     /// certificate_transfer v1, as self-signed-certificates.
     pub fn certificates_1() -> Provider {
         let list = serde_json::json!([pem("root"), pem("intermediate")]).to_string();
-        Provider::new("self-signed-certificates", "").with("certificates", &list).with("version", "1")
+        Provider::new("self-signed-certificates", "")
+            .with("certificates", &list)
+            .with("version", "1")
     }
 
     /// certificate_transfer v0: unit bags.
@@ -204,7 +242,9 @@ impl Provider {
     /// loki-k8s: each unit gives its own address.
     pub fn loki() -> Provider {
         let url = "http://loki-{n}.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push";
-        Provider::new("loki", "").with_unit("endpoint", &serde_json::json!({"url": url}).to_string()).units(2)
+        Provider::new("loki", "")
+            .with_unit("endpoint", &serde_json::json!({"url": url}).to_string())
+            .units(2)
     }
 
     pub fn prometheus() -> Provider {

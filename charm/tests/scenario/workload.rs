@@ -23,7 +23,11 @@ const ADDRESS: &str = "127.0.0.1:8080";
 impl Workload {
     pub fn new(answers: Answers) -> Workload {
         let listener = TcpListener::bind(ADDRESS).expect("a network of our own");
-        let mut workload = Workload { requests: Arc::default(), over: Arc::default(), thread: None };
+        let mut workload = Workload {
+            requests: Arc::default(),
+            over: Arc::default(),
+            thread: None,
+        };
         let (requests, over) = (Arc::clone(&workload.requests), Arc::clone(&workload.over));
         workload.thread = Some(std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

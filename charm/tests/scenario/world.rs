@@ -111,7 +111,9 @@ impl World {
         let folder = tempfile::tempdir_in("/charm").expect("a namespace of our own");
         let charm = folder.path().join("charm");
         std::fs::create_dir(&charm).expect("a new folder");
-        let write = |name: &str, bytes: &[u8]| std::fs::write(charm.join(name), bytes).expect("a new folder");
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(charm.join(name), bytes).expect("a new folder")
+        };
         write("metadata.yaml", metadata.as_bytes());
         write("config.yaml", config.as_bytes());
         write("actions.yaml", actions.as_bytes());
@@ -191,7 +193,8 @@ impl World {
         for command in COMMANDS {
             std::os::unix::fs::symlink(&me, tools.join(command)).expect("a new folder");
         }
-        let listener = UnixListener::bind(self.folder.path().join("agent.socket")).expect("a new folder");
+        let listener =
+            UnixListener::bind(self.folder.path().join("agent.socket")).expect("a new folder");
         let (juju, over) = (Arc::clone(&self.juju), Arc::clone(&self.over));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -213,15 +216,24 @@ impl World {
     pub fn set(&mut self, option: &str, value: impl Into<Value>) {
         let value = value.into();
         let mut juju = self.juju();
-        let Some((kind, _)) = juju.charm.options.get(option) else { panic!("no option {option:?}") };
-        assert!(crate::juju::is_a(kind, &value), "option {option:?} is a {kind}, not {value}");
+        let Some((kind, _)) = juju.charm.options.get(option) else {
+            panic!("no option {option:?}")
+        };
+        assert!(
+            crate::juju::is_a(kind, &value),
+            "option {option:?} is a {kind}, not {value}"
+        );
         juju.config.insert(option.to_owned(), value);
     }
 
     /// A user's secret that this unit may read; its URI.
     pub fn user_secret(&mut self, content: &[(&str, &str)]) -> String {
         let uri = self.add_secret("model", content, "");
-        self.juju().secrets.get_mut(&uri["secret:".len()..]).expect("just added").granted = true;
+        self.juju()
+            .secrets
+            .get_mut(&uri["secret:".len()..])
+            .expect("just added")
+            .granted = true;
         uri
     }
 
@@ -229,7 +241,10 @@ impl World {
         let mut juju = self.juju();
         juju.made += 1;
         let id = format!("c0stand{:012}g", juju.made);
-        let bag: Bag = content.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let bag: Bag = content
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let secret = Secret {
             owner: owner.to_owned(),
             label: String::new(),
@@ -241,19 +256,35 @@ impl World {
         juju.secrets.insert(id.clone(), secret);
         drop(juju);
         self.hide(&bag);
-        if model.is_empty() { format!("secret:{id}") } else { format!("secret://{model}/{id}") }
+        if model.is_empty() {
+            format!("secret:{id}")
+        } else {
+            format!("secret://{model}/{id}")
+        }
     }
 
     fn hide(&mut self, bag: &Bag) {
-        const SECRET: [&str; 6] = ["password", "secret-key", "access-key", "token", "api-token", "key"];
-        let of = bag.iter().filter(|(k, v)| SECRET.contains(&k.as_str()) && v.len() > 5);
+        const SECRET: [&str; 6] = [
+            "password",
+            "secret-key",
+            "access-key",
+            "token",
+            "api-token",
+            "key",
+        ];
+        let of = bag
+            .iter()
+            .filter(|(k, v)| SECRET.contains(&k.as_str()) && v.len() > 5);
         self.hidden.extend(of.map(|(_, v)| v.clone()));
     }
 
     /// Adds a relation, and its units where the provider has any yet; no event runs.
     pub fn integrate(&mut self, endpoint: &str, provider: Provider) -> u32 {
         let mut juju = self.juju();
-        assert!(juju.charm.endpoints.contains_key(endpoint), "no endpoint {endpoint:?}");
+        assert!(
+            juju.charm.endpoints.contains_key(endpoint),
+            "no endpoint {endpoint:?}"
+        );
         juju.made += 1;
         let id = juju.relations.keys().last().map_or(0, |last| last + 1);
         let address = juju.address.clone();
@@ -274,7 +305,10 @@ impl World {
         };
         for n in 0..provider.units {
             let mut bag = of_unit("10.152.183.7");
-            let filled = provider.unit_bag.iter().map(|(k, v)| (k.clone(), v.replace("{n}", &n.to_string())));
+            let filled = provider
+                .unit_bag
+                .iter()
+                .map(|(k, v)| (k.clone(), v.replace("{n}", &n.to_string())));
             bag.extend(filled);
             relation.units.insert(format!("{}/{n}", provider.app), bag);
         }
@@ -317,18 +351,34 @@ impl World {
             asked.collect()
         };
         for (id, provider) in due {
-            let asked =
-                self.juju().relations[&id].ours_app.get(provider.request).cloned().unwrap_or_default();
-            let fill = |text: &str| text.replace("{id}", &id.to_string()).replace("{request}", &asked);
-            let mut bag: Bag = provider.bag.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
+            let asked = self.juju().relations[&id]
+                .ours_app
+                .get(provider.request)
+                .cloned()
+                .unwrap_or_default();
+            let fill = |text: &str| {
+                text.replace("{id}", &id.to_string())
+                    .replace("{request}", &asked)
+            };
+            let mut bag: Bag = provider
+                .bag
+                .iter()
+                .map(|(k, v)| (k.clone(), fill(v)))
+                .collect();
             self.hide(&bag);
             for (group, fields) in &provider.secrets {
-                let fields: Vec<(&str, String)> = fields.iter().map(|(k, v)| (k.as_str(), fill(v))).collect();
-                let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                let fields: Vec<(&str, String)> =
+                    fields.iter().map(|(k, v)| (k.as_str(), fill(v))).collect();
+                let fields: Vec<(&str, &str)> =
+                    fields.iter().map(|(k, v)| (*k, v.as_str())).collect();
                 let uri = self.add_secret(provider.app, &fields, provider.model);
                 let secret = crate::juju::secret_id(&uri).expect("our own");
                 let mut juju = self.juju();
-                juju.relations.get_mut(&id).expect("listed").secrets.insert(group.clone(), secret);
+                juju.relations
+                    .get_mut(&id)
+                    .expect("listed")
+                    .secrets
+                    .insert(group.clone(), secret);
                 bag.insert(group.clone(), uri);
             }
             let mut juju = self.juju();
@@ -351,7 +401,12 @@ impl World {
     }
 
     /// The secret of that group in that relation, to look at and to change: its grant, its revisions.
-    pub fn with_secret<T>(&mut self, id: u32, group: &str, what: impl FnOnce(&mut Secret) -> T) -> T {
+    pub fn with_secret<T>(
+        &mut self,
+        id: u32,
+        group: &str,
+        what: impl FnOnce(&mut Secret) -> T,
+    ) -> T {
         let mut juju = self.juju();
         let secret = juju.relations[&id].secrets[group].clone();
         what(juju.secrets.get_mut(&secret).expect("a secret"))
@@ -360,9 +415,13 @@ impl World {
     /// A new revision of the charm: another binary of the workload.
     pub fn refresh(&mut self, binary: &[u8]) {
         use sha2::{Digest, Sha256};
-        let digest: String = Sha256::digest(binary).iter().map(|b| format!("{b:02x}")).collect();
+        let digest: String = Sha256::digest(binary)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         std::fs::write(self.charm().join("windrow"), binary).expect("our folder");
-        std::fs::write(self.charm().join("windrow.sha256"), format!("{digest}\n")).expect("our folder");
+        std::fs::write(self.charm().join("windrow.sha256"), format!("{digest}\n"))
+            .expect("our folder");
     }
 
     /// The other side makes a new revision of a group's secret with these fields changed. No event runs.
@@ -370,8 +429,17 @@ impl World {
         let mut juju = self.juju();
         let secret = juju.relations[&id].secrets[group].clone();
         let secret = juju.secrets.get_mut(&secret).expect("a secret");
-        let mut bag = secret.revisions.last().cloned().flatten().unwrap_or_default();
-        bag.extend(fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        let mut bag = secret
+            .revisions
+            .last()
+            .cloned()
+            .flatten()
+            .unwrap_or_default();
+        bag.extend(
+            fields
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        );
         secret.revisions.push(Some(bag.clone()));
         drop(juju);
         self.hide(&bag);
@@ -437,7 +505,13 @@ impl World {
         self.relation_event(id, "broken")
     }
 
-    fn relation_hook(&mut self, id: u32, kind: &str, unit: &str, more: Vec<(String, String)>) -> Run {
+    fn relation_hook(
+        &mut self,
+        id: u32,
+        kind: &str,
+        unit: &str,
+        more: Vec<(String, String)>,
+    ) -> Run {
         let (endpoint, app) = {
             let juju = self.juju();
             let relation = &juju.relations[&id];
@@ -453,7 +527,13 @@ impl World {
         let name = format!("{endpoint}-relation-{kind}");
         let broken = kind == "broken";
         let remote_unit = unit.to_owned();
-        let event = Event { variables, relation: Some(id), remote_unit, broken, ..Event::default() };
+        let event = Event {
+            variables,
+            relation: Some(id),
+            remote_unit,
+            broken,
+            ..Event::default()
+        };
         self.dispatch(&format!("hooks/{name}"), &name, event)
     }
 
@@ -461,7 +541,14 @@ impl World {
         let mut variables = vec![("JUJU_WORKLOAD_NAME".to_owned(), "windrow".to_owned())];
         variables.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let name = format!("windrow-pebble-{kind}");
-        self.dispatch(&format!("hooks/{name}"), &name, Event { variables, ..Event::default() })
+        self.dispatch(
+            &format!("hooks/{name}"),
+            &name,
+            Event {
+                variables,
+                ..Event::default()
+            },
+        )
     }
 
     pub fn pebble_ready(&mut self) -> Run {
@@ -481,14 +568,20 @@ impl World {
             }));
             id
         };
-        let more =
-            [("JUJU_NOTICE_ID", id.as_str()), ("JUJU_NOTICE_TYPE", "custom"), ("JUJU_NOTICE_KEY", key)];
+        let more = [
+            ("JUJU_NOTICE_ID", id.as_str()),
+            ("JUJU_NOTICE_TYPE", "custom"),
+            ("JUJU_NOTICE_KEY", key),
+        ];
         self.workload_hook("custom-notice", &more)
     }
 
     /// Check `up` has failed, or recovered.
     pub fn check(&mut self, kind: &str) -> Run {
-        self.workload_hook(&format!("check-{kind}"), &[("JUJU_PEBBLE_CHECK_NAME", "up")])
+        self.workload_hook(
+            &format!("check-{kind}"),
+            &[("JUJU_PEBBLE_CHECK_NAME", "up")],
+        )
     }
 
     /// A new revision of the group's secret of that relation is there.
@@ -498,12 +591,24 @@ impl World {
     }
 
     pub fn secret_event(&mut self, name: &str, secret: &str) -> Run {
-        let label = self.juju().secrets.get(secret).map(|s| s.our_label.clone()).unwrap_or_default();
+        let label = self
+            .juju()
+            .secrets
+            .get(secret)
+            .map(|s| s.our_label.clone())
+            .unwrap_or_default();
         let variables = vec![
             ("JUJU_SECRET_ID".to_owned(), format!("secret:{secret}")),
             ("JUJU_SECRET_LABEL".to_owned(), label),
         ];
-        self.dispatch(&format!("hooks/{name}"), name, Event { variables, ..Event::default() })
+        self.dispatch(
+            &format!("hooks/{name}"),
+            name,
+            Event {
+                variables,
+                ..Event::default()
+            },
+        )
     }
 
     /// Runs an action; its parameters are checked as Juju does.
@@ -511,8 +616,11 @@ impl World {
     /// # Panics
     /// Where Juju would not run it at all.
     pub fn action(&mut self, name: &str, parameters: &Value) -> Run {
-        let parameters =
-            self.juju().charm.parameters(name, parameters).unwrap_or_else(|e| panic!("action {name}: {e}"));
+        let parameters = self
+            .juju()
+            .charm
+            .parameters(name, parameters)
+            .unwrap_or_else(|e| panic!("action {name}: {e}"));
         self.actions += 1;
         let number = self.actions;
         let variables = vec![
@@ -520,8 +628,15 @@ impl World {
             ("JUJU_ACTION_UUID".to_owned(), number.to_string()),
             ("JUJU_ACTION_TAG".to_owned(), format!("action-{number}")),
         ];
-        let action = Action { parameters, ..Action::default() };
-        let event = Event { variables, action: Some(action), ..Event::default() };
+        let action = Action {
+            parameters,
+            ..Action::default()
+        };
+        let event = Event {
+            variables,
+            action: Some(action),
+            ..Event::default()
+        };
         self.dispatch(&format!("actions/{name}"), "", event)
     }
 
@@ -536,12 +651,18 @@ impl World {
             ("JUJU_CONTEXT_ID", context),
             ("JUJU_HOOK_NAME", hook),
             ("JUJU_DISPATCH_PATH", path),
-            ("JUJU_AGENT_SOCKET_ADDRESS", &format!("{folder}/agent.socket")),
+            (
+                "JUJU_AGENT_SOCKET_ADDRESS",
+                &format!("{folder}/agent.socket"),
+            ),
             ("JUJU_AGENT_SOCKET_NETWORK", "unix"),
             ("JUJU_UNIT_NAME", &juju.unit),
             ("JUJU_MODEL_UUID", &juju.uuid),
             ("JUJU_MODEL_NAME", &juju.model),
-            ("JUJU_API_ADDRESSES", "controller-service.controller-k8s.svc.cluster.local:17070"),
+            (
+                "JUJU_API_ADDRESSES",
+                "controller-service.controller-k8s.svc.cluster.local:17070",
+            ),
             ("JUJU_VERSION", &juju.version),
             ("CLOUD_API_VERSION", "1.32.0"),
             ("JUJU_SLA", "unsupported"),
@@ -552,7 +673,12 @@ impl World {
             ("JUJU_CHARM_HTTPS_PROXY", ""),
             ("JUJU_CHARM_FTP_PROXY", ""),
             ("JUJU_CHARM_NO_PROXY", ""),
-            ("PATH", &format!("{folder}/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
+            (
+                "PATH",
+                &format!(
+                    "{folder}/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                ),
+            ),
             ("LANG", "C.UTF-8"),
             ("TERM", "tmux-256color"),
             ("DEBIAN_FRONTEND", "noninteractive"),
@@ -561,8 +687,10 @@ impl World {
             ("KUBERNETES_SERVICE_PORT", "443"),
             ("KUBERNETES_PORT", "tcp://10.152.183.1:443"),
         ];
-        let mut variables: BTreeMap<String, String> =
-            pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let mut variables: BTreeMap<String, String> = pairs
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         if juju.version.starts_with("3.5") {
             variables.insert("JUJU_METER_STATUS".to_owned(), "AMBER".to_owned());
             variables.insert("JUJU_METER_INFO".to_owned(), "not set".to_owned());
@@ -574,7 +702,12 @@ impl World {
     /// Runs the binary once and takes what it left behind.
     fn dispatch(&mut self, path: &str, hook: &str, event: Event) -> Run {
         self.contexts += 1;
-        let context = format!("{}-{}-{}", self.juju().unit.replace('/', "-"), hook, self.contexts);
+        let context = format!(
+            "{}-{}-{}",
+            self.juju().unit.replace('/', "-"),
+            hook,
+            self.contexts
+        );
         let mut variables = self.variables(path, hook, &context);
         variables.extend(event.variables);
         let is_action = event.action.is_some();
@@ -604,14 +737,19 @@ impl World {
         let (service_runs, before) = {
             let mut container = self.container();
             container.requests.clear();
-            (container.mood == Mood::Up && container.services.values().any(|s| s.active), container.tell())
+            (
+                container.mood == Mood::Up && container.services.values().any(|s| s.active),
+                container.tell(),
+            )
         };
-        let workload =
-            (service_runs && !self.workload.is_empty()).then(|| Workload::new(self.workload.clone()));
+        let workload = (service_runs && !self.workload.is_empty())
+            .then(|| Workload::new(self.workload.clone()));
         let began = Instant::now();
         let output = run(&self.charm(), &variables);
         let took = began.elapsed();
-        let asked = workload.map(|w| w.requests.lock().expect("not poisoned").clone()).unwrap_or_default();
+        let asked = workload
+            .map(|w| w.requests.lock().expect("not poisoned").clone())
+            .unwrap_or_default();
 
         let mut juju = self.juju();
         let mut hook = juju.hook.take().expect("set above");
@@ -630,10 +768,16 @@ impl World {
                     ended.results.insert(key.to_owned(), json!(value));
                 }
             }
-            ended.results.insert("return-code".to_owned(), json!(output.0));
+            ended
+                .results
+                .insert("return-code".to_owned(), json!(output.0));
             let message = error.take().or(ended.failed);
             action = Some(Done {
-                status: if message.is_some() { "failed" } else { "completed" },
+                status: if message.is_some() {
+                    "failed"
+                } else {
+                    "completed"
+                },
                 message: message.unwrap_or_default(),
                 results: ended.results,
                 log: ended.log,
@@ -694,12 +838,22 @@ impl World {
             ));
         }
         if let Some(action) = &run.action {
-            places.push(("action results".to_owned(), format!("{:?} {}", action.results, action.message)));
+            places.push((
+                "action results".to_owned(),
+                format!("{:?} {}", action.results, action.message),
+            ));
         }
         let container = self.container();
         places.push(("plan".to_owned(), container.plan().to_string()));
-        for (path, file) in container.files.iter().filter(|(path, _)| !path.ends_with("/secrets.yaml")) {
-            places.push((path.clone(), String::from_utf8_lossy(&file.bytes).into_owned()));
+        for (path, file) in container
+            .files
+            .iter()
+            .filter(|(path, _)| !path.ends_with("/secrets.yaml"))
+        {
+            places.push((
+                path.clone(),
+                String::from_utf8_lossy(&file.bytes).into_owned(),
+            ));
         }
         drop(container);
         let juju = self.juju();
@@ -714,7 +868,11 @@ impl World {
         drop(juju);
         for (place, text) in places {
             for value in &self.hidden {
-                assert!(!text.contains(value.as_str()), "{}: a credential is in {place}", run.event);
+                assert!(
+                    !text.contains(value.as_str()),
+                    "{}: a credential is in {place}",
+                    run.event
+                );
             }
         }
     }
@@ -741,9 +899,18 @@ fn changed(before: &[String], after: &[String]) -> Vec<String> {
     };
     let name = |part: &Vec<String>| part[0].split(' ').take(2).collect::<Vec<_>>().join(" ");
     let (before, after) = (parts(before), parts(after));
-    let gone = before.iter().map(name).filter(|old| !after.iter().any(|new| name(new) == *old));
+    let gone = before
+        .iter()
+        .map(name)
+        .filter(|old| !after.iter().any(|new| name(new) == *old));
     let mut said: Vec<String> = gone.map(|name| format!("{name} is gone")).collect();
-    said.extend(after.iter().filter(|part| !before.contains(part)).flatten().cloned());
+    said.extend(
+        after
+            .iter()
+            .filter(|part| !before.contains(part))
+            .flatten()
+            .cloned(),
+    );
     said
 }
 
@@ -756,10 +923,20 @@ fn answer(stream: &UnixStream, juju: &Arc<Mutex<Juju>>) -> std::io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let call: Call = serde_json::from_str(&line?)?;
         let mut juju = juju.lock().expect("no hook command panicked");
-        juju.environments.extend(call.env.iter().map(|(k, v)| format!("{k}={v}")));
-        let reply = match juju.run(&call.context, &call.command, &call.args, call.stdin.as_deref()) {
+        juju.environments
+            .extend(call.env.iter().map(|(k, v)| format!("{k}={v}")));
+        let reply = match juju.run(
+            &call.context,
+            &call.command,
+            &call.args,
+            call.stdin.as_deref(),
+        ) {
             None => Reply::NeedStdin,
-            Some((code, stdout, stderr)) => Reply::Done { code, stdout, stderr },
+            Some((code, stdout, stderr)) => Reply::Done {
+                code,
+                stdout,
+                stderr,
+            },
         };
         drop(juju);
         let mut text = serde_json::to_string(&reply)?;
@@ -794,7 +971,11 @@ fn run(charm: &Path, variables: &BTreeMap<String, String>) -> (i32, String, Stri
     drop(done);
     let _ = watch.join();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 impl Run {
@@ -815,7 +996,10 @@ impl Run {
 
     /// How often a hook command was called; all of them for `""`.
     pub fn count(&self, command: &str) -> usize {
-        self.calls.iter().filter(|call| command.is_empty() || call.command == command).count()
+        self.calls
+            .iter()
+            .filter(|call| command.is_empty() || call.command == command)
+            .count()
     }
 
     /// What was changed in the container, in a few words: `push`, `write a.yaml`, `layer`, `replan`, `SIGHUP`, `remove`.
@@ -866,7 +1050,10 @@ impl Run {
         if !did.is_empty() {
             line += &format!(" [{did}]");
         }
-        let kept = self.flushed.iter().map(|l| l.split(": ").next().unwrap_or_default());
+        let kept = self
+            .flushed
+            .iter()
+            .map(|l| l.split(": ").next().unwrap_or_default());
         let kept: Vec<&str> = kept.filter(|l| *l != "state memo").collect();
         if !kept.is_empty() {
             line += &format!(" kept {}", kept.join(", "));
@@ -879,26 +1066,46 @@ impl Run {
 
     /// All of it, for a golden file: no time, no folder, no credential.
     pub fn tell(&self) -> String {
-        let mut said = vec![format!("{} {}", self.event, self.error.as_deref().unwrap_or("done"))];
+        let mut said = vec![format!(
+            "{} {}",
+            self.event,
+            self.error.as_deref().unwrap_or("done")
+        )];
         let mut section = |name: &str, lines: &[String]| {
             if !lines.is_empty() {
                 said.push(format!("  {name}"));
-                said.extend(lines.iter().flat_map(|l| l.lines()).map(|line| format!("    {line}")));
+                said.extend(
+                    lines
+                        .iter()
+                        .flat_map(|l| l.lines())
+                        .map(|line| format!("    {line}")),
+                );
             }
         };
         let clean = |text: &str| {
-            let text =
-                self.hidden.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"));
+            let text = self.hidden.iter().fold(text.to_owned(), |text, value| {
+                text.replace(value.as_str(), "***")
+            });
             text.replace(&self.folder, "FOLDER")
         };
         let calls: Vec<String> = self.calls.iter().map(|call| told(call, clean)).collect();
         section("hook commands", &calls);
         section("statuses", &self.statuses);
         section("log", &self.log);
-        section("printed", &[self.stdout.trim_end().to_owned(), self.stderr.trim_end().to_owned()]);
+        section(
+            "printed",
+            &[
+                self.stdout.trim_end().to_owned(),
+                self.stderr.trim_end().to_owned(),
+            ],
+        );
         section("kept", &self.flushed);
         if let Some(action) = &self.action {
-            let mut lines = vec![format!("{} {}", action.status, action.message).trim_end().to_owned()];
+            let mut lines = vec![
+                format!("{} {}", action.status, action.message)
+                    .trim_end()
+                    .to_owned(),
+            ];
             lines.extend(action.results.iter().map(|(k, v)| format!("{k}: {v}")));
             lines.extend(action.log.iter().map(|l| format!("log {l}")));
             section("action", &lines);
@@ -920,7 +1127,11 @@ fn told(call: &Called, clean: impl Fn(&str) -> String) -> String {
             arg.push('…');
         }
         let plain = !arg.is_empty() && !arg.contains(' ');
-        line += &if plain { format!(" {arg}") } else { format!(" {arg:?}") };
+        line += &if plain {
+            format!(" {arg}")
+        } else {
+            format!(" {arg:?}")
+        };
     }
     if call.stdin.is_some() {
         line += " <stdin";
@@ -933,8 +1144,14 @@ fn told(call: &Called, clean: impl Fn(&str) -> String) -> String {
 
 /// Writes names that resolve inside these namespaces.
 pub fn hosts(names: &[&str]) {
-    let lines: Vec<String> = names.iter().map(|name| format!("127.0.0.1 {name}\n")).collect();
+    let lines: Vec<String> = names
+        .iter()
+        .map(|name| format!("127.0.0.1 {name}\n"))
+        .collect();
     // In place: `/etc/hosts` is this very file.
-    std::fs::write("/charm/hosts", format!("127.0.0.1 localhost\n{}", lines.concat()))
-        .expect("a namespace of our own");
+    std::fs::write(
+        "/charm/hosts",
+        format!("127.0.0.1 localhost\n{}", lines.concat()),
+    )
+    .expect("a namespace of our own");
 }

@@ -40,8 +40,15 @@ struct FileEntry(usize, u64, Vec<(u64, String)>);
 /// The lanes as bytes; the same lanes give the same bytes.
 #[must_use]
 pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec<u8> {
-    let lanes = lanes.iter().map(|(p, lane)| (*p, file_lane(lane, key_columns))).collect();
-    let json = serde_json::to_vec(&File { version: VERSION, lanes }).expect("plain values");
+    let lanes = lanes
+        .iter()
+        .map(|(p, lane)| (*p, file_lane(lane, key_columns)))
+        .collect();
+    let json = serde_json::to_vec(&File {
+        version: VERSION,
+        lanes,
+    })
+    .expect("plain values");
     zstd::encode_all(&json[..], 1).expect("memory to memory")
 }
 
@@ -51,14 +58,18 @@ pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec
 /// What is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
     let json = zstd::decode_all(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
-    let file: File = serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
+    let file: File =
+        serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
     if file.version != VERSION {
         return Err(format!(
             "cannot read checkpoint: it has version {}, this program reads {VERSION}",
             file.version
         ));
     }
-    file.lanes.into_iter().map(|(p, lane)| Ok((p, lane_state(lane)?))).collect()
+    file.lanes
+        .into_iter()
+        .map(|(p, lane)| Ok((p, lane_state(lane)?)))
+        .collect()
 }
 
 fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
@@ -73,20 +84,36 @@ fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
                 btree_map::Entry::Occupied(at) => *at.get(),
                 btree_map::Entry::Vacant(at) => {
                     let columns = key_columns(&entry.key, columns).into_iter();
-                    keys.push(columns.map(|c| c.map(std::borrow::Cow::into_owned)).collect());
+                    keys.push(
+                        columns
+                            .map(|c| c.map(std::borrow::Cow::into_owned))
+                            .collect(),
+                    );
                     *at.insert(keys.len() - 1)
                 }
             };
             file.push(FileEntry(
                 id,
                 entry.count,
-                entry.accs.iter().map(|a| (a.n, a.value.to_string())).collect(),
+                entry
+                    .accs
+                    .iter()
+                    .map(|a| (a.n, a.value.to_string()))
+                    .collect(),
             ));
         }
         file
     };
-    let slices = lane.slices.iter().map(|(start, list)| (*start, entries(list))).collect();
-    let closed = lane.closed.iter().map(|(start, list)| (*start, entries(list))).collect();
+    let slices = lane
+        .slices
+        .iter()
+        .map(|(start, list)| (*start, entries(list)))
+        .collect();
+    let closed = lane
+        .closed
+        .iter()
+        .map(|(start, list)| (*start, entries(list)))
+        .collect();
     FileLane {
         watermark: lane.watermark,
         ceiling: lane.ceiling,
@@ -102,19 +129,31 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
     let keys: Vec<Arc<[u8]>> = file
         .keys
         .iter()
-        .map(|columns| Arc::from(Key::of(&columns.iter().map(Option::as_deref).collect::<Vec<_>>()).0))
+        .map(|columns| {
+            Arc::from(Key::of(&columns.iter().map(Option::as_deref).collect::<Vec<_>>()).0)
+        })
         .collect();
     let entries = |list: Vec<FileEntry>| -> Result<Vec<Entry>, String> {
         list.into_iter()
             .map(|FileEntry(id, count, accs)| {
-                let key =
-                    keys.get(id).ok_or("cannot read checkpoint: it names a key that it does not hold")?;
+                let key = keys
+                    .get(id)
+                    .ok_or("cannot read checkpoint: it names a key that it does not hold")?;
                 let accs = accs
                     .into_iter()
-                    .map(|(n, value)| Some(Acc { n, value: value.parse().ok()? }))
+                    .map(|(n, value)| {
+                        Some(Acc {
+                            n,
+                            value: value.parse().ok()?,
+                        })
+                    })
                     .collect::<Option<_>>()
                     .ok_or("cannot read checkpoint: an aggregate is no number")?;
-                Ok(Entry { key: Arc::clone(key), count, accs })
+                Ok(Entry {
+                    key: Arc::clone(key),
+                    count,
+                    accs,
+                })
             })
             .collect()
     };
@@ -123,7 +162,11 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
         ceiling: file.ceiling,
         ledger: file.ledger,
         leader_epoch: file.leader_epoch,
-        slices: file.slices.into_iter().map(|(s, l)| Ok((s, entries(l)?))).collect::<Result<_, String>>()?,
+        slices: file
+            .slices
+            .into_iter()
+            .map(|(s, l)| Ok((s, entries(l)?)))
+            .collect::<Result<_, String>>()?,
         closed: file
             .closed
             .into_iter()

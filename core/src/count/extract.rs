@@ -57,15 +57,37 @@ pub struct Extracted<'a> {
 impl Extractor {
     #[must_use]
     pub fn new(shape: &Shape) -> Self {
-        let mut paths: Vec<&[String]> = shape.group_by.iter().map(|column| column.path.as_slice()).collect();
-        paths.extend(shape.timestamp_field.iter().map(|field| field.path.as_slice()));
+        let mut paths: Vec<&[String]> = shape
+            .group_by
+            .iter()
+            .map(|column| column.path.as_slice())
+            .collect();
+        paths.extend(
+            shape
+                .timestamp_field
+                .iter()
+                .map(|field| field.path.as_slice()),
+        );
         paths.extend(shape.inputs().map(|input| input.path.as_slice()));
         let fields = Fields::new(paths);
-        let field = |path: &[String]| Field { slot: fields.slot(path), path: path.join(".") };
+        let field = |path: &[String]| Field {
+            slot: fields.slot(path),
+            path: path.join("."),
+        };
         Self {
-            columns: shape.group_by.iter().map(|column| field(&column.path)).collect(),
-            time: shape.timestamp_field.as_ref().map(|time| (field(&time.path), time.unit)),
-            inputs: shape.inputs().map(|input| (field(&input.path), input.number)).collect(),
+            columns: shape
+                .group_by
+                .iter()
+                .map(|column| field(&column.path))
+                .collect(),
+            time: shape
+                .timestamp_field
+                .as_ref()
+                .map(|time| (field(&time.path), time.unit)),
+            inputs: shape
+                .inputs()
+                .map(|input| (field(&input.path), input.number))
+                .collect(),
             nulls: shape.on_bad_record == OnBadRecord::Null,
             max_key_bytes: shape.max_key_bytes,
             key: Vec::new(),
@@ -77,22 +99,37 @@ impl Extractor {
 
     /// Takes one record apart; `timestamp_ms` is Kafka's, negative when there is none.
     pub fn extract(&mut self, timestamp_ms: i64, value: &[u8]) -> Extraction<'_> {
-        let kafka_time =
-            (timestamp_ms >= 0 && TIME_MS.contains(&timestamp_ms)).then_some(EventTime(timestamp_ms));
-        let time = match self.read(value).and_then(|()| self.event_time(timestamp_ms, value)) {
+        let kafka_time = (timestamp_ms >= 0 && TIME_MS.contains(&timestamp_ms))
+            .then_some(EventTime(timestamp_ms));
+        let time = match self
+            .read(value)
+            .and_then(|()| self.event_time(timestamp_ms, value))
+        {
             Ok(time) => time,
             Err(reason) => {
-                return Extraction::Reject { reason, time: kafka_time };
+                return Extraction::Reject {
+                    reason,
+                    time: kafka_time,
+                };
             }
         };
         match self.read_key(value).and_then(|()| self.read_inputs(value)) {
-            Ok(()) => Extraction::Counted(Extracted { key: &self.key, time, values: &self.values }),
-            Err(reason) => Extraction::Reject { reason, time: Some(time) },
+            Ok(()) => Extraction::Counted(Extracted {
+                key: &self.key,
+                time,
+                values: &self.values,
+            }),
+            Err(reason) => Extraction::Reject {
+                reason,
+                time: Some(time),
+            },
         }
     }
 
     fn read(&mut self, value: &[u8]) -> Result<(), String> {
-        self.fields.read(value).map_err(|why| format!("value is not JSON: {why}"))?;
+        self.fields
+            .read(value)
+            .map_err(|why| format!("value is not JSON: {why}"))?;
         match self.fields.found(Fields::DOCUMENT).kind {
             Kind::Object => Ok(()),
             _ => Err("value is no object".to_owned()),
@@ -133,10 +170,12 @@ impl Extractor {
         for (i, column) in self.columns.iter().enumerate() {
             let found = self.fields.found(column.slot);
             let text: Option<&[u8]> = match found.kind {
-                Kind::String | Kind::Escaped => match self.fields.text(column.slot, value, &mut self.text) {
-                    Some(text) => Some(text),
-                    None => return Err(column.reason("has a lone surrogate")),
-                },
+                Kind::String | Kind::Escaped => {
+                    match self.fields.text(column.slot, value, &mut self.text) {
+                        Some(text) => Some(text),
+                        None => return Err(column.reason("has a lone surrogate")),
+                    }
+                }
                 Kind::Integer => match found.raw(value) {
                     b"-0" => Some(b"0"),
                     digits => Some(digits),
@@ -153,7 +192,10 @@ impl Extractor {
             }
         }
         if bytes > self.max_key_bytes {
-            return Err(format!("key of {bytes} bytes is longer than {}", self.max_key_bytes));
+            return Err(format!(
+                "key of {bytes} bytes is longer than {}",
+                self.max_key_bytes
+            ));
         }
         Ok(())
     }
@@ -169,7 +211,8 @@ impl Extractor {
                     None => return Err(field.reason("does not fit 64 bits")),
                 },
                 (Kind::Integer | Kind::Float, Number::Decimal { precision, scale }) => Some(
-                    decimal(found.raw(value), precision, scale).map_err(|problem| field.reason(&problem))?,
+                    decimal(found.raw(value), precision, scale)
+                        .map_err(|problem| field.reason(&problem))?,
                 ),
                 (_, Number::Integer) => return Err(field.reason("is not an integer")),
                 (_, Number::Decimal { .. }) => return Err(field.reason("is not a decimal number")),
@@ -238,7 +281,10 @@ fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<i64, String> {
                 Err(format!("has more than {scale} decimals"))
             }
         }
-        _ => Err(format!("has more than {} digits before the point", precision - scale)),
+        _ => Err(format!(
+            "has more than {} digits before the point",
+            precision - scale
+        )),
     }
 }
 
@@ -252,11 +298,18 @@ fn scaled(text: &[u8], power: i64) -> Option<(i64, bool)> {
         Some(mantissa) => (true, mantissa),
         None => (false, mantissa),
     };
-    let whole = mantissa.iter().position(|&b| b == b'.').unwrap_or(mantissa.len());
+    let whole = mantissa
+        .iter()
+        .position(|&b| b == b'.')
+        .unwrap_or(mantissa.len());
     // Digits before the point, once it has moved. No text is longer than i64, and the exponent is far from its ends.
     let mut before = whole as i64 + exponent + power;
     let (mut n, mut exact) = (0_u64, true);
-    for digit in mantissa.iter().filter(|b| b.is_ascii_digit()).map(|b| b - b'0') {
+    for digit in mantissa
+        .iter()
+        .filter(|b| b.is_ascii_digit())
+        .map(|b| b - b'0')
+    {
         if before > 0 {
             n = n.checked_mul(10)?.checked_add(u64::from(digit))?;
         } else {
@@ -277,7 +330,9 @@ fn scaled(text: &[u8], power: i64) -> Option<(i64, bool)> {
 /// else vanishes or does not fit.
 fn read_exponent(text: &[u8]) -> i64 {
     let digits = text.iter().filter(|b| b.is_ascii_digit());
-    let size = digits.fold(0, |n: i64, b| (n * 10 + i64::from(b - b'0')).min(10_000_000_000));
+    let size = digits.fold(0, |n: i64, b| {
+        (n * 10 + i64::from(b - b'0')).min(10_000_000_000)
+    });
     if text[0] == b'-' { -size } else { size }
 }
 
@@ -296,7 +351,10 @@ mod tests {
     }
 
     fn by_columns(paths: &[&str]) -> Shape {
-        let column = |text: &&str| Column { path: path(text), name: text.replace('.', "_") };
+        let column = |text: &&str| Column {
+            path: path(text),
+            name: text.replace('.', "_"),
+        };
         Shape {
             group_by: paths.iter().map(column).collect(),
             ..Shape::count_by_origin("clicks", 10_000, 5000)
@@ -304,13 +362,23 @@ mod tests {
     }
 
     fn by_time_field(unit: TimeUnit) -> Shape {
-        Shape { timestamp_field: Some(TimeField { path: path("ts"), unit }), ..by_columns(&["origin"]) }
+        Shape {
+            timestamp_field: Some(TimeField {
+                path: path("ts"),
+                unit,
+            }),
+            ..by_columns(&["origin"])
+        }
     }
 
     fn with_input(field: &str, number: Number) -> Shape {
         let mut shape = by_columns(&["origin"]);
-        let sum =
-            Aggregate { function: Function::Sum, path: path(field), number, name: format!("sum_{field}") };
+        let sum = Aggregate {
+            function: Function::Sum,
+            path: path(field),
+            number,
+            name: format!("sum_{field}"),
+        };
         shape.aggregates.push(sum);
         shape
     }
@@ -319,9 +387,10 @@ mod tests {
     fn key(extractor: &mut Extractor, value: &[u8]) -> Result<Vec<Option<String>>, String> {
         let columns = extractor.columns.len();
         match extractor.extract(NOW, value) {
-            Extraction::Counted(counted) => {
-                Ok(key_columns(counted.key, columns).into_iter().map(|c| c.map(|c| c.into_owned())).collect())
-            }
+            Extraction::Counted(counted) => Ok(key_columns(counted.key, columns)
+                .into_iter()
+                .map(|c| c.map(|c| c.into_owned()))
+                .collect()),
             Extraction::Reject { reason, .. } => Err(reason),
         }
     }
@@ -329,7 +398,11 @@ mod tests {
     /// The columns joined by `|` with `-` for null, or the reason.
     fn check_key(shape: &Shape, value: &str, expect: &str) {
         let found = match key(&mut Extractor::new(shape), value.as_bytes()) {
-            Ok(columns) => columns.iter().map(|c| c.as_deref().unwrap_or("-")).collect::<Vec<_>>().join("|"),
+            Ok(columns) => columns
+                .iter()
+                .map(|c| c.as_deref().unwrap_or("-"))
+                .collect::<Vec<_>>()
+                .join("|"),
             Err(reason) => reason,
         };
         assert_eq!(found, expect, "{value}");
@@ -341,7 +414,11 @@ mod tests {
         let found = match Extractor::new(&by_time_field(unit)).extract(NOW, value.as_bytes()) {
             Extraction::Counted(counted) => counted.time.to_string(),
             Extraction::Reject { reason, time } => {
-                assert_eq!(time, Some(EventTime(NOW)), "Kafka's timestamp stands in for {ts}");
+                assert_eq!(
+                    time,
+                    Some(EventTime(NOW)),
+                    "Kafka's timestamp stands in for {ts}"
+                );
                 reason
             }
         };
@@ -352,7 +429,9 @@ mod tests {
     fn check_input(number: Number, x: &str, expect: &str) {
         let value = format!("{{\"origin\": \"a\", \"x\": {x}}}");
         let found = match Extractor::new(&with_input("x", number)).extract(NOW, value.as_bytes()) {
-            Extraction::Counted(counted) => counted.values[0].map_or("-".to_owned(), |n| n.to_string()),
+            Extraction::Counted(counted) => {
+                counted.values[0].map_or("-".to_owned(), |n| n.to_string())
+            }
             Extraction::Reject { reason, .. } => reason,
         };
         assert_eq!(found, expect, "{x}");
@@ -381,7 +460,10 @@ mod tests {
                 },
                 _ => false,
             };
-            assert!(as_expected, "{document:?}: Python says {answer}, we {found:?}");
+            assert!(
+                as_expected,
+                "{document:?}: Python says {answer}, we {found:?}"
+            );
         }
     }
 
@@ -409,7 +491,9 @@ mod tests {
             .collect();
         let mut state = 1_u64;
         let mut dice = |sides: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % sides
         };
         let mut extractor = Extractor::new(&by_columns(&["origin"]));
@@ -445,20 +529,39 @@ mod tests {
             };
             assert!(as_expected, "{}: {found:?}", value.escape_ascii());
         }
-        assert!(counted > 10_000, "only {counted} documents were well-formed");
+        assert!(
+            counted > 10_000,
+            "only {counted} documents were well-formed"
+        );
     }
 
     #[test]
     fn no_nesting_overflows_the_stack() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let nested = |depth: usize| {
-                format!("{{\"origin\":\"a\",\"b\":{}1{}}}", open.repeat(depth), close.repeat(depth))
+                format!(
+                    "{{\"origin\":\"a\",\"b\":{}1{}}}",
+                    open.repeat(depth),
+                    close.repeat(depth)
+                )
             };
             let shape = by_columns(&["origin"]);
             check_key(&shape, &nested(999), "a");
-            check_key(&shape, &nested(1000), "value is not JSON: it is nested too deep");
-            check_key(&shape, &nested(1_000_000), "value is not JSON: it is nested too deep");
-            check_key(&shape, &open.repeat(1_000_000), "value is not JSON: it is nested too deep");
+            check_key(
+                &shape,
+                &nested(1000),
+                "value is not JSON: it is nested too deep",
+            );
+            check_key(
+                &shape,
+                &nested(1_000_000),
+                "value is not JSON: it is nested too deep",
+            );
+            check_key(
+                &shape,
+                &open.repeat(1_000_000),
+                "value is not JSON: it is nested too deep",
+            );
         }
     }
 
@@ -472,7 +575,10 @@ mod tests {
             ("{\"origin\": \"a\"", "no comma or } after a value"),
             ("{\"origin\": \"a\"}}", "more follows its end"),
             ("{\"origin\": \"a\tb\"}", "a string has a control character"),
-            ("{\"origin\": \"a\\x\"}", "a string has an escape that is none"),
+            (
+                "{\"origin\": \"a\\x\"}",
+                "a string has an escape that is none",
+            ),
             ("{\"origin\": 'a'}", "no value where one belongs"),
         ] {
             check_key(&shape, value, &format!("value is not JSON: {why}"));
@@ -488,65 +594,141 @@ mod tests {
         let shape = by_columns(&["payload.kind", "payload", "payload.user.id"]);
         let kind = by_columns(&["payload.kind"]);
         check_key(&kind, r#"{"payload": {"kind": "a"}}"#, "a");
-        check_key(&kind, r#"{"payload.kind": "a"}"#, "no field \"payload.kind\"");
-        check_key(&kind, r#"{"payload": [{"kind": "a"}]}"#, "no field \"payload.kind\"");
-        check_key(&kind, r#"{"payload": {"kind": "a"}, "payload": {}}"#, "no field \"payload.kind\"");
-        check_key(&kind, r#"{"payload": {"kind": "a"}, "payload": null}"#, "no field \"payload.kind\"");
-        check_key(&kind, r#"{"payload": {"kind": "a", "kind": "b"}, "x": {"kind": "c"}}"#, "b");
-        check_key(&kind, r#"{"payload": {"payload": {"kind": "b"}, "k\u0069nd": "a"}}"#, "a");
-        check_key(&shape, r#"{"payload": {"kind": "a"}}"#, "field \"payload\" is an object");
-        let nulls = Shape { on_bad_record: OnBadRecord::Null, ..shape };
+        check_key(
+            &kind,
+            r#"{"payload.kind": "a"}"#,
+            "no field \"payload.kind\"",
+        );
+        check_key(
+            &kind,
+            r#"{"payload": [{"kind": "a"}]}"#,
+            "no field \"payload.kind\"",
+        );
+        check_key(
+            &kind,
+            r#"{"payload": {"kind": "a"}, "payload": {}}"#,
+            "no field \"payload.kind\"",
+        );
+        check_key(
+            &kind,
+            r#"{"payload": {"kind": "a"}, "payload": null}"#,
+            "no field \"payload.kind\"",
+        );
+        check_key(
+            &kind,
+            r#"{"payload": {"kind": "a", "kind": "b"}, "x": {"kind": "c"}}"#,
+            "b",
+        );
+        check_key(
+            &kind,
+            r#"{"payload": {"payload": {"kind": "b"}, "k\u0069nd": "a"}}"#,
+            "a",
+        );
+        check_key(
+            &shape,
+            r#"{"payload": {"kind": "a"}}"#,
+            "field \"payload\" is an object",
+        );
+        let nulls = Shape {
+            on_bad_record: OnBadRecord::Null,
+            ..shape
+        };
         check_key(&nulls, r#"{"payload": "p"}"#, "-|p|-");
-        check_key(&nulls, r#"{"payload": {"user": {"id": 7}}, "payload": null}"#, "-|-|-");
+        check_key(
+            &nulls,
+            r#"{"payload": {"user": {"id": 7}}, "payload": null}"#,
+            "-|-|-",
+        );
         check_key(&nulls, r#"{"payload": [1]}"#, "field \"payload\" is a list");
-        let users =
-            Shape { on_bad_record: OnBadRecord::Null, ..by_columns(&["payload.user.id", "payload.kind"]) };
-        check_key(&users, r#"{"payload": {"user": {"id": -0}, "kind": true}}"#, "0|true");
-        check_key(&users, r#"{"payload": {"user": {"id": 1}, "kind": "a", "user": 2}}"#, "-|a");
+        let users = Shape {
+            on_bad_record: OnBadRecord::Null,
+            ..by_columns(&["payload.user.id", "payload.kind"])
+        };
+        check_key(
+            &users,
+            r#"{"payload": {"user": {"id": -0}, "kind": true}}"#,
+            "0|true",
+        );
+        check_key(
+            &users,
+            r#"{"payload": {"user": {"id": 1}, "kind": "a", "user": 2}}"#,
+            "-|a",
+        );
     }
 
     #[test]
     fn null_columns_are_for_missing_and_null_alone() {
-        let nulls = Shape { on_bad_record: OnBadRecord::Null, ..by_columns(&["a", "b"]) };
+        let nulls = Shape {
+            on_bad_record: OnBadRecord::Null,
+            ..by_columns(&["a", "b"])
+        };
         check_key(&nulls, "{}", "-|-");
         check_key(&nulls, r#"{"a": null, "b": ""}"#, "-|");
         check_key(&nulls, r#"{"a": "\u0000", "b": "x\u0000y"}"#, "\0|x\0y");
         check_key(&nulls, r#"{"a": 1.0}"#, "field \"a\" is a float");
-        check_key(&nulls, r#"{"a": "\udc00"}"#, "field \"a\" has a lone surrogate");
+        check_key(
+            &nulls,
+            r#"{"a": "\udc00"}"#,
+            "field \"a\" has a lone surrogate",
+        );
         check_key(&nulls, "[]", "value is no object");
-        let fail = Shape { on_bad_record: OnBadRecord::Fail, ..nulls };
+        let fail = Shape {
+            on_bad_record: OnBadRecord::Fail,
+            ..nulls
+        };
         check_key(&fail, r#"{"a": null}"#, "field \"a\" is null");
     }
 
     #[test]
     fn key_bytes_have_a_limit_over_all_columns() {
-        let shape = Shape { max_key_bytes: 5, ..by_columns(&["a", "b"]) };
+        let shape = Shape {
+            max_key_bytes: 5,
+            ..by_columns(&["a", "b"])
+        };
         check_key(&shape, r#"{"a": "xyz", "b": 12}"#, "xyz|12");
         check_key(&shape, r#"{"a": "xyz", "b": "\u00e9"}"#, "xyz|é");
-        check_key(&shape, r#"{"a": "xyz", "b": 123}"#, "key of 6 bytes is longer than 5");
-        check_key(&shape, r#"{"a": "xyzxyz", "b": true}"#, "key of 10 bytes is longer than 5");
+        check_key(
+            &shape,
+            r#"{"a": "xyz", "b": 123}"#,
+            "key of 6 bytes is longer than 5",
+        );
+        check_key(
+            &shape,
+            r#"{"a": "xyzxyz", "b": true}"#,
+            "key of 10 bytes is longer than 5",
+        );
     }
 
     #[test]
     fn kafka_timestamps_are_event_time_unless_a_field_is() {
         let mut extractor = Extractor::new(&by_columns(&["origin"]));
-        let mut say = |timestamp_ms, value: &str| match extractor.extract(timestamp_ms, value.as_bytes()) {
-            Extraction::Counted(counted) => counted.time.to_string(),
-            Extraction::Reject { reason, time } => {
-                format!("{reason} {}", time.map_or("-".to_owned(), |t| t.to_string()))
-            }
-        };
+        let mut say =
+            |timestamp_ms, value: &str| match extractor.extract(timestamp_ms, value.as_bytes()) {
+                Extraction::Counted(counted) => counted.time.to_string(),
+                Extraction::Reject { reason, time } => {
+                    format!(
+                        "{reason} {}",
+                        time.map_or("-".to_owned(), |t| t.to_string())
+                    )
+                }
+            };
         assert_eq!(say(NOW + 1, r#"{"origin": 1}"#), "2024-09-01T10:00:00.001Z");
         assert_eq!(say(0, r#"{"origin": 1}"#), "1970-01-01T00:00:00Z");
         assert_eq!(say(-1, r#"{"origin": 1}"#), "no timestamp -");
-        assert_eq!(say(i64::MAX, r#"{"origin": 1}"#), "timestamp is past the year 9999 -");
+        assert_eq!(
+            say(i64::MAX, r#"{"origin": 1}"#),
+            "timestamp is past the year 9999 -"
+        );
         assert_eq!(say(NOW, "{}"), "no field \"origin\" 2024-09-01T10:00:00Z");
         assert_eq!(say(-1, "[]"), "value is no object -");
         let mut extractor = Extractor::new(&by_time_field(TimeUnit::Millis));
         let found = extractor.extract(-1, br#"{"ts": 5}"#);
         assert_eq!(
             found,
-            Extraction::Reject { reason: "no field \"origin\"".to_owned(), time: Some(EventTime(5)) }
+            Extraction::Reject {
+                reason: "no field \"origin\"".to_owned(),
+                time: Some(EventTime(5))
+            }
         );
     }
 
@@ -554,7 +736,11 @@ mod tests {
     fn time_numbers_are_read_from_their_digits_and_rounded_down() {
         use TimeUnit::{Auto, Micros, Millis, Rfc3339, Seconds};
         check_time(Seconds, "1725219735.123456", "2024-09-01T19:42:15.123Z");
-        check_time(Seconds, "1725219735.1239999999999999999999", "2024-09-01T19:42:15.123Z");
+        check_time(
+            Seconds,
+            "1725219735.1239999999999999999999",
+            "2024-09-01T19:42:15.123Z",
+        );
         check_time(Seconds, "1725219735", "2024-09-01T19:42:15Z");
         check_time(Seconds, "1.725219735123456e9", "2024-09-01T19:42:15.123Z");
         check_time(Seconds, "172521973512e-2", "2024-09-01T19:42:15.120Z");
@@ -570,10 +756,18 @@ mod tests {
         check_time(Auto, "-99999999.5", "1966-10-31T14:13:20.500Z");
         check_time(Auto, "-100000000000", "1966-10-31T14:13:20Z");
         check_time(Seconds, "253402300799.999", "9999-12-31T23:59:59.999Z");
-        for beyond in
-            ["253402300800", "-62135596801", "1e999999999999999999999", "99999999999999999999", "-9e18"]
-        {
-            check_time(Seconds, beyond, "field \"ts\" is outside the years 1 to 9999");
+        for beyond in [
+            "253402300800",
+            "-62135596801",
+            "1e999999999999999999999",
+            "99999999999999999999",
+            "-9e18",
+        ] {
+            check_time(
+                Seconds,
+                beyond,
+                "field \"ts\" is outside the years 1 to 9999",
+            );
         }
         check_time(Seconds, "0e999999999999999999999", "1970-01-01T00:00:00Z");
         check_time(Seconds, "1e-999999999999999999999", "1970-01-01T00:00:00Z");
@@ -589,13 +783,39 @@ mod tests {
     fn time_strings_are_rfc_3339() {
         use TimeUnit::{Auto, Rfc3339};
         check_time(Rfc3339, r#""2024-09-01T19:42:15Z""#, "2024-09-01T19:42:15Z");
-        check_time(Auto, r#""2024-09-01T19:42:15.123999+02:00""#, "2024-09-01T17:42:15.123Z");
-        check_time(Auto, r#""2024-09-01T19:42:15.123-00:30\u005a""#, "field \"ts\" is not RFC 3339");
-        check_time(Auto, r#""2024-09-01T19:42:15\u005a""#, "2024-09-01T19:42:15Z");
-        check_time(Auto, r#""1969-12-31T23:59:59.9999Z""#, "1969-12-31T23:59:59.999Z");
-        check_time(Auto, r#""9999-12-31T23:59:59-01:00""#, "field \"ts\" is outside the years 1 to 9999");
-        for bad in ["", "2024-09-01", "2024-09-01T19:42:15", "2024-02-30T00:00:00Z", "1725219735", "\\ud800"]
-        {
+        check_time(
+            Auto,
+            r#""2024-09-01T19:42:15.123999+02:00""#,
+            "2024-09-01T17:42:15.123Z",
+        );
+        check_time(
+            Auto,
+            r#""2024-09-01T19:42:15.123-00:30\u005a""#,
+            "field \"ts\" is not RFC 3339",
+        );
+        check_time(
+            Auto,
+            r#""2024-09-01T19:42:15\u005a""#,
+            "2024-09-01T19:42:15Z",
+        );
+        check_time(
+            Auto,
+            r#""1969-12-31T23:59:59.9999Z""#,
+            "1969-12-31T23:59:59.999Z",
+        );
+        check_time(
+            Auto,
+            r#""9999-12-31T23:59:59-01:00""#,
+            "field \"ts\" is outside the years 1 to 9999",
+        );
+        for bad in [
+            "",
+            "2024-09-01",
+            "2024-09-01T19:42:15",
+            "2024-02-30T00:00:00Z",
+            "1725219735",
+            "\\ud800",
+        ] {
             check_time(Auto, &format!("\"{bad}\""), "field \"ts\" is not RFC 3339");
         }
     }
@@ -609,17 +829,38 @@ mod tests {
         integer("-9223372036854775808", "-9223372036854775808");
         integer("9223372036854775808", "field \"x\" does not fit 64 bits");
         integer("-9223372036854775809", "field \"x\" does not fit 64 bits");
-        integer("99999999999999999999999", "field \"x\" does not fit 64 bits");
+        integer(
+            "99999999999999999999999",
+            "field \"x\" does not fit 64 bits",
+        );
         integer("null", "-");
         integer("1, \"x\": null", "-");
-        for odd in ["5.0", "5e0", "NaN", "-Infinity", "\"5\"", "true", "[5]", "{}"] {
+        for odd in [
+            "5.0",
+            "5e0",
+            "NaN",
+            "-Infinity",
+            "\"5\"",
+            "true",
+            "[5]",
+            "{}",
+        ] {
             integer(odd, "field \"x\" is not an integer");
         }
     }
 
     #[test]
     fn decimal_inputs_are_exact_or_refused() {
-        let decimal = |x, expect| check_input(Number::Decimal { precision: 5, scale: 2 }, x, expect);
+        let decimal = |x, expect| {
+            check_input(
+                Number::Decimal {
+                    precision: 5,
+                    scale: 2,
+                },
+                x,
+                expect,
+            )
+        };
         decimal("5", "500");
         decimal("-1.5", "-150");
         decimal("1.2300000", "123");
@@ -632,13 +873,22 @@ mod tests {
         decimal("1.234", "field \"x\" has more than 2 decimals");
         decimal("-0.001", "field \"x\" has more than 2 decimals");
         decimal("1e-99", "field \"x\" has more than 2 decimals");
-        decimal("1000", "field \"x\" has more than 3 digits before the point");
-        decimal("1e99", "field \"x\" has more than 3 digits before the point");
+        decimal(
+            "1000",
+            "field \"x\" has more than 3 digits before the point",
+        );
+        decimal(
+            "1e99",
+            "field \"x\" has more than 3 digits before the point",
+        );
         for odd in ["NaN", "Infinity", "\"5\"", "false", "[]", "{}"] {
             decimal(odd, "field \"x\" is not a decimal number");
         }
         check_input(
-            Number::Decimal { precision: 18, scale: 18 },
+            Number::Decimal {
+                precision: 18,
+                scale: 18,
+            },
             "0.999999999999999999",
             "999999999999999999",
         );
@@ -656,7 +906,10 @@ mod tests {
         assert_eq!(say(r#"{"origin": "a", "x": 1}"#), r"Key(\x01a) [Some(1)]");
         assert_eq!(say(r#"{"origin": "b"}"#), r"Key(\x01b) [None]");
         assert_eq!(say(r#"{"x": 1}"#), "no field \"origin\"");
-        assert_eq!(say(r#"{"origin": "c", "x":"#), "value is not JSON: it ends too early");
+        assert_eq!(
+            say(r#"{"origin": "c", "x":"#),
+            "value is not JSON: it ends too early"
+        );
         assert_eq!(say(r#"{"origin": "d", "x": 2}"#), r"Key(\x01d) [Some(2)]");
     }
 

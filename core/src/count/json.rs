@@ -33,7 +33,11 @@ struct Node {
     end: usize,
 }
 
-const MISSING: Found = Found { kind: Kind::Missing, start: 0, end: 0 };
+const MISSING: Found = Found {
+    kind: Kind::Missing,
+    start: 0,
+    end: 0,
+};
 
 /// The node of all that nobody wants.
 const UNWANTED: usize = usize::MAX;
@@ -106,10 +110,18 @@ impl Fields {
     #[must_use]
     pub fn new(mut paths: Vec<&[String]>) -> Self {
         paths.sort_unstable();
-        let mut nodes = vec![Node { name: Box::default(), end: 0 }];
+        let mut nodes = vec![Node {
+            name: Box::default(),
+            end: 0,
+        }];
         add_children(&mut nodes, &paths, 0);
         nodes[0].end = nodes.len();
-        Self { found: vec![MISSING; nodes.len()], nodes, name: Vec::new(), utf8: false }
+        Self {
+            found: vec![MISSING; nodes.len()],
+            nodes,
+            name: Vec::new(),
+            utf8: false,
+        }
     }
 
     /// The slot of a path given to [`Fields::new`].
@@ -135,7 +147,12 @@ impl Fields {
     /// The UTF-8 of the string there, with its escapes decoded into `buffer` if it has any; `None` when it has a lone
     /// surrogate, and so is no Unicode text. `json` is the document that was read.
     #[inline]
-    pub fn text<'a>(&self, slot: usize, json: &'a [u8], buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    pub fn text<'a>(
+        &self,
+        slot: usize,
+        json: &'a [u8],
+        buffer: &'a mut Vec<u8>,
+    ) -> Option<&'a [u8]> {
         let found = self.found[slot];
         let mut text = found.raw(json);
         if found.kind == Kind::Escaped {
@@ -156,12 +173,29 @@ impl Fields {
         if !self.utf8 && !is_utf8_with_surrogates(json) {
             return Err(NotJson::Encoding);
         }
-        let Self { nodes, found, name, .. } = self;
-        found.iter_mut().for_each(|found| found.kind = Kind::Missing);
-        let mut pass = Pass { json, nodes, found, name };
-        let start = if json.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
+        let Self {
+            nodes, found, name, ..
+        } = self;
+        found
+            .iter_mut()
+            .for_each(|found| found.kind = Kind::Missing);
+        let mut pass = Pass {
+            json,
+            nodes,
+            found,
+            name,
+        };
+        let start = if json.starts_with("\u{feff}".as_bytes()) {
+            3
+        } else {
+            0
+        };
         let end = pass.value(space(json, start), Self::DOCUMENT, 0)?;
-        if space(json, end) == json.len() { Ok(()) } else { Err(NotJson::Trailing) }
+        if space(json, end) == json.len() {
+            Ok(())
+        } else {
+            Err(NotJson::Trailing)
+        }
     }
 }
 
@@ -191,8 +225,16 @@ impl Pass<'_> {
         let json = self.json;
         let found = match byte(json, at) {
             b'-' | b'0'..=b'9' => number(json, at)?,
-            b'{' => Found { kind: Kind::Object, start: at, end: at + 1 },
-            b'[' => Found { kind: Kind::List, start: at, end: at + 1 },
+            b'{' => Found {
+                kind: Kind::Object,
+                start: at,
+                end: at + 1,
+            },
+            b'[' => Found {
+                kind: Kind::List,
+                start: at,
+                end: at + 1,
+            },
             _ => literal(json, at)?,
         };
         self.set(node, found);
@@ -207,7 +249,10 @@ impl Pass<'_> {
     #[inline(never)]
     fn object(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
         let json = self.json;
-        let children = self.nodes.get(node).map_or(0..0, |parent| node + 1..parent.end);
+        let children = self
+            .nodes
+            .get(node)
+            .map_or(0..0, |parent| node + 1..parent.end);
         let mut at = space(json, at);
         if byte(json, at) == b'}' {
             return Ok(at + 1);
@@ -218,7 +263,11 @@ impl Pass<'_> {
             }
             let name = string(json, at + 1)?;
             at = after(json, name.end + 1, b':').ok_or(NotJson::Colon)?;
-            let child = if children.is_empty() { UNWANTED } else { self.child(children.clone(), name) };
+            let child = if children.is_empty() {
+                UNWANTED
+            } else {
+                self.child(children.clone(), name)
+            };
             at = self.value(at, child, depth)?;
             match after(json, at, b',') {
                 Some(next) => at = next,
@@ -277,18 +326,33 @@ fn literal(json: &[u8], start: usize) -> Result<Found, NotJson> {
         ("Infinity", Kind::NotFinite),
         ("-Infinity", Kind::NotFinite),
     ] {
-        if json.get(start..).is_some_and(|rest| rest.starts_with(name.as_bytes())) {
-            return Ok(Found { kind, start, end: start + name.len() });
+        if json
+            .get(start..)
+            .is_some_and(|rest| rest.starts_with(name.as_bytes()))
+        {
+            return Ok(Found {
+                kind,
+                start,
+                end: start + name.len(),
+            });
         }
     }
-    Err(if start >= json.len() { NotJson::End } else { NotJson::Value })
+    Err(if start >= json.len() {
+        NotJson::End
+    } else {
+        NotJson::Value
+    })
 }
 
 /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`; what follows is judged by the caller, as in `01` and `1.`.
 #[inline]
 fn number(json: &[u8], start: usize) -> Result<Found, NotJson> {
     let first = start + usize::from(byte(json, start) == b'-');
-    let mut end = if byte(json, first) == b'0' { first + 1 } else { digits(json, first) };
+    let mut end = if byte(json, first) == b'0' {
+        first + 1
+    } else {
+        digits(json, first)
+    };
     if end == first {
         return literal(json, start);
     }
@@ -318,7 +382,11 @@ fn number(json: &[u8], start: usize) -> Result<Found, NotJson> {
 fn string(json: &[u8], start: usize) -> Result<Found, NotJson> {
     let end = plain_end(json, start);
     if byte(json, end) == b'"' {
-        Ok(Found { kind: Kind::String, start, end })
+        Ok(Found {
+            kind: Kind::String,
+            start,
+            end,
+        })
     } else {
         odd_string(json, start, end)
     }
@@ -330,10 +398,16 @@ fn odd_string(json: &[u8], start: usize, mut at: usize) -> Result<Found, NotJson
     loop {
         match json.get(at) {
             Some(b'"') => {
-                return Ok(Found { kind: Kind::Escaped, start, end: at });
+                return Ok(Found {
+                    kind: Kind::Escaped,
+                    start,
+                    end: at,
+                });
             }
             Some(b'\\') => match byte(json, at + 1) {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at = plain_end(json, at + 2),
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {
+                    at = plain_end(json, at + 2)
+                }
                 b'u' if hex4(json, at + 2).is_some() => at = plain_end(json, at + 6),
                 _ => return Err(NotJson::Escape),
             },
@@ -365,7 +439,9 @@ fn plain_end(json: &[u8], at: usize) -> usize {
     // With 0x02 flipped, the quote 0x22 is next to the control characters, and they stay among themselves.
     let below = |word: u64, n: u64| word.wrapping_sub(n * EACH);
     first_hit(json, at, |word| {
-        (below(word ^ (0x02 * EACH), 0x21) | below(word ^ (u64::from(b'\\') * EACH), 1)) & !word & TOP
+        (below(word ^ (0x02 * EACH), 0x21) | below(word ^ (u64::from(b'\\') * EACH), 1))
+            & !word
+            & TOP
     })
 }
 
@@ -394,7 +470,10 @@ fn first_hit(json: &[u8], at: usize, hits: impl Fn(u64) -> u64) -> usize {
     }
     let word = match json.last_chunk() {
         Some(last) if !rest.is_empty() => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
-        _ => rest.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b)),
+        _ => rest
+            .iter()
+            .rev()
+            .fold(0, |word, b| word << 8 | u64::from(*b)),
     };
     at + hits(word).trailing_zeros() as usize / 8
 }
@@ -407,7 +486,9 @@ const TOP: u64 = 0x80 * EACH;
 #[inline]
 fn after(json: &[u8], at: usize, mark: u8) -> Option<usize> {
     match json.get(at..).and_then(<[u8]>::first_chunk) {
-        Some(&[first, second, third]) if [first, second] == [mark, b' '] && third > b' ' => Some(at + 2),
+        Some(&[first, second, third]) if [first, second] == [mark, b' '] && third > b' ' => {
+            Some(at + 2)
+        }
         Some(&[first, second, _]) if first == mark && second > b' ' => Some(at + 1),
         _ => after_space(json, at, mark),
     }
@@ -437,7 +518,10 @@ fn add_children(nodes: &mut Vec<Node>, paths: &[&[String]], depth: usize) {
     let longer = &paths[paths.partition_point(|path| path.len() == depth)..];
     for paths in longer.chunk_by(|a, b| a[depth] == b[depth]) {
         let node = nodes.len();
-        nodes.push(Node { name: paths[0][depth].as_bytes().into(), end: 0 });
+        nodes.push(Node {
+            name: paths[0][depth].as_bytes().into(),
+            end: 0,
+        });
         add_children(nodes, paths, depth + 1);
         nodes[node].end = nodes.len();
     }
@@ -467,7 +551,11 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) {
             other => u32::from(other),
         };
         rest = &rest[at + if rest[at + 1] == b'u' { 6 } else { 2 }..];
-        let low = if rest.starts_with(b"\\u") { hex4(rest, 2) } else { None };
+        let low = if rest.starts_with(b"\\u") {
+            hex4(rest, 2)
+        } else {
+            None
+        };
         let code = match (code, low) {
             (0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
                 rest = &rest[6..];
@@ -477,16 +565,23 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) {
         };
         match char::from_u32(code) {
             Some(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => {
-                out.extend([0xe0 | code >> 12, 0x80 | code >> 6 & 0x3f, 0x80 | code & 0x3f].map(|b| b as u8))
-            }
+            None => out.extend(
+                [
+                    0xe0 | code >> 12,
+                    0x80 | code >> 6 & 0x3f,
+                    0x80 | code & 0x3f,
+                ]
+                .map(|b| b as u8),
+            ),
         }
     }
     out.extend_from_slice(rest);
 }
 
 fn hex4(json: &[u8], at: usize) -> Option<u32> {
-    json.get(at..at + 4)?.iter().try_fold(0, |code, &b| Some(code << 4 | char::from(b).to_digit(16)?))
+    json.get(at..at + 4)?
+        .iter()
+        .try_fold(0, |code, &b| Some(code << 4 | char::from(b).to_digit(16)?))
 }
 
 /// UTF-8 in which the three bytes of a surrogate pass as a character: Python decodes with `surrogatepass`.

@@ -75,7 +75,11 @@ impl Lane {
     /// A lane at its start offset: no record counted, no delay or ceiling decided yet.
     #[must_use]
     pub fn new(partition: Partition, shape: &Shape, start: Offset) -> Self {
-        let ledger = LaneLedger { start_offset: start, next_offset: start, ..LaneLedger::default() };
+        let ledger = LaneLedger {
+            start_offset: start,
+            next_offset: start,
+            ..LaneLedger::default()
+        };
         let state = LaneState {
             watermark: Watermark::new(0),
             ceiling: i64::MIN,
@@ -117,10 +121,16 @@ impl Lane {
             rejects: Vec::new(),
             side_bytes: 0,
             decisions: Vec::new(),
-            replay: Some(Replay { goal, decisions: decisions.into() }),
+            replay: Some(Replay {
+                goal,
+                decisions: decisions.into(),
+            }),
             stopped: None,
         };
-        lane.next_end = lane.partials.next_end(lane.watermark_ms).unwrap_or(i64::MAX);
+        lane.next_end = lane
+            .partials
+            .next_end(lane.watermark_ms)
+            .unwrap_or(i64::MAX);
         lane.reach(lane.ledger.next_offset);
         lane
     }
@@ -200,8 +210,10 @@ impl Lane {
         self.ledger.hits += span.windows(self.slide);
         if self.watermark_ms >= span.first_end {
             self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);
-            self.next_end =
-                self.next_end.min(span.next_end(self.slide, self.watermark_ms).unwrap_or(i64::MAX));
+            self.next_end = self.next_end.min(
+                span.next_end(self.slide, self.watermark_ms)
+                    .unwrap_or(i64::MAX),
+            );
         } else {
             self.next_end = self.next_end.min(span.first_end);
         }
@@ -249,7 +261,8 @@ impl Lane {
 
     /// Offsets that are passed over without a record are gaps.
     fn skip_to(&mut self, offset: Offset) {
-        self.ledger.gaps += u64::try_from(offset - self.ledger.next_offset).expect("offsets only grow");
+        self.ledger.gaps +=
+            u64::try_from(offset - self.ledger.next_offset).expect("offsets only grow");
         self.ledger.next_offset = offset;
     }
 
@@ -296,7 +309,11 @@ impl Lane {
                 self.ledger.next_offset = *to;
             }
             Decided::Generation { to, .. } => {
-                self.ledger = LaneLedger { start_offset: *to, next_offset: *to, ..LaneLedger::default() };
+                self.ledger = LaneLedger {
+                    start_offset: *to,
+                    next_offset: *to,
+                    ..LaneLedger::default()
+                };
                 self.leader_epoch = -1;
             }
         }
@@ -307,27 +324,44 @@ impl Lane {
         let before = self.watermark_ms;
         self.watermark_ms = self.watermark.ms();
         if self.watermark_ms >= self.next_end {
-            self.partials.close(before, self.watermark_ms, &mut self.closed);
-            self.next_end = self.partials.next_end(self.watermark_ms).unwrap_or(i64::MAX);
+            self.partials
+                .close(before, self.watermark_ms, &mut self.closed);
+            self.next_end = self
+                .partials
+                .next_end(self.watermark_ms)
+                .unwrap_or(i64::MAX);
         }
     }
 
     /// Decides something that holds from the next offset on. Of several floors or ceilings at one offset only the
     /// last is kept: nothing happened in between.
     pub fn decide(&mut self, what: Decided) {
-        assert!(self.replay.is_none(), "decisions are made after the replay of those made before");
+        assert!(
+            self.replay.is_none(),
+            "decisions are made after the replay of those made before"
+        );
         let offset = self.ledger.next_offset;
         self.obey(&what);
         let same = |d: &mut Decision| {
             d.offset == offset && std::mem::discriminant(&d.what) == std::mem::discriminant(&what)
         };
-        if matches!(what, Decided::Floor { .. } | Decided::Ceiling { .. } | Decided::Delay { .. })
-            && let Some(last) = self.decisions.iter_mut().rev().find_map(|d| same(d).then_some(d))
+        if matches!(
+            what,
+            Decided::Floor { .. } | Decided::Ceiling { .. } | Decided::Delay { .. }
+        ) && let Some(last) = self
+            .decisions
+            .iter_mut()
+            .rev()
+            .find_map(|d| same(d).then_some(d))
         {
             last.what = what;
             return;
         }
-        self.decisions.push(Decision { partition: self.partition, offset, what });
+        self.decisions.push(Decision {
+            partition: self.partition,
+            offset,
+            what,
+        });
     }
 
     /// Raises the floor where that moves the watermark. Returns whether it did.
@@ -362,7 +396,10 @@ impl Lane {
     /// shorter.
     #[must_use]
     pub fn ceiling_is_off(&self, at: EventTime, ms: u64) -> bool {
-        self.offered_ceiling.map_or(self.ceiling, |c| c.0).abs_diff(at.0) > ms
+        self.offered_ceiling
+            .map_or(self.ceiling, |c| c.0)
+            .abs_diff(at.0)
+            > ms
     }
 
     #[must_use]
@@ -395,7 +432,10 @@ impl Lane {
     /// The greatest end of a window with data, open or closed and not final.
     #[must_use]
     pub fn last_end(&self) -> Option<EventTime> {
-        let closed = self.closed.last_key_value().map(|(start, _)| start + self.size);
+        let closed = self
+            .closed
+            .last_key_value()
+            .map(|(start, _)| start + self.size);
         self.partials.last_end().max(closed).map(EventTime)
     }
 
@@ -406,8 +446,13 @@ impl Lane {
         if self.key_slots() > KEYS_MAX {
             return Vec::new();
         }
-        let closed = self.closed.iter().map(|(start, entries)| (*start, start + self.size, entries.clone()));
-        closed.chain(self.partials.open_windows(self.watermark_ms)).collect()
+        let closed = self
+            .closed
+            .iter()
+            .map(|(start, entries)| (*start, start + self.size, entries.clone()));
+        closed
+            .chain(self.partials.open_windows(self.watermark_ms))
+            .collect()
     }
 
     /// Keys held in slices and closed partials, each as often as it is held.

@@ -20,8 +20,11 @@ pub fn frontier(lanes: &Lanes) -> Option<EventTime> {
 /// Whether [`close`] at this frontier would give rows.
 #[must_use]
 pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
-    let least =
-        lanes.values().filter_map(|lane| lane.closed.first_key_value()).map(|(start, _)| *start).min();
+    let least = lanes
+        .values()
+        .filter_map(|lane| lane.closed.first_key_value())
+        .map(|(start, _)| *start)
+        .min();
     least.is_some_and(|start| start + shape.window_ms <= frontier.0)
 }
 
@@ -41,7 +44,9 @@ pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> 
             match rows[first..].last_mut().filter(|row| row.key == entry.key) {
                 Some(row) => {
                     row.count += entry.count;
-                    for ((acc, function), more) in row.accs.iter_mut().zip(&functions).zip(&entry.accs) {
+                    for ((acc, function), more) in
+                        row.accs.iter_mut().zip(&functions).zip(&entry.accs)
+                    {
                         merge(acc, *function, *more);
                     }
                 }

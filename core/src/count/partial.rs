@@ -77,26 +77,53 @@ impl Partials {
     ///
     /// # Errors
     /// [`TooManyKeys`]: nothing was changed.
-    pub fn add(&mut self, span: Span, key: &[u8], values: &[Option<i64>]) -> Result<(), TooManyKeys> {
-        if self.slices.get(self.hot).is_none_or(|slice| slice.span != span) {
-            self.hot = match self.slices.binary_search_by_key(&span.start, |s| s.span.start) {
+    pub fn add(
+        &mut self,
+        span: Span,
+        key: &[u8],
+        values: &[Option<i64>],
+    ) -> Result<(), TooManyKeys> {
+        if self
+            .slices
+            .get(self.hot)
+            .is_none_or(|slice| slice.span != span)
+        {
+            self.hot = match self
+                .slices
+                .binary_search_by_key(&span.start, |s| s.span.start)
+            {
                 Ok(i) => i,
                 Err(i) => {
-                    self.slices
-                        .insert(i, Slice { span, counts: Vec::new(), accs: Vec::new(), keys: 0, total: 0 });
+                    self.slices.insert(
+                        i,
+                        Slice {
+                            span,
+                            counts: Vec::new(),
+                            accs: Vec::new(),
+                            keys: 0,
+                            total: 0,
+                        },
+                    );
                     i
                 }
             };
         }
         let slice = &mut self.slices[self.hot];
         let full = slice.keys >= self.max_keys;
-        let id = if full { self.keys.find(key) } else { Some(self.keys.intern(key)) };
-        let Some(id) = id.filter(|id| !full || slice.counts.get(*id).is_some_and(|n| *n > 0)) else {
+        let id = if full {
+            self.keys.find(key)
+        } else {
+            Some(self.keys.intern(key))
+        };
+        let Some(id) = id.filter(|id| !full || slice.counts.get(*id).is_some_and(|n| *n > 0))
+        else {
             return Err(TooManyKeys);
         };
         if slice.counts.len() <= id {
             slice.counts.resize(id + 1, 0);
-            slice.accs.resize((id + 1) * self.functions.len(), Acc::default());
+            slice
+                .accs
+                .resize((id + 1) * self.functions.len(), Acc::default());
         }
         slice.keys += u64::from(slice.counts[id] == 0);
         slice.counts[id] += 1;
@@ -104,7 +131,14 @@ impl Partials {
         let accs = &mut slice.accs[id * self.functions.len()..];
         for ((acc, function), value) in accs.iter_mut().zip(&self.functions).zip(values) {
             if let Some(value) = value {
-                merge(acc, *function, Acc { n: 1, value: i128::from(*value) });
+                merge(
+                    acc,
+                    *function,
+                    Acc {
+                        n: 1,
+                        value: i128::from(*value),
+                    },
+                );
             }
         }
         Ok(())
@@ -113,7 +147,10 @@ impl Partials {
     /// Earliest end of a window that has data and is open at `watermark`.
     #[must_use]
     pub fn next_end(&self, watermark: i64) -> Option<i64> {
-        self.slices.iter().filter_map(|s| s.span.next_end(self.windows.slide, watermark)).min()
+        self.slices
+            .iter()
+            .filter_map(|s| s.span.next_end(self.windows.slide, watermark))
+            .min()
     }
 
     /// The greatest end of a window that has data.
@@ -151,8 +188,11 @@ impl Partials {
 
     /// What an open or closing window holds so far.
     fn window(&self, start: i64, end: i64) -> Vec<Entry> {
-        let inside: Vec<&Slice> =
-            self.slices.iter().filter(|s| start <= s.span.start && s.span.end <= end).collect();
+        let inside: Vec<&Slice> = self
+            .slices
+            .iter()
+            .filter(|s| start <= s.span.start && s.span.end <= end)
+            .collect();
         let width = self.functions.len();
         let ids = inside.iter().map(|s| s.counts.len()).max().unwrap_or(0);
         let mut entries = Vec::new();
@@ -169,7 +209,11 @@ impl Partials {
                 }
             }
             if count > 0 {
-                entries.push(Entry { key: Arc::clone(&self.keys.keys[id]), count, accs: accs.into() });
+                entries.push(Entry {
+                    key: Arc::clone(&self.keys.keys[id]),
+                    count,
+                    accs: accs.into(),
+                });
             }
         }
         entries
@@ -189,14 +233,19 @@ impl Partials {
         }
         ends.sort_unstable();
         ends.dedup();
-        ends.into_iter().map(|end| (end - size, end, self.window(end - size, end))).collect()
+        ends.into_iter()
+            .map(|end| (end - size, end, self.window(end - size, end)))
+            .collect()
     }
 
     /// Sum of counts over the windows that are open at `watermark`.
     #[must_use]
     pub fn open_count(&self, watermark: i64) -> u64 {
         let slide = self.windows.slide;
-        self.slices.iter().map(|s| s.total * (s.span.windows(slide) - s.span.closed(slide, watermark))).sum()
+        self.slices
+            .iter()
+            .map(|s| s.total * (s.span.windows(slide) - s.span.closed(slide, watermark)))
+            .sum()
     }
 
     /// Keys of all slices, each counted in every slice it is in: what a checkpoint's size goes by.
@@ -219,7 +268,10 @@ impl Partials {
                 })
                 .collect()
         };
-        self.slices.iter().map(|s| (s.span.start, entries(s))).collect()
+        self.slices
+            .iter()
+            .map(|s| (s.span.start, entries(s)))
+            .collect()
     }
 
     /// Takes back what [`Partials::export`] gave.
@@ -227,7 +279,13 @@ impl Partials {
         let width = self.functions.len();
         for (start, entries) in slices {
             let span = self.windows.span(start);
-            let mut slice = Slice { span, counts: Vec::new(), accs: Vec::new(), keys: 0, total: 0 };
+            let mut slice = Slice {
+                span,
+                counts: Vec::new(),
+                accs: Vec::new(),
+                keys: 0,
+                total: 0,
+            };
             for entry in entries {
                 let id = self.keys.intern(&entry.key);
                 if slice.counts.len() <= id {
@@ -262,11 +320,20 @@ impl Partials {
         if alive * 2 > len {
             return;
         }
-        let mut fresh = Interner { look_again_at: (2 * alive).max(SMALL), ..Interner::default() };
+        let mut fresh = Interner {
+            look_again_at: (2 * alive).max(SMALL),
+            ..Interner::default()
+        };
         let moved: Vec<usize> = live
             .iter()
             .zip(&self.keys.keys)
-            .map(|(live, key)| if *live { fresh.intern_shared(key) } else { usize::MAX })
+            .map(|(live, key)| {
+                if *live {
+                    fresh.intern_shared(key)
+                } else {
+                    usize::MAX
+                }
+            })
             .collect();
         let width = self.functions.len();
         for slice in &mut self.slices {
@@ -275,7 +342,8 @@ impl Partials {
             for (id, n) in slice.counts.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let to = moved[id];
                 counts[to] = *n;
-                accs[to * width..(to + 1) * width].copy_from_slice(&slice.accs[id * width..(id + 1) * width]);
+                accs[to * width..(to + 1) * width]
+                    .copy_from_slice(&slice.accs[id * width..(id + 1) * width]);
             }
             slice.counts = counts;
             slice.accs = accs;
@@ -296,7 +364,9 @@ struct Interner {
 impl Interner {
     fn find(&self, key: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
-        self.ids.find(hash, |id| *self.keys[*id as usize] == *key).map(|id| *id as usize)
+        self.ids
+            .find(hash, |id| *self.keys[*id as usize] == *key)
+            .map(|id| *id as usize)
     }
 
     fn intern(&mut self, key: &[u8]) -> usize {
@@ -307,15 +377,18 @@ impl Interner {
     }
 
     fn intern_shared(&mut self, key: &Arc<[u8]>) -> usize {
-        self.find(key).unwrap_or_else(|| self.insert(Arc::clone(key)))
+        self.find(key)
+            .unwrap_or_else(|| self.insert(Arc::clone(key)))
     }
 
     fn insert(&mut self, key: Arc<[u8]>) -> usize {
         let hash = self.hasher.hash_one(&*key);
-        let id = u32::try_from(self.keys.len()).expect("fewer than 2^32 live keys: max-keys bounds them");
+        let id = u32::try_from(self.keys.len())
+            .expect("fewer than 2^32 live keys: max-keys bounds them");
         self.keys.push(key);
         let (keys, hasher) = (&self.keys, &self.hasher);
-        self.ids.insert_unique(hash, id, |id| hasher.hash_one(&*keys[*id as usize]));
+        self.ids
+            .insert_unique(hash, id, |id| hasher.hash_one(&*keys[*id as usize]));
         id as usize
     }
 }

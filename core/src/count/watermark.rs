@@ -21,7 +21,11 @@ pub struct Watermark {
 impl Watermark {
     #[must_use]
     pub fn new(delay_ms: i64) -> Self {
-        Self { delay_ms, greatest: None, floor: None }
+        Self {
+            delay_ms,
+            greatest: None,
+            floor: None,
+        }
     }
 
     #[must_use]
@@ -31,7 +35,9 @@ impl Watermark {
 
     #[must_use]
     pub fn get(&self) -> Option<EventTime> {
-        self.greatest.map(|t| t.minus(self.delay_ms)).max(self.floor)
+        self.greatest
+            .map(|t| t.minus(self.delay_ms))
+            .max(self.floor)
     }
 
     /// The same as ms, [`UNSET`] for none: what the hot path compares with.

@@ -25,7 +25,11 @@ pub struct Span {
 impl Windows {
     #[must_use]
     pub fn of_shape(shape: &Shape) -> Self {
-        Self { size: shape.window_ms, slide: shape.slide_ms, offset: shape.offset_ms }
+        Self {
+            size: shape.window_ms,
+            slide: shape.slide_ms,
+            offset: shape.offset_ms,
+        }
     }
 
     /// The slice of a time, with its windows. The time must be in the years 1 to 9999, so nothing overflows.
@@ -44,9 +48,18 @@ impl Windows {
         };
         let whole = self.size / self.slide;
         // The earliest window that still contains the slice.
-        let count = if remainder != 0 && within < remainder { whole + 1 } else { whole };
+        let count = if remainder != 0 && within < remainder {
+            whole + 1
+        } else {
+            whole
+        };
         let last_end = last_start + self.size;
-        Span { start, end, first_end: last_end - (count - 1) * self.slide, last_end }
+        Span {
+            start,
+            end,
+            first_end: last_end - (count - 1) * self.slide,
+            last_end,
+        }
     }
 }
 
@@ -96,15 +109,33 @@ mod tests {
 
     #[test]
     fn spans_agree_with_the_rule_for_each_time() {
-        for (size, slide, offset) in
-            [(10, 10, 0), (10, 5, 0), (10, 3, 0), (10, 4, 1), (7, 7, 6), (10, 1, 0), (10, 7, 2), (3, 2, 1)]
-        {
-            let w = Windows { size, slide, offset };
+        for (size, slide, offset) in [
+            (10, 10, 0),
+            (10, 5, 0),
+            (10, 3, 0),
+            (10, 4, 1),
+            (7, 7, 6),
+            (10, 1, 0),
+            (10, 7, 2),
+            (3, 2, 1),
+        ] {
+            let w = Windows {
+                size,
+                slide,
+                offset,
+            };
             for time in -40..40 {
                 let span = w.span(time);
                 let ends = ends(w, time);
-                assert!(span.start <= time && time < span.end, "{w:?} {time} {span:?}");
-                assert_eq!((span.first_end, span.last_end), (ends[0], *ends.last().unwrap()), "{w:?} {time}");
+                assert!(
+                    span.start <= time && time < span.end,
+                    "{w:?} {time} {span:?}"
+                );
+                assert_eq!(
+                    (span.first_end, span.last_end),
+                    (ends[0], *ends.last().unwrap()),
+                    "{w:?} {time}"
+                );
                 assert_eq!(span.windows(slide), ends.len() as u64);
                 for t in span.start..span.end {
                     assert_eq!(w.span(t), span);
@@ -112,8 +143,14 @@ mod tests {
                 assert_ne!(w.span(span.end), span);
                 for watermark in -60..60 {
                     let open: Vec<_> = ends.iter().filter(|end| **end > watermark).collect();
-                    assert_eq!(span.closed(slide, watermark), (ends.len() - open.len()) as u64);
-                    assert_eq!(span.next_end(slide, watermark).as_ref(), open.first().copied());
+                    assert_eq!(
+                        span.closed(slide, watermark),
+                        (ends.len() - open.len()) as u64
+                    );
+                    assert_eq!(
+                        span.next_end(slide, watermark).as_ref(),
+                        open.first().copied()
+                    );
                 }
             }
         }

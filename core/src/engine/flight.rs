@@ -42,7 +42,9 @@ impl Engine {
             merger::take(&mut self.lanes, &self.settings.shape, through);
         }
         if !self.replaying {
-            self.lanes.values_mut().for_each(|lane| lane.set_delay(self.settings.delay_ms));
+            self.lanes
+                .values_mut()
+                .for_each(|lane| lane.set_delay(self.settings.delay_ms));
         }
     }
 
@@ -51,8 +53,10 @@ impl Engine {
         if self.lanes.values().any(Lane::replaying) {
             return false;
         }
-        let moved =
-            self.lanes.iter().any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
+        let moved = self
+            .lanes
+            .iter()
+            .any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
         let decided = self.lanes.values().any(|lane| !lane.decisions.is_empty());
         if self.stopping.is_some() || !self.joining.is_empty() || self.want_checkpoint {
             return moved || decided || !self.joining.is_empty() || self.checkpoint_behind;
@@ -68,11 +72,17 @@ impl Engine {
         let rows = merger::frontier(&self.lanes)
             .is_some_and(|f| merger::has_rows(&self.lanes, &self.settings.shape, f));
         if rows || side > 0 {
-            let closed: u64 =
-                self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
+            let closed: u64 = self
+                .lanes
+                .values()
+                .flat_map(|l| l.closed.values())
+                .map(|e| e.len() as u64)
+                .sum();
             let interval = self.settings.commit_interval_ms;
             return (rows && closed > CLOSED_ENTRIES_MAX)
-                || self.last_cut.is_none_or(|at| self.now.since(at) >= interval);
+                || self
+                    .last_cut
+                    .is_none_or(|at| self.now.since(at) >= interval);
         }
         (moved || decided) && self.now.since(self.last_progress) >= PROGRESS_EVERY_MS
     }
@@ -83,22 +93,33 @@ impl Engine {
         let epoch = self.next_epoch;
         let frontier = merger::frontier(&self.lanes).max(self.closed_through);
         self.join(frontier);
-        let rows =
-            frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, &self.settings.shape, f));
+        let rows = frontier.map_or_else(Vec::new, |f| {
+            merger::close(&mut self.lanes, &self.settings.shape, f)
+        });
         self.rows += rows.len() as u64;
         self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
         let ledger = self.table_ledger();
-        let checks = self.lanes.values().map(|lane| lane.ledger.check()).chain([ledger.check()]);
+        let checks = self
+            .lanes
+            .values()
+            .map(|lane| lane.ledger.check())
+            .chain([ledger.check()]);
         if let Err(reason) = checks.collect::<Result<Vec<()>, String>>() {
             return self.fail(reason, out);
         }
-        let lanes: BTreeMap<_, _> =
-            self.lanes.iter().map(|(p, lane)| (*p, self.lane_commit(*p, lane))).collect();
+        let lanes: BTreeMap<_, _> = self
+            .lanes
+            .iter()
+            .map(|(p, lane)| (*p, self.lane_commit(*p, lane)))
+            .collect();
         let mut puts = BTreeMap::new();
         let meta = footer(epoch, &lanes, &ledger);
         let files = self.files(&owner, epoch, &rows, &meta, &mut puts);
-        let decisions =
-            self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.decisions)).collect();
+        let decisions = self
+            .lanes
+            .values_mut()
+            .flat_map(|lane| std::mem::take(&mut lane.decisions))
+            .collect();
         let checkpoint = self.write_checkpoint(&owner, epoch, ledger.consumed, &mut puts);
         let mut commit = Commit {
             owner,
@@ -127,7 +148,13 @@ impl Engine {
             TopicCheck::AskAt(self.now)
         };
         let commit = Arc::new(commit);
-        self.in_flight = Some(InFlight { commit, puts, stage: Stage::Storing, retry_at: None, topic });
+        self.in_flight = Some(InFlight {
+            commit,
+            puts,
+            stage: Stage::Storing,
+            retry_at: None,
+            topic,
+        });
         self.push_commit(out);
     }
 
@@ -140,14 +167,24 @@ impl Engine {
                 lane.raise_floor(frontier, FloorReason::Join);
             }
             self.lanes.insert(partition, lane);
-            self.watches.insert(partition, Watch { last_record: self.now, ..Watch::default() });
+            self.watches.insert(
+                partition,
+                Watch {
+                    last_record: self.now,
+                    ..Watch::default()
+                },
+            );
             self.want_checkpoint = true;
         }
     }
 
     pub(super) fn lane_commit(&self, partition: Partition, lane: &Lane) -> LaneCommit {
         LaneCommit {
-            from: self.committed.get(&partition).copied().unwrap_or(lane.ledger.start_offset),
+            from: self
+                .committed
+                .get(&partition)
+                .copied()
+                .unwrap_or(lane.ledger.start_offset),
             to: lane.ledger.next_offset,
             leader_epoch: lane.leader_epoch,
             watermark: lane.watermark(),
@@ -188,7 +225,11 @@ impl Engine {
             let key = object_key(&self.prefix, folder, owner, epoch, &sha256) + "/part.parquet";
             files.push(NewFile {
                 kind,
-                chunk: if part == 0 { format!("{epoch:010}") } else { format!("{epoch:010}-{part}") },
+                chunk: if part == 0 {
+                    format!("{epoch:010}")
+                } else {
+                    format!("{epoch:010}-{part}")
+                },
                 key: key.clone(),
                 bytes: bytes.len() as u64,
                 rows: rows as u64,
@@ -198,14 +239,22 @@ impl Engine {
             });
             puts.insert(key, (Arc::new(bytes), false));
         };
-        for day in rows.chunk_by(|a, b| a.start.0.div_euclid(86_400_000) == b.start.0.div_euclid(86_400_000))
+        for day in rows
+            .chunk_by(|a, b| a.start.0.div_euclid(86_400_000) == b.start.0.div_euclid(86_400_000))
         {
             let date = day[0].start.date();
             for (part, rows) in day.chunks(FILE_ROWS_MAX).enumerate() {
                 let bytes = file::write_rows(shape, timestamps, rows, meta);
                 let windows = (rows[0].start, rows[rows.len() - 1].start);
                 let folder = format!("rows/{date}");
-                add(FileKind::Rows { date: date.clone() }, &folder, part, rows.len(), Some(windows), bytes);
+                add(
+                    FileKind::Rows { date: date.clone() },
+                    &folder,
+                    part,
+                    rows.len(),
+                    Some(windows),
+                    bytes,
+                );
             }
         }
         let (mut late, mut rejects) = (Vec::new(), Vec::new());
@@ -253,12 +302,22 @@ impl Engine {
         self.checkpoint_at = self.now;
         self.consumed_at_checkpoint = consumed;
         self.want_checkpoint = false;
-        let states = self.lanes.iter().map(|(p, lane)| (*p, lane.state())).collect();
+        let states = self
+            .lanes
+            .iter()
+            .map(|(p, lane)| (*p, lane.state()))
+            .collect();
         let bytes = checkpoint::encode(&states, self.settings.shape.group_by.len());
         if bytes.len() <= CHECKPOINT_INLINE_MAX_BYTES {
             return Some(CheckpointAt::Inline(hex(&bytes)));
         }
-        let key = object_key(&self.prefix, "checkpoints", owner, epoch, &sha256_hex(&bytes));
+        let key = object_key(
+            &self.prefix,
+            "checkpoints",
+            owner,
+            epoch,
+            &sha256_hex(&bytes),
+        );
         puts.insert(key.clone(), (Arc::new(bytes), false));
         Some(CheckpointAt::Object(key))
     }
@@ -290,14 +349,18 @@ impl Engine {
             for (key, (bytes, asked)) in &mut flight.puts {
                 if !*asked && (!first || *key == flight.commit.manifest) {
                     *asked = true;
-                    out.push(Effect::Put { key: key.clone(), bytes: Arc::clone(bytes) });
+                    out.push(Effect::Put {
+                        key: key.clone(),
+                        bytes: Arc::clone(bytes),
+                    });
                 }
             }
         } else if retry {
             out.push(match flight.stage {
-                Stage::Finding => {
-                    Effect::Find { owner: flight.commit.owner.clone(), epoch: flight.commit.epoch }
-                }
+                Stage::Finding => Effect::Find {
+                    owner: flight.commit.owner.clone(),
+                    epoch: flight.commit.epoch,
+                },
                 _ => Effect::Commit(Arc::clone(&flight.commit)),
             });
         }
@@ -331,7 +394,11 @@ impl Engine {
         if !self.topic_check_asked.answered() {
             return;
         }
-        let Some(flight) = self.in_flight.as_mut().filter(|f| f.topic == TopicCheck::Asked) else {
+        let Some(flight) = self
+            .in_flight
+            .as_mut()
+            .filter(|f| f.topic == TopicCheck::Asked)
+        else {
             return;
         };
         match answer {
@@ -378,13 +445,21 @@ impl Engine {
             }
             Err(CatalogError::Unknown(reason)) => {
                 flight.stage = Stage::Finding;
-                out.push(Effect::Find { owner: flight.commit.owner.clone(), epoch });
+                out.push(Effect::Find {
+                    owner: flight.commit.owner.clone(),
+                    epoch,
+                });
                 self.trouble(Side::Catalog, reason);
             }
         }
     }
 
-    pub(super) fn found(&mut self, epoch: u64, result: Result<Outcome, CatalogError>, out: &mut Vec<Effect>) {
+    pub(super) fn found(
+        &mut self,
+        epoch: u64,
+        result: Result<Outcome, CatalogError>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(flight) = &mut self.in_flight else {
             return;
         };
@@ -392,7 +467,10 @@ impl Engine {
             return;
         }
         match result {
-            Ok(Outcome::Committed { digest, committed_at }) if digest == flight.commit.digest => {
+            Ok(Outcome::Committed {
+                digest,
+                committed_at,
+            }) if digest == flight.commit.digest => {
                 self.epoch_is_true(committed_at, out);
             }
             Ok(Outcome::Committed { .. }) => {
@@ -415,7 +493,12 @@ impl Engine {
         self.troubles.remove(&Side::Catalog);
         self.next_epoch = flight.commit.epoch + 1;
         self.committed_at = self.committed_at.max(Some(now));
-        self.committed = flight.commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
+        self.committed = flight
+            .commit
+            .lanes
+            .iter()
+            .map(|(p, lane)| (*p, lane.to))
+            .collect();
         out.push(Effect::CommitGroup(self.committed.clone()));
         out.push(Effect::Report(flight.commit));
         if matches!(self.phase, Phase::Founding) {
@@ -432,10 +515,19 @@ fn footer(
     lanes: &BTreeMap<Partition, LaneCommit>,
     ledger: &TableLedger,
 ) -> Vec<(String, String)> {
-    let offsets: BTreeMap<_, _> = lanes.iter().map(|(p, lane)| (p, (lane.from, lane.to))).collect();
+    let offsets: BTreeMap<_, _> = lanes
+        .iter()
+        .map(|(p, lane)| (p, (lane.from, lane.to)))
+        .collect();
     vec![
         ("windrow.epoch".to_owned(), epoch.to_string()),
-        ("windrow.ledger".to_owned(), serde_json::to_string(ledger).expect("plain values")),
-        ("windrow.offsets".to_owned(), serde_json::to_string(&offsets).expect("plain values")),
+        (
+            "windrow.ledger".to_owned(),
+            serde_json::to_string(ledger).expect("plain values"),
+        ),
+        (
+            "windrow.offsets".to_owned(),
+            serde_json::to_string(&offsets).expect("plain values"),
+        ),
     ]
 }

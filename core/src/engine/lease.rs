@@ -42,21 +42,36 @@ impl Engine {
         }
     }
 
-    pub(super) fn acquired(&mut self, answer: Result<Acquired, CatalogError>, out: &mut Vec<Effect>) {
+    pub(super) fn acquired(
+        &mut self,
+        answer: Result<Acquired, CatalogError>,
+        out: &mut Vec<Effect>,
+    ) {
         if !matches!(self.phase, Phase::Asking) {
             return;
         }
-        self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
+        self.phase = Phase::Standby {
+            ask_at: self.now.plus(RETRY_MS),
+        };
         self.holder = None;
         match answer {
             Ok(Acquired::Held { by, left_ms }) => {
-                let reason =
-                    format!("table {}.{} is written by {by}", self.settings.database, self.settings.table);
+                let reason = format!(
+                    "table {}.{} is written by {by}",
+                    self.settings.database, self.settings.table
+                );
                 self.trouble(Side::Lease, Trouble::new(Cause::Held, reason));
                 self.holder = Some(by);
-                self.phase = Phase::Standby { ask_at: self.now.plus(left_ms.clamp(200, 5000)) };
+                self.phase = Phase::Standby {
+                    ask_at: self.now.plus(left_ms.clamp(200, 5000)),
+                };
             }
-            Ok(Acquired::Ours { owner, lease_ms, now, head }) => {
+            Ok(Acquired::Ours {
+                owner,
+                lease_ms,
+                now,
+                head,
+            }) => {
                 self.troubles.remove(&Side::Lease);
                 self.owner = Some(owner);
                 self.renew_at = Some(self.now.plus(lease_ms / 3));
@@ -85,7 +100,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn renewed(&mut self, answer: Result<(DbTime, bool), CatalogError>, out: &mut Vec<Effect>) {
+    pub(super) fn renewed(
+        &mut self,
+        answer: Result<(DbTime, bool), CatalogError>,
+        out: &mut Vec<Effect>,
+    ) {
         self.renewing = false;
         if self.owner.is_none() {
             return;
@@ -125,7 +144,9 @@ impl Engine {
     pub(super) fn fenced(&mut self, reason: String, out: &mut Vec<Effect>) {
         self.forget(out);
         self.trouble(Side::Lease, reason);
-        self.phase = Phase::Standby { ask_at: self.now.plus(RETRY_MS) };
+        self.phase = Phase::Standby {
+            ask_at: self.now.plus(RETRY_MS),
+        };
     }
 
     pub(super) fn give_back(&mut self, out: &mut Vec<Effect>) {

@@ -12,8 +12,8 @@ use crate::count::checkpoint;
 use crate::count::lane::{Lane, LaneState, Stopped};
 use crate::count::merger::{self, Lanes};
 use crate::table::commit::{
-    Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, FileKind, Genesis, Head,
-    LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix,
+    Acquired, CHECKPOINT_INLINE_MAX_BYTES, CatalogError, CheckpointAt, Commit, FileKind, Genesis,
+    Head, LaneCommit, NewFile, Outcome, Owner, object_key, object_prefix,
 };
 use crate::table::file::{self, Timestamps};
 use crate::values::cause::{Cause, Trouble};
@@ -275,7 +275,10 @@ impl Question {
     }
 
     fn of_earlier_ownership(self) -> Self {
-        Self { void: self.asked, ..self }
+        Self {
+            void: self.asked,
+            ..self
+        }
     }
 }
 
@@ -455,11 +458,23 @@ impl Engine {
             Input::TopicId(answer) => self.topic_checked(answer, out),
             Input::Manifests(answer) => self.manifests(answer, out),
             Input::Checkpoint(answer) => self.checkpoint(answer, out),
-            Input::Records { partition, leader_epoch, batch } => self.records(partition, leader_epoch, batch),
+            Input::Records {
+                partition,
+                leader_epoch,
+                batch,
+            } => self.records(partition, leader_epoch, batch),
             Input::End { partition, offset } => self.end(partition, offset),
             Input::Looked { partition, end } => self.looked(partition, end),
-            Input::OutOfRange { partition, log_start, log_end } => {
-                if self.watches.get_mut(&partition).is_some_and(|w| std::mem::take(&mut w.reading)) {
+            Input::OutOfRange {
+                partition,
+                log_start,
+                log_end,
+            } => {
+                if self
+                    .watches
+                    .get_mut(&partition)
+                    .is_some_and(|w| std::mem::take(&mut w.reading))
+                {
                     // Before anything is said of lost records: it may be another topic of the same name.
                     self.out_of_range.insert(partition, (log_start, log_end));
                     self.look_up_topic(out);
@@ -468,7 +483,9 @@ impl Engine {
             Input::Truncated { partition, why } => self.truncated(partition, why, out),
             Input::Trouble(trouble) => self.trouble(Side::Reader, trouble),
             Input::Reopened => {
-                self.watches.values_mut().for_each(|w| (w.reading, w.held) = (false, false));
+                self.watches
+                    .values_mut()
+                    .for_each(|w| (w.reading, w.held) = (false, false));
                 if matches!(self.phase, Phase::Counting) {
                     self.start_lanes(out);
                 }
@@ -520,7 +537,9 @@ impl Engine {
     /// Of several troubles the one to be told: one whose cause is known before one that may pass by itself, and among
     /// these in the order of [`Side`].
     fn worst_trouble(&self) -> Option<&Trouble> {
-        self.troubles.values().min_by_key(|trouble| trouble.cause == Cause::None)
+        self.troubles
+            .values()
+            .min_by_key(|trouble| trouble.cause == Cause::None)
     }
 
     /// Who has the table, when it is another process.
@@ -556,7 +575,10 @@ impl Engine {
     #[must_use]
     pub fn idle_and_held(&self, partition: Partition) -> (bool, bool) {
         let held = self.watches.get(&partition).is_some_and(|w| w.held);
-        (self.watches.contains_key(&partition) && self.is_idle(partition), held)
+        (
+            self.watches.contains_key(&partition) && self.is_idle(partition),
+            held,
+        )
     }
 
     /// What the ledger says now, with all that is not committed yet.

@@ -6,8 +6,10 @@ use super::*;
 impl Engine {
     pub(super) fn records(&mut self, partition: Partition, leader_epoch: i32, batch: &dyn Batch) {
         let ceiling = self.ceiling();
-        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition))
-        else {
+        let (Some(lane), Some(watch)) = (
+            self.lanes.get_mut(&partition),
+            self.watches.get_mut(&partition),
+        ) else {
             return;
         };
         if !watch.reading || self.stopping.is_some() {
@@ -33,12 +35,18 @@ impl Engine {
     pub(super) fn ceiling(&self) -> Option<EventTime> {
         let (then, at) = self.clock?;
         let since = i64::try_from(self.now.since(at)).unwrap_or(i64::MAX);
-        Some(EventTime(then.0).plus(since).plus(self.settings.max_future_ms))
+        Some(
+            EventTime(then.0)
+                .plus(since)
+                .plus(self.settings.max_future_ms),
+        )
     }
 
     pub(super) fn end(&mut self, partition: Partition, offset: Offset) {
-        let (Some(lane), Some(watch)) = (self.lanes.get_mut(&partition), self.watches.get_mut(&partition))
-        else {
+        let (Some(lane), Some(watch)) = (
+            self.lanes.get_mut(&partition),
+            self.watches.get_mut(&partition),
+        ) else {
             return;
         };
         // What was read after the word to stop was passed over, so that the log's end says nothing of it.
@@ -61,7 +69,9 @@ impl Engine {
         let Some(asked_at) = self.looking.remove(&partition) else {
             return;
         };
-        let (Some(lane), Some(watch)) = (self.lanes.get(&partition), self.watches.get_mut(&partition)) else {
+        let (Some(lane), Some(watch)) =
+            (self.lanes.get(&partition), self.watches.get_mut(&partition))
+        else {
             return;
         };
         watch.looked_at = Some(self.now);
@@ -115,26 +125,36 @@ impl Engine {
             {
                 self.looking.insert(*partition, self.now);
                 watch.asked_with = highest;
-                out.push(Effect::LookAtEnd { partition: *partition });
+                out.push(Effect::LookAtEnd {
+                    partition: *partition,
+                });
             }
         }
     }
 
     pub(super) fn is_idle(&self, partition: Partition) -> bool {
         let watch = &self.watches[&partition];
-        watch.gone.is_some_and(|since| self.now.since(since) >= GONE_AFTER_MS)
+        watch
+            .gone
+            .is_some_and(|since| self.now.since(since) >= GONE_AFTER_MS)
             || watch.idle_until.is_some_and(|until| self.now < until)
     }
 
     /// The idle topic partitions, and where their floors belong: at the least watermark of the others, or at the
     /// greatest of all when all are idle.
     pub(super) fn idle_and_target(&self) -> (Vec<Partition>, Option<EventTime>) {
-        let idle: Vec<Partition> = self.lanes.keys().copied().filter(|p| self.is_idle(*p)).collect();
+        let idle: Vec<Partition> = self
+            .lanes
+            .keys()
+            .copied()
+            .filter(|p| self.is_idle(*p))
+            .collect();
         let target = if idle.len() == self.lanes.len() {
             self.lanes.values().filter_map(Lane::watermark).max()
         } else {
             // One that is not idle and has no watermark yet holds all the others.
-            let watermark = |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
+            let watermark =
+                |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
             self.lanes.iter().filter_map(watermark).min().flatten()
         };
         (idle, target)
@@ -159,13 +179,19 @@ impl Engine {
                     watch.nothing_by.map(|by| by.min(target))
                 };
                 if let Some(at) = at {
-                    self.lanes.get_mut(partition).expect("just listed").raise_floor(at, FloorReason::Idle);
+                    self.lanes
+                        .get_mut(partition)
+                        .expect("just listed")
+                        .raise_floor(at, FloorReason::Idle);
                 }
             }
         }
         if let Some(quiet) = self.settings.quiet_timeout_ms
             && all
-            && self.watches.values().all(|w| self.now.since(w.last_record) >= quiet)
+            && self
+                .watches
+                .values()
+                .all(|w| self.now.since(w.last_record) >= quiet)
             && let Some(end) = self.lanes.values().filter_map(Lane::last_end).max()
         {
             for lane in self.lanes.values_mut() {
@@ -177,26 +203,47 @@ impl Engine {
     /// Pauses what runs ahead too far or fills memory. It changes no row.
     pub(super) fn flow(&mut self, out: &mut Vec<Effect>) {
         let side: usize = self.lanes.values().map(|l| l.side_bytes).sum();
-        let closed: u64 = self.lanes.values().flat_map(|l| l.closed.values()).map(|e| e.len() as u64).sum();
-        let behind = self.lanes.iter().filter(|(p, _)| !self.is_idle(**p)).map(|(_, l)| l.watermark());
+        let closed: u64 = self
+            .lanes
+            .values()
+            .flat_map(|l| l.closed.values())
+            .map(|e| e.len() as u64)
+            .sum();
+        let behind = self
+            .lanes
+            .iter()
+            .filter(|(p, _)| !self.is_idle(**p))
+            .map(|(_, l)| l.watermark());
         // While one that is not idle has no watermark yet, nothing becomes final.
-        let (least, unset) = (behind.clone().flatten().min(), behind.clone().any(|w| w.is_none()));
-        let all = self.paused || self.clock_back || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
+        let (least, unset) = (
+            behind.clone().flatten().min(),
+            behind.clone().any(|w| w.is_none()),
+        );
+        let all =
+            self.paused || self.clock_back || self.stopping.is_some() || side > 2 * SIDE_BYTES_MAX;
         for (partition, lane) in &self.lanes {
             let ahead = lane.watermark().is_some_and(|w| {
                 least.is_some_and(|least| w > least.plus(self.settings.max_skew_ms))
-                    || (closed > 2 * CLOSED_ENTRIES_MAX && (unset || least.is_some_and(|least| w > least)))
+                    || (closed > 2 * CLOSED_ENTRIES_MAX
+                        && (unset || least.is_some_and(|least| w > least)))
             });
             let hold = all || (ahead && !lane.replaying());
-            let watch = self.watches.get_mut(partition).expect("every lane is watched");
+            let watch = self
+                .watches
+                .get_mut(partition)
+                .expect("every lane is watched");
             if watch.reading && watch.held != hold {
                 watch.held = hold;
                 watch.idle_until = None;
                 watch.last_record = self.now;
                 out.push(if hold {
-                    Effect::Hold { partition: *partition }
+                    Effect::Hold {
+                        partition: *partition,
+                    }
                 } else {
-                    Effect::Unhold { partition: *partition }
+                    Effect::Unhold {
+                        partition: *partition,
+                    }
                 });
             }
         }

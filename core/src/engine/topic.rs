@@ -12,7 +12,9 @@ impl Engine {
 
     pub(super) fn list_manifests(&mut self, out: &mut Vec<Effect>) {
         if self.manifests_asked.ask() {
-            out.push(Effect::ListManifests { prefix: format!("{}manifests/", self.prefix) });
+            out.push(Effect::ListManifests {
+                prefix: format!("{}manifests/", self.prefix),
+            });
         }
     }
 
@@ -33,7 +35,10 @@ impl Engine {
         let facts = match answer {
             Ok(facts) if !facts.partitions.is_empty() => facts,
             Ok(_) => {
-                let why = format!("topic \"{}\" has no partitions yet", self.settings.shape.topic);
+                let why = format!(
+                    "topic \"{}\" has no partitions yet",
+                    self.settings.shape.topic
+                );
                 return self.topic_missing(Trouble::new(Cause::NoTopic, why));
             }
             Err(reason) => return self.topic_missing(reason),
@@ -43,7 +48,10 @@ impl Engine {
                 self.troubles.remove(&Side::Topic);
                 match self.head.take() {
                     None => {
-                        self.phase = Phase::Searching { ask_at: None, facts };
+                        self.phase = Phase::Searching {
+                            ask_at: None,
+                            facts,
+                        };
                         self.list_manifests(out);
                     }
                     Some(head) => self.resume(head, facts, out),
@@ -52,7 +60,11 @@ impl Engine {
             Phase::Counting => {
                 self.troubles.remove(&Side::Topic);
                 // Brokers answer: a login that was refused is over, also where there is nothing to read that would show it.
-                if self.troubles.get(&Side::Reader).is_some_and(|t| t.cause == Cause::LoginKafka) {
+                if self
+                    .troubles
+                    .get(&Side::Reader)
+                    .is_some_and(|t| t.cause == Cause::LoginKafka)
+                {
                     self.troubles.remove(&Side::Reader);
                 }
                 self.topic_seen(&facts, out);
@@ -69,7 +81,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn manifests(&mut self, answer: Result<Vec<String>, Trouble>, out: &mut Vec<Effect>) {
+    pub(super) fn manifests(
+        &mut self,
+        answer: Result<Vec<String>, Trouble>,
+        out: &mut Vec<Effect>,
+    ) {
         let counts = self.manifests_asked.answered();
         let Phase::Searching { ask_at, facts } = &mut self.phase else {
             return;
@@ -87,7 +103,14 @@ impl Engine {
             }
         };
         // One of epoch 0 proves nothing: it is stored before epoch 0 is committed.
-        let epoch = |key: &String| key.rsplit('/').next()?.split('-').nth(1)?.parse::<u64>().ok();
+        let epoch = |key: &String| {
+            key.rsplit('/')
+                .next()?
+                .split('-')
+                .nth(1)?
+                .parse::<u64>()
+                .ok()
+        };
         if let Some(lost) = keys.iter().filter_map(epoch).filter(|e| *e > 0).max() {
             let reason = format!(
                 "the catalog has no epoch of table {}.{}, but {} holds manifests up to epoch {lost}: the catalog was \
@@ -150,17 +173,29 @@ impl Engine {
         self.rows = head.last.ledger.rows;
         self.row_count = head.last.ledger.row_count;
         self.archived = archived(&head.last);
-        self.committed = head.last.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
+        self.committed = head
+            .last
+            .lanes
+            .iter()
+            .map(|(p, lane)| (*p, lane.to))
+            .collect();
         let at = head.checkpoint.clone();
         self.head = Some(head);
         match at {
             None => self.restore(BTreeMap::new(), &facts, out),
             Some((_, CheckpointAt::Inline(hex))) => match unhex(&hex) {
                 Some(bytes) => self.restore_bytes(&bytes, &facts, out),
-                None => self.fail("cannot read the checkpoint in the catalog: it is no hex".to_owned(), out),
+                None => self.fail(
+                    "cannot read the checkpoint in the catalog: it is no hex".to_owned(),
+                    out,
+                ),
             },
             Some((_, CheckpointAt::Object(key))) => {
-                self.phase = Phase::Restoring { ask_at: None, key: key.clone(), facts };
+                self.phase = Phase::Restoring {
+                    ask_at: None,
+                    key: key.clone(),
+                    facts,
+                };
                 self.fetch_checkpoint(key, out);
             }
         }
@@ -187,7 +222,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn restore_bytes(&mut self, bytes: &[u8], facts: &TopicFacts, out: &mut Vec<Effect>) {
+    pub(super) fn restore_bytes(
+        &mut self,
+        bytes: &[u8],
+        facts: &TopicFacts,
+        out: &mut Vec<Effect>,
+    ) {
         match checkpoint::decode(bytes) {
             Ok(states) => self.restore(states, facts, out),
             Err(reason) => self.fail(reason, out),
@@ -200,7 +240,10 @@ impl Engine {
         facts: &TopicFacts,
         out: &mut Vec<Effect>,
     ) {
-        let head = self.head.take().expect("a head was read before its checkpoint");
+        let head = self
+            .head
+            .take()
+            .expect("a head was read before its checkpoint");
         let shape = &self.settings.shape;
         for (partition, commit) in &head.last.lanes {
             let state = match states.remove(partition) {
@@ -208,9 +251,20 @@ impl Engine {
                 // No checkpoint yet, or none since it joined: a lane begins at its start offset.
                 None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
             };
-            let decisions = head.decisions.iter().filter(|d| d.partition == *partition).cloned().collect();
+            let decisions = head
+                .decisions
+                .iter()
+                .filter(|d| d.partition == *partition)
+                .cloned()
+                .collect();
             let lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
-            self.watches.insert(*partition, Watch { last_record: self.now, ..Watch::default() });
+            self.watches.insert(
+                *partition,
+                Watch {
+                    last_record: self.now,
+                    ..Watch::default()
+                },
+            );
             self.checkpoint_behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
         }
@@ -240,8 +294,12 @@ impl Engine {
             if self.out_of_range.contains_key(partition) {
                 continue;
             }
-            *watch =
-                Watch { reading: true, last_record: self.now, log_end: watch.log_end, ..Watch::default() };
+            *watch = Watch {
+                reading: true,
+                last_record: self.now,
+                log_end: watch.log_end,
+                ..Watch::default()
+            };
             out.push(Effect::Start {
                 partition: *partition,
                 offset: lane.ledger.next_offset,
@@ -273,11 +331,19 @@ impl Engine {
         for (partition, watch) in &mut self.watches {
             // Without an id nothing says that the topic was made again, with fewer topic partitions.
             let there = facts.topic_id.is_empty() || facts.partitions.contains_key(partition);
-            watch.gone = if there { None } else { watch.gone.or(Some(self.now)) };
+            watch.gone = if there {
+                None
+            } else {
+                watch.gone.or(Some(self.now))
+            };
         }
         for (partition, (log_start, log_end)) in std::mem::take(&mut self.out_of_range) {
             // Either answer may be an old one; a log neither begins earlier nor, uncut, ends earlier than it says.
-            let (first, end) = facts.partitions.get(&partition).copied().unwrap_or((log_start, log_end));
+            let (first, end) = facts
+                .partitions
+                .get(&partition)
+                .copied()
+                .unwrap_or((log_start, log_end));
             self.lost(partition, log_start.max(first), log_end.max(end), out);
             if matches!(self.phase, Phase::Over(_)) {
                 return;
@@ -324,7 +390,14 @@ impl Engine {
                 lane.raise_floor(frontier, FloorReason::Generation);
             }
             let gone = (!facts.partitions.contains_key(partition)).then_some(self.now);
-            self.watches.insert(*partition, Watch { gone, last_record: self.now, ..Watch::default() });
+            self.watches.insert(
+                *partition,
+                Watch {
+                    gone,
+                    last_record: self.now,
+                    ..Watch::default()
+                },
+            );
         }
         self.topic_id.clone_from(&facts.topic_id);
         self.want_checkpoint = true;
@@ -373,10 +446,17 @@ impl Engine {
             return self.fail(reason, out);
         }
         if next < log_start {
-            lane.decide(Decided::Lost { to: log_start, reason: what });
+            lane.decide(Decided::Lost {
+                to: log_start,
+                reason: what,
+            });
         } else {
             self.archived.add(&lane.ledger);
-            lane.decide(Decided::Generation { to: log_end, topic_id: self.topic_id.clone(), reason: what });
+            lane.decide(Decided::Generation {
+                to: log_end,
+                topic_id: self.topic_id.clone(),
+                reason: what,
+            });
         }
         self.want_checkpoint = true;
     }
@@ -393,8 +473,9 @@ impl Engine {
             return self.fail(reason, out);
         }
         if !self.settings.continue_on_data_loss {
-            let reason =
-                format!("{why}; set on-data-loss: continue to go on behind it, or choose another table name");
+            let reason = format!(
+                "{why}; set on-data-loss: continue to go on behind it, or choose another table name"
+            );
             return self.fail(reason, out);
         }
         self.archived.add(&lane.ledger);
@@ -444,14 +525,23 @@ pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), Trouble
         );
         Err(Trouble::new(cause, why))
     };
-    for ((name, then), (_, now)) in recorded.shape.as_settings().iter().zip(settings.shape.as_settings()) {
+    for ((name, then), (_, now)) in recorded
+        .shape
+        .as_settings()
+        .iter()
+        .zip(settings.shape.as_settings())
+    {
         if *then != now {
             return differs(Cause::None, name, then, &now);
         }
     }
     if recorded.warehouse != settings.warehouse {
         let other = bucket(&recorded.warehouse) != bucket(&settings.warehouse);
-        let cause = if other { Cause::OtherBucket } else { Cause::None };
+        let cause = if other {
+            Cause::OtherBucket
+        } else {
+            Cause::None
+        };
         return differs(cause, "warehouse", &recorded.warehouse, &settings.warehouse);
     }
     Ok(())

@@ -167,7 +167,9 @@ pub fn warehouse_of(
     database: Option<&str>,
 ) -> Result<Warehouse, String> {
     let within = |place: &str| {
-        let rest = ["s3a://", "s3://", "s3n://"].iter().find_map(|scheme| place.strip_prefix(scheme))?;
+        let rest = ["s3a://", "s3://", "s3n://"]
+            .iter()
+            .find_map(|scheme| place.strip_prefix(scheme))?;
         match parse_warehouse(&format!("s3a://{rest}")) {
             Ok(Some(Warehouse::S3 { bucket: of, path })) if of == bucket => {
                 Some(Warehouse::S3 { bucket: of, path })
@@ -214,7 +216,13 @@ pub struct S3Settings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogSettings {
-    Postgres { host: String, port: u16, database: String, tls: CatalogTls, ca_file: Option<PathBuf> },
+    Postgres {
+        host: String,
+        port: u16,
+        database: String,
+        tls: CatalogTls,
+        ca_file: Option<PathBuf>,
+    },
     Local(PathBuf),
 }
 
@@ -331,8 +339,13 @@ impl Config {
             table,
             shape: s.shape(),
             watermark_delay_ms: signed(s.read("watermark-delay", "10s", parse_duration_ms)),
-            on_data_loss: s
-                .choice("on-data-loss", &[("stop", OnDataLoss::Stop), ("continue", OnDataLoss::Continue)]),
+            on_data_loss: s.choice(
+                "on-data-loss",
+                &[
+                    ("stop", OnDataLoss::Stop),
+                    ("continue", OnDataLoss::Continue),
+                ],
+            ),
             idle_timeout_ms: s.duration("idle-timeout", "30s", 100, u64::MAX),
             quiet_timeout_ms: s.read("quiet-timeout", "off", |text| or_word(text, "off")),
             max_skew_ms: signed(s.duration("max-skew", "1h", 1000, u64::MAX)),
@@ -340,7 +353,9 @@ impl Config {
             commit_interval_ms: s.duration("commit-interval", "10s", 100, 3_600_000),
             s3: S3Settings {
                 endpoint: s.read("s3.endpoint", "", parse_endpoint),
-                region: s.read("s3.region", "us-east-1", |text| matching(text, "us-east-1", is_label)),
+                region: s.read("s3.region", "us-east-1", |text| {
+                    matching(text, "us-east-1", is_label)
+                }),
                 path_style: s.choice("s3.path-style", &[("true", true), ("false", false)]),
                 ca_file: s.file("s3.ca-file"),
                 no_proxy: s.read("s3.no-proxy", "", parse_no_proxy),
@@ -374,7 +389,9 @@ impl Config {
         let mut missing = Vec::new();
         let mut need = |secret: &Option<Secret>, name: &str, by: &str| {
             if secret.is_none() {
-                missing.push(format!("cannot find secret {name}: {by} needs it; add it to the secrets file"));
+                missing.push(format!(
+                    "cannot find secret {name}: {by} needs it; add it to the secrets file"
+                ));
             }
         };
         if self.kafka.security.logs_in() {
@@ -396,7 +413,11 @@ impl Config {
                 need(&secrets.catalog_password, "catalog-password", "catalog");
             }
         }
-        if missing.is_empty() { Ok(()) } else { Err(ConfigError(missing)) }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(missing))
+        }
     }
 
     /// The consumer group: `<prefix>windrow-<database>.<table>`, in console mode `<prefix>windrow-console-<topic>`.
@@ -412,13 +433,18 @@ impl Config {
     /// `database.table`, as statuses and logs name it; `None` in console mode.
     #[must_use]
     pub fn table_name(&self) -> Option<String> {
-        self.table.as_ref().map(|table| format!("{}.{}", table.database, table.name))
+        self.table
+            .as_ref()
+            .map(|table| format!("{}.{}", table.database, table.name))
     }
 }
 
 impl Settings {
     fn kafka(&mut self) -> KafkaSettings {
-        self.must_be_given("kafka.bootstrap", "write HOST:PORT, several with commas between");
+        self.must_be_given(
+            "kafka.bootstrap",
+            "write HOST:PORT, several with commas between",
+        );
         let security = self.choice(
             "kafka.security",
             &[
@@ -428,46 +454,69 @@ impl Settings {
                 ("ssl", Security::Ssl),
             ],
         );
-        let mechanisms =
-            [("scram-sha-512", Mechanism::ScramSha512), ("scram-sha-256", Mechanism::ScramSha256)];
+        let mechanisms = [
+            ("scram-sha-512", Mechanism::ScramSha512),
+            ("scram-sha-256", Mechanism::ScramSha256),
+        ];
         KafkaSettings {
             bootstrap: self.read("kafka.bootstrap", "localhost:9092", parse_bootstrap),
             security,
             mechanism: self.choice("kafka.mechanism", &mechanisms),
             group_prefix: self.read("kafka.group-prefix", "", |text| {
                 if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    return Err("blanks are not allowed in a group name; write relation-4-".to_owned());
+                    return Err(
+                        "blanks are not allowed in a group name; write relation-4-".to_owned()
+                    );
                 }
                 Ok(text.to_owned())
             }),
             namespace: self.read("kafka.namespace", "", |text| {
-                if text.is_empty() { Ok(None) } else { matching(text, "kafka", is_label).map(Some) }
+                if text.is_empty() {
+                    Ok(None)
+                } else {
+                    matching(text, "kafka", is_label).map(Some)
+                }
             }),
             cluster_domain: self.read("kafka.cluster-domain", "cluster.local", |text| {
                 matching(text, "cluster.local", |text| text.split('.').all(is_label))
             }),
             ca_file: self.file("kafka.ca-file"),
-            start: self.choice("kafka.start", &[("earliest", Start::Earliest), ("latest", Start::Latest)]),
+            start: self.choice(
+                "kafka.start",
+                &[("earliest", Start::Earliest), ("latest", Start::Latest)],
+            ),
         }
     }
 
     /// The table's settings are checked in console mode too, so that a later name finds them right.
     fn table(&mut self, catalog: Option<&CatalogSettings>) -> Option<TableSettings> {
-        let given = self.given.get("table.name").is_some_and(|name| !name.is_empty());
-        let name = if given { self.read("table.name", "newtable", parse_table_name) } else { String::new() };
+        let given = self
+            .given
+            .get("table.name")
+            .is_some_and(|name| !name.is_empty());
+        let name = if given {
+            self.read("table.name", "newtable", parse_table_name)
+        } else {
+            String::new()
+        };
         let database = self.read("table.database", "default", parse_name);
         let settings = TableSettings {
             name,
             database,
             warehouse: self.warehouse(given, catalog),
-            timestamps: self
-                .choice("table.timestamps", &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)]),
+            timestamps: self.choice(
+                "table.timestamps",
+                &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)],
+            ),
             retain_ms: self.read("table.retain", "forever", parse_retain),
             retain_side_ms: self.read("table.retain-side", "30d", parse_retain),
             keep_replaced_ms: self.duration("table.keep-replaced", "7d", 1000, u64::MAX),
         };
         if given {
-            self.must_be_given("catalog", "write postgresql://HOST:5432/DATABASE or local:DIRECTORY");
+            self.must_be_given(
+                "catalog",
+                "write postgresql://HOST:5432/DATABASE or local:DIRECTORY",
+            );
         }
         given.then_some(settings)
     }
@@ -517,7 +566,9 @@ impl Settings {
             ],
         );
         let ca_file = self.file("catalog-ca-file");
-        self.read("catalog", "", |text| parse_catalog(text, tls, ca_file.as_ref()))
+        self.read("catalog", "", |text| {
+            parse_catalog(text, tls, ca_file.as_ref())
+        })
     }
 
     fn shape(&mut self) -> Shape {
@@ -525,7 +576,10 @@ impl Settings {
         let window = self.duration("window", "10s", 1, u64::MAX);
         let slide = self.duration("slide", &format_duration_ms(window), 1, u64::MAX);
         if !self.failed(&["window", "slide"]) && (slide > window || window.div_ceil(slide) > 1000) {
-            let (least, most) = (format_duration_ms(window.div_ceil(1000)), format_duration_ms(window));
+            let (least, most) = (
+                format_duration_ms(window.div_ceil(1000)),
+                format_duration_ms(window),
+            );
             let slide = format_duration_ms(slide);
             self.problem(format!("cannot use setting slide \"{slide}\" with window \"{most}\": each record would fall in no window or in more than 1000; write {least} to {most}"));
         }
@@ -539,7 +593,11 @@ impl Settings {
         let group_by = self.read("group-by", "origin", parse_group_by);
         let aggregates = self.read("aggregates", "count", parse_aggregates);
         let mut names = BTreeSet::from(["window", "date", "chunk"]);
-        for name in group_by.iter().map(|c| &c.name).chain(aggregates.iter().map(|a| &a.name)) {
+        for name in group_by
+            .iter()
+            .map(|c| &c.name)
+            .chain(aggregates.iter().map(|a| &a.name))
+        {
             if !names.insert(name) {
                 self.problem(format!(
                     "cannot name column \"{name}\" of group-by and aggregates: the table has a column of that name already; write \"... as other_name\""
@@ -556,7 +614,11 @@ impl Settings {
             timestamp_field: self.read("timestamp-field", "", parse_time_field),
             on_bad_record: self.choice(
                 "on-bad-record",
-                &[("reject", OnBadRecord::Reject), ("null", OnBadRecord::Null), ("fail", OnBadRecord::Fail)],
+                &[
+                    ("reject", OnBadRecord::Reject),
+                    ("null", OnBadRecord::Null),
+                    ("fail", OnBadRecord::Fail),
+                ],
             ),
             max_keys: self.read("max-keys", "1000000", |text| match text.parse() {
                 Ok(n) if (1..=1_000_000_000).contains(&n) => Ok(n),
@@ -577,11 +639,19 @@ impl Settings {
     }
 
     fn log(&mut self) -> LogSettings {
-        let levels =
-            [("info", "info"), ("error", "error"), ("warn", "warn"), ("debug", "debug"), ("trace", "trace")];
+        let levels = [
+            ("info", "info"),
+            ("error", "error"),
+            ("warn", "warn"),
+            ("debug", "debug"),
+            ("trace", "trace"),
+        ];
         LogSettings {
             level: self.choice("log.level", &levels),
-            format: self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            format: self.choice(
+                "log.format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            ),
         }
     }
 }
@@ -595,7 +665,11 @@ struct Settings {
 
 impl Settings {
     fn new(text: &str) -> Result<Self, ConfigError> {
-        let mut settings = Self { given: BTreeMap::new(), problems: Vec::new(), failed: BTreeSet::new() };
+        let mut settings = Self {
+            given: BTreeMap::new(),
+            problems: Vec::new(),
+            failed: BTreeSet::new(),
+        };
         for (key, value) in parse_yaml(text)? {
             let prefix = format!("{key}.");
             if !KEYS.iter().any(|known| known.starts_with(&prefix)) {
@@ -618,8 +692,12 @@ impl Settings {
             }
         }
         // YAML takes the word null for nothing; of this one setting it is a value.
-        if !settings.given.contains_key("on-bad-record") && Written::of(text).on_bad_record == "null" {
-            settings.given.insert("on-bad-record".to_owned(), "null".to_owned());
+        if !settings.given.contains_key("on-bad-record")
+            && Written::of(text).on_bad_record == "null"
+        {
+            settings
+                .given
+                .insert("on-bad-record".to_owned(), "null".to_owned());
         }
         Ok(settings)
     }
@@ -635,8 +713,9 @@ impl Settings {
             Value::Bool(yes) => yes.to_string(),
             _ => {
                 self.failed.insert(key.clone());
-                return self
-                    .problem(format!("cannot read setting {key}: it takes one value, not a list or a map"));
+                return self.problem(format!(
+                    "cannot read setting {key}: it takes one value, not a list or a map"
+                ));
             }
         };
         self.given.insert(key, text);
@@ -654,13 +733,23 @@ impl Settings {
     fn must_be_given(&mut self, key: &str, hint: &str) {
         if self.given.get(key).is_none_or(String::is_empty) && self.failed.insert(key.to_owned()) {
             self.given.remove(key);
-            self.problem(format!("cannot find setting {key}: it has no default; {hint}"));
+            self.problem(format!(
+                "cannot find setting {key}: it has no default; {hint}"
+            ));
         }
     }
 
     /// The value of a setting; where it cannot be read, the default stands in so that all other settings are checked too.
-    fn read<T>(&mut self, key: &str, default: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        assert!(KEYS.contains(&key), "every setting that is read is in KEYS: {key}");
+    fn read<T>(
+        &mut self,
+        key: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        assert!(
+            KEYS.contains(&key),
+            "every setting that is read is in KEYS: {key}"
+        );
         if let Some(text) = self.given.get(key) {
             match parse(text) {
                 Ok(value) => return value,
@@ -678,10 +767,16 @@ impl Settings {
         self.read(key, default, |text| {
             let ms = parse_duration_ms(text)?;
             if ms < min {
-                return Err(format!("too short; write at least {}", format_duration_ms(min)));
+                return Err(format!(
+                    "too short; write at least {}",
+                    format_duration_ms(min)
+                ));
             }
             if ms > max {
-                return Err(format!("too long; write at most {}", format_duration_ms(max)));
+                return Err(format!(
+                    "too long; write at most {}",
+                    format_duration_ms(max)
+                ));
             }
             Ok(ms)
         })
@@ -689,24 +784,32 @@ impl Settings {
 
     /// One of a few words; the first is the default.
     fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
-        self.read(key, choices[0].0, |text| match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, value)) => Ok(*value),
-            None => {
-                let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-                let near = nearest(text, &words)
-                    .map(|word| format!("did you mean \"{word}\"? "))
-                    .unwrap_or_default();
-                Err(format!("{near}write {}", either(&words)))
+        self.read(key, choices[0].0, |text| {
+            match choices.iter().find(|(word, _)| *word == text) {
+                Some((_, value)) => Ok(*value),
+                None => {
+                    let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+                    let near = nearest(text, &words)
+                        .map(|word| format!("did you mean \"{word}\"? "))
+                        .unwrap_or_default();
+                    Err(format!("{near}write {}", either(&words)))
+                }
             }
         })
     }
 
     fn file(&mut self, key: &str) -> Option<PathBuf> {
-        self.read(key, "", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))
+        self.read(key, "", |text| {
+            Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+        })
     }
 
     fn done(self, config: Config) -> Result<Config, ConfigError> {
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(self.problems))
+        }
     }
 }
 
@@ -732,18 +835,27 @@ fn parse_yaml(text: &str) -> Result<Vec<(String, Value)>, ConfigError> {
             .into_iter()
             .map(|(key, value)| match key {
                 Value::String(key) => Ok((key, value)),
-                _ => Err(ConfigError(vec!["cannot read settings: a key is not a text".to_owned()])),
+                _ => Err(ConfigError(vec![
+                    "cannot read settings: a key is not a text".to_owned(),
+                ])),
             })
             .collect(),
-        Ok(_) => fail("cannot read settings: not a YAML map; write lines of \"key: value\"".to_owned()),
+        Ok(_) => {
+            fail("cannot read settings: not a YAML map; write lines of \"key: value\"".to_owned())
+        }
         Err(error) => {
-            let place = error.location().map(|l| format!(" at line {} column {}", l.line(), l.column()));
+            let place = error
+                .location()
+                .map(|l| format!(" at line {} column {}", l.line(), l.column()));
             let twice = if error.to_string().contains("duplicate entry") {
                 "a key is there twice"
             } else {
                 "not YAML"
             };
-            fail(format!("cannot read settings: {twice}{}", place.unwrap_or_default()))
+            fail(format!(
+                "cannot read settings: {twice}{}",
+                place.unwrap_or_default()
+            ))
         }
     }
 }
@@ -761,12 +873,19 @@ fn shown(text: &str) -> String {
 /// What to say of a key that is no setting: the nearest one in the same place, else where it belongs.
 fn unknown_key(path: &str) -> String {
     let (section, name) = path.rsplit_once('.').map_or(("", path), |(s, n)| (s, n));
-    let (here, elsewhere): (Vec<&str>, Vec<&str>) =
-        KEYS.iter().partition(|k| k.rsplit_once('.').map_or("", |(s, _)| s) == section);
-    let here: Vec<&str> = here.iter().map(|k| k.rsplit('.').next().expect("a path has a name")).collect();
+    let (here, elsewhere): (Vec<&str>, Vec<&str>) = KEYS
+        .iter()
+        .partition(|k| k.rsplit_once('.').map_or("", |(s, _)| s) == section);
+    let here: Vec<&str> = here
+        .iter()
+        .map(|k| k.rsplit('.').next().expect("a path has a name"))
+        .collect();
     let hint = if SECRET_KEYS.contains(&name) {
         "secrets go into the secrets file".to_owned()
-    } else if let Some(known) = elsewhere.iter().find(|k| k.rsplit('.').next() == Some(name)) {
+    } else if let Some(known) = elsewhere
+        .iter()
+        .find(|k| k.rsplit('.').next() == Some(name))
+    {
         format!("did you mean \"{known}\"?")
     } else if let Some(known) = nearest(name, &here) {
         format!("did you mean \"{known}\"?")
@@ -806,14 +925,18 @@ fn matching(text: &str, example: &str, is_right: impl Fn(&str) -> bool) -> Resul
     if is_right(text) {
         Ok(text.to_owned())
     } else {
-        Err(format!("not a name as it has to be; write one such as {example}"))
+        Err(format!(
+            "not a name as it has to be; write one such as {example}"
+        ))
     }
 }
 
 /// A label of a DNS name (RFC 1123).
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -852,10 +975,15 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         unit => {
-            return Err(format!("unknown unit \"{unit}\"; write 65536, 64KiB, 1MiB or 1GiB"));
+            return Err(format!(
+                "unknown unit \"{unit}\"; write 65536, 64KiB, 1MiB or 1GiB"
+            ));
         }
     };
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(scale));
     bytes.ok_or_else(|| "not a number of bytes; write 65536, 64KiB, 1MiB or 1GiB".to_owned())
 }
 
@@ -863,7 +991,10 @@ fn parse_bootstrap(text: &str) -> Result<String, String> {
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
     for server in &servers {
         let right = server.rsplit_once(':').is_some_and(|(host, port)| {
-            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            let host = host
+                .strip_prefix('[')
+                .and_then(|h| h.strip_suffix(']'))
+                .unwrap_or(host);
             !host.is_empty()
                 && !host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@')
                 && port.parse::<u16>().is_ok_and(|p| p != 0)
@@ -880,7 +1011,9 @@ fn parse_bootstrap(text: &str) -> Result<String, String> {
 
 /// Kafka's rule for topic names (`org.apache.kafka.common.internals.Topic`).
 fn parse_topic(text: &str) -> Result<String, String> {
-    let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    let legal = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if legal && (1..=249).contains(&text.len()) && text != "." && text != ".." {
         return Ok(text.to_owned());
     }
@@ -890,7 +1023,9 @@ fn parse_topic(text: &str) -> Result<String, String> {
 fn parse_table_name(text: &str) -> Result<String, String> {
     for taken in ["__chunks", "__late", "__rejects"] {
         if text.ends_with(taken) {
-            return Err(format!("names that end in {taken} are windrow's own; write another name"));
+            return Err(format!(
+                "names that end in {taken} are windrow's own; write another name"
+            ));
         }
     }
     parse_name(text)
@@ -912,30 +1047,44 @@ fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
             !part.is_empty()
                 && part != "."
                 && part != ".."
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-=+".contains(&b))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-=+".contains(&b))
         };
         if !path.is_empty() && !path.split('/').all(plain) {
-            return Err(format!("the path is not a plain one of a-z, A-Z, 0-9 and \"._-=+\"; {hint}"));
+            return Err(format!(
+                "the path is not a plain one of a-z, A-Z, 0-9 and \"._-=+\"; {hint}"
+            ));
         }
-        return Ok(Some(Warehouse::S3 { bucket: bucket.to_owned(), path: path.to_owned() }));
+        return Ok(Some(Warehouse::S3 {
+            bucket: bucket.to_owned(),
+            path: path.to_owned(),
+        }));
     }
     if text.contains("://") || text.starts_with("s3") && text.contains(':') {
         return Err(format!("only s3a is read by Spark and Hive alike; {hint}"));
     }
     let trimmed = text.trim_end_matches('/');
-    Ok(Some(Warehouse::Directory(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))))
+    Ok(Some(Warehouse::Directory(PathBuf::from(
+        if trimmed.is_empty() { "/" } else { trimmed },
+    ))))
 }
 
 fn is_bucket(text: &str) -> bool {
     (3..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 fn parse_bucket(text: &str) -> Result<Option<String>, String> {
     match text {
         "" => Ok(None),
         _ if is_bucket(text) => Ok(Some(text.to_owned())),
-        _ => Err("not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned()),
+        _ => Err(
+            "not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
+                .to_owned(),
+        ),
     }
 }
 
@@ -944,19 +1093,30 @@ fn parse_bucket(text: &str) -> Result<Option<String>, String> {
 fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
     if text.contains(char::is_control) {
         return Err(
-            "it holds control characters; write hosts, domains or networks with commas between".to_owned()
+            "it holds control characters; write hosts, domains or networks with commas between"
+                .to_owned(),
         );
     }
-    let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty());
+    let rules = text
+        .split(',')
+        .map(str::trim)
+        .filter(|rule| !rule.is_empty());
     // `*.example` is how others write `.example`.
     Ok(rules
-        .map(|rule| rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule).to_owned())
+        .map(|rule| {
+            rule.strip_prefix('*')
+                .filter(|rest| rest.starts_with('.'))
+                .unwrap_or(rule)
+                .to_owned()
+        })
         .collect())
 }
 
 /// Whether a text is the address of an HTTP proxy. It may hold a password, so nothing says what it is.
 fn is_proxy(text: &str) -> bool {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     let Some(authority) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else {
         return false;
     };
@@ -964,12 +1124,22 @@ fn is_proxy(text: &str) -> bool {
     // RFC 3986, 3.2.1; anything else in a name or password is written as %XX.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b);
     let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().is_ok_and(|port| port != 0)),
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, port.parse::<u16>().is_ok_and(|port| port != 0))
+        }
         _ => (server, true),
     };
-    let host_is_right = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    let host_is_right = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        }
     };
     user.bytes().all(plain) && host_is_right && port
 }
@@ -978,16 +1148,20 @@ fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     match host.map(|h| h.trim_end_matches('/')) {
         Some(host)
-            if !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) =>
+            if !host.is_empty()
+                && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) =>
         {
             Ok(Some(text.trim_end_matches('/').to_owned()))
         }
-        _ => {
-            Err("not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS".to_owned())
-        }
+        _ => Err(
+            "not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS"
+                .to_owned(),
+        ),
     }
 }
 
@@ -1006,21 +1180,33 @@ fn parse_catalog(
         }
         return Ok(Some(CatalogSettings::Local(PathBuf::from(dir))));
     }
-    let Some(rest) = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) else {
+    let Some(rest) = text
+        .strip_prefix("postgresql://")
+        .or_else(|| text.strip_prefix("postgres://"))
+    else {
         return Err(format!("not a catalog; {hint}"));
     };
     if rest.contains('@') {
-        return Err(format!("a user's name and password go into the secrets file; {hint}"));
+        return Err(format!(
+            "a user's name and password go into the secrets file; {hint}"
+        ));
     }
     if rest.contains('?') {
-        return Err(format!("parameters are settings of their own here, such as catalog-tls; {hint}"));
+        return Err(format!(
+            "parameters are settings of their own here, such as catalog-tls; {hint}"
+        ));
     }
     let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().ok().filter(|p| *p != 0)),
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, port.parse::<u16>().ok().filter(|p| *p != 0))
+        }
         _ => (server, Some(5432)),
     };
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     match port {
         Some(port)
             if !host.is_empty()
@@ -1029,9 +1215,17 @@ fn parse_catalog(
                 && !database.contains('/') =>
         {
             let (host, database) = (host.to_owned(), database.to_owned());
-            Ok(Some(CatalogSettings::Postgres { host, port, database, tls, ca_file: ca_file.cloned() }))
+            Ok(Some(CatalogSettings::Postgres {
+                host,
+                port,
+                database,
+                tls,
+                ca_file: ca_file.cloned(),
+            }))
         }
-        _ => Err(format!("one host, a port and a database are needed; {hint}")),
+        _ => Err(format!(
+            "one host, a port and a database are needed; {hint}"
+        )),
     }
 }
 
@@ -1104,7 +1298,10 @@ impl Secrets {
                             format!("cannot read secrets: unknown key; did you mean \"{known}\"?")
                         }
                         None => {
-                            format!("cannot read secrets: unknown key; known are {}", SECRET_KEYS.join(", "))
+                            format!(
+                                "cannot read secrets: unknown key; known are {}",
+                                SECRET_KEYS.join(", ")
+                            )
                         }
                     });
                     continue;
@@ -1113,7 +1310,9 @@ impl Secrets {
             match value {
                 Value::Null => {}
                 Value::String(text) if text.is_empty() => {}
-                Value::String(text) if key == "api-token" && !text.bytes().all(|b| b.is_ascii_graphic()) => {
+                Value::String(text)
+                    if key == "api-token" && !text.bytes().all(|b| b.is_ascii_graphic()) =>
+                {
                     problems.push("cannot read secret api-token: it goes into an HTTP header; write letters, digits and signs without blanks".to_owned());
                 }
                 Value::String(text) if key == "s3-proxy" && !is_proxy(&text) => {
@@ -1121,12 +1320,16 @@ impl Secrets {
                 }
                 Value::String(text) => *slot = Some(Secret(text)),
                 // YAML would read 0123 and 1e5 as numbers and lose how they were written.
-                _ => {
-                    problems.push(format!("cannot read secret {key}: not a text; write the value in quotes"))
-                }
+                _ => problems.push(format!(
+                    "cannot read secret {key}: not a text; write the value in quotes"
+                )),
             }
         }
-        if problems.is_empty() { Ok(secrets) } else { Err(ConfigError(problems)) }
+        if problems.is_empty() {
+            Ok(secrets)
+        } else {
+            Err(ConfigError(problems))
+        }
     }
 }
 
@@ -1153,7 +1356,8 @@ mod tests {
     #[test]
     fn the_example_says_the_defaults() {
         let example = include_str!("../../../windrow.example.yaml");
-        let placeholders = "kafka: { bootstrap: 'kafka-k8s-0.kafka-k8s-endpoints:9092', topic: test-topic }
+        let placeholders =
+            "kafka: { bootstrap: 'kafka-k8s-0.kafka-k8s-endpoints:9092', topic: test-topic }
 table: { name: newtable, warehouse: 's3a://spark/warehouse' }
 s3: { endpoint: 'http://10.152.183.128:80' }
 catalog: postgresql://metastore-primary.spark.svc.cluster.local:5432/hivemetastore
@@ -1181,7 +1385,10 @@ secrets-file: /etc/windrow/secrets.yaml";
     fn a_local_catalog_is_its_own_warehouse() {
         let config = read(&table(""));
         assert_eq!(config.group(), "windrow-default.newtable");
-        assert_eq!(config.table.unwrap().warehouse, Warehouse::Directory(PathBuf::from("/data")));
+        assert_eq!(
+            config.table.unwrap().warehouse,
+            Warehouse::Directory(PathBuf::from("/data"))
+        );
     }
 
     #[test]
@@ -1200,7 +1407,8 @@ secrets-file: /etc/windrow/secrets.yaml";
     #[test]
     fn all_errors_of_a_file_are_told_together() {
         let error =
-            Config::parse("kafka: { bootstrp: 'k:9092' }\nwindow: 10 sconds\nhttp: localhost\n").unwrap_err();
+            Config::parse("kafka: { bootstrp: 'k:9092' }\nwindow: 10 sconds\nhttp: localhost\n")
+                .unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot read setting kafka.bootstrp: unknown key; did you mean \"bootstrap\"?
@@ -1213,7 +1421,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn unknown_keys_name_where_they_belong() {
-        check("windows: 10s", "cannot read setting windows: unknown key; did you mean \"window\"?");
+        check(
+            "windows: 10s",
+            "cannot read setting windows: unknown key; did you mean \"window\"?",
+        );
         check(
             "bootstrap: k",
             "cannot read setting bootstrap: unknown key; did you mean \"kafka.bootstrap\"?",
@@ -1222,7 +1433,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "kafka-password: hunter2",
             "cannot read setting kafka-password: unknown key; secrets go into the secrets file",
         );
-        check("log: { zzz: 1 }", "cannot read setting log.zzz: unknown key; known are level, format");
+        check(
+            "log: { zzz: 1 }",
+            "cannot read setting log.zzz: unknown key; known are level, format",
+        );
         check(
             "log: debug",
             "cannot read settings log: they are several; write them in lines of their own below \"log:\"",
@@ -1231,8 +1445,14 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn values_that_cannot_be_are_refused() {
-        check("idle-timeout: 10", "cannot read setting idle-timeout \"10\": no unit; write 500ms, 10s or 5m");
-        check("window: 0s", "cannot read setting window \"0s\": too short; write at least 1ms");
+        check(
+            "idle-timeout: 10",
+            "cannot read setting idle-timeout \"10\": no unit; write 500ms, 10s or 5m",
+        );
+        check(
+            "window: 0s",
+            "cannot read setting window \"0s\": too short; write at least 1ms",
+        );
         check(
             "slide: 20s",
             "cannot use setting slide \"20s\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s",
@@ -1249,7 +1469,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "on-bad-record: rejects",
             "cannot read setting on-bad-record \"rejects\": did you mean \"reject\"? write reject, null or fail",
         );
-        check("on-data-loss: no", "cannot read setting on-data-loss \"no\": write stop or continue");
+        check(
+            "on-data-loss: no",
+            "cannot read setting on-data-loss \"no\": write stop or continue",
+        );
         check(
             "max-keys: 0",
             "cannot read setting max-keys \"0\": not a number of keys; write 1 to 1000000000",
@@ -1258,7 +1481,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "max-key-bytes: 64kb",
             "cannot read setting max-key-bytes \"64kb\": unknown unit \"kb\"; write 65536, 64KiB, 1MiB or 1GiB",
         );
-        check("group-by: [origin]", "cannot read setting group-by: it takes one value, not a list or a map");
+        check(
+            "group-by: [origin]",
+            "cannot read setting group-by: it takes one value, not a list or a map",
+        );
         check(
             "quiet-timeout: never",
             "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or off",
@@ -1275,10 +1501,18 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn a_key_that_is_there_twice_is_refused_with_its_place() {
-        let error = Config::parse("window: 1s\nwindow: 2s\n").unwrap_err().to_string();
-        assert!(error.starts_with("cannot read settings: a key is there twice"), "{error}");
+        let error = Config::parse("window: 1s\nwindow: 2s\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("cannot read settings: a key is there twice"),
+            "{error}"
+        );
         let error = Config::parse("window: [1s\n").unwrap_err().to_string();
-        assert!(error.starts_with("cannot read settings: not YAML at line"), "{error}");
+        assert!(
+            error.starts_with("cannot read settings: not YAML at line"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -1293,7 +1527,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "aggregates: count as origin",
         ] {
             let error = Config::parse(&table(line)).expect_err(line).to_string();
-            assert!(error.contains("the table has a column of that name already"), "{error}");
+            assert!(
+                error.contains("the table has a column of that name already"),
+                "{error}"
+            );
         }
         read(&table("group-by: count\naggregates: sum(a)"));
         check(
@@ -1308,13 +1545,32 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             format!("{LEAST}table: {{ name: n, warehouse: 's3a://b-b/w/' }}\ncatalog: {catalog}")
         };
         let config = read(&text("postgresql://db/hive"));
-        let Some(CatalogSettings::Postgres { host, port, database, .. }) = &config.catalog else { panic!() };
-        assert_eq!((host.as_str(), *port, database.as_str()), ("db", 5432, "hive"));
-        assert_eq!(config.table.as_ref().unwrap().warehouse.to_string(), "s3a://b-b/w");
+        let Some(CatalogSettings::Postgres {
+            host,
+            port,
+            database,
+            ..
+        }) = &config.catalog
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (host.as_str(), *port, database.as_str()),
+            ("db", 5432, "hive")
+        );
+        assert_eq!(
+            config.table.as_ref().unwrap().warehouse.to_string(),
+            "s3a://b-b/w"
+        );
         let missing = config.check_secrets(&Secrets::default()).unwrap_err();
         assert_eq!(missing.0.len(), 6);
-        let error = Config::parse(&text("postgresql://me:hunter2@db/hive")).unwrap_err().to_string();
-        assert!(error.contains("secrets file") && !error.contains("hunter2"), "{error}");
+        let error = Config::parse(&text("postgresql://me:hunter2@db/hive"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("secrets file") && !error.contains("hunter2"),
+            "{error}"
+        );
         for bad in [
             "postgresql://db",
             "postgresql://db:x/hive",
@@ -1327,15 +1583,30 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         let error = Config::parse(&format!(
             "{LEAST}table: {{ name: n, warehouse: data }}\ncatalog: postgresql://db/hive"
         ));
-        assert!(error.unwrap_err().to_string().contains("readers of a Hive table need the whole path"));
-        let error = Config::parse(&format!("{LEAST}table: {{ name: n }}\ncatalog: postgresql://db/hive"));
-        assert!(error.unwrap_err().to_string().contains("cannot find setting table.warehouse"));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("readers of a Hive table need the whole path")
+        );
+        let error = Config::parse(&format!(
+            "{LEAST}table: {{ name: n }}\ncatalog: postgresql://db/hive"
+        ));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("cannot find setting table.warehouse")
+        );
     }
 
     #[test]
     fn an_instance_is_named_by_whoever_runs_it() {
         assert_eq!(read(&table("")).instance, None);
-        assert_eq!(read(&table("instance: 3f2c/windrow/0")).instance.as_deref(), Some("3f2c/windrow/0"));
+        assert_eq!(
+            read(&table("instance: 3f2c/windrow/0")).instance.as_deref(),
+            Some("3f2c/windrow/0")
+        );
         check(
             "instance: my windrow",
             "cannot read setting instance \"my windrow\": not a name as it has to be; write one such as spark/windrow/0",
@@ -1350,55 +1621,93 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "kafka: { bootstrap: 'key:hunter2@k:9092,l:1', topic: t }",
         ] {
             let error = Config::parse(line).expect_err(line).to_string();
-            assert!(error.contains("cannot read setting") && !error.contains("hunter2"), "{error}");
+            assert!(
+                error.contains("cannot read setting") && !error.contains("hunter2"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn the_readmes_first_settings_are_right() {
         let readme = include_str!("../../../README.md");
-        let mut blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let mut blocks = readme
+            .split("```yaml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap());
         let config = read(blocks.next().unwrap());
-        config.check_secrets(&Secrets::parse(&blocks.next().unwrap().replace("...", "x")).unwrap()).unwrap();
+        config
+            .check_secrets(&Secrets::parse(&blocks.next().unwrap().replace("...", "x")).unwrap())
+            .unwrap();
         for key in KEYS {
-            assert!(readme.contains(&format!("`{key}`")), "the table of settings has {key}");
+            assert!(
+                readme.contains(&format!("`{key}`")),
+                "the table of settings has {key}"
+            );
         }
     }
 
     #[test]
     fn a_bucket_takes_the_place_of_a_warehouse() {
-        let text =
-            |table: &str, catalog: &str| format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}");
+        let text = |table: &str, catalog: &str| {
+            format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}")
+        };
         let postgres = "postgresql://db/hive";
         let config = read(&text("bucket: spark", postgres));
-        assert_eq!(config.table.as_ref().unwrap().warehouse, Warehouse::Bucket("spark".to_owned()));
-        let missing = config.check_secrets(&Secrets::default()).unwrap_err().to_string();
-        assert!(missing.contains("s3-access-key: table.bucket needs it"), "{missing}");
+        assert_eq!(
+            config.table.as_ref().unwrap().warehouse,
+            Warehouse::Bucket("spark".to_owned())
+        );
+        let missing = config
+            .check_secrets(&Secrets::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("s3-access-key: table.bucket needs it"),
+            "{missing}"
+        );
         for (table, catalog, expect) in [
             (
                 "bucket: spark, warehouse: 's3a://spark/w'",
                 postgres,
                 "cannot use setting table.bucket with table.warehouse",
             ),
-            ("bucket: spark", "local:/data", "cannot use setting table.bucket with a local catalog"),
+            (
+                "bucket: spark",
+                "local:/data",
+                "cannot use setting table.bucket with a local catalog",
+            ),
             (
                 "bucket: s3a://spark",
                 postgres,
                 "cannot read setting table.bucket \"s3a://spark\": not a bucket's name",
             ),
-            ("bucket: ''", postgres, "cannot find setting table.warehouse"),
+            (
+                "bucket: ''",
+                postgres,
+                "cannot find setting table.warehouse",
+            ),
         ] {
-            let error = Config::parse(&text(table, catalog)).expect_err(table).to_string();
-            assert!(error.starts_with(expect) && error.lines().count() == 1, "{error}");
+            let error = Config::parse(&text(table, catalog))
+                .expect_err(table)
+                .to_string();
+            assert!(
+                error.starts_with(expect) && error.lines().count() == 1,
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_bucket_holds_a_new_table_where_hive_keeps_the_database() {
-        let of = |genesis, database| warehouse_of("spark", genesis, database).map(|w| w.to_string());
+        let of =
+            |genesis, database| warehouse_of("spark", genesis, database).map(|w| w.to_string());
         for (database, expect) in [
             (None, "s3a://spark/warehouse"),
-            (Some("s3a://spark/hive/default.db/"), "s3a://spark/hive/default.db"),
+            (
+                Some("s3a://spark/hive/default.db/"),
+                "s3a://spark/hive/default.db",
+            ),
             (Some("s3://spark/hive"), "s3a://spark/hive"),
             (Some("s3n://spark"), "s3a://spark"),
             (Some("s3a://spark2/hive"), "s3a://spark/warehouse"),
@@ -1412,13 +1721,20 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn a_table_that_exists_stays_where_it_is_and_in_its_bucket() {
-        let of = |genesis, database| warehouse_of("spark", Some(genesis), database).map(|w| w.to_string());
-        assert_eq!(of("s3a://spark/old", Some("s3a://spark/new")).as_deref(), Ok("s3a://spark/old"));
+        let of = |genesis, database| {
+            warehouse_of("spark", Some(genesis), database).map(|w| w.to_string())
+        };
+        assert_eq!(
+            of("s3a://spark/old", Some("s3a://spark/new")).as_deref(),
+            Ok("s3a://spark/old")
+        );
         assert_eq!(of("s3a://spark", None).as_deref(), Ok("s3a://spark"));
         for genesis in ["s3a://spark2/warehouse", "/data/warehouse"] {
             let error = of(genesis, Some("s3a://spark/new")).unwrap_err();
             assert!(
-                error.starts_with(&format!("the table lies in {genesis} and not in bucket \"spark\"")),
+                error.starts_with(&format!(
+                    "the table lies in {genesis} and not in bucket \"spark\""
+                )),
                 "{error}"
             );
         }
@@ -1426,8 +1742,12 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
 
     #[test]
     fn proxies_are_addresses_and_their_exceptions_a_list() {
-        for right in ["http://proxy:3128", "https://u:p%40ss@10.0.0.1:3128/", "http://u@[::1]:1", "http://p"]
-        {
+        for right in [
+            "http://proxy:3128",
+            "https://u:p%40ss@10.0.0.1:3128/",
+            "http://u@[::1]:1",
+            "http://p",
+        ] {
             let secrets = Secrets::parse(&format!("s3-proxy: '{right}'")).unwrap();
             assert_eq!(secrets.s3_proxy.unwrap().expose(), right);
         }
@@ -1440,31 +1760,52 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "socks5://u:hunter2@p:1",
             "http://hunter2:0",
         ] {
-            let error = Secrets::parse(&format!("s3-proxy: '{wrong}'")).expect_err(wrong).to_string();
-            assert!(error.contains("write http://HOST:PORT") && !error.contains("hunter2"), "{error}");
+            let error = Secrets::parse(&format!("s3-proxy: '{wrong}'"))
+                .expect_err(wrong)
+                .to_string();
+            assert!(
+                error.contains("write http://HOST:PORT") && !error.contains("hunter2"),
+                "{error}"
+            );
         }
-        let config = read(&table("s3: { no-proxy: ' 10.0.0.0/8,, .svc, *.example.com,localhost ,*' }"));
-        assert_eq!(config.s3.no_proxy, ["10.0.0.0/8", ".svc", ".example.com", "localhost", "*"]);
+        let config = read(&table(
+            "s3: { no-proxy: ' 10.0.0.0/8,, .svc, *.example.com,localhost ,*' }",
+        ));
+        assert_eq!(
+            config.s3.no_proxy,
+            ["10.0.0.0/8", ".svc", ".example.com", "localhost", "*"]
+        );
     }
 
     #[test]
     fn warehouses_are_s3a_or_a_directory() {
-        for bad in
-            ["s3://b/w", "s3a://", "s3a://b b/w", "s3a://bucket/a//b", "s3a://bucket/../x", "hdfs://x/y"]
-        {
+        for bad in [
+            "s3://b/w",
+            "s3a://",
+            "s3a://b b/w",
+            "s3a://bucket/a//b",
+            "s3a://bucket/../x",
+            "hdfs://x/y",
+        ] {
             assert!(parse_warehouse(bad).is_err(), "{bad}");
         }
-        let bucket = Some(Warehouse::S3 { bucket: "spark".to_owned(), path: String::new() });
+        let bucket = Some(Warehouse::S3 {
+            bucket: "spark".to_owned(),
+            path: String::new(),
+        });
         assert_eq!(parse_warehouse("s3a://spark/"), Ok(bucket));
     }
 
     #[test]
     fn secrets_are_read_and_never_shown() {
         let secrets =
-            Secrets::parse("kafka-username: me\nkafka-password: 'hunter2'\napi-token: ''\n").unwrap();
+            Secrets::parse("kafka-username: me\nkafka-password: 'hunter2'\napi-token: ''\n")
+                .unwrap();
         assert_eq!(secrets.kafka_password.as_ref().unwrap().expose(), "hunter2");
         assert_eq!(secrets.api_token, None);
-        assert!(!format!("{secrets:?}{}", secrets.kafka_password.as_ref().unwrap()).contains("hunter2"));
+        assert!(
+            !format!("{secrets:?}{}", secrets.kafka_password.as_ref().unwrap()).contains("hunter2")
+        );
         for bad in [
             "kafka-pasword: hunter2",
             "hunter2: x",
@@ -1478,7 +1819,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             "api-token: 'hunter2 x'",
         ] {
             let error = Secrets::parse(bad).expect_err(bad).to_string();
-            assert!(!error.contains("hunter2") && !error.contains("20240901"), "{error}");
+            assert!(
+                !error.contains("hunter2") && !error.contains("20240901"),
+                "{error}"
+            );
         }
     }
 
@@ -1495,9 +1839,12 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         ] {
             let shape = read(written);
             let told = shape.as_settings();
-            let settings = told.iter().filter(|(name, _)| !name.contains("topic") && !name.contains(' '));
-            let again: String =
-                settings.map(|(name, value)| format!("{name}: '{}'\n", value.trim_matches('"'))).collect();
+            let settings = told
+                .iter()
+                .filter(|(name, _)| !name.contains("topic") && !name.contains(' '));
+            let again: String = settings
+                .map(|(name, value)| format!("{name}: '{}'\n", value.trim_matches('"')))
+                .collect();
             assert_eq!(read(&again), shape, "{again}");
         }
     }

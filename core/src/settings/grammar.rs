@@ -19,21 +19,32 @@ pub(crate) fn parse_group_by(text: &str) -> Result<Vec<Column>, String> {
 
 /// `count, sum(bytes), sum(price decimal(18,2)), max(latency) as worst`.
 pub(crate) fn parse_aggregates(text: &str) -> Result<Vec<Aggregate>, String> {
-    split_list(text)?.into_iter().map(|item| parse_aggregate(&item)).collect()
+    split_list(text)?
+        .into_iter()
+        .map(|item| parse_aggregate(&item))
+        .collect()
 }
 
 fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
     let (call, name) = split_as(item)?;
     if call == "count" {
         let name = column_name(name, "count")?;
-        return Ok(Aggregate { function: Function::Count, path: Vec::new(), number: Number::Integer, name });
+        return Ok(Aggregate {
+            function: Function::Count,
+            path: Vec::new(),
+            number: Number::Integer,
+            name,
+        });
     }
     let fail = || {
         format!(
             "\"{item}\" is no aggregate; write count, sum(FIELD), min(FIELD), max(FIELD) or avg(FIELD), for decimals sum(FIELD decimal(18,2))"
         )
     };
-    let (word, argument) = call.strip_suffix(')').and_then(|c| c.split_once('(')).ok_or_else(fail)?;
+    let (word, argument) = call
+        .strip_suffix(')')
+        .and_then(|c| c.split_once('('))
+        .ok_or_else(fail)?;
     let function = match word.trim() {
         "sum" => Function::Sum,
         "min" => Function::Min,
@@ -48,15 +59,32 @@ fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
         })?),
     };
     let path = parse_path(path).map_err(|why| format!("{why}; write {}(FIELD)", word.trim()))?;
-    let default = format!("{}_{}", word.trim(), path.last().expect("a path has a name"));
-    Ok(Aggregate { function, number, name: column_name(name, &default)?, path })
+    let default = format!(
+        "{}_{}",
+        word.trim(),
+        path.last().expect("a path has a name")
+    );
+    Ok(Aggregate {
+        function,
+        number,
+        name: column_name(name, &default)?,
+        path,
+    })
 }
 
 fn parse_decimal(text: &str) -> Option<Number> {
-    let inner = text.strip_prefix("decimal")?.trim().strip_prefix('(')?.strip_suffix(')')?;
+    let inner = text
+        .strip_prefix("decimal")?
+        .trim()
+        .strip_prefix('(')?
+        .strip_suffix(')')?;
     let (precision, scale) = inner.split_once(',')?;
-    let (precision, scale) = (precision.trim().parse::<u8>().ok()?, scale.trim().parse::<u8>().ok()?);
-    ((1..=18).contains(&precision) && scale <= precision).then_some(Number::Decimal { precision, scale })
+    let (precision, scale) = (
+        precision.trim().parse::<u8>().ok()?,
+        scale.trim().parse::<u8>().ok()?,
+    );
+    ((1..=18).contains(&precision) && scale <= precision)
+        .then_some(Number::Decimal { precision, scale })
 }
 
 /// `ts`, `payload.at ms`.
@@ -74,7 +102,10 @@ pub(crate) fn parse_time_field(text: &str) -> Result<Option<TimeField>, String> 
         Some("rfc3339") => TimeUnit::Rfc3339,
         Some(other) => return Err(format!("unknown unit \"{other}\"; {hint}")),
     };
-    Ok(Some(TimeField { path: parse_path(path).map_err(|why| format!("{why}; {hint}"))?, unit }))
+    Ok(Some(TimeField {
+        path: parse_path(path).map_err(|why| format!("{why}; {hint}"))?,
+        unit,
+    }))
 }
 
 /// The items between commas, but for commas in parentheses and back-quotes.
@@ -85,7 +116,11 @@ fn split_list(text: &str) -> Result<Vec<String>, String> {
         match c {
             '`' => quoted = !quoted,
             '(' if !quoted => depth += 1,
-            ')' if !quoted => depth = depth.checked_sub(1).ok_or("a \")\" has no \"(\"; remove it")?,
+            ')' if !quoted => {
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or("a \")\" has no \"(\"; remove it")?
+            }
             ',' if !quoted && depth == 0 => {
                 items.push(String::new());
                 continue;
@@ -106,9 +141,14 @@ fn split_list(text: &str) -> Result<Vec<String>, String> {
 
 /// `max(latency) as worst` → `max(latency)` and `worst`.
 fn split_as(item: &str) -> Result<(&str, Option<&str>), String> {
-    match item.rsplit_once(" as ").or_else(|| item.rsplit_once(" AS ")) {
+    match item
+        .rsplit_once(" as ")
+        .or_else(|| item.rsplit_once(" AS "))
+    {
         Some((what, name)) if !name.contains('`') => Ok((what.trim(), Some(name.trim()))),
-        _ if item.ends_with(" as") => Err(format!("\"{item}\" has no name after \"as\"; write one")),
+        _ if item.ends_with(" as") => {
+            Err(format!("\"{item}\" has no name after \"as\"; write one"))
+        }
         _ => Ok((item, None)),
     }
 }
@@ -129,7 +169,9 @@ fn split_word(text: &str) -> (&str, Option<&str>) {
 
 /// The fields from the top level down: `payload.kind`; a name with other characters stands in back-quotes.
 fn parse_path(text: &str) -> Result<Vec<String>, String> {
-    let fail = || format!("\"{text}\" is not a field; put names with blanks, dots or signs in back-quotes");
+    let fail = || {
+        format!("\"{text}\" is not a field; put names with blanks, dots or signs in back-quotes")
+    };
     let mut path = Vec::new();
     let mut rest = text;
     loop {
@@ -156,7 +198,9 @@ fn column_name(given: Option<&str>, default: &str) -> Result<String, String> {
     let name = given.map_or_else(|| default.to_lowercase(), str::to_owned);
     parse_name(&name).map_err(|_| {
         let name = name.escape_debug();
-        format!("\"{name}\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\"")
+        format!(
+            "\"{name}\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\""
+        )
     })
 }
 
@@ -164,7 +208,9 @@ fn column_name(given: Option<&str>, default: &str) -> Result<String, String> {
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let is_right = |text: &str| {
         (1..=100).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             && !text.bytes().all(|b| b.is_ascii_digit())
     };
     if is_right(text) {
@@ -176,8 +222,14 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .take(100)
         .collect();
-    let such = if is_right(&better) { format!(" such as {better}") } else { String::new() };
-    Err(format!("not a name; write 1 to 100 of a-z, 0-9 and \"_\"{such}"))
+    let such = if is_right(&better) {
+        format!(" such as {better}")
+    } else {
+        String::new()
+    };
+    Err(format!(
+        "not a name; write 1 to 100 of a-z, 0-9 and \"_\"{such}"
+    ))
 }
 
 #[cfg(test)]
@@ -190,26 +242,46 @@ mod tests {
 
     #[test]
     fn group_by_takes_paths_and_names() {
-        let column = |p: &str, name: &str| Column { path: path(p), name: name.to_owned() };
-        let expect =
-            vec![column("origin", "origin"), column("payload/Kind", "kind"), column("a.b/c d", "other")];
-        assert_eq!(parse_group_by("origin, payload.Kind, `a.b`.`c d` as other"), Ok(expect));
-        for bad in ["", "a,", "a b", "a..b", ".a", "a.", "`a", "``", "a as", "a as B", "a(b)", "user-id"] {
+        let column = |p: &str, name: &str| Column {
+            path: path(p),
+            name: name.to_owned(),
+        };
+        let expect = vec![
+            column("origin", "origin"),
+            column("payload/Kind", "kind"),
+            column("a.b/c d", "other"),
+        ];
+        assert_eq!(
+            parse_group_by("origin, payload.Kind, `a.b`.`c d` as other"),
+            Ok(expect)
+        );
+        for bad in [
+            "", "a,", "a b", "a..b", ".a", "a.", "`a", "``", "a as", "a as B", "a(b)", "user-id",
+        ] {
             assert!(parse_group_by(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn aggregates_take_functions_decimals_and_names() {
-        let parsed =
-            parse_aggregates("count, sum(bytes), sum( price decimal(18,2) ), max(payload.latency) as worst")
-                .unwrap();
-        let cents = Number::Decimal { precision: 18, scale: 2 };
+        let parsed = parse_aggregates(
+            "count, sum(bytes), sum( price decimal(18,2) ), max(payload.latency) as worst",
+        )
+        .unwrap();
+        let cents = Number::Decimal {
+            precision: 18,
+            scale: 2,
+        };
         let expect = [
             (Function::Count, vec![], Number::Integer, "count"),
             (Function::Sum, path("bytes"), Number::Integer, "sum_bytes"),
             (Function::Sum, path("price"), cents, "sum_price"),
-            (Function::Max, path("payload/latency"), Number::Integer, "worst"),
+            (
+                Function::Max,
+                path("payload/latency"),
+                Number::Integer,
+                "worst",
+            ),
         ];
         let expect = expect.map(|(function, path, number, name)| Aggregate {
             function,
@@ -238,12 +310,26 @@ mod tests {
 
     #[test]
     fn event_time_is_a_field_with_or_without_a_unit() {
-        let field = |p: &str, unit| Ok(Some(TimeField { path: path(p), unit }));
+        let field = |p: &str, unit| {
+            Ok(Some(TimeField {
+                path: path(p),
+                unit,
+            }))
+        };
         assert_eq!(parse_time_field(""), Ok(None));
         assert_eq!(parse_time_field("ts"), field("ts", TimeUnit::Auto));
-        assert_eq!(parse_time_field("`event time` ms"), field("event time", TimeUnit::Millis));
-        assert_eq!(parse_time_field("payload.at rfc3339"), field("payload/at", TimeUnit::Rfc3339));
+        assert_eq!(
+            parse_time_field("`event time` ms"),
+            field("event time", TimeUnit::Millis)
+        );
+        assert_eq!(
+            parse_time_field("payload.at rfc3339"),
+            field("payload/at", TimeUnit::Rfc3339)
+        );
         let error = parse_time_field("ts ns").unwrap_err();
-        assert_eq!(error, "unknown unit \"ns\"; write FIELD, or FIELD and one of s, ms, us, rfc3339");
+        assert_eq!(
+            error,
+            "unknown unit \"ns\"; write FIELD, or FIELD and one of s, ms, us, rfc3339"
+        );
     }
 }

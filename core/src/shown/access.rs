@@ -73,19 +73,31 @@ pub fn admit(asked: &Asked<'_>) -> Result<(), Refusal> {
             }
             // DNS rebinding: a page of a foreign site whose name has come to mean loopback.
             if !asked.host.is_some_and(is_local_or_address) {
-                return refuse(403, "the Host is neither localhost nor an IP address; ask http://127.0.0.1");
+                return refuse(
+                    403,
+                    "the Host is neither localhost nor an IP address; ask http://127.0.0.1",
+                );
             }
         }
     }
     if asked.changes {
         if !asked.host.is_some_and(is_local_or_address) {
-            return refuse(403, "the Host is neither localhost nor an IP address; ask by address");
+            return refuse(
+                403,
+                "the Host is neither localhost nor an IP address; ask by address",
+            );
         }
-        if asked.origin.is_some_and(|origin| !is_own(origin, asked.host)) {
+        if asked
+            .origin
+            .is_some_and(|origin| !is_own(origin, asked.host))
+        {
             return refuse(403, "a page of another site asks; ask from a command line");
         }
         if !asked.content_type.is_some_and(is_json) {
-            return refuse(415, "the content type is not JSON; send \"Content-Type: application/json\"");
+            return refuse(
+                415,
+                "the content type is not JSON; send \"Content-Type: application/json\"",
+            );
         }
     }
     Ok(())
@@ -98,7 +110,10 @@ fn bearer(authorization: &str) -> Option<&str> {
 
 /// Compares in a time that depends on the lengths only.
 fn same(a: &str, b: &str) -> bool {
-    let differing = a.bytes().zip(b.bytes()).fold(0, |acc, (x, y)| std::hint::black_box(acc | (x ^ y)));
+    let differing = a
+        .bytes()
+        .zip(b.bytes())
+        .fold(0, |acc, (x, y)| std::hint::black_box(acc | (x ^ y)));
     a.len() == b.len() && differing == 0
 }
 
@@ -117,7 +132,10 @@ fn is_own(origin: &str, host: Option<&str>) -> bool {
 }
 
 fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 #[cfg(test)]
@@ -141,7 +159,11 @@ mod tests {
     }
 
     fn post(peer: IpAddr) -> Asked<'static> {
-        Asked { changes: true, content_type: Some("application/json"), ..get("/v1/pause", peer) }
+        Asked {
+            changes: true,
+            content_type: Some("application/json"),
+            ..get("/v1/pause", peer)
+        }
     }
 
     fn code(asked: Asked<'_>) -> u16 {
@@ -153,21 +175,48 @@ mod tests {
         for path in OPEN {
             assert_eq!(code(get(path, FAR)), 200);
         }
-        for path in ["/", "/v1/status", "/v1/tables/newtable/rows", "/v1/windows", "/nowhere", "/metrics/"] {
+        for path in [
+            "/",
+            "/v1/status",
+            "/v1/tables/newtable/rows",
+            "/v1/windows",
+            "/nowhere",
+            "/metrics/",
+        ] {
             assert_eq!(code(get(path, FAR)), 403, "{path}");
             assert_eq!(code(get(path, LOCAL)), 200, "{path}");
         }
         assert_eq!(code(post(FAR)), 403);
-        assert_eq!(code(Asked { path: "/metrics", ..post(FAR) }), 403);
-        assert_eq!(code(Asked { authorization: Some("Bearer x"), ..get("/", FAR) }), 403);
+        assert_eq!(
+            code(Asked {
+                path: "/metrics",
+                ..post(FAR)
+            }),
+            403
+        );
+        assert_eq!(
+            code(Asked {
+                authorization: Some("Bearer x"),
+                ..get("/", FAR)
+            }),
+            403
+        );
         assert_eq!(code(get("/", "::ffff:127.0.0.1".parse().unwrap())), 200);
         assert_eq!(code(get("/", "::1".parse().unwrap())), 200);
     }
 
     #[test]
     fn the_token_opens_all_to_all() {
-        for (asked, peer) in [(get("/v1/status", FAR), FAR), (post(FAR), FAR), (post(LOCAL), LOCAL)] {
-            let asked = Asked { peer, token: Some("t0ken"), ..asked };
+        for (asked, peer) in [
+            (get("/v1/status", FAR), FAR),
+            (post(FAR), FAR),
+            (post(LOCAL), LOCAL),
+        ] {
+            let asked = Asked {
+                peer,
+                token: Some("t0ken"),
+                ..asked
+            };
             assert_eq!(code(asked), 401);
             for (authorization, expect) in [
                 ("Bearer t0ken", 200),
@@ -180,7 +229,10 @@ mod tests {
                 ("", 401),
             ] {
                 assert_eq!(
-                    code(Asked { authorization: Some(authorization), ..asked }),
+                    code(Asked {
+                        authorization: Some(authorization),
+                        ..asked
+                    }),
                     expect,
                     "{authorization}"
                 );
@@ -190,12 +242,28 @@ mod tests {
 
     #[test]
     fn with_a_token_loopback_reads_without_and_changes_with_it() {
-        assert_eq!(code(Asked { token: Some("t"), ..get("/v1/status", LOCAL) }), 200);
         assert_eq!(
-            code(Asked { token: Some("t"), authorization: Some("Bearer u"), ..get("/v1/status", LOCAL) }),
+            code(Asked {
+                token: Some("t"),
+                ..get("/v1/status", LOCAL)
+            }),
+            200
+        );
+        assert_eq!(
+            code(Asked {
+                token: Some("t"),
+                authorization: Some("Bearer u"),
+                ..get("/v1/status", LOCAL)
+            }),
             401
         );
-        assert_eq!(code(Asked { token: Some("t"), ..post(LOCAL) }), 401);
+        assert_eq!(
+            code(Asked {
+                token: Some("t"),
+                ..post(LOCAL)
+            }),
+            401
+        );
         assert_eq!(code(post(LOCAL)), 200);
     }
 
@@ -212,8 +280,22 @@ mod tests {
             (Some(""), 403),
             (None, 403),
         ] {
-            assert_eq!(code(Asked { host, ..post(LOCAL) }), expect, "{host:?}");
-            assert_eq!(code(Asked { host, ..get("/v1/status", LOCAL) }), expect, "{host:?}");
+            assert_eq!(
+                code(Asked {
+                    host,
+                    ..post(LOCAL)
+                }),
+                expect,
+                "{host:?}"
+            );
+            assert_eq!(
+                code(Asked {
+                    host,
+                    ..get("/v1/status", LOCAL)
+                }),
+                expect,
+                "{host:?}"
+            );
         }
         let with_token = Asked {
             token: Some("t"),
@@ -235,15 +317,50 @@ mod tests {
 
     #[test]
     fn foreign_pages_and_forms_cannot_post() {
-        assert_eq!(code(Asked { origin: Some("http://10.1.63.9:8080"), ..post(LOCAL) }), 200);
-        for origin in ["http://evil.example", "null", "https://10.1.63.9:8080", "http://10.1.63.9", ""] {
-            assert_eq!(code(Asked { origin: Some(origin), ..post(LOCAL) }), 403, "{origin}");
+        assert_eq!(
+            code(Asked {
+                origin: Some("http://10.1.63.9:8080"),
+                ..post(LOCAL)
+            }),
+            200
+        );
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://10.1.63.9:8080",
+            "http://10.1.63.9",
+            "",
+        ] {
+            assert_eq!(
+                code(Asked {
+                    origin: Some(origin),
+                    ..post(LOCAL)
+                }),
+                403,
+                "{origin}"
+            );
         }
-        assert_eq!(code(Asked { content_type: Some("Application/JSON; charset=utf-8"), ..post(LOCAL) }), 200);
-        for content_type in
-            [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp")]
-        {
-            assert_eq!(code(Asked { content_type, ..post(LOCAL) }), 415, "{content_type:?}");
+        assert_eq!(
+            code(Asked {
+                content_type: Some("Application/JSON; charset=utf-8"),
+                ..post(LOCAL)
+            }),
+            200
+        );
+        for content_type in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("application/jsonp"),
+        ] {
+            assert_eq!(
+                code(Asked {
+                    content_type,
+                    ..post(LOCAL)
+                }),
+                415,
+                "{content_type:?}"
+            );
         }
     }
 }

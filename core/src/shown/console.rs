@@ -60,9 +60,15 @@ impl Console {
     /// An empty one that holds at most `rows_max` rows; [`ROWS_MAX`] is the usual.
     #[must_use]
     pub fn new(shape: &Shape, rows_max: usize) -> Self {
-        let names = shape.group_by.iter().map(|c| &c.name).chain(shape.aggregates.iter().map(|a| &a.name));
+        let names = shape
+            .group_by
+            .iter()
+            .map(|c| &c.name)
+            .chain(shape.aggregates.iter().map(|a| &a.name));
         Self {
-            columns: std::iter::once("window".to_owned()).chain(names.cloned()).collect(),
+            columns: std::iter::once("window".to_owned())
+                .chain(names.cloned())
+                .collect(),
             keys: shape.group_by.len(),
             aggregates: shape.aggregates.clone(),
             windows: BTreeMap::new(),
@@ -80,8 +86,10 @@ impl Console {
             self.unseen += 1;
             return;
         }
-        let window =
-            self.windows.entry(hit.start).or_insert_with(|| Window { end: hit.end, rows: BTreeMap::new() });
+        let window = self.windows.entry(hit.start).or_insert_with(|| Window {
+            end: hit.end,
+            rows: BTreeMap::new(),
+        });
         if let Some(counts) = window.rows.get_mut(hit.key) {
             counts.add(&self.aggregates, hit.values);
             return;
@@ -90,7 +98,10 @@ impl Console {
             self.unseen += 1;
             return;
         }
-        let mut counts = Counts { count: 0, accs: vec![Acc::default(); hit.values.len()].into() };
+        let mut counts = Counts {
+            count: 0,
+            accs: vec![Acc::default(); hit.values.len()].into(),
+        };
         counts.add(&self.aggregates, hit.values);
         window.rows.insert(hit.key.into(), counts);
         self.rows += 1;
@@ -105,18 +116,31 @@ impl Console {
     /// The next batch as text. On a terminal it takes the place of the one before.
     pub fn render(&mut self, terminal: bool) -> String {
         let newest = self.windows.iter().rev().flat_map(|(start, window)| {
-            window.rows.iter().rev().map(|(key, counts)| self.row(*start, window.end, key, counts))
+            window
+                .rows
+                .iter()
+                .rev()
+                .map(|(key, counts)| self.row(*start, window.end, key, counts))
         });
         let mut rows: Vec<Vec<String>> = newest.take(SHOWN_MAX).collect();
         rows.reverse();
         // Home, clear to the end, and the lines that scrolled off.
-        let mut out = if terminal { "\x1b[H\x1b[2J\x1b[3J".to_owned() } else { String::new() };
+        let mut out = if terminal {
+            "\x1b[H\x1b[2J\x1b[3J".to_owned()
+        } else {
+            String::new()
+        };
         let rule = "-".repeat(43);
         writeln!(out, "{rule}\nBatch: {}\n{rule}", self.batch).expect("a string takes all text");
         out += &spark_table(&self.columns, &rows);
         if self.rows > rows.len() {
-            writeln!(out, "only showing newest {} of {} rows", rows.len(), self.rows)
-                .expect("a string takes all text");
+            writeln!(
+                out,
+                "only showing newest {} of {} rows",
+                rows.len(),
+                self.rows
+            )
+            .expect("a string takes all text");
         }
         if self.unseen > 0 {
             writeln!(
@@ -132,14 +156,24 @@ impl Console {
     }
 
     fn row(&self, start: EventTime, end: EventTime, key: &[u8], counts: &Counts) -> Vec<String> {
-        let window = format!("{{{}, {}}}", sql_time(&start.to_string()), sql_time(&end.to_string()));
+        let window = format!(
+            "{{{}, {}}}",
+            sql_time(&start.to_string()),
+            sql_time(&end.to_string())
+        );
         let keys = key_columns(key, self.keys).into_iter();
-        let keys = keys.map(|column| column.map_or_else(|| "NULL".to_owned(), |text| printable(&text)));
+        let keys =
+            keys.map(|column| column.map_or_else(|| "NULL".to_owned(), |text| printable(&text)));
         let mut accs = counts.accs.iter();
-        let values = self.aggregates.iter().map(|aggregate| match aggregate.function {
-            Function::Count => counts.count.to_string(),
-            _ => accs.next().map_or_else(String::new, |acc| value(aggregate, *acc)),
-        });
+        let values = self
+            .aggregates
+            .iter()
+            .map(|aggregate| match aggregate.function {
+                Function::Count => counts.count.to_string(),
+                _ => accs
+                    .next()
+                    .map_or_else(String::new, |acc| value(aggregate, *acc)),
+            });
         std::iter::once(window).chain(keys).chain(values).collect()
     }
 }
@@ -147,7 +181,10 @@ impl Console {
 impl Counts {
     fn add(&mut self, aggregates: &[Aggregate], values: &[Option<i64>]) {
         self.count += 1;
-        let functions = aggregates.iter().map(|a| a.function).filter(|f| *f != Function::Count);
+        let functions = aggregates
+            .iter()
+            .map(|a| a.function)
+            .filter(|f| *f != Function::Count);
         for ((acc, value), function) in self.accs.iter_mut().zip(values).zip(functions) {
             if let Some(value) = value.map(i128::from) {
                 merge(acc, function, Acc { n: 1, value });
@@ -165,7 +202,11 @@ fn value(aggregate: &Aggregate, acc: Acc) -> String {
     if aggregate.function == Function::Avg {
         return format!("{:?}", average(acc, scale));
     }
-    Value::Decimal { units: acc.value, scale }.to_string()
+    Value::Decimal {
+        units: acc.value,
+        scale,
+    }
+    .to_string()
 }
 
 /// As `Dataset.showString` draws it when nothing is cut: cells to the left, without blanks, at least three wide.
@@ -181,11 +222,24 @@ fn spark_table(columns: &[String], rows: &[Vec<String>]) -> String {
                 .max(3)
         })
         .collect();
-    let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect::<String>() + "+\n";
+    let rule: String = widths
+        .iter()
+        .map(|w| format!("+{}", "-".repeat(*w)))
+        .collect::<String>()
+        + "+\n";
     let line = |cells: &[String]| {
-        cells.iter().zip(&widths).map(|(text, w)| format!("|{text:<w$}")).collect::<String>() + "|\n"
+        cells
+            .iter()
+            .zip(&widths)
+            .map(|(text, w)| format!("|{text:<w$}"))
+            .collect::<String>()
+            + "|\n"
     };
-    format!("{rule}{}{rule}{}{rule}", line(columns), rows.iter().map(|row| line(row)).collect::<String>())
+    format!(
+        "{rule}{}{rule}{}{rule}",
+        line(columns),
+        rows.iter().map(|row| line(row)).collect::<String>()
+    )
 }
 
 #[cfg(test)]
@@ -198,7 +252,12 @@ mod tests {
 
     fn hit(console: &mut Console, window: i64, key: &str, values: &[Option<i64>]) {
         let start = EventTime(START + window * 10_000);
-        console.add(Hit { start, end: start.plus(10_000), key: &Key::of(&[Some(key)]).0, values });
+        console.add(Hit {
+            start,
+            end: start.plus(10_000),
+            key: &Key::of(&[Some(key)]).0,
+            values,
+        });
     }
 
     fn console(rows_max: usize) -> Console {
@@ -227,7 +286,10 @@ Batch: 0
         assert_eq!(console.render(false), expect);
         assert_eq!(
             console.render(true),
-            format!("\x1b[H\x1b[2J\x1b[3J{}", expect.replace("Batch: 0", "Batch: 1"))
+            format!(
+                "\x1b[H\x1b[2J\x1b[3J{}",
+                expect.replace("Batch: 0", "Batch: 1")
+            )
         );
     }
 
@@ -238,9 +300,18 @@ Batch: 0
             hit(&mut console, window, "a", &[]);
         }
         let out = console.render(false);
-        assert_eq!(out.lines().filter(|l| l.starts_with("|{")).count(), SHOWN_MAX);
-        assert!(out.contains("only showing newest 20 of 25 rows") && !out.contains("left out"), "{out}");
-        assert!(!out.contains("{2024-09-01 19:42:10,") && out.contains("{2024-09-01 19:46:10,"), "{out}");
+        assert_eq!(
+            out.lines().filter(|l| l.starts_with("|{")).count(),
+            SHOWN_MAX
+        );
+        assert!(
+            out.contains("only showing newest 20 of 25 rows") && !out.contains("left out"),
+            "{out}"
+        );
+        assert!(
+            !out.contains("{2024-09-01 19:42:10,") && out.contains("{2024-09-01 19:46:10,"),
+            "{out}"
+        );
     }
 
     #[test]
@@ -254,7 +325,9 @@ Batch: 0
         hit(&mut console, 0, "a", &[]);
         let out = console.render(false);
         assert!(
-            out.contains("left out, as memory is bounded to 4 rows: 5 counts of old windows or new keys"),
+            out.contains(
+                "left out, as memory is bounded to 4 rows: 5 counts of old windows or new keys"
+            ),
             "{out}"
         );
         for key in 0..9 {
@@ -271,7 +344,10 @@ Batch: 0
             number,
             name: format!("{function:?}").to_lowercase(),
         };
-        let cents = Number::Decimal { precision: 18, scale: 2 };
+        let cents = Number::Decimal {
+            precision: 18,
+            scale: 2,
+        };
         let mut shape = Shape::count_by_origin("t", 10_000, 10_000);
         shape.aggregates = vec![
             aggregate(Function::Sum, cents),
@@ -281,7 +357,12 @@ Batch: 0
             aggregate(Function::Avg, cents),
         ];
         let mut console = Console::new(&shape, ROWS_MAX);
-        hit(&mut console, 0, "a", &[Some(-105), Some(-7), None, Some(150)]);
+        hit(
+            &mut console,
+            0,
+            "a",
+            &[Some(-105), Some(-7), None, Some(150)],
+        );
         hit(&mut console, 0, "a", &[Some(100), Some(9), None, None]);
         let out = console.render(false);
         let row = out.lines().find(|l| l.starts_with("|{")).unwrap();

@@ -39,7 +39,12 @@ pub fn full() -> Status {
             held_by: Some(2),
             ..LaneStatus::default()
         }],
-        windows: vec![WindowStatus { start: at(70), end: at(80), keys: 1, count: 9 }],
+        windows: vec![WindowStatus {
+            start: at(70),
+            end: at(80),
+            keys: 1,
+            count: 9,
+        }],
         ..Status::default()
     }
 }

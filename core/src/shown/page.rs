@@ -25,7 +25,11 @@ th{color:var(--dim);font-weight:400}th:first-child,td:first-child{text-align:lef
 /// The whole page.
 #[must_use]
 pub fn page(status: &Status) -> String {
-    let name = if status.table.is_empty() { "console" } else { status.table.as_str() };
+    let name = if status.table.is_empty() {
+        "console"
+    } else {
+        status.table.as_str()
+    };
     let mut out = String::with_capacity(8192);
     out += "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">";
     out += "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">";
@@ -36,8 +40,17 @@ pub fn page(status: &Status) -> String {
             Html(name)
         ),
     );
-    push(&mut out, format_args!("<style>{STYLE}</style></head><body><h1>{}</h1>", Html(name)));
-    push(&mut out, format_args!("<p><span class=\"state {0}\">{0}</span>", status.state.name()));
+    push(
+        &mut out,
+        format_args!("<style>{STYLE}</style></head><body><h1>{}</h1>", Html(name)),
+    );
+    push(
+        &mut out,
+        format_args!(
+            "<p><span class=\"state {0}\">{0}</span>",
+            status.state.name()
+        ),
+    );
     if status.state != State::Counting && !status.reason.is_empty() {
         push(&mut out, format_args!(": {}", Html(&status.reason)));
     }
@@ -79,9 +92,15 @@ fn figures(out: &mut String, s: &Status) {
     ];
     *out += "<dl>";
     for (name, time) in times {
-        push(out, format_args!("<div><dt>{name}</dt><dd>{}</dd></div>", shown(time)));
+        push(
+            out,
+            format_args!("<div><dt>{name}</dt><dd>{}</dd></div>", shown(time)),
+        );
     }
-    for (name, n) in numbers.into_iter().chain(counts.map(|(name, n)| (name, Some(n)))) {
+    for (name, n) in numbers
+        .into_iter()
+        .chain(counts.map(|(name, n)| (name, Some(n))))
+    {
         let n = n.map_or_else(|| "–".to_owned(), grouped);
         push(out, format_args!("<div><dt>{name}</dt><dd>{n}</dd></div>"));
     }
@@ -123,7 +142,8 @@ fn windows(out: &mut String, status: &Status) {
         *out += "<p class=\"note\">None.</p>";
         return;
     }
-    *out += "<div class=\"wide\"><table><tr><th>start</th><th>end</th><th>keys</th><th>count</th></tr>";
+    *out +=
+        "<div class=\"wide\"><table><tr><th>start</th><th>end</th><th>keys</th><th>count</th></tr>";
     for window in status.windows.iter().take(WINDOWS_MAX) {
         let (keys, count) = (grouped(window.keys), grouped(window.count));
         push(
@@ -135,7 +155,12 @@ fn windows(out: &mut String, status: &Status) {
         );
     }
     *out += "</table></div>";
-    if let Some(more) = status.windows.len().checked_sub(WINDOWS_MAX).filter(|n| *n > 0) {
+    if let Some(more) = status
+        .windows
+        .len()
+        .checked_sub(WINDOWS_MAX)
+        .filter(|n| *n > 0)
+    {
         push(out, format_args!("<p class=\"note\">and {more} more</p>"));
     }
 }
@@ -212,7 +237,14 @@ mod tests {
             ..Status::default()
         };
         let html = page(&status);
-        assert!(!html.contains("<img") && !html.contains("alert(1)'"), "{html}");
-        assert_eq!(html.matches("&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;").count(), 6);
+        assert!(
+            !html.contains("<img") && !html.contains("alert(1)'"),
+            "{html}"
+        );
+        assert_eq!(
+            html.matches("&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;")
+                .count(),
+            6
+        );
     }
 }

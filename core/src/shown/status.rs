@@ -34,8 +34,13 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 5] =
-        [State::Counting, State::Waiting, State::Paused, State::Failed, State::Standby];
+    pub const ALL: [State; 5] = [
+        State::Counting,
+        State::Waiting,
+        State::Paused,
+        State::Failed,
+        State::Standby,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -175,7 +180,11 @@ impl Status {
     /// The answer of `/v1/tables`: in console mode there is none.
     #[must_use]
     pub fn tables(&self) -> Value {
-        let tables = if self.table.is_empty() { Vec::new() } else { vec![self.summary()] };
+        let tables = if self.table.is_empty() {
+            Vec::new()
+        } else {
+            vec![self.summary()]
+        };
         json!({"tables": tables, "count": tables.len(), "truncated": false})
     }
 
@@ -198,7 +207,10 @@ const WINDOWS_MAX: usize = 1000;
 #[must_use]
 pub fn metrics(status: &Status, process: ProcessUse) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics { status: status.clone(), process }));
+    registry.register_collector(Box::new(Metrics {
+        status: status.clone(),
+        process,
+    }));
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("a string takes all text");
     out
@@ -232,22 +244,51 @@ impl Collector for Metrics {
         for (outcome, n) in outcomes {
             ConstCounter::new(n).encode(family.encode_family(&[("outcome", outcome)])?)?;
         }
-        counter(&mut out, "windrow_rows", "Rows ever committed", s.rows_committed)?;
-        counter(&mut out, "windrow_commits", "Commits of this process", s.commits)?;
+        counter(
+            &mut out,
+            "windrow_rows",
+            "Rows ever committed",
+            s.rows_committed,
+        )?;
+        counter(
+            &mut out,
+            "windrow_commits",
+            "Commits of this process",
+            s.commits,
+        )?;
         counter(
             &mut out,
             "windrow_commit_failures",
             "Commits of this process that failed and were tried again",
             s.commit_failures,
         )?;
-        gauge(&mut out, "windrow_table_rows", "Rows of the committed table", s.rows)?;
-        gauge(&mut out, "windrow_table_files", "Files of the committed table", s.files)?;
-        gauge(&mut out, "windrow_table_bytes", "Bytes of the committed table's files", s.bytes)?;
+        gauge(
+            &mut out,
+            "windrow_table_rows",
+            "Rows of the committed table",
+            s.rows,
+        )?;
+        gauge(
+            &mut out,
+            "windrow_table_files",
+            "Files of the committed table",
+            s.files,
+        )?;
+        gauge(
+            &mut out,
+            "windrow_table_bytes",
+            "Bytes of the committed table's files",
+            s.bytes,
+        )?;
         if let Some(epoch) = s.epoch {
             gauge(&mut out, "windrow_epoch", "The last committed epoch", epoch)?;
         }
         for (name, help, time) in [
-            ("windrow_watermark_seconds", "The table's watermark, in seconds since 1970 UTC", s.watermark),
+            (
+                "windrow_watermark_seconds",
+                "The table's watermark, in seconds since 1970 UTC",
+                s.watermark,
+            ),
             (
                 "windrow_last_commit_seconds",
                 "When the last epoch was committed, in seconds since 1970 UTC",
@@ -259,8 +300,12 @@ impl Collector for Metrics {
                 ConstGauge::new(seconds(time)).encode(family)?;
             }
         }
-        let mut family =
-            out.encode_descriptor("windrow_lag_records", "Records not read yet", None, MetricType::Gauge)?;
+        let mut family = out.encode_descriptor(
+            "windrow_lag_records",
+            "Records not read yet",
+            None,
+            MetricType::Gauge,
+        )?;
         for lane in &s.lanes {
             if let Some(lag) = lane.lag {
                 ConstGauge::new(lag)
@@ -268,18 +313,41 @@ impl Collector for Metrics {
             }
         }
         let open = u64::try_from(s.windows.len()).expect("a length");
-        gauge(&mut out, "windrow_open_windows", "Windows that are not closed yet", open)?;
-        let mut family =
-            out.encode_descriptor("windrow_state", "1 for the state it is in", None, MetricType::Gauge)?;
+        gauge(
+            &mut out,
+            "windrow_open_windows",
+            "Windows that are not closed yet",
+            open,
+        )?;
+        let mut family = out.encode_descriptor(
+            "windrow_state",
+            "1 for the state it is in",
+            None,
+            MetricType::Gauge,
+        )?;
         for state in State::ALL {
             let on = u64::from(state == s.state);
             ConstGauge::new(on).encode(family.encode_family(&[("state", state.name())])?)?;
         }
-        gauge(&mut out, "windrow_up", "1 when it is counting", u64::from(s.state == State::Counting))?;
-        let mut family =
-            out.encode_descriptor("windrow_build_info", "Which program this is", None, MetricType::Gauge)?;
+        gauge(
+            &mut out,
+            "windrow_up",
+            "1 when it is counting",
+            u64::from(s.state == State::Counting),
+        )?;
+        let mut family = out.encode_descriptor(
+            "windrow_build_info",
+            "Which program this is",
+            None,
+            MetricType::Gauge,
+        )?;
         ConstGauge::new(1_u64).encode(family.encode_family(&[("version", s.version.as_str())])?)?;
-        gauge(&mut out, "process_resident_memory_bytes", "Resident memory", self.process.resident_bytes)?;
+        gauge(
+            &mut out,
+            "process_resident_memory_bytes",
+            "Resident memory",
+            self.process.resident_bytes,
+        )?;
         let family = out.encode_descriptor(
             "process_cpu_seconds",
             "CPU time, user and system",
@@ -339,11 +407,23 @@ pub fn status_table(status: &Value) -> String {
     ];
     let rows: Vec<_> = KEYS
         .iter()
-        .filter_map(|key| status.get(key).map(|value| vec![(*key).to_owned(), cell(value)]))
+        .filter_map(|key| {
+            status
+                .get(key)
+                .map(|value| vec![(*key).to_owned(), cell(value)])
+        })
         .collect();
     let mut out = print_table(&["key", "value"], &rows);
     if let Some(lanes) = status["lanes"].as_array().filter(|lanes| !lanes.is_empty()) {
-        let columns = ["partition", "next-offset", "end-offset", "lag", "watermark", "idle", "held-by"];
+        let columns = [
+            "partition",
+            "next-offset",
+            "end-offset",
+            "lag",
+            "watermark",
+            "idle",
+            "held-by",
+        ];
         out += &maps_table(&columns, lanes.iter());
     }
     out
@@ -352,14 +432,25 @@ pub fn status_table(status: &Value) -> String {
 /// The answer of `/v1/tables`.
 #[must_use]
 pub fn tables_table(tables: &Value) -> String {
-    let columns = ["table", "state", "rows", "files", "bytes", "first-window", "last-window"];
+    let columns = [
+        "table",
+        "state",
+        "rows",
+        "files",
+        "bytes",
+        "first-window",
+        "last-window",
+    ];
     maps_table(&columns, tables["tables"].as_array().into_iter().flatten())
 }
 
 /// The answer of `/v1/windows`.
 #[must_use]
 pub fn windows_table(windows: &Value) -> String {
-    maps_table(&["start", "end", "keys", "count"], windows["windows"].as_array().into_iter().flatten())
+    maps_table(
+        &["start", "end", "keys", "count"],
+        windows["windows"].as_array().into_iter().flatten(),
+    )
 }
 
 /// Rows as beeline prints a query's.
@@ -370,9 +461,15 @@ pub fn rows_table(rows: &Rows) -> Result<String, serde_json::Error> {
     let maps: Vec<BTreeMap<&str, &RawValue>> = serde_json::from_str(rows.rows.get())?;
     let line = |map: &BTreeMap<&str, &RawValue>| {
         let raw = |column: &String| map.get(column.as_str()).map_or("null", |raw| raw.get());
-        rows.columns.iter().map(|column| raw_cell(raw(column))).collect()
+        rows.columns
+            .iter()
+            .map(|column| raw_cell(raw(column)))
+            .collect()
     };
-    Ok(print_table(&rows.columns, &maps.iter().map(line).collect::<Vec<Vec<String>>>()))
+    Ok(print_table(
+        &rows.columns,
+        &maps.iter().map(line).collect::<Vec<Vec<String>>>(),
+    ))
 }
 
 /// A number is shown as it is written, with all its digits.
@@ -384,8 +481,9 @@ fn raw_cell(raw: &str) -> String {
 }
 
 fn maps_table<'a>(columns: &[&str], maps: impl Iterator<Item = &'a Value>) -> String {
-    let rows: Vec<Vec<String>> =
-        maps.map(|map| columns.iter().map(|column| cell(&map[*column])).collect()).collect();
+    let rows: Vec<Vec<String>> = maps
+        .map(|map| columns.iter().map(|column| cell(&map[*column])).collect())
+        .collect();
     print_table(columns, &rows)
 }
 
@@ -395,7 +493,9 @@ pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Object(map) if map.len() == 2 && map.contains_key("start") && map.contains_key("end") => {
+        Value::Object(map)
+            if map.len() == 2 && map.contains_key("start") && map.contains_key("end") =>
+        {
             let time = |key: &str| map[key].as_str().map(sql_time).unwrap_or_default();
             format!("{{\"start\":{},\"end\":{}}}", time("start"), time("end"))
         }
@@ -407,7 +507,11 @@ pub fn cell(value: &Value) -> String {
 #[must_use]
 pub fn sql_time(rfc3339: &str) -> String {
     let text = rfc3339.trim_end_matches('Z').replacen('T', " ", 1);
-    if text.contains('.') { text.trim_end_matches('0').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').to_owned()
+    } else {
+        text
+    }
 }
 
 /// A box of `+---+` lines as beeline draws it: headers in the middle, cells to the left. Control characters are
@@ -415,12 +519,27 @@ pub fn sql_time(rfc3339: &str) -> String {
 #[must_use]
 pub fn print_table<S: AsRef<str>>(columns: &[S], rows: &[Vec<String>]) -> String {
     let columns: Vec<String> = columns.iter().map(|c| printable(c.as_ref())).collect();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|c| printable(c)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|c| printable(c)).collect())
+        .collect();
     let length = |text: &String| text.chars().count();
     let widths: Vec<usize> = (0..columns.len())
-        .map(|i| rows.iter().filter_map(|r| r.get(i)).chain([&columns[i]]).map(length).max().unwrap_or(0) + 1)
+        .map(|i| {
+            rows.iter()
+                .filter_map(|r| r.get(i))
+                .chain([&columns[i]])
+                .map(length)
+                .max()
+                .unwrap_or(0)
+                + 1
+        })
         .collect();
-    let line: String = widths.iter().map(|w| format!("+{}", "-".repeat(w + 2))).collect::<String>() + "+\n";
+    let line: String = widths
+        .iter()
+        .map(|w| format!("+{}", "-".repeat(w + 2)))
+        .collect::<String>()
+        + "+\n";
     let mut out = line.clone();
     for (column, w) in columns.iter().zip(&widths) {
         out += &format!("| {column:^w$} ");
@@ -460,7 +579,9 @@ pub fn printable(text: &str) -> String {
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
     use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
-    let ns = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+    let ns = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .unix_timestamp_nanos();
     i64::try_from(ns.div_euclid(1_000_000)).ok().map(EventTime)
 }
 
@@ -477,8 +598,10 @@ mod rfc3339 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<EventTime>, D::Error> {
         let text: Option<String> = Option::deserialize(from)?;
-        text.map(|t| super::parse_rfc3339(&t).ok_or_else(|| D::Error::custom("not a time of RFC 3339")))
-            .transpose()
+        text.map(|t| {
+            super::parse_rfc3339(&t).ok_or_else(|| D::Error::custom("not a time of RFC 3339"))
+        })
+        .transpose()
     }
 }
 
@@ -515,13 +638,22 @@ mod tests {
         assert_eq!(json["lanes"][0]["held-by"], 2);
         assert_eq!(json["lanes"][0]["ledger"]["late-hits"], 0);
         assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
-        assert_eq!(serde_json::from_str::<Status>("{}").unwrap(), Status::default());
+        assert_eq!(
+            serde_json::from_str::<Status>("{}").unwrap(),
+            Status::default()
+        );
         assert!(status.summary().get("lanes").is_none());
     }
 
     #[test]
     fn metrics_are_named_by_noun_and_unit() {
-        let text = metrics(&full(), ProcessUse { resident_bytes: 4096, cpu_seconds: 1.5 });
+        let text = metrics(
+            &full(),
+            ProcessUse {
+                resident_bytes: 4096,
+                cpu_seconds: 1.5,
+            },
+        );
         for line in [
             "windrow_records_total{outcome=\"counted\"} 170",
             "windrow_records_total{outcome=\"tombstone\"} 2",
@@ -572,7 +704,10 @@ mod tests {
             r#"[{"a":0.10,"b":-85070591730234615865843651857942052863}]"#,
         ))
         .unwrap();
-        assert!(out.contains("| 0.10  | -85070591730234615865843651857942052863  | NULL  |"), "{out}");
+        assert!(
+            out.contains("| 0.10  | -85070591730234615865843651857942052863  | NULL  |"),
+            "{out}"
+        );
     }
 
     #[test]
@@ -592,7 +727,10 @@ mod tests {
     #[test]
     fn times_come_back() {
         for ms in [0, -1, 1_725_219_735_123, 253_402_300_799_999] {
-            assert_eq!(parse_rfc3339(&EventTime(ms).to_string()), Some(EventTime(ms)));
+            assert_eq!(
+                parse_rfc3339(&EventTime(ms).to_string()),
+                Some(EventTime(ms))
+            );
         }
         assert_eq!(parse_rfc3339("yesterday"), None);
     }

@@ -9,8 +9,8 @@ use parquet::basic::{
 };
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{
-    ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, Int32Type,
-    Int64Type, Int96, Int96Type,
+    ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType,
+    Int32Type, Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -53,7 +53,9 @@ pub struct ColumnType {
 
 /// A Parquet file that is not as windrow writes them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read Parquet file: {0}; it is damaged or not windrow's: write the table again from Kafka")]
+#[error(
+    "cannot read Parquet file: {0}; it is damaged or not windrow's: write the table again from Kafka"
+)]
 pub struct FileError(String);
 
 /// A column of any of the tables. All are optional in Parquet, as Spark reads both and nulls then need no thought.
@@ -75,28 +77,43 @@ pub(crate) enum Kind {
 }
 
 pub(crate) fn field(name: &str, kind: Kind) -> Field {
-    Field { name: name.to_owned(), kind }
+    Field {
+        name: name.to_owned(),
+        kind,
+    }
 }
 
 impl Field {
     pub(crate) fn column_type(&self) -> ColumnType {
         let (hive, spark) = match self.kind {
-            Kind::Window => ("struct<start:timestamp,end:timestamp>".to_owned(), SPARK_WINDOW.to_owned()),
+            Kind::Window => (
+                "struct<start:timestamp,end:timestamp>".to_owned(),
+                SPARK_WINDOW.to_owned(),
+            ),
             Kind::Time => ("timestamp".to_owned(), r#""timestamp""#.to_owned()),
             Kind::Text => ("string".to_owned(), r#""string""#.to_owned()),
             Kind::Int => ("int".to_owned(), r#""integer""#.to_owned()),
             Kind::Long => ("bigint".to_owned(), r#""long""#.to_owned()),
             Kind::Double => ("double".to_owned(), r#""double""#.to_owned()),
-            Kind::Decimal { precision, scale } => {
-                (format!("decimal({precision},{scale})"), format!("\"decimal({precision},{scale})\""))
-            }
+            Kind::Decimal { precision, scale } => (
+                format!("decimal({precision},{scale})"),
+                format!("\"decimal({precision},{scale})\""),
+            ),
         };
-        ColumnType { name: self.name.clone(), hive, spark }
+        ColumnType {
+            name: self.name.clone(),
+            hive,
+            spark,
+        }
     }
 
     fn parquet_type(&self, timestamps: Timestamps) -> Result<Type, ParquetError> {
         if self.kind == Kind::Window {
-            let leaf = |name| field(name, Kind::Time).parquet_type(timestamps).map(Arc::new);
+            let leaf = |name| {
+                field(name, Kind::Time)
+                    .parquet_type(timestamps)
+                    .map(Arc::new)
+            };
             return Type::group_type_builder(&self.name)
                 .with_repetition(Repetition::OPTIONAL)
                 .with_fields(vec![leaf("start")?, leaf("end")?])
@@ -105,9 +122,11 @@ impl Field {
         let (physical, logical, length) = match self.kind {
             Kind::Window => unreachable!("a group, made above"),
             Kind::Time => match timestamps {
-                Timestamps::Micros => {
-                    (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS)), 0)
-                }
+                Timestamps::Micros => (
+                    Physical::INT64,
+                    Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
+                    0,
+                ),
                 Timestamps::Int96 => (Physical::INT96, None, 0),
             },
             Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String), 0),
@@ -117,7 +136,15 @@ impl Field {
             Kind::Decimal { precision, scale } => {
                 let logical = LogicalType::decimal(i32::from(scale), i32::from(precision));
                 let physical = decimal_physical(precision);
-                (physical, Some(logical), if physical == Physical::FIXED_LEN_BYTE_ARRAY { 16 } else { 0 })
+                (
+                    physical,
+                    Some(logical),
+                    if physical == Physical::FIXED_LEN_BYTE_ARRAY {
+                        16
+                    } else {
+                        0
+                    },
+                )
             }
         };
         let (precision, scale) = match self.kind {
@@ -202,9 +229,9 @@ impl Cells {
         let value = match (self, kind) {
             (Cells::Window(v), _) => v[i].map(|(start, end)| Value::Window { start, end }),
             (Cells::Time(v), _) => v[i].map(Value::Time),
-            (Cells::Text(v), _) => {
-                v[i].as_ref().map(|t| Value::Text(String::from_utf8_lossy(t.data()).into_owned()))
-            }
+            (Cells::Text(v), _) => v[i]
+                .as_ref()
+                .map(|t| Value::Text(String::from_utf8_lossy(t.data()).into_owned())),
             (Cells::Int(v), _) => v[i].map(|n| Value::Integer(n.into())),
             (Cells::Long(v), _) => v[i].map(Value::Integer),
             (Cells::Decimal(v), Kind::Decimal { scale, .. }) => {
@@ -233,9 +260,14 @@ fn try_write(
     groups: impl Iterator<Item = Vec<Cells>>,
     meta: &[(String, String)],
 ) -> Result<Vec<u8>, ParquetError> {
-    let types = fields.iter().map(|f| f.parquet_type(timestamps).map(Arc::new)).collect::<Result<_, _>>()?;
+    let types = fields
+        .iter()
+        .map(|f| f.parquet_type(timestamps).map(Arc::new))
+        .collect::<Result<_, _>>()?;
     // Spark's own name for it.
-    let schema = Type::group_type_builder("spark_schema").with_fields(types).build()?;
+    let schema = Type::group_type_builder("spark_schema")
+        .with_fields(types)
+        .build()?;
     let properties = Arc::new(properties(timestamps, fields, meta)?);
     let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), properties)?;
     for cells in groups {
@@ -258,7 +290,10 @@ fn properties(
     let mut meta: Vec<(&str, &str)> = meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     meta.push((calendar, version));
     meta.sort_unstable();
-    let meta = meta.into_iter().map(|(k, v)| KeyValue::new(k.to_owned(), v.to_owned())).collect();
+    let meta = meta
+        .into_iter()
+        .map(|(k, v)| KeyValue::new(k.to_owned(), v.to_owned()))
+        .collect();
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         // Pages and encodings that Hive 2.3's Parquet reader knows.
@@ -279,12 +314,15 @@ fn properties(
             // INT96 has no order that readers agree on.
             (Kind::Window, Timestamps::Int96, name) => {
                 for leaf in ["start", "end"] {
-                    builder =
-                        builder.set_column_statistics_enabled(path(&[name, leaf]), EnabledStatistics::None);
+                    builder = builder.set_column_statistics_enabled(
+                        path(&[name, leaf]),
+                        EnabledStatistics::None,
+                    );
                 }
             }
             (Kind::Time, Timestamps::Int96, name) => {
-                builder = builder.set_column_statistics_enabled(path(&[name]), EnabledStatistics::None);
+                builder =
+                    builder.set_column_statistics_enabled(path(&[name]), EnabledStatistics::None);
             }
             // The same twice is rare here.
             (Kind::Long, _, "offset") => {
@@ -311,8 +349,18 @@ fn write_cells(
 ) -> Result<(), ParquetError> {
     match (cells, kind) {
         (Cells::Window(v), _) => {
-            write_times(group, timestamps, 2, v.iter().map(|w| w.map(|(start, _)| start)))?;
-            write_times(group, timestamps, 2, v.iter().map(|w| w.map(|(_, end)| end)))
+            write_times(
+                group,
+                timestamps,
+                2,
+                v.iter().map(|w| w.map(|(start, _)| start)),
+            )?;
+            write_times(
+                group,
+                timestamps,
+                2,
+                v.iter().map(|w| w.map(|(_, end)| end)),
+            )
         }
         (Cells::Time(v), _) => write_times(group, timestamps, 1, v.iter().copied()),
         (Cells::Text(v), _) => write_leaf::<ByteArrayType>(group, 1, v.iter().cloned()),
@@ -322,7 +370,10 @@ fn write_cells(
         (Cells::Decimal(v), Kind::Decimal { precision, .. }) => {
             let power = 10_u128.pow(precision.into());
             let fits = v.iter().flatten().all(|units| units.unsigned_abs() < power);
-            assert!(fits, "a value has no more digits than its decimal({precision}) column");
+            assert!(
+                fits,
+                "a value has no more digits than its decimal({precision}) column"
+            );
             match decimal_physical(precision) {
                 Physical::INT32 => {
                     let narrow = |n: i128| i32::try_from(n).expect("nine digits");
@@ -355,7 +406,9 @@ fn write_times(
 }
 
 fn micros(time: EventTime) -> i64 {
-    time.0.checked_mul(1000).expect("a window lies within 292 000 years of 1970")
+    time.0
+        .checked_mul(1000)
+        .expect("a window lies within 292 000 years of 1970")
 }
 
 /// Nanoseconds of the day, and the Julian day (1970-01-01 is 2 440 588).
@@ -364,7 +417,11 @@ fn int96(time: EventTime) -> Int96 {
     let day = i32::try_from(time.0.div_euclid(DAY_MS) + JULIAN_1970)
         .expect("a window lies within 292 000 years of 1970");
     let mut value = Int96::new();
-    value.set_data((nanos & 0xffff_ffff) as u32, (nanos >> 32) as u32, day.cast_unsigned());
+    value.set_data(
+        (nanos & 0xffff_ffff) as u32,
+        (nanos >> 32) as u32,
+        day.cast_unsigned(),
+    );
     value
 }
 
@@ -384,8 +441,12 @@ fn write_leaf<T: DataType>(
         levels.push(if cell.is_some() { depth } else { 0 });
         values.extend(cell);
     }
-    let mut column = group.next_column()?.expect("as many columns as the schema has leaves");
-    column.typed::<T>().write_batch(&values, Some(&levels), None)?;
+    let mut column = group
+        .next_column()?
+        .expect("as many columns as the schema has leaves");
+    column
+        .typed::<T>()
+        .write_batch(&values, Some(&levels), None)?;
     column.close()
 }
 
@@ -394,7 +455,11 @@ pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<C
     let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(damaged)?;
     let metadata = reader.metadata();
     let root = metadata.file_metadata().schema_descr().root_schema();
-    let fields = root.get_fields().iter().map(|t| read_field(t)).collect::<Result<Vec<_>, _>>()?;
+    let fields = root
+        .get_fields()
+        .iter()
+        .map(|t| read_field(t))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut columns: Vec<Cells> = fields.iter().map(|f| Cells::none(f.kind)).collect();
     for i in 0..metadata.num_row_groups() {
         let left = limit - columns.first().map_or(0, Cells::len);
@@ -402,7 +467,9 @@ pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<C
             break;
         }
         let group = reader.get_row_group(i).map_err(damaged)?;
-        let rows = usize::try_from(group.metadata().num_rows()).map_err(damaged)?.min(left);
+        let rows = usize::try_from(group.metadata().num_rows())
+            .map_err(damaged)?
+            .min(left);
         let mut leaf = 0;
         for (field, cells) in fields.iter().zip(&mut columns) {
             let more = read_cells(group.as_ref(), &mut leaf, field.kind, rows)?;
@@ -424,11 +491,24 @@ fn damaged(error: impl fmt::Display) -> FileError {
 }
 
 fn read_field(found: &Type) -> Result<Field, FileError> {
-    let unknown = || FileError(format!("column \"{}\" has a type that windrow does not write", found.name()));
+    let unknown = || {
+        FileError(format!(
+            "column \"{}\" has a type that windrow does not write",
+            found.name()
+        ))
+    };
     if found.is_group() {
-        let leaves = found.get_fields().iter().map(|t| read_field(t)).collect::<Result<Vec<_>, _>>()?;
+        let leaves = found
+            .get_fields()
+            .iter()
+            .map(|t| read_field(t))
+            .collect::<Result<Vec<_>, _>>()?;
         let window = leaves == [field("start", Kind::Time), field("end", Kind::Time)];
-        return if window { Ok(field(found.name(), Kind::Window)) } else { Err(unknown()) };
+        return if window {
+            Ok(field(found.name(), Kind::Window))
+        } else {
+            Err(unknown())
+        };
     }
     let info = found.get_basic_info();
     if info.repetition() == Repetition::REPEATED {
@@ -436,10 +516,15 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
     }
     let kind = match (found.get_physical_type(), info.converted_type()) {
         (Physical::INT96, _) | (Physical::INT64, ConvertedType::TIMESTAMP_MICROS) => Kind::Time,
-        (Physical::INT32 | Physical::INT64 | Physical::FIXED_LEN_BYTE_ARRAY, ConvertedType::DECIMAL) => {
+        (
+            Physical::INT32 | Physical::INT64 | Physical::FIXED_LEN_BYTE_ARRAY,
+            ConvertedType::DECIMAL,
+        ) => {
             let precision = u8::try_from(found.get_precision()).map_err(|_| unknown())?;
             let scale = u8::try_from(found.get_scale()).map_err(|_| unknown())?;
-            if precision > 38 || scale > precision || decimal_physical(precision) != found.get_physical_type()
+            if precision > 38
+                || scale > precision
+                || decimal_physical(precision) != found.get_physical_type()
             {
                 return Err(unknown());
             }
@@ -464,7 +549,13 @@ fn read_cells(
         Kind::Window => {
             let starts = read_times(group, leaf, rows)?;
             let ends = read_times(group, leaf, rows)?;
-            Cells::Window(starts.into_iter().zip(ends).map(|(start, end)| start.zip(end)).collect())
+            Cells::Window(
+                starts
+                    .into_iter()
+                    .zip(ends)
+                    .map(|(start, end)| start.zip(end))
+                    .collect(),
+            )
         }
         Kind::Time => Cells::Time(read_times(group, leaf, rows)?),
         Kind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
@@ -476,10 +567,15 @@ fn read_cells(
             Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
             _ => {
                 let units = |bytes: FixedLenByteArray| {
-                    <[u8; 16]>::try_from(bytes.data()).map(i128::from_be_bytes).map_err(damaged)
+                    <[u8; 16]>::try_from(bytes.data())
+                        .map(i128::from_be_bytes)
+                        .map_err(damaged)
                 };
                 let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
-                found.into_iter().map(|n| n.map(units).transpose()).collect::<Result<_, _>>()?
+                found
+                    .into_iter()
+                    .map(|n| n.map(units).transpose())
+                    .collect::<Result<_, _>>()?
             }
         }),
     })
@@ -497,13 +593,19 @@ fn read_times(
     let int96 = group.metadata().column(*leaf).column_type() == Physical::INT96;
     if !int96 {
         let micros = read_leaf::<Int64Type>(group, leaf, rows)?;
-        return Ok(micros.into_iter().map(|t| t.map(|us| EventTime(us.div_euclid(1000)))).collect());
+        return Ok(micros
+            .into_iter()
+            .map(|t| t.map(|us| EventTime(us.div_euclid(1000))))
+            .collect());
     }
     let times = read_leaf::<Int96Type>(group, leaf, rows)?;
     let time = |value: Int96| {
         let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i64::from);
         let day = i64::from((day as u32).cast_signed()) - JULIAN_1970;
-        EventTime(day.wrapping_mul(DAY_MS).wrapping_add(((high << 32) | low) / 1_000_000))
+        EventTime(
+            day.wrapping_mul(DAY_MS)
+                .wrapping_add(((high << 32) | low) / 1_000_000),
+        )
     };
     Ok(times.into_iter().map(|t| t.map(time)).collect())
 }
@@ -514,14 +616,19 @@ fn read_leaf<T: DataType>(
     leaf: &mut usize,
     rows: usize,
 ) -> Result<Vec<Option<T::T>>, FileError> {
-    let depth = group.metadata().column(*leaf).column_descr().max_def_level();
+    let depth = group
+        .metadata()
+        .column(*leaf)
+        .column_descr()
+        .max_def_level();
     let mut reader = get_typed_column_reader::<T>(group.get_column_reader(*leaf).map_err(damaged)?);
     *leaf += 1;
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     let mut read = 0;
     while read < rows {
-        let (more, _, _) =
-            reader.read_records(rows - read, Some(&mut levels), None, &mut values).map_err(damaged)?;
+        let (more, _, _) = reader
+            .read_records(rows - read, Some(&mut levels), None, &mut values)
+            .map_err(damaged)?;
         if more == 0 {
             break;
         }
@@ -531,5 +638,8 @@ fn read_leaf<T: DataType>(
     if depth == 0 {
         return Ok(values.map(Some).collect());
     }
-    Ok(levels.into_iter().map(|level| if level == depth { values.next() } else { None }).collect())
+    Ok(levels
+        .into_iter()
+        .map(|level| if level == depth { values.next() } else { None })
+        .collect())
 }

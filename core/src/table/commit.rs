@@ -131,13 +131,17 @@ pub struct Commit {
 impl Commit {
     /// Fills in the digest, and the manifest's path with it.
     pub fn seal(&mut self, prefix: &str) {
-        let nobody = Owner { owner_epoch: 0, owner_id: String::new() };
+        let nobody = Owner {
+            owner_epoch: 0,
+            owner_id: String::new(),
+        };
         let owner = std::mem::replace(&mut self.owner, nobody);
         self.manifest.clear();
         self.digest.clear();
         self.digest = sha256_hex(&serde_json::to_vec(self).expect("plain values"));
         self.owner = owner;
-        self.manifest = object_key(prefix, "manifests", &self.owner, self.epoch, &self.digest) + ".json";
+        self.manifest =
+            object_key(prefix, "manifests", &self.owner, self.epoch, &self.digest) + ".json";
     }
 
     /// Paths of all objects that this epoch names.
@@ -172,7 +176,11 @@ pub fn manifests_of(prefix: &str, owner_epoch: u64, epoch: u64) -> String {
 /// The hash is cut at 128 bits, as paths are read by people.
 #[must_use]
 pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
-    format!("{prefix}{folder}/{}-{epoch:010}-{}", owner.owner_epoch, &sha256[..32])
+    format!(
+        "{prefix}{folder}/{}-{epoch:010}-{}",
+        owner.owner_epoch,
+        &sha256[..32]
+    )
 }
 
 /// What the catalog knows of a table, read in the act that made us its owner (or without, for a look).
@@ -196,7 +204,12 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
     /// It is ours until `lease_ms` after the request was sent. `head` is `None` for a table that does not exist yet.
-    Ours { owner: Owner, lease_ms: u64, now: DbTime, head: Option<Box<Head>> },
+    Ours {
+        owner: Owner,
+        lease_ms: u64,
+        now: DbTime,
+        head: Option<Box<Head>>,
+    },
     /// Another process has it, for at most `left_ms` more if it does not renew.
     Held { by: String, left_ms: u64 },
 }
@@ -231,7 +244,10 @@ impl From<CatalogError> for Trouble {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is there with this digest; the database's clock when it was committed.
-    Committed { digest: String, committed_at: DbTime },
+    Committed {
+        digest: String,
+        committed_at: DbTime,
+    },
     /// It is not there and can no longer arrive.
     Absent,
 }

@@ -36,10 +36,17 @@ pub fn rejects_column_types() -> Vec<ColumnType> {
 /// When the rows are not sorted by (start, end, key) without repetition, or a value is out of its column's range:
 /// a wrong count must stop.
 #[must_use]
-pub fn write_rows(shape: &Shape, timestamps: Timestamps, rows: &[Row], meta: &[(String, String)]) -> Vec<u8> {
+pub fn write_rows(
+    shape: &Shape,
+    timestamps: Timestamps,
+    rows: &[Row],
+    meta: &[(String, String)],
+) -> Vec<u8> {
     let sorted = rows.is_sorted_by(|a, b| (a.start, a.end, &a.key) < (b.start, b.end, &b.key));
     assert!(sorted, "rows are sorted by window and key, each once");
-    let groups = rows.chunks(ROW_GROUP_ROWS).map(|rows| row_cells(shape, rows));
+    let groups = rows
+        .chunks(ROW_GROUP_ROWS)
+        .map(|rows| row_cells(shape, rows));
     write_file(timestamps, &table_fields(shape), groups, meta)
 }
 
@@ -58,7 +65,9 @@ pub fn write_late(
 ) -> Vec<u8> {
     let sorted = records.is_sorted_by_key(|r| (r.partition, r.offset));
     assert!(sorted, "late records are sorted by offset");
-    let groups = records.chunks(ROW_GROUP_ROWS).map(|records| late_cells(topic, columns.len(), records));
+    let groups = records
+        .chunks(ROW_GROUP_ROWS)
+        .map(|records| late_cells(topic, columns.len(), records));
     write_file(timestamps, &late_fields(), groups, meta)
 }
 
@@ -75,7 +84,9 @@ pub fn write_rejects(
 ) -> Vec<u8> {
     let sorted = records.is_sorted_by_key(|r| (r.partition, r.offset));
     assert!(sorted, "rejects are sorted by offset");
-    let groups = records.chunks(ROW_GROUP_ROWS).map(|records| reject_cells(topic, records));
+    let groups = records
+        .chunks(ROW_GROUP_ROWS)
+        .map(|records| reject_cells(topic, records));
     write_file(timestamps, &rejects_fields(), groups, meta)
 }
 
@@ -91,13 +102,21 @@ pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
             row.push(cells.value(i, field.kind));
         }
     }
-    Ok(Listing { columns: fields.into_iter().map(|f| f.name).collect(), rows })
+    Ok(Listing {
+        columns: fields.into_iter().map(|f| f.name).collect(),
+        rows,
+    })
 }
 
 fn table_fields(shape: &Shape) -> Vec<Field> {
     let mut fields = vec![field("window", Kind::Window)];
     fields.extend(shape.group_by.iter().map(|c| field(&c.name, Kind::Text)));
-    fields.extend(shape.aggregates.iter().map(|a| field(&a.name, aggregate_kind(a))));
+    fields.extend(
+        shape
+            .aggregates
+            .iter()
+            .map(|a| field(&a.name, aggregate_kind(a))),
+    );
     fields
 }
 
@@ -107,7 +126,10 @@ fn aggregate_kind(aggregate: &Aggregate) -> Kind {
         (Function::Min | Function::Max, Number::Decimal { precision, scale }) => {
             Kind::Decimal { precision, scale }
         }
-        (Function::Sum, number) => Kind::Decimal { precision: 38, scale: number.scale() },
+        (Function::Sum, number) => Kind::Decimal {
+            precision: 38,
+            scale: number.scale(),
+        },
         (Function::Avg, _) => Kind::Double,
     }
 }
@@ -136,7 +158,9 @@ fn rejects_fields() -> Vec<Field> {
 }
 
 fn row_cells(shape: &Shape, rows: &[Row]) -> Vec<Cells> {
-    let mut cells = vec![Cells::Window(rows.iter().map(|r| Some((r.start, r.end))).collect())];
+    let mut cells = vec![Cells::Window(
+        rows.iter().map(|r| Some((r.start, r.end))).collect(),
+    )];
     let n = shape.group_by.len();
     let mut keys = vec![Vec::with_capacity(rows.len()); n];
     for row in rows {
@@ -148,11 +172,15 @@ fn row_cells(shape: &Shape, rows: &[Row]) -> Vec<Cells> {
     let mut input = 0;
     for aggregate in &shape.aggregates {
         if aggregate.function == Function::Count {
-            let counts =
-                rows.iter().map(|r| Some(i64::try_from(r.count).expect("a count of offsets, which are i64")));
+            let counts = rows
+                .iter()
+                .map(|r| Some(i64::try_from(r.count).expect("a count of offsets, which are i64")));
             cells.push(Cells::Long(counts.collect()));
         } else {
-            cells.push(aggregate_cells(aggregate, rows.iter().map(|r| r.accs[input])));
+            cells.push(aggregate_cells(
+                aggregate,
+                rows.iter().map(|r| r.accs[input]),
+            ));
             input += 1;
         }
     }
@@ -181,7 +209,12 @@ fn late_cells(topic: &str, columns: usize, records: &[LateRecord]) -> Vec<Cells>
         Cells::Int(records.iter().map(|r| Some(r.partition)).collect()),
         Cells::Long(records.iter().map(|r| Some(r.offset)).collect()),
         Cells::Time(records.iter().map(|r| Some(sql_time(r.time))).collect()),
-        Cells::Time(records.iter().map(|r| Some(sql_time(r.watermark))).collect()),
+        Cells::Time(
+            records
+                .iter()
+                .map(|r| Some(sql_time(r.watermark)))
+                .collect(),
+        ),
         Cells::Text(records.iter().map(|r| key_text(&r.key, columns)).collect()),
         Cells::Text(records.iter().map(|r| Some(lossy(&r.value))).collect()),
     ]
@@ -194,7 +227,12 @@ fn reject_cells(topic: &str, records: &[RejectRecord]) -> Vec<Cells> {
         Cells::Int(records.iter().map(|r| Some(r.partition)).collect()),
         Cells::Long(records.iter().map(|r| Some(r.offset)).collect()),
         Cells::Time(records.iter().map(|r| r.time.map(sql_time)).collect()),
-        Cells::Text(records.iter().map(|r| Some(ByteArray::from(r.reason.as_str()))).collect()),
+        Cells::Text(
+            records
+                .iter()
+                .map(|r| Some(ByteArray::from(r.reason.as_str())))
+                .collect(),
+        ),
         Cells::Text(records.iter().map(|r| Some(lossy(&r.value))).collect()),
     ]
 }
@@ -204,7 +242,9 @@ fn key_text(key: &[u8], columns: usize) -> Option<ByteArray> {
     if let [text] = texts.as_slice() {
         return text.as_deref().map(ByteArray::from);
     }
-    Some(ByteArray::from(serde_json::to_vec(&texts).expect("texts and nulls are JSON")))
+    Some(ByteArray::from(
+        serde_json::to_vec(&texts).expect("texts and nulls are JSON"),
+    ))
 }
 
 fn lossy(value: &[u8]) -> ByteArray {
@@ -230,7 +270,10 @@ mod tests {
     const BOTH: [Timestamps; 2] = [Timestamps::Micros, Timestamps::Int96];
 
     fn meta() -> Vec<(String, String)> {
-        vec![("windrow.epoch".to_owned(), "7".to_owned()), ("windrow.a".to_owned(), "{}".to_owned())]
+        vec![
+            ("windrow.epoch".to_owned(), "7".to_owned()),
+            ("windrow.a".to_owned(), "{}".to_owned()),
+        ]
     }
 
     fn by_origin() -> Shape {
@@ -239,11 +282,20 @@ mod tests {
 
     fn row(start_ms: i64, key: &[Option<&str>], count: u64, accs: &[Acc]) -> Row {
         let (start, end) = (EventTime(start_ms), EventTime(start_ms + 10_000));
-        Row { start, end, key: Arc::from(&*Key::of(key).0), count, accs: accs.into() }
+        Row {
+            start,
+            end,
+            key: Arc::from(&*Key::of(key).0),
+            count,
+            accs: accs.into(),
+        }
     }
 
     fn window(start_ms: i64) -> Value {
-        Value::Window { start: EventTime(start_ms), end: EventTime(start_ms + 10_000) }
+        Value::Window {
+            start: EventTime(start_ms),
+            end: EventTime(start_ms + 10_000),
+        }
     }
 
     fn text(text: &str) -> Value {
@@ -258,9 +310,20 @@ mod tests {
             number,
             name: name.to_owned(),
         };
-        let (small, large) =
-            (Number::Decimal { precision: 9, scale: 2 }, Number::Decimal { precision: 18, scale: 18 });
-        let column = |name: &str| Column { path: vec![name.to_owned()], name: name.to_owned() };
+        let (small, large) = (
+            Number::Decimal {
+                precision: 9,
+                scale: 2,
+            },
+            Number::Decimal {
+                precision: 18,
+                scale: 18,
+            },
+        );
+        let column = |name: &str| Column {
+            path: vec![name.to_owned()],
+            name: name.to_owned(),
+        };
         Shape {
             group_by: vec![column("origin"), column("kind")],
             aggregates: vec![
@@ -284,8 +347,14 @@ mod tests {
     fn wide_rows() -> Vec<Row> {
         let max = i128::from(i64::MAX);
         let top = (1_i128 << 126) - 1;
-        let low =
-            [acc(1, -top), acc(1, -top), acc(1, -max - 1), acc(1, -999_999_999), acc(1, -1), acc(3, -1)];
+        let low = [
+            acc(1, -top),
+            acc(1, -top),
+            acc(1, -max - 1),
+            acc(1, -999_999_999),
+            acc(1, -1),
+            acc(3, -1),
+        ];
         let high = [
             acc(1, top),
             acc(1, top),
@@ -306,8 +375,10 @@ mod tests {
         for timestamps in BOTH {
             let bytes = write_rows(&wide(), timestamps, &wide_rows(), &meta());
             let found = read_rows(&bytes, 10).unwrap();
-            let names =
-                ["window", "origin", "kind", "sum_n", "count", "sum_p", "min_n", "max_p", "min_q", "avg_p"];
+            let names = [
+                "window", "origin", "kind", "sum_n", "count", "sum_p", "min_n", "max_p", "min_q",
+                "avg_p",
+            ];
             assert_eq!(found.columns, names);
             let decimal = |units, scale| Value::Decimal { units, scale };
             let top = (1_i128 << 126) - 1;
@@ -340,7 +411,11 @@ mod tests {
             row(y9999, &[Some("a")], 7, &[]),
         ];
         for timestamps in BOTH {
-            let found = read_rows(&write_rows(&by_origin(), timestamps, &rows, &[]), usize::MAX).unwrap();
+            let found = read_rows(
+                &write_rows(&by_origin(), timestamps, &rows, &[]),
+                usize::MAX,
+            )
+            .unwrap();
             for (row, found) in rows.iter().zip(&found.rows) {
                 let key = row.key_text().map_or(Value::Null, |t| text(&t));
                 let count = Value::Integer(i64::try_from(row.count).unwrap());
@@ -359,8 +434,8 @@ mod tests {
     /// More than two row groups, windows of three keys.
     fn many() -> Vec<Row> {
         let keys = ["a", "b", "c"];
-        let windows =
-            (0..50_000).flat_map(|w| keys.map(|key| row(w * 10_000, &[Some(key)], w as u64 + 1, &[])));
+        let windows = (0..50_000)
+            .flat_map(|w| keys.map(|key| row(w * 10_000, &[Some(key)], w as u64 + 1, &[])));
         windows.collect()
     }
 
@@ -375,8 +450,14 @@ mod tests {
         assert!(bytes != write_rows(&by_origin(), Timestamps::Int96, &rows, &meta()));
         let found = read_rows(&bytes, usize::MAX).unwrap();
         assert_eq!(found.rows.len(), rows.len());
-        assert_eq!(found.rows[149_999], [window(49_999 * 10_000), text("c"), Value::Integer(50_000)]);
-        assert_eq!(read_rows(&bytes, 70_000).unwrap().rows, found.rows[..70_000]);
+        assert_eq!(
+            found.rows[149_999],
+            [window(49_999 * 10_000), text("c"), Value::Integer(50_000)]
+        );
+        assert_eq!(
+            read_rows(&bytes, 70_000).unwrap().rows,
+            found.rows[..70_000]
+        );
     }
 
     /// Bytes of another revision are not to be compared with these: raise [`FORMAT_REV`] with the new hash.
@@ -388,7 +469,11 @@ mod tests {
             all.update(write_rows(&wide(), timestamps, &wide_rows(), &meta()));
             all.update(write_rows(&by_origin(), timestamps, &many(), &meta()));
         }
-        let hash: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = all
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         const KNOWN: &str = "ea6d1a40bd32aa833fbce0dce09dc648bf7d8eaaa385ecb070ebbf2a9cec03bb";
         assert_eq!((FORMAT_REV, hash.as_str()), (1, KNOWN));
     }
@@ -450,7 +535,10 @@ mod tests {
             &[late(1, 0, &[Some("a\"\0"), None], b"")],
             &[],
         );
-        assert_eq!(read_rows(&two, 10).unwrap().rows[0][5], text("[\"a\\\"\\u0000\",null]"));
+        assert_eq!(
+            read_rows(&two, 10).unwrap().rows[0][5],
+            text("[\"a\\\"\\u0000\",null]")
+        );
     }
 
     #[test]
@@ -462,12 +550,21 @@ mod tests {
             reason: reason.to_owned(),
             value: b"not json".as_slice().into(),
         };
-        let records = [reject(0, None, "not JSON"), reject(5, Some(i64::MAX), "from the future")];
+        let records = [
+            reject(0, None, "not JSON"),
+            reject(5, Some(i64::MAX), "from the future"),
+        ];
         for timestamps in BOTH {
             let all = write_rejects("clicks", timestamps, &records, &[]);
             let found = read_rows(&all, 10).unwrap();
-            assert_eq!(found.rows[0][3..], [Value::Null, text("not JSON"), text("not json")]);
-            assert_eq!(found.rows[1][3], Value::Time(EventTime(253_402_300_799_999)));
+            assert_eq!(
+                found.rows[0][3..],
+                [Value::Null, text("not JSON"), text("not json")]
+            );
+            assert_eq!(
+                found.rows[1][3],
+                Value::Time(EventTime(253_402_300_799_999))
+            );
         }
     }
 
@@ -482,18 +579,39 @@ mod tests {
 
     #[test]
     fn footer_names_us_the_calendar_and_what_was_given() {
-        let bytes = write_rows(&by_origin(), Timestamps::Micros, &[row(0, &[Some("a")], 1, &[])], &meta());
+        let bytes = write_rows(
+            &by_origin(),
+            Timestamps::Micros,
+            &[row(0, &[Some("a")], 1, &[])],
+            &meta(),
+        );
         let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
         let file = reader.metadata().file_metadata();
-        assert_eq!(file.created_by(), Some(format!("windrow version 1 (build {FORMAT_REV})").as_str()));
-        let pairs: Vec<_> = file.key_value_metadata().unwrap().iter().map(|kv| kv.key.as_str()).collect();
-        assert_eq!(pairs, ["org.apache.spark.version", "windrow.a", "windrow.epoch"]);
+        assert_eq!(
+            file.created_by(),
+            Some(format!("windrow version 1 (build {FORMAT_REV})").as_str())
+        );
+        let pairs: Vec<_> = file
+            .key_value_metadata()
+            .unwrap()
+            .iter()
+            .map(|kv| kv.key.as_str())
+            .collect();
+        assert_eq!(
+            pairs,
+            ["org.apache.spark.version", "windrow.a", "windrow.epoch"]
+        );
     }
 
     #[test]
     fn damage_is_an_error_that_says_so() {
         let bytes = write_rows(&by_origin(), Timestamps::Micros, &many()[..1000], &meta());
-        for bad in [&bytes[..0], &bytes[..bytes.len() / 2], &bytes[1..], b"hello"] {
+        for bad in [
+            &bytes[..0],
+            &bytes[..bytes.len() / 2],
+            &bytes[1..],
+            b"hello",
+        ] {
             let error = read_rows(bad, 10).unwrap_err().to_string();
             assert!(error.starts_with("cannot read Parquet file: "), "{error}");
         }
@@ -531,7 +649,11 @@ mod tests {
             "double",
         ];
         assert_eq!(hive, expected);
-        assert!(columns.iter().all(|c| serde_json::from_str::<serde_json::Value>(&c.spark).is_ok()));
+        assert!(
+            columns
+                .iter()
+                .all(|c| serde_json::from_str::<serde_json::Value>(&c.spark).is_ok())
+        );
         assert_eq!(columns[5].spark, "\"decimal(38,2)\"");
     }
 }

@@ -45,7 +45,10 @@ impl TableName {
                 "table name \"{table}\" ends in {suffix}, as windrow's own tables do; choose another"
             ));
         }
-        Ok(Self { database: database.to_owned(), table: table.to_owned() })
+        Ok(Self {
+            database: database.to_owned(),
+            table: table.to_owned(),
+        })
     }
 
     /// The Hive table of one kind.
@@ -73,7 +76,12 @@ pub enum TableKind {
 }
 
 impl TableKind {
-    pub const ALL: [TableKind; 4] = [TableKind::View, TableKind::Chunks, TableKind::Late, TableKind::Rejects];
+    pub const ALL: [TableKind; 4] = [
+        TableKind::View,
+        TableKind::Chunks,
+        TableKind::Late,
+        TableKind::Rejects,
+    ];
 
     /// The table that a file belongs to.
     #[must_use]
@@ -207,18 +215,35 @@ pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, Strin
     parts.push(("chunk", file.chunk.as_str()));
     // Hive escapes other characters in partition names; we use none of them.
     let plain = |value: &str| {
-        !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        !value.is_empty()
+            && value
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if let Some((column, value)) = parts.iter().find(|(_, value)| !plain(value)) {
-        return Err(format!("{column} \"{value}\" of file \"{}\" is not plain", file.key));
+        return Err(format!(
+            "{column} \"{value}\" of file \"{}\" is not plain",
+            file.key
+        ));
     }
-    let Some((folder, _)) = file.key.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) else {
+    let Some((folder, _)) = file
+        .key
+        .rsplit_once('/')
+        .filter(|(folder, _)| !folder.is_empty())
+    else {
         return Err(format!("key \"{}\" has no folder of its own", file.key));
     };
     Ok(HivePartition {
         kind: TableKind::of(&file.kind),
-        name: parts.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join("/"),
-        values: parts.into_iter().map(|(_, value)| value.to_owned()).collect(),
+        name: parts
+            .iter()
+            .map(|(column, value)| format!("{column}={value}"))
+            .collect::<Vec<_>>()
+            .join("/"),
+        values: parts
+            .into_iter()
+            .map(|(_, value)| value.to_owned())
+            .collect(),
         storage: Storage::parquet(location(warehouse, folder)),
     })
 }
@@ -242,16 +267,39 @@ pub fn warehouse_uri(warehouse: &str) -> String {
 }
 
 fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
-    let list = columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
+    let list = columns
+        .iter()
+        .map(|c| quoted(&c.name))
+        .collect::<Vec<_>>()
+        .join(", ");
     let chunks = name.of(TableKind::Chunks);
-    let text = format!("SELECT {list} FROM {}.{}", quoted(&name.database), quoted(&chunks));
+    let text = format!(
+        "SELECT {list} FROM {}.{}",
+        quoted(&name.database),
+        quoted(&chunks)
+    );
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
-        ("spark.sql.create.version".to_owned(), SPARK_VERSION.to_owned()),
-        ("view.catalogAndNamespace.numParts".to_owned(), "2".to_owned()),
-        ("view.catalogAndNamespace.part.0".to_owned(), "spark_catalog".to_owned()),
-        ("view.catalogAndNamespace.part.1".to_owned(), name.database.clone()),
-        ("view.query.out.numCols".to_owned(), columns.len().to_string()),
+        (
+            "spark.sql.create.version".to_owned(),
+            SPARK_VERSION.to_owned(),
+        ),
+        (
+            "view.catalogAndNamespace.numParts".to_owned(),
+            "2".to_owned(),
+        ),
+        (
+            "view.catalogAndNamespace.part.0".to_owned(),
+            "spark_catalog".to_owned(),
+        ),
+        (
+            "view.catalogAndNamespace.part.1".to_owned(),
+            name.database.clone(),
+        ),
+        (
+            "view.query.out.numCols".to_owned(),
+            columns.len().to_string(),
+        ),
     ];
     for (i, column) in columns.iter().enumerate() {
         params.push((format!("view.query.out.col.{i}"), column.name.clone()));
@@ -269,7 +317,12 @@ fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
     }
 }
 
-fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<ColumnType>) -> HiveTable {
+fn table(
+    name: &TableName,
+    kind: TableKind,
+    warehouse: &str,
+    columns: Vec<ColumnType>,
+) -> HiveTable {
     let partition_columns = match kind {
         TableKind::Chunks => vec![text_column("date"), text_column("chunk")],
         _ => vec![text_column("chunk")],
@@ -277,15 +330,28 @@ fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<Column
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
         ("EXTERNAL".to_owned(), "TRUE".to_owned()),
-        ("spark.sql.create.version".to_owned(), SPARK_VERSION.to_owned()),
-        ("spark.sql.sources.provider".to_owned(), "parquet".to_owned()),
+        (
+            "spark.sql.create.version".to_owned(),
+            SPARK_VERSION.to_owned(),
+        ),
+        (
+            "spark.sql.sources.provider".to_owned(),
+            "parquet".to_owned(),
+        ),
         // Without it Spark looks for table partitions in directories and not in the catalog.
-        ("spark.sql.partitionProvider".to_owned(), "catalog".to_owned()),
+        (
+            "spark.sql.partitionProvider".to_owned(),
+            "catalog".to_owned(),
+        ),
     ];
     params.extend(schema_params(&columns, &partition_columns));
     // A directory that stays empty: what lies in a table's own location can be found by listing, and nothing of ours
     // may be.
-    let folder = format!("{}tables/{}", object_prefix(&name.database, &name.table), kind.word());
+    let folder = format!(
+        "{}tables/{}",
+        object_prefix(&name.database, &name.table),
+        kind.word()
+    );
     HiveTable {
         kind,
         name: name.of(kind),
@@ -299,25 +365,44 @@ fn table(name: &TableName, kind: TableKind, warehouse: &str, columns: Vec<Column
 }
 
 /// The schema as Spark's catalog keeps it. In numbered parts, which all versions read; newer ones also know a single key.
-fn schema_params(columns: &[ColumnType], partition_columns: &[ColumnType]) -> Vec<(String, String)> {
+fn schema_params(
+    columns: &[ColumnType],
+    partition_columns: &[ColumnType],
+) -> Vec<(String, String)> {
     let fields: Vec<_> = columns.iter().chain(partition_columns).map(field).collect();
-    let schema: Vec<char> = json!({ "type": "struct", "fields": fields }).to_string().chars().collect();
-    let parts: Vec<String> = schema.chunks(PARAM_MAX_CHARS).map(String::from_iter).collect();
-    let mut params = vec![("spark.sql.sources.schema.numParts".to_owned(), parts.len().to_string())];
+    let schema: Vec<char> = json!({ "type": "struct", "fields": fields })
+        .to_string()
+        .chars()
+        .collect();
+    let parts: Vec<String> = schema
+        .chunks(PARAM_MAX_CHARS)
+        .map(String::from_iter)
+        .collect();
+    let mut params = vec![(
+        "spark.sql.sources.schema.numParts".to_owned(),
+        parts.len().to_string(),
+    )];
     for (i, part) in parts.into_iter().enumerate() {
         params.push((format!("spark.sql.sources.schema.part.{i}"), part));
     }
     if !partition_columns.is_empty() {
-        params.push(("spark.sql.sources.schema.numPartCols".to_owned(), partition_columns.len().to_string()));
+        params.push((
+            "spark.sql.sources.schema.numPartCols".to_owned(),
+            partition_columns.len().to_string(),
+        ));
     }
     for (i, column) in partition_columns.iter().enumerate() {
-        params.push((format!("spark.sql.sources.schema.partCol.{i}"), column.name.clone()));
+        params.push((
+            format!("spark.sql.sources.schema.partCol.{i}"),
+            column.name.clone(),
+        ));
     }
     params
 }
 
 fn field(column: &ColumnType) -> serde_json::Value {
-    let spark: serde_json::Value = serde_json::from_str(&column.spark).expect("a column's type is JSON");
+    let spark: serde_json::Value =
+        serde_json::from_str(&column.spark).expect("a column's type is JSON");
     json!({ "name": column.name, "type": spark, "nullable": true, "metadata": {} })
 }
 
@@ -326,7 +411,11 @@ fn quoted(name: &str) -> String {
 }
 
 fn text_column(name: &str) -> ColumnType {
-    ColumnType { name: name.to_owned(), hive: "string".to_owned(), spark: "\"string\"".to_owned() }
+    ColumnType {
+        name: name.to_owned(),
+        hive: "string".to_owned(),
+        spark: "\"string\"".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -347,16 +436,26 @@ mod tests {
 
     fn newtable() -> [HiveTable; 4] {
         let name = TableName::new("default", "newtable").unwrap();
-        tables(&name, &genesis(Shape::count_by_origin("test-topic", 10_000, 10_000)))
+        tables(
+            &name,
+            &genesis(Shape::count_by_origin("test-topic", 10_000, 10_000)),
+        )
     }
 
     fn param<'a>(table: &'a HiveTable, key: &str) -> Option<&'a str> {
-        table.params.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        table
+            .params
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
     }
 
     #[test]
     fn names_that_need_quoting_or_clash_are_refused() {
-        assert_eq!(TableName::new("default", "t_1").unwrap().to_string(), "default.t_1");
+        assert_eq!(
+            TableName::new("default", "t_1").unwrap().to_string(),
+            "default.t_1"
+        );
         for (database, table) in [
             ("", "t"),
             ("default", "T"),
@@ -365,7 +464,10 @@ mod tests {
             ("default", "x__chunks"),
             ("default", "é"),
         ] {
-            assert!(TableName::new(database, table).is_err(), "{database}.{table}");
+            assert!(
+                TableName::new(database, table).is_err(),
+                "{database}.{table}"
+            );
         }
         assert!(TableName::new("default", &"x".repeat(120)).is_err());
     }
@@ -377,10 +479,18 @@ mod tests {
             view.view_text.as_deref(),
             Some("SELECT `window`, `origin`, `count` FROM `default`.`newtable__chunks`")
         );
-        let columns: Vec<_> = view.columns.iter().map(|c| (c.name.as_str(), c.hive.as_str())).collect();
+        let columns: Vec<_> = view
+            .columns
+            .iter()
+            .map(|c| (c.name.as_str(), c.hive.as_str()))
+            .collect();
         assert_eq!(
             columns,
-            [("window", "struct<start:timestamp,end:timestamp>"), ("origin", "string"), ("count", "bigint")]
+            [
+                ("window", "struct<start:timestamp,end:timestamp>"),
+                ("origin", "string"),
+                ("count", "bigint")
+            ]
         );
         assert_eq!(param(&view, "spark.sql.sources.provider"), None);
         assert_eq!(param(&view, "view.query.out.col.2"), Some("count"));
@@ -392,18 +502,38 @@ mod tests {
     fn schema_lists_partition_columns_last() {
         let [_, chunks, late, rejects] = newtable();
         let schema: serde_json::Value =
-            serde_json::from_str(param(&chunks, "spark.sql.sources.schema.part.0").unwrap()).unwrap();
-        let names: Vec<_> =
-            schema["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+            serde_json::from_str(param(&chunks, "spark.sql.sources.schema.part.0").unwrap())
+                .unwrap();
+        let names: Vec<_> = schema["fields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|f| f["name"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["window", "origin", "count", "date", "chunk"]);
-        assert_eq!(schema["fields"][0]["type"]["fields"][1]["type"], "timestamp");
+        assert_eq!(
+            schema["fields"][0]["type"]["fields"][1]["type"],
+            "timestamp"
+        );
         assert_eq!(schema["fields"][2]["type"], "long");
-        assert_eq!(param(&chunks, "spark.sql.sources.schema.numPartCols"), Some("2"));
-        assert_eq!(param(&late, "spark.sql.sources.schema.partCol.0"), Some("chunk"));
-        assert_eq!(param(&rejects, "spark.sql.sources.schema.numPartCols"), Some("1"));
+        assert_eq!(
+            param(&chunks, "spark.sql.sources.schema.numPartCols"),
+            Some("2")
+        );
+        assert_eq!(
+            param(&late, "spark.sql.sources.schema.partCol.0"),
+            Some("chunk")
+        );
+        assert_eq!(
+            param(&rejects, "spark.sql.sources.schema.numPartCols"),
+            Some("1")
+        );
         assert_eq!(
             chunks.storage.serde_params()[1],
-            ("path", "s3a://spark/warehouse/_windrow/default.newtable/tables/rows")
+            (
+                "path",
+                "s3a://spark/warehouse/_windrow/default.newtable/tables/rows"
+            )
         );
     }
 
@@ -414,13 +544,19 @@ mod tests {
             shape.aggregates.push(Aggregate {
                 function: Function::Sum,
                 path: vec!["bytes".to_owned()],
-                number: Number::Decimal { precision: 18, scale: 2 },
+                number: Number::Decimal {
+                    precision: 18,
+                    scale: 2,
+                },
                 name: format!("sum_{i}"),
             });
         }
         let name = TableName::new("default", "wide").unwrap();
         let [view, ..] = tables(&name, &genesis(shape));
-        let parts: usize = param(&view, "spark.sql.sources.schema.numParts").unwrap().parse().unwrap();
+        let parts: usize = param(&view, "spark.sql.sources.schema.numParts")
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(parts > 1);
         let text: String = (0..parts)
             .map(|i| param(&view, &format!("spark.sql.sources.schema.part.{i}")).unwrap())
@@ -434,7 +570,9 @@ mod tests {
     #[test]
     fn partition_lies_in_the_folder_of_its_file() {
         let mut file = NewFile {
-            kind: FileKind::Rows { date: "2024-09-01".to_owned() },
+            kind: FileKind::Rows {
+                date: "2024-09-01".to_owned(),
+            },
             chunk: "0000000012".to_owned(),
             key: "_windrow/default.newtable/rows/1-12-ab/part.parquet".to_owned(),
             bytes: 1,
@@ -453,7 +591,12 @@ mod tests {
         file.kind = FileKind::Late;
         let late = partition("/data/warehouse/", &file).unwrap();
         assert_eq!(late.name, "chunk=0000000012");
-        assert!(late.storage.location.unwrap().starts_with("file:/data/warehouse/_windrow/"));
+        assert!(
+            late.storage
+                .location
+                .unwrap()
+                .starts_with("file:/data/warehouse/_windrow/")
+        );
         file.chunk = "a/b".to_owned();
         assert!(partition("/w", &file).is_err());
         file.chunk = "a".to_owned();

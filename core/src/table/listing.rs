@@ -36,7 +36,11 @@ impl Value {
     /// How long its text is, where it is one: all else is short.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
-        if let Value::Text(text) = self { text.len() } else { 0 }
+        if let Value::Text(text) = self {
+            text.len()
+        } else {
+            0
+        }
     }
 }
 
@@ -98,7 +102,11 @@ impl Serialize for Line<'_> {
 }
 
 fn decimal_text(units: i128, scale: u8) -> String {
-    let digits = format!("{:0width$}", units.unsigned_abs(), width = usize::from(scale) + 1);
+    let digits = format!(
+        "{:0width$}",
+        units.unsigned_abs(),
+        width = usize::from(scale) + 1
+    );
     let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
     let sign = if units < 0 { "-" } else { "" };
     let point = if scale == 0 { "" } else { "." };

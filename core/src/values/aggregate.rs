@@ -71,8 +71,8 @@ fn quotient(value: i128, divisor: u128) -> f64 {
     };
     let mantissa = u64::try_from(kept).expect("53 bits") + u64::from(up);
     // Never subnormal: 2^-128 <= quotient < 2^128. A mantissa that rounded up to 2^53 carries into the exponent.
-    let biased =
-        u64::try_from(exponent + i64::from(dropped) + 52 + 1023).expect("within a double's exponents");
+    let biased = u64::try_from(exponent + i64::from(dropped) + 52 + 1023)
+        .expect("within a double's exponents");
     let sign = u64::from(value < 0) << 63;
     f64::from_bits(sign | ((biased << 52) + (mantissa - (1 << 52))))
 }
@@ -84,9 +84,17 @@ mod tests {
     #[test]
     fn quotient_is_the_nearest_double() {
         let check = |value: i128, divisor: u128, expect: f64| {
-            assert_eq!(quotient(value, divisor).to_bits(), expect.to_bits(), "{value} / {divisor}");
+            assert_eq!(
+                quotient(value, divisor).to_bits(),
+                expect.to_bits(),
+                "{value} / {divisor}"
+            );
             if value != 0 && value != i128::MIN {
-                assert_eq!(quotient(-value, divisor).to_bits(), (-expect).to_bits(), "-{value} / {divisor}");
+                assert_eq!(
+                    quotient(-value, divisor).to_bits(),
+                    (-expect).to_bits(),
+                    "-{value} / {divisor}"
+                );
             }
         };
         check(0, 7, 0.0);
@@ -107,7 +115,10 @@ mod tests {
             seed
         };
         for _ in 0..20_000 {
-            let (a, b) = (next() >> (11 + next() % 50), (next() >> (11 + next() % 50)).max(1));
+            let (a, b) = (
+                next() >> (11 + next() % 50),
+                (next() >> (11 + next() % 50)).max(1),
+            );
             check(i128::from(a), u128::from(b), a as f64 / b as f64);
             // And i128 to f64 rounds once as well.
             let wide = i128::from(next()) << (next() % 63) | i128::from(next());

@@ -70,13 +70,19 @@ impl Cause {
     /// The cause of that name; `None` for a name that is none.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Self::ALL.into_iter().find(|cause| cause.name() == name).unwrap_or_default()
+        Self::ALL
+            .into_iter()
+            .find(|cause| cause.name() == name)
+            .unwrap_or_default()
     }
 
     /// Whether new credentials would help.
     #[must_use]
     pub fn is_login(self) -> bool {
-        matches!(self, Cause::LoginKafka | Cause::LoginS3 | Cause::LoginCatalog)
+        matches!(
+            self,
+            Cause::LoginKafka | Cause::LoginS3 | Cause::LoginCatalog
+        )
     }
 }
 
@@ -96,7 +102,10 @@ pub struct Trouble {
 impl Trouble {
     #[must_use]
     pub fn new(cause: Cause, text: impl Into<String>) -> Self {
-        Self { cause, text: text.into() }
+        Self {
+            cause,
+            text: text.into(),
+        }
     }
 
     /// As the last line of a process that ends with it: `windrow: <sentence> (cause: other-bucket)`.
@@ -158,10 +167,16 @@ mod tests {
     fn names_are_those_of_json_and_come_back() {
         for cause in Cause::ALL {
             assert_eq!(serde_json::to_value(cause).unwrap(), cause.name());
-            assert_eq!(serde_json::from_value::<Cause>(cause.name().into()).unwrap(), cause);
+            assert_eq!(
+                serde_json::from_value::<Cause>(cause.name().into()).unwrap(),
+                cause
+            );
             assert_eq!(Cause::of(cause.name()), cause);
         }
-        assert_eq!(serde_json::from_str::<Cause>("\"of-a-newer-windrow\"").unwrap(), Cause::None);
+        assert_eq!(
+            serde_json::from_str::<Cause>("\"of-a-newer-windrow\"").unwrap(),
+            Cause::None
+        );
         assert_eq!(Cause::of("of-a-newer-windrow"), Cause::None);
     }
 
@@ -169,14 +184,23 @@ mod tests {
     fn the_last_line_of_a_process_says_the_cause() {
         for (trouble, line) in [
             (
-                Trouble::new(Cause::OtherBucket, "table a.b lies elsewhere (far); set it back"),
+                Trouble::new(
+                    Cause::OtherBucket,
+                    "table a.b lies elsewhere (far); set it back",
+                ),
                 "windrow: table a.b lies elsewhere (far); set it back (cause: other-bucket)",
             ),
-            (Trouble::from("no more (cause: unknown)"), "windrow: no more (cause: unknown)"),
+            (
+                Trouble::from("no more (cause: unknown)"),
+                "windrow: no more (cause: unknown)",
+            ),
         ] {
             assert_eq!(trouble.last_line(), line);
             assert_eq!(Trouble::of_last_line(&format!("{line}\n")), Some(trouble));
         }
-        assert_eq!(Trouble::of_last_line("2024-09-01T19:42:15Z  INFO windrow: counting"), None);
+        assert_eq!(
+            Trouble::of_last_line("2024-09-01T19:42:15Z  INFO windrow: counting"),
+            None
+        );
     }
 }

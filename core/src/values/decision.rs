@@ -15,7 +15,11 @@ pub struct Decision {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "decided", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[serde(
+    tag = "decided",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case"
+)]
 pub enum Decided {
     /// The topic partition's watermark is at least this.
     Floor { at: EventTime, reason: FloorReason },
@@ -26,7 +30,11 @@ pub enum Decided {
     /// The offsets from here to `to` are no longer in the log.
     Lost { to: Offset, reason: String },
     /// The log itself is another one: the topic was made again, or cut off below here. It goes on at `to`.
-    Generation { to: Offset, topic_id: String, reason: String },
+    Generation {
+        to: Offset,
+        topic_id: String,
+        reason: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

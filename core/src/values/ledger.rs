@@ -31,7 +31,8 @@ impl LaneLedger {
     /// Both sides of the sum.
     pub fn check(&self) -> Result<(), String> {
         let offsets = self.next_offset - self.start_offset;
-        let sum = self.counted + self.late + self.rejected + self.tombstones + self.gaps + self.lost;
+        let sum =
+            self.counted + self.late + self.rejected + self.tombstones + self.gaps + self.lost;
         if u64::try_from(offsets).is_ok_and(|n| n == sum) && self.late_hits <= self.hits {
             return Ok(());
         }
@@ -85,7 +86,8 @@ impl TableLedger {
         self.lost += lane.lost;
         self.hits += lane.hits;
         self.late_hits += lane.late_hits;
-        self.consumed += lane.counted + lane.late + lane.rejected + lane.tombstones + lane.gaps + lane.lost;
+        self.consumed +=
+            lane.counted + lane.late + lane.rejected + lane.tombstones + lane.gaps + lane.lost;
     }
 
     /// Whether each hit is in a row, in a partial, or missed.

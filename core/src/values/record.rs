@@ -67,7 +67,11 @@ impl Key {
     pub fn of(columns: &[Option<&str>]) -> Self {
         let mut bytes = Vec::new();
         for (i, column) in columns.iter().enumerate() {
-            Self::push_column(&mut bytes, column.map(str::as_bytes), i + 1 == columns.len());
+            Self::push_column(
+                &mut bytes,
+                column.map(str::as_bytes),
+                i + 1 == columns.len(),
+            );
         }
         Self(bytes.into())
     }
@@ -96,7 +100,9 @@ pub fn key_columns(bytes: &[u8], n: usize) -> Vec<Option<Cow<'_, str>>> {
         if tag == 0 {
             columns.push(None);
         } else if i + 1 == n {
-            columns.push(Some(Cow::Borrowed(std::str::from_utf8(rest).expect("keys are UTF-8"))));
+            columns.push(Some(Cow::Borrowed(
+                std::str::from_utf8(rest).expect("keys are UTF-8"),
+            )));
             rest = &[];
         } else {
             let mut text = Vec::new();
@@ -110,7 +116,9 @@ pub fn key_columns(bytes: &[u8], n: usize) -> Vec<Option<Cow<'_, str>>> {
                 rest = &rest[if rest[0] == 0 { 2 } else { 1 }..];
             }
             rest = &rest[2..];
-            columns.push(Some(Cow::Owned(String::from_utf8(text).expect("keys are UTF-8"))));
+            columns.push(Some(Cow::Owned(
+                String::from_utf8(text).expect("keys are UTF-8"),
+            )));
         }
     }
     assert!(rest.is_empty(), "a key has no bytes after its last column");
@@ -151,7 +159,10 @@ mod tests {
         assert!(encoded.is_sorted());
         for (key, columns) in encoded.iter().zip(&keys) {
             let back = key.columns(2);
-            assert_eq!(back.iter().map(|c| c.as_deref()).collect::<Vec<_>>(), columns);
+            assert_eq!(
+                back.iter().map(|c| c.as_deref()).collect::<Vec<_>>(),
+                columns
+            );
         }
         assert_eq!(Key::of(&[Some("x")]).0.as_ref(), b"\x01x");
     }

@@ -109,7 +109,11 @@ impl Shape {
         let time = |ms: i64| format_duration_ms(ms.unsigned_abs());
         let path = |path: &[String]| path.join(".");
         let named = |text: String, name: &str, usual: String| {
-            if *name == usual { text } else { format!("{text} as {name}") }
+            if *name == usual {
+                text
+            } else {
+                format!("{text} as {name}")
+            }
         };
         let last = |path: &[String]| path.last().cloned().unwrap_or_default().to_lowercase();
         let column = |c: &Column| named(path(&c.path), &c.name, last(&c.path));
@@ -146,9 +150,15 @@ impl Shape {
             ("slide", time(self.slide_ms)),
             ("offset", time(self.offset_ms)),
             ("group-by", all(self.group_by.iter().map(column).collect())),
-            ("aggregates", all(self.aggregates.iter().map(aggregate).collect())),
+            (
+                "aggregates",
+                all(self.aggregates.iter().map(aggregate).collect()),
+            ),
             ("timestamp-field", all(vec![field.unwrap_or_default()])),
-            ("on-bad-record", format!("{:?}", self.on_bad_record).to_lowercase()),
+            (
+                "on-bad-record",
+                format!("{:?}", self.on_bad_record).to_lowercase(),
+            ),
             ("max-keys", self.max_keys.to_string()),
             ("max-key-bytes", self.max_key_bytes.to_string()),
             ("semantics (windrow's own)", self.semantics.to_string()),
@@ -171,7 +181,9 @@ pub enum OnBadRecord {
 impl Shape {
     /// The aggregates that need the record's fields: all but `count`, in order.
     pub fn inputs(&self) -> impl Iterator<Item = &Aggregate> {
-        self.aggregates.iter().filter(|a| a.function != Function::Count)
+        self.aggregates
+            .iter()
+            .filter(|a| a.function != Function::Count)
     }
 
     /// `count` by one string column `origin`, as the use case has it; the default of every setting.
@@ -182,7 +194,10 @@ impl Shape {
             window_ms,
             slide_ms,
             offset_ms: 0,
-            group_by: vec![Column { path: vec!["origin".to_owned()], name: "origin".to_owned() }],
+            group_by: vec![Column {
+                path: vec!["origin".to_owned()],
+                name: "origin".to_owned(),
+            }],
             aggregates: vec![Aggregate {
                 function: Function::Count,
                 path: Vec::new(),

@@ -44,7 +44,14 @@ impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.rem_euclid(86_400_000);
         let (s, ms) = (ms / 1000, ms % 1000);
-        write!(f, "{}T{:02}:{:02}:{:02}", self.date(), s / 3600, s / 60 % 60, s % 60)?;
+        write!(
+            f,
+            "{}T{:02}:{:02}:{:02}",
+            self.date(),
+            s / 3600,
+            s / 60 % 60,
+            s % 60
+        )?;
         if ms != 0 {
             write!(f, ".{ms:03}")?;
         }
@@ -78,7 +85,11 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let day = doy - (153 * mp + 2) / 5 + 1;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = yoe + era * 400 + i64::from(month <= 2);
-    (year, u32::try_from(month).expect("1..=12"), u32::try_from(day).expect("1..=31"))
+    (
+        year,
+        u32::try_from(month).expect("1..=12"),
+        u32::try_from(day).expect("1..=31"),
+    )
 }
 
 /// Reads a duration such as `500ms`, `10s`, `5m`, `1h` or `30d` as milliseconds.
@@ -104,7 +115,11 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     };
     // A century: past it, sums of times would have to care about overflow everywhere.
     const MAX_MS: u64 = 36_525 * 86_400_000;
-    match number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)) {
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(scale))
+    {
         Some(ms) if ms <= MAX_MS => Ok(ms),
         _ => Err("too long; at most 36525d".to_owned()),
     }
@@ -113,7 +128,12 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
 /// The shortest text that [`parse_duration_ms`] reads back: `10s`, `1500ms`, `1h`.
 #[must_use]
 pub fn format_duration_ms(ms: u64) -> String {
-    for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+    for (scale, unit) in [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+    ] {
         if ms >= scale && ms.is_multiple_of(scale) {
             return format!("{}{unit}", ms / scale);
         }
@@ -127,17 +147,27 @@ mod tests {
 
     #[test]
     fn times_print_as_utc() {
-        assert_eq!(EventTime(1_725_219_735_000).to_string(), "2024-09-01T19:42:15Z");
+        assert_eq!(
+            EventTime(1_725_219_735_000).to_string(),
+            "2024-09-01T19:42:15Z"
+        );
         assert_eq!(EventTime(-1).to_string(), "1969-12-31T23:59:59.999Z");
-        assert_eq!(EventTime(253_402_300_799_000).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(
+            EventTime(253_402_300_799_000).to_string(),
+            "9999-12-31T23:59:59Z"
+        );
         assert_eq!(EventTime(951_782_400_000).date(), "2000-02-29");
     }
 
     #[test]
     fn durations_read_and_print() {
-        for (text, ms) in
-            [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("30d", 2_592_000_000)]
-        {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("30d", 2_592_000_000),
+        ] {
             assert_eq!(parse_duration_ms(text), Ok(ms));
             assert_eq!(format_duration_ms(ms), text);
         }

@@ -4,7 +4,10 @@
 //! The owner is the process that holds the lock file; the kernel gives it back when the process ends, however it ends.
 //! The few small writes of a commit block the calling thread.
 
-#![expect(clippy::disallowed_methods, reason = "the machine's clock stands in for the database's")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the machine's clock stands in for the database's"
+)]
 
 use super::answers::{CommittedFile, Files, Renewed, TableInfo, Totals};
 use serde::de::DeserializeOwned;
@@ -14,7 +17,9 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use windrow_core::table::commit::{Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner};
+use windrow_core::table::commit::{
+    Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
+};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
@@ -66,7 +71,11 @@ impl LocalCatalog {
     /// Nothing is read or written yet.
     #[must_use]
     pub fn new(dir: &Path, name: TableName) -> Self {
-        Self { root: dir.join(FOLDER), name, held: None }
+        Self {
+            root: dir.join(FOLDER),
+            name,
+            held: None,
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -93,15 +102,20 @@ impl LocalCatalog {
         let lock = match self.held.take() {
             Some(held) => held.lock,
             None => {
-                let open = File::options().create(true).truncate(false).write(true).open(self.path("lock"));
+                let open = File::options()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(self.path("lock"));
                 open.map_err(failed)?
             }
         };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let (by, left_ms) =
-                    before.map_or(("another process".to_owned(), lease_ms), |o| (o.who, o.lease_ms));
+                let (by, left_ms) = before.map_or(("another process".to_owned(), lease_ms), |o| {
+                    (o.who, o.lease_ms)
+                });
                 return Ok(Acquired::Held { by, left_ms });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -109,8 +123,15 @@ impl LocalCatalog {
         // Read again: the owner before may have written it until the lock was free.
         let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
         let owner_epoch = before.map_or(0, |file| file.owner.owner_epoch) + 1;
-        let owner = Owner { owner_epoch, owner_id: owner_id.to_owned() };
-        let file = OwnerFile { owner: owner.clone(), who: who.to_owned(), lease_ms };
+        let owner = Owner {
+            owner_epoch,
+            owner_id: owner_id.to_owned(),
+        };
+        let file = OwnerFile {
+            owner: owner.clone(),
+            who: who.to_owned(),
+            lease_ms,
+        };
         remove_temporary(&self.dir()).map_err(failed)?;
         remove_temporary(&self.path("epochs")).map_err(failed)?;
         write(&self.path("owner.json"), &file).map_err(failed)?;
@@ -118,13 +139,28 @@ impl LocalCatalog {
         if let Some(head) = &head {
             self.doom_superseded(head.last.epoch).map_err(failed)?;
         }
-        self.held = Some(Held { lock, owner: owner.clone() });
-        Ok(Acquired::Ours { owner, lease_ms, now: now(), head: head.map(Box::new) })
+        self.held = Some(Held {
+            lock,
+            owner: owner.clone(),
+        });
+        Ok(Acquired::Ours {
+            owner,
+            lease_ms,
+            now: now(),
+            head: head.map(Box::new),
+        })
     }
 
-    pub(super) async fn renew(&mut self, owner: &Owner, _lease_ms: u64) -> Result<Renewed, CatalogError> {
+    pub(super) async fn renew(
+        &mut self,
+        owner: &Owner,
+        _lease_ms: u64,
+    ) -> Result<Renewed, CatalogError> {
         self.check_owner("cannot renew the lease of", owner)?;
-        Ok(Renewed { now: now(), paused: self.path("paused").exists() })
+        Ok(Renewed {
+            now: now(),
+            paused: self.path("paused").exists(),
+        })
     }
 
     pub(super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
@@ -136,7 +172,10 @@ impl LocalCatalog {
     fn check_owner(&self, doing: &str, owner: &Owner) -> Result<(), CatalogError> {
         match &self.held {
             Some(held) if held.owner == *owner => Ok(()),
-            _ => Err(CatalogError::Fenced(format!("{doing} table \"{}\": another owner has it", self.name))),
+            _ => Err(CatalogError::Fenced(format!(
+                "{doing} table \"{}\": another owner has it",
+                self.name
+            ))),
         }
     }
 
@@ -144,7 +183,8 @@ impl LocalCatalog {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
         self.check_owner(&doing, &commit.owner)?;
         let failed = |error| retry(&doing, &self.name, error);
-        let fenced = |why: String| CatalogError::Fenced(format!("{doing} table \"{}\": {why}", self.name));
+        let fenced =
+            |why: String| CatalogError::Fenced(format!("{doing} table \"{}\": {why}", self.name));
         let last = self.last_epoch().map_err(failed)?;
         let next = last.map_or(0, |last| last + 1);
         if commit.epoch < next {
@@ -162,20 +202,37 @@ impl LocalCatalog {
             )));
         }
         if commit.genesis.is_some() != (next == 0) {
-            let why = "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
-            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
+            let why =
+                "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
+            return Err(CatalogError::Stop(
+                format!("{doing} table \"{}\": {why}", self.name).into(),
+            ));
         }
-        let before = last.map(|last| self.read_epoch(last)).transpose().map_err(failed)?.flatten();
-        if let Some(why) = before.as_ref().and_then(|before| gap(&before.commit, commit)) {
+        let before = last
+            .map(|last| self.read_epoch(last))
+            .transpose()
+            .map_err(failed)?
+            .flatten();
+        if let Some(why) = before
+            .as_ref()
+            .and_then(|before| gap(&before.commit, commit))
+        {
             return Err(fenced(why));
         }
         let doomed = self.doomed().map_err(failed)?;
-        if let Some(key) = commit.objects().into_iter().find(|key| doomed.contains_key(key)) {
+        if let Some(key) = commit
+            .objects()
+            .into_iter()
+            .find(|key| doomed.contains_key(key))
+        {
             return Err(fenced(format!("key \"{key}\" is doomed")));
         }
         let file = EpochFile {
             committed_at: now(),
-            totals: totals(before.map(|before| before.totals).unwrap_or_default(), commit),
+            totals: totals(
+                before.map(|before| before.totals).unwrap_or_default(),
+                commit,
+            ),
             superseded: self.superseded(commit).map_err(failed)?,
             commit: commit.clone(),
         };
@@ -198,7 +255,9 @@ impl LocalCatalog {
                 self.name
             )),
             // The link is there, but perhaps not yet on disk.
-            _ if path.exists() => CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name)),
+            _ if path.exists() => {
+                CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name))
+            }
             _ => retry(doing, &self.name, error),
         })
     }
@@ -209,7 +268,11 @@ impl LocalCatalog {
             return Ok(None);
         }
         Ok(match self.checkpoint_at(commit.epoch - 1)?.0 {
-            Some((_, old @ CheckpointAt::Object(_))) if Some(&old) == commit.checkpoint.as_ref() => None,
+            Some((_, old @ CheckpointAt::Object(_)))
+                if Some(&old) == commit.checkpoint.as_ref() =>
+            {
+                None
+            }
             Some((_, CheckpointAt::Object(key))) => Some(key),
             _ => None,
         })
@@ -228,20 +291,33 @@ impl LocalCatalog {
         self.check_owner("cannot restore", owner)
     }
 
-    pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
-        let failed =
-            |error| retry(&format!("cannot learn what became of epoch {epoch} of"), &self.name, error);
+    pub(super) async fn outcome(
+        &mut self,
+        _owner: &Owner,
+        epoch: u64,
+    ) -> Result<Outcome, CatalogError> {
+        let failed = |error| {
+            retry(
+                &format!("cannot learn what became of epoch {epoch} of"),
+                &self.name,
+                error,
+            )
+        };
         Ok(match self.read_epoch(epoch).map_err(failed)? {
             Some(there) => {
                 sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
-                Outcome::Committed { digest: there.commit.digest, committed_at: there.committed_at }
+                Outcome::Committed {
+                    digest: there.commit.digest,
+                    committed_at: there.committed_at,
+                }
             }
             None => Outcome::Absent,
         })
     }
 
     pub(super) async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
-        self.read_head().map_err(|error| retry("cannot read", &self.name, error))
+        self.read_head()
+            .map_err(|error| retry("cannot read", &self.name, error))
     }
 
     fn read_head(&self) -> io::Result<Option<Head>> {
@@ -264,7 +340,10 @@ impl LocalCatalog {
 
     /// The newest checkpoint at or before `epoch`, and the decisions after it.
     #[expect(clippy::type_complexity, reason = "the two fields of `Head`")]
-    fn checkpoint_at(&self, epoch: u64) -> io::Result<(Option<(u64, CheckpointAt)>, Vec<Decision>)> {
+    fn checkpoint_at(
+        &self,
+        epoch: u64,
+    ) -> io::Result<(Option<(u64, CheckpointAt)>, Vec<Decision>)> {
         let mut decisions: Vec<Vec<Decision>> = Vec::new();
         let mut found = None;
         for epoch in (0..=epoch).rev() {
@@ -279,10 +358,17 @@ impl LocalCatalog {
         Ok((found, decisions.into_iter().rev().flatten().collect()))
     }
 
-    pub(super) async fn files(&mut self, kind: TableKind, limit: u32) -> Result<Files, CatalogError> {
+    pub(super) async fn files(
+        &mut self,
+        kind: TableKind,
+        limit: u32,
+    ) -> Result<Files, CatalogError> {
         let failed = |error| retry("cannot list files of", &self.name, error);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut files = Files { totals: Totals::default(), newest: Vec::new() };
+        let mut files = Files {
+            totals: Totals::default(),
+            newest: Vec::new(),
+        };
         let Some(last) = self.last_epoch().map_err(failed)? else {
             return Ok(files);
         };
@@ -293,13 +379,22 @@ impl LocalCatalog {
             if epoch == last {
                 files.totals = file.totals.get(kind.word()).copied().unwrap_or_default();
             }
-            let mut of_kind: Vec<_> =
-                file.commit.files.into_iter().filter(|f| TableKind::of(&f.kind) == kind).collect();
+            let mut of_kind: Vec<_> = file
+                .commit
+                .files
+                .into_iter()
+                .filter(|f| TableKind::of(&f.kind) == kind)
+                .collect();
             of_kind.sort_by_cached_key(|file| {
                 std::cmp::Reverse((file.kind.date().to_owned(), file.chunk.clone()))
             });
             let room = limit - files.newest.len();
-            files.newest.extend(of_kind.into_iter().take(room).map(|file| CommittedFile { epoch, file }));
+            files.newest.extend(
+                of_kind
+                    .into_iter()
+                    .take(room)
+                    .map(|file| CommittedFile { epoch, file }),
+            );
             let all = usize::try_from(files.totals.files).unwrap_or(usize::MAX);
             if files.newest.len() == limit.min(all) {
                 break;
@@ -312,14 +407,23 @@ impl LocalCatalog {
         let failed = |error| retry("cannot list tables beside", &self.name, error);
         let mut names = Vec::new();
         for entry in entries(&self.root).map_err(failed)? {
-            let name =
-                entry.split_once('.').and_then(|(database, table)| TableName::new(database, table).ok());
+            let name = entry
+                .split_once('.')
+                .and_then(|(database, table)| TableName::new(database, table).ok());
             names.extend(name);
         }
         names.sort();
         let info = |name: TableName| {
-            let other = LocalCatalog { root: self.root.clone(), name, held: None };
-            let last = other.last_epoch()?.map(|last| other.read_epoch(last)).transpose()?.flatten();
+            let other = LocalCatalog {
+                root: self.root.clone(),
+                name,
+                held: None,
+            };
+            let last = other
+                .last_epoch()?
+                .map(|last| other.read_epoch(last))
+                .transpose()?
+                .flatten();
             Ok(TableInfo {
                 held_by: self.holder(&other)?,
                 last: last.map(|file| (file.commit.epoch, file.committed_at)),
@@ -327,7 +431,11 @@ impl LocalCatalog {
                 name: other.name,
             })
         };
-        names.into_iter().map(info).collect::<io::Result<_>>().map_err(failed)
+        names
+            .into_iter()
+            .map(info)
+            .collect::<io::Result<_>>()
+            .map_err(failed)
     }
 
     /// Who holds another table's lock. Looking takes the lock for a moment, which at worst makes a starting process
@@ -344,13 +452,23 @@ impl LocalCatalog {
     }
 
     pub(super) async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
-        let doing = if paused { "cannot pause" } else { "cannot resume" };
+        let doing = if paused {
+            "cannot pause"
+        } else {
+            "cannot resume"
+        };
         if !self.dir().is_dir() {
             let why = "windrow has no such table here; see windrow tables";
-            return Err(CatalogError::Stop(format!("{doing} table \"{}\": {why}", self.name).into()));
+            return Err(CatalogError::Stop(
+                format!("{doing} table \"{}\": {why}", self.name).into(),
+            ));
         }
         let path = self.path("paused");
-        let done = if paused { write(&path, &by) } else { fs::remove_file(&path) };
+        let done = if paused {
+            write(&path, &by)
+        } else {
+            fs::remove_file(&path)
+        };
         match done {
             Err(error) if paused || error.kind() != ErrorKind::NotFound => {
                 Err(retry(doing, &self.name, error))
@@ -359,7 +477,10 @@ impl LocalCatalog {
         }
     }
 
-    pub(super) async fn warehouse(&mut self, _database: &str) -> Result<Option<String>, CatalogError> {
+    pub(super) async fn warehouse(
+        &mut self,
+        _database: &str,
+    ) -> Result<Option<String>, CatalogError> {
         Ok(None)
     }
 
@@ -367,7 +488,11 @@ impl LocalCatalog {
         Ok(())
     }
 
-    pub(super) async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    pub(super) async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
         let doing = "cannot doom keys of";
         self.check_owner(doing, owner)?;
         let failed = |error| retry(doing, &self.name, error);
@@ -384,7 +509,8 @@ impl LocalCatalog {
             }
         }
         if let Some(last) = last
-            && let Some((_, CheckpointAt::Object(named))) = self.checkpoint_at(last).map_err(failed)?.0
+            && let Some((_, CheckpointAt::Object(named))) =
+                self.checkpoint_at(last).map_err(failed)?.0
         {
             free.retain(|key| *key != named);
         }
@@ -397,15 +523,26 @@ impl LocalCatalog {
     }
 
     pub(super) async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
-        let doomed = self.doomed().map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
-        let until = now().0.saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
-        let mut past: Vec<_> =
-            doomed.into_iter().filter(|(_, at)| at.0 <= until).map(|(key, at)| (at, key)).collect();
+        let doomed = self
+            .doomed()
+            .map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
+        let until = now()
+            .0
+            .saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
+        let mut past: Vec<_> = doomed
+            .into_iter()
+            .filter(|(_, at)| at.0 <= until)
+            .map(|(key, at)| (at, key))
+            .collect();
         past.sort();
         Ok(past.into_iter().take(1000).map(|(_, key)| key).collect())
     }
 
-    pub(super) async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+    pub(super) async fn forget(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<(), CatalogError> {
         let doing = "cannot forget keys of";
         self.check_owner(doing, owner)?;
         let failed = |error| retry(doing, &self.name, error);
@@ -423,7 +560,10 @@ impl LocalCatalog {
     /// The greatest number among the epochs' names; their files are not read.
     fn last_epoch(&self) -> io::Result<Option<u64>> {
         let number = |name: String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
-        Ok(entries(&self.path("epochs"))?.into_iter().filter_map(number).max())
+        Ok(entries(&self.path("epochs"))?
+            .into_iter()
+            .filter_map(number)
+            .max())
     }
 
     fn read_epoch(&self, epoch: u64) -> io::Result<Option<EpochFile>> {
@@ -446,7 +586,9 @@ fn gap(before: &Commit, commit: &Commit) -> Option<String> {
 
 fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<String, Totals> {
     for file in &commit.files {
-        let sum = totals.entry(TableKind::of(&file.kind).word().to_owned()).or_default();
+        let sum = totals
+            .entry(TableKind::of(&file.kind).word().to_owned())
+            .or_default();
         sum.files += 1;
         sum.bytes += file.bytes;
         sum.rows += file.rows;
@@ -457,12 +599,15 @@ fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<Str
 }
 
 fn now() -> DbTime {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     DbTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
-    let why = format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
+    let why =
+        format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
     CatalogError::Retry(why.into())
 }
 
@@ -472,7 +617,9 @@ fn entries(dir: &Path) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 /// What a process left behind that was killed in the middle of a write.
@@ -489,9 +636,12 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         other => other?,
     };
     let value = serde_json::from_slice(&bytes);
-    value
-        .map(Some)
-        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+    value.map(Some).map_err(|error| {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{}: {error}", path.display()),
+        )
+    })
 }
 
 /// Replaces a file as a whole.

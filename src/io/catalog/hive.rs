@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
 use windrow_core::table::file::ColumnType;
-use windrow_core::table::hive::{self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName};
+use windrow_core::table::hive::{
+    self, HivePartition, HiveTable, MARK, Storage, TableKind, TableName,
+};
 use windrow_core::values::cause::Cause;
 
 /// The tables that windrow writes.
@@ -58,17 +60,44 @@ struct Class {
     column: &'static str,
 }
 
-const COLUMNS: Class = Class::of("org.apache.hadoop.hive.metastore.model.MColumnDescriptor", "CDS", "CD_ID");
-const DATABASE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MDatabase", "DBS", "DB_ID");
-const PARTITION: Class =
-    Class::of("org.apache.hadoop.hive.metastore.model.MPartition", "PARTITIONS", "PART_ID");
-const SERDE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MSerDeInfo", "SERDES", "SERDE_ID");
-const STORAGE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MStorageDescriptor", "SDS", "SD_ID");
-const TABLE: Class = Class::of("org.apache.hadoop.hive.metastore.model.MTable", "TBLS", "TBL_ID");
+const COLUMNS: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MColumnDescriptor",
+    "CDS",
+    "CD_ID",
+);
+const DATABASE: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MDatabase",
+    "DBS",
+    "DB_ID",
+);
+const PARTITION: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MPartition",
+    "PARTITIONS",
+    "PART_ID",
+);
+const SERDE: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MSerDeInfo",
+    "SERDES",
+    "SERDE_ID",
+);
+const STORAGE: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MStorageDescriptor",
+    "SDS",
+    "SD_ID",
+);
+const TABLE: Class = Class::of(
+    "org.apache.hadoop.hive.metastore.model.MTable",
+    "TBLS",
+    "TBL_ID",
+);
 
 impl Class {
     const fn of(name: &'static str, table: &'static str, column: &'static str) -> Self {
-        Self { name, table, column }
+        Self {
+            name,
+            table,
+            column,
+        }
     }
 }
 
@@ -91,7 +120,11 @@ impl Hive {
             )
             .await?;
         let names = |of: &dyn Fn(&tokio_postgres::Row) -> bool| {
-            rows.iter().filter(|row| of(row)).map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>().join(", ")
+            rows.iter()
+                .filter(|row| of(row))
+                .map(|row| row.get::<_, &str>(0))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let missing = names(&|row| row.get(1));
         if !missing.is_empty() {
@@ -138,7 +171,10 @@ impl Hive {
             (&STORAGE, tables + files),
             (&TABLE, tables),
         ];
-        let short: Vec<_> = needs.into_iter().filter(|(class, n)| self.ids.left(class) < *n).collect();
+        let short: Vec<_> = needs
+            .into_iter()
+            .filter(|(class, n)| self.ids.left(class) < *n)
+            .collect();
         if !short.is_empty() {
             self.ids.add_missing_rows(db, &short).await?;
             self.ids.take_blocks(db, &short).await?;
@@ -146,14 +182,21 @@ impl Hive {
         Ok(())
     }
 
-    async fn database_id(&self, db: &Session, name: &TableName) -> Result<Option<i64>, CatalogError> {
+    async fn database_id(
+        &self,
+        db: &Session,
+        name: &TableName,
+    ) -> Result<Option<i64>, CatalogError> {
         let sql = format!(
             "SELECT \"DB_ID\"::bigint FROM \"DBS\" WHERE \"NAME\" = $1{}",
             self.catalog_filter("\"DBS\"")
         );
         let rows = db.query(&sql, args![name.database]).await?;
         if rows.len() > 1 {
-            return Err(db.stop(format_args!("Hive has two databases \"{}\"; remove one", name.database)));
+            return Err(db.stop(format_args!(
+                "Hive has two databases \"{}\"; remove one",
+                name.database
+            )));
         }
         Ok(rows.first().map(|row| row.get(0)))
     }
@@ -165,17 +208,29 @@ impl Hive {
         database: &str,
     ) -> Result<Option<String>, CatalogError> {
         let filter = self.catalog_filter("\"DBS\"");
-        let sql =
-            format!("SELECT \"DB_LOCATION_URI\" FROM \"DBS\" WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\"");
-        Ok(db.query_opt(&sql, args![database]).await?.map(|row| row.get(0)))
+        let sql = format!(
+            "SELECT \"DB_LOCATION_URI\" FROM \"DBS\" WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\""
+        );
+        Ok(db
+            .query_opt(&sql, args![database])
+            .await?
+            .map(|row| row.get(0)))
     }
 
     fn catalog_filter(&self, alias: &str) -> String {
-        if self.has_catalogs { format!(" AND {alias}.\"CTLG_NAME\" = 'hive'") } else { String::new() }
+        if self.has_catalogs {
+            format!(" AND {alias}.\"CTLG_NAME\" = 'hive'")
+        } else {
+            String::new()
+        }
     }
 
     /// Refuses a table that is not windrow's, or of which the ledger knows nothing. Without a lock: an early look.
-    pub(super) async fn check_free(&self, db: &Session, name: &TableName) -> Result<(), CatalogError> {
+    pub(super) async fn check_free(
+        &self,
+        db: &Session,
+        name: &TableName,
+    ) -> Result<(), CatalogError> {
         match self.found(db, name, false).await?.into_iter().next() {
             Some(found) => Err(refusal(db, name, &found)),
             None => Ok(()),
@@ -195,11 +250,13 @@ impl Hive {
         files: &[(i64, NewFile)],
     ) -> Result<Vec<(i64, String)>, CatalogError> {
         let Some(database) = self.database_id(db, name).await? else {
-            return Err(
-                db.stop(format_args!("Hive has no database \"{0}\"; run CREATE DATABASE {0}", name.database))
-            );
+            return Err(db.stop(format_args!(
+                "Hive has no database \"{0}\"; run CREATE DATABASE {0}",
+                name.database
+            )));
         };
-        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE").await?;
+        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
         let found = self.found(db, name, true).await?;
         for table in hive::tables(name, genesis) {
             match found.iter().find(|f| f.name == table.name) {
@@ -218,7 +275,9 @@ impl Hive {
         }
         let found = self.found(db, name, true).await?;
         let (mut there, mut missing) = (Vec::new(), Vec::new());
-        let named = self.partition_ids(db, name, &found, &genesis.warehouse, files).await?;
+        let named = self
+            .partition_ids(db, name, &found, &genesis.warehouse, files)
+            .await?;
         for ((part_id, file), named) in files.iter().zip(named) {
             match named {
                 Some(id) => there.push((id, *part_id, file)),
@@ -226,10 +285,18 @@ impl Hive {
             }
         }
         self.relocate(db, &genesis.warehouse, &there).await?;
-        let added = self.add_partitions(db, &genesis.warehouse, &found, name, &missing).await?;
-        let mut changed: Vec<_> = added.into_iter().zip(missing.into_iter().map(|file| file.key)).collect();
+        let added = self
+            .add_partitions(db, &genesis.warehouse, &found, name, &missing)
+            .await?;
+        let mut changed: Vec<_> = added
+            .into_iter()
+            .zip(missing.into_iter().map(|file| file.key))
+            .collect();
         changed.extend(
-            there.iter().filter(|(id, known, _)| id != known).map(|(id, _, file)| (*id, file.key.clone())),
+            there
+                .iter()
+                .filter(|(id, known, _)| id != known)
+                .map(|(id, _, file)| (*id, file.key.clone())),
         );
         Ok(changed)
     }
@@ -269,9 +336,12 @@ impl Hive {
         there: &[(i64, i64, &NewFile)],
     ) -> Result<(), CatalogError> {
         let ids: Vec<i64> = there.iter().map(|(id, ..)| *id).collect();
-        let partitions: Vec<_> =
-            there.iter().filter_map(|(_, _, file)| hive::partition(warehouse, file).ok()).collect();
-        let locations: Vec<Option<String>> = partitions.into_iter().map(|p| p.storage.location).collect();
+        let partitions: Vec<_> = there
+            .iter()
+            .filter_map(|(_, _, file)| hive::partition(warehouse, file).ok())
+            .collect();
+        let locations: Vec<Option<String>> =
+            partitions.into_iter().map(|p| p.storage.location).collect();
         db.execute(
             "UPDATE \"SDS\" AS s SET \"LOCATION\" = n.location FROM \"PARTITIONS\" AS p, unnest($1, $2) AS n (id, location) \
              WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\"",
@@ -302,7 +372,8 @@ impl Hive {
         // Spark's lazy schema has no UNIQUE constraint. With this lock no other client is in the middle of making a
         // table, and none begins before our commit. One that looked before us and inserts after us makes a second
         // table of the name; the next commit finds both and stops.
-        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE").await?;
+        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
         self.check_free(db, name).await?;
         for table in hive::tables(name, genesis) {
             self.create_table(db, database, &table).await?;
@@ -324,7 +395,8 @@ impl Hive {
                 name.database
             )));
         }
-        db.batch("LOCK TABLE \"DBS\" IN SHARE ROW EXCLUSIVE MODE").await?;
+        db.batch("LOCK TABLE \"DBS\" IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
         if let Some(id) = self.database_id(db, name).await? {
             return Ok(id);
         }
@@ -346,7 +418,11 @@ impl Hive {
         table: &HiveTable,
     ) -> Result<(), CatalogError> {
         let columns = self.ids.next(db, &COLUMNS)?;
-        db.execute("INSERT INTO \"CDS\" (\"CD_ID\") VALUES ($1)", args![columns]).await?;
+        db.execute(
+            "INSERT INTO \"CDS\" (\"CD_ID\") VALUES ($1)",
+            args![columns],
+        )
+        .await?;
         db.execute(
             "INSERT INTO \"COLUMNS_V2\" (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
              SELECT $1, name, type, position - 1 FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
@@ -364,8 +440,11 @@ impl Hive {
             args![id, database, storage, table.name, table.table_type, table.view_text],
         )
         .await?;
-        let (keys, values): (Vec<_>, Vec<_>) =
-            table.params.iter().map(|(k, v)| (k.as_str(), v.as_str())).unzip();
+        let (keys, values): (Vec<_>, Vec<_>) = table
+            .params
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .unzip();
         db.execute(
             "INSERT INTO \"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
              SELECT $1, key, value FROM unnest($2, $3) AS p (key, value)",
@@ -519,13 +598,18 @@ impl Hive {
             .map_err(|why| db.stop(why))?;
         let mut part_ids = vec![0; files.len()];
         for kind in [TableKind::Chunks, TableKind::Late, TableKind::Rejects] {
-            let (indexes, of_kind): (Vec<usize>, Vec<&HivePartition>) =
-                partitions.iter().enumerate().filter(|(_, p)| p.kind == kind).unzip();
+            let (indexes, of_kind): (Vec<usize>, Vec<&HivePartition>) = partitions
+                .iter()
+                .enumerate()
+                .filter(|(_, p)| p.kind == kind)
+                .unzip();
             if of_kind.is_empty() {
                 continue;
             }
-            let Some((id, columns)) =
-                found.iter().find(|f| f.name == name.of(kind)).and_then(|f| Some((f.id, f.columns?)))
+            let Some((id, columns)) = found
+                .iter()
+                .find(|f| f.name == name.of(kind))
+                .and_then(|f| Some((f.id, f.columns?)))
             else {
                 return Err(db.retry(format_args!("table \"{}\" went away", name.of(kind))));
             };
@@ -654,7 +738,11 @@ impl Ids {
 
     /// Adds rows of SEQUENCE_TABLE that nobody needed before, beginning after the ids that are there, as DataNucleus does.
     /// Under a lock, taken before anything else: not every schema would refuse a second row.
-    async fn add_missing_rows(&self, db: &mut Session, short: &[(&Class, i64)]) -> Result<(), CatalogError> {
+    async fn add_missing_rows(
+        &self,
+        db: &mut Session,
+        short: &[(&Class, i64)],
+    ) -> Result<(), CatalogError> {
         let names: Vec<&str> = short.iter().map(|(class, _)| class.name).collect();
         let count = "SELECT count(DISTINCT \"SEQUENCE_NAME\") FROM \"SEQUENCE_TABLE\" WHERE \"SEQUENCE_NAME\" = ANY($1)";
         let there: i64 = db.query_one(count, args![names]).await?.get(0);
@@ -662,7 +750,8 @@ impl Ids {
             return Ok(());
         }
         db.begin().await?;
-        db.batch("LOCK TABLE \"SEQUENCE_TABLE\" IN SHARE ROW EXCLUSIVE MODE").await?;
+        db.batch("LOCK TABLE \"SEQUENCE_TABLE\" IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
         for (class, _) in short {
             let sql = format!(
                 "INSERT INTO \"SEQUENCE_TABLE\" (\"SEQUENCE_NAME\", \"NEXT_VAL\") \
@@ -676,7 +765,11 @@ impl Ids {
     }
 
     /// Takes a block of each class: `NEXT_VAL` is the first id that nobody has reserved.
-    async fn take_blocks(&mut self, db: &mut Session, short: &[(&Class, i64)]) -> Result<(), CatalogError> {
+    async fn take_blocks(
+        &mut self,
+        db: &mut Session,
+        short: &[(&Class, i64)],
+    ) -> Result<(), CatalogError> {
         let mut taken = Vec::new();
         db.begin().await?;
         for (class, n) in short {
@@ -705,7 +798,8 @@ impl Ids {
 pub(super) async fn init(db: &mut Session) -> Result<(), CatalogError> {
     db.begin().await?;
     // Against other windrows; against Hive's own clients a name that is there already undoes all of this.
-    db.batch("SELECT pg_advisory_xact_lock(7595448412731)").await?;
+    db.batch("SELECT pg_advisory_xact_lock(7595448412731)")
+        .await?;
     let row = db
         .query_one(
             "SELECT to_regclass('\"TBLS\"') IS NOT NULL, EXISTS (SELECT FROM pg_class \
@@ -747,7 +841,8 @@ async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> 
     let Some(roles) = roles else { return Ok(()) };
     for (kind, objects) in [("TABLE", tables), ("SEQUENCE", sequences)] {
         if let Some(objects) = objects {
-            db.batch(&format!("GRANT ALL ON {kind} {objects} TO {roles}")).await?;
+            db.batch(&format!("GRANT ALL ON {kind} {objects} TO {roles}"))
+                .await?;
         }
     }
     Ok(())

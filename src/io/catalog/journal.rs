@@ -123,7 +123,11 @@ impl Metastore {
     /// Nothing is connected yet.
     #[must_use]
     pub fn new(config: PgConfig, name: TableName) -> Self {
-        Self { config, name, link: None }
+        Self {
+            config,
+            name,
+            link: None,
+        }
     }
 
     /// Goes on with another login or place, from the next call on.
@@ -142,7 +146,11 @@ impl Metastore {
         }
         let db = Session::connect(&self.config, &doing).await?;
         let ledger = find_ledger(&db).await?;
-        Ok(Link { db, hive: Hive::default(), ledger })
+        Ok(Link {
+            db,
+            hive: Hive::default(),
+            ledger,
+        })
     }
 
     /// As [`Metastore::link`], for what only an owner does.
@@ -151,7 +159,9 @@ impl Metastore {
         if link.ledger {
             return Ok(link);
         }
-        Err(link.db.fenced("the ledger is gone; was another database restored?"))
+        Err(link
+            .db
+            .fenced("the ledger is gone; was another database restored?"))
     }
 
     pub(super) async fn acquire(
@@ -199,16 +209,26 @@ impl Metastore {
              lease_until = clock_timestamp() + $5 * interval '1 millisecond' \
              WHERE database = $1 AND \"table\" = $2 RETURNING owner_epoch, {NOW_MS}"
         );
-        let row = db.query_one(&sql, args![*database, *table, owner_id, who, big(lease_ms)]).await?;
+        let row = db
+            .query_one(&sql, args![*database, *table, owner_id, who, big(lease_ms)])
+            .await?;
         let owner_epoch: i64 = row.get(0);
         db.execute(
             "UPDATE windrow_1.lane SET owner_epoch = $3, owner_id = $4 WHERE database = $1 AND \"table\" = $2",
             args![*database, *table, owner_epoch, owner_id],
         )
         .await?;
-        let owner = Owner { owner_epoch: count(owner_epoch), owner_id: owner_id.to_owned() };
+        let owner = Owner {
+            owner_epoch: count(owner_epoch),
+            owner_id: owner_id.to_owned(),
+        };
         let head = self.head_in(db).await?.map(Box::new);
-        Ok(Acquired::Ours { owner, lease_ms, now: DbTime(row.get(1)), head })
+        Ok(Acquired::Ours {
+            owner,
+            lease_ms,
+            now: DbTime(row.get(1)),
+            head,
+        })
     }
 
     /// The lease of another process, if it is not over. The clock is read by the statement itself, so after a lock that
@@ -228,7 +248,11 @@ impl Metastore {
         }))
     }
 
-    pub(super) async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
+    pub(super) async fn renew(
+        &mut self,
+        owner: &Owner,
+        lease_ms: u64,
+    ) -> Result<Renewed, CatalogError> {
         let mut link = self.owned("cannot renew the lease of").await?;
         link.db.begin().await?;
         let sql = format!(
@@ -238,14 +262,26 @@ impl Metastore {
         let TableName { database, table } = &self.name;
         let row = link
             .db
-            .query_opt(&sql, args![*database, *table, big(owner.owner_epoch), owner.owner_id, big(lease_ms)])
+            .query_opt(
+                &sql,
+                args![
+                    *database,
+                    *table,
+                    big(owner.owner_epoch),
+                    owner.owner_id,
+                    big(lease_ms)
+                ],
+            )
             .await?;
         let Some(row) = row else {
             return Err(link.db.fenced("another owner has it"));
         };
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
-        Ok(Renewed { paused: row.get(0), now: DbTime(row.get(1)) })
+        Ok(Renewed {
+            paused: row.get(0),
+            now: DbTime(row.get(1)),
+        })
     }
 
     pub(super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
@@ -258,7 +294,12 @@ impl Metastore {
             .execute(
                 "UPDATE windrow_1.job SET lease_until = NULL \
                  WHERE database = $1 AND \"table\" = $2 AND owner_epoch = $3 AND owner_id = $4",
-                args![self.name.database, self.name.table, big(owner.owner_epoch), owner.owner_id],
+                args![
+                    self.name.database,
+                    self.name.table,
+                    big(owner.owner_epoch),
+                    owner.owner_id
+                ],
             )
             .await?;
         link.db.commit(Lost::Again).await?;
@@ -267,10 +308,14 @@ impl Metastore {
     }
 
     pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        let mut link = self.owned(&format!("cannot commit epoch {} of", commit.epoch)).await?;
+        let mut link = self
+            .owned(&format!("cannot commit epoch {} of", commit.epoch))
+            .await?;
         link.hive.check_ready(&link.db).await?;
         let creates = commit.genesis.is_some();
-        link.hive.reserve(&mut link.db, &self.name, creates, commit.files.len()).await?;
+        link.hive
+            .reserve(&mut link.db, &self.name, creates, commit.files.len())
+            .await?;
         link.db.begin().await?;
         let committed_at = self.commit_in(&mut link, commit).await?;
         link.db.commit(Lost::Ask).await?;
@@ -281,8 +326,9 @@ impl Metastore {
     async fn commit_in(&self, link: &mut Link, commit: &Commit) -> Result<DbTime, CatalogError> {
         let Link { db, hive, .. } = link;
         let job = self.lock_job(db).await?;
-        let job = job
-            .ok_or_else(|| db.fenced("the ledger does not know the table; was another database restored?"))?;
+        let job = job.ok_or_else(|| {
+            db.fenced("the ledger does not know the table; was another database restored?")
+        })?;
         job.check_owner(db, &commit.owner)?;
         if let Some(committed_at) = self.check_epoch(db, &job, commit).await? {
             return Ok(committed_at);
@@ -297,8 +343,9 @@ impl Metastore {
             None => self.genesis(db).await?,
         };
         let tables = hive.check_tables(db, &self.name, &genesis).await?;
-        let part_ids =
-            hive.add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files).await?;
+        let part_ids = hive
+            .add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files)
+            .await?;
         self.insert_files(db, commit, part_ids).await?;
         self.update_lanes(db, commit).await?;
         self.update_job(db, commit, job.checkpoint.as_ref()).await?;
@@ -315,10 +362,15 @@ impl Metastore {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let checkpoint =
-            row.get::<_, Option<&str>>(4).map(|text| parse(db, "checkpoint", text)).transpose()?;
+        let checkpoint = row
+            .get::<_, Option<&str>>(4)
+            .map(|text| parse(db, "checkpoint", text))
+            .transpose()?;
         Ok(Some(Job {
-            owner: Owner { owner_epoch: count(row.get(0)), owner_id: row.get(1) },
+            owner: Owner {
+                owner_epoch: count(row.get(0)),
+                owner_id: row.get(1),
+            },
             owner_name: row.get(2),
             last_epoch: row.get::<_, Option<i64>>(3).map(count),
             checkpoint,
@@ -345,14 +397,18 @@ impl Metastore {
             };
         }
         if commit.genesis.is_some() != (next == 0) {
-            return Err(
-                db.stop("epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's")
-            );
+            return Err(db.stop(
+                "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's",
+            ));
         }
         Ok(None)
     }
 
-    async fn epoch(&self, db: &Session, epoch: u64) -> Result<Option<(String, DbTime)>, CatalogError> {
+    async fn epoch(
+        &self,
+        db: &Session,
+        epoch: u64,
+    ) -> Result<Option<(String, DbTime)>, CatalogError> {
         let row = db
             .query_opt(
                 "SELECT digest, floor(extract(epoch FROM committed_at) * 1000)::bigint FROM windrow_1.epoch \
@@ -377,9 +433,14 @@ impl Metastore {
             let Some(lane) = commit.lanes.get(&partition) else {
                 continue;
             };
-            let owner = Owner { owner_epoch: count(row.get(2)), owner_id: row.get(3) };
+            let owner = Owner {
+                owner_epoch: count(row.get(2)),
+                owner_id: row.get(3),
+            };
             if owner != commit.owner {
-                return Err(db.fenced(format_args!("another owner has topic partition {partition}")));
+                return Err(db.fenced(format_args!(
+                    "another owner has topic partition {partition}"
+                )));
             }
             let next_offset: i64 = row.get(1);
             if lane.from != next_offset {
@@ -401,7 +462,9 @@ impl Metastore {
             )
             .await?;
         match doomed {
-            Some(row) => Err(db.fenced(format_args!("key \"{}\" is doomed", row.get::<_, &str>(0)))),
+            Some(row) => {
+                Err(db.fenced(format_args!("key \"{}\" is doomed", row.get::<_, &str>(0))))
+            }
             None => Ok(()),
         }
     }
@@ -413,7 +476,11 @@ impl Metastore {
                 args![self.name.database, self.name.table],
             )
             .await?;
-        parse(db, "epoch 0", row.get::<_, Option<&str>>(0).unwrap_or_default())
+        parse(
+            db,
+            "epoch 0",
+            row.get::<_, Option<&str>>(0).unwrap_or_default(),
+        )
     }
 
     async fn insert_files(
@@ -427,9 +494,13 @@ impl Metastore {
         }
         let files = &commit.files;
         let texts = |f: &dyn Fn(&NewFile) -> String| files.iter().map(f).collect::<Vec<_>>();
-        let numbers = |f: &dyn Fn(&NewFile) -> u64| files.iter().map(|file| big(f(file))).collect::<Vec<_>>();
+        let numbers =
+            |f: &dyn Fn(&NewFile) -> u64| files.iter().map(|file| big(f(file))).collect::<Vec<_>>();
         let windows = |f: &dyn Fn(&NewFile) -> Option<EventTime>| {
-            files.iter().map(|file| f(file).map(|time| time.0)).collect::<Vec<_>>()
+            files
+                .iter()
+                .map(|file| f(file).map(|time| time.0))
+                .collect::<Vec<_>>()
         };
         db.execute(
             "INSERT INTO windrow_1.file (database, \"table\", epoch, key, kind, date, chunk, rows, bytes, sha256, \
@@ -525,7 +596,10 @@ impl Metastore {
 
     async fn insert_epoch(&self, db: &Session, commit: &Commit) -> Result<DbTime, CatalogError> {
         // The checkpoint is kept once, with the job: it is the one large thing that only the newest epoch needs.
-        let said = Commit { checkpoint: None, ..commit.clone() };
+        let said = Commit {
+            checkpoint: None,
+            ..commit.clone()
+        };
         let row = db
             .query_one(
                 "INSERT INTO windrow_1.epoch \
@@ -551,12 +625,17 @@ impl Metastore {
         let mut link = self.owned("cannot restore").await?;
         link.hive.check_ready(&link.db).await?;
         let files = self.all_files(&link.db).await?.len();
-        link.hive.reserve(&mut link.db, &self.name, true, files).await?;
+        link.hive
+            .reserve(&mut link.db, &self.name, true, files)
+            .await?;
         link.db.begin().await?;
         self.check_owner(&link.db, owner).await?;
         let genesis = self.genesis(&link.db).await?;
         let files = self.all_files(&link.db).await?;
-        let changed = link.hive.restore(&link.db, &self.name, &genesis, &files).await?;
+        let changed = link
+            .hive
+            .restore(&link.db, &self.name, &genesis, &files)
+            .await?;
         let (ids, keys): (Vec<i64>, Vec<String>) = changed.into_iter().unzip();
         link.db
             .execute(
@@ -580,15 +659,27 @@ impl Metastore {
             )
             .await?;
         let kind = |word: &str| {
-            TableKind::ALL.into_iter().find(|kind| kind.word() == word).unwrap_or(TableKind::Chunks)
+            TableKind::ALL
+                .into_iter()
+                .find(|kind| kind.word() == word)
+                .unwrap_or(TableKind::Chunks)
         };
-        Ok(rows.iter().map(|row| (row.get(9), committed_file(kind(row.get(10)), row).file)).collect())
+        Ok(rows
+            .iter()
+            .map(|row| (row.get(9), committed_file(kind(row.get(10)), row).file))
+            .collect())
     }
 
-    pub(super) async fn outcome(&mut self, _owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
+    pub(super) async fn outcome(
+        &mut self,
+        _owner: &Owner,
+        epoch: u64,
+    ) -> Result<Outcome, CatalogError> {
         // The old connection may be the reason why we have to ask; and it must not hold the row itself.
         self.link = None;
-        let mut link = self.link(&format!("cannot learn what became of epoch {epoch} of")).await?;
+        let mut link = self
+            .link(&format!("cannot learn what became of epoch {epoch} of"))
+            .await?;
         if !link.ledger {
             self.link = Some(link);
             return Ok(Outcome::Absent);
@@ -601,7 +692,10 @@ impl Metastore {
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(match found {
-            Some((digest, committed_at)) => Outcome::Committed { digest, committed_at },
+            Some((digest, committed_at)) => Outcome::Committed {
+                digest,
+                committed_at,
+            },
             None => Outcome::Absent,
         })
     }
@@ -639,8 +733,10 @@ impl Metastore {
             )
             .await?;
         let mut last: Commit = parse(db, "epoch", row.get(0))?;
-        let checkpoint: Option<CheckpointAt> =
-            job.get::<_, Option<&str>>(3).map(|text| parse(db, "checkpoint", text)).transpose()?;
+        let checkpoint: Option<CheckpointAt> = job
+            .get::<_, Option<&str>>(3)
+            .map(|text| parse(db, "checkpoint", text))
+            .transpose()?;
         if checkpoint_epoch == Some(last_epoch) {
             last.checkpoint.clone_from(&checkpoint);
         }
@@ -665,10 +761,17 @@ impl Metastore {
         }))
     }
 
-    pub(super) async fn files(&mut self, kind: TableKind, limit: u32) -> Result<Files, CatalogError> {
+    pub(super) async fn files(
+        &mut self,
+        kind: TableKind,
+        limit: u32,
+    ) -> Result<Files, CatalogError> {
         let mut link = self.link("cannot list files of").await?;
         if !link.ledger {
-            return Ok(Files { totals: Totals::default(), newest: Vec::new() });
+            return Ok(Files {
+                totals: Totals::default(),
+                newest: Vec::new(),
+            });
         }
         let TableName { database, table } = &self.name;
         link.db.begin().await?;
@@ -724,16 +827,28 @@ impl Metastore {
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         let info = |row: &Row| TableInfo {
-            name: TableName { database: row.get(0), table: row.get(1) },
+            name: TableName {
+                database: row.get(0),
+                table: row.get(1),
+            },
             held_by: row.get(2),
-            last: row.get::<_, Option<i64>>(3).map(count).zip(row.get::<_, Option<i64>>(4).map(DbTime)),
+            last: row
+                .get::<_, Option<i64>>(3)
+                .map(count)
+                .zip(row.get::<_, Option<i64>>(4).map(DbTime)),
             paused: row.get(5),
         };
         Ok(rows.iter().map(info).collect())
     }
 
     pub(super) async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
-        let mut link = self.link(if paused { "cannot pause" } else { "cannot resume" }).await?;
+        let mut link = self
+            .link(if paused {
+                "cannot pause"
+            } else {
+                "cannot resume"
+            })
+            .await?;
         let mut touched = 0;
         if link.ledger {
             link.db.begin().await?;
@@ -748,13 +863,18 @@ impl Metastore {
             link.db.commit(Lost::Again).await?;
         }
         if touched == 0 {
-            return Err(link.db.stop("windrow has no such table here; see windrow tables"));
+            return Err(link
+                .db
+                .stop("windrow has no such table here; see windrow tables"));
         }
         self.link = Some(link);
         Ok(())
     }
 
-    pub(super) async fn warehouse(&mut self, database: &str) -> Result<Option<String>, CatalogError> {
+    pub(super) async fn warehouse(
+        &mut self,
+        database: &str,
+    ) -> Result<Option<String>, CatalogError> {
         let mut link = self.link("cannot look up the warehouse for").await?;
         link.hive.check_ready(&link.db).await?;
         let location = link.hive.database_location(&link.db, database).await?;
@@ -769,7 +889,11 @@ impl Metastore {
         Ok(())
     }
 
-    pub(super) async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    pub(super) async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.owned("cannot doom keys of").await?;
         link.db.begin().await?;
         let doomed = self.doom_in(&link.db, owner, keys).await?;
@@ -799,7 +923,8 @@ impl Metastore {
             )
             .await?;
         let doomed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        self.insert_doomed(db, &doomed.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        self.insert_doomed(db, &doomed.iter().map(String::as_str).collect::<Vec<_>>())
+            .await?;
         Ok(doomed)
     }
 
@@ -829,7 +954,11 @@ impl Metastore {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    pub(super) async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+    pub(super) async fn forget(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<(), CatalogError> {
         let mut link = self.owned("cannot forget keys of").await?;
         link.db.begin().await?;
         self.check_owner(&link.db, owner).await?;
@@ -869,9 +998,16 @@ impl Job {
 /// `Stop` when there is a newer one: its epochs would be unknown to this program.
 async fn find_ledger(db: &Session) -> Result<bool, CatalogError> {
     let rows = db
-        .query("SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'", args![])
+        .query(
+            "SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'",
+            args![],
+        )
         .await?;
-    let version = |row: &Row| row.get::<_, &str>(0)["windrow_".len()..].parse::<u64>().unwrap_or(u64::MAX);
+    let version = |row: &Row| {
+        row.get::<_, &str>(0)["windrow_".len()..]
+            .parse::<u64>()
+            .unwrap_or(u64::MAX)
+    };
     let versions: Vec<u64> = rows.iter().map(version).collect();
     match versions.iter().max() {
         Some(newest) if *newest > LEDGER_VERSION => Err(db.stop(format_args!(
@@ -887,7 +1023,9 @@ async fn make_ledger(link: &mut Link) -> Result<(), CatalogError> {
         return Ok(());
     }
     link.db.begin().await?;
-    link.db.batch("SELECT pg_advisory_xact_lock(7595448412730)").await?;
+    link.db
+        .batch("SELECT pg_advisory_xact_lock(7595448412730)")
+        .await?;
     if !find_ledger(&link.db).await? {
         // Asked before, as the server's refusal comes in whatever language it is set to.
         let row = link
@@ -928,7 +1066,10 @@ fn committed_file(kind: TableKind, row: &Row) -> CommittedFile {
         first_window: window(7),
         last_window: window(8),
     };
-    CommittedFile { epoch: count(row.get(0)), file }
+    CommittedFile {
+        epoch: count(row.get(0)),
+        file,
+    }
 }
 
 fn row_text(row: &Row, i: usize) -> &str {
@@ -939,7 +1080,11 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("commits have no keys but strings and numbers")
 }
 
-fn parse<T: serde::de::DeserializeOwned>(db: &Session, what: &str, text: &str) -> Result<T, CatalogError> {
+fn parse<T: serde::de::DeserializeOwned>(
+    db: &Session,
+    what: &str,
+    text: &str,
+) -> Result<T, CatalogError> {
     serde_json::from_str(text).map_err(|error| {
         db.stop(format_args!(
             "cannot read the ledger's {what}: {error}; was it written by another version of windrow?"

@@ -149,7 +149,11 @@ impl Catalog {
     ///
     /// # Errors
     /// `Fenced` when another owner has the table.
-    pub async fn doom(&mut self, owner: &Owner, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    pub async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
         each!(self, c => c.doom(owner, keys))
     }
 

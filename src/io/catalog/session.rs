@@ -75,7 +75,9 @@ impl PgConfig {
         }
         let mut config: Config = url.parse().map_err(|error| wrong(causes(&error)))?;
         if config.get_user().is_some() || config.get_password().is_some() {
-            return Err(wrong("it holds a user or password, which belong into the secrets file".to_owned()));
+            return Err(wrong(
+                "it holds a user or password, which belong into the secrets file".to_owned(),
+            ));
         }
         if config.get_dbname().is_none() || config.get_hosts().is_empty() {
             return Err(wrong("it names no host or no database".to_owned()));
@@ -94,7 +96,12 @@ impl PgConfig {
                 PgTls::Disable => tokio_postgres::config::SslMode::Disable,
                 PgTls::Require | PgTls::VerifyFull => tokio_postgres::config::SslMode::Require,
             });
-        Ok(Self { config, url: url.to_owned(), tls, ca_pem: ca_pem.map(str::to_owned) })
+        Ok(Self {
+            config,
+            url: url.to_owned(),
+            tls,
+            ca_pem: ca_pem.map(str::to_owned),
+        })
     }
 
     fn user(&self) -> &str {
@@ -134,12 +141,19 @@ impl Session {
         let client = match connected {
             Ok(client) => client?,
             Err(_) => {
-                let why =
-                    format!("{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?", config.url);
+                let why = format!(
+                    "{doing}: no answer from {} in {CONNECT_MAX:?}; is PostgreSQL up?",
+                    config.url
+                );
                 return Err(CatalogError::Retry(why.into()));
             }
         };
-        Ok(Self { client, doing: doing.to_owned(), user, deadline: Instant::now() + TRANSACTION_MAX })
+        Ok(Self {
+            client,
+            doing: doing.to_owned(),
+            user,
+            deadline: Instant::now() + TRANSACTION_MAX,
+        })
     }
 
     async fn client(config: &PgConfig, doing: &str) -> Result<Client, CatalogError> {
@@ -151,10 +165,15 @@ impl Session {
             return Ok(client);
         }
         let tls = tls_config(config.tls, config.ca_pem.as_deref()).map_err(|why| {
-            CatalogError::Stop(format!("{doing}: cannot set up TLS to {}: {why}", config.url).into())
+            CatalogError::Stop(
+                format!("{doing}: cannot set up TLS to {}: {why}", config.url).into(),
+            )
         })?;
-        let (client, connection) =
-            config.config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
+        let (client, connection) = config
+            .config
+            .connect(MakeRustlsConnect::new(tls))
+            .await
+            .map_err(failed)?;
         tokio::spawn(connection);
         Ok(client)
     }
@@ -210,7 +229,11 @@ impl Session {
     }
 
     /// As [`Session::query`], for at most one row.
-    pub(super) async fn query_opt(&self, sql: &str, args: Args<'_>) -> Result<Option<Row>, CatalogError> {
+    pub(super) async fn query_opt(
+        &self,
+        sql: &str,
+        args: Args<'_>,
+    ) -> Result<Option<Row>, CatalogError> {
         Ok(self.query(sql, args).await?.into_iter().next())
     }
 
@@ -254,7 +277,9 @@ impl Session {
     }
 
     fn overdue(&self) -> CatalogError {
-        self.retry(format_args!("PostgreSQL did not answer within {TRANSACTION_MAX:?}"))
+        self.retry(format_args!(
+            "PostgreSQL did not answer within {TRANSACTION_MAX:?}"
+        ))
     }
 
     fn meaning(&self, error: &tokio_postgres::Error) -> CatalogError {
@@ -302,7 +327,9 @@ fn refused(error: &tokio_postgres::Error) -> bool {
 /// What an error before COMMIT means: nothing was changed, so mostly to try again. By SQLSTATE (PostgreSQL, appendix A).
 fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
     let Some(db) = error.as_db_error() else {
-        return CatalogError::Retry(format!("{doing}: {}; is PostgreSQL up?", causes(error)).into());
+        return CatalogError::Retry(
+            format!("{doing}: {}; is PostgreSQL up?", causes(error)).into(),
+        );
     };
     let (code, message) = (db.code().code(), db.message());
     let what_to_do = match code {
@@ -314,7 +341,9 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
             "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
         ),
         "28P01" | "28000" => {
-            format!("the login of user \"{user}\" was refused; see catalog-username and catalog-password")
+            format!(
+                "the login of user \"{user}\" was refused; see catalog-username and catalog-password"
+            )
         }
         "3D000" => "the database is not there yet; make it, or start what makes it".to_owned(),
         "3F000" | "42P01" => {
@@ -328,8 +357,9 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
         "53100" => "make room on PostgreSQL's disk".to_owned(),
         // Syntax, unknown columns and types: a schema that this program does not know.
         code if code.starts_with("42") => {
-            let why =
-                format!("{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0");
+            let why = format!(
+                "{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"
+            );
             return CatalogError::Stop(why.into());
         }
         _ => "trying again".to_owned(),
@@ -366,12 +396,20 @@ fn tls_config(tls: PgTls, ca_pem: Option<&str>) -> Result<ClientConfig, String> 
         .map_err(|error| error.to_string())?;
     if tls == PgTls::Require {
         let verifier = Arc::new(AnyCertificate(provider));
-        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth());
     }
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     for certificate in CertificateDer::pem_slice_iter(ca_pem.unwrap_or_default().as_bytes()) {
-        let certificate = certificate.map_err(|error| format!("catalog-ca-file is not PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("catalog-ca-file: {error}"))?;
+        let certificate =
+            certificate.map_err(|error| format!("catalog-ca-file is not PEM: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("catalog-ca-file: {error}"))?;
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -398,7 +436,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -407,7 +450,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -439,7 +487,10 @@ mod tests {
             "postgresql://h:x/db",
         ] {
             let why = read(bad).unwrap_err();
-            assert!(why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"), "{why}");
+            assert!(
+                why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"),
+                "{why}"
+            );
         }
     }
 
@@ -459,7 +510,8 @@ mod tests {
 
     #[test]
     fn password_is_not_in_debug_output() {
-        let config = PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
+        let config =
+            PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
         assert_eq!(format!("{config:?}"), "PgConfig(postgresql://h/db)");
     }
 
@@ -468,6 +520,10 @@ mod tests {
         assert!(tls_config(PgTls::Require, None).is_ok());
         assert!(tls_config(PgTls::VerifyFull, None).is_ok());
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(tls_config(PgTls::VerifyFull, Some(broken)).unwrap_err().contains("catalog-ca-file"));
+        assert!(
+            tls_config(PgTls::VerifyFull, Some(broken))
+                .unwrap_err()
+                .contains("catalog-ca-file")
+        );
     }
 }

@@ -74,7 +74,8 @@ fn postgres(address: &str, database: &str, user: &str, name: TableName) -> Catal
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/parts/parts.sh env)\""))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/parts/parts.sh env)\""))
 }
 
 fn address() -> String {
@@ -86,16 +87,27 @@ fn password() -> String {
 }
 
 fn parts(args: &[&str]) -> String {
-    let output = Command::new(variable("WINDROW_TEST_PARTS")).args(args).output().unwrap();
+    let output = Command::new(variable("WINDROW_TEST_PARTS"))
+        .args(args)
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{args:?}: {said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{args:?}: {said} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     said
 }
 
 const LEASE_MS: u64 = 60_000;
 
 async fn take(catalog: &mut Catalog, who: &str) -> (Owner, Option<Head>) {
-    match catalog.acquire(who, &format!("id of {who}"), LEASE_MS).await.unwrap() {
+    match catalog
+        .acquire(who, &format!("id of {who}"), LEASE_MS)
+        .await
+        .unwrap()
+    {
         Acquired::Ours { owner, head, .. } => (owner, head.map(|head| *head)),
         held @ Acquired::Held { .. } => panic!("{held:?}"),
     }
@@ -115,8 +127,18 @@ fn genesis() -> Genesis {
 fn epoch(owner: &Owner, n: u64) -> Commit {
     let to = i64::try_from(n).unwrap() * 10;
     let from = (to - 10).max(0);
-    let ledger = LaneLedger { next_offset: to, counted: n * 10, ..LaneLedger::default() };
-    let lane = LaneCommit { from, to, leader_epoch: 3, watermark: None, ledger };
+    let ledger = LaneLedger {
+        next_offset: to,
+        counted: n * 10,
+        ..LaneLedger::default()
+    };
+    let lane = LaneCommit {
+        from,
+        to,
+        leader_epoch: 3,
+        watermark: None,
+        ledger,
+    };
     Commit {
         owner: owner.clone(),
         epoch: n,
@@ -128,7 +150,10 @@ fn epoch(owner: &Owner, n: u64) -> Commit {
         ledger: TableLedger::default(),
         files: Vec::new(),
         checkpoint: None,
-        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.owner_epoch),
+        manifest: format!(
+            "_windrow/default.t/manifests/{}-{n}.json",
+            owner.owner_epoch
+        ),
         digest: format!("digest of {n}"),
     }
 }
@@ -138,49 +163,80 @@ fn file(owner: &Owner, n: u64, kind: FileKind) -> NewFile {
     let kind_word = TableKind::of(&kind).word();
     NewFile {
         chunk: format!("{n:010}"),
-        key: format!("_windrow/default.t/{kind_word}/{}-{n}-abc/part.parquet", owner.owner_epoch),
+        key: format!(
+            "_windrow/default.t/{kind_word}/{}-{n}-abc/part.parquet",
+            owner.owner_epoch
+        ),
         bytes: 1000 + n,
         rows: n,
         sha256: "abc".to_owned(),
         first_window: rows.then_some(EventTime(1_725_148_800_000)),
-        last_window: rows.then_some(EventTime(1_725_148_800_000 + i64::try_from(n).unwrap() * 10_000)),
+        last_window: rows.then_some(EventTime(
+            1_725_148_800_000 + i64::try_from(n).unwrap() * 10_000,
+        )),
         kind,
     }
 }
 
 fn rows() -> FileKind {
-    FileKind::Rows { date: "2024-09-01".to_owned() }
+    FileKind::Rows {
+        date: "2024-09-01".to_owned(),
+    }
 }
 
 /// An epoch with one file of each kind.
 fn full(owner: &Owner, n: u64) -> Commit {
-    let files = [rows(), FileKind::Late, FileKind::Rejects].map(|kind| file(owner, n, kind)).to_vec();
-    Commit { files, ..epoch(owner, n) }
+    let files = [rows(), FileKind::Late, FileKind::Rejects]
+        .map(|kind| file(owner, n, kind))
+        .to_vec();
+    Commit {
+        files,
+        ..epoch(owner, n)
+    }
 }
 
 fn floor(offset: i64) -> Decision {
-    let what = Decided::Floor { at: EventTime(offset), reason: FloorReason::Idle };
-    Decision { partition: 1, offset, what }
+    let what = Decided::Floor {
+        at: EventTime(offset),
+        reason: FloorReason::Idle,
+    };
+    Decision {
+        partition: 1,
+        offset,
+        what,
+    }
 }
 
 #[track_caller]
 fn fenced<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
-    assert!(matches!(&answer, Err(CatalogError::Fenced(why)) if why.contains(part)), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(CatalogError::Fenced(why)) if why.contains(part)),
+        "{answer:?}"
+    );
 }
 
 #[track_caller]
 fn stopped<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
-    assert!(matches!(&answer, Err(CatalogError::Stop(why)) if why.contains(part)), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(CatalogError::Stop(why)) if why.contains(part)),
+        "{answer:?}"
+    );
 }
 
 #[track_caller]
 fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
-    assert!(matches!(&answer, Err(CatalogError::Retry(why)) if why.contains(part)), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.contains(part)),
+        "{answer:?}"
+    );
 }
 
 #[track_caller]
 fn because<T: std::fmt::Debug>(answer: Result<T, CatalogError>, cause: Cause, part: &str) {
-    assert!(matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == cause), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == cause),
+        "{answer:?}"
+    );
     retried(answer, part);
 }
 
@@ -190,7 +246,10 @@ async fn a_table_lives_through_owners(place: &Place) {
     let (first, head) = take(&mut a, "m/app/0").await;
     assert_eq!(head, None);
     let held = b.acquire("m/app/1", "other", LEASE_MS).await.unwrap();
-    assert!(matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0), "{held:?}");
+    assert!(
+        matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0),
+        "{held:?}"
+    );
 
     for n in 0..3 {
         a.commit(&full_after_genesis(&first, n)).await.unwrap();
@@ -198,10 +257,24 @@ async fn a_table_lives_through_owners(place: &Place) {
     let mut third = full(&first, 3);
     third.decisions = vec![floor(25)];
     let at = a.commit(&third).await.unwrap();
-    assert_eq!(a.commit(&third).await.unwrap(), at, "the same again is success");
-    fenced(a.commit(&Commit { digest: "another".to_owned(), ..third.clone() }).await, "other contents");
+    assert_eq!(
+        a.commit(&third).await.unwrap(),
+        at,
+        "the same again is success"
+    );
+    fenced(
+        a.commit(&Commit {
+            digest: "another".to_owned(),
+            ..third.clone()
+        })
+        .await,
+        "other contents",
+    );
     fenced(a.commit(&epoch(&first, 7)).await, "next epoch is 4");
-    let committed = Outcome::Committed { digest: "digest of 3".to_owned(), committed_at: at };
+    let committed = Outcome::Committed {
+        digest: "digest of 3".to_owned(),
+        committed_at: at,
+    };
     assert_eq!(a.outcome(&first, 3).await.unwrap(), committed);
     assert_eq!(a.outcome(&first, 4).await.unwrap(), Outcome::Absent);
     assert!(!a.renew(&first, LEASE_MS).await.unwrap().paused);
@@ -210,7 +283,10 @@ async fn a_table_lives_through_owners(place: &Place) {
     let (second, head) = take(&mut b, "m/app/1").await;
     assert_eq!(second.owner_epoch, first.owner_epoch + 1);
     let head = head.unwrap();
-    assert_eq!((&head.genesis, &head.last, head.committed_at), (&genesis(), &third, at));
+    assert_eq!(
+        (&head.genesis, &head.last, head.committed_at),
+        (&genesis(), &third, at)
+    );
     assert_eq!(b.head().await.unwrap(), Some(head));
 
     // The first owner comes back to life, and has planned the next epoch.
@@ -221,15 +297,29 @@ async fn a_table_lives_through_owners(place: &Place) {
 
     let files = b.files(TableKind::Chunks, 2).await.unwrap();
     let newest: Vec<_> = files.newest.iter().map(|f| f.epoch).collect();
-    assert_eq!((newest, files.totals.files, files.totals.rows), (vec![4, 3], 4, 1 + 2 + 3 + 4));
+    assert_eq!(
+        (newest, files.totals.files, files.totals.rows),
+        (vec![4, 3], 4, 1 + 2 + 3 + 4)
+    );
     assert_eq!(files.newest[0].file, file(&second, 4, rows()));
     assert_eq!(files.totals.last_window, Some(EventTime(1_725_148_840_000)));
     assert_eq!(b.files(TableKind::Late, 100).await.unwrap().newest.len(), 4);
-    assert_eq!(b.files(TableKind::Rejects, 100).await.unwrap().totals.first_window, None);
+    assert_eq!(
+        b.files(TableKind::Rejects, 100)
+            .await
+            .unwrap()
+            .totals
+            .first_window,
+        None
+    );
 }
 
 fn full_after_genesis(owner: &Owner, n: u64) -> Commit {
-    if n == 0 { epoch(owner, 0) } else { full(owner, n) }
+    if n == 0 {
+        epoch(owner, 0)
+    } else {
+        full(owner, n)
+    }
 }
 
 async fn a_commit_that_leaves_a_gap_changes_nothing(place: &Place) {
@@ -240,43 +330,91 @@ async fn a_commit_that_leaves_a_gap_changes_nothing(place: &Place) {
     wrong.lanes.get_mut(&1).unwrap().from = 5;
     fenced(catalog.commit(&wrong).await, "goes on from offset 5");
     assert_eq!(catalog.outcome(&owner, 1).await.unwrap(), Outcome::Absent);
-    assert_eq!(catalog.files(TableKind::Chunks, 9).await.unwrap().totals, Totals::default());
+    assert_eq!(
+        catalog.files(TableKind::Chunks, 9).await.unwrap().totals,
+        Totals::default()
+    );
     // A topic partition that appears later begins where it likes.
     let mut right = full(&owner, 1);
-    right.lanes.insert(2, LaneCommit { from: 77, to: 80, ..right.lanes[&0].clone() });
+    right.lanes.insert(
+        2,
+        LaneCommit {
+            from: 77,
+            to: 80,
+            ..right.lanes[&0].clone()
+        },
+    );
     catalog.commit(&right).await.unwrap();
 }
 
 async fn head_holds_the_newest_checkpoint_and_what_was_decided_since(place: &Place) {
     let mut catalog = place.catalog("head");
     let (owner, _) = take(&mut catalog, "a").await;
-    catalog.commit(&Commit { decisions: vec![floor(1)], ..epoch(&owner, 0) }).await.unwrap();
+    catalog
+        .commit(&Commit {
+            decisions: vec![floor(1)],
+            ..epoch(&owner, 0)
+        })
+        .await
+        .unwrap();
     let head = catalog.head().await.unwrap().unwrap();
     assert_eq!((head.checkpoint, head.decisions), (None, vec![floor(1)]));
     let inline = CheckpointAt::Inline("00ff".to_owned());
-    let with = Commit { checkpoint: Some(inline.clone()), decisions: vec![floor(2)], ..epoch(&owner, 1) };
+    let with = Commit {
+        checkpoint: Some(inline.clone()),
+        decisions: vec![floor(2)],
+        ..epoch(&owner, 1)
+    };
     catalog.commit(&with).await.unwrap();
     let head = catalog.head().await.unwrap().unwrap();
-    assert_eq!((head.last, head.checkpoint, head.decisions), (with, Some((1, inline.clone())), vec![]));
+    assert_eq!(
+        (head.last, head.checkpoint, head.decisions),
+        (with, Some((1, inline.clone())), vec![])
+    );
     for n in 2..5 {
         catalog
-            .commit(&Commit { decisions: vec![floor(i64::try_from(n).unwrap() + 1)], ..epoch(&owner, n) })
+            .commit(&Commit {
+                decisions: vec![floor(i64::try_from(n).unwrap() + 1)],
+                ..epoch(&owner, n)
+            })
             .await
             .unwrap();
     }
     let (_, head) = take(&mut catalog, "a").await;
     let head = head.unwrap();
-    assert_eq!((head.checkpoint, head.decisions), (Some((1, inline)), vec![floor(3), floor(4), floor(5)]));
+    assert_eq!(
+        (head.checkpoint, head.decisions),
+        (Some((1, inline)), vec![floor(3), floor(4), floor(5)])
+    );
 }
 
 async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
     let mut catalog = place.catalog("doom");
     let (owner, _) = take(&mut catalog, "a").await;
-    let object = |n| Some(CheckpointAt::Object(format!("_windrow/default.t/checkpoints/{n}")));
-    catalog.commit(&Commit { checkpoint: object(0), ..epoch(&owner, 0) }).await.unwrap();
-    catalog.commit(&Commit { checkpoint: object(1), ..full(&owner, 1) }).await.unwrap();
+    let object = |n| {
+        Some(CheckpointAt::Object(format!(
+            "_windrow/default.t/checkpoints/{n}"
+        )))
+    };
+    catalog
+        .commit(&Commit {
+            checkpoint: object(0),
+            ..epoch(&owner, 0)
+        })
+        .await
+        .unwrap();
+    catalog
+        .commit(&Commit {
+            checkpoint: object(1),
+            ..full(&owner, 1)
+        })
+        .await
+        .unwrap();
     // The checkpoint of epoch 0 is replaced, so it is on the list already.
-    assert_eq!(catalog.doomed_past(0).await.unwrap(), ["_windrow/default.t/checkpoints/0"]);
+    assert_eq!(
+        catalog.doomed_past(0).await.unwrap(),
+        ["_windrow/default.t/checkpoints/0"]
+    );
     assert!(catalog.doomed_past(3_600_000).await.unwrap().is_empty());
     let next = full(&owner, 2);
     let named = [
@@ -286,11 +424,23 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
     ];
     let mut keys = named.to_vec();
     keys.push(next.files[0].key.clone());
-    assert_eq!(catalog.doom(&owner, &keys).await.unwrap(), [next.files[0].key.clone()]);
+    assert_eq!(
+        catalog.doom(&owner, &keys).await.unwrap(),
+        [next.files[0].key.clone()]
+    );
     fenced(catalog.commit(&next).await, "is doomed");
-    catalog.forget(&owner, &["_windrow/default.t/checkpoints/0".to_owned()]).await.unwrap();
-    assert_eq!(catalog.doomed_past(0).await.unwrap(), [next.files[0].key.clone()]);
-    let stranger = Owner { owner_epoch: owner.owner_epoch + 1, ..owner.clone() };
+    catalog
+        .forget(&owner, &["_windrow/default.t/checkpoints/0".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(
+        catalog.doomed_past(0).await.unwrap(),
+        [next.files[0].key.clone()]
+    );
+    let stranger = Owner {
+        owner_epoch: owner.owner_epoch + 1,
+        ..owner.clone()
+    };
     fenced(catalog.doom(&stranger, &keys).await, "");
     fenced(catalog.forget(&stranger, &keys).await, "");
     catalog.commit(&epoch(&owner, 2)).await.unwrap();
@@ -308,12 +458,28 @@ async fn pause_holds_for_later_owners(place: &Place) {
     assert!(head.unwrap().paused);
     let tables = b.tables().await.unwrap();
     let table = tables.iter().find(|t| t.name.table == "pause").unwrap();
-    assert_eq!((table.held_by.as_deref(), table.paused, table.last.unwrap().0), (Some("b"), true, 0));
+    assert_eq!(
+        (
+            table.held_by.as_deref(),
+            table.paused,
+            table.last.unwrap().0
+        ),
+        (Some("b"), true, 0)
+    );
     a.set_paused(false, "admin").await.unwrap();
     a.set_paused(false, "admin").await.unwrap();
     assert!(!b.renew(&owner, LEASE_MS).await.unwrap().paused);
     b.release(&owner).await.unwrap();
-    assert_eq!(a.tables().await.unwrap().iter().find(|t| t.name.table == "pause").unwrap().held_by, None);
+    assert_eq!(
+        a.tables()
+            .await
+            .unwrap()
+            .iter()
+            .find(|t| t.name.table == "pause")
+            .unwrap()
+            .held_by,
+        None
+    );
 }
 
 async fn all_cases(place: &Place) {
@@ -335,7 +501,9 @@ async fn directory_goes_on_after_a_kill_in_the_middle_of_a_write() {
     let mut catalog = place.catalog("kill");
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
-    let Place::Local(dir) = &place else { unreachable!() };
+    let Place::Local(dir) = &place else {
+        unreachable!()
+    };
     let folder = dir.path().join("_windrow_catalog/default.kill");
     for half_written in ["epochs/0000000001.tmp", "owner.tmp", "doomed.tmp"] {
         std::fs::write(folder.join(half_written), b"{\"half\":").unwrap();
@@ -370,7 +538,9 @@ on_schemas! {
 async fn lease_that_is_over_is_taken() {
     let place = Place::postgres("lease", "script");
     let (mut a, mut b) = (place.catalog("t"), place.catalog("t"));
-    let Acquired::Ours { owner, .. } = a.acquire("a", "id of a", 200).await.unwrap() else { panic!() };
+    let Acquired::Ours { owner, .. } = a.acquire("a", "id of a", 200).await.unwrap() else {
+        panic!()
+    };
     a.commit(&epoch(&owner, 0)).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let next = loop {
@@ -392,7 +562,10 @@ async fn rows_are_what_spark_needs() {
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
     catalog.commit(&full(&owner, 1)).await.unwrap();
-    assert_eq!(catalog.warehouse("default").await.unwrap().as_deref(), Some("s3a://spark/warehouse"));
+    assert_eq!(
+        catalog.warehouse("default").await.unwrap().as_deref(),
+        Some("s3a://spark/warehouse")
+    );
     let client = place.other_client().await;
     let rows = client
         .query(
@@ -405,12 +578,21 @@ async fn rows_are_what_spark_needs() {
         .await
         .unwrap();
     let text = |i: usize, j: usize| rows[i].get::<_, Option<&str>>(j).unwrap_or("-").to_owned();
-    assert_eq!((text(0, 0), text(0, 1), text(0, 2)), ("newtable".into(), "VIRTUAL_VIEW".into(), "-".into()));
+    assert_eq!(
+        (text(0, 0), text(0, 1), text(0, 2)),
+        ("newtable".into(), "VIRTUAL_VIEW".into(), "-".into())
+    );
     assert_eq!(
         (text(1, 0), text(1, 2)),
-        ("newtable__chunks".into(), "date=2024-09-01/chunk=0000000001".into())
+        (
+            "newtable__chunks".into(),
+            "date=2024-09-01/chunk=0000000001".into()
+        )
     );
-    assert_eq!(text(1, 3), "s3a://spark/warehouse/_windrow/default.t/rows/1-1-abc");
+    assert_eq!(
+        text(1, 3),
+        "s3a://spark/warehouse/_windrow/default.t/rows/1-1-abc"
+    );
     assert_eq!(text(1, 3), text(1, 4));
     assert_eq!(text(1, 5), "2024-09-01,0000000001");
     assert_eq!(text(2, 2), "chunk=0000000001");
@@ -446,8 +628,14 @@ async fn table_that_is_not_ours_is_refused() {
         );
         assert_eq!(late.head().await.unwrap(), None);
         // The ledger is lost, the tables are not.
-        client.batch_execute("DELETE FROM windrow_1.job; DELETE FROM windrow_1.epoch").await.unwrap();
-        stopped(place.catalog("first").acquire("a", "x", LEASE_MS).await, "its ledger is lost");
+        client
+            .batch_execute("DELETE FROM windrow_1.job; DELETE FROM windrow_1.epoch")
+            .await
+            .unwrap();
+        stopped(
+            place.catalog("first").acquire("a", "x", LEASE_MS).await,
+            "its ledger is lost",
+        );
     }
 }
 
@@ -465,12 +653,18 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
                DELETE FROM "TABLE_PARAMS" WHERE "TBL_ID" IN (TABLE gone); DELETE FROM "TBLS" WHERE "TBL_ID" IN (TABLE gone)"#,
             GONE,
         ),
-        (r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#, GONE),
+        (
+            r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#,
+            GONE,
+        ),
         (
             r#"UPDATE "TBLS" SET "VIEW_EXPANDED_TEXT" = 'SELECT 1' WHERE "TBL_NAME" = 't'"#,
             "no longer as windrow made it",
         ),
-        (r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#, OTHER),
+        (
+            r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#,
+            OTHER,
+        ),
         (
             r#"DELETE FROM "PARTITION_KEY_VALS"; DELETE FROM "PARTITIONS" WHERE "PART_NAME" LIKE 'date=%'"#,
             "the table partition of file",
@@ -499,9 +693,19 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         catalog.commit(&full(&owner, 2)).await.unwrap();
         let client = place.other_client().await;
         let partitions = r#"SELECT count(*) FROM "PARTITIONS" p JOIN "TBLS" t USING ("TBL_ID") WHERE t."TBL_NAME" LIKE 't\_\_%'"#;
-        assert_eq!(client.query_one(partitions, &[]).await.unwrap().get::<_, i64>(0), 6);
+        assert_eq!(
+            client
+                .query_one(partitions, &[])
+                .await
+                .unwrap()
+                .get::<_, i64>(0),
+            6
+        );
     }
-    let stranger = Owner { owner_epoch: 7, owner_id: "x".to_owned() };
+    let stranger = Owner {
+        owner_epoch: 7,
+        owner_id: "x".to_owned(),
+    };
     fenced(Place::local().catalog("t").restore(&stranger).await, "");
 }
 
@@ -512,7 +716,10 @@ async fn database_must_be_there_unless_it_is_the_default() {
     let name = TableName::new("sales", "t").unwrap();
     let mut catalog = postgres(&address(), place.database(), place.database(), name);
     let (owner, _) = take(&mut catalog, "a").await;
-    stopped(catalog.commit(&epoch(&owner, 0)).await, "run CREATE DATABASE sales");
+    stopped(
+        catalog.commit(&epoch(&owner, 0)).await,
+        "run CREATE DATABASE sales",
+    );
 }
 
 #[tokio::test]
@@ -521,15 +728,27 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
     let place = Place::postgres("rights", "script");
     let (database, user) = (place.database(), "catalog_rights_other");
     let sql = |sql: &str| parts(&["psql", database, "-q", "-c", sql]);
-    sql(&format!("DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"));
+    sql(&format!(
+        "DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    ));
     sql(&format!("ALTER ROLE {user} PASSWORD '{}'", password()));
     sql(&format!("GRANT CONNECT ON DATABASE {database} TO {user}"));
-    sql(&format!("REVOKE pg_read_all_data, pg_write_all_data FROM {user}"));
+    sql(&format!(
+        "REVOKE pg_read_all_data, pg_write_all_data FROM {user}"
+    ));
     let name = TableName::new("default", "t").unwrap();
     let mut catalog = postgres(&address(), database, user, name.clone());
-    retried(catalog.acquire("a", "x", LEASE_MS).await, "no rights on Hive's tables CDS, COLUMNS_V2");
-    sql(&format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"));
-    retried(catalog.acquire("a", "x", LEASE_MS).await, "no right to make windrow's own schema");
+    retried(
+        catalog.acquire("a", "x", LEASE_MS).await,
+        "no rights on Hive's tables CDS, COLUMNS_V2",
+    );
+    sql(&format!(
+        "GRANT pg_read_all_data, pg_write_all_data TO {user}"
+    ));
+    retried(
+        catalog.acquire("a", "x", LEASE_MS).await,
+        "no right to make windrow's own schema",
+    );
     sql(&format!("GRANT CREATE ON DATABASE {database} TO {user}"));
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
@@ -549,10 +768,21 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
     );
     let mut wrong = Catalog::Postgres(Box::new(Metastore::new(wrong.unwrap(), name.clone())));
     let answer = wrong.head().await;
-    retried(answer.clone(), "the login of user \"catalog_rights_other\" was refused");
+    retried(
+        answer.clone(),
+        "the login of user \"catalog_rights_other\" was refused",
+    );
     assert!(!format!("{answer:?}{wrong:?}").contains("wrong-secret"));
-    retried(postgres(&address(), "catalog_no_such", user, name.clone()).head().await, "not there yet");
-    retried(postgres("127.0.0.1:1", database, user, name).head().await, "is PostgreSQL up?");
+    retried(
+        postgres(&address(), "catalog_no_such", user, name.clone())
+            .head()
+            .await,
+        "not there yet",
+    );
+    retried(
+        postgres("127.0.0.1:1", database, user, name).head().await,
+        "is PostgreSQL up?",
+    );
 }
 
 #[tokio::test]
@@ -564,7 +794,9 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     sql(
         "DO $$ BEGIN CREATE ROLE catalog_init_kyuubi LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
     );
-    sql(&format!("GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"));
+    sql(&format!(
+        "GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"
+    ));
     let mut catalog = place.catalog("t");
     retried(
         catalog.acquire("a", "x", LEASE_MS).await,
@@ -575,8 +807,14 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     one.unwrap();
     two.unwrap();
     catalog.init_metastore().await.unwrap();
-    assert_eq!(sql("SELECT \"SCHEMA_VERSION\" FROM \"VERSION\"").trim(), "2.3.0");
-    assert_eq!(sql("SELECT has_table_privilege('catalog_init_kyuubi', '\"TBLS\"', 'DELETE')").trim(), "t");
+    assert_eq!(
+        sql("SELECT \"SCHEMA_VERSION\" FROM \"VERSION\"").trim(),
+        "2.3.0"
+    );
+    assert_eq!(
+        sql("SELECT has_table_privilege('catalog_init_kyuubi', '\"TBLS\"', 'DELETE')").trim(),
+        "t"
+    );
     all_cases(&place).await;
 }
 
@@ -602,7 +840,11 @@ impl Charmed {
     fn of_16(name: &str) -> Self {
         let charmed = Self::new(name);
         let database = &charmed.database;
-        for (role, more) in [("owner", "NOLOGIN"), ("admin", "NOLOGIN NOINHERIT"), ("dml", "NOLOGIN")] {
+        for (role, more) in [
+            ("owner", "NOLOGIN"),
+            ("admin", "NOLOGIN NOINHERIT"),
+            ("dml", "NOLOGIN"),
+        ] {
             charmed.make_role(&format!("charmed_{database}_{role}"), more);
         }
         charmed.sql(&format!(
@@ -617,7 +859,9 @@ impl Charmed {
     }
 
     fn new(name: &str) -> Self {
-        let Place::Postgres(database) = Place::postgres(name, "empty") else { unreachable!() };
+        let Place::Postgres(database) = Place::postgres(name, "empty") else {
+            unreachable!()
+        };
         Self { database }
     }
 
@@ -633,10 +877,19 @@ impl Charmed {
              JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = '{role}'"
         );
         for database in self.sql(&databases).lines() {
-            parts(&["psql", database, "-qAt", "-c", &format!("DROP OWNED BY {role}")]);
+            parts(&[
+                "psql",
+                database,
+                "-qAt",
+                "-c",
+                &format!("DROP OWNED BY {role}"),
+            ]);
         }
         self.sql(&format!("DROP ROLE IF EXISTS {role}"));
-        self.sql(&format!("CREATE ROLE {role} PASSWORD '{}' {more}", password()));
+        self.sql(&format!(
+            "CREATE ROLE {role} PASSWORD '{}' {more}",
+            password()
+        ));
     }
 
     /// The user of a relation; its name is the database's and this one.
@@ -651,7 +904,9 @@ impl Charmed {
         if !roles.is_empty() {
             self.sql(&format!("GRANT {roles} TO {user}"));
         }
-        self.sql(&format!("GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"));
+        self.sql(&format!(
+            "GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"
+        ));
         let each = |what: &str, of: &str| {
             self.sql(&format!(
                 "DO $$ DECLARE s text; BEGIN FOR s IN SELECT {what} FROM {of} \
@@ -678,8 +933,13 @@ impl Charmed {
     /// The role is set by a hook at login there.
     fn relate_16(&self, relation: &str) {
         let (database, user) = (&self.database, self.user(relation));
-        self.make_role(&user, &format!("LOGIN IN ROLE charmed_{database}_admin, charmed_{database}_dml"));
-        self.sql(&format!("ALTER ROLE {user} SET role = 'charmed_{database}_owner'"));
+        self.make_role(
+            &user,
+            &format!("LOGIN IN ROLE charmed_{database}_admin, charmed_{database}_dml"),
+        );
+        self.sql(&format!(
+            "ALTER ROLE {user} SET role = 'charmed_{database}_owner'"
+        ));
     }
 
     fn unrelate(&self, relation: &str) {
@@ -704,13 +964,17 @@ impl Charmed {
     }
 
     fn owner_of_the_ledger(&self) -> String {
-        self.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'windrow_1'").trim().to_owned()
+        self.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'windrow_1'")
+            .trim()
+            .to_owned()
     }
 }
 
 /// Hive's tables as its script and as Spark's lazy way make them.
-const HIVE_SCHEMAS: [&str; 2] =
-    [include_str!("hive-2.3.0.sql"), include_str!("../../../tests/parts/hive-lazy.sql")];
+const HIVE_SCHEMAS: [&str; 2] = [
+    include_str!("hive-2.3.0.sql"),
+    include_str!("../../../tests/parts/hive-lazy.sql"),
+];
 
 /// What the charm's option `metastore-roles` is set to for version 14.
 const METASTORE_ROLES: &str = "pg_read_all_data, pg_write_all_data";
@@ -720,7 +984,10 @@ async fn uses_all_of_the_ledger(catalog: &mut Catalog, who: &str) {
     let (owner, head) = take(catalog, who).await;
     let next = head.map_or(0, |head| head.last.epoch + 1);
     for n in next..next + 2 {
-        catalog.commit(&full_after_genesis(&owner, n)).await.unwrap();
+        catalog
+            .commit(&full_after_genesis(&owner, n))
+            .await
+            .unwrap();
     }
     assert!(!catalog.renew(&owner, LEASE_MS).await.unwrap().paused);
     let orphans = [format!("_windrow/default.t/rows/orphan-of-{who}")];
@@ -742,8 +1009,7 @@ async fn charmed_14_with_kyuubis_tables_first_needs_no_roles() {
         charmed.relate_14("windrow", "", false);
         uses_all_of_the_ledger(&mut charmed.catalog("windrow"), "a").await;
         // Kyuubi sees the table, and drops a table partition as its own.
-        let dropped =
-            r#"DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS")"#;
+        let dropped = r#"DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS")"#;
         assert!(kyuubi.execute(dropped, &[]).await.unwrap() > 0);
     }
 }
@@ -755,17 +1021,33 @@ async fn charmed_14_with_windrow_first_needs_roles_and_goes_on_once_it_has_them(
         let charmed = Charmed::of_14(&format!("14b{i}"));
         charmed.relate_14("windrow", "", true);
         let mut catalog = charmed.catalog("windrow");
-        because(catalog.acquire("a", "x", LEASE_MS).await, Cause::NoSchema, "Hive schema not there yet");
+        because(
+            catalog.acquire("a", "x", LEASE_MS).await,
+            Cause::NoSchema,
+            "Hive schema not there yet",
+        );
         charmed.relate_14("kyuubi", "", false);
-        charmed.client("kyuubi").await.batch_execute(schema).await.unwrap();
+        charmed
+            .client("kyuubi")
+            .await
+            .batch_execute(schema)
+            .await
+            .unwrap();
         let expect = "no rights on Hive's tables CDS, COLUMNS_V2, DBS, PARTITIONS, PARTITION_KEYS, PARTITION_KEY_VALS, SDS, \
                       SEQUENCE_TABLE, SERDES, SERDE_PARAMS, TABLE_PARAMS, TBLS; grant the catalog's user \
                       pg_read_all_data and pg_write_all_data";
         for _ in 0..2 {
-            because(catalog.acquire("a", "x", LEASE_MS).await, Cause::NoRights, expect);
+            because(
+                catalog.acquire("a", "x", LEASE_MS).await,
+                Cause::NoRights,
+                expect,
+            );
             because(catalog.warehouse("default").await, Cause::NoRights, expect);
         }
-        charmed.sql(&format!("GRANT {METASTORE_ROLES} TO {}", charmed.user("windrow")));
+        charmed.sql(&format!(
+            "GRANT {METASTORE_ROLES} TO {}",
+            charmed.user("windrow")
+        ));
         uses_all_of_the_ledger(&mut catalog, "a").await;
     }
 }
@@ -775,7 +1057,12 @@ async fn charmed_14_with_windrow_first_needs_roles_and_goes_on_once_it_has_them(
 async fn right_to_make_the_ledger_is_asked_for_by_name() {
     let charmed = Charmed::of_14("14create");
     charmed.relate_14("kyuubi", "", true);
-    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[0]).await.unwrap();
+    charmed
+        .client("kyuubi")
+        .await
+        .batch_execute(HIVE_SCHEMAS[0])
+        .await
+        .unwrap();
     charmed.relate_14("windrow", METASTORE_ROLES, false);
     let (database, user) = (&charmed.database, charmed.user("windrow"));
     charmed.sql(&format!("REVOKE CREATE ON DATABASE {database} FROM {user}"));
@@ -787,13 +1074,17 @@ async fn right_to_make_the_ledger_is_asked_for_by_name() {
             "no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database \"{database}\""
         ),
     );
-    charmed.sql(&format!("REVOKE CONNECT ON DATABASE {database} FROM {user}"));
+    charmed.sql(&format!(
+        "REVOKE CONNECT ON DATABASE {database} FROM {user}"
+    ));
     because(
         charmed.catalog("windrow").head().await,
         Cause::NoRights,
         &format!("grant the user \"{user}\" CONNECT on the database"),
     );
-    charmed.sql(&format!("GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"));
+    charmed.sql(&format!(
+        "GRANT ALL PRIVILEGES ON DATABASE {database} TO {user}"
+    ));
     uses_all_of_the_ledger(&mut catalog, "a").await;
 }
 
@@ -802,7 +1093,12 @@ async fn right_to_make_the_ledger_is_asked_for_by_name() {
 async fn ledger_of_an_earlier_relation_serves_later_ones() {
     let charmed = Charmed::of_14("14c");
     charmed.relate_14("kyuubi", "", true);
-    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[0]).await.unwrap();
+    charmed
+        .client("kyuubi")
+        .await
+        .batch_execute(HIVE_SCHEMAS[0])
+        .await
+        .unwrap();
     charmed.relate_14("first", METASTORE_ROLES, false);
     uses_all_of_the_ledger(&mut charmed.catalog("first"), "first").await;
     assert_eq!(charmed.owner_of_the_ledger(), charmed.user("first"));
@@ -825,11 +1121,22 @@ async fn ledger_of_an_earlier_relation_serves_later_ones() {
     let charmed = Charmed::of_16("16c");
     charmed.relate_16("first");
     let mut first = charmed.catalog("first");
-    retried(first.acquire("a", "x", LEASE_MS).await, "Hive schema not there yet");
+    retried(
+        first.acquire("a", "x", LEASE_MS).await,
+        "Hive schema not there yet",
+    );
     charmed.relate_16("kyuubi");
-    charmed.client("kyuubi").await.batch_execute(HIVE_SCHEMAS[1]).await.unwrap();
+    charmed
+        .client("kyuubi")
+        .await
+        .batch_execute(HIVE_SCHEMAS[1])
+        .await
+        .unwrap();
     uses_all_of_the_ledger(&mut first, "first").await;
-    assert_eq!(charmed.owner_of_the_ledger(), format!("charmed_{}_owner", charmed.database));
+    assert_eq!(
+        charmed.owner_of_the_ledger(),
+        format!("charmed_{}_owner", charmed.database)
+    );
     charmed.unrelate("first");
     charmed.relate_16("second");
     uses_all_of_the_ledger(&mut charmed.catalog("second"), "second").await;
@@ -854,19 +1161,30 @@ async fn hive_schema_that_windrow_makes_is_kyuubis_too() {
     charmed.relate_14("kyuubi", "", true);
     charmed.relate_14("windrow", "", false);
     charmed.make_role(&charmed.user("onlookers"), "NOLOGIN");
-    charmed.sql(&format!("GRANT CONNECT ON DATABASE {} TO {}", charmed.database, charmed.user("onlookers")));
+    charmed.sql(&format!(
+        "GRANT CONNECT ON DATABASE {} TO {}",
+        charmed.database,
+        charmed.user("onlookers")
+    ));
     let mut catalog = charmed.catalog("windrow");
     catalog.init_metastore().await.unwrap();
     assert_eq!(closed(&charmed, &charmed.user("kyuubi")), "");
     assert!(closed(&charmed, &charmed.user("onlookers")).contains("TBLS"));
     assert!(
-        charmed.sql("SELECT relname FROM pg_class WHERE relkind = 'S'").contains("MASTER_KEYS_KEY_ID_seq")
+        charmed
+            .sql("SELECT relname FROM pg_class WHERE relkind = 'S'")
+            .contains("MASTER_KEYS_KEY_ID_seq")
     );
     uses_all_of_the_ledger(&mut catalog, "a").await;
     // One that comes later gets what is there, by the charm; and DataNucleus adds what it misses.
     charmed.relate_14("later", "", false);
     assert_eq!(closed(&charmed, &charmed.user("later")), "");
-    charmed.client("later").await.batch_execute("CREATE TABLE public.\"COLUMNS_OLD\" (a int)").await.unwrap();
+    charmed
+        .client("later")
+        .await
+        .batch_execute("CREATE TABLE public.\"COLUMNS_OLD\" (a int)")
+        .await
+        .unwrap();
 
     let charmed = Charmed::of_16("16init");
     charmed.relate_16("windrow");
@@ -875,16 +1193,27 @@ async fn hive_schema_that_windrow_makes_is_kyuubis_too() {
     uses_all_of_the_ledger(&mut catalog, "a").await;
     charmed.relate_16("kyuubi");
     let kyuubi = charmed.client("kyuubi").await;
-    kyuubi.batch_execute(r#"ALTER TABLE "TBLS" ADD COLUMN more int; DELETE FROM "VERSION""#).await.unwrap();
+    kyuubi
+        .batch_execute(r#"ALTER TABLE "TBLS" ADD COLUMN more int; DELETE FROM "VERSION""#)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn part_of_a_schema_is_waited_for_and_not_touched() {
     let place = Place::postgres("part", "empty");
-    place.other_client().await.batch_execute(r#"CREATE TABLE "DBS" ("DB_ID" bigint)"#).await.unwrap();
+    place
+        .other_client()
+        .await
+        .batch_execute(r#"CREATE TABLE "DBS" ("DB_ID" bigint)"#)
+        .await
+        .unwrap();
     let mut catalog = place.catalog("t");
-    retried(catalog.acquire("a", "x", LEASE_MS).await, "Hive schema not there yet");
+    retried(
+        catalog.acquire("a", "x", LEASE_MS).await,
+        "Hive schema not there yet",
+    );
     retried(catalog.init_metastore().await, "needs an empty database");
 }
 
@@ -892,8 +1221,16 @@ async fn part_of_a_schema_is_waited_for_and_not_touched() {
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn newer_ledger_is_left_alone() {
     let place = Place::postgres("newer", "script");
-    place.other_client().await.batch_execute("CREATE SCHEMA windrow_12").await.unwrap();
-    stopped(place.catalog("t").acquire("a", "x", LEASE_MS).await, "windrow_12");
+    place
+        .other_client()
+        .await
+        .batch_execute("CREATE SCHEMA windrow_12")
+        .await
+        .unwrap();
+    stopped(
+        place.catalog("t").acquire("a", "x", LEASE_MS).await,
+        "windrow_12",
+    );
     stopped(place.catalog("t").head().await, "upgrade it");
 }
 
@@ -943,10 +1280,15 @@ async fn ids_are_shared_with_others_and_never_collide() {
                  count(*), (SELECT count(*) FROM "SEQUENCE_TABLE" WHERE "SEQUENCE_NAME" LIKE '%.{class}') FROM "{table}""#
         );
         let row = client.query_one(&sql, &[]).await.unwrap();
-        assert!(row.get::<_, bool>(0) && row.get::<_, i64>(1) > 0 && row.get::<_, i64>(2) == 1, "{table}");
+        assert!(
+            row.get::<_, bool>(0) && row.get::<_, i64>(1) > 0 && row.get::<_, i64>(2) == 1,
+            "{table}"
+        );
     }
-    let row = client
-        .query_one(r#"SELECT count(*), count(DISTINCT "NAME") FROM "DBS" WHERE "NAME" = 'default'"#, &[]);
+    let row = client.query_one(
+        r#"SELECT count(*), count(DISTINCT "NAME") FROM "DBS" WHERE "NAME" = 'default'"#,
+        &[],
+    );
     assert_eq!(row.await.unwrap().get::<_, i64>(0), 1);
 }
 
@@ -972,8 +1314,11 @@ impl Proxy {
         let (fault, server) = (proxy.fault.clone(), address());
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (client, server, fault) =
-                    (client.unwrap(), TcpStream::connect(&server).unwrap(), fault.clone());
+                let (client, server, fault) = (
+                    client.unwrap(),
+                    TcpStream::connect(&server).unwrap(),
+                    fault.clone(),
+                );
                 let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 std::thread::spawn(move || std::io::copy(&mut from, &mut to));
                 std::thread::spawn(move || Self::pass(client, server, &fault));
@@ -986,8 +1331,11 @@ impl Proxy {
         let mut buffer = vec![0; 65_536];
         while let Ok(n @ 1..) = client.read(&mut buffer) {
             let bytes = &buffer[..n];
-            let fault =
-                if bytes.windows(7).any(|w| w == b"COMMIT\0") { fault.load(Ordering::SeqCst) } else { PASS };
+            let fault = if bytes.windows(7).any(|w| w == b"COMMIT\0") {
+                fault.load(Ordering::SeqCst)
+            } else {
+                PASS
+            };
             if fault != PASS {
                 client.shutdown(std::net::Shutdown::Both).unwrap();
             }
@@ -1013,7 +1361,10 @@ async fn lost_answer_to_commit_is_asked_for() {
     for (n, fault) in [(2, BREAK_BEFORE), (3, BREAK_AFTER)] {
         proxy.fault.store(fault, Ordering::SeqCst);
         let answer = catalog.commit(&full(&owner, n)).await;
-        assert!(matches!(answer, Err(CatalogError::Unknown(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(CatalogError::Unknown(_))),
+            "{answer:?}"
+        );
         proxy.fault.store(PASS, Ordering::SeqCst);
         match (fault, catalog.outcome(&owner, n).await.unwrap()) {
             (BREAK_BEFORE, Outcome::Absent) => {}
@@ -1024,7 +1375,15 @@ async fn lost_answer_to_commit_is_asked_for() {
         }
         catalog.commit(&full(&owner, n)).await.unwrap();
     }
-    assert_eq!(catalog.files(TableKind::Chunks, 9).await.unwrap().totals.files, 3);
+    assert_eq!(
+        catalog
+            .files(TableKind::Chunks, 9)
+            .await
+            .unwrap()
+            .totals
+            .files,
+        3
+    );
 }
 
 #[tokio::test]
@@ -1043,9 +1402,16 @@ async fn outcome_waits_for_the_old_transaction() {
     .await
     .unwrap();
     let mut asking = Box::pin(catalog.outcome(&owner, 1));
-    assert!(tokio::time::timeout(Duration::from_millis(300), &mut asking).await.is_err(), "it must wait");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), &mut asking)
+            .await
+            .is_err(),
+        "it must wait"
+    );
     old.batch_execute("COMMIT").await.unwrap();
-    assert!(matches!(asking.await.unwrap(), Outcome::Committed { digest, .. } if digest == "digest of 1"));
+    assert!(
+        matches!(asking.await.unwrap(), Outcome::Committed { digest, .. } if digest == "digest of 1")
+    );
 }
 
 #[tokio::test]
@@ -1056,7 +1422,10 @@ async fn lock_held_by_another_client_is_a_reason_to_try_again() {
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
     let other = place.other_client().await;
-    other.batch_execute(r#"BEGIN; LOCK TABLE "TBLS" IN ACCESS EXCLUSIVE MODE"#).await.unwrap();
+    other
+        .batch_execute(r#"BEGIN; LOCK TABLE "TBLS" IN ACCESS EXCLUSIVE MODE"#)
+        .await
+        .unwrap();
     retried(catalog.commit(&full(&owner, 1)).await, "holds a lock");
     other.batch_execute("ROLLBACK").await.unwrap();
     catalog.commit(&full(&owner, 1)).await.unwrap();
@@ -1069,7 +1438,10 @@ async fn restored_database_makes_the_owner_read_again() {
     let mut catalog = place.catalog("t");
     let (owner, _) = take(&mut catalog, "a").await;
     for n in 0..4 {
-        catalog.commit(&full_after_genesis(&owner, n)).await.unwrap();
+        catalog
+            .commit(&full_after_genesis(&owner, n))
+            .await
+            .unwrap();
     }
     let other = place.other_client().await;
     other
@@ -1083,9 +1455,15 @@ async fn restored_database_makes_the_owner_read_again() {
     let (owner, head) = take(&mut catalog, "a").await;
     assert_eq!(head.unwrap().last.epoch, 1);
     catalog.commit(&epoch(&owner, 2)).await.unwrap();
-    other.batch_execute("DROP SCHEMA windrow_1 CASCADE").await.unwrap();
+    other
+        .batch_execute("DROP SCHEMA windrow_1 CASCADE")
+        .await
+        .unwrap();
     assert!(catalog.commit(&epoch(&owner, 3)).await.is_err());
-    fenced(catalog.commit(&epoch(&owner, 3)).await, "the ledger is gone");
+    fenced(
+        catalog.commit(&epoch(&owner, 3)).await,
+        "the ledger is gone",
+    );
 }
 
 /// Spark is the judge: it writes two Parquet files, and must find their rows through the view and nothing else.
@@ -1101,8 +1479,17 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
         let (owner, _) = take(&mut catalog, "a").await;
         let mut genesis = genesis();
         warehouse.clone_into(&mut genesis.warehouse);
-        catalog.commit(&Commit { genesis: Some(genesis), ..epoch(&owner, 0) }).await.unwrap();
-        let files = [1, 2].map(|n| NewFile { chunk: format!("{n:010}"), ..file(&owner, n, rows()) });
+        catalog
+            .commit(&Commit {
+                genesis: Some(genesis),
+                ..epoch(&owner, 0)
+            })
+            .await
+            .unwrap();
+        let files = [1, 2].map(|n| NewFile {
+            chunk: format!("{n:010}"),
+            ..file(&owner, n, rows())
+        });
         let write = |n: usize, second: u32| {
             let folder = files[n].key.rsplit_once('/').unwrap().0;
             format!(
@@ -1113,7 +1500,13 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             )
         };
         spark(&[&write(0, 15), &write(1, 25)]);
-        catalog.commit(&Commit { files: files[..1].to_vec(), ..epoch(&owner, 1) }).await.unwrap();
+        catalog
+            .commit(&Commit {
+                files: files[..1].to_vec(),
+                ..epoch(&owner, 1)
+            })
+            .await
+            .unwrap();
         let said = spark(&[
             "SHOW TABLES",
             "SELECT * FROM newtable",
@@ -1126,14 +1519,25 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
         ]);
         let row = r#"[{"start": "2024-09-01 19:42:15.000000", "end": "2024-09-01 19:42:25.000000"}, "producer-0", 20]"#;
-        assert!(said.contains(r#""columns": ["window", "origin", "count"]"#), "{said}");
         assert!(
-            said.contains(r#""types": ["struct<start:timestamp,end:timestamp>", "string", "bigint"]"#),
+            said.contains(r#""columns": ["window", "origin", "count"]"#),
+            "{said}"
+        );
+        assert!(
+            said.contains(
+                r#""types": ["struct<start:timestamp,end:timestamp>", "string", "bigint"]"#
+            ),
             "{said}"
         );
         assert!(said.contains(row), "{said}");
         // What Spark did to the tables is not taken for damage, and the next epoch is seen.
-        catalog.commit(&Commit { files: files[1..].to_vec(), ..epoch(&owner, 2) }).await.unwrap();
+        catalog
+            .commit(&Commit {
+                files: files[1..].to_vec(),
+                ..epoch(&owner, 2)
+            })
+            .await
+            .unwrap();
         let said = spark(&[
             "SELECT count(*), sum(count), max(window.start) FROM newtable",
             "SELECT count(*) FROM newtable__chunks WHERE chunk = '0000000002' AND date = '2024-09-01'",
@@ -1143,7 +1547,10 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             said.contains(r#"[2, 40, "2024-09-01 19:42:25.000000"]"#) && said.contains("\n[1]\n"),
             "{said}"
         );
-        stopped(catalog.commit(&epoch(&owner, 3)).await, "\"default.newtable\" is no longer in Hive");
+        stopped(
+            catalog.commit(&epoch(&owner, 3)).await,
+            "\"default.newtable\" is no longer in Hive",
+        );
     }
 }
 
@@ -1152,21 +1559,34 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn tls_verifies_host_and_authority_when_told() {
-    let (address, ca) = (variable("WINDROW_TEST_PG_TLS"), variable("WINDROW_TEST_PG_CA"));
+    let (address, ca) = (
+        variable("WINDROW_TEST_PG_TLS"),
+        variable("WINDROW_TEST_PG_CA"),
+    );
     let ca = std::fs::read_to_string(ca).unwrap();
     let by_number = address.replace("localhost", "127.0.0.1");
     let head = async |address: &str, tls, ca: Option<&str>| {
         let url = format!("postgresql://{address}/postgres");
         let config = PgConfig::new(&url, "windrow", &password(), tls, ca).unwrap();
         let name = TableName::new("default", "t").unwrap();
-        Catalog::Postgres(Box::new(Metastore::new(config, name))).head().await
+        Catalog::Postgres(Box::new(Metastore::new(config, name)))
+            .head()
+            .await
     };
     assert_eq!(head(&address, PgTls::VerifyFull, Some(&ca)).await, Ok(None));
     assert_eq!(head(&by_number, PgTls::Require, None).await, Ok(None));
     retried(head(&address, PgTls::VerifyFull, None).await, "certificate");
-    retried(head(&by_number, PgTls::VerifyFull, Some(&ca)).await, "certificate");
+    retried(
+        head(&by_number, PgTls::VerifyFull, Some(&ca)).await,
+        "certificate",
+    );
     stopped(
-        head(&address, PgTls::VerifyFull, Some("-----BEGIN CERTIFICATE-----\n")).await,
+        head(
+            &address,
+            PgTls::VerifyFull,
+            Some("-----BEGIN CERTIFICATE-----\n"),
+        )
+        .await,
         "catalog-ca-file",
     );
 }

@@ -35,7 +35,10 @@ mod raw {
     ) -> c_int;
 
     unsafe extern "C" {
-        pub fn rd_kafka_conf_set_resolve_cb(conf: *mut sys::rd_kafka_conf_t, resolve: Option<Resolve>);
+        pub fn rd_kafka_conf_set_resolve_cb(
+            conf: *mut sys::rd_kafka_conf_t,
+            resolve: Option<Resolve>,
+        );
         pub fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
         pub fn rd_kafka_error_code(error: *const sys::rd_kafka_error_t) -> c_int;
         pub fn rd_kafka_err2str(code: c_int) -> *const c_char;
@@ -70,7 +73,10 @@ pub struct Failure {
 impl Failure {
     fn of_code(code: i32) -> Self {
         // SAFETY: for any code it returns a static string or one in thread-local storage.
-        Self { code, text: text_of(unsafe { raw::rd_kafka_err2str(code) }) }
+        Self {
+            code,
+            text: text_of(unsafe { raw::rd_kafka_err2str(code) }),
+        }
     }
 
     /// Takes over and frees librdkafka's error object; `Ok` for none.
@@ -121,7 +127,10 @@ impl Drop for Client {
         // there is no group to leave, and it would wait for a rebalance callback that we do not have.
         unsafe {
             sys::rd_kafka_queue_destroy(self.commits);
-            sys::rd_kafka_destroy_flags(self.rk.as_ptr(), sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+            sys::rd_kafka_destroy_flags(
+                self.rk.as_ptr(),
+                sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE,
+            );
         }
     }
 }
@@ -151,7 +160,10 @@ impl Client {
                     return Err(format!("librdkafka refuses the value of \"{name}\""));
                 }
             }
-            sys::rd_kafka_conf_set_opaque(conf, ptr::from_ref::<Arc<dyn Hooks>>(&hooks).cast_mut().cast());
+            sys::rd_kafka_conf_set_opaque(
+                conf,
+                ptr::from_ref::<Arc<dyn Hooks>>(&hooks).cast_mut().cast(),
+            );
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
             sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
             raw::rd_kafka_conf_set_resolve_cb(conf, Some(on_resolve));
@@ -165,7 +177,11 @@ impl Client {
                 sys::rd_kafka_conf_destroy(conf);
                 return Err(text_of(errors.as_ptr()));
             };
-            Ok(Self { rk, commits: sys::rd_kafka_queue_new(rk.as_ptr()), _hooks: hooks })
+            Ok(Self {
+                rk,
+                commits: sys::rd_kafka_queue_new(rk.as_ptr()),
+                _hooks: hooks,
+            })
         }
     }
 
@@ -181,7 +197,10 @@ impl Client {
         // an error; it is freed here.
         unsafe {
             let message = NonNull::new(sys::rd_kafka_consumer_poll(self.rk.as_ptr(), 0))?;
-            let failure = Failure { code: code_of(message.as_ptr()), text: error_text(message.as_ptr()) };
+            let failure = Failure {
+                code: code_of(message.as_ptr()),
+                text: error_text(message.as_ptr()),
+            };
             sys::rd_kafka_message_destroy(message.as_ptr());
             Some(failure)
         }
@@ -209,7 +228,10 @@ impl Client {
         // SAFETY: the list has one element, and lives through the call; librdkafka copies it.
         unsafe {
             sys::rd_kafka_topic_partition_set_leader_epoch((*list.0.as_ptr()).elems, leader_epoch);
-            Failure::check(sys::rd_kafka_incremental_assign(self.rk.as_ptr(), list.0.as_ptr()))
+            Failure::check(sys::rd_kafka_incremental_assign(
+                self.rk.as_ptr(),
+                list.0.as_ptr(),
+            ))
         }
     }
 
@@ -217,7 +239,12 @@ impl Client {
     pub fn unassign(&self, topic: &CStr, partition: Partition) -> Result<(), Failure> {
         let list = List::of(topic, [(partition, 0)]);
         // SAFETY: as in `assign`.
-        unsafe { Failure::check(sys::rd_kafka_incremental_unassign(self.rk.as_ptr(), list.0.as_ptr())) }
+        unsafe {
+            Failure::check(sys::rd_kafka_incremental_unassign(
+                self.rk.as_ptr(),
+                list.0.as_ptr(),
+            ))
+        }
     }
 
     /// Has librdkafka ask the leader whether its log has this leader epoch up to this offset, before it fetches on:
@@ -248,20 +275,35 @@ impl Client {
     }
 
     /// The queue of a topic partition, from which its messages and errors are read once it is assigned.
-    pub fn queue(self: &Arc<Self>, topic: &CStr, partition: Partition, bell: &Arc<Bell>) -> Option<Queue> {
-        let signal = Arc::new(Signal { ready: AtomicBool::new(true), bell: Arc::clone(bell) });
+    pub fn queue(
+        self: &Arc<Self>,
+        topic: &CStr,
+        partition: Partition,
+        bell: &Arc<Bell>,
+    ) -> Option<Queue> {
+        let signal = Arc::new(Signal {
+            ready: AtomicBool::new(true),
+            bell: Arc::clone(bell),
+        });
         // SAFETY: a live handle. Forwarding to null marks the queue as ours, so that `assign` leaves it un-forwarded.
         // The signal lives until `Queue::drop` has switched the callback off.
         unsafe {
-            let queue =
-                NonNull::new(sys::rd_kafka_queue_get_partition(self.rk.as_ptr(), topic.as_ptr(), partition))?;
+            let queue = NonNull::new(sys::rd_kafka_queue_get_partition(
+                self.rk.as_ptr(),
+                topic.as_ptr(),
+                partition,
+            ))?;
             sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
             sys::rd_kafka_queue_cb_event_enable(
                 queue.as_ptr(),
                 Some(on_filled),
                 Arc::as_ptr(&signal).cast_mut().cast(),
             );
-            Some(Queue { queue, signal, _client: Arc::clone(self) })
+            Some(Queue {
+                queue,
+                signal,
+                _client: Arc::clone(self),
+            })
         }
     }
 
@@ -286,14 +328,22 @@ impl Client {
             // SAFETY: a live handle; on success the metadata is ours, and freed here.
             let code = unsafe {
                 let slice = millis(slice.min(left).max(Duration::from_millis(1)));
-                sys::rd_kafka_metadata(self.rk.as_ptr(), 0, ptr::null_mut(), &raw mut metadata, slice) as i32
+                sys::rd_kafka_metadata(
+                    self.rk.as_ptr(),
+                    0,
+                    ptr::null_mut(),
+                    &raw mut metadata,
+                    slice,
+                ) as i32
             };
             self.serve();
             if !metadata.is_null() {
                 // SAFETY: as above; the array has that many elements.
                 unsafe {
-                    let (all, count) =
-                        ((*metadata).brokers, usize::try_from((*metadata).broker_cnt).unwrap_or(0));
+                    let (all, count) = (
+                        (*metadata).brokers,
+                        usize::try_from((*metadata).broker_cnt).unwrap_or(0),
+                    );
                     let mut ids: Vec<_> = (0..count).map(|i| (*all.add(i)).id).collect();
                     let answered = (*metadata).orig_broker_id;
                     ids.sort_unstable_by_key(|id| *id != answered);
@@ -346,7 +396,8 @@ impl Client {
             |options, queue| unsafe {
                 sys::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
                 let mut names = [topic.as_ptr()];
-                let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+                let topics =
+                    sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
                 sys::rd_kafka_DescribeTopics(self.rk.as_ptr(), topics, options, queue);
                 sys::rd_kafka_TopicCollection_destroy(topics);
             },
@@ -372,13 +423,21 @@ impl Client {
             let known = !id.is_null()
                 && (sys::rd_kafka_Uuid_most_significant_bits(id) != 0
                     || sys::rd_kafka_Uuid_least_significant_bits(id) != 0);
-            let topic_id = if known { text_of(sys::rd_kafka_Uuid_base64str(id)) } else { String::new() };
+            let topic_id = if known {
+                text_of(sys::rd_kafka_Uuid_base64str(id))
+            } else {
+                String::new()
+            };
             let mut count = 0;
             let infos = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut count);
-            let mut partitions: Vec<_> =
-                (0..count).map(|i| sys::rd_kafka_TopicPartitionInfo_partition(*infos.add(i))).collect();
+            let mut partitions: Vec<_> = (0..count)
+                .map(|i| sys::rd_kafka_TopicPartitionInfo_partition(*infos.add(i)))
+                .collect();
             partitions.sort_unstable();
-            Ok(Described { topic_id, partitions })
+            Ok(Described {
+                topic_id,
+                partitions,
+            })
         }
     }
 
@@ -405,7 +464,9 @@ impl Client {
             give_up,
             // SAFETY: the options are for this request, which accepts the setting; the list is copied.
             |options, queue| unsafe {
-                let _ = Failure::check(sys::rd_kafka_AdminOptions_set_isolation_level(options, level));
+                let _ = Failure::check(sys::rd_kafka_AdminOptions_set_isolation_level(
+                    options, level,
+                ));
                 sys::rd_kafka_ListOffsets(self.rk.as_ptr(), list.0.as_ptr(), options, queue);
             },
         )?;
@@ -445,7 +506,8 @@ impl Client {
         );
         // SAFETY: live handles; the request copies group and list.
         unsafe {
-            let mut request = sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.0.as_ptr());
+            let mut request =
+                sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.0.as_ptr());
             sys::rd_kafka_AlterConsumerGroupOffsets(
                 self.rk.as_ptr(),
                 &raw mut request,
@@ -465,7 +527,12 @@ impl Client {
             let Some(event) = NonNull::new(event).map(Event) else {
                 return;
             };
-            each(event.failure().or_else(|| event.group_failure()).map_or(Ok(()), Err));
+            each(
+                event
+                    .failure()
+                    .or_else(|| event.group_failure())
+                    .map_or(Ok(()), Err),
+            );
         }
     }
 
@@ -517,7 +584,11 @@ impl Bell {
             if left.is_zero() {
                 return false;
             }
-            rung = self.heard.wait_timeout(rung, left).unwrap_or_else(PoisonError::into_inner).0;
+            rung = self
+                .heard
+                .wait_timeout(rung, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         *rung = false;
         true
@@ -568,7 +639,9 @@ unsafe impl Send for Messages {}
 
 impl Messages {
     pub fn new() -> Self {
-        Self { messages: Vec::with_capacity(BATCH_MAX_MESSAGES) }
+        Self {
+            messages: Vec::with_capacity(BATCH_MAX_MESSAGES),
+        }
     }
 
     /// Takes what is in the queue, without waiting, and up to a limit: then the queue stays ready.
@@ -596,15 +669,22 @@ impl Messages {
         let mut rest = &self.messages[..];
         while let Some(&first) = rest.first() {
             // SAFETY: messages live until the buffer is filled again, which `&'a self` rules out.
-            let records = rest.iter().take_while(|m| unsafe { code_of(**m) } == 0).count();
+            let records = rest
+                .iter()
+                .take_while(|m| unsafe { code_of(**m) } == 0)
+                .count();
             if records > 0 {
                 on(Fetched::Records(Records(&rest[..records])));
                 rest = &rest[records..];
                 continue;
             }
             // SAFETY: as above.
-            let (code, offset, text) = unsafe { (code_of(first), (*first).offset, error_text(first)) };
-            on(Fetched::Error { failure: Failure { code, text }, offset });
+            let (code, offset, text) =
+                unsafe { (code_of(first), (*first).offset, error_text(first)) };
+            on(Fetched::Error {
+                failure: Failure { code, text },
+                offset,
+            });
             rest = &rest[1..];
         }
     }
@@ -656,7 +736,10 @@ impl Records<'_> {
     /// Sum of the values' bytes.
     pub fn bytes(&self) -> usize {
         // SAFETY: see `Messages::each`.
-        self.0.iter().map(|message| unsafe { (**message).len }).sum()
+        self.0
+            .iter()
+            .map(|message| unsafe { (**message).len })
+            .sum()
     }
 }
 
@@ -665,10 +748,15 @@ impl Batch for Records<'_> {
         for &message in self.0 {
             // SAFETY: see `Messages::each`. A payload that is not null has that many bytes.
             let record = unsafe {
-                let value = (!(*message).payload.is_null())
-                    .then(|| std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len));
+                let value = (!(*message).payload.is_null()).then(|| {
+                    std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len)
+                });
                 let timestamp_ms = sys::rd_kafka_message_timestamp(message, ptr::null_mut());
-                Record { offset: (*message).offset, timestamp_ms, value }
+                Record {
+                    offset: (*message).offset,
+                    timestamp_ms,
+                    value,
+                }
             };
             f(record);
         }
@@ -685,8 +773,12 @@ impl List {
             let list = NonNull::new(sys::rd_kafka_topic_partition_list_new(1))
                 .expect("librdkafka aborts without memory");
             for (partition, offset) in partitions {
-                (*sys::rd_kafka_topic_partition_list_add(list.as_ptr(), topic.as_ptr(), partition)).offset =
-                    offset;
+                (*sys::rd_kafka_topic_partition_list_add(
+                    list.as_ptr(),
+                    topic.as_ptr(),
+                    partition,
+                ))
+                .offset = offset;
             }
             Self(list)
         }
@@ -709,7 +801,12 @@ impl Options {
             let options = NonNull::new(sys::rd_kafka_AdminOptions_new(client.rk.as_ptr(), what))
                 .expect("librdkafka knows the requests that it has");
             let timeout = millis(timeout).clamp(1, 3_600_000);
-            sys::rd_kafka_AdminOptions_set_request_timeout(options.as_ptr(), timeout, ptr::null_mut(), 0);
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                options.as_ptr(),
+                timeout,
+                ptr::null_mut(),
+                0,
+            );
             Self(options)
         }
     }
@@ -739,9 +836,10 @@ impl Event {
         unsafe {
             match raw::rd_kafka_event_error(self.0.as_ptr()) {
                 0 => None,
-                code => {
-                    Some(Failure { code, text: text_of(sys::rd_kafka_event_error_string(self.0.as_ptr())) })
-                }
+                code => Some(Failure {
+                    code,
+                    text: text_of(sys::rd_kafka_event_error_string(self.0.as_ptr())),
+                }),
             }
         }
     }
@@ -755,19 +853,31 @@ impl Event {
                 return None;
             }
             let mut count = 0;
-            let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &raw mut count);
+            let groups =
+                sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &raw mut count);
             if count == 0 {
                 return None;
             }
             let error = sys::rd_kafka_group_result_error(*groups);
             if !error.is_null() {
                 let text = text_of(sys::rd_kafka_error_string(error));
-                return Some(Failure { code: raw::rd_kafka_error_code(error), text });
+                return Some(Failure {
+                    code: raw::rd_kafka_error_code(error),
+                    text,
+                });
             }
             let list = sys::rd_kafka_group_result_partitions(*groups);
-            let count = if list.is_null() { 0 } else { usize::try_from((*list).cnt).unwrap_or(0) };
+            let count = if list.is_null() {
+                0
+            } else {
+                usize::try_from((*list).cnt).unwrap_or(0)
+            };
             (0..count)
-                .map(|i| ptr::addr_of!((*(*list).elems.add(i)).err).cast::<i32>().read())
+                .map(|i| {
+                    ptr::addr_of!((*(*list).elems.add(i)).err)
+                        .cast::<i32>()
+                        .read()
+                })
                 .find(|code| *code != 0)
                 .map(Failure::of_code)
         }
@@ -788,7 +898,8 @@ unsafe fn set(conf: *mut sys::rd_kafka_conf_t, name: &str, value: &str) -> bool 
         return false;
     };
     // SAFETY: two C strings, which librdkafka copies. Its text is left out: it may quote the value.
-    let result = unsafe { sys::rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), ptr::null_mut(), 0) };
+    let result =
+        unsafe { sys::rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), ptr::null_mut(), 0) };
     result == sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK
 }
 
@@ -812,7 +923,9 @@ fn text_of(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: not null, and all who call this have it from librdkafka or libc: it ends in a zero byte.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// For librdkafka, where a negative number would mean for ever.

@@ -1,6 +1,9 @@
 //! A Kafka inside the process, for the demo and for tests, and a producer of the records that the use case has.
 //! librdkafka's mock cluster: no logins, no rights, and it keeps 5 MB or 100 000 batches of a topic partition.
-#![expect(clippy::disallowed_methods, reason = "a producer stamps records with the machine's time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a producer stamps records with the machine's time"
+)]
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -28,7 +31,8 @@ impl MockKafka {
     /// # Errors
     /// librdkafka's text.
     pub fn start(topic: &str, partitions: Partition) -> Result<Self, String> {
-        let cluster = MockCluster::new(1).map_err(|e| format!("cannot start an in-process Kafka: {e}"))?;
+        let cluster =
+            MockCluster::new(1).map_err(|e| format!("cannot start an in-process Kafka: {e}"))?;
         cluster
             .create_topic(topic, partitions, 1)
             .map_err(|e| format!("cannot create topic \"{topic}\": {e}"))?;
@@ -59,7 +63,10 @@ impl MockKafka {
     #[cfg(test)]
     pub fn forbid(&self, topic: &str) -> Result<(), String> {
         self.cluster
-            .topic_error(topic, rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            .topic_error(
+                topic,
+                rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            )
             .map_err(|e| e.to_string())
     }
 
@@ -69,7 +76,12 @@ impl MockKafka {
     /// librdkafka's text.
     #[cfg(test)]
     pub fn set_up(&self, up: bool) -> Result<(), String> {
-        if up { self.cluster.broker_up(1) } else { self.cluster.broker_down(1) }.map_err(|e| e.to_string())
+        if up {
+            self.cluster.broker_up(1)
+        } else {
+            self.cluster.broker_down(1)
+        }
+        .map_err(|e| e.to_string())
     }
 
     /// Sends records of (timestamp in ms, value) to a topic partition; they are there when it returns.
@@ -85,7 +97,9 @@ impl MockKafka {
         for (timestamp_ms, value) in records {
             push(&self.producer, topic, partition, timestamp_ms, value)?;
         }
-        self.producer.flush(FLUSH_TIMEOUT).map_err(|e| format!("cannot send to topic \"{topic}\": {e}"))
+        self.producer
+            .flush(FLUSH_TIMEOUT)
+            .map_err(|e| format!("cannot send to topic \"{topic}\": {e}"))
     }
 }
 
@@ -107,7 +121,9 @@ fn push(
     value: Option<&[u8]>,
 ) -> Result<(), String> {
     loop {
-        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).timestamp(timestamp_ms);
+        let mut record = BaseRecord::<(), [u8]>::to(topic)
+            .partition(partition)
+            .timestamp(timestamp_ms);
         record.payload = value;
         match producer.send(record) {
             Ok(()) => return Ok(()),
@@ -171,7 +187,13 @@ pub struct DemoRecord {
 /// The `index`-th record of the demo with this seed, sent at `now_ms`: kafka-test-app's format, without a key.
 /// 3 in 100 are late, 1 in 100 is broken, 1 in 100 has no origin.
 #[must_use]
-pub fn demo_record(seed: u64, index: u64, origins: u32, partitions: Partition, now_ms: i64) -> DemoRecord {
+pub fn demo_record(
+    seed: u64,
+    index: u64,
+    origins: u32,
+    partitions: Partition,
+    now_ms: i64,
+) -> DemoRecord {
     let dice = mix(seed ^ mix(index));
     let kind = match dice % 100 {
         0..=2 => DemoKind::Late,
@@ -180,11 +202,18 @@ pub fn demo_record(seed: u64, index: u64, origins: u32, partitions: Partition, n
         _ => DemoKind::Good,
     };
     let origin = (mix(dice) % u64::from(origins.max(1))) as u32;
-    let timestamp_ms = if kind == DemoKind::Late { now_ms - 30_000 } else { now_ms };
+    let timestamp_ms = if kind == DemoKind::Late {
+        now_ms - 30_000
+    } else {
+        now_ms
+    };
     let (seconds, millis) = (timestamp_ms.div_euclid(1000), timestamp_ms.rem_euclid(1000));
     let id = (u128::from(dice) << 64) | u128::from(mix(dice ^ 1));
-    let origin_field =
-        format!("\"origin\": \"producer-{origin} (10.1.{}.{})\", ", 63 + origin / 250, 1 + origin % 250);
+    let origin_field = format!(
+        "\"origin\": \"producer-{origin} (10.1.{}.{})\", ",
+        63 + origin / 250,
+        1 + origin % 250
+    );
     let value = match kind {
         DemoKind::Broken => format!("Message #{index} is not JSON"),
         DemoKind::NoOrigin => {
@@ -197,7 +226,12 @@ pub fn demo_record(seed: u64, index: u64, origins: u32, partitions: Partition, n
         ),
     };
     let partition = (index % u64::from(partitions.max(1).unsigned_abs())) as Partition;
-    DemoRecord { kind, partition, timestamp_ms, value: value.into_bytes() }
+    DemoRecord {
+        kind,
+        partition,
+        timestamp_ms,
+        value: value.into_bytes(),
+    }
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): as good as dice here, and the same everywhere.
@@ -234,13 +268,20 @@ impl DemoProducer {
     /// librdkafka's text on the bootstrap address.
     pub fn start(demo: Demo) -> Result<Self, String> {
         let producer = producer(&demo.bootstrap)?;
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<DemoSent>>::default());
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::<Mutex<DemoSent>>::default(),
+        );
         let (stopped, counts) = (Arc::clone(&stop), Arc::clone(&sent));
         let thread = std::thread::Builder::new()
             .name("demo-producer".to_owned())
             .spawn(move || run(&demo, &producer, &stopped, &counts))
             .map_err(|e| format!("cannot start a thread: {e}"))?;
-        Ok(Self { stop, sent, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            sent,
+            thread: Some(thread),
+        })
     }
 
     /// How many were handed to Kafka's client so far.
@@ -256,7 +297,9 @@ impl DemoProducer {
     pub fn stop(mut self) -> Result<DemoSent, String> {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| "the demo's producer panicked".to_owned())??;
+            thread
+                .join()
+                .map_err(|_| "the demo's producer panicked".to_owned())??;
         }
         Ok(self.sent())
     }
@@ -279,16 +322,28 @@ fn run(
     while !stop.load(Ordering::Acquire) {
         let due = (begin.elapsed().as_secs_f64() * f64::from(demo.rate)) as u64;
         while index < due && !stop.load(Ordering::Acquire) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
             let record = demo_record(demo.seed, index, demo.origins, demo.partitions, now_ms);
-            push(producer, &demo.topic, record.partition, record.timestamp_ms, Some(&record.value))?;
-            sent.lock().unwrap_or_else(PoisonError::into_inner).add(record.kind);
+            push(
+                producer,
+                &demo.topic,
+                record.partition,
+                record.timestamp_ms,
+                Some(&record.value),
+            )?;
+            sent.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(record.kind);
             index += 1;
         }
         producer.poll(Duration::from_millis(10));
     }
-    producer.flush(FLUSH_TIMEOUT).map_err(|e| format!("cannot send to topic \"{}\": {e}", demo.topic))
+    producer
+        .flush(FLUSH_TIMEOUT)
+        .map_err(|e| format!("cannot send to topic \"{}\": {e}", demo.topic))
 }
 
 #[cfg(test)]
@@ -297,7 +352,11 @@ mod tests {
 
     #[test]
     fn demo_records_are_the_same_for_a_seed() {
-        let all = |seed| (0..1000).map(|i| demo_record(seed, i, 3, 2, 1_725_184_800_123)).collect::<Vec<_>>();
+        let all = |seed| {
+            (0..1000)
+                .map(|i| demo_record(seed, i, 3, 2, 1_725_184_800_123))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(all(7), all(7));
         assert_ne!(all(7), all(8));
         let mut sent = DemoSent::default();
@@ -306,20 +365,36 @@ mod tests {
             let json = serde_json::from_slice::<serde_json::Value>(&record.value);
             assert_eq!(json.is_err(), record.kind == DemoKind::Broken);
             if let Ok(json) = json {
-                assert_eq!(json.get("origin").is_none(), record.kind == DemoKind::NoOrigin);
-                assert_eq!(json["timestamp"].as_f64(), Some(record.timestamp_ms as f64 / 1000.0));
+                assert_eq!(
+                    json.get("origin").is_none(),
+                    record.kind == DemoKind::NoOrigin
+                );
+                assert_eq!(
+                    json["timestamp"].as_f64(),
+                    Some(record.timestamp_ms as f64 / 1000.0)
+                );
             }
         }
         assert_eq!(sent.total(), 1000);
-        assert!(sent.late > 10 && sent.broken > 2 && sent.no_origin > 2, "{sent:?}");
+        assert!(
+            sent.late > 10 && sent.broken > 2 && sent.no_origin > 2,
+            "{sent:?}"
+        );
     }
 
     #[test]
     fn a_demo_record_looks_like_the_use_case() {
-        let record =
-            (0..).map(|i| demo_record(1, i, 1, 1, 1_725_184_800_123)).find(|r| r.kind == DemoKind::Good);
+        let record = (0..)
+            .map(|i| demo_record(1, i, 1, 1, 1_725_184_800_123))
+            .find(|r| r.kind == DemoKind::Good);
         let text = String::from_utf8(record.expect("most are good").value).expect("text");
-        assert!(text.starts_with(r#"{"timestamp": 1725184800.123, "_id": ""#), "{text}");
-        assert!(text.contains(r#"", "origin": "producer-0 (10.1.63.1)", "content": "Message #"#), "{text}");
+        assert!(
+            text.starts_with(r#"{"timestamp": 1725184800.123, "_id": ""#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"", "origin": "producer-0 (10.1.63.1)", "content": "Message #"#),
+            "{text}"
+        );
     }
 }

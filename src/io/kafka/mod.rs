@@ -3,7 +3,10 @@
 //!
 //! [`open`] makes two halves of one client. The [`Consumer`] asks brokers and may block: for any thread. The [`Reader`]
 //! hands over what was fetched: for one thread.
-#![expect(clippy::disallowed_methods, reason = "the edge that waits for brokers, with deadlines")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the edge that waits for brokers, with deadlines"
+)]
 
 use ffi::{Bell, Client, Failure, Fetched, Hooks, Messages, Queue};
 use std::collections::BTreeMap;
@@ -156,16 +159,25 @@ pub enum Event<'a> {
         next_offset: Offset,
     },
     /// A fetch found nothing more that is stable: all offsets below `next_offset` were handed over or are gaps.
-    End { partition: Partition, next_offset: Offset },
+    End {
+        partition: Partition,
+        next_offset: Offset,
+    },
     /// The offset to read is not in the log, or no longer. Nothing more comes until the next start. Compare with
     /// [`Consumer::end`] and the topic's id before this is taken for a loss of data.
-    OutOfRange { partition: Partition, offset: Offset },
+    OutOfRange {
+        partition: Partition,
+        offset: Offset,
+    },
     /// The log was cut off below the offset to read, and written anew from there: a leader was elected that did not
     /// have all. Nothing more comes until the next start.
     Truncated { partition: Partition, why: String },
     /// What hinders reading; it goes on by itself when it is over, but for `Damaged`. `None` for all topic partitions.
     /// The same is not told again for half a minute.
-    Problem { partition: Option<Partition>, what: KafkaError },
+    Problem {
+        partition: Option<Partition>,
+        what: KafkaError,
+    },
 }
 
 /// Makes a client, which connects in the background.
@@ -174,13 +186,19 @@ pub enum Event<'a> {
 /// A setting that librdkafka refuses, such as a CA that is not PEM.
 pub fn open(config: &KafkaConfig) -> Result<(Consumer, Reader), KafkaError> {
     let (namespace, domain) = (config.namespace.clone(), config.cluster_domain.clone());
-    open_with(config, Box::new(move |host| names_to_try(host, namespace.as_deref(), &domain)))
+    open_with(
+        config,
+        Box::new(move |host| names_to_try(host, namespace.as_deref(), &domain)),
+    )
 }
 
 fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reader), KafkaError> {
     let c_text = |what: &str, text: &str| {
         CString::new(text).map_err(|_| {
-            KafkaError::Other(format!("cannot use {what} \"{}\": it has a zero byte", text.escape_debug()))
+            KafkaError::Other(format!(
+                "cannot use {what} \"{}\": it has a zero byte",
+                text.escape_debug()
+            ))
         })
     };
     // librdkafka takes any text before the first certificate for a comment.
@@ -221,7 +239,15 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reade
         told: Arc::clone(&told),
         client: Arc::clone(&client),
     };
-    Ok((Consumer { client, told, topic, group }, reader))
+    Ok((
+        Consumer {
+            client,
+            told,
+            topic,
+            group,
+        },
+        reader,
+    ))
 }
 
 /// Asks brokers. Its calls block for at most the timeout they are given; clones share one client.
@@ -243,11 +269,18 @@ impl Consumer {
     /// `NotThere`, `TopicDenied`, `Login`, `Tls`, `Unreachable`.
     pub fn topic(&self, timeout: Duration) -> Result<TopicInfo, KafkaError> {
         let deadline = Instant::now() + timeout;
-        let found =
-            self.ask(timeout, |timeout, give_up| self.client.describe(&self.topic, timeout, give_up))?;
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let found = self.ask(timeout, |timeout, give_up| {
+            self.client.describe(&self.topic, timeout, give_up)
+        })?;
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(100));
         let cluster_id = self.client.cluster_id(left).unwrap_or_default();
-        Ok(TopicInfo { cluster_id, topic_id: found.topic_id, partitions: found.partitions })
+        Ok(TopicInfo {
+            cluster_id,
+            topic_id: found.topic_id,
+            partitions: found.partitions,
+        })
     }
 
     /// Where to start reading.
@@ -268,7 +301,11 @@ impl Consumer {
         };
         let mut offsets = self.list_offsets(partitions, wanted, true, timeout)?;
         // No record is that young.
-        let none: Vec<_> = offsets.iter().filter(|(_, offset)| **offset < 0).map(|(p, _)| *p).collect();
+        let none: Vec<_> = offsets
+            .iter()
+            .filter(|(_, offset)| **offset < 0)
+            .map(|(p, _)| *p)
+            .collect();
         if !none.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             offsets.extend(self.list_offsets(&none, LATEST, true, left)?);
@@ -310,7 +347,8 @@ impl Consumer {
         });
         if !offsets.is_empty() {
             let offsets = offsets.iter().map(|(p, o)| (*p, *o));
-            self.client.commit(&self.group, &self.topic, offsets, COMMIT_TIMEOUT);
+            self.client
+                .commit(&self.group, &self.topic, offsets, COMMIT_TIMEOUT);
         }
     }
 
@@ -327,7 +365,9 @@ impl Consumer {
         let deadline = Instant::now() + timeout;
         let wanted: Vec<_> = partitions.iter().map(|p| (*p, at)).collect();
         let found = self.ask(timeout, |timeout, give_up| {
-            let answer = self.client.list_offsets(&self.topic, &wanted, committed, timeout, give_up);
+            let answer =
+                self.client
+                    .list_offsets(&self.topic, &wanted, committed, timeout, give_up);
             match answer {
                 Err(failure) if failure.code == code::NO_LEADER => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -358,7 +398,10 @@ impl Consumer {
         match self.client.describe(&self.topic, timeout, give_up) {
             Err(failure) => failure,
             Ok(found) if partitions.iter().all(|p| found.partitions.contains(p)) => no_leader,
-            Ok(_) => Failure { code: code::UNKNOWN_PARTITION, ..no_leader },
+            Ok(_) => Failure {
+                code: code::UNKNOWN_PARTITION,
+                ..no_leader
+            },
         }
     }
 
@@ -369,7 +412,11 @@ impl Consumer {
         question: impl FnOnce(Duration, &dyn Fn() -> bool) -> Result<T, Failure>,
     ) -> Result<T, KafkaError> {
         let before = self.told.logins_failed();
-        let timeout = if self.told.cannot_log_in() { timeout.min(LOGIN_WAIT) } else { timeout };
+        let timeout = if self.told.cannot_log_in() {
+            timeout.min(LOGIN_WAIT)
+        } else {
+            timeout
+        };
         let answer = question(timeout, &|| self.told.logins_failed() != before);
         match answer {
             Ok(answer) => {
@@ -421,7 +468,10 @@ impl Reader {
         self.stop(partition);
         let failed = |failure: &Failure| self.told.classify(failure, "read");
         let Some(queue) = self.client.queue(&self.topic, partition, &self.bell) else {
-            return Err(self.told.fail("read", "librdkafka has no queue for it; start windrow again"));
+            return Err(self.told.fail(
+                "read",
+                "librdkafka has no queue for it; start windrow again",
+            ));
         };
         // Errors of an earlier start that carry no version, so that librdkafka cannot tell that they are old.
         loop {
@@ -430,18 +480,35 @@ impl Reader {
                 break;
             }
         }
-        self.client.assign(&self.topic, partition, offset, leader_epoch).map_err(|f| failed(&f))?;
+        self.client
+            .assign(&self.topic, partition, offset, leader_epoch)
+            .map_err(|f| failed(&f))?;
         if leader_epoch >= 0 && offset > 0 {
             self.validate(partition, offset, leader_epoch)?;
         }
-        self.lanes.insert(partition, Lane { queue, paused: false, halted: false });
+        self.lanes.insert(
+            partition,
+            Lane {
+                queue,
+                paused: false,
+                halted: false,
+            },
+        );
         Ok(())
     }
 
-    fn validate(&self, partition: Partition, offset: Offset, leader_epoch: i32) -> Result<(), KafkaError> {
+    fn validate(
+        &self,
+        partition: Partition,
+        offset: Offset,
+        leader_epoch: i32,
+    ) -> Result<(), KafkaError> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            match self.client.validate(&self.topic, partition, offset, leader_epoch, START_TIMEOUT) {
+            match self
+                .client
+                .validate(&self.topic, partition, offset, leader_epoch, START_TIMEOUT)
+            {
                 Ok(()) => return Ok(()),
                 // An earlier stop has not come to its end, so that the start has not begun.
                 Err(f) if is_too_early(f.code) && Instant::now() < deadline => {
@@ -484,7 +551,11 @@ impl Reader {
     ///
     /// # Errors
     /// `Fatal`: the client is done for.
-    pub fn poll(&mut self, timeout: Duration, on: &mut dyn FnMut(Event<'_>)) -> Result<(), KafkaError> {
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), KafkaError> {
         let deadline = Instant::now() + timeout;
         self.tell_problems(on);
         let mut every = false;
@@ -532,8 +603,10 @@ impl Reader {
         }
         if let Some(why) = self.client.fatal() {
             let why = self.told.redact(&why);
-            self.told.lock().fatal =
-                Some(format!("cannot go on with Kafka \"{}\": {why}", self.told.bootstrap));
+            self.told.lock().fatal = Some(format!(
+                "cannot go on with Kafka \"{}\": {why}",
+                self.told.bootstrap
+            ));
         }
     }
 }
@@ -562,11 +635,17 @@ fn hand_over(
         Fetched::Error { failure, offset } => (failure, *offset),
     };
     match failure.code {
-        code::PARTITION_EOF => on(Event::End { partition, next_offset: offset }),
+        code::PARTITION_EOF => on(Event::End {
+            partition,
+            next_offset: offset,
+        }),
         code::AUTO_OFFSET_RESET
             if failure.text.contains("truncat") || failure.text.contains("No epoch found") =>
         {
-            on(Event::Truncated { partition, why: told.redact(&failure.text) });
+            on(Event::Truncated {
+                partition,
+                why: told.redact(&failure.text),
+            });
             return true;
         }
         code::AUTO_OFFSET_RESET => {
@@ -653,7 +732,10 @@ impl Told {
             let mut state = self.lock();
             (state.login, state.unreachable) = (None, None);
             state.news.retain(|news| {
-                !matches!(news, KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_))
+                !matches!(
+                    news,
+                    KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_)
+                )
             });
         }
     }
@@ -707,7 +789,11 @@ impl Told {
         } else {
             "check that it runs, and address and security protocol"
         };
-        KafkaError::Unreachable(format!("cannot reach Kafka \"{}\": {}; {hint}", self.bootstrap, cause(why)))
+        KafkaError::Unreachable(format!(
+            "cannot reach Kafka \"{}\": {}; {hint}",
+            self.bootstrap,
+            cause(why)
+        ))
     }
 
     fn fail(&self, verb: &str, why: &str) -> KafkaError {
@@ -743,20 +829,29 @@ impl Told {
             code::MSG_SIZE_TOO_LARGE => KafkaError::Damaged(format!(
                 "cannot {verb} topic \"{topic}\": {text}; a batch is larger than {RESPONSE_MAX_BYTES} bytes"
             )),
-            code::FATAL => {
-                KafkaError::Fatal(format!("cannot go on with Kafka \"{}\": {text}", self.bootstrap))
-            }
-            code if is_silence(code) || code::PASSING.contains(&code) => KafkaError::Unreachable(format!(
-                "cannot {verb} topic \"{topic}\": {text}; tried again until brokers are back"
+            code::FATAL => KafkaError::Fatal(format!(
+                "cannot go on with Kafka \"{}\": {text}",
+                self.bootstrap
             )),
-            code => KafkaError::Other(format!("cannot {verb} topic \"{topic}\": {text} (code {code})")),
+            code if is_silence(code) || code::PASSING.contains(&code) => {
+                KafkaError::Unreachable(format!(
+                    "cannot {verb} topic \"{topic}\": {text}; tried again until brokers are back"
+                ))
+            }
+            code => KafkaError::Other(format!(
+                "cannot {verb} topic \"{topic}\": {text} (code {code})"
+            )),
         }
     }
 
     /// Brokers and libraries write these texts. None is known to quote a password, and none shall.
     fn redact(&self, text: &str) -> String {
         let password = self.password.expose();
-        if password.is_empty() { text.to_owned() } else { text.replace(password, "…") }
+        if password.is_empty() {
+            text.to_owned()
+        } else {
+            text.replace(password, "…")
+        }
     }
 }
 
@@ -850,19 +945,28 @@ mod code {
     pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
     pub const UNKNOWN_TOPIC_ID: i32 = 100;
     /// What passes by itself: no leader, another leader, a broker or coordinator that is starting or gone.
-    pub const PASSING: [i32; 16] = [NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75];
+    pub const PASSING: [i32; 16] = [
+        NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75,
+    ];
 }
 
 /// No answer came.
 fn is_silence(code: i32) -> bool {
     matches!(
         code,
-        code::TIMED_OUT | code::TIMED_OUT_QUEUE | code::TRANSPORT | code::ALL_BROKERS_DOWN | code::RESOLVE
+        code::TIMED_OUT
+            | code::TIMED_OUT_QUEUE
+            | code::TRANSPORT
+            | code::ALL_BROKERS_DOWN
+            | code::RESOLVE
     )
 }
 
 fn is_too_early(code: i32) -> bool {
-    matches!(code, code::STATE | code::PREV_IN_PROGRESS | code::UNKNOWN_PARTITION)
+    matches!(
+        code,
+        code::STATE | code::PREV_IN_PROGRESS | code::UNKNOWN_PARTITION
+    )
 }
 
 /// The names to look up for a broker's host: itself, and when it is short (`pod.service`, as Kafka advertises it inside
@@ -870,7 +974,8 @@ fn is_too_early(code: i32) -> bool {
 fn names_to_try(host: &str, namespace: Option<&str>, cluster_domain: &str) -> Vec<String> {
     let mut names = vec![host.to_owned()];
     let dots = host.matches('.').count();
-    let short = dots <= 1 && !host.ends_with('.') && host != "localhost" && host.parse::<IpAddr>().is_err();
+    let short =
+        dots <= 1 && !host.ends_with('.') && host != "localhost" && host.parse::<IpAddr>().is_err();
     if let Some(namespace) = namespace.filter(|n| short && !n.is_empty()) {
         names.push(format!("{host}.{namespace}.svc.{cluster_domain}"));
     }
@@ -879,7 +984,11 @@ fn names_to_try(host: &str, namespace: Option<&str>, cluster_domain: &str) -> Ve
 
 /// librdkafka's settings.
 fn settings(config: &KafkaConfig) -> Vec<(&'static str, String)> {
-    let partitions = if config.partitions == 0 { 4 } else { config.partitions };
+    let partitions = if config.partitions == 0 {
+        4
+    } else {
+        config.partitions
+    };
     // Per topic partition, as their queues are split. One fetch of 1 MB may come on top.
     let queue_kbytes = (QUEUE_MAX_BYTES / 1024 / partitions).clamp(64, 4096);
     let queue_messages = (QUEUE_MAX_MESSAGES / partitions).clamp(500, 20_000);
@@ -947,11 +1056,17 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for line in bytes.chunks(48) {
         for three in line.chunks(3) {
-            let bits =
-                three.iter().enumerate().fold(0_u32, |bits, (i, b)| bits | u32::from(*b) << (16 - 8 * i));
+            let bits = three
+                .iter()
+                .enumerate()
+                .fold(0_u32, |bits, (i, b)| bits | u32::from(*b) << (16 - 8 * i));
             for i in 0..4 {
                 let six = (bits >> (18 - 6 * i) & 63) as usize;
-                text.push(if i <= three.len() { char::from(ALPHABET[six]) } else { '=' });
+                text.push(if i <= three.len() {
+                    char::from(ALPHABET[six])
+                } else {
+                    '='
+                });
             }
         }
         text.push('\n');

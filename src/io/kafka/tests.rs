@@ -49,40 +49,72 @@ impl Log {
     }
 
     fn poll(&mut self, reader: &mut Reader, timeout: Duration) {
-        reader.poll(timeout, &mut |event| self.add(event)).expect("the client goes on");
+        reader
+            .poll(timeout, &mut |event| self.add(event))
+            .expect("the client goes on");
     }
 
     fn add(&mut self, event: Event<'_>) {
         match event {
-            Event::Batch { partition, batch, records, bytes, next_offset, .. } => {
+            Event::Batch {
+                partition,
+                batch,
+                records,
+                bytes,
+                next_offset,
+                ..
+            } => {
                 let seen = &mut self.seen.entry(partition).or_default().records;
                 let before = seen.len();
-                batch.each(&mut |r| seen.push((r.offset, r.timestamp_ms, r.value.map(<[u8]>::to_vec))));
+                batch.each(&mut |r| {
+                    seen.push((r.offset, r.timestamp_ms, r.value.map(<[u8]>::to_vec)))
+                });
                 assert_eq!(seen.len() - before, records);
                 assert_eq!(
-                    seen[before..].iter().filter_map(|r| r.2.as_ref()).map(Vec::len).sum::<usize>(),
+                    seen[before..]
+                        .iter()
+                        .filter_map(|r| r.2.as_ref())
+                        .map(Vec::len)
+                        .sum::<usize>(),
                     bytes
                 );
                 assert_eq!(seen.last().map(|r| r.0 + 1), Some(next_offset));
                 assert!(seen[before..].is_sorted_by_key(|r| r.0));
             }
-            Event::End { partition, next_offset } => {
-                self.seen.entry(partition).or_default().ends.push(next_offset)
-            }
+            Event::End {
+                partition,
+                next_offset,
+            } => self
+                .seen
+                .entry(partition)
+                .or_default()
+                .ends
+                .push(next_offset),
             Event::OutOfRange { partition, offset } => {
-                self.seen.entry(partition).or_default().out_of_range.push(offset);
+                self.seen
+                    .entry(partition)
+                    .or_default()
+                    .out_of_range
+                    .push(offset);
             }
-            Event::Truncated { partition, .. } => self.seen.entry(partition).or_default().truncated += 1,
+            Event::Truncated { partition, .. } => {
+                self.seen.entry(partition).or_default().truncated += 1
+            }
             Event::Problem { what, .. } => self.problems.push(what),
         }
     }
 
     fn offsets(&self, partition: Partition) -> Vec<Offset> {
-        self.seen.get(&partition).map(|s| s.records.iter().map(|r| r.0).collect()).unwrap_or_default()
+        self.seen
+            .get(&partition)
+            .map(|s| s.records.iter().map(|r| r.0).collect())
+            .unwrap_or_default()
     }
 
     fn last_end(&self, partition: Partition) -> Option<Offset> {
-        self.seen.get(&partition).and_then(|s| s.ends.last().copied())
+        self.seen
+            .get(&partition)
+            .and_then(|s| s.ends.last().copied())
     }
 }
 
@@ -90,7 +122,13 @@ impl Log {
 fn send(kafka: &MockKafka, topic: &str, partition: Partition, range: std::ops::Range<i64>) {
     let values: Vec<_> = range.clone().map(|i| format!("value {i}")).collect();
     kafka
-        .send(topic, partition, range.zip(&values).map(|(i, v)| (1_000 + i, Some(v.as_bytes()))))
+        .send(
+            topic,
+            partition,
+            range
+                .zip(&values)
+                .map(|(i, v)| (1_000 + i, Some(v.as_bytes()))),
+        )
         .expect("sent");
 }
 
@@ -104,20 +142,34 @@ fn all_records_of_all_partitions_come_in_order_and_then_the_end() {
     let info = consumer.topic(PATIENCE).expect("a topic");
     assert_eq!(info.partitions, [0, 1, 2]);
     assert!(!info.cluster_id.is_empty());
-    let first = consumer.offsets(&[0, 1, 2], At::Earliest, PATIENCE).expect("offsets");
+    let first = consumer
+        .offsets(&[0, 1, 2], At::Earliest, PATIENCE)
+        .expect("offsets");
     assert_eq!(first, BTreeMap::from([(0, 0), (1, 0), (2, 0)]));
     let end = consumer.end(1, PATIENCE).expect("an end");
-    assert_eq!(end, End { log_start: 0, last_stable: 5_000, high_watermark: 5_000 });
+    assert_eq!(
+        end,
+        End {
+            log_start: 0,
+            last_stable: 5_000,
+            high_watermark: 5_000
+        }
+    );
 
     let mut log = Log::default();
     for (partition, offset) in [(0, 0), (1, 4_000), (2, 0)] {
         reader.start(partition, offset, -1).expect("started");
     }
-    log.read(&mut reader, |log| (0..3).all(|p| log.last_end(p) == Some(5_000)));
+    log.read(&mut reader, |log| {
+        (0..3).all(|p| log.last_end(p) == Some(5_000))
+    });
     assert_eq!(log.offsets(0), (0..5_000).collect::<Vec<_>>());
     assert_eq!(log.offsets(1), (4_000..5_000).collect::<Vec<_>>());
     assert_eq!(log.offsets(2), (0..5_000).collect::<Vec<_>>());
-    assert_eq!(log.seen[&1].records[7], (4_007, 5_007, Some(b"value 4007".to_vec())));
+    assert_eq!(
+        log.seen[&1].records[7],
+        (4_007, 5_007, Some(b"value 4007".to_vec()))
+    );
 
     // What comes later comes, and the end is told anew.
     send(&kafka, "t", 1, 5_000..5_010);
@@ -129,12 +181,25 @@ fn all_records_of_all_partitions_come_in_order_and_then_the_end() {
 #[test]
 fn an_empty_value_is_not_a_tombstone() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
-    kafka.send("t", 0, [(5, None), (6, Some(&b""[..])), (7, Some(&b"x"[..]))]).expect("sent");
+    kafka
+        .send(
+            "t",
+            0,
+            [(5, None), (6, Some(&b""[..])), (7, Some(&b"x"[..]))],
+        )
+        .expect("sent");
     let (_, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
     let mut log = Log::default();
     reader.start(0, 0, -1).expect("started");
     log.read(&mut reader, |log| log.last_end(0) == Some(3));
-    assert_eq!(log.seen[&0].records, [(0, 5, None), (1, 6, Some(vec![])), (2, 7, Some(b"x".to_vec()))]);
+    assert_eq!(
+        log.seen[&0].records,
+        [
+            (0, 5, None),
+            (1, 6, Some(vec![])),
+            (2, 7, Some(b"x".to_vec()))
+        ]
+    );
 }
 
 #[test]
@@ -170,7 +235,11 @@ fn nothing_from_before_a_stop_comes_after_a_start_elsewhere() {
         let mut log = Log::default();
         log.read(&mut reader, |log| !log.offsets(0).is_empty());
         let seen = log.offsets(0);
-        assert_eq!(seen, (offset..offset + seen.len() as i64).collect::<Vec<_>>(), "round {round}");
+        assert_eq!(
+            seen,
+            (offset..offset + seen.len() as i64).collect::<Vec<_>>(),
+            "round {round}"
+        );
         if round % 3 == 0 {
             reader.stop(0);
             let mut log = Log::default();
@@ -187,7 +256,9 @@ fn an_offset_that_is_not_there_is_told_once() {
     let (_, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
     let mut log = Log::default();
     reader.start(0, 50, -1).expect("started");
-    log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty()));
+    log.read(&mut reader, |log| {
+        log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty())
+    });
     assert_eq!(log.seen[&0].out_of_range, [50]);
     // A start at a good one goes on as if nothing had been.
     reader.start(0, 5, 0).expect("started");
@@ -210,7 +281,10 @@ fn a_topic_that_is_not_there_is_told() {
     reader.start(0, 0, -1).expect("started");
     let mut log = Log::default();
     log.read(&mut reader, |log| !log.problems.is_empty());
-    assert!(matches!(log.problems[0], KafkaError::NotThere(_)), "{log:?}");
+    assert!(
+        matches!(log.problems[0], KafkaError::NotThere(_)),
+        "{log:?}"
+    );
     log.poll(&mut reader, STEP);
     assert_eq!(log.problems.len(), 1);
     let error = consumer.end(0, PATIENCE).expect_err("it is not there");
@@ -220,18 +294,28 @@ fn a_topic_that_is_not_there_is_told() {
 #[test]
 fn a_client_without_a_broker_says_so_in_time() {
     // A port that nobody listens to any more.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a port")
+        .port();
     let (consumer, mut reader) = open(&plain(&format!("127.0.0.1:{port}"), "t")).expect("a client");
     let begin = Instant::now();
-    let error = consumer.topic(Duration::from_millis(700)).expect_err("nobody is there");
+    let error = consumer
+        .topic(Duration::from_millis(700))
+        .expect_err("nobody is there");
     assert!(begin.elapsed() < Duration::from_secs(3));
     assert!(matches!(error, KafkaError::Unreachable(_)), "{error:?}");
     let mut log = Log::default();
     log.read(&mut reader, |log| !log.problems.is_empty());
     let text = log.problems[0].to_string();
-    assert!(text.starts_with(&format!("cannot reach Kafka \"127.0.0.1:{port}\": ")), "{text}");
-    assert!(text.contains("refused") && text.contains("; check that it runs"), "{text}");
+    assert!(
+        text.starts_with(&format!("cannot reach Kafka \"127.0.0.1:{port}\": ")),
+        "{text}"
+    );
+    assert!(
+        text.contains("refused") && text.contains("; check that it runs"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -249,7 +333,11 @@ fn a_silent_topic_wakes_the_reader_within_milliseconds() {
     }
     assert_eq!(log.offsets(0), [0]);
     // Sending takes some of it: linger, and a flush.
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
@@ -261,14 +349,23 @@ fn a_broker_that_goes_and_comes_back_costs_no_record() {
     reader.start(0, 0, -1).expect("started");
     log.read(&mut reader, |log| log.last_end(0) == Some(100));
     kafka.set_up(false).expect("set");
-    log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::Unreachable(_))));
-    let error = consumer.end(0, Duration::from_millis(300)).expect_err("nobody is there");
+    log.read(&mut reader, |log| {
+        log.problems
+            .iter()
+            .any(|p| matches!(p, KafkaError::Unreachable(_)))
+    });
+    let error = consumer
+        .end(0, Duration::from_millis(300))
+        .expect_err("nobody is there");
     assert!(matches!(error, KafkaError::Unreachable(_)), "{error:?}");
     kafka.set_up(true).expect("set");
     send(&kafka, "t", 0, 100..200);
     log.read(&mut reader, |log| log.last_end(0) == Some(200));
     assert_eq!(log.offsets(0), (0..200).collect::<Vec<_>>());
-    assert_eq!(consumer.end(0, PATIENCE).expect("an answer").high_watermark, 200);
+    assert_eq!(
+        consumer.end(0, PATIENCE).expect("an answer").high_watermark,
+        200
+    );
 }
 
 #[test]
@@ -288,18 +385,30 @@ fn the_demo_sends_what_it_says() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let sent = producer.stop().expect("all have arrived");
-    assert!(sent.total() >= 500 && sent.late > 0 && sent.broken > 0 && sent.no_origin > 0, "{sent:?}");
+    assert!(
+        sent.total() >= 500 && sent.late > 0 && sent.broken > 0 && sent.no_origin > 0,
+        "{sent:?}"
+    );
     let (consumer, mut reader) = open(&plain(&kafka.bootstrap(), "t")).expect("a client");
-    let ends = consumer.offsets(&[0, 1, 2], At::Latest, PATIENCE).expect("offsets");
+    let ends = consumer
+        .offsets(&[0, 1, 2], At::Latest, PATIENCE)
+        .expect("offsets");
     assert_eq!(ends.values().sum::<i64>() as u64, sent.total());
     let mut log = Log::default();
     for partition in 0..3 {
         reader.start(partition, 0, -1).expect("started");
     }
-    log.read(&mut reader, |log| ends.iter().all(|(p, end)| log.last_end(*p) == Some(*end)));
-    let values =
-        log.seen.values().flat_map(|seen| &seen.records).map(|r| r.2.as_deref().expect("no tombstones"));
-    let broken = values.filter(|v| serde_json::from_slice::<serde_json::Value>(v).is_err()).count();
+    log.read(&mut reader, |log| {
+        ends.iter().all(|(p, end)| log.last_end(*p) == Some(*end))
+    });
+    let values = log
+        .seen
+        .values()
+        .flat_map(|seen| &seen.records)
+        .map(|r| r.2.as_deref().expect("no tombstones"));
+    let broken = values
+        .filter(|v| serde_json::from_slice::<serde_json::Value>(v).is_err())
+        .count();
     assert_eq!(broken as u64, sent.broken);
 }
 
@@ -317,10 +426,23 @@ fn short_broker_names_are_completed_with_the_namespace() {
     let names = |host| names_to_try(host, Some("kafka"), "cluster.local");
     assert_eq!(
         names("kafka-k8s-0.kafka-k8s-endpoints"),
-        ["kafka-k8s-0.kafka-k8s-endpoints", "kafka-k8s-0.kafka-k8s-endpoints.kafka.svc.cluster.local"]
+        [
+            "kafka-k8s-0.kafka-k8s-endpoints",
+            "kafka-k8s-0.kafka-k8s-endpoints.kafka.svc.cluster.local"
+        ]
     );
-    assert_eq!(names("kafka-k8s"), ["kafka-k8s", "kafka-k8s.kafka.svc.cluster.local"]);
-    for whole in ["10.1.2.3", "::1", "localhost", "kafka.example.com", "a.b.svc.cluster.local", "kafka."] {
+    assert_eq!(
+        names("kafka-k8s"),
+        ["kafka-k8s", "kafka-k8s.kafka.svc.cluster.local"]
+    );
+    for whole in [
+        "10.1.2.3",
+        "::1",
+        "localhost",
+        "kafka.example.com",
+        "a.b.svc.cluster.local",
+        "kafka.",
+    ] {
         assert_eq!(names(whole), [whole]);
     }
     assert_eq!(names_to_try("a.b", None, "cluster.local"), ["a.b"]);
@@ -343,17 +465,31 @@ fn bootstrap_names_go_through_the_resolver() {
             // The second name stands for one that the cluster's DNS knows.
             names
                 .into_iter()
-                .map(|n| if n.ends_with(".kafka.svc.cluster.local") { "127.0.0.1".to_owned() } else { n })
+                .map(|n| {
+                    if n.ends_with(".kafka.svc.cluster.local") {
+                        "127.0.0.1".to_owned()
+                    } else {
+                        n
+                    }
+                })
                 .collect()
         }),
     )
     .expect("a client");
     assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
-    assert_eq!(asked.lock().expect("no panic")[0], "kafka-k8s-0.kafka-k8s-endpoints");
+    assert_eq!(
+        asked.lock().expect("no panic")[0],
+        "kafka-k8s-0.kafka-k8s-endpoints"
+    );
     // As it is, it leads nowhere.
     let (consumer, _reader) = open(&config).expect("a client");
-    let error = consumer.topic(Duration::from_secs(3)).expect_err("no such host");
-    assert!(error.to_string().contains("set the Kubernetes namespace"), "{error}");
+    let error = consumer
+        .topic(Duration::from_secs(3))
+        .expect_err("no such host");
+    assert!(
+        error.to_string().contains("set the Kubernetes namespace"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -366,9 +502,13 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     assert_eq!(text, "YWI=\n");
     config.security = Security::SaslSsl;
     config.username = "u".to_owned();
-    open(&config).map(|_| ()).expect("librdkafka reads all roots");
+    open(&config)
+        .map(|_| ())
+        .expect("librdkafka reads all roots");
     config.ca_pem = Some("no PEM".to_owned());
-    let Err(error) = open(&config) else { panic!("that is no CA") };
+    let Err(error) = open(&config) else {
+        panic!("that is no CA")
+    };
     assert!(error.to_string().ends_with("give it in PEM"), "{error}");
 }
 
@@ -384,10 +524,15 @@ fn the_consumer_is_for_all_threads_and_the_reader_for_any_one() {
 #[test]
 fn texts_name_cause_and_cure() {
     assert_eq!(
-        cause("sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in state CONNECT)"),
+        cause(
+            "sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in state CONNECT)"
+        ),
         "Connect failed: refused"
     );
-    assert_eq!(cause("Fetch failed: http://x: y"), "Fetch failed: http://x: y");
+    assert_eq!(
+        cause("Fetch failed: http://x: y"),
+        "Fetch failed: http://x: y"
+    );
 }
 
 /// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is the script that makes
@@ -398,7 +543,8 @@ mod real {
     use std::process::{Command, Stdio};
 
     fn env(name: &str) -> String {
-        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test needs a real Kafka"))
+        std::env::var(name)
+            .unwrap_or_else(|_| panic!("{name} is not set: this test needs a real Kafka"))
     }
 
     /// Runs `parts.sh kafka` with this on its standard input.
@@ -410,7 +556,12 @@ mod real {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the script runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("written");
         let output = child.wait_with_output().expect("the script ends");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
@@ -422,14 +573,18 @@ mod real {
     impl Topic {
         fn new(name: &str, partitions: u32) -> Self {
             let name = format!("source-{name}-{}", std::process::id());
-            kafka(&["topic", &name, "--partitions", &partitions.to_string()], "");
+            kafka(
+                &["topic", &name, "--partitions", &partitions.to_string()],
+                "",
+            );
             Self(name)
         }
 
         /// Sends values to topic partition 0.
         fn send(&self, values: std::ops::Range<i64>, options: &[&str]) {
-            let lines: String =
-                values.map(|i| format!("{{\"p\":0,\"ts\":{},\"v\":\"value {i}\"}}\n", 1_000 + i)).collect();
+            let lines: String = values
+                .map(|i| format!("{{\"p\":0,\"ts\":{},\"v\":\"value {i}\"}}\n", 1_000 + i))
+                .collect();
             self.send_lines(&lines, options);
         }
 
@@ -441,7 +596,9 @@ mod real {
     impl Drop for Topic {
         fn drop(&mut self) {
             if let Ok(script) = std::env::var("WINDROW_TEST_PARTS") {
-                let _ = Command::new(script).args(["kafka", "delete-topic", &self.0]).output();
+                let _ = Command::new(script)
+                    .args(["kafka", "delete-topic", &self.0])
+                    .output();
             }
         }
     }
@@ -469,17 +626,27 @@ mod real {
     fn a_login_reads_all_and_cluster_and_topic_have_ids() {
         let topic = Topic::new("login", 2);
         topic.send(0..500, &[]);
-        topic.send_lines("{\"p\":0,\"ts\":7,\"v\":null}\n{\"p\":0,\"ts\":8,\"v\":\"\"}\n", &[]);
+        topic.send_lines(
+            "{\"p\":0,\"ts\":7,\"v\":null}\n{\"p\":0,\"ts\":8,\"v\":\"\"}\n",
+            &[],
+        );
         let (consumer, _reader) = open(&admin(&topic.0)).expect("a client");
         let begin = Instant::now();
         let info = consumer.topic(PATIENCE).expect("a topic");
         eprintln!("topic() took {:?}: {info:?}", begin.elapsed());
         assert_eq!(info.partitions, [0, 1]);
-        assert!(!info.topic_id.is_empty() && !info.cluster_id.is_empty(), "{info:?}");
+        assert!(
+            !info.topic_id.is_empty() && !info.cluster_id.is_empty(),
+            "{info:?}"
+        );
         let begin = Instant::now();
         assert_eq!(
             consumer.end(0, PATIENCE),
-            Ok(End { log_start: 0, last_stable: 502, high_watermark: 502 })
+            Ok(End {
+                log_start: 0,
+                last_stable: 502,
+                high_watermark: 502
+            })
         );
         eprintln!("end() took {:?}", begin.elapsed());
         let at = |at| consumer.offsets(&[0, 1], at, PATIENCE).expect("offsets");
@@ -490,12 +657,19 @@ mod real {
         let log = read(&admin(&topic.0), 0, 0, 502);
         eprintln!("open, start and read took {:?}", begin.elapsed());
         assert_eq!(log.offsets(0), (0..502).collect::<Vec<_>>());
-        assert_eq!(log.seen[&0].records[500..], [(500, 7, None), (501, 8, Some(vec![]))]);
+        assert_eq!(
+            log.seen[&0].records[500..],
+            [(500, 7, None), (501, 8, Some(vec![]))]
+        );
 
         consumer.commit_group(&BTreeMap::from([(0, 123)]));
         let deadline = Instant::now() + PATIENCE;
         while !kafka(&["group", "windrow-test"], "").contains("123") {
-            assert!(Instant::now() < deadline, "{}", kafka(&["group", "windrow-test"], ""));
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                kafka(&["group", "windrow-test"], "")
+            );
         }
     }
 
@@ -543,11 +717,18 @@ mod real {
         log.read(&mut reader, |log| log.last_end(0) == Some(10));
         log.read(&mut reader, |log| !log.problems.is_empty());
         eprintln!("{:?}", log.problems);
-        assert!(matches!(log.problems[..], [KafkaError::GroupDenied(_)]), "{log:?}");
+        assert!(
+            matches!(log.problems[..], [KafkaError::GroupDenied(_)]),
+            "{log:?}"
+        );
 
         // Rights that go while it reads, and come back.
         kafka(&["revoke", &user], "");
-        log.read(&mut reader, |log| log.problems.iter().any(|p| matches!(p, KafkaError::TopicDenied(_))));
+        log.read(&mut reader, |log| {
+            log.problems
+                .iter()
+                .any(|p| matches!(p, KafkaError::TopicDenied(_)))
+        });
         topic.send(10..11, &[]);
         log.poll(&mut reader, STEP);
         assert_eq!(log.offsets(0).len(), 10);
@@ -560,12 +741,21 @@ mod real {
     #[ignore = "needs a real Kafka"]
     fn a_missing_topic_is_told() {
         let (consumer, mut reader) = open(&admin("source-no-such-topic")).expect("a client");
-        assert!(matches!(consumer.topic(PATIENCE), Err(KafkaError::NotThere(_))));
-        assert!(matches!(consumer.end(0, PATIENCE), Err(KafkaError::NotThere(_))));
+        assert!(matches!(
+            consumer.topic(PATIENCE),
+            Err(KafkaError::NotThere(_))
+        ));
+        assert!(matches!(
+            consumer.end(0, PATIENCE),
+            Err(KafkaError::NotThere(_))
+        ));
         let mut log = Log::default();
         reader.start(0, 0, -1).expect("started");
         log.read(&mut reader, |log| !log.problems.is_empty());
-        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+        assert!(
+            matches!(log.problems[..], [KafkaError::NotThere(_)]),
+            "{log:?}"
+        );
     }
 
     #[test]
@@ -577,9 +767,14 @@ mod real {
         config.bootstrap = env("WINDROW_TEST_KAFKA_SSL");
         config.security = Security::SaslSsl;
         let (consumer, _reader) = open(&config).expect("a client");
-        let error = consumer.topic(PATIENCE).expect_err("Mozilla does not know this CA");
+        let error = consumer
+            .topic(PATIENCE)
+            .expect_err("Mozilla does not know this CA");
         eprintln!("{error}");
-        assert!(matches!(&error, KafkaError::Tls(text) if text.contains("TLS")), "{error:?}");
+        assert!(
+            matches!(&error, KafkaError::Tls(text) if text.contains("TLS")),
+            "{error:?}"
+        );
         config.ca_pem = Some(std::fs::read_to_string(env("WINDROW_TEST_KAFKA_CA")).expect("a CA"));
         let begin = Instant::now();
         let log = read(&config, 0, 0, 100);
@@ -588,7 +783,12 @@ mod real {
         // TLS spoken to a port that does not.
         config.bootstrap = env("WINDROW_TEST_KAFKA");
         let (consumer, _reader) = open(&config).expect("a client");
-        eprintln!("{}", consumer.topic(Duration::from_secs(3)).expect_err("no TLS there"));
+        eprintln!(
+            "{}",
+            consumer
+                .topic(Duration::from_secs(3))
+                .expect_err("no TLS there")
+        );
     }
 
     #[test]
@@ -599,7 +799,10 @@ mod real {
             topic.send(0..3_000, &["--compression", codec]);
             let log = read(&admin(&topic.0), 0, 0, 3_000);
             assert_eq!(log.offsets(0), (0..3_000).collect::<Vec<_>>(), "{codec}");
-            assert_eq!(log.seen[&0].records[2_999].2.as_deref(), Some(&b"value 2999"[..]));
+            assert_eq!(
+                log.seen[&0].records[2_999].2.as_deref(),
+                Some(&b"value 2999"[..])
+            );
         }
     }
 
@@ -616,7 +819,14 @@ mod real {
         let log = read(&admin(&topic.0), 0, 0, 43);
         assert_eq!(log.offsets(0), (0..10).chain(22..32).collect::<Vec<_>>());
         let (consumer, mut reader) = open(&admin(&topic.0)).expect("a client");
-        assert_eq!(consumer.end(0, PATIENCE), Ok(End { log_start: 0, last_stable: 43, high_watermark: 43 }));
+        assert_eq!(
+            consumer.end(0, PATIENCE),
+            Ok(End {
+                log_start: 0,
+                last_stable: 43,
+                high_watermark: 43
+            })
+        );
         // From the middle of what was aborted, paused at the end, and on.
         let mut log = Log::default();
         reader.start(0, 35, 0).expect("started");
@@ -632,7 +842,10 @@ mod real {
     #[ignore = "needs a real Kafka"]
     fn a_value_of_ten_megabytes_passes() {
         let name = Topic(format!("source-large-{}", std::process::id()));
-        kafka(&["topic", &name.0, "--config", "max.message.bytes=20000000"], "");
+        kafka(
+            &["topic", &name.0, "--config", "max.message.bytes=20000000"],
+            "",
+        );
         let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
             .set("bootstrap.servers", env("WINDROW_TEST_KAFKA_PLAIN"))
             .set("message.max.bytes", "20000000")
@@ -640,12 +853,19 @@ mod real {
             .expect("a producer");
         let value = vec![b'x'; 10 << 20];
         for _ in 0..5 {
-            let record = rdkafka::producer::BaseRecord::<(), [u8]>::to(&name.0).partition(0).payload(&value);
+            let record = rdkafka::producer::BaseRecord::<(), [u8]>::to(&name.0)
+                .partition(0)
+                .payload(&value);
             producer.send(record).expect("queued");
         }
         rdkafka::producer::Producer::flush(&producer, PATIENCE).expect("sent");
         let log = read(&admin(&name.0), 0, 0, 5);
-        assert!(log.seen[&0].records.iter().all(|r| r.2.as_deref() == Some(&value[..])));
+        assert!(
+            log.seen[&0]
+                .records
+                .iter()
+                .all(|r| r.2.as_deref() == Some(&value[..]))
+        );
         assert_eq!(log.offsets(0).len(), 5);
     }
 
@@ -658,11 +878,23 @@ mod real {
         kafka(&["delete-records", &topic.0, "0:50"], "");
         let mut log = Log::default();
         reader.start(0, 20, 0).expect("started");
-        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty()));
-        assert_eq!(log.seen[&0], Seen { out_of_range: vec![20], ..Seen::default() });
+        log.read(&mut reader, |log| {
+            log.seen.get(&0).is_some_and(|s| !s.out_of_range.is_empty())
+        });
+        assert_eq!(
+            log.seen[&0],
+            Seen {
+                out_of_range: vec![20],
+                ..Seen::default()
+            }
+        );
         assert_eq!(
             consumer.end(0, PATIENCE),
-            Ok(End { log_start: 50, last_stable: 100, high_watermark: 100 })
+            Ok(End {
+                log_start: 50,
+                last_stable: 100,
+                high_watermark: 100
+            })
         );
         reader.start(0, 50, -1).expect("started");
         log.read(&mut reader, |log| log.last_end(0) == Some(100));
@@ -678,7 +910,11 @@ mod real {
         let mut log = Log::default();
         // A record of epoch 0 below 150 was never there.
         reader.start(0, 150, 0).expect("started");
-        log.read(&mut reader, |log| log.seen.get(&0).is_some_and(|s| s.truncated + s.out_of_range.len() > 0));
+        log.read(&mut reader, |log| {
+            log.seen
+                .get(&0)
+                .is_some_and(|s| s.truncated + s.out_of_range.len() > 0)
+        });
         eprintln!("{log:?}");
         assert_eq!(log.seen[&0].truncated, 1);
     }
@@ -697,7 +933,10 @@ mod real {
         let begin = Instant::now();
         log.read(&mut reader, |log| !log.problems.is_empty());
         eprintln!("told after {:?}", begin.elapsed());
-        assert!(matches!(log.problems[..], [KafkaError::NotThere(_)]), "{log:?}");
+        assert!(
+            matches!(log.problems[..], [KafkaError::NotThere(_)]),
+            "{log:?}"
+        );
         kafka(&["topic", &topic.0, "--partitions", "1"], "");
         topic.send(0..5, &[]);
         let after = consumer.topic(PATIENCE).expect("a topic");
@@ -731,14 +970,27 @@ mod real {
     /// User and system time of this process, from `/proc`, in seconds.
     fn cpu() -> f64 {
         let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-        let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-        (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime")) / 100.0
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .expect("a name")
+            .1
+            .split_whitespace()
+            .collect();
+        (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime"))
+            / 100.0
     }
 
     fn resident_mb() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS"))
+            .expect("VmRSS");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kb| kb.parse::<u64>().ok())
+            .expect("a number")
+            / 1024
     }
 
     const COST_RECORDS: u64 = 2_000_000;
@@ -769,7 +1021,11 @@ mod real {
     fn what_reading_costs() {
         let topic = Topic::new("cost", 3);
         send_demo(&topic.0);
-        for bootstrap in ["WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA_PLAIN", "WINDROW_TEST_KAFKA"] {
+        for bootstrap in [
+            "WINDROW_TEST_KAFKA_PLAIN",
+            "WINDROW_TEST_KAFKA_PLAIN",
+            "WINDROW_TEST_KAFKA",
+        ] {
             let mut config = admin(&topic.0);
             config.bootstrap = env(bootstrap);
             if bootstrap == "WINDROW_TEST_KAFKA_PLAIN" {
@@ -780,13 +1036,19 @@ mod real {
             for partition in 0..3 {
                 reader.start(partition, 0, -1).expect("started");
             }
-            let (mut records, mut bytes, mut batches, mut polls, mut ends, mut sum) = (0, 0, 0, 0, 0, 0);
+            let (mut records, mut bytes, mut batches, mut polls, mut ends, mut sum) =
+                (0, 0, 0, 0, 0, 0);
             let mut first = None;
             while ends < 3 {
                 polls += 1;
                 reader
                     .poll(STEP, &mut |event| match event {
-                        Event::Batch { records: n, bytes: b, batch, .. } => {
+                        Event::Batch {
+                            records: n,
+                            bytes: b,
+                            batch,
+                            ..
+                        } => {
                             first.get_or_insert(begin.elapsed());
                             records += n;
                             bytes += b;
@@ -811,9 +1073,14 @@ mod real {
             );
             let (before, begin) = (cpu(), Instant::now());
             while begin.elapsed() < Duration::from_secs(10) {
-                reader.poll(Duration::from_millis(500), &mut |_| ()).expect("the client goes on");
+                reader
+                    .poll(Duration::from_millis(500), &mut |_| ())
+                    .expect("the client goes on");
             }
-            eprintln!("idle: {:.2} % of a core", (cpu() - before) * 100.0 / begin.elapsed().as_secs_f64());
+            eprintln!(
+                "idle: {:.2} % of a core",
+                (cpu() - before) * 100.0 / begin.elapsed().as_secs_f64()
+            );
         }
     }
 }

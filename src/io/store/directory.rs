@@ -17,17 +17,25 @@ pub struct LocalStore {
 
 impl LocalStore {
     fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
-        if key.split('/').all(|part| !part.is_empty() && !part.starts_with('.')) {
+        if key
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.'))
+        {
             return Ok(self.root.join(key));
         }
-        let text =
-            format!("cannot use object key \"{key}\": it is not a plain path; this is a mistake in windrow");
-        Err(StoreError { kind: StoreErrorKind::Other, text })
+        let text = format!(
+            "cannot use object key \"{key}\": it is not a plain path; this is a mistake in windrow"
+        );
+        Err(StoreError {
+            kind: StoreErrorKind::Other,
+            text,
+        })
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path(key)?;
-        blocking(move || write_durably(&path, &bytes).map_err(|e| file_error("write", &path, &e))).await
+        blocking(move || write_durably(&path, &bytes).map_err(|e| file_error("write", &path, &e)))
+            .await
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -41,12 +49,16 @@ impl LocalStore {
     }
 
     pub(super) async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
+        let paths = keys
+            .iter()
+            .map(|key| self.path(key))
+            .collect::<Result<Vec<_>, _>>()?;
         let root = self.root.clone();
         blocking(move || {
             let mut first = Ok(());
             for path in paths {
-                first = first.and(remove(&root, &path).map_err(|e| file_error("delete", &path, &e)));
+                first =
+                    first.and(remove(&root, &path).map_err(|e| file_error("delete", &path, &e)));
             }
             first
         })
@@ -54,8 +66,11 @@ impl LocalStore {
     }
 
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let (folder, prefix) =
-            (self.root.join(prefix.rsplit_once('/').map_or("", |(f, _)| f)), prefix.to_owned());
+        let (folder, prefix) = (
+            self.root
+                .join(prefix.rsplit_once('/').map_or("", |(f, _)| f)),
+            prefix.to_owned(),
+        );
         let root = self.root.clone();
         blocking(move || {
             let mut found = Vec::new();
@@ -69,7 +84,9 @@ impl LocalStore {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("file work does not panic")
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("file work does not panic")
 }
 
 /// Tells apart the writes under way of one process.
@@ -79,9 +96,15 @@ static WRITES: AtomicU64 = AtomicU64::new(0);
 /// which no reader of tables looks at.
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("a key is below the root");
-    let name = path.file_name().and_then(OsStr::to_str).expect("a key is text");
-    let temporary =
-        folder.join(format!(".{name}.{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+    let name = path
+        .file_name()
+        .and_then(OsStr::to_str)
+        .expect("a key is text");
+    let temporary = folder.join(format!(
+        ".{name}.{}-{}",
+        std::process::id(),
+        WRITES.fetch_add(1, Ordering::Relaxed)
+    ));
     let mut file = loop {
         make_folders(folder)?;
         match File::create(&temporary) {
@@ -90,8 +113,10 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
             result => break result?,
         }
     };
-    let written =
-        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Of the two errors the first is the one to tell.
         _ = fs::remove_file(&temporary);
@@ -117,7 +142,11 @@ fn make_folders(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     File::open(folder)?.sync_all()
 }
 
@@ -127,7 +156,11 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    for folder in path.ancestors().skip(1).take_while(|folder| *folder != root) {
+    for folder in path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| *folder != root)
+    {
         // Fails where it is not empty, which is the end of it.
         if fs::remove_dir(folder).is_err() {
             break;
@@ -164,13 +197,20 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<(String, u64)>) -> io::Resul
 pub(super) fn file_error(verb: &str, path: &Path, error: &io::Error) -> StoreError {
     use io::ErrorKind;
     let (kind, why) = match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            (StoreErrorKind::Denied, format!("{error}; allow windrow's user to {verb} there"))
-        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
+            StoreErrorKind::Denied,
+            format!("{error}; allow windrow's user to {verb} there"),
+        ),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             (StoreErrorKind::Other, format!("{error}; free some space"))
         }
-        _ => (StoreErrorKind::Other, format!("{error}; check the warehouse's directory")),
+        _ => (
+            StoreErrorKind::Other,
+            format!("{error}; check the warehouse's directory"),
+        ),
     };
-    StoreError { kind, text: format!("cannot {verb} file \"{}\": {why}", path.display()) }
+    StoreError {
+        kind,
+        text: format!("cannot {verb} file \"{}\": {why}", path.display()),
+    }
 }

@@ -133,7 +133,10 @@ impl Place {
         if prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.contains("//") {
             return wrong("its folder is not a plain path");
         }
-        Ok(Place::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        Ok(Place::Bucket {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        })
     }
 }
 
@@ -144,7 +147,10 @@ impl Store {
     /// # Errors
     /// The warehouse, endpoint or CA certificates make no sense.
     pub fn open(warehouse: &str, s3: &S3Config) -> Result<Self, StoreError> {
-        let other = |text| StoreError { kind: StoreErrorKind::Other, text };
+        let other = |text| StoreError {
+            kind: StoreErrorKind::Other,
+            text,
+        };
         Ok(match Place::parse(warehouse).map_err(other)? {
             Place::Folder(root) => Store::Local(LocalStore { root }),
             Place::Bucket { bucket, prefix } => {
@@ -225,7 +231,10 @@ impl Store {
                 "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this is a mistake in windrow"
             ),
         };
-        Err(StoreError { kind: StoreErrorKind::Other, text })
+        Err(StoreError {
+            kind: StoreErrorKind::Other,
+            text,
+        })
     }
 
     /// Goes through another proxy, or none, from the next request on.
@@ -234,7 +243,10 @@ impl Store {
     /// It is no address of a proxy; the one before stays.
     pub fn set_proxy(&self, proxy: Option<&Secret>) -> Result<(), StoreError> {
         let Store::S3(s3) = self else { return Ok(()) };
-        s3.set_proxy(proxy).map_err(|text| StoreError { kind: StoreErrorKind::Other, text })
+        s3.set_proxy(proxy).map_err(|text| StoreError {
+            kind: StoreErrorKind::Other,
+            text,
+        })
     }
 
     /// Takes other credentials from the next request on.
@@ -247,7 +259,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::disallowed_methods, reason = "tests are told by environment where the real parts are")]
+    #![expect(
+        clippy::disallowed_methods,
+        reason = "tests are told by environment where the real parts are"
+    )]
 
     use super::*;
     use std::fs;
@@ -284,7 +299,8 @@ mod tests {
 
     /// What both stores do alike, below a folder of its own.
     async fn cases(store: &Store) {
-        let keys = |found: Vec<(String, u64)>| found.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let keys =
+            |found: Vec<(String, u64)>| found.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         store.check().await.unwrap();
         assert_eq!(store.list("").await.unwrap(), []);
         assert_eq!(store.get("a/none").await.unwrap(), None);
@@ -301,12 +317,29 @@ mod tests {
             store.put(key, bytes.clone()).await.unwrap();
             store.put(key, bytes).await.unwrap();
         }
-        assert_eq!(store.get("a/b c/é=1.parquet").await.unwrap().as_deref(), Some(b"one".as_slice()));
-        assert_eq!(store.get("a/b/empty").await.unwrap().as_deref(), Some(b"".as_slice()));
+        assert_eq!(
+            store.get("a/b c/é=1.parquet").await.unwrap().as_deref(),
+            Some(b"one".as_slice())
+        );
+        assert_eq!(
+            store.get("a/b/empty").await.unwrap().as_deref(),
+            Some(b"".as_slice())
+        );
         assert!(store.get("ab/large").await.unwrap().unwrap() == large);
-        let all = [("a/b c/é=1.parquet", 3), ("a/b/empty", 0), ("ab/large", 3 << 20), ("z+%41", 1)];
-        assert_eq!(store.list("").await.unwrap(), all.map(|(key, size)| (key.to_owned(), size)));
-        assert_eq!(keys(store.list("a/").await.unwrap()), ["a/b c/é=1.parquet", "a/b/empty"]);
+        let all = [
+            ("a/b c/é=1.parquet", 3),
+            ("a/b/empty", 0),
+            ("ab/large", 3 << 20),
+            ("z+%41", 1),
+        ];
+        assert_eq!(
+            store.list("").await.unwrap(),
+            all.map(|(key, size)| (key.to_owned(), size))
+        );
+        assert_eq!(
+            keys(store.list("a/").await.unwrap()),
+            ["a/b c/é=1.parquet", "a/b/empty"]
+        );
         assert_eq!(keys(store.list("a/b/e").await.unwrap()), ["a/b/empty"]);
         assert_eq!(keys(store.list("a").await.unwrap()).len(), 3);
         assert_eq!(store.list("no/such/").await.unwrap(), []);
@@ -327,11 +360,20 @@ mod tests {
             }
         });
         for i in 0..50 {
-            store.put(&format!("x/y/{i}/f"), Bytes::from_static(b"1")).await.unwrap();
+            store
+                .put(&format!("x/y/{i}/f"), Bytes::from_static(b"1"))
+                .await
+                .unwrap();
             store.list("x/").await.unwrap();
         }
         deleter.await.unwrap();
-        let rest: Vec<String> = store.list("").await.unwrap().into_iter().map(|(key, _)| key).collect();
+        let rest: Vec<String> = store
+            .list("")
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
         store.delete(&rest).await.unwrap();
     }
 
@@ -370,7 +412,8 @@ mod tests {
         fs::write(folder.path().join("file"), "").unwrap();
         let error = run(local(&folder.path().join("file")).put("a/f", Bytes::new())).unwrap_err();
         assert!(error.to_string().contains("cannot write file"), "{error}");
-        let full = directory::file_error("write", Path::new("w/f"), &io::Error::from_raw_os_error(28));
+        let full =
+            directory::file_error("write", Path::new("w/f"), &io::Error::from_raw_os_error(28));
         assert_eq!(
             full.text,
             "cannot write file \"w/f\": No space left on device (os error 28); free some space"
@@ -379,7 +422,10 @@ mod tests {
 
     #[test]
     fn warehouses_are_read() {
-        let bucket = |prefix: &str| Place::Bucket { bucket: "spark".to_owned(), prefix: prefix.to_owned() };
+        let bucket = |prefix: &str| Place::Bucket {
+            bucket: "spark".to_owned(),
+            prefix: prefix.to_owned(),
+        };
         for (text, place) in [
             ("s3a://spark/warehouse", bucket("warehouse")),
             ("s3://spark/a/b/", bucket("a/b")),
@@ -391,7 +437,15 @@ mod tests {
         ] {
             assert_eq!(Place::parse(text).unwrap(), place, "{text}");
         }
-        for bad in ["", "s3a://", "s3a:///w", "hdfs://x/y", "file://host/x", "s3a://b/../c", "s3a://b/c//d"] {
+        for bad in [
+            "",
+            "s3a://",
+            "s3a:///w",
+            "hdfs://x/y",
+            "file://host/x",
+            "s3a://b/../c",
+            "s3a://b/c//d",
+        ] {
             let error = Place::parse(bad).unwrap_err();
             assert!(error.starts_with("cannot parse warehouse"), "{error}");
         }
@@ -401,8 +455,14 @@ mod tests {
     fn bad_settings_are_refused_before_any_request() {
         let open = |config: &S3Config| Store::open("s3a://spark/w", config).unwrap_err().text;
         let error = open(&config("127.0.0.1:80", "", ""));
-        assert!(error.contains("no scheme; write http://host:port"), "{error}");
-        let bad_ca = S3Config { ca_pem: Some("hello".to_owned()), ..config("https://s3", "", "") };
+        assert!(
+            error.contains("no scheme; write http://host:port"),
+            "{error}"
+        );
+        let bad_ca = S3Config {
+            ca_pem: Some("hello".to_owned()),
+            ..config("https://s3", "", "")
+        };
         assert!(open(&bad_ca).contains("no certificate in it"));
     }
 
@@ -411,7 +471,10 @@ mod tests {
         let config = config("http://127.0.0.1:1", "key-id", "very-secret");
         let store = Store::open("s3a://spark/w", &config).unwrap();
         let printed = format!("{config:?} {store:?}");
-        assert!(!printed.contains("very-secret") && !printed.contains("key-id"), "{printed}");
+        assert!(
+            !printed.contains("very-secret") && !printed.contains("key-id"),
+            "{printed}"
+        );
     }
 
     fn impatient(endpoint: &str) -> Store {
@@ -421,19 +484,29 @@ mod tests {
             attempts: 2,
             ..s3::Limits::default()
         };
-        let store =
-            S3Store::new(&config(endpoint, "key", "very-secret"), "spark".to_owned(), "w".to_owned(), limits);
+        let store = S3Store::new(
+            &config(endpoint, "key", "very-secret"),
+            "spark".to_owned(),
+            "w".to_owned(),
+            limits,
+        );
         Store::S3(store.unwrap())
     }
 
     #[test]
     fn unreachable_store_is_an_error_within_its_time() {
         // One that refuses, one that takes the connection and never answers, one that is no S3 at all.
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for (endpoint, cause) in [
             (format!("http://{closed}"), "Connection refused"),
-            (format!("http://{}", silent.local_addr().unwrap()), "no answer in time"),
+            (
+                format!("http://{}", silent.local_addr().unwrap()),
+                "no answer in time",
+            ),
             ("http://no-such-host.invalid".to_owned(), "cannot reach"),
         ] {
             let start = Instant::now();
@@ -441,21 +514,44 @@ mod tests {
             assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
             assert!(error.text.contains(cause), "{error}");
             assert!(
-                error.text.starts_with("cannot write object \"a\" in bucket \"spark\": cannot reach http://"),
+                error.text.starts_with(
+                    "cannot write object \"a\" in bucket \"spark\": cannot reach http://"
+                ),
                 "{error}"
             );
             assert!(!error.text.contains("very-secret"));
-            assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(8),
+                "{:?}",
+                start.elapsed()
+            );
         }
     }
 
     #[test]
     fn refusals_say_what_to_do() {
-        let Store::S3(store) = impatient("http://s3:80") else { unreachable!() };
+        let Store::S3(store) = impatient("http://s3:80") else {
+            unreachable!()
+        };
         for (status, code, kind, text) in [
-            (403, "RequestTimeTooSkewed", StoreErrorKind::Clock, "set both by NTP"),
-            (403, "SignatureDoesNotMatch", StoreErrorKind::BadKey, "give the right s3-access-key"),
-            (404, "NoSuchBucket", StoreErrorKind::NoBucket, "create bucket \"spark\""),
+            (
+                403,
+                "RequestTimeTooSkewed",
+                StoreErrorKind::Clock,
+                "set both by NTP",
+            ),
+            (
+                403,
+                "SignatureDoesNotMatch",
+                StoreErrorKind::BadKey,
+                "give the right s3-access-key",
+            ),
+            (
+                404,
+                "NoSuchBucket",
+                StoreErrorKind::NoBucket,
+                "create bucket \"spark\"",
+            ),
             (403, "", StoreErrorKind::Denied, "access denied"),
             (
                 507,
@@ -482,7 +578,10 @@ mod tests {
         fn new() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let (seen, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+            let (seen, refuses) = (
+                Arc::<Mutex<Vec<_>>>::default(),
+                Arc::<AtomicBool>::default(),
+            );
             let (to, refuse) = (Arc::clone(&seen), Arc::clone(&refuses));
             std::thread::spawn(move || {
                 for client in listener.incoming() {
@@ -490,7 +589,11 @@ mod tests {
                     std::thread::spawn(move || Self::serve(client.unwrap(), &to, &refuse));
                 }
             });
-            Self { address, seen, refuses }
+            Self {
+                address,
+                seen,
+                refuses,
+            }
         }
 
         fn serve(mut client: TcpStream, seen: &Mutex<Vec<(String, String)>>, refuses: &AtomicBool) {
@@ -513,19 +616,25 @@ mod tests {
                     }
                 }
                 std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
-                seen.lock().unwrap().push((first.trim_end().to_owned(), login));
+                seen.lock()
+                    .unwrap()
+                    .push((first.trim_end().to_owned(), login));
                 if refuses.load(Ordering::SeqCst) {
-                    let no = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                    let no =
+                        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
                     client.write_all(no).unwrap();
                 } else if let Some(to) = first.strip_prefix("CONNECT ") {
                     let server = TcpStream::connect(to.split(' ').next().unwrap()).unwrap();
                     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-                    let (mut from, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                    let (mut from, mut back) =
+                        (server.try_clone().unwrap(), client.try_clone().unwrap());
                     std::thread::spawn(move || std::io::copy(&mut from, &mut back));
                     let _ = std::io::copy(&mut reader, &mut &server);
                     return;
                 } else {
-                    client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    client
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                        .unwrap();
                 }
             }
         }
@@ -540,9 +649,17 @@ mod tests {
     }
 
     fn through(proxy: Option<Secret>, no_proxy: &[&str], endpoint: &str) -> Store {
-        let limits = s3::Limits { connect: Duration::from_secs(2), attempts: 1, ..s3::Limits::default() };
+        let limits = s3::Limits {
+            connect: Duration::from_secs(2),
+            attempts: 1,
+            ..s3::Limits::default()
+        };
         let no_proxy = no_proxy.iter().map(|&rule| rule.to_owned()).collect();
-        let config = S3Config { proxy, no_proxy, ..config(endpoint, "key", "very-secret") };
+        let config = S3Config {
+            proxy,
+            no_proxy,
+            ..config(endpoint, "key", "very-secret")
+        };
         Store::S3(S3Store::new(&config, "spark".to_owned(), "w".to_owned(), limits).unwrap())
     }
 
@@ -554,7 +671,13 @@ mod tests {
     fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
         let proxy = Proxy::new();
         let own = format!("http://{}", proxy.address);
-        let used = || proxy.seen().into_iter().map(|(line, _)| line).collect::<Vec<_>>();
+        let used = || {
+            proxy
+                .seen()
+                .into_iter()
+                .map(|(line, _)| line)
+                .collect::<Vec<_>>()
+        };
         let store = through(
             Some(proxy.url("me:p%40ss-word@")),
             &["10.0.0.0/8", "other.invalid"],
@@ -563,17 +686,29 @@ mod tests {
         put(&store).unwrap();
         let put_there = "PUT http://s3.invalid:9000/spark/w/a?x-id=PutObject HTTP/1.1".to_owned();
         // me:p@ss-word
-        assert_eq!(proxy.seen(), [(put_there.clone(), "Basic bWU6cEBzcy13b3Jk".to_owned())]);
+        assert_eq!(
+            proxy.seen(),
+            [(put_there.clone(), "Basic bWU6cEBzcy13b3Jk".to_owned())]
+        );
 
         for rules in [&["s3.invalid"][..], &[".invalid"], &["invalid"], &["*"]] {
-            let error = put(&through(Some(proxy.url("")), rules, "http://s3.invalid:9000")).unwrap_err();
+            let error = put(&through(
+                Some(proxy.url("")),
+                rules,
+                "http://s3.invalid:9000",
+            ))
+            .unwrap_err();
             assert_eq!(error.kind, StoreErrorKind::Unreachable, "{rules:?} {error}");
             assert_eq!(used(), [""; 0], "{rules:?}");
         }
         // Straight to the server, which is no proxy then: the path alone is asked for.
         for rules in [&["127.0.0.0/8"][..], &["10.0.0.1", "127.0.0.1"]] {
             put(&through(Some(proxy.url("")), rules, &own)).unwrap();
-            assert_eq!(used(), ["PUT /spark/w/a?x-id=PutObject HTTP/1.1"], "{rules:?}");
+            assert_eq!(
+                used(),
+                ["PUT /spark/w/a?x-id=PutObject HTTP/1.1"],
+                "{rules:?}"
+            );
         }
 
         // A proxy that comes and goes with the secrets counts for all stores of the bucket.
@@ -595,9 +730,15 @@ mod tests {
     fn proxys_password_is_never_said() {
         let proxy = Proxy::new();
         let url = proxy.url("me:hunter2@");
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
-        for (scheme, kind) in [("http", StoreErrorKind::Denied), ("https", StoreErrorKind::Unreachable)] {
+        for (scheme, kind) in [
+            ("http", StoreErrorKind::Denied),
+            ("https", StoreErrorKind::Unreachable),
+        ] {
             proxy.refuses.store(true, Ordering::SeqCst);
             let endpoint = format!("{scheme}://s3.invalid");
             let refused = put(&through(Some(url.clone()), &[], &endpoint)).unwrap_err();
@@ -605,7 +746,8 @@ mod tests {
             let dead = put(&through(Some(gone.clone()), &[], &endpoint)).unwrap_err();
             assert_eq!(dead.kind, StoreErrorKind::Unreachable, "{dead}");
             assert!(
-                dead.text.contains("cannot reach") && dead.text.contains(" through http://127.0.0.1:"),
+                dead.text.contains("cannot reach")
+                    && dead.text.contains(" through http://127.0.0.1:"),
                 "{dead}"
             );
             for error in [refused, dead] {
@@ -616,11 +758,21 @@ mod tests {
                 );
             }
         }
-        assert!(proxy.seen().iter().any(|(line, _)| line.starts_with("CONNECT s3.invalid:443 ")));
+        assert!(
+            proxy
+                .seen()
+                .iter()
+                .any(|(line, _)| line.starts_with("CONNECT s3.invalid:443 "))
+        );
         let store = through(Some(url.clone()), &[], "http://s3.invalid");
-        let config = S3Config { proxy: Some(url), ..config("http://s3.invalid", "", "") };
+        let config = S3Config {
+            proxy: Some(url),
+            ..config("http://s3.invalid", "", "")
+        };
         assert!(!format!("{store:?}{config:?}").contains("hunter2"));
-        let error = store.set_proxy(Some(&Secret::new("socks5://me:hunter2@proxy"))).unwrap_err();
+        let error = store
+            .set_proxy(Some(&Secret::new("socks5://me:hunter2@proxy")))
+            .unwrap_err();
         assert!(
             error.text.contains("not the address of a proxy") && !error.text.contains("hunter2"),
             "{error}"
@@ -637,13 +789,29 @@ mod tests {
         let (server, proxy) = (Proxy::new(), Proxy::new());
         let url = format!("http://{}", proxy.address);
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "io::store::tests::environments_proxy_is_not_used"]);
-        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        again.args([
+            "--exact",
+            "io::store::tests::environments_proxy_is_not_used",
+        ]);
+        for name in [
+            "HTTP_PROXY",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+        ] {
             again.env(name, &url);
         }
-        let output = again.env(ASKED, format!("http://{}", server.address)).output().unwrap();
+        let output = again
+            .env(ASKED, format!("http://{}", server.address))
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
         assert_eq!((server.seen().len(), proxy.seen().len()), (1, 0));
     }
 
@@ -660,12 +828,18 @@ mod tests {
             proxy: Some(proxy.url("me:hunter2@")),
             ..minio(USER.0, USER.1)
         };
-        run(Store::open("s3a://spark/store-tunnel", &config).unwrap().check()).unwrap();
+        run(Store::open("s3a://spark/store-tunnel", &config)
+            .unwrap()
+            .check())
+        .unwrap();
         let seen = proxy.seen();
         let login = "Basic bWU6aHVudGVyMg=="; // me:hunter2
         assert!(!seen.is_empty(), "the proxy was asked");
         for (line, of) in seen {
-            assert_eq!((line, of.as_str()), (format!("CONNECT {host} HTTP/1.1"), login));
+            assert_eq!(
+                (line, of.as_str()),
+                (format!("CONNECT {host} HTTP/1.1"), login)
+            );
         }
     }
 
@@ -695,14 +869,20 @@ mod tests {
     #[test]
     #[ignore = "needs MinIO: make parts-up"]
     fn s3_lists_more_than_one_page() {
-        let store = of_minio(&format!("s3a://spark/store-pages/{}", std::process::id()), USER.0, USER.1);
+        let store = of_minio(
+            &format!("s3a://spark/store-pages/{}", std::process::id()),
+            USER.0,
+            USER.1,
+        );
         run(async {
             let keys: Vec<String> = (0..1005).map(|i| format!("k/{i:04}")).collect();
             for some in keys.chunks(16) {
                 let mut puts = JoinSet::new();
                 for key in some {
                     let (store, key) = (store.clone(), key.clone());
-                    puts.spawn(async move { store.put(&key, Bytes::from_static(b"1")).await.unwrap() });
+                    puts.spawn(
+                        async move { store.put(&key, Bytes::from_static(b"1")).await.unwrap() },
+                    );
                 }
                 puts.join_all().await;
             }
@@ -720,26 +900,45 @@ mod tests {
             let kind = |result: Result<(), StoreError>| {
                 let error = result.unwrap_err();
                 println!("{error}");
-                for secret in [USER.1, "WINDROW_TEST_S3_READONLY_SECRET", "WINDROW_TEST_S3_ROOT_SECRET"] {
-                    assert!(!error.text.contains(&std::env::var(secret).unwrap()), "{error}");
+                for secret in [
+                    USER.1,
+                    "WINDROW_TEST_S3_READONLY_SECRET",
+                    "WINDROW_TEST_S3_ROOT_SECRET",
+                ] {
+                    assert!(
+                        !error.text.contains(&std::env::var(secret).unwrap()),
+                        "{error}"
+                    );
                 }
                 error.kind
             };
-            let put = async |store: &Store| kind(store.put("denied", Bytes::from_static(b"1")).await);
-            let readonly =
-                of_minio("s3a://spark/w", "WINDROW_TEST_S3_READONLY_KEY", "WINDROW_TEST_S3_READONLY_SECRET");
+            let put =
+                async |store: &Store| kind(store.put("denied", Bytes::from_static(b"1")).await);
+            let readonly = of_minio(
+                "s3a://spark/w",
+                "WINDROW_TEST_S3_READONLY_KEY",
+                "WINDROW_TEST_S3_READONLY_SECRET",
+            );
             assert_eq!(put(&readonly).await, StoreErrorKind::Denied);
-            assert_eq!(kind(readonly.delete(&["denied".to_owned()]).await), StoreErrorKind::Denied);
+            assert_eq!(
+                kind(readonly.delete(&["denied".to_owned()]).await),
+                StoreErrorKind::Denied
+            );
             assert_eq!(kind(readonly.check().await), StoreErrorKind::Denied);
             let root = ("WINDROW_TEST_S3_ROOT_KEY", "WINDROW_TEST_S3_ROOT_SECRET");
             assert_eq!(
                 put(&of_minio("s3a://no-such-bucket/w", root.0, root.1)).await,
                 StoreErrorKind::NoBucket
             );
-            let list = of_minio("s3a://no-such-bucket/w", root.0, root.1).list("").await;
+            let list = of_minio("s3a://no-such-bucket/w", root.0, root.1)
+                .list("")
+                .await;
             assert_eq!(kind(list.map(drop)), StoreErrorKind::NoBucket);
 
-            let wrong = S3Config { secret_key: "wrong".to_owned(), ..minio(USER.0, USER.1) };
+            let wrong = S3Config {
+                secret_key: "wrong".to_owned(),
+                ..minio(USER.0, USER.1)
+            };
             let store = Store::open("s3a://spark/store-keys", &wrong).unwrap();
             assert_eq!(put(&store).await, StoreErrorKind::BadKey);
             store.set_credentials("nobody", "wrong");
@@ -755,14 +954,33 @@ mod tests {
     fn s3_over_tls_needs_the_given_ca() {
         let endpoint = std::env::var("WINDROW_TEST_S3_TLS").unwrap();
         let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
-        let without = S3Config { endpoint: Some(endpoint), ..minio(USER.0, USER.1) };
-        let with = S3Config { ca_pem: Some(ca_pem), ..without.clone() };
+        let without = S3Config {
+            endpoint: Some(endpoint),
+            ..minio(USER.0, USER.1)
+        };
+        let with = S3Config {
+            ca_pem: Some(ca_pem),
+            ..without.clone()
+        };
         run(async {
-            Store::open("s3a://spark/store-tls", &with).unwrap().check().await.unwrap();
-            let error = Store::open("s3a://spark/store-tls", &without).unwrap().check().await.unwrap_err();
+            Store::open("s3a://spark/store-tls", &with)
+                .unwrap()
+                .check()
+                .await
+                .unwrap();
+            let error = Store::open("s3a://spark/store-tls", &without)
+                .unwrap()
+                .check()
+                .await
+                .unwrap_err();
             println!("{error}");
             assert_eq!(error.kind, StoreErrorKind::Unreachable);
-            assert!(error.text.ends_with("give the CA of the store's certificate"), "{error}");
+            assert!(
+                error
+                    .text
+                    .ends_with("give the CA of the store's certificate"),
+                "{error}"
+            );
         });
     }
 }

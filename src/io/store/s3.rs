@@ -66,7 +66,9 @@ struct S3Inner {
 
 impl fmt::Debug for S3Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let S3Inner { endpoint, bucket, .. } = &*self.inner;
+        let S3Inner {
+            endpoint, bucket, ..
+        } = &*self.inner;
         write!(f, "S3Store({endpoint} {bucket}/{})", self.prefix)
     }
 }
@@ -82,14 +84,24 @@ impl S3Store {
         limits: Limits,
     ) -> Result<Self, String> {
         if let Some(endpoint) = &config.endpoint
-            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+            && !["http://", "https://"]
+                .iter()
+                .any(|scheme| endpoint.starts_with(scheme))
         {
             return Err(format!(
                 "cannot parse s3 endpoint \"{endpoint}\": no scheme; write http://host:port or https://host"
             ));
         }
-        let tls = !config.endpoint.as_ref().is_some_and(|e| e.starts_with("http://"));
-        let http = http_client(tls, config.ca_pem.as_deref(), config.proxy.as_ref(), &config.no_proxy)?;
+        let tls = !config
+            .endpoint
+            .as_ref()
+            .is_some_and(|e| e.starts_with("http://"));
+        let http = http_client(
+            tls,
+            config.ca_pem.as_deref(),
+            config.proxy.as_ref(),
+            &config.no_proxy,
+        )?;
         let mut settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .http_client(http)
@@ -110,16 +122,38 @@ impl S3Store {
             .credentials_provider(credentials(&config.access_key, &config.secret_key));
         settings.set_endpoint_url(config.endpoint.clone());
         let client = Client::from_conf(settings.build());
-        let endpoint = config.endpoint.clone().unwrap_or_else(|| format!("AWS {}", config.region));
+        let endpoint = config
+            .endpoint
+            .clone()
+            .unwrap_or_else(|| format!("AWS {}", config.region));
         let client = RwLock::new((client, config.proxy.clone()));
         let (ca_pem, no_proxy) = (config.ca_pem.clone(), config.no_proxy.clone());
-        let inner = Arc::new(S3Inner { endpoint, bucket, limits, tls, ca_pem, no_proxy, client });
-        Ok(Self { inner, prefix: String::new() }.elsewhere(&prefix))
+        let inner = Arc::new(S3Inner {
+            endpoint,
+            bucket,
+            limits,
+            tls,
+            ca_pem,
+            no_proxy,
+            client,
+        });
+        Ok(Self {
+            inner,
+            prefix: String::new(),
+        }
+        .elsewhere(&prefix))
     }
 
     pub(super) fn elsewhere(&self, prefix: &str) -> Self {
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { inner: Arc::clone(&self.inner), prefix }
+        let prefix = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        Self {
+            inner: Arc::clone(&self.inner),
+            prefix,
+        }
     }
 
     pub(super) fn bucket(&self) -> &str {
@@ -127,23 +161,45 @@ impl S3Store {
     }
 
     fn client(&self) -> Client {
-        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.inner
+            .client
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
     }
 
     pub(super) fn set_credentials(&self, access_key: &str, secret_key: &str) {
-        let mut client = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
+        let mut client = self
+            .inner
+            .client
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         // The builder keeps the HTTP client, and with it the open connections.
-        let config =
-            client.0.config().to_builder().credentials_provider(credentials(access_key, secret_key)).build();
+        let config = client
+            .0
+            .config()
+            .to_builder()
+            .credentials_provider(credentials(access_key, secret_key))
+            .build();
         client.0 = Client::from_conf(config);
     }
 
     pub(super) fn set_proxy(&self, proxy: Option<&Secret>) -> Result<(), String> {
-        let mut client = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
+        let mut client = self
+            .inner
+            .client
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if client.1.as_ref() == proxy {
             return Ok(());
         }
-        let S3Inner { tls, ca_pem, no_proxy, .. } = &*self.inner;
+        let S3Inner {
+            tls,
+            ca_pem,
+            no_proxy,
+            ..
+        } = &*self.inner;
         let http = http_client(*tls, ca_pem.as_deref(), proxy, no_proxy)?;
         let config = client.0.config().to_builder().http_client(http).build();
         *client = (Client::from_conf(config), proxy.cloned());
@@ -152,7 +208,11 @@ impl S3Store {
 
     /// The proxy's address without name and password, for messages.
     fn proxy_shown(&self) -> Option<String> {
-        let client = self.inner.client.read().unwrap_or_else(PoisonError::into_inner);
+        let client = self
+            .inner
+            .client
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         client.1.as_ref().map(|proxy| shown(proxy.expose()))
     }
 
@@ -176,7 +236,13 @@ impl S3Store {
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let answer = self.client().get_object().bucket(&self.inner.bucket).key(self.path(key)).send().await;
+        let answer = self
+            .client()
+            .get_object()
+            .bucket(&self.inner.bucket)
+            .key(self.path(key))
+            .send()
+            .await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) if e.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
@@ -206,10 +272,18 @@ impl S3Store {
     }
 
     async fn delete_one(&self, key: &str) -> Result<(), StoreError> {
-        let answer =
-            self.client().delete_object().bucket(&self.inner.bucket).key(self.path(key)).send().await;
+        let answer = self
+            .client()
+            .delete_object()
+            .bucket(&self.inner.bucket)
+            .key(self.path(key))
+            .send()
+            .await;
         match answer {
-            Err(e) if e.as_service_error().and_then(ProvideErrorMetadata::code) == Some("NoSuchKey") => {
+            Err(e)
+                if e.as_service_error().and_then(ProvideErrorMetadata::code)
+                    == Some("NoSuchKey") =>
+            {
                 Ok(())
             }
             Err(e) => Err(self.error("delete", &object(key), &e)),
@@ -221,16 +295,23 @@ impl S3Store {
         let mut found = Vec::new();
         let mut from = None;
         loop {
-            let request =
-                self.client().list_objects_v2().bucket(&self.inner.bucket).prefix(self.path(prefix));
+            let request = self
+                .client()
+                .list_objects_v2()
+                .bucket(&self.inner.bucket)
+                .prefix(self.path(prefix));
             let page = request.set_continuation_token(from).send().await;
-            let page =
-                page.map_err(|e| self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e))?;
+            let page = page.map_err(|e| {
+                self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e)
+            })?;
             for object in page.contents() {
                 if let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) {
                     found.push((
                         key.to_owned(),
-                        object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                        object
+                            .size()
+                            .and_then(|n| u64::try_from(n).ok())
+                            .unwrap_or(0),
                     ));
                 }
             }
@@ -287,14 +368,17 @@ impl S3Store {
             ),
             "RequestTimeTooSkewed" | "RequestExpired" => (
                 Clock,
-                "the clocks of this machine and of the store differ too much; set both by NTP".to_owned(),
+                "the clocks of this machine and of the store differ too much; set both by NTP"
+                    .to_owned(),
             ),
-            "NoSuchBucket" => {
-                (NoBucket, format!("no such bucket; create bucket \"{bucket}\" or correct the warehouse"))
-            }
-            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
-                (Denied, format!("access denied; allow the user of s3-access-key to {verb} objects there"))
-            }
+            "NoSuchBucket" => (
+                NoBucket,
+                format!("no such bucket; create bucket \"{bucket}\" or correct the warehouse"),
+            ),
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => (
+                Denied,
+                format!("access denied; allow the user of s3-access-key to {verb} objects there"),
+            ),
             // RFC 9110, 15.5.8: only a proxy says so.
             "" if status == 407 => (
                 Denied,
@@ -303,9 +387,10 @@ impl S3Store {
                     self.proxy_shown().unwrap_or_default()
                 ),
             ),
-            "" if status == 403 => {
-                (Denied, format!("access denied; allow the user of s3-access-key to {verb} objects there"))
-            }
+            "" if status == 403 => (
+                Denied,
+                format!("access denied; allow the user of s3-access-key to {verb} objects there"),
+            ),
             "AuthorizationHeaderMalformed"
             | "PermanentRedirect"
             | "TemporaryRedirect"
@@ -317,18 +402,39 @@ impl S3Store {
                 ),
             ),
             _ => {
-                let said =
-                    [code, message].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(": ");
-                let said = if said.is_empty() { "without a reason".to_owned() } else { cut(&said) };
-                (Other, format!("{} answered {status}: {said}; it is tried again", self.inner.endpoint))
+                let said = [code, message]
+                    .into_iter()
+                    .filter(|s| !s.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(": ");
+                let said = if said.is_empty() {
+                    "without a reason".to_owned()
+                } else {
+                    cut(&said)
+                };
+                (
+                    Other,
+                    format!(
+                        "{} answered {status}: {said}; it is tried again",
+                        self.inner.endpoint
+                    ),
+                )
             }
         };
-        StoreError { kind, text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}") }
+        StoreError {
+            kind,
+            text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}"),
+        }
     }
 
     fn unreachable(&self, verb: &str, what: &str, cause: &str) -> StoreError {
-        let S3Inner { endpoint, bucket, .. } = &*self.inner;
-        let through = self.proxy_shown().map(|proxy| format!(" through {proxy}")).unwrap_or_default();
+        let S3Inner {
+            endpoint, bucket, ..
+        } = &*self.inner;
+        let through = self
+            .proxy_shown()
+            .map(|proxy| format!(" through {proxy}"))
+            .unwrap_or_default();
         let advice = if cause.contains("certificate") {
             "give the CA of the store's certificate"
         } else if !through.is_empty() {
@@ -340,7 +446,10 @@ impl S3Store {
             "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; {advice}",
             cut(cause)
         );
-        StoreError { kind: StoreErrorKind::Unreachable, text }
+        StoreError {
+            kind: StoreErrorKind::Unreachable,
+            text,
+        }
     }
 }
 
@@ -348,7 +457,9 @@ impl Limits {
     fn timeouts(&self, bytes: u64) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
-            .operation_attempt_timeout(self.answer + Duration::from_secs(bytes / self.bytes_per_second))
+            .operation_attempt_timeout(
+                self.answer + Duration::from_secs(bytes / self.bytes_per_second),
+            )
             .build()
     }
 }
@@ -373,30 +484,37 @@ fn http_client(
         // What the crate says of it might repeat a part of the URL.
         Some(url) => ProxyConfig::all(url.expose())
             .map_err(|_| {
-                "cannot use secret s3-proxy: not the address of a proxy; write http://HOST:PORT".to_owned()
+                "cannot use secret s3-proxy: not the address of a proxy; write http://HOST:PORT"
+                    .to_owned()
             })?
             .no_proxy(no_proxy.join(",")),
     };
-    let trusted =
-        trusted_pem(ca_pem).map_err(|cause| format!("cannot read CA certificates of s3: {cause}"))?;
+    let trusted = trusted_pem(ca_pem)
+        .map_err(|cause| format!("cannot read CA certificates of s3: {cause}"))?;
     // A proxy may be spoken to over TLS where the store is not.
     let tls = tls || proxy_url.is_some_and(|url| url.expose().starts_with("https://"));
     let tls = tls.then_some(trusted).map(|pem| {
         let store = TrustStore::empty().with_pem_certificate(pem);
-        TlsContext::builder().with_trust_store(store).build().expect("certificates were checked")
+        TlsContext::builder()
+            .with_trust_store(store)
+            .build()
+            .expect("certificates were checked")
     });
     // Called once; the connector is kept by the client it returns.
-    Ok(HttpBuilder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = Connector::builder().proxy_config(proxy.clone());
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
-        match &tls {
-            Some(tls) => {
-                connector.tls_provider(Provider::rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
+    Ok(
+        HttpBuilder::new().build_with_connector_fn(move |settings, components| {
+            let mut connector = Connector::builder().proxy_config(proxy.clone());
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
+            match &tls {
+                Some(tls) => connector
+                    .tls_provider(Provider::rustls(CryptoMode::Ring))
+                    .tls_context(tls.clone())
+                    .build(),
+                None => connector.build_http(),
             }
-            None => connector.build_http(),
-        }
-    }))
+        }),
+    )
 }
 
 /// A proxy's URL without name and password.
@@ -418,5 +536,9 @@ fn root_cause(error: &dyn Error) -> String {
 
 /// What a stranger said, at a length that a status line bears.
 fn cut(text: &str) -> String {
-    text.trim().trim_end_matches('.').chars().take(200).collect()
+    text.trim()
+        .trim_end_matches('.')
+        .chars()
+        .take(200)
+        .collect()
 }
