@@ -1,4 +1,4 @@
-//! Settings and secrets → the clients of Kafka, store and catalog, and a look at what is committed without a process
+//! Rules and secrets → the clients of Kafka, store and catalog, and a look at what is committed without a process
 //! that runs. Nothing is connected before it is used.
 
 use crate::io::catalog::Catalog;
@@ -9,7 +9,7 @@ use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Settings};
+use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Rules};
 use windrow_core::settings::config::{
     CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse,
     warehouse_of,
@@ -21,8 +21,8 @@ use windrow_core::table::listing::{Listing, Value};
 use windrow_core::values::time::EventTime;
 
 /// Where a run's parts are, once they were opened.
-pub struct Parts {
-    pub settings: Settings,
+pub struct Clients {
+    pub settings: Rules,
     pub kafka: KafkaConfig,
     pub store: Store,
     pub catalog: Catalog,
@@ -38,15 +38,15 @@ pub struct Parts {
 }
 
 /// The parts that settings and secrets name. Nothing is connected yet. Where only the table's bucket is set, its place in
-/// there is not known yet: see [`Parts::bucket`].
+/// there is not known yet: see [`Clients::bucket`].
 ///
 /// # Errors
 /// A file that a setting names cannot be read, or a value that a client refuses.
-pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
+pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
     let catalog = || open_catalog(config, secrets, &name);
-    Ok(Parts {
+    Ok(Clients {
         settings: engine_settings(config),
         kafka: kafka_config(config, secrets)?,
         store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
@@ -59,7 +59,7 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
     })
 }
 
-impl Parts {
+impl Clients {
     /// The bucket whose place for the table is still to be found, by [`warehouse_of`].
     #[must_use]
     pub fn bucket(&self) -> Option<&str> {
@@ -92,7 +92,7 @@ impl Parts {
 ///
 /// # Errors
 /// The catalog does not answer.
-pub async fn look(parts: &mut Parts) -> anyhow::Result<Status> {
+pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
     let name = format!("{}.{}", parts.settings.database, parts.settings.table);
     let mut status = Status {
         table: name,
@@ -152,9 +152,9 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
 /// # Panics
 /// In console mode.
 #[must_use]
-pub fn engine_settings(config: &Config) -> Settings {
+pub fn engine_settings(config: &Config) -> Rules {
     let table = config.table.as_ref().expect("not console mode");
-    Settings {
+    Rules {
         shape: config.shape.clone(),
         database: table.database.clone(),
         table: table.name.clone(),

@@ -6,7 +6,7 @@
 )]
 
 use crate::io::http::{self, Command, Handle};
-use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
+use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::run::cli;
 use crate::run::clients;
 use crate::run::driver::watch_secrets;
@@ -121,7 +121,7 @@ async fn refuse(mut commands: async_mpsc::Receiver<Command>) {
 struct Printer<'a> {
     config: &'a Config,
     kafka: KafkaConfig,
-    consumer: Consumer,
+    consumer: Brokers,
     reader: Reader,
     token_tx: watch::Sender<Option<Secret>>,
     /// The next offset of each topic partition that is read; `None` until the topic was seen.

@@ -10,9 +10,9 @@
 use crate::io::catalog::session::PgConfig;
 use crate::io::catalog::{Catalog, Totals};
 use crate::io::http::{Command, Handle, RowsFn, Wish};
-use crate::io::kafka::{self, At, Consumer, Event, KafkaConfig, KafkaError, Reader};
+use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
-use crate::run::clients::{Parts, expose, kafka_config, newest_rows, pg_config};
+use crate::run::clients::{Clients, expose, kafka_config, newest_rows, pg_config};
 use anyhow::{Context, anyhow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{debug, info, warn};
-use windrow_core::engine::{Effect, Engine, Input, LogEnd, Settings, State, TopicFacts};
+use windrow_core::engine::{Effect, Engine, Input, LogEnd, Rules, State, TopicFacts};
 use windrow_core::settings::config::{Config, Secret, Secrets, warehouse_of};
 use windrow_core::shown::status::{LaneStatus, State as StatusState, Status, WindowStatus};
 use windrow_core::table::commit::{
@@ -152,7 +152,7 @@ impl Running {
 ///
 /// # Errors
 /// The Kafka client refuses its settings, or the system gives no random bytes.
-pub fn start(parts: Parts, runtime: &Runtime) -> anyhow::Result<Running> {
+pub fn start(parts: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|e| anyhow!("cannot get random bytes from the system: {e}"))?;
@@ -250,7 +250,7 @@ struct Driver {
     engine: Engine,
     /// Who we are to other processes.
     who: String,
-    settings: Settings,
+    settings: Rules,
     /// Set where the table's place in it is to be found before the engine may begin.
     bucket: Option<String>,
     /// For looks beside the loop, once it is known where the table lies.
@@ -259,7 +259,7 @@ struct Driver {
     look_login_tx: watch::Sender<Option<PgConfig>>,
     kafka: KafkaConfig,
     /// Taken by the blocking tasks that ask brokers; another one after a rotation.
-    consumer: Arc<Mutex<Consumer>>,
+    consumer: Arc<Mutex<Brokers>>,
     store: Store,
     config: Option<Config>,
     runtime: Runtime,
@@ -567,7 +567,7 @@ impl Driver {
 
     /// What the owner before us stored for the epoch it did not finish: its manifest names it.
     fn find_orphans(&self, owner: Owner, epoch: u64) {
-        let Some(before) = owner.owner_epoch.checked_sub(1) else {
+        let Some(before) = owner.term.checked_sub(1) else {
             return;
         };
         let prefix = manifests_of(self.engine.prefix(), before, epoch);
@@ -609,7 +609,7 @@ impl Driver {
         let _ = wait.recv_timeout(Duration::from_secs(5));
     }
 
-    fn blocking(&self, ask: impl FnOnce(&Consumer) -> Message + Send + 'static) {
+    fn blocking(&self, ask: impl FnOnce(&Brokers) -> Message + Send + 'static) {
         let consumer = self
             .consumer
             .lock()
@@ -829,7 +829,7 @@ fn step_event(
     engine.step(input, effects);
 }
 
-fn topic_facts(consumer: &Consumer) -> Result<TopicFacts, KafkaError> {
+fn topic_facts(consumer: &Brokers) -> Result<TopicFacts, KafkaError> {
     let info = consumer.topic(ASK_TIMEOUT)?;
     let first = consumer.offsets(&info.partitions, At::Earliest, ASK_TIMEOUT)?;
     let end = consumer.offsets(&info.partitions, At::Latest, ASK_TIMEOUT)?;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use windrow::run::clients::engine_settings;
-use windrow_core::engine::{Effect, Engine, Input, Settings, State, TopicFacts, same_table};
+use windrow_core::engine::{Effect, Engine, Input, Rules, State, TopicFacts, same_table};
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Acquired, CatalogError, Genesis, Owner};
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::{DbTime, Mono};
 
-fn settings(warehouse: &str) -> Settings {
+fn settings(warehouse: &str) -> Rules {
     engine_settings(
         &Config::parse(&format!(
             "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: '{warehouse}' }}\ncatalog: postgresql://db/hive"
@@ -57,7 +57,7 @@ impl Play {
     fn ours(&mut self) {
         self.later();
         let owner = Owner {
-            owner_epoch: 1,
+            term: 1,
             owner_id: "me".to_owned(),
         };
         let ours = Acquired::Ours {

@@ -1,6 +1,6 @@
 //! Golden texts: each file in `golden/` tells an engine what happens, line by line, and shows indented what it answers.
 //!
-//! Settings stand above `---`. Then a line is one of
+//! Rules stand above `---`. Then a line is one of
 //! `in clicks/0 12:00:03 a` (a record with the origin `a`; else its value: JSON, or `tombstone`; `-` is no timestamp),
 //! `gap clicks/0 2` (offsets that are never shown), `end clicks/0` (the reader has nothing more), `wait 30s`,
 //! `add clicks/1`, `expire clicks/0 5` (the log begins there now), `recreate` (the topic is made again, empty),
@@ -312,7 +312,7 @@ impl<'t> Play<'t> {
             Effect::Acquire => {
                 self.owners += 1;
                 let owner = Owner {
-                    owner_epoch: self.owners,
+                    term: self.owners,
                     owner_id: self.owners.to_string(),
                 };
                 let head = self.head(db_now).map(Box::new);

@@ -4,7 +4,7 @@ use crate::store::Mistake;
 use crate::topic::BASE;
 use crate::world::{CLOCK_OFF_MS, World};
 use std::collections::{BTreeMap, VecDeque};
-use windrow_core::engine::{Effect, Engine, Input, LogEnd, Settings, TopicFacts};
+use windrow_core::engine::{Effect, Engine, Input, LogEnd, Rules, TopicFacts};
 use windrow_core::table::commit::{Acquired, CatalogError, Outcome};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
@@ -12,7 +12,7 @@ use windrow_core::values::time::DbTime;
 
 pub struct Process {
     pub id: u64,
-    pub settings: Settings,
+    pub settings: Rules,
     pub engine: Engine,
     readers: BTreeMap<Partition, Reader>,
     pub inbox: VecDeque<Answer>,
@@ -56,7 +56,7 @@ pub enum Answer {
 }
 
 impl Process {
-    pub fn new(id: u64, settings: Settings) -> Self {
+    pub fn new(id: u64, settings: Rules) -> Self {
         Self {
             id,
             engine: Engine::new(settings.clone()),

@@ -79,7 +79,7 @@ impl Mistake {
 #[derive(Default)]
 pub struct Catalog {
     owner: Option<(Owner, String, DbTime)>,
-    owner_epochs: u64,
+    terms: u64,
     /// By epoch, with the time of the commit.
     pub epochs: Vec<(Commit, DbTime)>,
     /// What an epoch's files held when it was committed; `None` for a file that was not there.
@@ -107,10 +107,10 @@ impl Catalog {
                 left_ms: (until.0 - now.0) as u64,
             });
         }
-        self.owner_epochs += 1;
+        self.terms += 1;
         self.owners += 1;
         let owner = Owner {
-            owner_epoch: self.owner_epochs,
+            term: self.terms,
             owner_id: owner_id.to_owned(),
         };
         let said = if mistake == Some(Mistake::ClockBehind) && self.epochs.is_empty() {

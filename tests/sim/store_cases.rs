@@ -65,10 +65,7 @@ fn epoch(owner: &Owner, n: u64) -> Commit {
         ledger: TableLedger::default(),
         files: Vec::new(),
         checkpoint: None,
-        manifest: format!(
-            "_windrow/default.t/manifests/{}-{n}.json",
-            owner.owner_epoch
-        ),
+        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.term),
         digest: format!("digest of {n}"),
     }
 }
@@ -136,7 +133,7 @@ fn a_table_lives_through_owners() {
 
     catalog.release(&first);
     let (second, head) = take(&mut catalog, "m/app/1");
-    assert_eq!(second.owner_epoch, first.owner_epoch + 1);
+    assert_eq!(second.term, first.term + 1);
     let head = head.unwrap();
     assert_eq!((&head.last, head.committed_at), (&third, at));
     assert_eq!(catalog.head(None), Some(head));

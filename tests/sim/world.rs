@@ -8,7 +8,7 @@ use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Effect, Input, Settings, State};
+use windrow_core::engine::{Effect, Input, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
@@ -39,7 +39,7 @@ summary! {
 pub struct World {
     pub rng: Rng,
     pub mistake: Option<Mistake>,
-    pub settings: Settings,
+    pub settings: Rules,
     pub now: u64,
     pub topics: Vec<Topic>,
     pub processes: Vec<Process>,
@@ -71,7 +71,7 @@ impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let harm = rng.one_in(3);
-        let settings = Settings {
+        let settings = Rules {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 /// What does not change while the engine lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct Rules {
     pub shape: Shape,
     pub database: String,
     pub table: String,
@@ -308,7 +308,7 @@ enum Stage {
 }
 
 pub struct Engine {
-    settings: Settings,
+    settings: Rules,
     prefix: String,
     now: Mono,
     phase: Phase,
@@ -384,7 +384,7 @@ const PROGRESS_EVERY_MS: u64 = 30_000;
 const SIDE_BYTES_MAX: usize = 16 << 20;
 /// Entries of closed windows that make a commit, and twice that pauses reading.
 const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
-/// The usual [`Settings::checkpoint_keys_small`].
+/// The usual [`Rules::checkpoint_keys_small`].
 pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
 const CHECKPOINT_EVERY_MS: u64 = 60_000;
 const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
@@ -396,7 +396,7 @@ const FILE_ROWS_MAX: usize = 1_000_000;
 
 impl Engine {
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Rules) -> Self {
         let prefix = object_prefix(&settings.database, &settings.table);
         Self {
             settings,

@@ -517,7 +517,7 @@ fn archived(commit: &Commit) -> TableLedger {
 ///
 /// # Errors
 /// The setting, both values, and the way out.
-pub fn same_table(recorded: &Genesis, settings: &Settings) -> Result<(), Trouble> {
+pub fn same_table(recorded: &Genesis, settings: &Rules) -> Result<(), Trouble> {
     let differs = |cause, name: &str, then: &str, now: &str| {
         let why = format!(
             "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or choose another table name",

@@ -11,11 +11,13 @@ use crate::values::time::{DbTime, EventTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Who may commit. Another owner has another `owner_epoch`; the id tells two processes apart that believe in the same.
+/// Who may commit. Another owner has another `term`; the id tells two processes apart that believe in the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Owner {
-    pub owner_epoch: u64,
+    /// The number of this ownership; each new owner has a higher one. Files say `owner-epoch`.
+    #[serde(rename = "owner-epoch")]
+    pub term: u64,
     /// Random; new with every process.
     pub owner_id: String,
 }
@@ -132,7 +134,7 @@ impl Commit {
     /// Fills in the digest, and the manifest's path with it.
     pub fn seal(&mut self, prefix: &str) {
         let nobody = Owner {
-            owner_epoch: 0,
+            term: 0,
             owner_id: String::new(),
         };
         let owner = std::mem::replace(&mut self.owner, nobody);
@@ -168,8 +170,8 @@ pub fn object_prefix(database: &str, table: &str) -> String {
 
 /// Where the manifests lie of an epoch that another owner may have left unfinished.
 #[must_use]
-pub fn manifests_of(prefix: &str, owner_epoch: u64, epoch: u64) -> String {
-    format!("{prefix}manifests/{owner_epoch}-{epoch:010}-")
+pub fn manifests_of(prefix: &str, term: u64, epoch: u64) -> String {
+    format!("{prefix}manifests/{term}-{epoch:010}-")
 }
 
 /// A path that no other owner and no other bytes can have: `<prefix><folder>/<owner epoch>-<epoch>-<sha256>`.
@@ -178,7 +180,7 @@ pub fn manifests_of(prefix: &str, owner_epoch: u64, epoch: u64) -> String {
 pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
     format!(
         "{prefix}{folder}/{}-{epoch:010}-{}",
-        owner.owner_epoch,
+        owner.term,
         &sha256[..32]
     )
 }

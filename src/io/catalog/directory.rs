@@ -122,9 +122,9 @@ impl LocalCatalog {
         }
         // Read again: the owner before may have written it until the lock was free.
         let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
-        let owner_epoch = before.map_or(0, |file| file.owner.owner_epoch) + 1;
+        let term = before.map_or(0, |file| file.owner.term) + 1;
         let owner = Owner {
-            owner_epoch,
+            term,
             owner_id: owner_id.to_owned(),
         };
         let file = OwnerFile {

@@ -212,14 +212,14 @@ impl Metastore {
         let row = db
             .query_one(&sql, args![*database, *table, owner_id, who, big(lease_ms)])
             .await?;
-        let owner_epoch: i64 = row.get(0);
+        let term: i64 = row.get(0);
         db.execute(
             "UPDATE windrow_1.lane SET owner_epoch = $3, owner_id = $4 WHERE database = $1 AND \"table\" = $2",
-            args![*database, *table, owner_epoch, owner_id],
+            args![*database, *table, term, owner_id],
         )
         .await?;
         let owner = Owner {
-            owner_epoch: count(owner_epoch),
+            term: count(term),
             owner_id: owner_id.to_owned(),
         };
         let head = self.head_in(db).await?.map(Box::new);
@@ -267,7 +267,7 @@ impl Metastore {
                 args![
                     *database,
                     *table,
-                    big(owner.owner_epoch),
+                    big(owner.term),
                     owner.owner_id,
                     big(lease_ms)
                 ],
@@ -297,7 +297,7 @@ impl Metastore {
                 args![
                     self.name.database,
                     self.name.table,
-                    big(owner.owner_epoch),
+                    big(owner.term),
                     owner.owner_id
                 ],
             )
@@ -368,7 +368,7 @@ impl Metastore {
             .transpose()?;
         Ok(Some(Job {
             owner: Owner {
-                owner_epoch: count(row.get(0)),
+                term: count(row.get(0)),
                 owner_id: row.get(1),
             },
             owner_name: row.get(2),
@@ -434,7 +434,7 @@ impl Metastore {
                 continue;
             };
             let owner = Owner {
-                owner_epoch: count(row.get(2)),
+                term: count(row.get(2)),
                 owner_id: row.get(3),
             };
             if owner != commit.owner {
@@ -542,7 +542,7 @@ impl Metastore {
             args![
                 self.name.database,
                 self.name.table,
-                big(commit.owner.owner_epoch),
+                big(commit.owner.term),
                 commit.owner.owner_id,
                 commit.lanes.keys().copied().collect::<Vec<i32>>(),
                 lanes().map(|lane| lane.to).collect::<Vec<i64>>(),
@@ -610,7 +610,7 @@ impl Metastore {
                     self.name.database,
                     self.name.table,
                     big(commit.epoch),
-                    big(commit.owner.owner_epoch),
+                    big(commit.owner.term),
                     commit.digest,
                     commit.manifest,
                     i32::try_from(commit.decisions.len()).unwrap_or(i32::MAX),

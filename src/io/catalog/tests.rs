@@ -150,10 +150,7 @@ fn epoch(owner: &Owner, n: u64) -> Commit {
         ledger: TableLedger::default(),
         files: Vec::new(),
         checkpoint: None,
-        manifest: format!(
-            "_windrow/default.t/manifests/{}-{n}.json",
-            owner.owner_epoch
-        ),
+        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.term),
         digest: format!("digest of {n}"),
     }
 }
@@ -165,7 +162,7 @@ fn file(owner: &Owner, n: u64, kind: FileKind) -> NewFile {
         chunk: format!("{n:010}"),
         key: format!(
             "_windrow/default.t/{kind_word}/{}-{n}-abc/part.parquet",
-            owner.owner_epoch
+            owner.term
         ),
         bytes: 1000 + n,
         rows: n,
@@ -281,7 +278,7 @@ async fn a_table_lives_through_owners(place: &Place) {
 
     a.release(&first).await.unwrap();
     let (second, head) = take(&mut b, "m/app/1").await;
-    assert_eq!(second.owner_epoch, first.owner_epoch + 1);
+    assert_eq!(second.term, first.term + 1);
     let head = head.unwrap();
     assert_eq!(
         (&head.genesis, &head.last, head.committed_at),
@@ -438,7 +435,7 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         [next.files[0].key.clone()]
     );
     let stranger = Owner {
-        owner_epoch: owner.owner_epoch + 1,
+        term: owner.term + 1,
         ..owner.clone()
     };
     fenced(catalog.doom(&stranger, &keys).await, "");
@@ -511,7 +508,7 @@ async fn directory_goes_on_after_a_kill_in_the_middle_of_a_write() {
     drop(catalog);
     let mut catalog = place.catalog("kill");
     let (owner, head) = take(&mut catalog, "b").await;
-    assert_eq!((owner.owner_epoch, head.unwrap().last.epoch), (2, 0));
+    assert_eq!((owner.term, head.unwrap().last.epoch), (2, 0));
     catalog.commit(&full(&owner, 1)).await.unwrap();
     assert!(!folder.join("epochs/0000000001.tmp").exists());
 }
@@ -703,7 +700,7 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         );
     }
     let stranger = Owner {
-        owner_epoch: 7,
+        term: 7,
         owner_id: "x".to_owned(),
     };
     fenced(Place::local().catalog("t").restore(&stranger).await, "");

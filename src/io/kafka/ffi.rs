@@ -12,6 +12,7 @@
 //! - `rd_kafka_pause_partitions` is not used: after a batch call that returned an end-of-partition, librdkafka takes
 //!   that offset + 1 as the position to resume from, and a record would be lost. Who pauses just does not read.
 //! - Error codes are read as integers: a newer broker may send one that the bindings' enum does not have.
+#![expect(unsafe_code, reason = "the one file that calls librdkafka itself")]
 
 use rdkafka_sys as sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -1,7 +1,7 @@
 //! The Kafka source: topic partitions read in batches from offsets that the caller keeps, and the questions to brokers.
 //! It decides nothing: no offset is chosen, nothing is retried but connections, and no record is looked into.
 //!
-//! [`open`] makes two halves of one client. The [`Consumer`] asks brokers and may block: for any thread. The [`Reader`]
+//! [`open`] makes two halves of one client. The [`Brokers`] asks brokers and may block: for any thread. The [`Reader`]
 //! hands over what was fetched: for one thread.
 #![expect(
     clippy::disallowed_methods,
@@ -164,7 +164,7 @@ pub enum Event<'a> {
         next_offset: Offset,
     },
     /// The offset to read is not in the log, or no longer. Nothing more comes until the next start. Compare with
-    /// [`Consumer::end`] and the topic's id before this is taken for a loss of data.
+    /// [`Brokers::end`] and the topic's id before this is taken for a loss of data.
     OutOfRange {
         partition: Partition,
         offset: Offset,
@@ -184,7 +184,7 @@ pub enum Event<'a> {
 ///
 /// # Errors
 /// A setting that librdkafka refuses, such as a CA that is not PEM.
-pub fn open(config: &KafkaConfig) -> Result<(Consumer, Reader), KafkaError> {
+pub fn open(config: &KafkaConfig) -> Result<(Brokers, Reader), KafkaError> {
     let (namespace, domain) = (config.namespace.clone(), config.cluster_domain.clone());
     open_with(
         config,
@@ -192,7 +192,7 @@ pub fn open(config: &KafkaConfig) -> Result<(Consumer, Reader), KafkaError> {
     )
 }
 
-fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reader), KafkaError> {
+fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Brokers, Reader), KafkaError> {
     let c_text = |what: &str, text: &str| {
         CString::new(text).map_err(|_| {
             KafkaError::Other(format!(
@@ -240,7 +240,7 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reade
         client: Arc::clone(&client),
     };
     Ok((
-        Consumer {
+        Brokers {
             client,
             told,
             topic,
@@ -252,14 +252,14 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Consumer, Reade
 
 /// Asks brokers. Its calls block for at most the timeout they are given; clones share one client.
 #[derive(Clone)]
-pub struct Consumer {
+pub struct Brokers {
     client: Arc<Client>,
     told: Arc<Told>,
     topic: Arc<CStr>,
     group: Arc<CStr>,
 }
 
-impl Consumer {
+impl Brokers {
     /// Cluster, id and partitions of the topic, asked for anew.
     ///
     /// librdkafka goes on in a topic that was deleted and made again, without a word when that one is long enough: who
@@ -286,7 +286,7 @@ impl Consumer {
     /// Where to start reading.
     ///
     /// # Errors
-    /// As [`Consumer::topic`].
+    /// As [`Brokers::topic`].
     pub fn offsets(
         &self,
         partitions: &[Partition],
@@ -316,7 +316,7 @@ impl Consumer {
     /// Asks a topic partition's leader for its limits.
     ///
     /// # Errors
-    /// As [`Consumer::topic`].
+    /// As [`Brokers::topic`].
     pub fn end(&self, partition: Partition, timeout: Duration) -> Result<End, KafkaError> {
         let deadline = Instant::now() + timeout;
         let one = |wanted, committed| {

@@ -516,8 +516,8 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
 fn the_consumer_is_for_all_threads_and_the_reader_for_any_one() {
     fn is_send<T: Send>() {}
     fn is_sync<T: Sync>() {}
-    is_send::<Consumer>();
-    is_sync::<Consumer>();
+    is_send::<Brokers>();
+    is_sync::<Brokers>();
     is_send::<Reader>();
 }
 
