@@ -357,11 +357,11 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         (text(""), Reject("value is not JSON")),
         (text(r#"{"origin":"a""#), Reject("value is not JSON")),
         (text(r#"{"origin":"a"} x"#), Reject("value is not JSON")),
-        (text(r#"["origin"]"#), Reject("value is no object")),
-        (text(r#""origin""#), Reject("value is no object")),
-        (text("null"), Reject("value is no object")),
-        (text("{}"), Reject(r#"no field "origin""#)),
-        (text(r#"{"Origin":"a"}"#), Reject(r#"no field "origin""#)),
+        (text(r#"["origin"]"#), Reject("not a JSON object")),
+        (text(r#""origin""#), Reject("not a JSON object")),
+        (text("null"), Reject("not a JSON object")),
+        (text("{}"), Reject(r#""origin" is missing"#)),
+        (text(r#"{"Origin":"a"}"#), Reject(r#""origin" is missing"#)),
         (
             text(r#"{"origin":null}"#),
             Reject(r#"field "origin" is null"#),
@@ -384,7 +384,7 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         ),
         (
             text(r#"{"a":{"origin":"x"}}"#),
-            Reject(r#"no field "origin""#),
+            Reject(r#""origin" is missing"#),
         ),
         (text(r#"{"a":{"origin":"x"},"origin":"b"}"#), Key("b")),
         (text(r#"{"origin":"first","origin":"last"}"#), Key("last")),
@@ -405,10 +405,10 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         (text(r#"{"origin":"\ud800"}"#), Reject("lone surrogate")),
         (
             text(&long_key),
-            Reject("key of 1000000 bytes is longer than 65536"),
+            Reject("the key has 1000000 bytes"),
         ),
         (text(&long_value(r#""origin":"big","#)), Key("big")),
-        (text(&long_value("")), Reject(r#"no field "origin""#)),
+        (text(&long_value("")), Reject(r#""origin" is missing"#)),
         (at(Value::Null), Tombstone),
         (
             json!({"p": 0, "ts": T0, "v": r#"{"origin":"a"}"#, "k": "k".repeat(1_000_000), "h": {"origin": "no"}}),
@@ -416,7 +416,7 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         ),
         (
             json!({"p": 0, "ts": -1, "v": r#"{"origin":"a"}"#}),
-            Reject("no timestamp"),
+            Reject("no Kafka timestamp"),
         ),
         (
             json!({"p": 0, "ts": 253_402_300_799_000_i64, "v": r#"{"origin":"a"}"#}),
@@ -424,7 +424,7 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         ),
         (
             json!({"p": 0, "ts": 253_402_300_800_000_i64, "v": r#"{"origin":"a"}"#}),
-            Reject("timestamp is past the year 9999"),
+            Reject("timestamp is after the year 9999"),
         ),
     ];
     let mut fates = send(&name, first, &[]);

@@ -1,4 +1,23 @@
-//! What a restart goes on from: the lanes as bytes, and back. Versioned; zstd over JSON, so that a person can read it.
+//! A checkpoint is what a restart goes on from: all lanes as bytes, and back.
+//! It holds no late records and no rejects: those are in the files of the same commit.
+//!
+//! The bytes are JSON, compressed with zstd, so that a person can read them (`zstd -d`). This is a
+//! lane that has counted `a` twice in the slice that begins at 1725192000000:
+//!
+//! ```json
+//! {"version": 1, "lanes": {"0": {
+//!     "watermark": {"delay-ms": 10000, "greatest": 1725192003000, "floor": null},
+//!     "ceiling": 1725195600000,
+//!     "ledger": {"start-offset": 0, "next-offset": 2, "counted": 2, "hits": 2, ...},
+//!     "leader-epoch": 5,
+//!     "keys": [["a"]],
+//!     "slices": [[1725192000000, [[0, 2, []]]]],
+//!     "closed": []
+//! }}}
+//! ```
+//!
+//! An entry `[0, 2, []]` names the key by its place in `keys`, then the count, then a pair
+//! `[n, value]` for each aggregate except `count`.
 
 use crate::count::lane::LaneState;
 use crate::count::partial::{Closed, Entry};
@@ -11,6 +30,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::sync::Arc;
 
+/// Raised when the form below changes. A program reads its own version only.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -27,17 +47,21 @@ struct FileLane {
     ceiling: i64,
     ledger: LaneLedger,
     leader_epoch: i32,
-    /// The columns of each key; slices and closed windows name them by position.
+    /// The columns of each key. Slices and closed windows name a key by its place here.
     keys: Vec<Vec<Option<String>>>,
+    /// The start of each slice in ms since 1970, and its entries.
     slices: Vec<(i64, Vec<FileEntry>)>,
+    /// The start of each closed window in ms since 1970, and its entries.
     closed: Vec<(i64, Vec<FileEntry>)>,
 }
 
-/// Key, count, and `(n, value)` of each aggregate; the value as text, for JSON's numbers end before i128's do.
+/// The key, the count, and `(n, value)` of each aggregate. The value is text, because JSON's
+/// numbers do not reach as far as those of i128.
 #[derive(Serialize, Deserialize)]
 struct FileEntry(usize, u64, Vec<(u64, String)>);
 
-/// The lanes as bytes; the same lanes give the same bytes.
+/// Writes the lanes as bytes. The same lanes give the same bytes. `key_columns` is the number of
+/// columns of a key.
 #[must_use]
 pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec<u8> {
     let lanes = lanes
@@ -52,17 +76,18 @@ pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec
     zstd::encode_all(&json[..], 1).expect("memory to memory")
 }
 
-/// The lanes that [`encode`] was given.
+/// Reads the lanes that [`encode`] was given.
 ///
 /// # Errors
-/// What is wrong with the bytes.
+/// What is wrong with the bytes: they are damaged, or of another version. Nothing may be counted
+/// from them.
 pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
     let json = zstd::decode_all(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
     let file: File =
         serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
     if file.version != VERSION {
         return Err(format!(
-            "cannot read checkpoint: it has version {}, this program reads {VERSION}",
+            "cannot read checkpoint: it has version {}, but this program reads version {VERSION}",
             file.version
         ));
     }
@@ -148,7 +173,7 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
                         })
                     })
                     .collect::<Option<_>>()
-                    .ok_or("cannot read checkpoint: an aggregate is no number")?;
+                    .ok_or("cannot read checkpoint: an aggregate is not a number")?;
                 Ok(Entry {
                     key: Arc::clone(key),
                     count,

@@ -1,112 +1,164 @@
-//! Where the wanted fields lie in a JSON document, one strict pass, with Python's `json.loads` as the judge.
+//! Where the wanted fields lie in a JSON document, found in one strict pass.
 //! What the fields mean is not known here.
 //!
-//! As `json.loads` of bytes: the last of two equal names wins, `NaN`, `Infinity` and `-Infinity` are numbers, any
-//! surrogate passes (escaped, or as three bytes), a UTF-8 byte order mark is skipped, control characters in strings are
-//! refused, and so are integers of more than 4300 digits. Other than it: UTF-16 and UTF-32 are refused, and nesting is
-//! too deep past [`DEPTH_MAX`], where Python's limit depends on its version and its own stack.
+//! Python's `json.loads` decides what a document is. As `json.loads` does for bytes:
+//!
+//! - the last of several equal names wins;
+//! - `NaN`, `Infinity` and `-Infinity` are numbers;
+//! - any surrogate passes, whether it is escaped or stands as three bytes;
+//! - a UTF-8 byte order mark at the start is skipped;
+//! - control characters in strings are refused, and so are integers of more than 4300 digits.
+//!
+//! Two things differ: UTF-16 and UTF-32 are refused, and lists and objects may lie in each other at
+//! most [`DEPTH_MAX`] deep, while Python's limit depends on its version and its own stack.
+//!
+//! Example: the paths `origin` and `payload.kind` are wanted, and the document is
+//!
+//! ```json
+//! {"origin": "a", "payload": {"kind": 1, "n": [2]}, "origin": 17}
+//! ```
+//!
+//! Then `origin` is the integer `17`, `payload.kind` is the integer `1`, and `payload` is an
+//! object. `n` is read, because the document must be well-formed, but nobody wants it.
 
+use crate::count::json_text::{
+    after, after_space, byte, digits_end, hex4, is_ascii, is_utf8_with_surrogates, plain_end,
+    space, unescape,
+};
 use std::ops::Range;
 
-/// Lists and objects within each other. Near what CPython up to 3.11 reads, whose recursion limit is 1000.
+/// How deep lists and objects may lie in each other. This is close to what CPython up to 3.11
+/// reads, whose recursion limit is 1000.
 pub const DEPTH_MAX: usize = 1000;
 
-/// CPython's `sys.int_info.default_max_str_digits`.
+/// The longest integer, in digits: CPython's `sys.int_info.default_max_str_digits`.
 const INTEGER_DIGITS_MAX: usize = 4300;
 
-/// Finds fields by their paths. Made once; a pass over a document allocates nothing, unless a buffer has to grow.
+/// Finds fields by their paths. It is made once and used for every document. A pass over a document
+/// allocates nothing, unless a buffer has to grow.
 pub struct Fields {
-    /// The paths as a tree, parents before their children; the first is the document.
+    /// The paths as a tree, each node before its children. The first node is the document.
     nodes: Vec<Node>,
-    /// What each node was found to be.
-    found: Vec<Found>,
-    /// A name with its escapes decoded.
+    /// What the last document has at each node.
+    values: Vec<FieldValue>,
+    /// A buffer for a name with its escapes decoded.
     name: Vec<u8>,
     /// Whether the last document was UTF-8 without surrogates.
     utf8: bool,
 }
 
-/// A step of a path. Its children begin right after it; each child's `end` is where the next begins.
+/// One step of a path. Its children begin right after it, and each child's `end` is where the next
+/// child begins.
+///
+/// Example: the paths `origin`, `payload.kind` and `payload.n` make the nodes 0 (the document, end
+/// 5), 1 (`origin`, end 2), 2 (`payload`, end 5), 3 (`kind`, end 4) and 4 (`n`, end 5).
 struct Node {
     name: Box<[u8]>,
-    /// One past the last node below this.
+    /// The place after the last node below this one.
     end: usize,
 }
 
-const MISSING: Found = Found {
-    kind: Kind::Missing,
+const MISSING: FieldValue = FieldValue {
+    kind: ValueKind::Missing,
     start: 0,
     end: 0,
 };
 
-/// The node of all that nobody wants.
+/// Stands for the node of a value that nobody wants.
 const UNWANTED: usize = usize::MAX;
 
-/// What a field is, and where its text lies in the document.
+/// What kind of value a field has, and where its text lies in the document.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
-    pub kind: Kind,
-    /// Of a number all of it, of a string what is between its quotes, else no matter.
+pub struct FieldValue {
+    /// What kind of value it is.
+    pub kind: ValueKind,
+    /// Where the whole text of a number begins, or what stands between the quotes of a string. It
+    /// means nothing for the other kinds.
     start: usize,
+    /// The place after that text.
     end: usize,
 }
 
+/// The kinds of JSON values, as far as windrow tells them apart.
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)] // So `Found` has no padding, and is copied in whole words.
-pub enum Kind {
+#[repr(usize)] // So that `FieldValue` has no padding and is copied in whole words.
+pub enum ValueKind {
+    /// The document has no such field.
     Missing,
+    /// `null`.
     Null,
+    /// `true`.
     True,
+    /// `false`.
     False,
+    /// A number without a fraction and without an exponent.
     Integer,
     /// A number with a fraction or an exponent.
     Float,
     /// `NaN` or an infinity.
     NotFinite,
+    /// A string without escapes.
     String,
     /// A string with escapes in it.
     Escaped,
+    /// A list.
     List,
+    /// An object.
     Object,
 }
 
-/// Why a document is not JSON, as the end of a sentence.
+/// Why a document is not JSON. `Display` gives the end of a sentence: "the value is not JSON: ...".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[repr(usize)] // As `Kind`, for `Result<Found, NotJson>`.
+#[repr(usize)] // As for `ValueKind`, so that `Result<FieldValue, NotJson>` has no padding.
 pub enum NotJson {
+    /// Its bytes are not UTF-8, not even with surrogates in it.
     #[error("it is not UTF-8")]
     Encoding,
+    /// It ends where a value must begin.
     #[error("it ends too early")]
     End,
-    #[error("more follows its end")]
+    /// After the value there is more than white space.
+    #[error("there is more after its end")]
     Trailing,
-    #[error("it is nested too deep")]
+    /// Lists and objects lie deeper in each other than [`DEPTH_MAX`].
+    #[error("it is nested too deeply")]
     Depth,
-    #[error("no value where one belongs")]
+    /// Something else stands where a value must begin.
+    #[error("a value is missing or not valid")]
     Value,
-    #[error("no name in double quotes in an object")]
+    /// Something else stands where the name of a field must begin.
+    #[error("a name in an object is missing or not in double quotes")]
     Name,
-    #[error("no colon after a name")]
+    /// Something else stands between a name and its value.
+    #[error("there is no colon after a name")]
     Colon,
-    #[error("no comma or }} after a value")]
+    /// An object goes on with something else after a value.
+    #[error("there is no comma or }} after a value")]
     ObjectEnd,
-    #[error("no comma or ] after a value")]
+    /// A list goes on with something else after a value.
+    #[error("there is no comma or ] after a value")]
     ListEnd,
+    /// The document ends inside a string.
     #[error("a string has no end")]
     StringEnd,
-    #[error("a string has a control character")]
+    /// A byte below 0x20 stands in a string.
+    #[error("a string has a control character that is not escaped")]
     Control,
-    #[error("a string has an escape that is none")]
+    /// A backslash is followed by none of JSON's escapes.
+    #[error("a string has an invalid escape")]
     Escape,
+    /// Python refuses such an integer too.
     #[error("an integer has more than 4300 digits")]
     LongInteger,
 }
 
 impl Fields {
-    /// The slot of the document itself.
+    /// The slot of the document itself. Its value is what the whole text is, an object for example.
     pub const DOCUMENT: usize = 0;
 
-    /// Wants the fields at these paths, each a list of names from the top level down.
+    /// Makes a finder of the fields at these paths. A path is a list of names, from the top level
+    /// down.
     #[must_use]
     pub fn new(mut paths: Vec<&[String]>) -> Self {
         paths.sort_unstable();
@@ -117,17 +169,17 @@ impl Fields {
         add_children(&mut nodes, &paths, 0);
         nodes[0].end = nodes.len();
         Self {
-            found: vec![MISSING; nodes.len()],
+            values: vec![MISSING; nodes.len()],
             nodes,
             name: Vec::new(),
             utf8: false,
         }
     }
 
-    /// The slot of a path given to [`Fields::new`].
+    /// The slot of a path, by which its value is asked for after each document.
     ///
     /// # Panics
-    /// When it was not given.
+    /// When the path was not given to [`Fields::new`].
     #[must_use]
     pub fn slot(&self, path: &[String]) -> usize {
         let slot = path.iter().fold(Self::DOCUMENT, |slot, name| {
@@ -137,15 +189,16 @@ impl Fields {
         slot
     }
 
-    /// What the last document read has there.
+    /// The value that the last document has at a slot.
     #[must_use]
     #[inline]
-    pub fn found(&self, slot: usize) -> Found {
-        self.found[slot]
+    pub fn value(&self, slot: usize) -> FieldValue {
+        self.values[slot]
     }
 
-    /// The UTF-8 of the string there, with its escapes decoded into `buffer` if it has any; `None` when it has a lone
-    /// surrogate, and so is no Unicode text. `json` is the document that was read.
+    /// The UTF-8 of the string at a slot. If it has escapes, they are decoded into `buffer`. `None`
+    /// means that the string has a lone surrogate, so it is not Unicode text. `json` is the
+    /// document that was read.
     #[inline]
     pub fn text<'a>(
         &self,
@@ -153,36 +206,39 @@ impl Fields {
         json: &'a [u8],
         buffer: &'a mut Vec<u8>,
     ) -> Option<&'a [u8]> {
-        let found = self.found[slot];
-        let mut text = found.raw(json);
-        if found.kind == Kind::Escaped {
+        let value = self.values[slot];
+        let mut text = value.raw(json);
+        if value.kind == ValueKind::Escaped {
             buffer.clear();
             unescape(text, buffer);
             text = buffer;
         }
-        let checked = self.utf8 && found.kind == Kind::String;
+        let checked = self.utf8 && value.kind == ValueKind::String;
         (checked || std::str::from_utf8(text).is_ok()).then_some(text)
     }
 
     /// Reads one document to its end.
     ///
     /// # Errors
-    /// Why it is not JSON; then no slot means anything.
+    /// Why it is not JSON. Then no slot means anything until the next document is read.
     pub fn read(&mut self, json: &[u8]) -> Result<(), NotJson> {
         self.utf8 = is_ascii(json) || std::str::from_utf8(json).is_ok();
         if !self.utf8 && !is_utf8_with_surrogates(json) {
             return Err(NotJson::Encoding);
         }
         let Self {
-            nodes, found, name, ..
+            nodes,
+            values,
+            name,
+            ..
         } = self;
-        found
+        values
             .iter_mut()
-            .for_each(|found| found.kind = Kind::Missing);
+            .for_each(|value| value.kind = ValueKind::Missing);
         let mut pass = Pass {
             json,
             nodes,
-            found,
+            values,
             name,
         };
         let start = if json.starts_with("\u{feff}".as_bytes()) {
@@ -199,16 +255,17 @@ impl Fields {
     }
 }
 
-/// One pass over a document. Places are bytes from its start; a method that reads something answers where it ends.
+/// One pass over a document. Places are counted in bytes from its start. A method that reads
+/// something returns the place after it.
 struct Pass<'a> {
     json: &'a [u8],
     nodes: &'a [Node],
-    found: &'a mut [Found],
+    values: &'a mut [FieldValue],
     name: &'a mut Vec<u8>,
 }
 
 impl Pass<'_> {
-    /// Reads the value at `at`, which is wanted as `node` and lies in `depth` lists and objects.
+    /// Reads the value at `at`, which belongs to `node` and lies in `depth` lists and objects.
     #[inline(always)]
     fn value(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
         let json = self.json;
@@ -220,18 +277,19 @@ impl Pass<'_> {
         Ok(found.end + 1)
     }
 
+    /// Reads a value that is not a string.
     #[inline(never)]
     fn other_value(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
         let json = self.json;
         let found = match byte(json, at) {
             b'-' | b'0'..=b'9' => number(json, at)?,
-            b'{' => Found {
-                kind: Kind::Object,
+            b'{' => FieldValue {
+                kind: ValueKind::Object,
                 start: at,
                 end: at + 1,
             },
-            b'[' => Found {
-                kind: Kind::List,
+            b'[' => FieldValue {
+                kind: ValueKind::List,
                 start: at,
                 end: at + 1,
             },
@@ -239,13 +297,14 @@ impl Pass<'_> {
         };
         self.set(node, found);
         match found.kind {
-            Kind::Object | Kind::List if depth == DEPTH_MAX => Err(NotJson::Depth),
-            Kind::Object => self.object(found.end, node, depth + 1),
-            Kind::List => self.list(found.end, depth + 1),
+            ValueKind::Object | ValueKind::List if depth == DEPTH_MAX => Err(NotJson::Depth),
+            ValueKind::Object => self.object(found.end, node, depth + 1),
+            ValueKind::List => self.list(found.end, depth + 1),
             _ => Ok(found.end),
         }
     }
 
+    /// Reads an object whose first name, or whose end, is looked for at `at`.
     #[inline(never)]
     fn object(&mut self, at: usize, node: usize, depth: usize) -> Result<usize, NotJson> {
         let json = self.json;
@@ -276,6 +335,8 @@ impl Pass<'_> {
         }
     }
 
+    /// Reads a list whose first value, or whose end, is looked for at `at`. Nobody wants what is in
+    /// it.
     fn list(&mut self, at: usize, depth: usize) -> Result<usize, NotJson> {
         let json = self.json;
         let mut at = space(json, at);
@@ -291,10 +352,10 @@ impl Pass<'_> {
         }
     }
 
-    /// The node of that name below a node.
+    /// The one of `children` that has this name, or [`UNWANTED`].
     #[inline]
-    fn child(&mut self, children: Range<usize>, name: Found) -> usize {
-        if name.kind == Kind::Escaped {
+    fn child(&mut self, children: Range<usize>, name: FieldValue) -> usize {
+        if name.kind == ValueKind::Escaped {
             self.name.clear();
             unescape(name.raw(self.json), self.name);
             child(self.nodes, children, self.name)
@@ -303,34 +364,36 @@ impl Pass<'_> {
         }
     }
 
-    /// A later value replaces an earlier one of the same name, with all that was in it.
+    /// Notes the value of a node. It replaces an earlier value of the same name, with everything
+    /// that was in that one.
     #[inline]
-    fn set(&mut self, node: usize, found: Found) {
+    fn set(&mut self, node: usize, found: FieldValue) {
         if node == UNWANTED {
             return;
         }
-        self.found[node] = found;
-        for below in &mut self.found[node + 1..self.nodes[node].end] {
-            below.kind = Kind::Missing;
+        self.values[node] = found;
+        for below in &mut self.values[node + 1..self.nodes[node].end] {
+            below.kind = ValueKind::Missing;
         }
     }
 }
 
+/// Reads a value that is a word.
 #[cold]
-fn literal(json: &[u8], start: usize) -> Result<Found, NotJson> {
+fn literal(json: &[u8], start: usize) -> Result<FieldValue, NotJson> {
     for (name, kind) in [
-        ("true", Kind::True),
-        ("false", Kind::False),
-        ("null", Kind::Null),
-        ("NaN", Kind::NotFinite),
-        ("Infinity", Kind::NotFinite),
-        ("-Infinity", Kind::NotFinite),
+        ("true", ValueKind::True),
+        ("false", ValueKind::False),
+        ("null", ValueKind::Null),
+        ("NaN", ValueKind::NotFinite),
+        ("Infinity", ValueKind::NotFinite),
+        ("-Infinity", ValueKind::NotFinite),
     ] {
         if json
             .get(start..)
             .is_some_and(|rest| rest.starts_with(name.as_bytes()))
         {
-            return Ok(Found {
+            return Ok(FieldValue {
                 kind,
                 start,
                 end: start + name.len(),
@@ -344,46 +407,48 @@ fn literal(json: &[u8], start: usize) -> Result<Found, NotJson> {
     })
 }
 
-/// `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`; what follows is judged by the caller, as in `01` and `1.`.
+/// Reads a number, `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`. What follows it is judged by
+/// the caller: in `01` and in `1.` the number ends after its first digit, and what follows is
+/// refused.
 #[inline]
-fn number(json: &[u8], start: usize) -> Result<Found, NotJson> {
+fn number(json: &[u8], start: usize) -> Result<FieldValue, NotJson> {
     let first = start + usize::from(byte(json, start) == b'-');
     let mut end = if byte(json, first) == b'0' {
         first + 1
     } else {
-        digits(json, first)
+        digits_end(json, first)
     };
     if end == first {
         return literal(json, start);
     }
     let whole_digits = end - first;
-    let mut kind = Kind::Integer;
+    let mut kind = ValueKind::Integer;
     if byte(json, end) == b'.' {
-        let after = digits(json, end + 1);
+        let after = digits_end(json, end + 1);
         if after > end + 1 {
-            (end, kind) = (after, Kind::Float);
+            (end, kind) = (after, ValueKind::Float);
         }
     }
     if matches!(byte(json, end), b'e' | b'E') {
         let power = end + 1 + usize::from(matches!(byte(json, end + 1), b'+' | b'-'));
-        let after = digits(json, power);
+        let after = digits_end(json, power);
         if after > power {
-            (end, kind) = (after, Kind::Float);
+            (end, kind) = (after, ValueKind::Float);
         }
     }
-    if kind == Kind::Integer && whole_digits > INTEGER_DIGITS_MAX {
+    if kind == ValueKind::Integer && whole_digits > INTEGER_DIGITS_MAX {
         return Err(NotJson::LongInteger);
     }
-    Ok(Found { kind, start, end })
+    Ok(FieldValue { kind, start, end })
 }
 
-/// The string that begins at `start`, after its quote.
+/// Reads a string from `start`, the place after its first quote.
 #[inline]
-fn string(json: &[u8], start: usize) -> Result<Found, NotJson> {
+fn string(json: &[u8], start: usize) -> Result<FieldValue, NotJson> {
     let end = plain_end(json, start);
     if byte(json, end) == b'"' {
-        Ok(Found {
-            kind: Kind::String,
+        Ok(FieldValue {
+            kind: ValueKind::String,
             start,
             end,
         })
@@ -392,14 +457,15 @@ fn string(json: &[u8], start: usize) -> Result<Found, NotJson> {
     }
 }
 
-/// A string whose first mark, at `at`, is not its end.
+/// Reads a string that has a backslash or a control character at `at`, or that ends there too
+/// early.
 #[cold]
-fn odd_string(json: &[u8], start: usize, mut at: usize) -> Result<Found, NotJson> {
+fn odd_string(json: &[u8], start: usize, mut at: usize) -> Result<FieldValue, NotJson> {
     loop {
         match json.get(at) {
             Some(b'"') => {
-                return Ok(Found {
-                    kind: Kind::Escaped,
+                return Ok(FieldValue {
+                    kind: ValueKind::Escaped,
                     start,
                     end: at,
                 });
@@ -417,89 +483,7 @@ fn odd_string(json: &[u8], start: usize, mut at: usize) -> Result<Found, NotJson
     }
 }
 
-/// The byte at `at`; zero past the end, which is no byte of JSON's grammar.
-#[inline]
-fn byte(json: &[u8], at: usize) -> u8 {
-    json.get(at).copied().unwrap_or(0)
-}
-
-/// The first byte from `at` that is no white space.
-#[inline]
-fn space(json: &[u8], mut at: usize) -> usize {
-    while let b' ' | b'\n' | b'\r' | b'\t' = byte(json, at) {
-        at += 1;
-    }
-    at
-}
-
-/// The first quote, backslash or control character from `at`, or the end.
-#[inline]
-fn plain_end(json: &[u8], at: usize) -> usize {
-    // A byte below n has its top bit set in `word - n` and not in `word`; a borrow reaches only bytes above a hit.
-    // With 0x02 flipped, the quote 0x22 is next to the control characters, and they stay among themselves.
-    let below = |word: u64, n: u64| word.wrapping_sub(n * EACH);
-    first_hit(json, at, |word| {
-        (below(word ^ (0x02 * EACH), 0x21) | below(word ^ (u64::from(b'\\') * EACH), 1))
-            & !word
-            & TOP
-    })
-}
-
-/// The first byte from `at` that is no digit, or the end.
-#[inline]
-fn digits(json: &[u8], at: usize) -> usize {
-    first_hit(json, at, |word| {
-        // Digits become 0 to 9, which alone stay below 0x80 with 0x76 added.
-        let word = word ^ (0x30 * EACH);
-        (((word & !TOP) + 0x76 * EACH) | word) & TOP
-    })
-}
-
-/// The first byte from `at` whose top bit `hits` sets in a word of eight bytes, the first lowest; or the end, as zeros
-/// stand past it and must be hits. Eight at once and no vectors: safe Rust cannot name their instructions.
-#[inline]
-fn first_hit(json: &[u8], at: usize, hits: impl Fn(u64) -> u64) -> usize {
-    let mut rest = &json[at.min(json.len())..];
-    let mut at = at;
-    while let Some((word, more)) = rest.split_first_chunk() {
-        let hits = hits(u64::from_le_bytes(*word));
-        if hits != 0 {
-            return at + hits.trailing_zeros() as usize / 8;
-        }
-        (rest, at) = (more, at + 8);
-    }
-    let word = match json.last_chunk() {
-        Some(last) if !rest.is_empty() => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
-        _ => rest
-            .iter()
-            .rev()
-            .fold(0, |word, b| word << 8 | u64::from(*b)),
-    };
-    at + hits(word).trailing_zeros() as usize / 8
-}
-
-/// One, and the top bit, of each byte of a word.
-const EACH: u64 = 0x0101_0101_0101_0101;
-const TOP: u64 = 0x80 * EACH;
-
-/// Past `mark` at `at`, and past white space before and after it.
-#[inline]
-fn after(json: &[u8], at: usize, mark: u8) -> Option<usize> {
-    match json.get(at..).and_then(<[u8]>::first_chunk) {
-        Some(&[first, second, third]) if [first, second] == [mark, b' '] && third > b' ' => {
-            Some(at + 2)
-        }
-        Some(&[first, second, _]) if first == mark && second > b' ' => Some(at + 1),
-        _ => after_space(json, at, mark),
-    }
-}
-
-fn after_space(json: &[u8], at: usize, mark: u8) -> Option<usize> {
-    let at = space(json, at);
-    (byte(json, at) == mark).then(|| space(json, at + 1))
-}
-
-/// The node of that name below a node.
+/// The one of `children` that has this name, or [`UNWANTED`].
 #[inline]
 fn child(nodes: &[Node], children: Range<usize>, name: &[u8]) -> usize {
     let mut child = children.start;
@@ -513,7 +497,8 @@ fn child(nodes: &[Node], children: Range<usize>, name: &[u8]) -> usize {
     UNWANTED
 }
 
-/// Adds the nodes below `depth` names, which all of the sorted `paths` share.
+/// Adds the nodes below one node. `paths` are sorted, and all of them share the `depth` names that
+/// lead to that node.
 fn add_children(nodes: &mut Vec<Node>, paths: &[&[String]], depth: usize) {
     let longer = &paths[paths.partition_point(|path| path.len() == depth)..];
     for paths in longer.chunk_by(|a, b| a[depth] == b[depth]) {
@@ -527,82 +512,12 @@ fn add_children(nodes: &mut Vec<Node>, paths: &[&[String]], depth: usize) {
     }
 }
 
-impl Found {
-    /// The text of a number, or what lies between a string's quotes; `json` is the document that was read.
+impl FieldValue {
+    /// The text of a number, or what stands between the quotes of a string. `json` is the document
+    /// that was read.
     #[must_use]
     #[inline]
     pub fn raw(self, json: &[u8]) -> &[u8] {
         &json[self.start..self.end]
-    }
-}
-
-/// Decodes the escapes of a string that [`string`] took. A lone surrogate becomes the three bytes that UTF-8 would have.
-fn unescape(raw: &[u8], out: &mut Vec<u8>) {
-    let mut rest = raw;
-    while let Some(at) = rest.iter().position(|&b| b == b'\\') {
-        out.extend_from_slice(&rest[..at]);
-        let code = match rest[at + 1] {
-            b'u' => hex4(rest, at + 2).expect("escapes were checked"),
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => 10,
-            b'r' => 13,
-            b't' => 9,
-            other => u32::from(other),
-        };
-        rest = &rest[at + if rest[at + 1] == b'u' { 6 } else { 2 }..];
-        let low = if rest.starts_with(b"\\u") {
-            hex4(rest, 2)
-        } else {
-            None
-        };
-        let code = match (code, low) {
-            (0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
-                rest = &rest[6..];
-                0x1_0000 + ((code - 0xd800) << 10) + (low - 0xdc00)
-            }
-            _ => code,
-        };
-        match char::from_u32(code) {
-            Some(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.extend(
-                [
-                    0xe0 | code >> 12,
-                    0x80 | code >> 6 & 0x3f,
-                    0x80 | code & 0x3f,
-                ]
-                .map(|b| b as u8),
-            ),
-        }
-    }
-    out.extend_from_slice(rest);
-}
-
-fn hex4(json: &[u8], at: usize) -> Option<u32> {
-    json.get(at..at + 4)?
-        .iter()
-        .try_fold(0, |code, &b| Some(code << 4 | char::from(b).to_digit(16)?))
-}
-
-/// UTF-8 in which the three bytes of a surrogate pass as a character: Python decodes with `surrogatepass`.
-#[cold]
-fn is_utf8_with_surrogates(mut rest: &[u8]) -> bool {
-    while let Err(error) = std::str::from_utf8(rest) {
-        match rest[error.valid_up_to()..] {
-            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => rest = &rest[error.valid_up_to() + 3..],
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// Whether all bytes are ASCII; for a short document quicker than the standard library's.
-fn is_ascii(json: &[u8]) -> bool {
-    match json.last_chunk() {
-        Some(last) => {
-            let words = json.as_chunks().0.iter().chain([last]);
-            words.fold(0, |all, word| all | u64::from_ne_bytes(*word)) & TOP == 0
-        }
-        None => json.is_ascii(),
     }
 }

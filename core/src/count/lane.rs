@@ -1,5 +1,31 @@
-//! One topic partition's machine: extract → window → watermark → partials, late records, rejects, ledger.
-//! What it does depends on its own log and on recorded decisions alone; it knows no other lane and no clock.
+//! A lane is the machine of one topic partition: extract → window → watermark → partials, with the
+//! ledger that accounts for each offset. What it does depends on its own log and on recorded
+//! decisions alone. It knows no other lane and no clock, and it does not know why a decision was
+//! made.
+//!
+//! Each record becomes exactly one of these, in this order of tests:
+//!
+//! 1. a *tombstone*, when it has no value;
+//! 2. a *reject*, when its key, its time or a number cannot be read, or its time is past the
+//!    ceiling;
+//! 3. a *late record*, when all windows of its time end at or before the watermark;
+//! 4. a *reject*, when its key is new to a slice that is full (`max-keys`);
+//! 5. *counted* otherwise. Then it moves the watermark, which may close windows.
+//!
+//! The watermark that judges a record is the one before that record. Example, with `window` 10s,
+//! `slide` 5s and `watermark-delay` 0s:
+//!
+//! | record | watermark before it | what it becomes |
+//! |---|---|---|
+//! | `a` at 12:00:07 | – | counted in [12:00:00, 12:00:10) and [12:00:05, 12:00:15) |
+//! | `b` at 12:00:12 | 12:00:07 | counted in [12:00:05, 12:00:15) and [12:00:10, 12:00:20) |
+//! | | 12:00:12 | [12:00:00, 12:00:10) is closed, with `a` 1 |
+//! | `a` at 12:00:08 | 12:00:12 | counted in [12:00:05, 12:00:15); one *late hit* for the other |
+//! | `a` at 12:00:01 | 12:00:12 | late for both its windows: a late record |
+//!
+//! After a restart, a lane begins at its checkpoint and reads the log again up to the last commit,
+//! with the decisions that were recorded since. This *replay* must come to the committed ledger.
+//! Otherwise the log has changed, and the lane stops.
 
 use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Entry, Partials};
@@ -12,67 +38,84 @@ use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
 use std::collections::VecDeque;
 
+/// One topic partition, and everything that windrow keeps about it.
 pub struct Lane {
     partition: Partition,
+    /// Length of a window in ms.
     size: i64,
+    /// Distance between the starts of two windows in ms.
     slide: i64,
+    /// Whether the first reject stops the lane (`on-bad-record: fail`).
     fail_on_reject: bool,
     extractor: Extractor,
     watermark: Watermark,
     /// `watermark.ms()`, kept beside it for the hot path.
     watermark_ms: i64,
-    /// Earliest end of an open window with data: when the watermark reaches it, there is something to close.
+    /// The earliest end of an open window with data, or `i64::MAX`. When the watermark reaches it,
+    /// there is something to close.
     next_end: i64,
-    /// Event times past this are rejects.
+    /// A record whose event time in ms is greater than this is a reject.
     ceiling: i64,
-    /// A later ceiling that holds from the next record on, once there is one.
+    /// Another ceiling, which will hold from the next record on, when one comes.
     offered_ceiling: Option<EventTime>,
     partials: Partials,
-    /// Closed here, not yet final: another topic partition is behind.
+    /// Windows that are closed here but not final, because another topic partition is behind.
     pub closed: Closed,
+    /// What became of each offset so far.
     pub ledger: LaneLedger,
+    /// Kafka's leader epoch of the last record that was read; -1 while none is known.
     pub leader_epoch: i32,
+    /// Late records since the last cut, in the order of their offsets.
     pub late: Vec<LateRecord>,
+    /// Rejects since the last cut, in the order of their offsets.
     pub rejects: Vec<RejectRecord>,
-    /// Bytes of `late` and `rejects`.
+    /// The memory that `late` and `rejects` take, in bytes, roughly.
     pub side_bytes: usize,
-    /// Made since the last cut.
+    /// Decisions made since the last cut, in the order of their offsets.
     pub decisions: Vec<Decision>,
-    /// What the catalog says of the offsets up to which this lane has to be brought again.
+    /// How this lane comes back to where the last commit was; `None` once it is there.
     replay: Option<Replay>,
     stopped: Option<Stopped>,
 }
 
-/// Why a lane takes no further record.
+/// Why a lane takes no further record. Each holds a sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// A record that cannot be counted, and `on-bad-record` is `fail`. All before it is right.
+    /// A record cannot be counted, and `on-bad-record` is `fail`. What came before it is right and
+    /// may be committed.
     BadRecord(String),
-    /// The log is not the one that was counted: nothing of this lane may be committed.
+    /// The log is not the one that was counted. Nothing of this lane may be committed.
     Replay(String),
 }
 
-/// From a checkpoint back to where the last commit was.
+/// The way from a checkpoint back to where the last commit was.
 struct Replay {
-    /// The ledger that must come out.
+    /// The committed ledger, which the replay must come to.
     goal: LaneLedger,
-    /// Recorded decisions not yet applied, by offset.
+    /// The recorded decisions that are not applied yet, in the order of their offsets.
     decisions: VecDeque<Decision>,
 }
 
-/// All of a lane that a restart needs.
+/// Everything of a lane that a restart needs; a checkpoint holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneState {
+    /// The watermark, with the parts that it is made of.
     pub watermark: Watermark,
+    /// A record whose event time is greater than this is a reject; in ms since 1970.
     pub ceiling: i64,
+    /// What became of each offset so far.
     pub ledger: LaneLedger,
+    /// Kafka's leader epoch of the last record that was read; -1 while none is known.
     pub leader_epoch: i32,
+    /// The slices of open windows: the start of each in ms since 1970, and its entries.
     pub slices: Vec<(i64, Vec<Entry>)>,
+    /// Windows that are closed in this lane but not final.
     pub closed: Closed,
 }
 
 impl Lane {
-    /// A lane at its start offset: no record counted, no delay or ceiling decided yet.
+    /// A lane at its start offset. No record is counted, and neither a delay nor a ceiling is
+    /// decided yet: before the first record, the caller decides both.
     #[must_use]
     pub fn new(partition: Partition, shape: &Shape, start: Offset) -> Self {
         let ledger = LaneLedger {
@@ -91,7 +134,8 @@ impl Lane {
         Self::restore(partition, shape, state, ledger, Vec::new())
     }
 
-    /// A lane as its checkpoint has it, to be brought to `goal` with the decisions recorded since.
+    /// A lane as its checkpoint has it. Its replay leads to `goal`, the ledger of the last commit,
+    /// with `decisions`, those that were recorded since the checkpoint.
     #[must_use]
     pub fn restore(
         partition: Partition,
@@ -135,6 +179,7 @@ impl Lane {
         lane
     }
 
+    /// What a checkpoint keeps of this lane.
     #[must_use]
     pub fn state(&self) -> LaneState {
         LaneState {
@@ -147,7 +192,8 @@ impl Lane {
         }
     }
 
-    /// Takes the records of a batch in order. Those below the next offset were taken already and are passed over.
+    /// Takes the records of a batch, in order. Records below the next offset were taken before, so
+    /// they are passed over.
     pub fn records(&mut self, batch: &dyn Batch) {
         batch.each(&mut |record| {
             if self.stopped.is_none() && record.offset >= self.ledger.next_offset {
@@ -177,13 +223,17 @@ impl Lane {
             Extraction::Reject { reason, time } => return self.reject(record, time, reason),
         };
         if time.0 > self.ceiling {
-            let reason = format!("from the future: after {}", EventTime(self.ceiling));
+            let reason = format!(
+                "from the future: its time is after {}",
+                EventTime(self.ceiling)
+            );
             return self.reject(record, Some(time), reason);
         }
         let span = self.partials.span(time.0);
         if span.last_end <= self.watermark_ms {
             self.ledger.late += 1;
             self.ledger.next_offset += 1;
+            // In a replay it is in a file already.
             if self.replay.is_none() {
                 let value: Box<[u8]> = value[..value.len().min(SIDE_VALUE_MAX_BYTES)].into();
                 self.side_bytes += value.len() + key.len() + SIDE_ROW_BYTES;
@@ -202,7 +252,7 @@ impl Lane {
             return self.reject(
                 record,
                 Some(time),
-                "a new key in a slice that has max-keys already".to_owned(),
+                "a new key in a slice that already has max-keys keys".to_owned(),
             );
         }
         self.ledger.counted += 1;
@@ -217,7 +267,7 @@ impl Lane {
         } else {
             self.next_end = self.next_end.min(span.first_end);
         }
-        if self.watermark.saw(time) {
+        if self.watermark.observe(time) {
             self.move_watermark();
         }
     }
@@ -225,8 +275,8 @@ impl Lane {
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
         if self.fail_on_reject {
             self.stopped = Some(Stopped::BadRecord(format!(
-                "cannot count the record at topic partition {} offset {}: {reason}; on-bad-record is fail: choose another table \
-                 name with on-bad-record: reject",
+                "cannot count the record at topic partition {} offset {}: {reason}; \
+                 on-bad-record is fail: choose another table name with on-bad-record: reject",
                 self.partition, record.offset
             )));
             return;
@@ -247,7 +297,8 @@ impl Lane {
         }
     }
 
-    /// The log's end: every offset below is accounted for, shown or not.
+    /// Takes the end of the log: every offset below `offset` is accounted for now, whether or not
+    /// Kafka showed a record there.
     pub fn end(&mut self, offset: Offset) {
         if self.stopped.is_none() && offset >= self.ledger.next_offset {
             if self.replay.is_some() {
@@ -259,15 +310,19 @@ impl Lane {
         }
     }
 
-    /// Offsets that are passed over without a record are gaps.
+    /// Goes on to `offset`. Offsets that are passed over without a record are gaps.
     fn skip_to(&mut self, offset: Offset) {
         self.ledger.gaps +=
             u64::try_from(offset - self.ledger.next_offset).expect("offsets only grow");
         self.ledger.next_offset = offset;
     }
 
-    /// In a replay, before the record at `offset`: applies the decisions that hold from there, and ends the replay
-    /// where the last commit ended.
+    /// In a replay, before the record at `offset`: applies the decisions that hold from there or
+    /// from earlier, and ends the replay where the last commit ended.
+    ///
+    /// Example: the commit ended at offset 10, and a floor was recorded at offset 7. A record at 6
+    /// applies nothing. A record at 8 makes offset 7 a gap and applies the floor. A record at 12
+    /// makes 8 and 9 gaps, compares the ledgers at 10, and ends the replay.
     fn reach(&mut self, offset: Offset) {
         let Some(mut replay) = self.replay.take() else {
             return;
@@ -284,13 +339,15 @@ impl Lane {
         self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
         if self.ledger != replay.goal {
             self.stopped = Some(Stopped::Replay(format!(
-                "replay of topic partition {} gives another ledger than was committed: {:?} instead of {:?}; \
-                 the log below offset {} has changed since (a compacted topic, or a restored broker)",
+                "the replay of topic partition {} gives a ledger that differs from the committed \
+                 one: {:?} instead of {:?}; the log below offset {} has changed since the commit \
+                 (a compacted topic, or a restored broker)",
                 self.partition, self.ledger, replay.goal, replay.goal.next_offset
             )));
         }
     }
 
+    /// Applies a decision at the next offset.
     fn obey(&mut self, decided: &Decided) {
         match decided {
             Decided::Floor { at, .. } => {
@@ -300,7 +357,7 @@ impl Lane {
             Decided::Ceiling { at } => self.ceiling = at.0,
             Decided::Delay { ms } => {
                 self.watermark.set_delay(*ms);
-                // A shorter delay moves it at once.
+                // A shorter delay moves the watermark at once.
                 self.move_watermark();
             }
             Decided::Lost { to, .. } => {
@@ -319,7 +376,8 @@ impl Lane {
         }
     }
 
-    /// The watermark's parts moved: closes what it has passed.
+    /// Takes over the watermark after one of its parts has changed, and closes the windows that it
+    /// has passed.
     fn move_watermark(&mut self) {
         let before = self.watermark_ms;
         self.watermark_ms = self.watermark.ms();
@@ -333,8 +391,12 @@ impl Lane {
         }
     }
 
-    /// Decides something that holds from the next offset on. Of several floors or ceilings at one offset only the
-    /// last is kept: nothing happened in between.
+    /// Applies a decision that holds from the next offset on, and keeps it for the next commit. Of
+    /// several floors, ceilings or delays at one offset only the last is kept, because no record
+    /// came in between.
+    ///
+    /// # Panics
+    /// During a replay, which obeys the decisions that were recorded.
     pub fn decide(&mut self, what: Decided) {
         assert!(
             self.replay.is_none(),
@@ -364,7 +426,8 @@ impl Lane {
         });
     }
 
-    /// Raises the floor where that moves the watermark. Returns whether it did.
+    /// Decides the floor `at`, unless the watermark is there already. Returns whether the watermark
+    /// moved.
     pub fn raise_floor(&mut self, at: EventTime, reason: FloorReason) -> bool {
         let raises = at.0 > self.watermark_ms;
         if raises {
@@ -373,15 +436,15 @@ impl Lane {
         raises
     }
 
-    /// The watermark delay from the next record on; a no-op when it is that already.
+    /// Decides another watermark delay, from the next record on, unless it is the one in force.
     pub fn set_delay(&mut self, ms: i64) {
         if self.watermark.delay_ms() != ms {
             self.decide(Decided::Delay { ms });
         }
     }
 
-    /// A ceiling to use from the next record on. It is decided only when a record comes, so that a quiet topic
-    /// partition has nothing to say.
+    /// Offers a ceiling for the next record on. It is decided only when a record comes, so that a
+    /// quiet topic partition has no decision to record.
     pub fn offer_ceiling(&mut self, at: EventTime) {
         self.offered_ceiling = Some(at);
     }
@@ -392,8 +455,9 @@ impl Lane {
         }
     }
 
-    /// Whether the ceiling in force, or offered, is further than `ms` from `at`. It is above after `max-future` was made
-    /// shorter.
+    /// Whether a new ceiling should be offered, because the one in force (or the one that is
+    /// offered already) differs from `at` by more than `ms`. It may also be too high: that happens
+    /// when `max-future` has been made shorter.
     #[must_use]
     pub fn ceiling_is_off(&self, at: EventTime, ms: u64) -> bool {
         self.offered_ceiling
@@ -402,34 +466,38 @@ impl Lane {
             > ms
     }
 
+    /// The watermark before the next record; `None` while there is none.
     #[must_use]
     pub fn watermark(&self) -> Option<EventTime> {
         self.watermark.get()
     }
 
+    /// Whether the lane is not yet back at the last commit.
     #[must_use]
     pub fn replaying(&self) -> bool {
         self.replay.is_some()
     }
 
+    /// Why the lane takes no further record; `None` while it does.
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
         self.stopped.as_ref()
     }
 
-    /// Sum of counts in open windows.
+    /// The sum of the counts in open windows.
     #[must_use]
     pub fn open_count(&self) -> u64 {
         self.partials.open_count(self.watermark_ms)
     }
 
-    /// Sum of counts in closed windows that are not final.
+    /// The sum of the counts in windows that are closed here but not final.
     #[must_use]
     pub fn closed_count(&self) -> u64 {
         self.closed.values().flatten().map(|e| e.count).sum()
     }
 
-    /// The greatest end of a window with data, open or closed and not final.
+    /// The greatest end of a window that has data and is not final; `None` when there is no such
+    /// window.
     #[must_use]
     pub fn last_end(&self) -> Option<EventTime> {
         let closed = self
@@ -439,7 +507,8 @@ impl Lane {
         self.partials.last_end().max(closed).map(EventTime)
     }
 
-    /// Windows that are not final, open or closed, the oldest; none when there are very many keys, as this copies them.
+    /// The windows that are not final, closed here or open, for people to look at: start, end,
+    /// entries. With more than 10,000 keys the list is empty, because it copies them all.
     #[must_use]
     pub fn some_open_windows(&self) -> Vec<(i64, i64, Vec<Entry>)> {
         const KEYS_MAX: u64 = 10_000;
@@ -455,12 +524,12 @@ impl Lane {
             .collect()
     }
 
-    /// Keys held in slices and closed partials, each as often as it is held.
+    /// How many keys are held in slices and closed partials. A key counts as often as it is held.
     #[must_use]
     pub fn key_slots(&self) -> u64 {
         self.partials.key_slots() + self.closed.values().map(|e| e.len() as u64).sum::<u64>()
     }
 }
 
-/// What a side row costs beside its value, roughly.
+/// What a late record or a reject costs in memory besides its value and key or reason, roughly.
 const SIDE_ROW_BYTES: usize = 96;

@@ -1,4 +1,13 @@
-//! The table's machine: all lanes' closed partials → final rows. Nothing else closes a window of the table.
+//! The merger combines all lanes into the table: it sums their closed partials into final rows.
+//! It decides nothing about records, and nothing else closes a window of the table.
+//!
+//! A window of the table is closed if and only if it ends at or before the *frontier*, which is the
+//! least watermark of all lanes. Until then, partials that one lane has closed wait for the others.
+//!
+//! Example: lane 0 has the watermark 12:00:35 and has closed [12:00:00, 12:00:10) with `a` 1. Lane
+//! 1 has the watermark 12:00:08. The frontier is 12:00:08, and there is no row. When lane 1 reaches
+//! 12:00:11, it closes the same window with `a` 2. The frontier is 12:00:11, and the row is
+//! `12:00:00 12:00:10 a 3`.
 
 use crate::count::lane::Lane;
 use crate::count::partial::Entry;
@@ -9,15 +18,16 @@ use crate::values::shape::{Function, Shape};
 use crate::values::time::EventTime;
 use std::collections::BTreeMap;
 
+/// All lanes of a table, by the numbers of their topic partitions.
 pub type Lanes = BTreeMap<Partition, Lane>;
 
-/// The least watermark over all topic partitions; `None` while one has none.
+/// The least watermark of all lanes; `None` while a lane has none, or while there is no lane.
 #[must_use]
 pub fn frontier(lanes: &Lanes) -> Option<EventTime> {
     lanes.values().map(Lane::watermark).min().flatten()
 }
 
-/// Whether [`close`] at this frontier would give rows.
+/// Whether [`close`] would give at least one row at this frontier.
 #[must_use]
 pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
     let least = lanes
@@ -28,8 +38,9 @@ pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
     least.is_some_and(|start| start + shape.window_ms <= frontier.0)
 }
 
-/// Takes the windows with `end <= frontier` out of the lanes and sums them up: one row for each window and key, by
-/// window and key bytes.
+/// Takes the windows that end at or before `frontier` out of the lanes, and sums their partials.
+/// The result has one row for each window and key, sorted by window and then by the bytes of the
+/// key.
 pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> {
     let mut windows: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
     for (start, entries) in take(lanes, shape, frontier) {
@@ -63,11 +74,14 @@ pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> 
     rows
 }
 
-/// Takes what is final out of the lanes; after a restart, what was committed already goes this way too.
+/// Takes the windows that end at or before `frontier` out of the lanes: the start of each, with the
+/// entries of one lane. Several lanes may give the same start. After a restart, the replay brings
+/// back partials whose rows were committed already; the caller takes them out with this and drops
+/// them.
 pub fn take(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<(i64, Vec<Entry>)> {
     let mut taken = Vec::new();
     for lane in lanes.values_mut() {
-        // The first start whose window ends after the frontier.
+        // The first start of a window that ends after the frontier.
         let later = lane.closed.split_off(&(frontier.0 - shape.window_ms + 1));
         taken.extend(std::mem::replace(&mut lane.closed, later));
     }

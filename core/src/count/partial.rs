@@ -1,5 +1,24 @@
-//! Counts of open windows of one topic partition, kept by slice: add, close, sum up.
-//! Keys are interned, so that a slice is a dense list of counts and a record costs one look-up and one addition.
+//! The partial counts of one topic partition: open windows, kept by slice, and how they are closed.
+//! Which record is late is not decided here; the lane gives only slices that have an open window.
+//!
+//! A record is added to its slice alone, whatever the number of windows that share it. When a
+//! window closes, its slices are summed. Keys are interned, which means that each has a small
+//! number: a slice is a dense list of counts by that number, and a record costs one look-up and one
+//! addition.
+//!
+//! Example, with a size of 10s and a slide of 5s:
+//!
+//! | what happens | slice [12:00:00, 12:00:05) | slice [12:00:05, 12:00:10) |
+//! |---|---|---|
+//! | `a` at 12:00:03 | `a` 1 | |
+//! | `a` at 12:00:07 | `a` 1 | `a` 1 |
+//! | the watermark is 12:00:05 | `a` 1 | `a` 1 |
+//! | the watermark is 12:00:10 | forgotten | `a` 1 |
+//! | the watermark is 12:00:15 | | forgotten |
+//!
+//! At 12:00:05 the window [11:59:55, 12:00:05) closes with `a` 1; the first slice is still needed.
+//! At 12:00:10 the window [12:00:00, 12:00:10) closes with `a` 2, and no open window needs the
+//! first slice any more. At 12:00:15 the window [12:00:05, 12:00:15) closes with `a` 1.
 
 use crate::count::window::{Span, Windows};
 use crate::values::aggregate::{Acc, merge};
@@ -9,46 +28,54 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// One key's share of a closed window in one topic partition.
+/// What one topic partition counted under one key, in one window or in one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The key, encoded as [`crate::values::record::Key`] says.
     pub key: Arc<[u8]>,
+    /// How many records were counted; at least one.
     pub count: u64,
+    /// One state for each of [`Shape::inputs`], in the same order.
     pub accs: Box<[Acc]>,
 }
 
-/// Closed windows by start, each with its entries in no particular order.
+/// Closed windows by their start in ms since 1970, each with its entries in no particular order.
 pub type Closed = BTreeMap<i64, Vec<Entry>>;
 
-/// The slices that still belong to an open window. Invariant: each has a window whose end is after the watermark.
+/// The slices of one topic partition that still belong to an open window. Invariant: each slice has
+/// a window whose end is after the watermark.
 pub struct Partials {
     windows: Windows,
-    /// One for each aggregate but `count`.
+    /// One for each of [`Shape::inputs`], which are the aggregates except `count`.
     functions: Box<[Function]>,
     keys: Interner,
-    /// By start. Few: those between the watermark and the newest time.
+    /// In the order of their starts. They are few: those between the watermark and the newest time.
     slices: Vec<Slice>,
-    /// The slice of the last record: most records go where the one before went.
+    /// Which of `slices` the last record went to. Most records go where the one before went.
     hot: usize,
-    /// New keys a slice takes.
+    /// How many keys a slice takes (the setting `max-keys`).
     max_keys: u64,
 }
 
 struct Slice {
     span: Span,
-    /// By key id; zero for a key that is not in this slice.
+    /// How many records, by the number of the key; zero for a key that is not in this slice.
     counts: Vec<u64>,
-    /// By key id times the number of functions.
+    /// The states of the aggregates. Those of key number `n` begin at `n` times the number of
+    /// `functions`.
     accs: Vec<Acc>,
+    /// How many keys are in this slice.
     keys: u64,
+    /// The sum of `counts`.
     total: u64,
 }
 
-/// The slice has as many keys as it takes, and this one is new.
+/// The slice already has as many keys as it takes, and this key is new to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyKeys;
 
 impl Partials {
+    /// No slice yet.
     #[must_use]
     pub fn new(shape: &Shape) -> Self {
         Self {
@@ -61,7 +88,8 @@ impl Partials {
         }
     }
 
-    /// The slice of a time, from the last one looked up where that is the same.
+    /// The slice that a time falls in. It costs no division when the last record fell in the same
+    /// one.
     #[must_use]
     pub fn span(&mut self, time: i64) -> Span {
         if let Some(slice) = self.slices.get(self.hot)
@@ -73,10 +101,11 @@ impl Partials {
         self.windows.span(time)
     }
 
-    /// Counts one record in the slice `span`, which is not closed.
+    /// Counts one record in the slice `span`, which must have an open window. `values` has one
+    /// value for each of [`Shape::inputs`]; `None` is skipped, as SQL skips null.
     ///
     /// # Errors
-    /// [`TooManyKeys`]: nothing was changed.
+    /// [`TooManyKeys`]. Then nothing was changed, and the record is a reject.
     pub fn add(
         &mut self,
         span: Span,
@@ -144,7 +173,7 @@ impl Partials {
         Ok(())
     }
 
-    /// Earliest end of a window that has data and is open at `watermark`.
+    /// The earliest end of a window that has data and is open at `watermark`.
     #[must_use]
     pub fn next_end(&self, watermark: i64) -> Option<i64> {
         self.slices
@@ -153,14 +182,16 @@ impl Partials {
             .min()
     }
 
-    /// The greatest end of a window that has data.
+    /// The greatest end of a window that has data; `None` when no slice is kept.
     #[must_use]
     pub fn last_end(&self) -> Option<i64> {
         self.slices.iter().map(|s| s.span.last_end).max()
     }
 
-    /// Closes the windows with `from < end <= to` into `closed`, and forgets slices that no open window needs.
-    /// `from` is the watermark before; at each record counted so far it was at most that.
+    /// Closes the windows with `from < end <= to` into `closed`, and forgets the slices that no
+    /// open window needs any more. `from` is the watermark before this move. It was never higher at
+    /// any record that was counted so far, so no window that ends at or before it has anything to
+    /// give.
     pub fn close(&mut self, from: i64, to: i64, closed: &mut Closed) {
         let Windows { size, slide, .. } = self.windows;
         let mut ends: Vec<i64> = Vec::new();
@@ -186,7 +217,7 @@ impl Partials {
         }
     }
 
-    /// What an open or closing window holds so far.
+    /// The sum of the slices in one window: what it holds so far.
     fn window(&self, start: i64, end: i64) -> Vec<Entry> {
         let inside: Vec<&Slice> = self
             .slices
@@ -219,7 +250,8 @@ impl Partials {
         entries
     }
 
-    /// The open windows that have data: start, end, keys, sum of counts. For people to look at.
+    /// The windows that have data and are open at `watermark`, for people to look at: start, end,
+    /// and what the window holds so far.
     #[must_use]
     pub fn open_windows(&self, watermark: i64) -> Vec<(i64, i64, Vec<Entry>)> {
         let Windows { size, slide, .. } = self.windows;
@@ -238,7 +270,8 @@ impl Partials {
             .collect()
     }
 
-    /// Sum of counts over the windows that are open at `watermark`.
+    /// The sum of the counts in all windows that are open at `watermark`. A record that falls in
+    /// two open windows counts twice.
     #[must_use]
     pub fn open_count(&self, watermark: i64) -> u64 {
         let slide = self.windows.slide;
@@ -248,13 +281,14 @@ impl Partials {
             .sum()
     }
 
-    /// Keys of all slices, each counted in every slice it is in: what a checkpoint's size goes by.
+    /// The number of keys of all slices. A key counts once for each slice that it is in; the size
+    /// of a checkpoint is in proportion to this.
     #[must_use]
     pub fn key_slots(&self) -> u64 {
         self.slices.iter().map(|s| s.keys).sum()
     }
 
-    /// The slices as plain values, for a checkpoint: start of the slice, then its entries.
+    /// The slices as plain values, for a checkpoint: the start of each slice, and its entries.
     #[must_use]
     pub fn export(&self) -> Vec<(i64, Vec<Entry>)> {
         let width = self.functions.len();
@@ -274,7 +308,7 @@ impl Partials {
             .collect()
     }
 
-    /// Takes back what [`Partials::export`] gave.
+    /// Takes back the slices that [`Partials::export`] gave.
     pub fn import(&mut self, slices: Vec<(i64, Vec<Entry>)>) {
         let width = self.functions.len();
         for (start, entries) in slices {
@@ -302,7 +336,8 @@ impl Partials {
         self.slices.sort_by_key(|s| s.span.start);
     }
 
-    /// An interner never forgets by itself: once most of its keys are in no slice, it is made anew.
+    /// Makes the interner anew once at most half of its keys are in a slice. By itself it never
+    /// forgets a key.
     fn forget_keys(&mut self) {
         const SMALL: usize = 1024;
         let len = self.keys.keys.len();
@@ -352,12 +387,14 @@ impl Partials {
     }
 }
 
-/// Key bytes ↔ small numbers. The hash's seed is random; no order of it ever leaves.
+/// Gives each key a small number, counted from 0. The seed of the hash is random, so its order
+/// never leaves this type.
 #[derive(Default)]
 struct Interner {
     keys: Vec<Arc<[u8]>>,
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The number of keys at which it is looked again whether most of them are in no slice.
     look_again_at: usize,
 }
 

@@ -1,24 +1,45 @@
-//! Newest times → the watermark of one topic partition: `max(greatest event time − delay, every floor)`.
-//! It depends on the log and on recorded decisions alone, and never goes back.
+//! The watermark of one topic partition: no record that is older is expected any more.
+//! It depends on the log and on recorded decisions alone, and it never goes back.
+//!
+//! ```text
+//! watermark = max( greatest event time of the counted records − delay,  every floor )
+//! ```
+//!
+//! Example, with a delay of 10s:
+//!
+//! | what happens | greatest time | floor | watermark |
+//! |---|---|---|---|
+//! | nothing yet | – | – | – |
+//! | a record of 12:00:20 | 12:00:20 | – | 12:00:10 |
+//! | a record of 12:00:05, out of order | 12:00:20 | – | 12:00:10 |
+//! | the floor 12:00:15 | 12:00:20 | 12:00:15 | 12:00:15 |
+//! | the delay becomes 60s | 12:00:20 | 12:00:15 | 12:00:15 |
+//! | a record of 12:01:30 | 12:01:30 | 12:00:15 | 12:00:30 |
 
 use crate::values::time::EventTime;
 use serde::{Deserialize, Serialize};
 
-/// A watermark that nothing has moved yet: no window is closed at it.
-pub const UNSET: i64 = i64::MIN;
+/// Stands for a watermark that nothing has moved yet. It is below every event time, so it closes no
+/// window.
+const UNSET: i64 = i64::MIN;
 
+/// The watermark of one topic partition, with the parts that it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Watermark {
-    /// How far it trails the newest event time. Zero closes a window with the first record past its end.
+    /// How far the watermark trails the newest event time. With zero, the first record at or past
+    /// the end of a window closes it.
     delay_ms: i64,
-    /// Greatest event time of the records counted so far.
+    /// The greatest event time of the records that were counted so far. Late records and rejects do
+    /// not move it.
     greatest: Option<EventTime>,
-    /// The greatest of the recorded floors, and of what the watermark was whenever the delay changed.
+    /// The greatest of the recorded floors, and of the watermarks that held whenever the delay was
+    /// changed.
     floor: Option<EventTime>,
 }
 
 impl Watermark {
+    /// A watermark that nothing has moved yet.
     #[must_use]
     pub fn new(delay_ms: i64) -> Self {
         Self {
@@ -28,11 +49,13 @@ impl Watermark {
         }
     }
 
+    /// The delay in force, in milliseconds.
     #[must_use]
     pub fn delay_ms(&self) -> i64 {
         self.delay_ms
     }
 
+    /// The watermark; `None` while there is neither a counted record nor a floor.
     #[must_use]
     pub fn get(&self) -> Option<EventTime> {
         self.greatest
@@ -40,14 +63,16 @@ impl Watermark {
             .max(self.floor)
     }
 
-    /// The same as ms, [`UNSET`] for none: what the hot path compares with.
+    /// The watermark in milliseconds since 1970, or `i64::MIN` while there is none. The hot path
+    /// compares with this.
     #[must_use]
     pub fn ms(&self) -> i64 {
         self.get().map_or(UNSET, |t| t.0)
     }
 
-    /// A record was counted. Returns whether its time is the newest so far.
-    pub fn saw(&mut self, time: EventTime) -> bool {
+    /// Takes the event time of a counted record. Returns whether it is the newest so far, which is
+    /// when the watermark may have moved.
+    pub fn observe(&mut self, time: EventTime) -> bool {
         let newest = self.greatest.is_none_or(|greatest| time > greatest);
         if newest {
             self.greatest = Some(time);
@@ -55,12 +80,14 @@ impl Watermark {
         newest
     }
 
+    /// From here on the watermark is at least `at`. A floor below the watermark changes nothing.
     pub fn raise_floor(&mut self, at: EventTime) {
         self.floor = self.floor.max(Some(at));
     }
 
-    /// Another delay from here on. A shorter one moves the watermark at once; a longer one leaves it where it is until
-    /// newer times pass it.
+    /// Changes the delay from here on. The present watermark becomes a floor first, so a longer
+    /// delay leaves the watermark where it is until newer times pass it. A shorter delay moves it
+    /// at once.
     pub fn set_delay(&mut self, delay_ms: i64) {
         self.floor = self.get();
         self.delay_ms = delay_ms;
@@ -75,15 +102,15 @@ mod tests {
     fn watermark_trails_and_never_goes_back() {
         let mut w = Watermark::new(10);
         assert_eq!(w.ms(), UNSET);
-        assert!(w.saw(EventTime(100)));
-        assert!(!w.saw(EventTime(50)));
+        assert!(w.observe(EventTime(100)));
+        assert!(!w.observe(EventTime(50)));
         assert_eq!(w.ms(), 90);
         w.raise_floor(EventTime(95));
         w.raise_floor(EventTime(80));
         assert_eq!(w.ms(), 95);
         w.set_delay(50);
         assert_eq!(w.ms(), 95);
-        w.saw(EventTime(160));
+        w.observe(EventTime(160));
         assert_eq!(w.ms(), 110);
     }
 }

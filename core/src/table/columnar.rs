@@ -1,7 +1,11 @@
-//! Columns of values as the bytes of a Parquet file and back; a column as Hive, Spark and Parquet name its type.
-//! Nothing here knows what a window or a key is for; fixed writer settings, no clock, no dice.
+//! Columns of values become the bytes of a Parquet file, and come back from them.
+//! Nothing here knows what a window or a key is for.
+//!
+//! The same columns and metadata give the same bytes: the settings of the writer are fixed, and
+//! there is neither a clock nor chance. A file is read with the settings that it was written with,
+//! which are in the file itself; a column of a type that windrow does not write is refused.
 
-use crate::table::listing::Value;
+use crate::table::columns::{Cells, ColumnKind, Field, Timestamps, field};
 use crate::values::time::EventTime;
 use bytes::Bytes;
 use parquet::basic::{
@@ -9,8 +13,8 @@ use parquet::basic::{
 };
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{
-    ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType,
-    Int32Type, Int64Type, Int96, Int96Type,
+    ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, Int32Type,
+    Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -21,152 +25,80 @@ use parquet::schema::types::{ColumnPath, Type};
 use std::fmt;
 use std::sync::Arc;
 
-/// Raised when the same rows would give other bytes: other settings here, or another version of the crates that
-/// encode and compress. Files of one revision compare by their bytes, others by their rows.
+/// The revision of the format. It is raised when the same rows would give other bytes, because of
+/// other settings here or another version of the crates that encode and compress. Two files of one
+/// revision can be compared by their bytes, others only by their rows.
 pub const FORMAT_REV: u32 = 1;
-/// Rows of a row group, which is what the writer holds in memory beside the rows it was given.
+/// How many rows a row group has at most. The writer holds one row group in memory, besides the
+/// rows that it was given.
 pub const ROW_GROUP_ROWS: usize = 65_536;
-/// `name version x (build y)` is the one form that parquet-mr parses without a warning; y is [`FORMAT_REV`].
+/// Who wrote the file. `name version x (build y)` is the only form that parquet-mr parses without a
+/// warning; y is [`FORMAT_REV`].
 const CREATED_BY: &str = "windrow version 1 (build 1)";
-/// Tells Spark that dates are of the proleptic Gregorian calendar. Without it Spark 3 refuses a file with a time
-/// before 1900 (`SparkUpgradeException`), and one record with a zero time would close the table to every query.
+/// Metadata that tells Spark that dates are in the proleptic Gregorian calendar. Without it, Spark
+/// 3 refuses a file with a time before 1900 (`SparkUpgradeException`). Then one record with a zero
+/// time would make every query of the table fail.
 const SPARK_CALENDAR: (&str, &str) = ("org.apache.spark.version", "3.4.2");
 
-/// How times are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timestamps {
-    /// INT64 microseconds adjusted to UTC.
-    Micros,
-    /// INT96, which Hive 2.3's own reader wants.
-    Int96,
-}
-
-/// A column as the catalog has to name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColumnType {
-    pub name: String,
-    /// Hive's type: `struct<start:timestamp,end:timestamp>`, `decimal(38,2)`.
-    pub hive: String,
-    /// What stands after `"type":` in Spark's schema JSON: `"string"`, or an object for a struct.
-    pub spark: String,
-}
-
-/// A Parquet file that is not as windrow writes them.
+/// A Parquet file cannot be read, or is not one that windrow writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot read Parquet file: {0}; it is damaged or not windrow's: write the table again from Kafka"
+    "cannot read Parquet file: {0}; it is damaged or was not written by windrow: \
+     write the table again from Kafka"
 )]
 pub struct FileError(String);
 
-/// A column of any of the tables. All are optional in Parquet, as Spark reads both and nulls then need no thought.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Window,
-    Time,
-    Text,
-    Int,
-    Long,
-    Decimal { precision: u8, scale: u8 },
-    Double,
-}
-
-pub(crate) fn field(name: &str, kind: Kind) -> Field {
-    Field {
-        name: name.to_owned(),
-        kind,
-    }
-}
-
-impl Field {
-    pub(crate) fn column_type(&self) -> ColumnType {
-        let (hive, spark) = match self.kind {
-            Kind::Window => (
-                "struct<start:timestamp,end:timestamp>".to_owned(),
-                SPARK_WINDOW.to_owned(),
-            ),
-            Kind::Time => ("timestamp".to_owned(), r#""timestamp""#.to_owned()),
-            Kind::Text => ("string".to_owned(), r#""string""#.to_owned()),
-            Kind::Int => ("int".to_owned(), r#""integer""#.to_owned()),
-            Kind::Long => ("bigint".to_owned(), r#""long""#.to_owned()),
-            Kind::Double => ("double".to_owned(), r#""double""#.to_owned()),
-            Kind::Decimal { precision, scale } => (
-                format!("decimal({precision},{scale})"),
-                format!("\"decimal({precision},{scale})\""),
-            ),
-        };
-        ColumnType {
-            name: self.name.clone(),
-            hive,
-            spark,
-        }
-    }
-
-    fn parquet_type(&self, timestamps: Timestamps) -> Result<Type, ParquetError> {
-        if self.kind == Kind::Window {
-            let leaf = |name| {
-                field(name, Kind::Time)
-                    .parquet_type(timestamps)
-                    .map(Arc::new)
-            };
-            return Type::group_type_builder(&self.name)
-                .with_repetition(Repetition::OPTIONAL)
-                .with_fields(vec![leaf("start")?, leaf("end")?])
-                .build();
-        }
-        let (physical, logical, length) = match self.kind {
-            Kind::Window => unreachable!("a group, made above"),
-            Kind::Time => match timestamps {
-                Timestamps::Micros => (
-                    Physical::INT64,
-                    Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
-                    0,
-                ),
-                Timestamps::Int96 => (Physical::INT96, None, 0),
-            },
-            Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String), 0),
-            Kind::Int => (Physical::INT32, None, 0),
-            Kind::Long => (Physical::INT64, None, 0),
-            Kind::Double => (Physical::DOUBLE, None, 0),
-            Kind::Decimal { precision, scale } => {
-                let logical = LogicalType::decimal(i32::from(scale), i32::from(precision));
-                let physical = decimal_physical(precision);
-                (
-                    physical,
-                    Some(logical),
-                    if physical == Physical::FIXED_LEN_BYTE_ARRAY {
-                        16
-                    } else {
-                        0
-                    },
-                )
-            }
-        };
-        let (precision, scale) = match self.kind {
-            Kind::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
-            _ => (-1, -1),
-        };
-        Type::primitive_type_builder(&self.name, physical)
+/// The column as Parquet describes it.
+fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetError> {
+    if column.kind == ColumnKind::Window {
+        let leaf = |name| parquet_type(&field(name, ColumnKind::Time), timestamps).map(Arc::new);
+        return Type::group_type_builder(&column.name)
             .with_repetition(Repetition::OPTIONAL)
-            .with_logical_type(logical)
-            .with_length(length)
-            .with_precision(precision)
-            .with_scale(scale)
-            .build()
+            .with_fields(vec![leaf("start")?, leaf("end")?])
+            .build();
     }
+    let (physical, logical, length) = match column.kind {
+        ColumnKind::Window => unreachable!("a group, made above"),
+        ColumnKind::Time => match timestamps {
+            Timestamps::Micros => (
+                Physical::INT64,
+                Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
+                0,
+            ),
+            Timestamps::Int96 => (Physical::INT96, None, 0),
+        },
+        ColumnKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String), 0),
+        ColumnKind::Int => (Physical::INT32, None, 0),
+        ColumnKind::Long => (Physical::INT64, None, 0),
+        ColumnKind::Double => (Physical::DOUBLE, None, 0),
+        ColumnKind::Decimal { precision, scale } => {
+            let logical = LogicalType::decimal(i32::from(scale), i32::from(precision));
+            let physical = decimal_physical(precision);
+            (
+                physical,
+                Some(logical),
+                if physical == Physical::FIXED_LEN_BYTE_ARRAY {
+                    16
+                } else {
+                    0
+                },
+            )
+        }
+    };
+    let (precision, scale) = match column.kind {
+        ColumnKind::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
+        _ => (-1, -1),
+    };
+    Type::primitive_type_builder(&column.name, physical)
+        .with_repetition(Repetition::OPTIONAL)
+        .with_logical_type(logical)
+        .with_length(length)
+        .with_precision(precision)
+        .with_scale(scale)
+        .build()
 }
 
-const SPARK_WINDOW: &str = concat!(
-    r#"{"type":"struct","fields":[{"name":"start","type":"timestamp","nullable":true,"metadata":{}},"#,
-    r#"{"name":"end","type":"timestamp","nullable":true,"metadata":{}}]}"#
-);
-
-/// As Spark writes decimals (`spark.sql.parquet.writeLegacyFormat=false`).
+/// How a decimal is stored, as Spark writes it (`spark.sql.parquet.writeLegacyFormat=false`).
 fn decimal_physical(precision: u8) -> Physical {
     match precision {
         0..=9 => Physical::INT32,
@@ -175,82 +107,16 @@ fn decimal_physical(precision: u8) -> Physical {
     }
 }
 
-/// The values of one column for some rows.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Cells {
-    Window(Vec<Option<(EventTime, EventTime)>>),
-    Time(Vec<Option<EventTime>>),
-    Text(Vec<Option<ByteArray>>),
-    Int(Vec<Option<i32>>),
-    Long(Vec<Option<i64>>),
-    Decimal(Vec<Option<i128>>),
-    Double(Vec<Option<f64>>),
-}
-
-impl Cells {
-    pub(crate) fn none(kind: Kind) -> Self {
-        match kind {
-            Kind::Window => Cells::Window(Vec::new()),
-            Kind::Time => Cells::Time(Vec::new()),
-            Kind::Text => Cells::Text(Vec::new()),
-            Kind::Int => Cells::Int(Vec::new()),
-            Kind::Long => Cells::Long(Vec::new()),
-            Kind::Decimal { .. } => Cells::Decimal(Vec::new()),
-            Kind::Double => Cells::Double(Vec::new()),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Cells::Window(v) => v.len(),
-            Cells::Time(v) => v.len(),
-            Cells::Text(v) => v.len(),
-            Cells::Int(v) => v.len(),
-            Cells::Long(v) => v.len(),
-            Cells::Decimal(v) => v.len(),
-            Cells::Double(v) => v.len(),
-        }
-    }
-
-    pub(crate) fn append(&mut self, more: Cells) {
-        match (self, more) {
-            (Cells::Window(a), Cells::Window(b)) => a.extend(b),
-            (Cells::Time(a), Cells::Time(b)) => a.extend(b),
-            (Cells::Text(a), Cells::Text(b)) => a.extend(b),
-            (Cells::Int(a), Cells::Int(b)) => a.extend(b),
-            (Cells::Long(a), Cells::Long(b)) => a.extend(b),
-            (Cells::Decimal(a), Cells::Decimal(b)) => a.extend(b),
-            (Cells::Double(a), Cells::Double(b)) => a.extend(b),
-            _ => unreachable!("cells of one field are of one kind"),
-        }
-    }
-
-    pub(crate) fn value(&self, i: usize, kind: Kind) -> Value {
-        let value = match (self, kind) {
-            (Cells::Window(v), _) => v[i].map(|(start, end)| Value::Window { start, end }),
-            (Cells::Time(v), _) => v[i].map(Value::Time),
-            (Cells::Text(v), _) => v[i]
-                .as_ref()
-                .map(|t| Value::Text(String::from_utf8_lossy(t.data()).into_owned())),
-            (Cells::Int(v), _) => v[i].map(|n| Value::Integer(n.into())),
-            (Cells::Long(v), _) => v[i].map(Value::Integer),
-            (Cells::Decimal(v), Kind::Decimal { scale, .. }) => {
-                v[i].map(|units| Value::Decimal { units, scale })
-            }
-            (Cells::Double(v), _) => v[i].map(Value::Double),
-            (Cells::Decimal(_), _) => unreachable!("cells are of their field's kind"),
-        };
-        value.unwrap_or(Value::Null)
-    }
-}
-
+/// Makes a file of row groups. Each group has the cells of each field, in the order of `fields`, at
+/// most [`ROW_GROUP_ROWS`] of them. `meta` becomes the key-values of the footer, sorted by key.
 pub(crate) fn write_file(
     timestamps: Timestamps,
     fields: &[Field],
     groups: impl Iterator<Item = Vec<Cells>>,
     meta: &[(String, String)],
 ) -> Vec<u8> {
-    // Into memory, of values checked before: what could fail is this file's own mistake.
+    // It writes into memory, and the values were checked before. So only a mistake in this source
+    // file could make it fail.
     try_write(timestamps, fields, groups, meta).expect("rows of a known schema encode")
 }
 
@@ -262,9 +128,9 @@ fn try_write(
 ) -> Result<Vec<u8>, ParquetError> {
     let types = fields
         .iter()
-        .map(|f| f.parquet_type(timestamps).map(Arc::new))
+        .map(|field| parquet_type(field, timestamps).map(Arc::new))
         .collect::<Result<_, _>>()?;
-    // Spark's own name for it.
+    // The name that Spark itself gives it.
     let schema = Type::group_type_builder("spark_schema")
         .with_fields(types)
         .build()?;
@@ -280,7 +146,8 @@ fn try_write(
     writer.into_inner()
 }
 
-/// All that shapes the bytes is said here, also where it is the crate's default today.
+/// The settings of the writer. Each one that shapes the bytes is set here, even where it is the
+/// crate's default today.
 fn properties(
     timestamps: Timestamps,
     fields: &[Field],
@@ -296,7 +163,7 @@ fn properties(
         .collect();
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
-        // Pages and encodings that Hive 2.3's Parquet reader knows.
+        // The pages and encodings that the Parquet reader of Hive 2.3 knows.
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_dictionary_enabled(true)
@@ -311,8 +178,8 @@ fn properties(
     for field in fields {
         let path = |parts: &[&str]| ColumnPath::new(parts.iter().map(|&p| p.to_owned()).collect());
         match (field.kind, timestamps, field.name.as_str()) {
-            // INT96 has no order that readers agree on.
-            (Kind::Window, Timestamps::Int96, name) => {
+            // Readers do not agree on the order of INT96, so there are no statistics.
+            (ColumnKind::Window, Timestamps::Int96, name) => {
                 for leaf in ["start", "end"] {
                     builder = builder.set_column_statistics_enabled(
                         path(&[name, leaf]),
@@ -320,15 +187,15 @@ fn properties(
                     );
                 }
             }
-            (Kind::Time, Timestamps::Int96, name) => {
+            (ColumnKind::Time, Timestamps::Int96, name) => {
                 builder =
                     builder.set_column_statistics_enabled(path(&[name]), EnabledStatistics::None);
             }
-            // The same twice is rare here.
-            (Kind::Long, _, "offset") => {
+            // In these columns a value rarely occurs twice, so a dictionary would only cost space.
+            (ColumnKind::Long, _, "offset") => {
                 builder = builder.set_column_dictionary_enabled(path(&["offset"]), false)
             }
-            (Kind::Text, _, "value") => {
+            (ColumnKind::Text, _, "value") => {
                 builder = builder
                     .set_column_dictionary_enabled(path(&["value"]), false)
                     .set_column_statistics_enabled(path(&["value"]), EnabledStatistics::None);
@@ -339,12 +206,17 @@ fn properties(
     Ok(builder.build())
 }
 
+/// The row group that is being written.
 type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
 
+/// Writes one column of the row group.
+///
+/// # Panics
+/// When a decimal has more digits than its column.
 fn write_cells(
     group: &mut Group<'_>,
     timestamps: Timestamps,
-    kind: Kind,
+    kind: ColumnKind,
     cells: &Cells,
 ) -> Result<(), ParquetError> {
     match (cells, kind) {
@@ -367,7 +239,7 @@ fn write_cells(
         (Cells::Int(v), _) => write_leaf::<Int32Type>(group, 1, v.iter().copied()),
         (Cells::Long(v), _) => write_leaf::<Int64Type>(group, 1, v.iter().copied()),
         (Cells::Double(v), _) => write_leaf::<DoubleType>(group, 1, v.iter().copied()),
-        (Cells::Decimal(v), Kind::Decimal { precision, .. }) => {
+        (Cells::Decimal(v), ColumnKind::Decimal { precision, .. }) => {
             let power = 10_u128.pow(precision.into());
             let fits = v.iter().flatten().all(|units| units.unsigned_abs() < power);
             assert!(
@@ -393,6 +265,7 @@ fn write_cells(
     }
 }
 
+/// Writes a leaf column of times; `depth` is as for [`write_leaf`].
 fn write_times(
     group: &mut Group<'_>,
     timestamps: Timestamps,
@@ -405,13 +278,14 @@ fn write_times(
     }
 }
 
+/// A time in microseconds since 1970.
 fn micros(time: EventTime) -> i64 {
     time.0
         .checked_mul(1000)
         .expect("a window lies within 292 000 years of 1970")
 }
 
-/// Nanoseconds of the day, and the Julian day (1970-01-01 is 2 440 588).
+/// A time as INT96: the nanoseconds of the day, then the Julian day (1970-01-01 is 2,440,588).
 fn int96(time: EventTime) -> Int96 {
     let nanos = u64::try_from(time.0.rem_euclid(DAY_MS) * 1_000_000).expect("not negative");
     let day = i32::try_from(time.0.div_euclid(DAY_MS) + JULIAN_1970)
@@ -425,11 +299,14 @@ fn int96(time: EventTime) -> Int96 {
     value
 }
 
+/// A day in ms.
 const DAY_MS: i64 = 86_400_000;
 
+/// The Julian day of 1970-01-01.
 const JULIAN_1970: i64 = 2_440_588;
 
-/// Writes a leaf column; `depth` is the definition level of a value, that of a null is 0.
+/// Writes a leaf column. `depth` is the definition level of a value: 1 in a column of its own, 2 in
+/// a window. The level of null is 0.
 fn write_leaf<T: DataType>(
     group: &mut Group<'_>,
     depth: i16,
@@ -450,7 +327,10 @@ fn write_leaf<T: DataType>(
     column.close()
 }
 
-/// The fields, and for each the cells of the first `limit` rows.
+/// Reads the columns of a file: its fields, and for each field the cells of the first `limit` rows.
+///
+/// # Errors
+/// The file is damaged or was not written by windrow.
 pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<Cells>), FileError> {
     let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(damaged)?;
     let metadata = reader.metadata();
@@ -486,10 +366,12 @@ pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<C
     Ok((fields, columns))
 }
 
+/// The error of a file whose bytes cannot be understood.
 fn damaged(error: impl fmt::Display) -> FileError {
     FileError(error.to_string())
 }
 
+/// The column that a type in a file's schema describes.
 fn read_field(found: &Type) -> Result<Field, FileError> {
     let unknown = || {
         FileError(format!(
@@ -503,9 +385,13 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
             .iter()
             .map(|t| read_field(t))
             .collect::<Result<Vec<_>, _>>()?;
-        let window = leaves == [field("start", Kind::Time), field("end", Kind::Time)];
+        let window = leaves
+            == [
+                field("start", ColumnKind::Time),
+                field("end", ColumnKind::Time),
+            ];
         return if window {
-            Ok(field(found.name(), Kind::Window))
+            Ok(field(found.name(), ColumnKind::Window))
         } else {
             Err(unknown())
         };
@@ -515,7 +401,9 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
         return Err(unknown());
     }
     let kind = match (found.get_physical_type(), info.converted_type()) {
-        (Physical::INT96, _) | (Physical::INT64, ConvertedType::TIMESTAMP_MICROS) => Kind::Time,
+        (Physical::INT96, _) | (Physical::INT64, ConvertedType::TIMESTAMP_MICROS) => {
+            ColumnKind::Time
+        }
         (
             Physical::INT32 | Physical::INT64 | Physical::FIXED_LEN_BYTE_ARRAY,
             ConvertedType::DECIMAL,
@@ -528,25 +416,27 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
             {
                 return Err(unknown());
             }
-            Kind::Decimal { precision, scale }
+            ColumnKind::Decimal { precision, scale }
         }
-        (Physical::INT32, ConvertedType::NONE) => Kind::Int,
-        (Physical::INT64, ConvertedType::NONE) => Kind::Long,
-        (Physical::DOUBLE, _) => Kind::Double,
-        (Physical::BYTE_ARRAY, ConvertedType::UTF8) => Kind::Text,
+        (Physical::INT32, ConvertedType::NONE) => ColumnKind::Int,
+        (Physical::INT64, ConvertedType::NONE) => ColumnKind::Long,
+        (Physical::DOUBLE, _) => ColumnKind::Double,
+        (Physical::BYTE_ARRAY, ConvertedType::UTF8) => ColumnKind::Text,
         _ => return Err(unknown()),
     };
     Ok(field(found.name(), kind))
 }
 
+/// The first `rows` cells of one column in a row group. `leaf` is the number of its first leaf
+/// column, and moves past those that were read.
 fn read_cells(
     group: &dyn RowGroupReader,
     leaf: &mut usize,
-    kind: Kind,
+    kind: ColumnKind,
     rows: usize,
 ) -> Result<Cells, FileError> {
     Ok(match kind {
-        Kind::Window => {
+        ColumnKind::Window => {
             let starts = read_times(group, leaf, rows)?;
             let ends = read_times(group, leaf, rows)?;
             Cells::Window(
@@ -557,34 +447,38 @@ fn read_cells(
                     .collect(),
             )
         }
-        Kind::Time => Cells::Time(read_times(group, leaf, rows)?),
-        Kind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
-        Kind::Int => Cells::Int(read_leaf::<Int32Type>(group, leaf, rows)?),
-        Kind::Long => Cells::Long(read_leaf::<Int64Type>(group, leaf, rows)?),
-        Kind::Double => Cells::Double(read_leaf::<DoubleType>(group, leaf, rows)?),
-        Kind::Decimal { precision, .. } => Cells::Decimal(match decimal_physical(precision) {
-            Physical::INT32 => widen(read_leaf::<Int32Type>(group, leaf, rows)?),
-            Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
-            _ => {
-                let units = |bytes: FixedLenByteArray| {
-                    <[u8; 16]>::try_from(bytes.data())
-                        .map(i128::from_be_bytes)
-                        .map_err(damaged)
-                };
-                let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
-                found
-                    .into_iter()
-                    .map(|n| n.map(units).transpose())
-                    .collect::<Result<_, _>>()?
-            }
-        }),
+        ColumnKind::Time => Cells::Time(read_times(group, leaf, rows)?),
+        ColumnKind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
+        ColumnKind::Int => Cells::Int(read_leaf::<Int32Type>(group, leaf, rows)?),
+        ColumnKind::Long => Cells::Long(read_leaf::<Int64Type>(group, leaf, rows)?),
+        ColumnKind::Double => Cells::Double(read_leaf::<DoubleType>(group, leaf, rows)?),
+        ColumnKind::Decimal { precision, .. } => {
+            Cells::Decimal(match decimal_physical(precision) {
+                Physical::INT32 => widen(read_leaf::<Int32Type>(group, leaf, rows)?),
+                Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
+                _ => {
+                    let units = |bytes: FixedLenByteArray| {
+                        <[u8; 16]>::try_from(bytes.data())
+                            .map(i128::from_be_bytes)
+                            .map_err(damaged)
+                    };
+                    let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
+                    found
+                        .into_iter()
+                        .map(|n| n.map(units).transpose())
+                        .collect::<Result<_, _>>()?
+                }
+            })
+        }
     })
 }
 
+/// Narrow integers as i128.
 fn widen<T: Into<i128>>(narrow: Vec<Option<T>>) -> Vec<Option<i128>> {
     narrow.into_iter().map(|n| n.map(Into::into)).collect()
 }
 
+/// The first `rows` times of the next leaf column; moves `leaf` on.
 fn read_times(
     group: &dyn RowGroupReader,
     leaf: &mut usize,
@@ -610,7 +504,7 @@ fn read_times(
     Ok(times.into_iter().map(|t| t.map(time)).collect())
 }
 
-/// The next leaf column's first `rows` cells; moves `leaf` on.
+/// The first `rows` cells of the next leaf column; moves `leaf` on.
 fn read_leaf<T: DataType>(
     group: &dyn RowGroupReader,
     leaf: &mut usize,

@@ -1,40 +1,47 @@
-//! Rows as Parquet bytes and back, and the columns of the tables. The same rows and metadata give the same bytes.
-//! How bytes are made is in `columnar`; it stores nothing.
+//! Final rows, late records and rejects become the bytes of a file, and are read back from them.
+//! How columns become Parquet is in `columnar`. Nothing is stored here.
+//!
+//! The same rows and metadata give the same bytes. The row `12:00:00 12:00:10 a 2` of the default
+//! table has three cells: `window` (a struct of start and end), `origin` and `count`. The table
+//! partition columns (`date`, for example) are in the path of the file, and not in the file.
 
-use crate::table::columnar::{Cells, Field, Kind, field, read_file, write_file};
+use crate::table::columnar::{read_file, write_file};
+use crate::table::columns::{Cells, ColumnKind, Field, field};
 use crate::table::listing::Listing;
 use crate::values::aggregate::{Acc, average};
 use crate::values::record::key_columns;
 use crate::values::row::{LateRecord, RejectRecord, Row};
 use crate::values::shape::{Aggregate, Column, Function, Number, Shape};
-use crate::values::time::EventTime;
+use crate::values::time::{EventTime, YEARS_1_TO_9999_MS};
 use parquet::data_type::ByteArray;
 
-pub use crate::table::columnar::{ColumnType, FORMAT_REV, FileError, ROW_GROUP_ROWS, Timestamps};
+pub use crate::table::columnar::{FORMAT_REV, FileError, ROW_GROUP_ROWS};
+pub use crate::table::columns::{ColumnType, Timestamps};
 
-/// The columns of the table and of `<table>__chunks`, without the table partition columns.
+/// The columns of the table and of `<table>__chunks`, in order, without the table partition
+/// columns.
 #[must_use]
 pub fn column_types(shape: &Shape) -> Vec<ColumnType> {
     table_fields(shape).iter().map(Field::column_type).collect()
 }
 
-/// The columns of `<table>__late`.
+/// The columns of `<table>__late`, in order, without the table partition columns.
 #[must_use]
 pub fn late_column_types() -> Vec<ColumnType> {
     late_fields().iter().map(Field::column_type).collect()
 }
 
-/// The columns of `<table>__rejects`.
+/// The columns of `<table>__rejects`, in order, without the table partition columns.
 #[must_use]
 pub fn rejects_column_types() -> Vec<ColumnType> {
     rejects_fields().iter().map(Field::column_type).collect()
 }
 
-/// The file of final rows. `meta` becomes the footer's key-values, in order of the keys.
+/// Writes the file of final rows. `meta` becomes the key-values of the footer, sorted by key.
 ///
 /// # Panics
-/// When the rows are not sorted by (start, end, key) without repetition, or a value is out of its column's range:
-/// a wrong count must stop.
+/// When the rows are not sorted by start, end and key, when a row is there twice, or when a value
+/// does not fit in its column. A wrong count must stop.
 #[must_use]
 pub fn write_rows(
     shape: &Shape,
@@ -50,11 +57,12 @@ pub fn write_rows(
     write_file(timestamps, &table_fields(shape), groups, meta)
 }
 
-/// The file of late records. `columns` are those of `group-by`: one gives its text as `key`, several a JSON array.
-/// Bytes of a value that are not UTF-8 become U+FFFD; the record itself stays in Kafka.
+/// Writes the file of late records. `columns` are those of `group-by`. With one column, `key` is
+/// its text; with several, it is a JSON array such as `["a",null]`. Bytes of a value that are not
+/// UTF-8 become U+FFFD; the record itself stays in Kafka.
 ///
 /// # Panics
-/// When the records are not sorted by (partition, offset).
+/// When the records are not sorted by topic partition and offset.
 #[must_use]
 pub fn write_late(
     topic: &str,
@@ -71,10 +79,11 @@ pub fn write_late(
     write_file(timestamps, &late_fields(), groups, meta)
 }
 
-/// The file of rejects. Bytes of a value that are not UTF-8 become U+FFFD; the record itself stays in Kafka.
+/// Writes the file of rejects. Bytes of a value that are not UTF-8 become U+FFFD; the record itself
+/// stays in Kafka.
 ///
 /// # Panics
-/// When the records are not sorted by (partition, offset).
+/// When the records are not sorted by topic partition and offset.
 #[must_use]
 pub fn write_rejects(
     topic: &str,
@@ -90,10 +99,10 @@ pub fn write_rejects(
     write_file(timestamps, &rejects_fields(), groups, meta)
 }
 
-/// The first `limit` rows of any of the files above, for people and for JSON.
+/// Reads the first `limit` rows of any of these files, for people and for JSON.
 ///
 /// # Errors
-/// The file is damaged or has a column of a type that windrow does not write.
+/// The file is damaged, or has a column of a type that windrow does not write.
 pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
     let (fields, columns) = read_file(bytes, limit)?;
     let mut rows = vec![Vec::with_capacity(fields.len()); columns.first().map_or(0, Cells::len)];
@@ -108,9 +117,15 @@ pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
     })
 }
 
+/// The columns of the table's own files.
 fn table_fields(shape: &Shape) -> Vec<Field> {
-    let mut fields = vec![field("window", Kind::Window)];
-    fields.extend(shape.group_by.iter().map(|c| field(&c.name, Kind::Text)));
+    let mut fields = vec![field("window", ColumnKind::Window)];
+    fields.extend(
+        shape
+            .group_by
+            .iter()
+            .map(|c| field(&c.name, ColumnKind::Text)),
+    );
     fields.extend(
         shape
             .aggregates
@@ -120,43 +135,47 @@ fn table_fields(shape: &Shape) -> Vec<Field> {
     fields
 }
 
-fn aggregate_kind(aggregate: &Aggregate) -> Kind {
+/// The kind of an aggregate's column. A sum of i64 values needs up to 38 digits.
+fn aggregate_kind(aggregate: &Aggregate) -> ColumnKind {
     match (aggregate.function, aggregate.number) {
-        (Function::Count, _) | (Function::Min | Function::Max, Number::Integer) => Kind::Long,
+        (Function::Count, _) | (Function::Min | Function::Max, Number::Integer) => ColumnKind::Long,
         (Function::Min | Function::Max, Number::Decimal { precision, scale }) => {
-            Kind::Decimal { precision, scale }
+            ColumnKind::Decimal { precision, scale }
         }
-        (Function::Sum, number) => Kind::Decimal {
+        (Function::Sum, number) => ColumnKind::Decimal {
             precision: 38,
             scale: number.scale(),
         },
-        (Function::Avg, _) => Kind::Double,
+        (Function::Avg, _) => ColumnKind::Double,
     }
 }
 
+/// The columns of the files of late records.
 fn late_fields() -> Vec<Field> {
     vec![
-        field("topic", Kind::Text),
-        field("partition", Kind::Int),
-        field("offset", Kind::Long),
-        field("event_time", Kind::Time),
-        field("watermark", Kind::Time),
-        field("key", Kind::Text),
-        field("value", Kind::Text),
+        field("topic", ColumnKind::Text),
+        field("partition", ColumnKind::Int),
+        field("offset", ColumnKind::Long),
+        field("event_time", ColumnKind::Time),
+        field("watermark", ColumnKind::Time),
+        field("key", ColumnKind::Text),
+        field("value", ColumnKind::Text),
     ]
 }
 
+/// The columns of the files of rejects.
 fn rejects_fields() -> Vec<Field> {
     vec![
-        field("topic", Kind::Text),
-        field("partition", Kind::Int),
-        field("offset", Kind::Long),
-        field("event_time", Kind::Time),
-        field("reason", Kind::Text),
-        field("value", Kind::Text),
+        field("topic", ColumnKind::Text),
+        field("partition", ColumnKind::Int),
+        field("offset", ColumnKind::Long),
+        field("event_time", ColumnKind::Time),
+        field("reason", ColumnKind::Text),
+        field("value", ColumnKind::Text),
     ]
 }
 
+/// The cells of final rows, one list for each of [`table_fields`].
 fn row_cells(shape: &Shape, rows: &[Row]) -> Vec<Cells> {
     let mut cells = vec![Cells::Window(
         rows.iter().map(|r| Some((r.start, r.end))).collect(),
@@ -187,14 +206,16 @@ fn row_cells(shape: &Shape, rows: &[Row]) -> Vec<Cells> {
     cells
 }
 
+/// The cells of one aggregate, from its state in each row. Where no value was seen, the cell is
+/// null.
 fn aggregate_cells(aggregate: &Aggregate, accs: impl Iterator<Item = Acc>) -> Cells {
     let seen = accs.map(|acc| (acc.n > 0).then_some(acc));
     match aggregate_kind(aggregate) {
-        Kind::Long => {
+        ColumnKind::Long => {
             let narrow = |acc: Acc| i64::try_from(acc.value).expect("an extreme of i64 values");
             Cells::Long(seen.map(|acc| acc.map(narrow)).collect())
         }
-        Kind::Double => {
+        ColumnKind::Double => {
             let scale = aggregate.number.scale();
             Cells::Double(seen.map(|acc| acc.map(|acc| average(acc, scale))).collect())
         }
@@ -202,17 +223,23 @@ fn aggregate_cells(aggregate: &Aggregate, accs: impl Iterator<Item = Acc>) -> Ce
     }
 }
 
+/// The cells of late records, one list for each of [`late_fields`].
 fn late_cells(topic: &str, columns: usize, records: &[LateRecord]) -> Vec<Cells> {
     let topic = ByteArray::from(topic);
     vec![
         Cells::Text(records.iter().map(|_| Some(topic.clone())).collect()),
         Cells::Int(records.iter().map(|r| Some(r.partition)).collect()),
         Cells::Long(records.iter().map(|r| Some(r.offset)).collect()),
-        Cells::Time(records.iter().map(|r| Some(sql_time(r.time))).collect()),
         Cells::Time(
             records
                 .iter()
-                .map(|r| Some(sql_time(r.watermark)))
+                .map(|r| Some(nearest_sql_time(r.time)))
+                .collect(),
+        ),
+        Cells::Time(
+            records
+                .iter()
+                .map(|r| Some(nearest_sql_time(r.watermark)))
                 .collect(),
         ),
         Cells::Text(records.iter().map(|r| key_text(&r.key, columns)).collect()),
@@ -220,13 +247,19 @@ fn late_cells(topic: &str, columns: usize, records: &[LateRecord]) -> Vec<Cells>
     ]
 }
 
+/// The cells of rejects, one list for each of [`rejects_fields`].
 fn reject_cells(topic: &str, records: &[RejectRecord]) -> Vec<Cells> {
     let topic = ByteArray::from(topic);
     vec![
         Cells::Text(records.iter().map(|_| Some(topic.clone())).collect()),
         Cells::Int(records.iter().map(|r| Some(r.partition)).collect()),
         Cells::Long(records.iter().map(|r| Some(r.offset)).collect()),
-        Cells::Time(records.iter().map(|r| r.time.map(sql_time)).collect()),
+        Cells::Time(
+            records
+                .iter()
+                .map(|r| r.time.map(nearest_sql_time))
+                .collect(),
+        ),
         Cells::Text(
             records
                 .iter()
@@ -237,6 +270,7 @@ fn reject_cells(topic: &str, records: &[RejectRecord]) -> Vec<Cells> {
     ]
 }
 
+/// A key of so many columns as one text: the text of a single column, or a JSON array of several.
 fn key_text(key: &[u8], columns: usize) -> Option<ByteArray> {
     let texts = key_columns(key, columns);
     if let [text] = texts.as_slice() {
@@ -247,14 +281,16 @@ fn key_text(key: &[u8], columns: usize) -> Option<ByteArray> {
     ))
 }
 
+/// A value as UTF-8, with U+FFFD for the bytes that are not.
 fn lossy(value: &[u8]) -> ByteArray {
     ByteArray::from(String::from_utf8_lossy(value).as_bytes())
 }
 
-/// The side tables keep what a record claims, and that may be any i64. Past the years 1 to 9999 SQL has no time: the
-/// nearest it has stands in.
-fn sql_time(time: EventTime) -> EventTime {
-    EventTime(time.0.clamp(-62_135_596_800_000, 253_402_300_799_999))
+/// The nearest time that SQL can write. The side tables keep the time that a record claims, which
+/// may be any i64, but SQL has no time outside the years 1 to 9999.
+fn nearest_sql_time(time: EventTime) -> EventTime {
+    let (first, last) = (*YEARS_1_TO_9999_MS.start(), *YEARS_1_TO_9999_MS.end());
+    EventTime(time.0.clamp(first, last))
 }
 
 #[cfg(test)]
@@ -302,7 +338,7 @@ mod tests {
         Value::Text(text.to_owned())
     }
 
-    /// All aggregates over integers and decimals, keyed by two columns.
+    /// A table with every aggregate, over integers and decimals, and with two key columns.
     fn wide() -> Shape {
         let aggregate = |function, number, name: &str| Aggregate {
             function,
@@ -380,16 +416,24 @@ mod tests {
                 "avg_p",
             ];
             assert_eq!(found.columns, names);
+            let (n, integer) = (|| Value::Null, Value::Integer);
             let decimal = |units, scale| Value::Decimal { units, scale };
             let top = (1_i128 << 126) - 1;
-            let n = || Value::Null;
             #[rustfmt::skip]
             assert_eq!(found.rows, [
-                vec![window(0), n(), n(), n(), Value::Integer(1), n(), n(), n(), n(), n()],
-                vec![window(0), n(), text(""), decimal(-top, 0), Value::Integer(2), decimal(-top, 2), Value::Integer(i64::MIN),
-                     decimal(-999_999_999, 2), decimal(-1, 18), Value::Double(-1.0 / 300.0)],
-                vec![window(0), text("a"), n(), decimal(top, 0), Value::Integer(i64::MAX), decimal(top, 2), Value::Integer(i64::MAX),
-                     decimal(999_999_999, 2), decimal(999_999_999_999_999_999, 18), Value::Double(2.0 / 300.0)],
+                vec![
+                    window(0), n(), n(), n(), integer(1), n(), n(), n(), n(), n(),
+                ],
+                vec![
+                    window(0), n(), text(""), decimal(-top, 0), integer(2), decimal(-top, 2),
+                    integer(i64::MIN), decimal(-999_999_999, 2), decimal(-1, 18),
+                    Value::Double(-1.0 / 300.0),
+                ],
+                vec![
+                    window(0), text("a"), n(), decimal(top, 0), integer(i64::MAX), decimal(top, 2),
+                    integer(i64::MAX), decimal(999_999_999, 2),
+                    decimal(999_999_999_999_999_999, 18), Value::Double(2.0 / 300.0),
+                ],
             ]);
         }
     }
@@ -431,7 +475,7 @@ mod tests {
         }
     }
 
-    /// More than two row groups, windows of three keys.
+    /// More than two row groups: 50,000 windows with three keys each.
     fn many() -> Vec<Row> {
         let keys = ["a", "b", "c"];
         let windows = (0..50_000)
@@ -460,7 +504,8 @@ mod tests {
         );
     }
 
-    /// Bytes of another revision are not to be compared with these: raise [`FORMAT_REV`] with the new hash.
+    /// When this fails, the same rows give other bytes: raise [`FORMAT_REV`], and put the new hash
+    /// here. Files of different revisions cannot be compared by their bytes.
     #[test]
     fn bytes_of_this_format_revision_are_known() {
         use sha2::{Digest, Sha256};
@@ -622,11 +667,14 @@ mod tests {
         let bytes = write_rows(&wide(), Timestamps::Micros, &wide_rows(), &meta());
         let json = serde_json::to_string(&read_rows(&bytes, 2).unwrap()).unwrap();
         let expected = concat!(
-            r#"[{"window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"origin":null,"kind":null,"#,
-            r#""sum_n":null,"count":1,"sum_p":null,"min_n":null,"max_p":null,"min_q":null,"avg_p":null},"#,
-            r#"{"window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"origin":null,"kind":"","#,
+            r#"[{"window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"#,
+            r#""origin":null,"kind":null,"sum_n":null,"count":1,"sum_p":null,"#,
+            r#""min_n":null,"max_p":null,"min_q":null,"avg_p":null},"#,
+            r#"{"window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"#,
+            r#""origin":null,"kind":"","#,
             r#""sum_n":-85070591730234615865843651857942052863,"count":2,"#,
-            r#""sum_p":-850705917302346158658436518579420528.63,"min_n":-9223372036854775808,"max_p":-9999999.99,"#,
+            r#""sum_p":-850705917302346158658436518579420528.63,"#,
+            r#""min_n":-9223372036854775808,"max_p":-9999999.99,"#,
             r#""min_q":-0.000000000000000001,"avg_p":-0.0033333333333333335}]"#
         );
         assert_eq!(json, expected);

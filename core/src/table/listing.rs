@@ -1,39 +1,58 @@
-//! Rows as read back from a file, for people and for JSON.
+//! Rows as they are read back from a file, for people and for JSON.
 //! Nothing here knows Parquet.
+//!
+//! Example: the values of a row of the default table, as text and as JSON:
+//!
+//! ```text
+//! 2024-09-01T12:00:00Z 2024-09-01T12:00:10Z   a   2
+//! {"window":{"start":"2024-09-01T12:00:00Z","end":"2024-09-01T12:00:10Z"},"origin":"a","count":2}
+//! ```
 
 use crate::values::time::EventTime;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::fmt;
 
-/// Rows as read: each has one value a column. As JSON it is a list of objects, columns in order.
+/// Rows as they were read. As JSON this is a list of objects, with the columns in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
+    /// The names of the columns, in the order of the file.
     pub columns: Vec<String>,
+    /// The rows, in the order of the file. Each has one value for each column.
     pub rows: Vec<Vec<Value>>,
 }
 
-/// A value as read. `Display` is for tables on a terminal, `Serialize` for JSON: times as RFC 3339 text, decimals as
-/// exact numbers, a window as `{"start":…,"end":…}`.
+/// A value as it was read. `Display` is for tables on a terminal. `Serialize` is for JSON: times
+/// are RFC 3339 text, decimals are exact numbers, and a window is `{"start":…,"end":…}`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// No value.
     Null,
+    /// A window, `[start, end)`.
     Window {
+        /// The first time that belongs to it.
         start: EventTime,
+        /// The first time after it.
         end: EventTime,
     },
+    /// A time.
     Time(EventTime),
+    /// A text.
     Text(String),
+    /// An integer.
     Integer(i64),
-    /// `units * 10^-scale`.
+    /// The number `units * 10^-scale`.
     Decimal {
+        /// The number in units of its last digit.
         units: i128,
+        /// How many digits stand after the point.
         scale: u8,
     },
+    /// A float.
     Double(f64),
 }
 
 impl Value {
-    /// How long its text is, where it is one: all else is short.
+    /// The length of a text in bytes; zero for every other value, because those are always short.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         if let Value::Text(text) = self {
@@ -71,7 +90,7 @@ impl Serialize for Value {
             Value::Time(time) => serializer.serialize_str(&time.to_string()),
             Value::Text(text) => serializer.serialize_str(text),
             Value::Integer(n) => serializer.serialize_i64(*n),
-            // Raw, as a float would round it.
+            // Written as its digits, because a float would round it.
             Value::Decimal { units, scale } => {
                 serde_json::value::RawValue::from_string(decimal_text(*units, *scale))
                     .map_err(serde::ser::Error::custom)?
@@ -101,6 +120,7 @@ impl Serialize for Line<'_> {
     }
 }
 
+/// A decimal as text: 12345 units with the scale 2 are `123.45`.
 fn decimal_text(units: i128, scale: u8) -> String {
     let digits = format!(
         "{:0width$}",

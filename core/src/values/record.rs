@@ -1,27 +1,33 @@
-//! What a record is to us, and the key it is counted by.
+//! What a record is to windrow, and the key that it is counted by.
 //! Nothing here knows JSON or Kafka's client.
+//!
+//! Example of a key: with `group-by: "origin, kind"`, the record `{"origin": "a", "kind": null}`
+//! has the columns `a` and null. [`Key`] holds them as the bytes `01 61 00 00` and `00`.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Number of a topic partition of the one topic that a table counts.
+/// The number of a topic partition, within the one topic that a table counts.
 pub type Partition = i32;
-/// A record's position in its topic partition; also `next_offset`, the next to read.
+/// A record's position in its topic partition. A name such as `next_offset` is the next position to
+/// read, as Kafka commits it.
 pub type Offset = i64;
 
-/// One record as read, borrowed from the batch it came in.
+/// One record as it was read, borrowed from the batch that it came in.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// Its position in its topic partition.
     pub offset: Offset,
-    /// Kafka's timestamp in ms since 1970 UTC; -1 when the record has none.
+    /// Kafka's timestamp in milliseconds since 1970 UTC; -1 when the record has none.
     pub timestamp_ms: i64,
-    /// The bytes of the value; `None` is a tombstone.
+    /// The bytes of the value. `None` makes the record a tombstone.
     pub value: Option<&'a [u8]>,
 }
 
-/// Consecutive records of one topic partition, in offset order, with gaps where offsets are never shown.
+/// Consecutive records of one topic partition, in the order of their offsets. Offsets are missing
+/// where Kafka never shows one, as for control records and aborted transactions.
 pub trait Batch {
-    /// Hands over each record once, in order.
+    /// Calls `f` with each record once, in order.
     fn each(&self, f: &mut dyn FnMut(Record<'_>));
 }
 
@@ -33,15 +39,20 @@ impl Batch for &[Record<'_>] {
     }
 }
 
-/// The columns a record is counted by, as bytes whose order is the columns' order, nulls first.
+/// The columns that a record is counted by, as bytes that sort as the columns do, nulls first.
 ///
-/// Each column is `0x00` for null, else `0x01` and its UTF-8 bytes. All columns but the last end in `0x00 0x00`,
-/// with each `0x00` inside written as `0x00 0xff`; so one comparison of bytes compares column by column.
+/// A null column is `0x00`. Any other column is `0x01`, followed by its UTF-8 bytes. Every column
+/// that is not null and not the last one is closed by `0x00 0x00`, and each `0x00` inside it is
+/// written as `0x00 0xff`. So one comparison of bytes compares column by column.
+///
+/// Example: the columns `a` and `b` are `01 61 00 00 01 62`; the columns null and `b` are
+/// `00 01 62`, which sorts first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub Box<[u8]>);
 
 impl Key {
-    /// Appends one column, as UTF-8, to a key under construction; `last` says that no column follows.
+    /// Appends one column, in UTF-8, to the bytes of a key that is being made. `last` says that no
+    /// column follows.
     #[inline]
     pub fn push_column(key: &mut Vec<u8>, column: Option<&[u8]>, last: bool) {
         let Some(text) = column else {
@@ -62,7 +73,7 @@ impl Key {
         key.extend_from_slice(&[0, 0]);
     }
 
-    /// The key of the given columns.
+    /// Makes the key of the given columns.
     #[must_use]
     pub fn of(columns: &[Option<&str>]) -> Self {
         let mut bytes = Vec::new();
@@ -76,7 +87,7 @@ impl Key {
         Self(bytes.into())
     }
 
-    /// The columns, in order.
+    /// The columns, in order; `None` is a null column.
     ///
     /// # Panics
     /// When the bytes were not made by [`Key::push_column`] for `n` columns.
@@ -86,7 +97,7 @@ impl Key {
     }
 }
 
-/// The `n` columns of a key's bytes; see [`Key`].
+/// The `n` columns of a key that is given as bytes; see [`Key`]. `None` is a null column.
 ///
 /// # Panics
 /// When the bytes were not made by [`Key::push_column`] for `n` columns.

@@ -1,37 +1,47 @@
-//! Event time, processing time and durations: the only arithmetic on time.
-//! No clock is read here; a clock's answer arrives as an argument.
+//! Event time, processing time, dates and durations: the only arithmetic on time.
+//! No clock is read here; what a clock says arrives as an argument.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::RangeInclusive;
 
-/// When a record says it happened: milliseconds since 1970 UTC. Negative values exist (before 1970).
+/// The time at which a record says that it happened, in milliseconds since 1970 UTC. Times before
+/// 1970 are negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventTime(pub i64);
 
-/// The machine's own monotonic time in milliseconds from an arbitrary start. Never mixed with [`EventTime`].
+/// The machine's own monotonic time, in milliseconds since an arbitrary start. It is never mixed
+/// with [`EventTime`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mono(pub u64);
 
-/// The database's clock: milliseconds since 1970 UTC. It bounds event times and ends leases, nothing else.
+/// A time of the database's clock, in milliseconds since 1970 UTC. It bounds event times and ends
+/// leases; it is used for nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DbTime(pub i64);
 
+/// The event times in ms that can be counted: those of the years 1 to 9999, which RFC 3339 and
+/// every reader of the table can write.
+pub const YEARS_1_TO_9999_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
 impl EventTime {
-    /// The time `ms` later; saturates, so that the year 292 million is an end and not a wrap-around.
+    /// The time `ms` milliseconds later. It saturates, so that the year 292 million is an end and
+    /// does not wrap around.
     #[must_use]
     pub fn plus(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
-    /// The time `ms` earlier; saturates.
+    /// The time `ms` milliseconds earlier. It saturates.
     #[must_use]
     pub fn minus(self, ms: i64) -> Self {
         Self(self.0.saturating_sub(ms))
     }
 
-    /// The UTC day this time falls in, as `2024-09-01`: the value of the table partition column `date`.
+    /// The day in UTC that this time falls in, for example `2024-09-01`. It is the value of `date`,
+    /// the column that names the table partition.
     #[must_use]
     pub fn date(self) -> String {
         let (year, month, day) = civil_from_days(self.0.div_euclid(86_400_000));
@@ -39,7 +49,8 @@ impl EventTime {
     }
 }
 
-/// `2024-09-01T19:42:15Z`, with milliseconds only when there are some.
+/// RFC 3339 in UTC, with milliseconds only when they are not zero: `2024-09-01T19:42:15Z`,
+/// `2024-09-01T19:42:15.250Z`.
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.rem_euclid(86_400_000);
@@ -60,21 +71,21 @@ impl fmt::Display for EventTime {
 }
 
 impl Mono {
-    /// Milliseconds from `earlier` to this; zero when `earlier` is later.
+    /// The milliseconds from `earlier` to this time; zero when `earlier` is the later one.
     #[must_use]
     pub fn since(self, earlier: Mono) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The time `ms` later.
+    /// The time `ms` milliseconds later. It saturates.
     #[must_use]
     pub fn plus(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 }
 
-/// The proleptic Gregorian date of a day counted from 1970-01-01 (Howard Hinnant, "chrono-compatible
-/// low-level date algorithms").
+/// The year, month and day of a day that is counted from 1970-01-01, in the proleptic Gregorian
+/// calendar (after Howard Hinnant, "chrono-compatible low-level date algorithms").
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
@@ -92,10 +103,12 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     )
 }
 
-/// Reads a duration such as `500ms`, `10s`, `5m`, `1h` or `30d` as milliseconds.
+/// Reads a duration such as `500ms`, `10s`, `5m`, `1h` or `30d`, and gives it in milliseconds. A
+/// zero needs no unit. The longest duration is a century.
 ///
 /// # Errors
-/// The reason and what is allowed, as the end of a sentence: `unknown unit "sconds"; write 500ms, 10s or 5m`.
+/// The reason and what is allowed, as the end of a sentence:
+/// `unknown unit "sconds"; write 500ms, 10s or 5m`.
 pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -113,7 +126,7 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
         "" => return Err("no unit; write 500ms, 10s or 5m".to_owned()),
         other => return Err(format!("unknown unit \"{other}\"; write 500ms, 10s or 5m")),
     };
-    // A century: past it, sums of times would have to care about overflow everywhere.
+    // A century. With longer durations every sum of times would have to mind overflow.
     const MAX_MS: u64 = 36_525 * 86_400_000;
     match number
         .parse::<u64>()
@@ -121,11 +134,11 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
         .and_then(|n| n.checked_mul(scale))
     {
         Some(ms) if ms <= MAX_MS => Ok(ms),
-        _ => Err("too long; at most 36525d".to_owned()),
+        _ => Err("too long; write at most 36525d".to_owned()),
     }
 }
 
-/// The shortest text that [`parse_duration_ms`] reads back: `10s`, `1500ms`, `1h`.
+/// The shortest text that [`parse_duration_ms`] reads as `ms` milliseconds: `10s`, `1500ms`, `1h`.
 #[must_use]
 pub fn format_duration_ms(ms: u64) -> String {
     for (scale, unit) in [
