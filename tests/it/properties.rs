@@ -1,4 +1,5 @@
-//! Properties over drawn logs: batches, interleavings and restarts change nothing, and slices count as windows do.
+//! Properties that hold for every log, tried on drawn ones: neither batches nor interleavings nor
+//! restarts change a row, and counting by slice gives the same as counting by window.
 
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,23 +12,30 @@ use windrow_core::values::row::{LateRecord, RejectRecord, Row};
 use windrow_core::values::shape::{Aggregate, Function, Number, Shape};
 use windrow_core::values::time::EventTime;
 
+/// How many logs each property is tried on.
 const SEEDS: u64 = 300;
+/// The time around which logs begin, in ms since 1970.
 const BASE: i64 = 1_700_000_000_000;
-/// Past every window that is drawn.
+/// A time after the end of every window that is drawn.
 const END_OF_TIME: EventTime = EventTime(BASE + 1_000_000_000);
 
-/// What happens to a lane, in order.
+/// Something that happens to a lane.
 #[derive(Clone, Debug)]
-enum Event {
+enum Happening {
     Record {
         offset: Offset,
+        /// Its event time in ms since 1970.
         time: i64,
+        /// The field `n` of its value.
         n: i64,
+        /// `None` for a tombstone.
         value: Option<Vec<u8>>,
     },
     Floor(EventTime),
+    /// Another watermark delay in ms.
     Delay(i64),
     Ceiling(EventTime),
+    /// The end of the log.
     End(Offset),
 }
 
@@ -59,10 +67,10 @@ fn draw_shape(rng: &mut Rng) -> Shape {
     shape
 }
 
-fn draw_events(rng: &mut Rng) -> Vec<Event> {
+fn draw_happenings(rng: &mut Rng) -> Vec<Happening> {
     let mut events = vec![
-        Event::Delay(rng.pick(&[0, 1000, 10_000])),
-        Event::Ceiling(EventTime(BASE + 500_000)),
+        Happening::Delay(rng.pick(&[0, 1000, 10_000])),
+        Happening::Ceiling(EventTime(BASE + 500_000)),
     ];
     let (mut time, mut offset) = (BASE + rng.below(20_000) as i64, 5);
     let step = rng.pick(&[100, 1000, 5000]);
@@ -70,12 +78,12 @@ fn draw_events(rng: &mut Rng) -> Vec<Event> {
         time += rng.below(step) as i64;
         let at = time - rng.below(15_000) as i64;
         match rng.below(30) {
-            0 => events.push(Event::Floor(EventTime(at + 5000))),
-            1 => events.push(Event::Delay(rng.pick(&[0, 1000, 10_000]))),
-            2 => events.push(Event::Ceiling(EventTime(time + 60_000))),
+            0 => events.push(Happening::Floor(EventTime(at + 5000))),
+            1 => events.push(Happening::Delay(rng.pick(&[0, 1000, 10_000]))),
+            2 => events.push(Happening::Ceiling(EventTime(time + 60_000))),
             3 => {
                 offset += rng.below(3) as Offset;
-                events.push(Event::End(offset));
+                events.push(Happening::End(offset));
             }
             _ => {}
         }
@@ -87,7 +95,7 @@ fn draw_events(rng: &mut Rng) -> Vec<Event> {
             _ => Some(format!("{{\"origin\": \"o{}\", \"n\": {n}}}", rng.below(4)).into_bytes()),
         };
         let time = if rng.one_in(40) { END_OF_TIME.0 } else { at };
-        events.push(Event::Record {
+        events.push(Happening::Record {
             offset,
             time,
             n,
@@ -95,39 +103,41 @@ fn draw_events(rng: &mut Rng) -> Vec<Event> {
         });
         offset += 1;
     }
-    events.push(Event::End(offset));
+    events.push(Happening::End(offset));
     events
 }
 
-/// Records together in batches of up to `most`; all else alone, in its place.
-fn play(lane: &mut Lane, events: &[Event], rng: &mut Rng, most: u64) {
+/// Lets the happenings come to the lane, in order. Records come in batches of up to `most`,
+/// everything else alone.
+fn play(lane: &mut Lane, events: &[Happening], rng: &mut Rng, most: u64) {
     let mut rest = events;
     while let [first, ..] = rest {
         let run = rest
             .iter()
-            .take_while(|e| matches!(e, Event::Record { .. }))
+            .take_while(|e| matches!(e, Happening::Record { .. }))
             .count();
         let n = run.min(1 + rng.below(most) as usize).max(1);
         let (now, later) = rest.split_at(n);
         rest = later;
         match first {
-            Event::Record { .. } => {
+            Happening::Record { .. } => {
                 let records: Vec<Record<'_>> = now.iter().filter_map(record).collect();
                 lane.records(&&records[..]);
             }
-            Event::Floor(at) => {
+            Happening::Floor(at) => {
                 lane.raise_floor(*at, FloorReason::Idle);
             }
-            Event::Delay(ms) => lane.set_delay(*ms),
-            Event::Ceiling(at) => lane.offer_ceiling(*at),
-            Event::End(offset) => lane.end(*offset),
+            Happening::Delay(ms) => lane.set_delay(*ms),
+            Happening::Ceiling(at) => lane.offer_ceiling(*at),
+            Happening::End(offset) => lane.end(*offset),
         }
     }
 }
 
-fn record(event: &Event) -> Option<Record<'_>> {
+/// The record of a happening that is one.
+fn record(event: &Happening) -> Option<Record<'_>> {
     match event {
-        Event::Record {
+        Happening::Record {
             offset,
             time,
             value,
@@ -141,8 +151,9 @@ fn record(event: &Event) -> Option<Record<'_>> {
     }
 }
 
-/// All that a lane is and has said. A checkpoint's bytes are in order where the lane's own lists are not.
-fn all_of(lane: &Lane) -> (Vec<u8>, Vec<LateRecord>, Vec<RejectRecord>) {
+/// Everything that a lane is and has given: its checkpoint, its late records, its rejects. The
+/// bytes of a checkpoint are in order where the lane's own lists are not.
+fn everything_of(lane: &Lane) -> (Vec<u8>, Vec<LateRecord>, Vec<RejectRecord>) {
     let state = BTreeMap::from([(0, lane.state())]);
     (
         checkpoint::encode(&state, 1),
@@ -152,17 +163,17 @@ fn all_of(lane: &Lane) -> (Vec<u8>, Vec<LateRecord>, Vec<RejectRecord>) {
 }
 
 #[test]
-fn one_by_one_is_as_in_batches() {
+fn one_by_one_gives_the_same_as_in_batches() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
-        let (shape, events) = (draw_shape(&mut rng), draw_events(&mut rng));
+        let (shape, events) = (draw_shape(&mut rng), draw_happenings(&mut rng));
         let lane = |most: u64, rng: &mut Rng| {
             let mut lane = Lane::new(0, &shape, 3);
             play(&mut lane, &events, rng, most);
             lane.ledger
                 .check()
                 .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            (all_of(&lane), lane.decisions)
+            (everything_of(&lane), lane.decisions)
         };
         assert_eq!(lane(1, &mut rng), lane(40, &mut rng), "seed {seed}");
     }
@@ -173,8 +184,8 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
         let shape = draw_shape(&mut rng);
-        let logs: Vec<Vec<Event>> = (0..1 + rng.below(3))
-            .map(|_| draw_events(&mut rng))
+        let logs: Vec<Vec<Happening>> = (0..1 + rng.below(3))
+            .map(|_| draw_happenings(&mut rng))
             .collect();
         let fresh = || -> Lanes {
             (0..)
@@ -197,7 +208,7 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
         }
         let straight = rows_of(&mut lanes);
         let mut lanes = fresh();
-        let mut rests: Vec<&[Event]> = logs.iter().map(Vec::as_slice).collect();
+        let mut rests: Vec<&[Happening]> = logs.iter().map(Vec::as_slice).collect();
         let mut mixed = Vec::new();
         while rests.iter().any(|rest| !rest.is_empty()) {
             let p = rng.below(rests.len() as u64) as usize;
@@ -229,7 +240,7 @@ fn any_interleaving_of_topic_partitions_gives_the_same_rows() {
 fn a_restart_from_any_checkpoint_goes_on_identically() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
-        let (shape, events) = (draw_shape(&mut rng), draw_events(&mut rng));
+        let (shape, events) = (draw_shape(&mut rng), draw_happenings(&mut rng));
         let checkpointed = rng.below(events.len() as u64 + 1) as usize;
         let committed = checkpointed + rng.below((events.len() - checkpointed) as u64 + 1) as usize;
         let mut lane = Lane::new(0, &shape, 3);
@@ -237,7 +248,8 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
         let bytes = checkpoint::encode(&BTreeMap::from([(0, lane.state())]), 1);
         lane.decisions.clear();
         play(&mut lane, &events[checkpointed..committed], &mut rng, 9);
-        // The commit: its ledger, the decisions since the checkpoint; late records and rejects so far are in files.
+        // The commit holds the ledger and the decisions since the checkpoint. The late records and
+        // the rejects so far are in files.
         let (goal, decisions) = (lane.ledger, std::mem::take(&mut lane.decisions));
         (lane.late, lane.rejects) = (Vec::new(), Vec::new());
 
@@ -246,7 +258,7 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
             .remove(&0)
             .expect("the lane");
         let mut again = Lane::restore(0, &shape, state, goal, decisions);
-        let replayed: Vec<Event> = events[checkpointed..committed]
+        let replayed: Vec<Happening> = events[checkpointed..committed]
             .iter()
             .filter(|e| record(e).is_some())
             .cloned()
@@ -258,7 +270,7 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
         if let Some(ceiling) = events[..committed]
             .iter()
             .rev()
-            .find(|e| matches!(e, Event::Ceiling(_)))
+            .find(|e| matches!(e, Happening::Ceiling(_)))
         {
             play(&mut again, std::slice::from_ref(ceiling), &mut rng, 1);
         }
@@ -266,28 +278,28 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
             play(lane, &events[committed..], &mut rng, 9);
         }
         assert_eq!(
-            all_of(&again),
-            all_of(&lane),
+            everything_of(&again),
+            everything_of(&lane),
             "seed {seed}, from {checkpointed} to {committed}"
         );
     }
 }
 
-/// Count, sum, least, greatest.
+/// Of the field `n` in one window, under one key: count, sum, least and greatest value.
 type Counts = (u64, i128, i128, i128);
 
-/// Each record against each window it falls in, one at a time.
-fn naive(shape: &Shape, events: &[Event]) -> BTreeMap<(i64, Key), Counts> {
+/// What a lane must count, by the definition: each record against each window that it falls in.
+fn count_by_window(shape: &Shape, events: &[Happening]) -> BTreeMap<(i64, Key), Counts> {
     let mut windows = BTreeMap::new();
     let (mut newest, mut floor, mut delay, mut ceiling) = (None::<i64>, None::<i64>, 0, 0);
     for event in events {
         let watermark = newest.map(|t: i64| t - delay).max(floor);
         match event {
-            Event::Floor(at) => floor = floor.max(Some(at.0)),
-            Event::Delay(ms) => (floor, delay) = (watermark, *ms),
-            Event::Ceiling(at) => ceiling = at.0,
-            Event::End(_) => {}
-            Event::Record { time, n, value, .. } => {
+            Happening::Floor(at) => floor = floor.max(Some(at.0)),
+            Happening::Delay(ms) => (floor, delay) = (watermark, *ms),
+            Happening::Ceiling(at) => ceiling = at.0,
+            Happening::End(_) => {}
+            Happening::Record { time, n, value, .. } => {
                 let Some(value) = value else { continue };
                 let value = String::from_utf8(value.clone()).expect("as drawn");
                 let Some(origin) = value
@@ -324,12 +336,12 @@ fn naive(shape: &Shape, events: &[Event]) -> BTreeMap<(i64, Key), Counts> {
 }
 
 #[test]
-fn slices_count_as_windows_do() {
+fn counting_by_slice_gives_the_same_as_counting_by_window() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
         let mut shape = draw_shape(&mut rng);
         shape.max_keys = 1000;
-        let events = draw_events(&mut rng);
+        let events = draw_happenings(&mut rng);
         let mut lane = Lane::new(0, &shape, 3);
         play(&mut lane, &events, &mut rng, 9);
         lane.decide(Decided::Floor {
@@ -355,6 +367,6 @@ fn slices_count_as_windows_do() {
             .into_iter()
             .map(counts)
             .collect();
-        assert_eq!(rows, naive(&shape, &events), "seed {seed}");
+        assert_eq!(rows, count_by_window(&shape, &events), "seed {seed}");
     }
 }

@@ -403,10 +403,7 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         ),
         (text(r#"{"origin":"\ud83d\ude00"}"#), Key("😀")),
         (text(r#"{"origin":"\ud800"}"#), Reject("lone surrogate")),
-        (
-            text(&long_key),
-            Reject("the key has 1000000 bytes"),
-        ),
+        (text(&long_key), Reject("the key has 1000000 bytes")),
         (text(&long_value(r#""origin":"big","#)), Key("big")),
         (text(&long_value("")), Reject(r#""origin" is missing"#)),
         (at(Value::Null), Tombstone),

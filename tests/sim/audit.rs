@@ -1,5 +1,6 @@
-//! The auditor: what the table must hold, from the logs, the recorded decisions and the definition, one record and one
-//! window at a time. It shares no code with the lanes but the types of what was recorded.
+//! The auditor: it says what the table must hold, from the logs, the recorded decisions and the
+//! definition of a window, one record and one window at a time.
+//! It shares no code with the lanes, only the types of what was recorded.
 
 use crate::topic::{Log, Value};
 use std::collections::BTreeMap;
@@ -8,10 +9,10 @@ use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::Shape;
 
-/// Window start, window end and key columns.
+/// The start of a window, its end, and the columns of a key.
 pub type RowKey = (i64, i64, Vec<Option<String>>);
 
-/// Hits of a window and a key, and what is known of the field `n`.
+/// How many records fell in a window under a key, and what is known of their field `n`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     pub hits: u64,
@@ -31,18 +32,19 @@ impl Cell {
     }
 }
 
+/// How often a late record or a reject stands in its side table, by topic partition and offset.
 pub type SideRows = BTreeMap<(Partition, Offset), u64>;
 
-/// What one topic partition comes to, over all generations.
+/// What one topic partition must come to, over all its generations.
 #[derive(Clone, Default, Debug)]
-pub struct Expected {
+pub struct ExpectedLane {
     partition: Partition,
     pub windows: BTreeMap<RowKey, Cell>,
     pub late: SideRows,
     pub rejects: SideRows,
-    /// Of this generation.
+    /// The ledger of this generation.
     pub ledger: LaneLedger,
-    /// Of the ones before.
+    /// The ledgers of the generations before it.
     pub archived: Vec<LaneLedger>,
     newest: Option<i64>,
     floor: Option<i64>,
@@ -50,7 +52,7 @@ pub struct Expected {
     delay: i64,
 }
 
-impl Expected {
+impl ExpectedLane {
     pub fn new(partition: Partition, start: Offset) -> Self {
         let ledger = LaneLedger {
             start_offset: start,
@@ -65,11 +67,12 @@ impl Expected {
         }
     }
 
+    /// The watermark before the next record, by the definition.
     pub fn watermark(&self) -> Option<i64> {
         self.newest.map(|t| t - self.delay).max(self.floor)
     }
 
-    /// Reads on up to `to` with the decisions of this generation.
+    /// Reads on up to the offset `to`, with the decisions of this generation.
     pub fn read(&mut self, shape: &Shape, log: &Log, decisions: &[&Decision], to: Offset) {
         let mut decisions = decisions.iter().peekable();
         for offset in self.ledger.next_offset..=to {
@@ -86,7 +89,7 @@ impl Expected {
                         self.ledger.lost += (to - decision.offset) as u64;
                         self.ledger.next_offset = *to;
                     }
-                    Decided::Generation { .. } => unreachable!("it ends the generation"),
+                    Decided::Generation { .. } => unreachable!("this decision ends the generation"),
                 }
             }
             if offset < to && offset >= self.ledger.next_offset && log.records.contains_key(&offset)
@@ -98,7 +101,7 @@ impl Expected {
         self.ledger.next_offset = to;
     }
 
-    /// The log is another one from here on.
+    /// Begins another generation, whose log begins at `to`.
     pub fn generation(&mut self, to: Offset) {
         let ledger = LaneLedger {
             start_offset: to,
@@ -109,8 +112,10 @@ impl Expected {
             .push(std::mem::replace(&mut self.ledger, ledger));
     }
 
+    /// Takes the record at `offset`, against each window that its time falls in.
     fn record(&mut self, shape: &Shape, log: &Log, offset: Offset) {
         let record = &log.records[&offset];
+        let watermark = self.watermark();
         let ledger = &mut self.ledger;
         ledger.gaps += (offset - ledger.next_offset) as u64;
         ledger.next_offset = offset + 1;
@@ -127,7 +132,6 @@ impl Expected {
                 return;
             }
         };
-        let watermark = self.newest.map(|t| t - self.delay).max(self.floor);
         let mut windows = Vec::new();
         let mut start = (record.time - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms
             + shape.offset_ms;
@@ -164,14 +168,15 @@ impl Expected {
     }
 }
 
-/// The final rows: windows that end at the frontier or before, summed over the topic partitions.
+/// The final rows: the windows that end at or before the frontier, summed over all topic
+/// partitions.
 pub fn rows(
-    parts: &BTreeMap<Partition, Expected>,
+    lanes: &BTreeMap<Partition, ExpectedLane>,
     frontier: Option<i64>,
 ) -> BTreeMap<RowKey, Cell> {
     let mut rows: BTreeMap<RowKey, Cell> = BTreeMap::new();
-    for part in parts.values() {
-        for (window, cell) in part
+    for lane in lanes.values() {
+        for (window, cell) in lane
             .windows
             .iter()
             .filter(|(w, _)| frontier.is_some_and(|f| w.1 <= f))

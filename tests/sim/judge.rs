@@ -1,6 +1,7 @@
-//! What came out against what must: each committed epoch, its files, its ledger, its decisions.
+//! The judge: it compares what came out with what the auditor says must be there, for each
+//! committed epoch, its files, its ledger and its decisions.
 
-use crate::audit::{Cell, Expected, RowKey, SideRows, rows};
+use crate::audit::{Cell, ExpectedLane, RowKey, SideRows, rows};
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
@@ -11,36 +12,43 @@ use windrow_core::values::decision::{Decided, Decision};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Function, Shape};
 
-/// What readers of the tables see.
+/// What readers of the table and of its side tables see.
 #[derive(Default)]
-pub struct Seen {
+pub struct Contents {
+    /// The final rows.
     pub rows: BTreeMap<RowKey, Cell>,
+    /// The late records.
     pub late: SideRows,
+    /// The rejects.
     pub rejects: SideRows,
 }
 
 /// A generation of a topic partition.
-struct Part {
+struct Generation {
+    /// Which of the topics it belongs to.
     topic: usize,
     partition: Partition,
-    /// Whether the log may have been read after it was cut off, or before.
-    maybe: bool,
-    /// Which of those that fit is taken.
+    /// Whether it is open if the log was read before it was cut off, or after.
+    cut_is_open: bool,
+    /// Which one to take of the logs that fit.
     nth: usize,
 }
 
+/// Everything that is needed to judge a run.
+
 pub struct Judge<'a> {
     pub shape: &'a Shape,
+    /// All topics of the name, in the order in which they were made.
     pub topics: &'a [Topic],
     pub catalog: &'a Catalog,
 }
 
 impl Judge<'_> {
-    /// All epochs, as readers see them at the end.
-    pub fn judge(&self) -> Result<Seen, String> {
+    /// Judges all epochs, and gives what readers see at the end.
+    pub fn judge(&self) -> Result<Contents, String> {
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
         let last = epochs.last().ok_or("no epoch was committed")?;
-        let mut seen = Seen::default();
+        let mut seen = Contents::default();
         let mut to: BTreeMap<Partition, Offset> = BTreeMap::new();
         for (n, commit) in epochs.iter().enumerate() {
             if commit.epoch != n as u64 {
@@ -55,7 +63,8 @@ impl Judge<'_> {
                 }
             }
             self.read_files(commit, &mut seen)?;
-            // Each epoch in a few runs, the last one always: the sums are over the whole log each time.
+            // A comparison sums the whole log, so not every epoch is compared: the last one always,
+            // and one of seven of the others.
             if n + 1 == epochs.len() || n % 7 == 3 {
                 self.compare(&epochs[..=n], &seen)?;
             }
@@ -64,7 +73,8 @@ impl Judge<'_> {
         Ok(seen)
     }
 
-    fn read_files(&self, commit: &Commit, seen: &mut Seen) -> Result<(), String> {
+    /// Reads the files of one epoch.
+    fn read_files(&self, commit: &Commit, seen: &mut Contents) -> Result<(), String> {
         let n = commit.epoch;
         for file in &commit.files {
             let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
@@ -105,7 +115,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// A row's key and aggregates, each aggregate as its function and the row's own count of values say it.
+    /// The key of a row, and its aggregates as a [`Cell`].
     fn cell(&self, columns: &[Value]) -> Result<(Vec<Option<String>>, Cell), String> {
         let (key, values) = columns.split_at(self.shape.group_by.len());
         let key = key
@@ -123,7 +133,7 @@ impl Judge<'_> {
                 (Function::Sum, Value::Decimal { units, .. }) => cell.sum = *units,
                 (Function::Min, Value::Integer(n)) => cell.min = Some(*n),
                 (Function::Max, Value::Integer(n)) => cell.max = Some(*n),
-                // All numbers are small, so that the quotient gives their number back.
+                // All numbers are small, so the sum divided by the average gives their number back.
                 (Function::Avg, Value::Double(average)) if *average != 0.0 => {
                     cell.n = (cell.sum as f64 / average).round() as u64;
                 }
@@ -134,8 +144,8 @@ impl Judge<'_> {
         Ok((key, cell))
     }
 
-    /// What a row can show of what is expected of it.
-    fn shown(&self, cell: &Cell) -> Cell {
+    /// What a row can show of an expected cell: only the aggregates that the table has.
+    fn visible_in_row(&self, cell: &Cell) -> Cell {
         let has = |f| self.shape.aggregates.iter().any(|a| a.function == f);
         Cell {
             hits: cell.hits,
@@ -150,8 +160,10 @@ impl Judge<'_> {
         }
     }
 
-    /// Where a log was cut off, what a lane saw of it may not be plain from the lane: any that fits must give the rows.
-    fn compare(&self, epochs: &[&Commit], seen: &Seen) -> Result<(), String> {
+    /// Compares what readers see with what must be there. When a log was cut off, the lane alone
+    /// may not tell what it read of that log. Then one of the logs that fit the lane must give the
+    /// rows.
+    fn compare(&self, epochs: &[&Commit], seen: &Contents) -> Result<(), String> {
         let first = self.compare_with(epochs, seen, 0);
         let was_cut = || {
             self.topics
@@ -167,32 +179,33 @@ impl Judge<'_> {
         first
     }
 
-    /// Bit `p` of `other` takes for topic partition `p` the second log that fits.
-    fn compare_with(&self, epochs: &[&Commit], seen: &Seen, other: u32) -> Result<(), String> {
+    /// The same for one choice of logs: where bit `p` of `other` is set, topic partition `p` takes
+    /// the second log that fits.
+    fn compare_with(&self, epochs: &[&Commit], seen: &Contents, other: u32) -> Result<(), String> {
         let (n, commit) = (epochs.len() - 1, epochs[epochs.len() - 1]);
-        let mut parts = BTreeMap::new();
+        let mut lanes = BTreeMap::new();
         for p in commit.lanes.keys() {
             let nth = other >> p & 1;
-            parts.insert(*p, self.expect(epochs, *p, nth as usize)?);
+            lanes.insert(*p, self.expect(epochs, *p, nth as usize)?);
         }
-        let frontier = parts.values().map(Expected::watermark).min().flatten();
+        let frontier = lanes.values().map(ExpectedLane::watermark).min().flatten();
         if commit.closed_through.map(|t| t.0) != frontier {
             return Err(format!(
                 "epoch {n} closed through {:?}, must be {frontier:?}",
                 commit.closed_through
             ));
         }
-        let must = rows(&parts, frontier)
+        let must = rows(&lanes, frontier)
             .into_iter()
-            .map(|(k, cell)| (k, self.shown(&cell)))
+            .map(|(k, cell)| (k, self.visible_in_row(&cell)))
             .collect();
-        differ(&format!("epoch {n}: rows"), &seen.rows, &must)?;
-        let late = parts.values().flat_map(|e| e.late.clone()).collect();
-        differ(&format!("epoch {n}: late"), &seen.late, &late)?;
-        let rejects = parts.values().flat_map(|e| e.rejects.clone()).collect();
-        differ(&format!("epoch {n}: rejects"), &seen.rejects, &rejects)?;
+        compare_maps(&format!("epoch {n}: rows"), &seen.rows, &must)?;
+        let late = lanes.values().flat_map(|e| e.late.clone()).collect();
+        compare_maps(&format!("epoch {n}: late"), &seen.late, &late)?;
+        let rejects = lanes.values().flat_map(|e| e.rejects.clone()).collect();
+        compare_maps(&format!("epoch {n}: rejects"), &seen.rejects, &rejects)?;
         let mut all = windrow_core::values::ledger::TableLedger::default();
-        for (p, e) in &parts {
+        for (p, e) in &lanes {
             e.archived
                 .iter()
                 .chain([&e.ledger])
@@ -233,17 +246,18 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// What one topic partition comes to, generation by generation.
-    fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<Expected, String> {
+    /// What one topic partition must come to, generation by generation.
+    fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<ExpectedLane, String> {
         let first = epochs
             .iter()
             .find(|c| c.lanes.contains_key(&p))
             .expect("it is in the last");
-        let mut expected = Expected::new(p, first.lanes[&p].ledger.start_offset);
+        let mut expected = ExpectedLane::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;
         let mut decisions: Vec<&Decision> = Vec::new();
-        // What the generation's commits said of it, and how many of its decisions were made by then.
+        // What the commits of this generation say of the lane, each with the number of decisions
+        // that were made by then.
         let mut ends: Vec<(&LaneCommit, usize)> = Vec::new();
         for commit in epochs.iter().filter(|c| c.lanes.contains_key(&p)) {
             for decision in commit.decisions.iter().filter(|d| d.partition == p) {
@@ -261,14 +275,21 @@ impl Judge<'_> {
                 };
                 let other = self.topic(topic_id)?;
                 let same = other == topic;
-                let part = Part {
+                let generation = Generation {
                     topic,
                     partition: p,
-                    maybe: cut || !same,
+                    cut_is_open: cut || !same,
                     nth,
                 };
-                self.read(&mut expected, part, &decisions, decision.offset, &ends)?;
-                // One cut may be told twice: first that there is one, then where the log ends now.
+                self.read(
+                    &mut expected,
+                    generation,
+                    &decisions,
+                    decision.offset,
+                    &ends,
+                )?;
+                // One cut may be decided twice: first that there was a cut, then where the log ends
+                // now.
                 let again = cut && decision.offset != expected.ledger.start_offset;
                 if same
                     && (again
@@ -292,16 +313,17 @@ impl Judge<'_> {
             ends.push((&commit.lanes[&p], decisions.len()));
         }
         let end = ends.last().expect("the last commit").0.to;
-        let part = Part {
+        let generation = Generation {
             topic,
             partition: p,
-            maybe: true,
+            cut_is_open: true,
             nth,
         };
-        self.read(&mut expected, part, &decisions, end, &ends)?;
+        self.read(&mut expected, generation, &decisions, end, &ends)?;
         Ok(expected)
     }
 
+    /// Which of the topics has this id.
     fn topic(&self, id: &str) -> Result<usize, String> {
         self.topics
             .iter()
@@ -309,22 +331,23 @@ impl Judge<'_> {
             .ok_or_else(|| format!("no topic had the id {id}"))
     }
 
-    /// Reads a generation to its end. Where the log was cut off, `maybe` the generation saw only what was there before,
-    /// or read on behind the cut without touching it: the ledger of its last commit tells.
+    /// Reads a generation to its end. When the log was cut off, the generation may have seen only
+    /// what was there before the cut, or it may have read on after the cut without noticing it. The
+    /// ledgers of its commits tell which.
     fn read(
         &self,
-        expected: &mut Expected,
-        part: Part,
+        expected: &mut ExpectedLane,
+        generation: Generation,
         decisions: &[&Decision],
         end: Offset,
         ends: &[(&LaneCommit, usize)],
     ) -> Result<(), String> {
         let none = Log::default();
-        let Part {
+        let Generation {
             topic,
             partition: p,
             ..
-        } = part;
+        } = generation;
         let log = self.topics[topic].logs.get(&p);
         if log.is_none() && end != expected.ledger.next_offset {
             return Err(format!(
@@ -348,9 +371,10 @@ impl Judge<'_> {
         let fits = |log: &Log| ends.iter().all(|end| fits_one(log, end));
         let log = match log.before.as_deref() {
             None => log.clone(),
-            Some(before) if !part.maybe => before.clone(),
+            Some(before) if !generation.cut_is_open => before.clone(),
             Some(before) => {
-                // A restart where the last record was not the last offset cannot tell.
+                // After a restart where the last record was not at the last offset, the lane cannot
+                // tell that there was a cut. So a log that changes there may be what it read.
                 let cut = log.cuts().last().map_or(0, |(_, at)| *at);
                 let mut ats: Vec<Offset> = ends
                     .iter()
@@ -367,7 +391,7 @@ impl Judge<'_> {
                 if fitting.is_empty() {
                     before.clone()
                 } else {
-                    fitting.remove(part.nth.min(fitting.len() - 1))
+                    fitting.remove(generation.nth.min(fitting.len() - 1))
                 }
             }
         };
@@ -375,7 +399,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// With no more faults all is read, nobody holds anybody back, and no file is left to be seen.
+    /// Checks the end of a run, after which there were no more faults: everything was read, and no
+    /// lane holds another back.
     fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
         let topic = self.topics.last().expect("one at least");
         if last.topic_id != topic.id {
@@ -390,7 +415,9 @@ impl Judge<'_> {
             }
         }
         if last.checkpoint.is_none() {
-            return Err("whoever comes next would have to replay".to_owned());
+            return Err(
+                "the next owner would have to replay, because there is no checkpoint".to_owned(),
+            );
         }
         let mut watermarks = last.lanes.values().map(|l| l.watermark);
         let first = watermarks.next().flatten();
@@ -401,7 +428,11 @@ impl Judge<'_> {
     }
 }
 
-fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+/// Compares what is there with what must be there.
+///
+/// # Errors
+/// The first difference.
+fn compare_maps<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     what: &str,
     ours: &BTreeMap<K, V>,
     must: &BTreeMap<K, V>,

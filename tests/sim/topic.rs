@@ -1,4 +1,5 @@
-//! The modelled topic: logs that grow, expire from the front, and are cut off and written anew behind.
+//! The modeled topic: logs that grow, expire at the front, and are cut off and written anew after
+//! the cut. What a table makes of them is not known here.
 
 use crate::rng::Rng;
 use std::collections::BTreeMap;
@@ -6,49 +7,61 @@ use std::sync::Arc;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{OnBadRecord, Shape};
 
-/// When the world begins, by all clocks.
+/// The time at which the world begins, by all clocks, in ms since 1970.
 pub const BASE: i64 = 1_700_000_000_000;
 
+/// What a record's value says.
 pub enum Value {
-    /// The key's columns and the field `n`.
+    /// A value that can be counted: the columns of its key, and its field `n`.
     Good {
         key: Vec<Option<String>>,
         n: Option<i64>,
     },
+    /// A value that makes the record a reject.
     Broken,
+    /// No value.
     Tombstone,
 }
 
+/// A record as the topic holds it.
 pub struct LogRecord {
+    /// Its Kafka timestamp in ms since 1970; -1 for none.
     pub time: i64,
+    /// What its value says, for the auditor.
     pub value: Value,
+    /// The bytes of its value, for the engine; `None` for a tombstone.
     pub bytes: Option<Vec<u8>>,
+    /// The leader epoch that it was written in.
     pub leader_epoch: i32,
 }
 
-/// One topic partition, whole; readers see it from `start` up to `visible`.
+/// One topic partition, whole. Readers see the offsets from `start` up to `visible`.
 #[derive(Clone, Default)]
 pub struct Log {
-    /// Those that expired, too: the auditor wants them.
+    /// All records, also those that have expired, because the auditor needs them.
     pub records: BTreeMap<Offset, Arc<LogRecord>>,
+    /// The first offset that has not expired.
     pub start: Offset,
+    /// The next offset to be written.
     pub end: Offset,
+    /// The first offset that readers do not see yet.
     pub visible: Offset,
-    /// Not in the topic before this time.
+    /// The topic does not have this topic partition before this time, in ms since the world began.
     pub exists_from: u64,
-    /// Leader epochs and the offset each begins at.
+    /// The leader epochs, with the offset at which each begins.
     epochs: Vec<(i32, Offset)>,
-    /// The log as it was before it was cut off.
+    /// The log as it was before it was cut off; `None` when it never was.
     pub before: Option<Box<Log>>,
 }
 
-/// A topic; made again, it has another id.
+/// A topic. When it is deleted and made again, it has another id.
 pub struct Topic {
     pub id: String,
     pub logs: BTreeMap<Partition, Log>,
 }
 
 impl Topic {
+    /// Draws the topic that is made as the `nth`, at `now` ms since the world began.
     pub fn draw(rng: &mut Rng, shape: &Shape, nth: usize, now: u64) -> Self {
         let partitions = 1 + rng.below(3) as Partition;
         let logs = (0..partitions).map(|p| {
@@ -73,6 +86,7 @@ impl Topic {
 }
 
 impl Log {
+    /// Writes up to `most` records, the first one near `time`.
     fn append(&mut self, rng: &mut Rng, shape: &Shape, mut time: i64, most: u64) {
         let step = rng.pick(&[50, 400, 2500]);
         let disorder = rng.pick(&[0, 3000, 20_000]);
@@ -102,12 +116,13 @@ impl Log {
         self.end += rng.below(2) as Offset;
     }
 
-    /// The front expires.
+    /// Lets the front of the log expire, up to `to`.
     pub fn expire(&mut self, to: Offset) {
         self.start = self.start.max(to.min(self.visible));
     }
 
-    /// A leader is elected that does not have what is from `at` on; others are written there.
+    /// Elects a leader that does not have the records from `at` on. Other records are written
+    /// there.
     pub fn cut(&mut self, rng: &mut Rng, shape: &Shape, at: Offset) {
         self.before = Some(Box::new(self.clone()));
         self.records.split_off(&at);
@@ -122,12 +137,12 @@ impl Log {
         self.visible = at + rng.below((self.end - at) as u64 + 1) as Offset;
     }
 
-    /// Leader epochs, and where each begins.
+    /// The leader epochs, with the offset at which each begins.
     pub fn cuts(&self) -> &[(i32, Offset)] {
         &self.epochs
     }
 
-    /// The leader epoch of an offset, whether or not there is anything to see.
+    /// The leader epoch of an offset, whether or not a record is there.
     pub fn epoch_of(&self, offset: Offset) -> i32 {
         self.epochs
             .iter()
@@ -136,7 +151,7 @@ impl Log {
             .map_or(-1, |e| e.0)
     }
 
-    /// As if what lies from `at` on were of another log.
+    /// This log up to `at`, followed by the records of another log.
     pub fn spliced(&self, at: Offset, other: &Log) -> Log {
         let mut log = self.clone();
         log.records.split_off(&at);
@@ -145,7 +160,7 @@ impl Log {
         log
     }
 
-    /// Where a leader epoch ends; `None` for one that never was.
+    /// The offset at which a leader epoch ends; `None` for an epoch that never was.
     pub fn epoch_end(&self, leader_epoch: i32) -> Option<Offset> {
         if self.epochs.last().is_none_or(|last| last.0 < leader_epoch) {
             return None;
@@ -159,7 +174,7 @@ impl Log {
     }
 }
 
-/// A value, and the bytes that say it.
+/// Draws a value, and gives the bytes that say it.
 fn draw_value(rng: &mut Rng, shape: &Shape, keys: u64) -> (Value, Option<Vec<u8>>) {
     let nulls = shape.on_bad_record == OnBadRecord::Null;
     match rng.below(30) {

@@ -514,6 +514,24 @@ mod tests {
         }
     }
 
+    /// What the mutated documents get in place of a piece of their own.
+    fn pieces() -> Vec<&'static [u8]> {
+        r#"" \ { } [ ] , : . - e E 0 1 9 \u "origin" "origin": null true"#
+            .split(' ')
+            .map(str::as_bytes)
+            .chain([
+                &b" "[..],
+                b"\n",
+                b"\0",
+                b"\x1f",
+                b"\x7f",
+                b"\x80",
+                b"\xc3\xa9",
+                b"\xff",
+            ])
+            .collect()
+    }
+
     #[test]
     fn mutated_documents_are_read_as_serde_json_reads_them() {
         let seeds = [
@@ -530,20 +548,7 @@ mod tests {
                 r#""origin" : "b" , "long": "abcdefgh\tijklmnop" } "#
             ),
         ];
-        let pieces: Vec<&[u8]> = r#"" \ { } [ ] , : . - e E 0 1 9 \u "origin" "origin": null true"#
-            .split(' ')
-            .map(str::as_bytes)
-            .chain([
-                &b" "[..],
-                b"\n",
-                b"\0",
-                b"\x1f",
-                b"\x7f",
-                b"\x80",
-                b"\xc3\xa9",
-                b"\xff",
-            ])
-            .collect();
+        let pieces = pieces();
         let mut state = 1_u64;
         let mut dice = |sides: usize| {
             state = state
