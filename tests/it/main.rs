@@ -1,7 +1,8 @@
-//! Tests of the whole core: golden texts, properties over drawn logs, and the tidiness of the repository.
+//! Tests of the whole core: golden texts, properties over drawn logs, and a tidy repository.
 
 mod causes;
 mod golden;
+mod imports;
 mod properties;
 #[path = "../rng.rs"]
 mod rng;
