@@ -233,6 +233,47 @@ fn may_name(module: &ModulePath, path: &ModulePath) -> bool {
 }
 
 #[test]
+fn every_room_begins_with_its_sentence() {
+    let architecture = text("ARCHITECTURE.md");
+    let rows: Vec<(&str, &str)> = architecture
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .strip_suffix(" |")?
+                .split_once("` | ")
+        })
+        .filter(|(folder, _)| {
+            *folder == "charm/src" || folder.starts_with("core/src/") || folder.starts_with("src/")
+        })
+        .collect();
+    assert_eq!(
+        rows.len(),
+        ROOMS.len() + 3,
+        "the table of the rooms is here: {rows:?}"
+    );
+    let mut wrong = Vec::new();
+    for (folder, sentence) in rows {
+        let first = ["mod.rs", "main.rs"].map(|name| root().join(folder).join(name));
+        let file = first
+            .iter()
+            .find(|path| path.is_file())
+            .expect("a first file");
+        let text = text(file);
+        let header = text.lines().map_while(|line| line.strip_prefix("//! "));
+        let header = header.collect::<Vec<_>>().join(" ");
+        if !header.starts_with(sentence) {
+            wrong.push(format!(
+                "{folder}: \"{sentence}\" is not how \"{header}\" begins"
+            ));
+        }
+    }
+    assert_none(
+        "rooms that begin with another sentence than in ARCHITECTURE.md",
+        &wrong,
+    );
+}
+
+#[test]
 fn no_file_speaks_of_one_machine() {
     // In pieces, so that this file does not say it.
     let forbidden = [
