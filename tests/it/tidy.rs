@@ -1,7 +1,7 @@
 //! What a compiler does not see: headers, the borders of the rooms, and that the documents say what
 //! is there.
 
-use crate::imports::{ModulePath, code_of, module_of, paths_named, without_tests};
+use crate::imports::{self, ModulePath, code_of, module_of, paths_named, without_tests};
 use clap::CommandFactory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -230,6 +230,39 @@ fn may_name(module: &ModulePath, path: &ModulePath) -> bool {
         }
         _ => true,
     }
+}
+
+#[test]
+fn no_files_of_a_folder_form_a_circle() {
+    let files = named_paths();
+    let modules: BTreeSet<&ModulePath> = files.iter().map(|(_, module, _)| module).collect();
+    let is_module = |path: &[String]| modules.iter().any(|module| module.starts_with(path));
+    let mut folders: BTreeMap<&[String], BTreeSet<(String, String)>> = BTreeMap::new();
+    for (_, module, paths) in &files {
+        for path in paths {
+            let same = module.iter().zip(path).take_while(|(a, b)| a == b).count();
+            // A file that is named, or else `mod.rs`, which holds the item that is named.
+            let node = |of: &ModulePath| match of.get(same) {
+                Some(name) if is_module(&of[..=same]) => name.clone(),
+                _ => "mod".to_owned(),
+            };
+            // Below a file there are only its own items.
+            let folder = &module[..same];
+            let is_folder = modules
+                .iter()
+                .any(|m| m.len() > same && m.starts_with(folder));
+            if same > 0 && is_folder && node(module) != node(path) {
+                let edges = folders.entry(folder).or_default();
+                edges.insert((node(module), node(path)));
+            }
+        }
+    }
+    assert!(folders.len() > 5, "the folders are here");
+    let circles = folders.iter().filter_map(|(folder, edges)| {
+        let names = imports::circle(edges)?;
+        Some(format!("{}: {}", folder.join("::"), names.join(" -> ")))
+    });
+    assert_none("circles", &circles.collect::<Vec<_>>());
 }
 
 #[test]
