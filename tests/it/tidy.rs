@@ -306,6 +306,23 @@ fn every_room_begins_with_its_sentence() {
     );
 }
 
+/// The most lines that a source file may have, without its tests.
+const LINES_MAX: usize = 600;
+
+#[test]
+fn no_source_file_is_too_long_to_read() {
+    let mut wrong = Vec::new();
+    for (_, folder) in CRATES {
+        for (name, text) in sources(folder) {
+            let lines = without_tests(&text).lines().count();
+            if lines > LINES_MAX {
+                wrong.push(format!("{folder}/{name}: {lines} lines without its tests"));
+            }
+        }
+    }
+    assert_none("files of more than 600 lines", &wrong);
+}
+
 #[test]
 fn no_file_speaks_of_one_machine() {
     // In pieces, so that this file does not say it.
