@@ -324,6 +324,32 @@ fn no_source_file_is_too_long_to_read() {
 }
 
 #[test]
+fn no_line_is_too_long_to_read() {
+    let mut wrong = Vec::new();
+    for path in all_files() {
+        let markdown = path.extension().is_some_and(|e| e == "md");
+        if !markdown && path.extension().is_none_or(|e| e != "rs") {
+            continue;
+        }
+        let place = path.strip_prefix(root()).expect("below it").display();
+        for (line, n) in text(&path).lines().zip(1..) {
+            let columns_max = if markdown && line.starts_with('|') {
+                120
+            } else {
+                100
+            };
+            if line.chars().count() > columns_max {
+                wrong.push(format!("{place}:{n}: {} columns", line.chars().count()));
+            }
+        }
+    }
+    assert_none(
+        "lines of more than 100 columns, or table rows of more than 120",
+        &wrong,
+    );
+}
+
+#[test]
 fn no_file_speaks_of_one_machine() {
     // In pieces, so that this file does not say it.
     let forbidden = [
