@@ -350,6 +350,23 @@ fn no_line_is_too_long_to_read() {
 }
 
 #[test]
+fn the_charm_is_not_built_with_the_program() {
+    let manifest = text("charm/Cargo.toml");
+    let names_it = manifest.lines().any(|line| line.starts_with("windrow ="));
+    assert!(
+        !names_it,
+        "charm/Cargo.toml names the program: take what is needed from the core"
+    );
+    for (place, module, paths) in named_paths() {
+        let uses_it = paths.iter().any(|path| path[0] == "windrow");
+        assert!(
+            module[0] != "windrow_charm" || !uses_it,
+            "{place} uses the program"
+        );
+    }
+}
+
+#[test]
 fn no_file_speaks_of_one_machine() {
     // In pieces, so that this file does not say it.
     let forbidden = [
