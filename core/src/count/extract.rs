@@ -1,6 +1,5 @@
-//! Takes the key, the event time and the numbers out of a record's value, or rejects the record
-//! with a reason. Tombstones, the ceiling of event times and the number of keys are the lane's
-//! concern.
+//! Takes key, event time and numbers out of a record's value, or rejects the record with a reason.
+//! Tombstones, the ceiling of event times and the number of keys are the lane's concern.
 //!
 //! What a key column becomes:
 //!

@@ -1,7 +1,6 @@
-//! A lane is the machine of one topic partition: extract → window → watermark → partials, with the
-//! ledger that accounts for each offset. What it does depends on its own log and on recorded
-//! decisions alone. It knows no other lane and no clock, and it does not know why a decision was
-//! made.
+//! A lane is one topic partition's machine: extract → window → watermark → partials, and the ledger.
+//! It knows no other lane and no clock, and it does not know why a decision was made: what it does
+//! depends on its own log and on recorded decisions alone.
 //!
 //! Each record becomes exactly one of these, in this order of tests:
 //!
@@ -202,6 +201,7 @@ impl Lane {
         });
     }
 
+    /// Takes one record at the next offset or past it.
     fn record(&mut self, record: Record<'_>) {
         if self.replay.is_some() {
             self.reach(record.offset);
@@ -233,7 +233,7 @@ impl Lane {
         if span.last_end <= self.watermark_ms {
             self.ledger.late += 1;
             self.ledger.next_offset += 1;
-            // In a replay it is in a file already.
+            // In a replay, the record is in a file already.
             if self.replay.is_none() {
                 let value: Box<[u8]> = value[..value.len().min(SIDE_VALUE_MAX_BYTES)].into();
                 self.side_bytes += value.len() + key.len() + SIDE_ROW_BYTES;
@@ -272,6 +272,7 @@ impl Lane {
         }
     }
 
+    /// Keeps a record that cannot be counted, or stops at it (`on-bad-record: fail`).
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
         if self.fail_on_reject {
             self.stopped = Some(Stopped::BadRecord(format!(
@@ -321,8 +322,8 @@ impl Lane {
     /// from earlier, and ends the replay where the last commit ended.
     ///
     /// Example: the commit ended at offset 10, and a floor was recorded at offset 7. A record at 6
-    /// applies nothing. A record at 8 makes offset 7 a gap and applies the floor. A record at 12
-    /// makes 8 and 9 gaps, compares the ledgers at 10, and ends the replay.
+    /// applies nothing. A record at 8 applies the floor and then makes offset 7 a gap. After it, a
+    /// record at 12 makes 9 a gap, compares the ledgers at 10, and ends the replay.
     fn reach(&mut self, offset: Offset) {
         let Some(mut replay) = self.replay.take() else {
             return;
@@ -449,6 +450,7 @@ impl Lane {
         self.offered_ceiling = Some(at);
     }
 
+    /// Decides the ceiling that was offered, if there is one.
     fn use_offered_ceiling(&mut self) {
         if let Some(at) = self.offered_ceiling.take() {
             self.decide(Decided::Ceiling { at });

@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | p0, offset 0: `a` at 12:00:03 | 11:59:53 | – | counted in [12:00:00, 12:00:10) |
 //! | p1, offset 0: `a` at 12:00:05 | 11:59:53 | 11:59:55 | counted in the same window |
-//! | p0, offset 1: `b` at 12:00:21 | 12:00:11 | 11:59:55 | p0's partial is closed; p1's is open |
+//! | p0, offset 1: `b` at 12:00:21 | 12:00:11 | 11:59:55 | p0's partial is final; p1's is open |
 //! | p1 has nothing for 30 s | 12:00:11 | 12:00:11 | p1 gets the floor 12:00:11 at offset 1 |
 //! | | | | the row `12:00:00 12:00:10 a 2` is final |
 //! | p1, offset 1: `a` at 12:00:07 | 12:00:11 | 12:00:11 | late, and late in every replay |
