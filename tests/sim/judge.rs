@@ -28,17 +28,16 @@ struct Generation {
     /// Which of the topics it belongs to.
     topic: usize,
     partition: Partition,
-    /// Whether it is open if the log was read before it was cut off, or after.
+    /// Whether it is unknown if this generation read the log before it was cut off, or after.
     cut_is_open: bool,
     /// Which one to take of the logs that fit.
     nth: usize,
 }
 
 /// Everything that is needed to judge a run.
-
 pub struct Judge<'a> {
     pub shape: &'a Shape,
-    /// All topics of the name, in the order in which they were made.
+    /// All topics that had the name, in the order in which they were made.
     pub topics: &'a [Topic],
     pub catalog: &'a Catalog,
 }

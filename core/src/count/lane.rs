@@ -1,4 +1,4 @@
-//! A lane is one topic partition's machine: extract → window → watermark → partials, and the ledger.
+//! A lane is one topic partition's machine: extract → window → watermark → partials, and a ledger.
 //! It knows no other lane and no clock, and it does not know why a decision was made: what it does
 //! depends on its own log and on recorded decisions alone.
 //!

@@ -2,8 +2,8 @@
 //! How columns become the bytes of a file is in `columnar`.
 //!
 //! Example: `sum(price decimal(18,2))` makes a column of the kind
-//! `Decimal { precision: 38, scale: 2 }`. Hive calls it `decimal(38,2)`, and Spark's schema calls it
-//! `"decimal(38,2)"`. The cell 12345 in it is the value 123.45.
+//! `Decimal { precision: 38, scale: 2 }`. Hive calls it `decimal(38,2)`, and Spark's schema
+//! calls it `"decimal(38,2)"`. The cell 12345 in it is the value 123.45.
 
 use crate::table::listing::Value;
 use crate::values::time::EventTime;
