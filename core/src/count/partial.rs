@@ -44,7 +44,7 @@ pub type Closed = BTreeMap<i64, Vec<Entry>>;
 
 /// The slices of one topic partition that still belong to an open window. Invariant: each slice has
 /// a window whose end is after the watermark.
-pub struct Partials {
+pub(super) struct Partials {
     windows: Windows,
     /// One for each of [`Shape::inputs`], which are the aggregates except `count`.
     functions: Box<[Function]>,
@@ -72,7 +72,7 @@ struct Slice {
 
 /// The slice already has as many keys as it takes, and this key is new to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyKeys;
+pub(super) struct TooManyKeys;
 
 impl Partials {
     /// No slice yet.

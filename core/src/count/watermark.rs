@@ -41,7 +41,7 @@ pub struct Watermark {
 impl Watermark {
     /// A watermark that nothing has moved yet.
     #[must_use]
-    pub fn new(delay_ms: i64) -> Self {
+    pub(super) fn new(delay_ms: i64) -> Self {
         Self {
             delay_ms,
             greatest: None,
@@ -51,13 +51,13 @@ impl Watermark {
 
     /// The delay in force, in milliseconds.
     #[must_use]
-    pub fn delay_ms(&self) -> i64 {
+    pub(super) fn delay_ms(&self) -> i64 {
         self.delay_ms
     }
 
     /// The watermark; `None` while there is neither a counted record nor a floor.
     #[must_use]
-    pub fn get(&self) -> Option<EventTime> {
+    pub(super) fn get(&self) -> Option<EventTime> {
         self.greatest
             .map(|t| t.minus(self.delay_ms))
             .max(self.floor)
@@ -66,13 +66,13 @@ impl Watermark {
     /// The watermark in milliseconds since 1970, or `i64::MIN` while there is none. The hot path
     /// compares with this.
     #[must_use]
-    pub fn ms(&self) -> i64 {
+    pub(super) fn ms(&self) -> i64 {
         self.get().map_or(UNSET, |t| t.0)
     }
 
     /// Takes the event time of a counted record. Returns whether it is the newest so far, which is
     /// when the watermark may have moved.
-    pub fn observe(&mut self, time: EventTime) -> bool {
+    pub(super) fn observe(&mut self, time: EventTime) -> bool {
         let newest = self.greatest.is_none_or(|greatest| time > greatest);
         if newest {
             self.greatest = Some(time);
@@ -81,14 +81,14 @@ impl Watermark {
     }
 
     /// From here on the watermark is at least `at`. A floor below the watermark changes nothing.
-    pub fn raise_floor(&mut self, at: EventTime) {
+    pub(super) fn raise_floor(&mut self, at: EventTime) {
         self.floor = self.floor.max(Some(at));
     }
 
     /// Changes the delay from here on. The present watermark becomes a floor first, so a longer
     /// delay leaves the watermark where it is until newer times pass it. A shorter delay moves it
     /// at once.
-    pub fn set_delay(&mut self, delay_ms: i64) {
+    pub(super) fn set_delay(&mut self, delay_ms: i64) {
         self.floor = self.get();
         self.delay_ms = delay_ms;
     }

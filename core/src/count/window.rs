@@ -90,13 +90,13 @@ impl Windows {
 impl Span {
     /// How many windows hold this slice; at least one.
     #[must_use]
-    pub fn windows(&self, slide: i64) -> u64 {
+    pub(super) fn windows(&self, slide: i64) -> u64 {
         ((self.last_end - self.first_end) / slide + 1) as u64
     }
 
     /// How many of these windows are closed at `watermark`, which is those with `end <= watermark`.
     #[must_use]
-    pub fn closed(&self, slide: i64, watermark: i64) -> u64 {
+    pub(super) fn closed(&self, slide: i64, watermark: i64) -> u64 {
         if watermark < self.first_end {
             0
         } else {
@@ -106,7 +106,7 @@ impl Span {
 
     /// End of the earliest window that is still open at `watermark`; `None` when all are closed.
     #[must_use]
-    pub fn next_end(&self, slide: i64, watermark: i64) -> Option<i64> {
+    pub(super) fn next_end(&self, slide: i64, watermark: i64) -> Option<i64> {
         if watermark < self.first_end {
             Some(self.first_end)
         } else if watermark < self.last_end {
