@@ -1,14 +1,14 @@
 //! The world around the engines: what happens when, which processes live, what people and clocks do.
 
 use crate::judge::Judge;
-use crate::process::{Answer, Process};
+use crate::process::{News, Process};
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Effect, Input, Rules, State};
+use windrow_core::engine::{Input, Request, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
@@ -45,9 +45,7 @@ pub struct World {
     pub processes: Vec<Process>,
     next_id: u64,
     /// Requests on their way, with their sender.
-    pub requests: Vec<(u64, Effect)>,
-    /// The same for the limits of a topic partition, which the driver asks for by itself.
-    pub limits: Vec<(u64, Partition)>,
+    pub requests: Vec<(u64, Request)>,
     pub catalog: Catalog,
     pub objects: BTreeMap<String, Arc<Vec<u8>>>,
     /// How often things go wrong: one in so many; 0 is never.
@@ -102,7 +100,6 @@ impl World {
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
-            limits: Vec::new(),
             catalog: Catalog::default(),
             objects: BTreeMap::new(),
             fault,
@@ -198,7 +195,7 @@ impl World {
                 let paused = !self.catalog.paused && self.rng.one_in(2);
                 if self.catalog.set_paused(paused).is_ok() {
                     self.summary.pauses += u64::from(paused);
-                    self.processes[i].inbox.push_back(Answer::Paused(paused));
+                    self.processes[i].inbox.push_back(News::Paused(paused));
                 }
             }
             2 => {
@@ -284,7 +281,7 @@ impl World {
         let mut quiet_since = self.now;
         for _ in 0..3000 {
             self.now += 100;
-            while !self.requests.is_empty() || !self.limits.is_empty() {
+            while !self.requests.is_empty() {
                 self.request()?;
             }
             while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {

@@ -337,11 +337,11 @@ impl Engine {
                 && self.topic_check_asked.ask()
             {
                 flight.topic = TopicCheck::Asked;
-                out.push(Effect::CheckTopic);
+                out.push(BrokersRequest::TopicId.into());
             }
             if flight.puts.is_empty() && flight.topic == TopicCheck::Same {
                 flight.stage = Stage::Committing;
-                out.push(Effect::Commit(Arc::clone(&flight.commit)));
+                out.push(CatalogRequest::Commit(Arc::clone(&flight.commit)).into());
                 return;
             }
             // The manifest first, and alone: whoever comes after us finds by it what we left behind.
@@ -349,19 +349,23 @@ impl Engine {
             for (key, (bytes, asked)) in &mut flight.puts {
                 if !*asked && (!first || *key == flight.commit.manifest) {
                     *asked = true;
-                    out.push(Effect::Put {
-                        key: key.clone(),
-                        bytes: Arc::clone(bytes),
-                    });
+                    out.push(
+                        StoreRequest::Put {
+                            key: key.clone(),
+                            bytes: Arc::clone(bytes),
+                        }
+                        .into(),
+                    );
                 }
             }
         } else if retry {
             out.push(match flight.stage {
-                Stage::Finding => Effect::Find {
+                Stage::Finding => CatalogRequest::Outcome {
                     owner: flight.commit.owner.clone(),
                     epoch: flight.commit.epoch,
-                },
-                _ => Effect::Commit(Arc::clone(&flight.commit)),
+                }
+                .into(),
+                _ => CatalogRequest::Commit(Arc::clone(&flight.commit)).into(),
             });
         }
     }
@@ -445,10 +449,13 @@ impl Engine {
             }
             Err(CatalogError::Unknown(reason)) => {
                 flight.stage = Stage::Finding;
-                out.push(Effect::Find {
-                    owner: flight.commit.owner.clone(),
-                    epoch,
-                });
+                out.push(
+                    CatalogRequest::Outcome {
+                        owner: flight.commit.owner.clone(),
+                        epoch,
+                    }
+                    .into(),
+                );
                 self.trouble(Side::Catalog, reason);
             }
         }
@@ -478,7 +485,7 @@ impl Engine {
             }
             Ok(Outcome::Absent) => {
                 flight.stage = Stage::Committing;
-                out.push(Effect::Commit(Arc::clone(&flight.commit)));
+                out.push(CatalogRequest::Commit(Arc::clone(&flight.commit)).into());
             }
             Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
             Err(error) => {

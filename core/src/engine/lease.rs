@@ -10,7 +10,7 @@ impl Engine {
             Phase::Standby { ask_at } if now >= *ask_at && self.stopping.is_none() => {
                 self.phase = Phase::Asking;
                 self.clock_asked_at = now;
-                out.push(Effect::Acquire);
+                out.push(CatalogRequest::Acquire.into());
             }
             Phase::Locating { ask_at } if ask_at.is_some_and(|at| now >= at) => {
                 *ask_at = None;
@@ -38,7 +38,7 @@ impl Engine {
         if let Some(owner) = self.owner.clone().filter(|_| !self.renewing) {
             self.renewing = true;
             self.clock_asked_at = self.now;
-            out.push(Effect::Renew { owner });
+            out.push(CatalogRequest::Renew { owner }.into());
         }
     }
 
@@ -151,7 +151,7 @@ impl Engine {
 
     pub(super) fn give_back(&mut self, out: &mut Vec<Effect>) {
         if let Some(owner) = self.owner.take() {
-            out.push(Effect::Release { owner });
+            out.push(CatalogRequest::Release { owner }.into());
         }
     }
 

@@ -1,11 +1,16 @@
 //! `Input` → `Effect`s: one table's whole state and its only door, `step`. It reads no clock and does no I/O.
 //! What it asks for is carried out by `driver`, and comes back as another input, also when it failed.
 
+mod conversation;
 mod flight;
 mod lease;
 mod reading;
 mod topic;
 
+pub use conversation::{
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
+    LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
+};
 pub use topic::same_table;
 
 use crate::count::checkpoint;
@@ -48,141 +53,6 @@ pub struct Rules {
     pub lease_ms: u64,
     /// Up to this many keys in open windows a checkpoint goes with each commit; with more it goes by replay distance.
     pub checkpoint_keys_small: u64,
-}
-
-/// What Kafka says of the topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicFacts {
-    pub cluster_id: String,
-    /// Empty when the broker cannot tell.
-    pub topic_id: String,
-    /// First offset and end offset of each topic partition.
-    pub partitions: BTreeMap<Partition, (Offset, Offset)>,
-}
-
-pub enum Input<'a> {
-    /// Time has gone on; sent at least ten times a second.
-    Tick {
-        now: Mono,
-    },
-    Acquired(Result<Acquired, CatalogError>),
-    /// The lease goes on: the database's clock, and whether a pause is in force.
-    Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, Trouble>),
-    /// The topic's id, asked for after [`Effect::CheckTopic`]; empty when the broker cannot tell.
-    TopicId(Result<String, Trouble>),
-    /// Paths of the table's manifests.
-    Manifests(Result<Vec<String>, Trouble>),
-    Checkpoint(Result<Vec<u8>, Trouble>),
-    Records {
-        partition: Partition,
-        leader_epoch: i32,
-        batch: &'a dyn Batch,
-    },
-    /// The reader has nothing more; every offset below was shown or never will be.
-    End {
-        partition: Partition,
-        offset: Offset,
-    },
-    /// The answer to [`Effect::LookAtEnd`], fetched after it was asked for.
-    Looked {
-        partition: Partition,
-        end: Result<LogEnd, String>,
-    },
-    /// The log does not have the offset that was asked for.
-    OutOfRange {
-        partition: Partition,
-        log_start: Offset,
-        log_end: Offset,
-    },
-    /// The log was cut off somewhere below where we read, and written anew.
-    Truncated {
-        partition: Partition,
-        why: String,
-    },
-    /// What hinders reading; it is over with the next record.
-    Trouble(Trouble),
-    /// The reader is a new one: whatever is to be read must be started again.
-    Reopened,
-    Stored {
-        key: String,
-        result: Result<(), Trouble>,
-    },
-    Committed {
-        epoch: u64,
-        result: Result<DbTime, CatalogError>,
-    },
-    Found {
-        epoch: u64,
-        result: Result<Outcome, CatalogError>,
-    },
-    /// An operator's word, already in the catalog.
-    Paused(bool),
-    /// Commit what there is, give the table back, end.
-    Shutdown,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogEnd {
-    /// Below it every transaction is decided.
-    pub last_stable: Offset,
-    pub high_watermark: Offset,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Acquire,
-    Renew {
-        owner: Owner,
-    },
-    Release {
-        owner: Owner,
-    },
-    LookUpTopic,
-    /// Ask the topic's id anew. A client reads on silently in a topic that was deleted and made again: what was read
-    /// counts only if the topic is still the one that we read when all of it was read.
-    CheckTopic,
-    ListManifests {
-        prefix: String,
-    },
-    FetchCheckpoint {
-        key: String,
-    },
-    /// Read a topic partition from an offset on, or from another one than now.
-    Start {
-        partition: Partition,
-        offset: Offset,
-        leader_epoch: i32,
-    },
-    /// Stop reading all topic partitions.
-    StopAll,
-    /// Flow control: fetch nothing more until resumed.
-    Hold {
-        partition: Partition,
-    },
-    Unhold {
-        partition: Partition,
-    },
-    LookAtEnd {
-        partition: Partition,
-    },
-    /// Store an object; answered by [`Input::Stored`]. Harmless when it is there already.
-    Put {
-        key: String,
-        bytes: Arc<Vec<u8>>,
-    },
-    Commit(Arc<Commit>),
-    /// What became of a commit whose answer was lost; the old connection is waited out.
-    Find {
-        owner: Owner,
-        epoch: u64,
-    },
-    /// For lag tools only.
-    CommitGroup(BTreeMap<Partition, Offset>),
-    /// An epoch was committed: for whoever watches.
-    Report(Arc<Commit>),
-    /// The end. A reason means failure.
-    Exit(Option<Trouble>),
 }
 
 /// Where the engine stands, in the words of the status.
@@ -249,6 +119,8 @@ struct Watch {
     /// topic partition may be raised: a record in another that came later may have come with records in this one.
     asked_with: Option<EventTime>,
     nothing_by: Option<EventTime>,
+    /// The log's limits were asked for; with a time, they are to be asked for then.
+    limits: Option<Option<Mono>>,
     /// The log's end was seen where we are; nothing came until now.
     idle_until: Option<Mono>,
     log_end: Offset,
@@ -452,34 +324,14 @@ impl Engine {
         }
         match input {
             Input::Tick { now } => self.tick(now, out),
-            Input::Acquired(answer) => self.acquired(answer, out),
-            Input::Renewed(answer) => self.renewed(answer, out),
-            Input::Topic(answer) => self.topic(answer, out),
-            Input::TopicId(answer) => self.topic_checked(answer, out),
-            Input::Manifests(answer) => self.manifests(answer, out),
-            Input::Checkpoint(answer) => self.checkpoint(answer, out),
+            Input::Answer(answer) => self.answer(answer, out),
             Input::Records {
                 partition,
                 leader_epoch,
                 batch,
             } => self.records(partition, leader_epoch, batch),
             Input::End { partition, offset } => self.end(partition, offset),
-            Input::Looked { partition, end } => self.looked(partition, end),
-            Input::OutOfRange {
-                partition,
-                log_start,
-                log_end,
-            } => {
-                if self
-                    .watches
-                    .get_mut(&partition)
-                    .is_some_and(|w| std::mem::take(&mut w.reading))
-                {
-                    // Before anything is said of lost records: it may be another topic of the same name.
-                    self.out_of_range.insert(partition, (log_start, log_end));
-                    self.look_up_topic(out);
-                }
-            }
+            Input::OutOfRange { partition } => self.out_of_range(partition, out),
             Input::Truncated { partition, why } => self.truncated(partition, why, out),
             Input::Trouble(trouble) => self.trouble(Side::Reader, trouble),
             Input::Reopened => {
@@ -490,15 +342,44 @@ impl Engine {
                     self.start_lanes(out);
                 }
             }
-            Input::Stored { key, result } => self.stored(&key, result, out),
-            Input::Committed { epoch, result } => self.committed(epoch, result, out),
-            Input::Found { epoch, result } => self.found(epoch, result, out),
             Input::Paused(paused) => self.paused = paused,
             Input::Shutdown => {
                 self.stop(None);
             }
         }
         self.settle(out);
+    }
+
+    fn answer(&mut self, answer: Answer, out: &mut Vec<Effect>) {
+        match answer {
+            Answer::Catalog(CatalogAnswer::Acquire(answer)) => self.acquired(answer, out),
+            Answer::Catalog(CatalogAnswer::Renew(answer)) => self.renewed(answer, out),
+            Answer::Catalog(CatalogAnswer::Commit { epoch, result }) => {
+                self.committed(epoch, result, out)
+            }
+            Answer::Catalog(CatalogAnswer::Outcome { epoch, result }) => {
+                self.found(epoch, result, out)
+            }
+            Answer::Brokers(BrokersAnswer::Topic(answer)) => self.topic(answer, out),
+            Answer::Brokers(BrokersAnswer::TopicId(answer)) => self.topic_checked(answer, out),
+            Answer::Brokers(BrokersAnswer::LogEnd { partition, end }) => {
+                self.looked(partition, end)
+            }
+            Answer::Store(StoreAnswer::List { result, .. }) => self.manifests(result, out),
+            Answer::Store(StoreAnswer::Get { key, result }) => self.checkpoint(&key, result, out),
+            Answer::Brokers(BrokersAnswer::LogLimits { partition, limits }) => {
+                self.limits_answered(partition, limits, out);
+            }
+            // Not asked for yet.
+            Answer::Catalog(
+                CatalogAnswer::Locate(_)
+                | CatalogAnswer::Doom(_)
+                | CatalogAnswer::DoomedPast(_)
+                | CatalogAnswer::Forget(_),
+            )
+            | Answer::Store(StoreAnswer::Delete { .. }) => {}
+            Answer::Store(StoreAnswer::Put { key, result }) => self.stored(&key, result, out),
+        }
     }
 
     /// No more reading; the end after what is under way.

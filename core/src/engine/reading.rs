@@ -91,10 +91,58 @@ impl Engine {
         }
     }
 
+    /// Reading does not go on. Before anything is said of lost records, it is asked what the log has.
+    pub(super) fn out_of_range(&mut self, partition: Partition, out: &mut Vec<Effect>) {
+        if let Some(watch) = self.watches.get_mut(&partition)
+            && std::mem::take(&mut watch.reading)
+        {
+            watch.limits = Some(None);
+            out.push(BrokersRequest::LogLimits { partition }.into());
+        }
+    }
+
+    pub(super) fn limits_answered(
+        &mut self,
+        partition: Partition,
+        limits: Result<(Offset, Offset), String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(watch) = self
+            .watches
+            .get_mut(&partition)
+            .filter(|w| w.limits == Some(None))
+        else {
+            return;
+        };
+        match limits {
+            Ok(limits) => {
+                watch.limits = None;
+                // It may be another topic of the same name.
+                self.out_of_range.insert(partition, limits);
+                self.look_up_topic(out);
+            }
+            // As long as it cannot be asked it cannot be read either.
+            Err(_) => watch.limits = Some(Some(self.now.plus(RETRY_MS))),
+        }
+    }
+
+    fn ask_limits_again(&mut self, out: &mut Vec<Effect>) {
+        for (partition, watch) in &mut self.watches {
+            if let Some(Some(at)) = watch.limits
+                && self.now >= at
+            {
+                watch.limits = Some(None);
+                let partition = *partition;
+                out.push(BrokersRequest::LogLimits { partition }.into());
+            }
+        }
+    }
+
     pub(super) fn counting_tick(&mut self, out: &mut Vec<Effect>) {
         if self.now >= self.topic_ask_at {
             self.look_up_topic(out);
         }
+        self.ask_limits_again(out);
         self.look_at_ends(out);
         self.raise_floors();
         self.flow(out);
@@ -125,9 +173,12 @@ impl Engine {
             {
                 self.looking.insert(*partition, self.now);
                 watch.asked_with = highest;
-                out.push(Effect::LookAtEnd {
-                    partition: *partition,
-                });
+                out.push(
+                    BrokersRequest::LogEnd {
+                        partition: *partition,
+                    }
+                    .into(),
+                );
             }
         }
     }

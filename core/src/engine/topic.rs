@@ -6,21 +6,24 @@ use super::*;
 impl Engine {
     pub(super) fn look_up_topic(&mut self, out: &mut Vec<Effect>) {
         if self.topic_asked.ask() {
-            out.push(Effect::LookUpTopic);
+            out.push(BrokersRequest::Topic.into());
         }
     }
 
     pub(super) fn list_manifests(&mut self, out: &mut Vec<Effect>) {
         if self.manifests_asked.ask() {
-            out.push(Effect::ListManifests {
-                prefix: format!("{}manifests/", self.prefix),
-            });
+            out.push(
+                StoreRequest::List {
+                    prefix: format!("{}manifests/", self.prefix),
+                }
+                .into(),
+            );
         }
     }
 
     pub(super) fn fetch_checkpoint(&mut self, key: String, out: &mut Vec<Effect>) {
         if self.checkpoint_asked.ask() {
-            out.push(Effect::FetchCheckpoint { key });
+            out.push(StoreRequest::Get { key }.into());
         }
     }
 
@@ -201,7 +204,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn checkpoint(&mut self, answer: Result<Vec<u8>, Trouble>, out: &mut Vec<Effect>) {
+    pub(super) fn checkpoint(
+        &mut self,
+        key: &str,
+        answer: Result<Option<Vec<u8>>, Trouble>,
+        out: &mut Vec<Effect>,
+    ) {
         let counts = self.checkpoint_asked.answered();
         let Phase::Restoring { ask_at, facts, .. } = &mut self.phase else {
             return;
@@ -210,6 +218,11 @@ impl Engine {
             *ask_at = Some(self.now);
             return;
         }
+        let answer = answer.and_then(|bytes| {
+            bytes.ok_or_else(|| {
+                format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup").into()
+            })
+        });
         match answer {
             Ok(bytes) => {
                 let facts = facts.clone();
@@ -291,7 +304,7 @@ impl Engine {
             if watch.reading || watch.gone.is_some() || !self.committed.contains_key(partition) {
                 continue;
             }
-            if self.out_of_range.contains_key(partition) {
+            if self.out_of_range.contains_key(partition) || watch.limits.is_some() {
                 continue;
             }
             *watch = Watch {
