@@ -111,10 +111,11 @@ impl World {
                 return None;
             }
             CatalogRequest::Commit(commit) => self.commit(&commit, way),
-            CatalogRequest::Locate
-            | CatalogRequest::Doom { .. }
+            CatalogRequest::Locate => unreachable!("the place is in the settings"),
+            // Nothing is doomed or deleted yet.
+            CatalogRequest::Doom { .. }
             | CatalogRequest::DoomedPast { .. }
-            | CatalogRequest::Forget { .. } => unreachable!("not asked for yet"),
+            | CatalogRequest::Forget { .. } => return None,
             CatalogRequest::Outcome { epoch, .. } if way != Way::Fine => CatalogAnswer::Outcome {
                 epoch,
                 result: Err(CatalogError::Retry(gone().into())),

@@ -8,7 +8,7 @@ use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Input, Request, Rules, State};
+use windrow_core::engine::{Input, Request, Rules, State, Whereabouts};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
@@ -73,7 +73,7 @@ impl World {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            place: Whereabouts::At("s3a://spark/warehouse".parse().expect("a place")),
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
@@ -84,6 +84,7 @@ impl World {
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
             lease_ms: 3000,
+            keep_replaced_ms: 60_000,
             checkpoint_keys_small: if harm {
                 20_000
             } else {
