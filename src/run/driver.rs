@@ -22,12 +22,13 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{debug, info, warn};
 use windrow_core::engine::{Effect, Engine, Input, LogEnd, Rules, State, TopicFacts};
-use windrow_core::settings::config::{Config, Secret, Secrets, warehouse_of};
+use windrow_core::settings::config::{Config, Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, State as StatusState, Status, WindowStatus};
 use windrow_core::table::commit::{
     Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of,
 };
 use windrow_core::table::hive::TableKind;
+use windrow_core::table::place::locate;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::{DbTime, EventTime, Mono};
@@ -331,7 +332,7 @@ impl Driver {
             ask_at = Some(Instant::now() + PLACE_EVERY);
             state = match place {
                 Ok(Place { genesis, database }) => {
-                    let found = warehouse_of(bucket, genesis.as_deref(), database.as_deref());
+                    let found = locate(bucket, genesis.as_deref(), database.as_deref());
                     let placed = found
                         .map_err(|why| Trouble::new(Cause::OtherBucket, why))
                         .and_then(|warehouse| {
