@@ -8,9 +8,10 @@ use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Input, Request, Rules, State, Whereabouts};
+use windrow_core::engine::{Input, Request, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
@@ -73,7 +74,7 @@ impl World {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            place: Whereabouts::At("s3a://spark/warehouse".parse().expect("a place")),
+            place: TablePlace::At("s3a://spark/warehouse".parse().expect("a place")),
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),

@@ -27,11 +27,11 @@ pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
-pub use rules::{CHECKPOINT_KEYS_SMALL, Rules, Whereabouts, same_table};
+pub use rules::{CHECKPOINT_KEYS_SMALL, Rules, same_table};
 pub use view::State;
 
 use crate::table::commit::{Acquired, CatalogError, Head};
-use crate::table::place::{Names, Place};
+use crate::table::place::{Names, Place, TablePlace};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::time::{DbTime, Mono};
 use clocks::CLOCK_BACK;
@@ -89,13 +89,11 @@ impl Engine {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         let phase = match &rules.place {
-            Whereabouts::At(place) => Phase::Standby {
+            TablePlace::At(place) => Phase::Standby {
                 place: place.clone(),
                 ask_at: Mono(0),
             },
-            Whereabouts::InBucket(bucket) => {
-                Phase::Locating(Locating::new(bucket.clone(), Mono(0)))
-            }
+            TablePlace::InBucket(bucket) => Phase::Locating(Locating::new(bucket.clone(), Mono(0))),
         };
         Self {
             names: Names::new(&rules.database, &rules.table),
@@ -281,7 +279,7 @@ impl Engine {
         };
         if let Some(head) = &head {
             let elsewhere = head.genesis.warehouse != place.to_string();
-            if let Whereabouts::InBucket(bucket) = &self.rules.place
+            if let TablePlace::InBucket(bucket) = &self.rules.place
                 && elsewhere
             {
                 // Another owner has made it since, at another place of the bucket.

@@ -2,7 +2,7 @@
 
 use crate::table::commit::Genesis;
 use crate::table::file::Timestamps;
-use crate::table::place::Place;
+use crate::table::place::{Place, TablePlace};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::shape::Shape;
 
@@ -16,7 +16,7 @@ pub struct Rules {
     /// The table's name, without the database.
     pub table: String,
     /// Where the table lies, as far as the settings say it.
-    pub place: Whereabouts,
+    pub place: TablePlace,
     /// How timestamps are written to files.
     pub timestamps: Timestamps,
     /// Whether a table without epochs begins at the log's end instead of its start.
@@ -46,15 +46,6 @@ pub struct Rules {
 
 /// The usual [`Rules::checkpoint_keys_small`].
 pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
-
-/// Where a table lies, as far as the settings say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
-    /// Here.
-    At(Place),
-    /// Somewhere in this bucket. The catalog is asked first; see [`crate::table::place::locate`].
-    InBucket(String),
-}
 
 /// Whether the recorded table is the one that the settings ask for, at `place`.
 ///

@@ -169,6 +169,26 @@ impl TryFrom<String> for Place {
     }
 }
 
+/// What the settings say of where the table's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablePlace {
+    /// Here: `table.warehouse`, or the directory of a local catalog.
+    At(Place),
+    /// Somewhere in this bucket, `table.bucket`. Where, [`locate`] decides once the catalog has been asked.
+    InBucket(String),
+}
+
+impl TablePlace {
+    /// The place, or the one to go on with until the catalog has been asked.
+    #[must_use]
+    pub fn or_default(&self) -> Place {
+        match self {
+            TablePlace::At(place) => place.clone(),
+            TablePlace::InBucket(bucket) => Place::default_in(bucket),
+        }
+    }
+}
+
 /// Whether a text can be a bucket's name: 3 to 63 letters, digits, dots, underscores and hyphens.
 /// S3 stores differ in what they allow; this is what all that are known to us have in common, and
 /// what a URI can hold.
