@@ -21,16 +21,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{debug, info, warn};
-use windrow_core::engine::{Effect, Engine, Input, LogEnd, Rules, State, TopicFacts};
+use windrow_core::engine::{
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Engine, Input,
+    LogEnd, Request, Rules, State, StoreAnswer, StoreRequest, TopicFacts,
+};
 use windrow_core::settings::config::{Config, Secret, Secrets, warehouse_of};
 use windrow_core::shown::status::{LaneStatus, State as StatusState, Status, WindowStatus};
-use windrow_core::table::commit::{
-    Acquired, CatalogError, Commit, FileKind, Outcome, Owner, manifests_of,
-};
+use windrow_core::table::commit::{Acquired, CatalogError, Commit, FileKind, Owner, manifests_of};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
-use windrow_core::values::record::{Offset, Partition};
-use windrow_core::values::time::{DbTime, EventTime, Mono};
+use windrow_core::values::record::Partition;
+use windrow_core::values::time::{EventTime, Mono};
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,34 +54,8 @@ const WINDOWS_MAX: usize = 1000;
 
 /// What comes back to the loop.
 enum Message {
-    Acquired(Result<Acquired, CatalogError>),
+    Answer(Answer),
     Totals(Totals),
-    Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, Trouble>),
-    TopicId(Result<String, Trouble>),
-    Manifests(Result<Vec<String>, Trouble>),
-    Checkpoint(Result<Vec<u8>, Trouble>),
-    Looked {
-        partition: Partition,
-        end: Result<LogEnd, String>,
-    },
-    OutOfRange {
-        partition: Partition,
-        log_start: Offset,
-        log_end: Offset,
-    },
-    Stored {
-        key: String,
-        result: Result<(), Trouble>,
-    },
-    Committed {
-        epoch: u64,
-        result: Result<DbTime, CatalogError>,
-    },
-    Found {
-        epoch: u64,
-        result: Result<Outcome, CatalogError>,
-    },
     Paused(bool),
     /// Objects that an owner before us stored for an epoch that never came true.
     Orphans(Owner, Vec<String>),
@@ -104,11 +79,8 @@ struct Place {
 enum CatalogAsk {
     /// Where the table lies, or where Hive keeps this database.
     Place(String),
-    Acquire,
-    Renew(Owner),
+    Engine(CatalogRequest),
     Release(Owner, mpsc::Sender<()>),
-    Commit(Arc<Commit>),
-    Find(Owner, u64),
     /// Garbage collection: enter keys, ask for those entered long enough ago, take them off.
     Doom(Owner, Vec<String>),
     DoomedPast(Owner, u64),
@@ -383,7 +355,6 @@ impl Driver {
                 self.perform(&mut effects, reader);
             }
             let engine = &mut self.engine;
-            let mut asked = Vec::new();
             let wait = if engine.committing() {
                 POLL_COMMITTING
             } else {
@@ -395,11 +366,8 @@ impl Driver {
                 if ticked.elapsed() > STALE {
                     engine.step(tick(started), &mut effects);
                 }
-                step_event(engine, event, &mut effects, &mut asked);
+                step_event(engine, event, &mut effects);
             });
-            for partition in asked {
-                self.ask_limits(partition);
-            }
             if let Err(error) = polled {
                 warn!(error = %error, "the Kafka client is done for: making a new one");
                 self.reopen(reader, &mut effects);
@@ -419,11 +387,13 @@ impl Driver {
     /// there was no table. An owner that has just begun reads nothing yet.
     fn lies_elsewhere(&self, message: &Message) -> Option<Owner> {
         match message {
-            Message::Acquired(Ok(Acquired::Ours {
+            Message::Answer(Answer::Catalog(CatalogAnswer::Acquire(Ok(Acquired::Ours {
                 owner,
                 head: Some(head),
                 ..
-            })) if self.bucket.is_some() && head.genesis.warehouse != self.settings.warehouse => {
+            }))))
+                if self.bucket.is_some() && head.genesis.warehouse != self.settings.warehouse =>
+            {
                 Some(owner.clone())
             }
             _ => None,
@@ -432,60 +402,14 @@ impl Driver {
 
     fn hear(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let input = match message {
-            Message::Acquired(answer) => {
-                if let Ok(Acquired::Ours {
-                    owner,
-                    head: Some(head),
-                    ..
-                }) = &answer
-                {
-                    self.status.last_commit = Some(EventTime(head.committed_at.0));
-                    self.find_orphans(owner.clone(), head.last.epoch + 1);
-                }
-                Input::Acquired(answer)
+            Message::Answer(answer) => {
+                self.note_answer(&answer);
+                Input::Answer(answer)
             }
             Message::Totals(totals) => {
                 self.totals = totals;
                 return;
             }
-            Message::Renewed(answer) => Input::Renewed(answer),
-            Message::Topic(answer) => Input::Topic(answer),
-            Message::TopicId(answer) => Input::TopicId(answer),
-            Message::Manifests(answer) => Input::Manifests(answer),
-            Message::Checkpoint(answer) => Input::Checkpoint(answer),
-            Message::Looked { partition, end } => {
-                if let Err(error) = &end {
-                    debug!(partition, error = %error, "cannot ask for a topic partition's end; it is not idle until then");
-                }
-                Input::Looked { partition, end }
-            }
-            Message::OutOfRange {
-                partition,
-                log_start,
-                log_end,
-            } => Input::OutOfRange {
-                partition,
-                log_start,
-                log_end,
-            },
-            Message::Stored { key, result } => {
-                if let Err(error) = &result {
-                    self.status.commit_failures += 1;
-                    warn!(error = %error, "cannot store an object; trying again");
-                }
-                Input::Stored { key, result }
-            }
-            Message::Committed { epoch, result } => {
-                match &result {
-                    Ok(at) => self.status.last_commit = Some(EventTime(at.0)),
-                    Err(error) => {
-                        self.status.commit_failures += 1;
-                        warn!(epoch, error = %error, "an epoch was not committed");
-                    }
-                }
-                Input::Committed { epoch, result }
-            }
-            Message::Found { epoch, result } => Input::Found { epoch, result },
             Message::Paused(paused) => Input::Paused(paused),
             Message::Orphans(owner, keys) => {
                 return self.ask_catalog(CatalogAsk::Doom(owner, keys));
@@ -509,44 +433,67 @@ impl Driver {
         self.engine.step(input, effects);
     }
 
+    /// What an answer tells those who watch.
+    fn note_answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Catalog(CatalogAnswer::Acquire(Ok(Acquired::Ours {
+                owner,
+                head: Some(head),
+                ..
+            }))) => {
+                self.status.last_commit = Some(EventTime(head.committed_at.0));
+                self.find_orphans(owner.clone(), head.last.epoch + 1);
+            }
+            Answer::Catalog(CatalogAnswer::Commit { epoch, result }) => match result {
+                Ok(at) => self.status.last_commit = Some(EventTime(at.0)),
+                Err(error) => {
+                    self.status.commit_failures += 1;
+                    warn!(epoch, error = %error, "an epoch was not committed");
+                }
+            },
+            Answer::Store(StoreAnswer::Put {
+                result: Err(error), ..
+            }) => {
+                self.status.commit_failures += 1;
+                warn!(error = %error, "cannot store an object; trying again");
+            }
+            Answer::Brokers(BrokersAnswer::LogEnd {
+                partition,
+                end: Err(error),
+            }) => {
+                debug!(partition, error = %error, "cannot ask for a topic partition's end; it is not idle until then");
+            }
+            _ => {}
+        }
+    }
+
     fn perform(&mut self, effects: &mut Vec<Effect>, reader: &mut Reader) {
+        let mut not_started = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Acquire => self.ask_catalog(CatalogAsk::Acquire),
-                Effect::Renew { owner } => self.ask_catalog(CatalogAsk::Renew(owner)),
-                Effect::Release { owner } => self.release(owner),
-                Effect::Commit(commit) => self.ask_catalog(CatalogAsk::Commit(commit)),
-                Effect::Find { owner, epoch } => self.ask_catalog(CatalogAsk::Find(owner, epoch)),
-                Effect::LookUpTopic => self.blocking(|consumer| Message::Topic(topic_facts(consumer).map_err(Trouble::from))),
-                Effect::CheckTopic => self.blocking(|consumer| {
-                    Message::TopicId(consumer.topic(ASK_TIMEOUT).map(|t| t.topic_id).map_err(Trouble::from))
+                Effect::Ask(Request::Catalog(CatalogRequest::Release { owner })) => {
+                    self.release(owner);
+                }
+                Effect::Ask(Request::Catalog(request)) => {
+                    self.ask_catalog(CatalogAsk::Engine(request));
+                }
+                Effect::Ask(Request::Brokers(request)) => {
+                    self.blocking(|brokers| {
+                        Message::Answer(Answer::Brokers(ask_brokers(brokers, request)))
+                    });
+                }
+                Effect::Ask(Request::Store(request)) => self.storing(async move |store| {
+                    Message::Answer(Answer::Store(ask_store(&store, request).await))
                 }),
-                Effect::LookAtEnd { partition } => self.blocking(move |consumer| {
-                    let end = consumer.end(partition, ASK_TIMEOUT);
-                    let end = end.map(|e| LogEnd { last_stable: e.last_stable, high_watermark: e.high_watermark });
-                    Message::Looked { partition, end: end.map_err(|e| e.to_string()) }
-                }),
-                Effect::ListManifests { prefix } => self.storing(async move |store| {
-                    let found = store.list(&prefix).await;
-                    Message::Manifests(found.map(|list| list.into_iter().map(|(key, _)| key).collect()).map_err(Trouble::from))
-                }),
-                Effect::FetchCheckpoint { key } => self.storing(async move |store| {
-                    Message::Checkpoint(match store.get(&key).await {
-                        Ok(Some(bytes)) => Ok(bytes),
-                        Ok(None) => Err(format!("cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup").into()),
-                        Err(error) => Err(error.into()),
-                    })
-                }),
-                Effect::Put { key, bytes } => self.storing(async move |store| {
-                    let result = store.put(&key, bytes.as_ref().clone()).await.map_err(Trouble::from);
-                    Message::Stored { key, result }
-                }),
-                Effect::Start { partition, offset, leader_epoch } => {
+                Effect::Start {
+                    partition,
+                    offset,
+                    leader_epoch,
+                } => {
                     self.reading.insert(partition);
                     if let Err(error) = reader.start(partition, offset, leader_epoch) {
                         warn!(partition, offset, error = %error, "cannot start reading; trying again");
-                        // It comes back as out of range with limits that hold, and is started again.
-                        self.ask_limits(partition);
+                        not_started.push(partition);
                     }
                 }
                 Effect::StopAll => {
@@ -557,11 +504,18 @@ impl Driver {
                 Effect::Hold { partition } => reader.pause(partition),
                 Effect::Unhold { partition } => reader.resume(partition),
                 Effect::CommitGroup(offsets) => {
-                    self.consumer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(&offsets);
+                    self.consumer
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .commit_group(&offsets);
                 }
+                Effect::UseWarehouse(_) => {}
                 Effect::Report(commit) => self.report(&commit),
                 Effect::Exit(reason) => self.exit = Some(reason),
             }
+        }
+        for partition in not_started {
+            self.engine.step(Input::OutOfRange { partition }, effects);
         }
     }
 
@@ -629,25 +583,6 @@ impl Driver {
         let asked = ask(store);
         self.runtime.spawn(async move {
             let _ = to_loop.send(asked.await);
-        });
-    }
-
-    /// Where a topic partition's log begins and ends now, for one that could not be read where we are.
-    fn ask_limits(&self, partition: Partition) {
-        self.blocking(move |consumer| {
-            loop {
-                match consumer.end(partition, ASK_TIMEOUT) {
-                    Ok(end) => {
-                        return Message::OutOfRange {
-                            partition,
-                            log_start: end.log_start,
-                            log_end: end.high_watermark,
-                        };
-                    }
-                    // As long as it cannot be asked it cannot be read either.
-                    Err(_) => std::thread::sleep(Duration::from_secs(1)),
-                }
-            }
         });
     }
 
@@ -789,12 +724,7 @@ fn tick(started: Instant) -> Input<'static> {
     }
 }
 
-fn step_event(
-    engine: &mut Engine,
-    event: Event<'_>,
-    effects: &mut Vec<Effect>,
-    asked: &mut Vec<Partition>,
-) {
+fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) {
     let input = match event {
         Event::Batch {
             partition,
@@ -813,10 +743,7 @@ fn step_event(
             partition,
             offset: next_offset,
         },
-        Event::OutOfRange { partition, .. } => {
-            asked.push(partition);
-            return;
-        }
+        Event::OutOfRange { partition, .. } => Input::OutOfRange { partition },
         Event::Truncated { partition, why } => Input::Truncated { partition, why },
         Event::Problem { what, .. } => {
             warn!(error = %what, "cannot read");
@@ -827,6 +754,64 @@ fn step_event(
         }
     };
     engine.step(input, effects);
+}
+
+fn ask_brokers(brokers: &Brokers, request: BrokersRequest) -> BrokersAnswer {
+    match request {
+        BrokersRequest::Topic => BrokersAnswer::Topic(topic_facts(brokers).map_err(Trouble::from)),
+        BrokersRequest::TopicId => {
+            let topic = brokers.topic(ASK_TIMEOUT);
+            BrokersAnswer::TopicId(topic.map(|t| t.topic_id).map_err(Trouble::from))
+        }
+        BrokersRequest::LogEnd { partition } => {
+            let end = brokers.end(partition, ASK_TIMEOUT);
+            let end = end.map(|e| LogEnd {
+                last_stable: e.last_stable,
+                high_watermark: e.high_watermark,
+            });
+            BrokersAnswer::LogEnd {
+                partition,
+                end: end.map_err(|e| e.to_string()),
+            }
+        }
+        BrokersRequest::LogLimits { partition } => {
+            let end = brokers.end(partition, ASK_TIMEOUT);
+            BrokersAnswer::LogLimits {
+                partition,
+                limits: end
+                    .map(|end| (end.log_start, end.high_watermark))
+                    .map_err(|e| e.to_string()),
+            }
+        }
+    }
+}
+
+async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
+    match request {
+        StoreRequest::List { prefix } => {
+            let found = store.list(&prefix).await;
+            let result = found.map(|list| list.into_iter().map(|(key, _)| key).collect());
+            StoreAnswer::List {
+                prefix,
+                result: result.map_err(Trouble::from),
+            }
+        }
+        StoreRequest::Get { key } => {
+            let result = store.get(&key).await.map_err(Trouble::from);
+            StoreAnswer::Get { key, result }
+        }
+        StoreRequest::Put { key, bytes } => {
+            let result = store.put(&key, bytes.as_ref().clone()).await;
+            StoreAnswer::Put {
+                key,
+                result: result.map_err(Trouble::from),
+            }
+        }
+        StoreRequest::Delete { keys } => {
+            let result = store.delete(&keys).await.map_err(Trouble::from);
+            StoreAnswer::Delete { keys, result }
+        }
+    }
 }
 
 fn topic_facts(consumer: &Brokers) -> Result<TopicFacts, KafkaError> {
@@ -911,32 +896,34 @@ async fn catalog_task(
                 let place = find_place(&mut catalog, &database, &mut init_metastore).await;
                 Message::Place(place)
             }
-            CatalogAsk::Acquire => {
-                if init_metastore {
+            CatalogAsk::Engine(request) => {
+                if request == CatalogRequest::Acquire && init_metastore {
                     match catalog.init_metastore().await {
                         Ok(()) => init_metastore = false,
                         Err(error) => {
-                            if to_loop.send(Message::Acquired(Err(error))).is_err() {
+                            let answer = CatalogAnswer::Acquire(Err(error));
+                            if to_loop
+                                .send(Message::Answer(Answer::Catalog(answer)))
+                                .is_err()
+                            {
                                 return;
                             }
                             continue;
                         }
                     }
                 }
-                let answer = catalog.acquire(&who, &owner_id, lease_ms).await;
-                if let Ok(Acquired::Ours { head: Some(_), .. }) = &answer
+                let Some(answer) =
+                    ask_catalog(&mut catalog, &who, &owner_id, lease_ms, request).await
+                else {
+                    continue;
+                };
+                if let CatalogAnswer::Acquire(Ok(Acquired::Ours { head: Some(_), .. })) = &answer
                     && let Ok(files) = catalog.files(TableKind::Chunks, 0).await
                 {
                     let _ = to_loop.send(Message::Totals(files.totals));
                 }
-                Message::Acquired(answer)
+                Message::Answer(Answer::Catalog(answer))
             }
-            CatalogAsk::Renew(owner) => Message::Renewed(
-                catalog
-                    .renew(&owner, lease_ms)
-                    .await
-                    .map(|renewed| (renewed.now, renewed.paused)),
-            ),
             CatalogAsk::Release(owner, done) => {
                 if let Err(error) = catalog.release(&owner).await {
                     warn!(error = %error, "cannot give the table back; its lease ends by itself");
@@ -944,14 +931,6 @@ async fn catalog_task(
                 let _ = done.send(());
                 continue;
             }
-            CatalogAsk::Commit(commit) => Message::Committed {
-                epoch: commit.epoch,
-                result: catalog.commit(&commit).await,
-            },
-            CatalogAsk::Find(owner, epoch) => Message::Found {
-                epoch,
-                result: catalog.outcome(&owner, epoch).await,
-            },
             CatalogAsk::Doom(owner, keys) => {
                 if !keys.is_empty()
                     && let Err(error) = catalog.doom(&owner, &keys).await
@@ -995,6 +974,43 @@ async fn catalog_task(
             return;
         }
     }
+}
+
+/// Carries out one request of the engine's; `None` where nothing is answered.
+async fn ask_catalog(
+    catalog: &mut Catalog,
+    who: &str,
+    owner_id: &str,
+    lease_ms: u64,
+    request: CatalogRequest,
+) -> Option<CatalogAnswer> {
+    Some(match request {
+        CatalogRequest::Acquire => {
+            CatalogAnswer::Acquire(catalog.acquire(who, owner_id, lease_ms).await)
+        }
+        CatalogRequest::Renew { owner } => {
+            let renewed = catalog.renew(&owner, lease_ms).await;
+            CatalogAnswer::Renew(renewed.map(|renewed| (renewed.now, renewed.paused)))
+        }
+        CatalogRequest::Release { owner } => {
+            if let Err(error) = catalog.release(&owner).await {
+                warn!(error = %error, "cannot give the table back; its lease ends by itself");
+            }
+            return None;
+        }
+        CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+            epoch: commit.epoch,
+            result: catalog.commit(&commit).await,
+        },
+        CatalogRequest::Outcome { owner, epoch } => CatalogAnswer::Outcome {
+            epoch,
+            result: catalog.outcome(&owner, epoch).await,
+        },
+        CatalogRequest::Locate
+        | CatalogRequest::Doom { .. }
+        | CatalogRequest::DoomedPast { .. }
+        | CatalogRequest::Forget { .. } => unreachable!("not asked for yet"),
+    })
 }
 
 /// What says where the table lies. Hive is only asked, and made where that is wished, for a table that does not exist.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use windrow::run::clients::engine_settings;
-use windrow_core::engine::{Effect, Engine, Input, Rules, State, TopicFacts, same_table};
+use windrow_core::engine::{
+    BrokersAnswer, CatalogAnswer, Effect, Engine, Input, Rules, State, StoreAnswer, TopicFacts,
+    same_table,
+};
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Acquired, CatalogError, Genesis, Owner};
 use windrow_core::values::cause::{Cause, Trouble};
@@ -30,9 +33,9 @@ impl Play {
         }
     }
 
-    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+    fn step<'a>(&mut self, input: impl Into<Input<'a>>) -> Vec<Effect> {
         let mut out = Vec::new();
-        self.engine.step(input, &mut out);
+        self.engine.step(input.into(), &mut out);
         out
     }
 
@@ -66,7 +69,7 @@ impl Play {
             now: DbTime(0),
             head: None,
         };
-        self.step(Input::Acquired(Ok(ours)));
+        self.step(CatalogAnswer::Acquire(Ok(ours)));
     }
 }
 
@@ -76,14 +79,14 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     assert_eq!(play.says().1, Cause::Starting);
     play.later();
     let refused = CatalogError::Retry(Trouble::new(Cause::LoginCatalog, "refused"));
-    play.step(Input::Acquired(Err(refused)));
+    play.step(CatalogAnswer::Acquire(Err(refused)));
     assert_eq!(
         play.says(),
         ("waiting", Cause::LoginCatalog, "refused".to_owned())
     );
 
     play.later();
-    play.step(Input::Acquired(Ok(Acquired::Held {
+    play.step(CatalogAnswer::Acquire(Ok(Acquired::Held {
         by: "m/windrow/0".to_owned(),
         left_ms: 5000,
     })));
@@ -102,7 +105,10 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
         (play.says().1, play.engine.holder()),
         (Cause::Starting, None)
     );
-    play.step(Input::Topic(Err(Trouble::new(Cause::LoginKafka, "no"))));
+    play.step(BrokersAnswer::Topic(Err(Trouble::new(
+        Cause::LoginKafka,
+        "no",
+    ))));
     assert_eq!(play.says(), ("waiting", Cause::LoginKafka, "no".to_owned()));
     play.later();
     let empty = TopicFacts {
@@ -110,7 +116,7 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
         topic_id: "1".to_owned(),
         partitions: BTreeMap::new(),
     };
-    play.step(Input::Topic(Ok(empty.clone())));
+    play.step(BrokersAnswer::Topic(Ok(empty.clone())));
     assert_eq!(play.says().1, Cause::NoTopic);
 
     play.later();
@@ -118,12 +124,12 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
         partitions: BTreeMap::from([(0, (0, 0))]),
         ..empty
     };
-    play.step(Input::Topic(Ok(there)));
+    play.step(BrokersAnswer::Topic(Ok(there)));
     assert_eq!(play.says().1, Cause::Starting);
-    play.step(Input::Manifests(Err(Trouble::new(
-        Cause::LoginS3,
-        "no key",
-    ))));
+    play.step(StoreAnswer::List {
+        prefix: String::new(),
+        result: Err(Trouble::new(Cause::LoginS3, "no key")),
+    });
     assert_eq!(
         play.says(),
         ("waiting", Cause::LoginS3, "no key".to_owned())
@@ -139,7 +145,7 @@ fn of_several_troubles_one_with_a_cause_is_told() {
         play.says(),
         ("waiting", Cause::None, "cannot reach Kafka".to_owned())
     );
-    play.step(Input::Topic(Err("no answer".into())));
+    play.step(BrokersAnswer::Topic(Err("no answer".into())));
     assert_eq!(play.says().2, "no answer", "the topic before its records");
     play.step(Input::Trouble(Trouble::new(Cause::LoginKafka, "refused")));
     assert_eq!(

@@ -17,7 +17,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use windrow::run::clients::engine_settings;
-use windrow_core::engine::{Effect, Engine, Input, LogEnd, TopicFacts};
+use windrow_core::engine::{
+    BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Engine, Input, LogEnd,
+    Request, StoreAnswer, StoreRequest, TopicFacts,
+};
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Acquired, Commit, FileKind, Head, Owner};
 use windrow_core::table::file::read_rows;
@@ -270,12 +273,7 @@ impl<'t> Play<'t> {
             let log = self.logs.get_mut(&p).expect("a topic partition");
             if pos < log.start {
                 log.reader = None;
-                let (log_start, log_end) = (log.start, log.end);
-                return self.step(Input::OutOfRange {
-                    partition: p,
-                    log_start,
-                    log_end,
-                });
+                return self.step(Input::OutOfRange { partition: p });
             }
             let Some((offset, (time, value))) = log.records.range(pos..).next() else {
                 return;
@@ -295,9 +293,9 @@ impl<'t> Play<'t> {
         }
     }
 
-    fn step(&mut self, input: Input<'_>) {
+    fn step<'a>(&mut self, input: impl Into<Input<'a>>) {
         let mut out = Vec::new();
-        self.engine.step(input, &mut out);
+        self.engine.step(input.into(), &mut out);
         let outermost = self.todo.is_empty();
         self.todo.extend(out);
         while let (true, Some(effect)) = (outermost, self.todo.front().cloned()) {
@@ -309,22 +307,24 @@ impl<'t> Play<'t> {
     fn perform(&mut self, effect: Effect) {
         let db_now = DbTime(NOON + self.now as i64);
         match effect {
-            Effect::Acquire => {
+            Effect::Ask(Request::Catalog(CatalogRequest::Acquire)) => {
                 self.owners += 1;
                 let owner = Owner {
                     term: self.owners,
                     owner_id: self.owners.to_string(),
                 };
                 let head = self.head(db_now).map(Box::new);
-                self.step(Input::Acquired(Ok(Acquired::Ours {
+                self.step(CatalogAnswer::Acquire(Ok(Acquired::Ours {
                     owner,
                     lease_ms: 15_000,
                     now: db_now,
                     head,
                 })));
             }
-            Effect::Renew { .. } => self.step(Input::Renewed(Ok((db_now, false)))),
-            Effect::LookUpTopic => {
+            Effect::Ask(Request::Catalog(CatalogRequest::Renew { .. })) => {
+                self.step(CatalogAnswer::Renew(Ok((db_now, false))))
+            }
+            Effect::Ask(Request::Brokers(BrokersRequest::Topic)) => {
                 let facts = TopicFacts {
                     cluster_id: "c".to_owned(),
                     topic_id: self.topic_id.to_string(),
@@ -334,21 +334,29 @@ impl<'t> Play<'t> {
                         .map(|(p, log)| (*p, (log.start, log.end)))
                         .collect(),
                 };
-                self.step(Input::Topic(Ok(facts)));
+                self.step(BrokersAnswer::Topic(Ok(facts)));
             }
-            Effect::CheckTopic => self.step(Input::TopicId(Ok(self.topic_id.to_string()))),
-            Effect::ListManifests { prefix } => {
+            Effect::Ask(Request::Brokers(BrokersRequest::TopicId)) => {
+                self.step(BrokersAnswer::TopicId(Ok(self.topic_id.to_string())))
+            }
+            Effect::Ask(Request::Store(StoreRequest::List { prefix })) => {
                 let keys = self
                     .objects
                     .keys()
                     .filter(|k| k.starts_with(&prefix))
                     .cloned()
                     .collect();
-                self.step(Input::Manifests(Ok(keys)));
+                self.step(StoreAnswer::List {
+                    prefix,
+                    result: Ok(keys),
+                });
             }
-            Effect::FetchCheckpoint { key } => {
+            Effect::Ask(Request::Store(StoreRequest::Get { key })) => {
                 let bytes = self.objects[&key].to_vec();
-                self.step(Input::Checkpoint(Ok(bytes)));
+                self.step(StoreAnswer::Get {
+                    key,
+                    result: Ok(Some(bytes)),
+                });
             }
             Effect::Start {
                 partition, offset, ..
@@ -369,33 +377,44 @@ impl<'t> Play<'t> {
                 self.hold(partition, false);
                 self.deliver(partition);
             }
-            Effect::LookAtEnd { partition } => {
+            Effect::Ask(Request::Brokers(BrokersRequest::LogEnd { partition })) => {
                 let end = self.logs[&partition].end;
                 let end = Ok(LogEnd {
                     last_stable: end,
                     high_watermark: end,
                 });
-                self.step(Input::Looked { partition, end });
+                self.step(BrokersAnswer::LogEnd { partition, end });
             }
-            Effect::Put { key, bytes } => {
+            Effect::Ask(Request::Brokers(BrokersRequest::LogLimits { partition })) => {
+                let log = &self.logs[&partition];
+                let limits = Ok((log.start, log.end));
+                self.step(BrokersAnswer::LogLimits { partition, limits });
+            }
+            Effect::Ask(Request::Store(StoreRequest::Put { key, bytes })) => {
                 self.objects.insert(key.clone(), bytes);
-                self.step(Input::Stored {
+                self.step(StoreAnswer::Put {
                     key,
                     result: Ok(()),
                 });
             }
-            Effect::Commit(commit) => {
+            Effect::Ask(Request::Catalog(CatalogRequest::Commit(commit))) => {
                 let epoch = commit.epoch;
                 assert_eq!(epoch, self.epochs.len() as u64, "epochs go by ones");
                 self.tell(&commit);
                 self.epochs.push((*commit).clone());
-                self.step(Input::Committed {
+                self.step(CatalogAnswer::Commit {
                     epoch,
                     result: Ok(db_now),
                 });
             }
-            Effect::Find { .. } => unreachable!("no answer to a commit is lost here"),
-            Effect::Release { .. } | Effect::CommitGroup(_) | Effect::Report(_) => {}
+            Effect::Ask(Request::Catalog(CatalogRequest::Outcome { .. })) => {
+                unreachable!("no answer to a commit is lost here")
+            }
+            Effect::Ask(Request::Catalog(CatalogRequest::Release { .. }))
+            | Effect::CommitGroup(_)
+            | Effect::Report(_) => {}
+            Effect::Ask(request) => unreachable!("not asked for here: {request:?}"),
+            Effect::UseWarehouse(_) => {}
             Effect::Exit(None) => self.said += "  exit\n",
             Effect::Exit(Some(reason)) => {
                 let _ = writeln!(self.said, "  exit: {reason}");

@@ -4,18 +4,16 @@ use crate::store::Mistake;
 use crate::topic::BASE;
 use crate::world::{CLOCK_OFF_MS, World};
 use std::collections::{BTreeMap, VecDeque};
-use windrow_core::engine::{Effect, Engine, Input, LogEnd, Rules, TopicFacts};
-use windrow_core::table::commit::{Acquired, CatalogError, Outcome};
+use windrow_core::engine::{Answer, Effect, Engine, Input, Rules};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
-use windrow_core::values::time::DbTime;
 
 pub struct Process {
     pub id: u64,
     pub settings: Rules,
     pub engine: Engine,
     readers: BTreeMap<Partition, Reader>,
-    pub inbox: VecDeque<Answer>,
+    pub inbox: VecDeque<News>,
     pub frozen: bool,
     /// When it was told the time last.
     pub ticked: u64,
@@ -40,18 +38,8 @@ struct Reader {
 }
 
 /// What comes back to a process.
-pub enum Answer {
-    Acquired(Result<Acquired, CatalogError>),
-    Renewed(Result<(DbTime, bool), CatalogError>),
-    Topic(Result<TopicFacts, String>),
-    TopicId(Result<String, String>),
-    Manifests(Result<Vec<String>, String>),
-    Checkpoint(Result<Vec<u8>, String>),
-    Looked(Partition, Result<LogEnd, String>),
-    Limits(Partition, Offset, Offset),
-    Stored(String, Result<(), String>),
-    Committed(u64, Result<DbTime, CatalogError>),
-    Found(u64, Result<Outcome, CatalogError>),
+pub enum News {
+    Answer(Answer),
     Paused(bool),
 }
 
@@ -92,25 +80,8 @@ impl World {
             return Ok(());
         };
         let input = match answer {
-            Answer::Acquired(a) => Input::Acquired(a),
-            Answer::Renewed(a) => Input::Renewed(a),
-            Answer::Topic(a) => Input::Topic(a.map_err(Trouble::from)),
-            Answer::TopicId(a) => Input::TopicId(a.map_err(Trouble::from)),
-            Answer::Manifests(a) => Input::Manifests(a.map_err(Trouble::from)),
-            Answer::Checkpoint(a) => Input::Checkpoint(a.map_err(Trouble::from)),
-            Answer::Looked(partition, end) => Input::Looked { partition, end },
-            Answer::Limits(partition, log_start, log_end) => Input::OutOfRange {
-                partition,
-                log_start,
-                log_end,
-            },
-            Answer::Stored(key, result) => Input::Stored {
-                key,
-                result: result.map_err(Trouble::from),
-            },
-            Answer::Committed(epoch, result) => Input::Committed { epoch, result },
-            Answer::Found(epoch, result) => Input::Found { epoch, result },
-            Answer::Paused(paused) => Input::Paused(paused),
+            News::Answer(answer) => Input::Answer(answer),
+            News::Paused(paused) => Input::Paused(paused),
         };
         self.feed(i, input)
     }
@@ -152,9 +123,9 @@ impl World {
                         reader.told_end = false;
                     }
                 }
-                Effect::CommitGroup(_) | Effect::Report(_) => {}
+                Effect::UseWarehouse(_) | Effect::CommitGroup(_) | Effect::Report(_) => {}
                 Effect::Exit(reason) => exit = Some(reason),
-                request => self.requests.push((id, request)),
+                Effect::Ask(request) => self.requests.push((id, request)),
             }
         }
         exit
@@ -220,8 +191,7 @@ impl World {
         }
         if reader.pos < log.start || reader.pos > log.visible {
             reader.halted = true;
-            self.limits.push((process.id, p));
-            return Ok(());
+            return self.feed(i, Input::OutOfRange { partition: p });
         }
         let most = 1 + self.rng.below(16) as usize;
         let mut records: Vec<Record<'_>> = log

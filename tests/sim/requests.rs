@@ -1,10 +1,13 @@
 //! Requests on their way: they arrive late, are lost, outlive their sender, or their answers are lost.
 
-use crate::process::Answer;
+use crate::process::News;
 use crate::store::Mistake;
 use crate::world::World;
 use std::sync::Arc;
-use windrow_core::engine::{Effect, LogEnd, TopicFacts};
+use windrow_core::engine::{
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, LogEnd, Request,
+    StoreAnswer, StoreRequest, TopicFacts,
+};
 use windrow_core::table::commit::{CatalogError, Commit};
 use windrow_core::values::record::Partition;
 
@@ -23,10 +26,6 @@ fn gone() -> String {
 impl World {
     /// One request arrives, is lost on the way, or its answer is.
     pub fn request(&mut self) -> Result<(), String> {
-        if !self.limits.is_empty() && (self.requests.is_empty() || self.rng.one_in(3)) {
-            self.tell_limits();
-            return Ok(());
-        }
         if self.requests.is_empty() {
             return Ok(());
         }
@@ -41,7 +40,7 @@ impl World {
         } else {
             at
         };
-        let (sender, effect) = self.requests.remove(at);
+        let (sender, request) = self.requests.remove(at);
         let dead = !self.processes.iter().any(|p| p.id == sender);
         if dead && self.rng.one_in(2) {
             return Ok(());
@@ -53,65 +52,82 @@ impl World {
             _ => Way::Fine,
         };
         self.summary.lost_answers += u64::from(way != Way::Fine);
-        let answer = if to_catalog(&effect) {
-            self.ask_catalog(sender, effect, way)
-        } else if let Effect::Put { key, bytes } = effect {
-            Some(self.put(key, bytes, way))
-        } else {
-            Some(self.look(sender, effect, way == Way::Fine))
+        let fine = way == Way::Fine;
+        let answer = match request {
+            Request::Catalog(request) => {
+                self.ask_catalog(sender, request, way).map(Answer::Catalog)
+            }
+            Request::Brokers(request) => {
+                Some(Answer::Brokers(self.ask_brokers(sender, &request, fine)))
+            }
+            Request::Store(StoreRequest::Put { key, bytes }) => {
+                Some(Answer::Store(self.put(key, bytes, way)))
+            }
+            Request::Store(request) => Some(Answer::Store(self.look(request, fine))),
         };
         if let (Some(answer), Some(process)) =
             (answer, self.processes.iter_mut().find(|p| p.id == sender))
         {
-            process.inbox.push_back(answer);
+            process.inbox.push_back(News::Answer(answer));
         }
         Ok(())
     }
 
-    fn ask_catalog(&mut self, sender: u64, effect: Effect, way: Way) -> Option<Answer> {
+    fn ask_catalog(
+        &mut self,
+        sender: u64,
+        request: CatalogRequest,
+        way: Way,
+    ) -> Option<CatalogAnswer> {
         let (db_now, lease_ms, mistake) = (self.db_now(), self.settings.lease_ms, self.mistake);
-        Some(match effect {
-            Effect::Acquire if way == Way::NeverArrived => {
-                Answer::Acquired(Err(CatalogError::Retry(gone().into())))
+        Some(match request {
+            CatalogRequest::Acquire if way == Way::NeverArrived => {
+                CatalogAnswer::Acquire(Err(CatalogError::Retry(gone().into())))
             }
-            Effect::Acquire => {
+            CatalogRequest::Acquire => {
                 let id = sender.to_string();
                 let answer =
                     self.catalog
                         .acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
-                Answer::Acquired(if way == Way::AnswerLost {
+                CatalogAnswer::Acquire(if way == Way::AnswerLost {
                     Err(CatalogError::Retry(gone().into()))
                 } else {
                     answer
                 })
             }
-            Effect::Renew { .. } if way == Way::NeverArrived => {
-                Answer::Renewed(Err(CatalogError::Retry(gone().into())))
+            CatalogRequest::Renew { .. } if way == Way::NeverArrived => {
+                CatalogAnswer::Renew(Err(CatalogError::Retry(gone().into())))
             }
-            Effect::Renew { owner } => {
+            CatalogRequest::Renew { owner } => {
                 let answer = self.catalog.renew(db_now, &owner, lease_ms);
-                Answer::Renewed(if way == Way::AnswerLost {
+                CatalogAnswer::Renew(if way == Way::AnswerLost {
                     Err(CatalogError::Retry(gone().into()))
                 } else {
                     answer
                 })
             }
-            Effect::Release { owner } => {
+            CatalogRequest::Release { owner } => {
                 self.catalog.release(&owner);
                 return None;
             }
-            Effect::Commit(commit) => self.commit(&commit, way),
-            Effect::Find { epoch, .. } if way != Way::Fine => {
-                Answer::Found(epoch, Err(CatalogError::Retry(gone().into())))
-            }
-            Effect::Find { owner, epoch } => {
-                Answer::Found(epoch, self.catalog.outcome(&owner, epoch))
-            }
-            other => unreachable!("not for the catalog: {other:?}"),
+            CatalogRequest::Commit(commit) => self.commit(&commit, way),
+            CatalogRequest::Locate => unreachable!("the place is in the settings"),
+            // Nothing is doomed or deleted yet.
+            CatalogRequest::Doom { .. }
+            | CatalogRequest::DoomedPast { .. }
+            | CatalogRequest::Forget { .. } => return None,
+            CatalogRequest::Outcome { epoch, .. } if way != Way::Fine => CatalogAnswer::Outcome {
+                epoch,
+                result: Err(CatalogError::Retry(gone().into())),
+            },
+            CatalogRequest::Outcome { owner, epoch } => CatalogAnswer::Outcome {
+                epoch,
+                result: self.catalog.outcome(&owner, epoch),
+            },
         })
     }
 
-    fn commit(&mut self, commit: &Commit, way: Way) -> Answer {
+    fn commit(&mut self, commit: &Commit, way: Way) -> CatalogAnswer {
         let (db_now, mistake) = (self.db_now(), self.mistake);
         let result = if way == Way::NeverArrived {
             let told = self.rng.one_in(2);
@@ -139,17 +155,26 @@ impl World {
             }
             (_, result) => result,
         };
-        Answer::Committed(commit.epoch, result)
+        CatalogAnswer::Commit {
+            epoch: commit.epoch,
+            result,
+        }
     }
 
-    fn put(&mut self, key: String, bytes: Arc<Vec<u8>>, way: Way) -> Answer {
+    fn put(&mut self, key: String, bytes: Arc<Vec<u8>>, way: Way) -> StoreAnswer {
         let early = self.mistake == Some(Mistake::FilesAfterCommit) && key.ends_with(".parquet");
         if early && self.rng.one_in(2) {
             // Told as stored while it is still under way; a crash of the sender loses it.
-            return Answer::Stored(key, Ok(()));
+            return StoreAnswer::Put {
+                key,
+                result: Ok(()),
+            };
         }
         if way == Way::NeverArrived {
-            return Answer::Stored(key, Err(gone()));
+            return StoreAnswer::Put {
+                key,
+                result: Err(gone().into()),
+            };
         }
         let damaged = self.mistake == Some(Mistake::FileDamaged) && self.rng.one_in(5);
         let bytes = if damaged {
@@ -161,90 +186,84 @@ impl World {
             bytes
         };
         self.objects.insert(key.clone(), bytes);
-        Answer::Stored(
+        let lost = way == Way::AnswerLost;
+        StoreAnswer::Put {
             key,
-            if way == Way::AnswerLost {
-                Err(gone())
-            } else {
-                Ok(())
-            },
-        )
+            result: if lost { Err(gone().into()) } else { Ok(()) },
+        }
     }
 
-    /// What changes nothing: questions to brokers and to the store.
-    fn look(&mut self, sender: u64, effect: Effect, fine: bool) -> Answer {
+    /// What changes nothing: questions to brokers.
+    fn ask_brokers(&mut self, sender: u64, request: &BrokersRequest, fine: bool) -> BrokersAnswer {
         let up = fine && self.now >= self.kafka_down_until;
-        match effect {
-            Effect::LookUpTopic => Answer::Topic(if up { Ok(self.facts()) } else { Err(gone()) }),
-            Effect::CheckTopic => {
-                Answer::TopicId(if up { Ok(self.topic_id()) } else { Err(gone()) })
-            }
-            Effect::LookAtEnd { partition } => {
+        match request {
+            BrokersRequest::Topic => BrokersAnswer::Topic(if up {
+                Ok(self.facts())
+            } else {
+                Err(gone().into())
+            }),
+            BrokersRequest::TopicId => BrokersAnswer::TopicId(if up {
+                Ok(self.topic_id())
+            } else {
+                Err(gone().into())
+            }),
+            BrokersRequest::LogEnd { partition } => {
+                let partition = *partition;
                 let lies = self.mistake == Some(Mistake::EndAlwaysHere);
                 let there = self.topic().logs.get(&partition).map(|log| log.visible);
                 let Some(mut end) = there.filter(|_| up || lies) else {
-                    return Answer::Looked(partition, Err(gone()));
+                    return BrokersAnswer::LogEnd {
+                        partition,
+                        end: Err(gone()),
+                    };
                 };
                 let now = self.now;
                 if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
                     process.looks.entry(partition).or_default().push((end, now));
-                    let here = process
-                        .engine
-                        .lanes()
-                        .get(&partition)
-                        .map(|lane| lane.ledger.next_offset);
+                    let lane = process.engine.lanes().get(&partition);
+                    let here = lane.map(|lane| lane.ledger.next_offset);
                     end = here.filter(|_| lies).unwrap_or(end);
                 }
-                Answer::Looked(
-                    partition,
-                    Ok(LogEnd {
-                        last_stable: end,
-                        high_watermark: end,
-                    }),
-                )
+                let end = Ok(LogEnd {
+                    last_stable: end,
+                    high_watermark: end,
+                });
+                BrokersAnswer::LogEnd { partition, end }
             }
-            Effect::ListManifests { prefix } => Answer::Manifests(if fine {
-                Ok(self
-                    .objects
-                    .keys()
-                    .filter(|k| k.starts_with(&prefix))
-                    .cloned()
-                    .collect())
-            } else {
-                Err(gone())
-            }),
-            Effect::FetchCheckpoint { key } => Answer::Checkpoint(if fine {
-                self.objects
-                    .get(&key)
-                    .map(|b| b.to_vec())
-                    .ok_or_else(|| format!("no object {key}"))
-            } else {
-                Err(gone())
-            }),
-            other => unreachable!("not a request: {other:?}"),
+            BrokersRequest::LogLimits { partition } => {
+                let log = self.topic().logs.get(partition).filter(|_| up);
+                BrokersAnswer::LogLimits {
+                    partition: *partition,
+                    limits: log.map(|log| (log.start, log.visible)).ok_or_else(gone),
+                }
+            }
         }
     }
 
-    /// As the driver does: it asks until it is told.
-    fn tell_limits(&mut self) {
-        let at = self.rng.below(self.limits.len() as u64) as usize;
-        let (sender, p) = self.limits[at];
-        if self.now < self.kafka_down_until || self.fails() {
-            return;
-        }
-        self.limits.remove(at);
-        let limits = self
-            .topic()
-            .logs
-            .get(&p)
-            .map(|log| (log.start, log.visible));
-        if let (Some((start, end)), Some(process)) = (
-            limits,
-            self.processes
-                .iter_mut()
-                .find(|process| process.id == sender),
-        ) {
-            process.inbox.push_back(Answer::Limits(p, start, end));
+    /// What changes nothing: questions to the store.
+    fn look(&mut self, request: StoreRequest, fine: bool) -> StoreAnswer {
+        match request {
+            StoreRequest::List { prefix } => {
+                let found = self
+                    .objects
+                    .keys()
+                    .filter(|k| k.starts_with(&prefix))
+                    .cloned();
+                let result = if fine {
+                    Ok(found.collect())
+                } else {
+                    Err(gone().into())
+                };
+                StoreAnswer::List { prefix, result }
+            }
+            StoreRequest::Get { key } => {
+                let found = self.objects.get(&key).map(|bytes| bytes.to_vec());
+                let result = if fine { Ok(found) } else { Err(gone().into()) };
+                StoreAnswer::Get { key, result }
+            }
+            StoreRequest::Put { .. } | StoreRequest::Delete { .. } => {
+                unreachable!("it changes something")
+            }
         }
     }
 
@@ -273,13 +292,6 @@ impl World {
     }
 }
 
-fn to_catalog(effect: &Effect) -> bool {
-    matches!(
-        effect,
-        Effect::Acquire
-            | Effect::Renew { .. }
-            | Effect::Release { .. }
-            | Effect::Commit(_)
-            | Effect::Find { .. }
-    )
+fn to_catalog(request: &Request) -> bool {
+    matches!(request, Request::Catalog(_))
 }

@@ -1,16 +1,17 @@
 //! The world around the engines: what happens when, which processes live, what people and clocks do.
 
 use crate::judge::Judge;
-use crate::process::{Answer, Process};
+use crate::process::{News, Process};
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Effect, Input, Rules, State};
+use windrow_core::engine::{Input, Request, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
@@ -45,9 +46,7 @@ pub struct World {
     pub processes: Vec<Process>,
     next_id: u64,
     /// Requests on their way, with their sender.
-    pub requests: Vec<(u64, Effect)>,
-    /// The same for the limits of a topic partition, which the driver asks for by itself.
-    pub limits: Vec<(u64, Partition)>,
+    pub requests: Vec<(u64, Request)>,
     pub catalog: Catalog,
     pub objects: BTreeMap<String, Arc<Vec<u8>>>,
     /// How often things go wrong: one in so many; 0 is never.
@@ -75,7 +74,7 @@ impl World {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            place: TablePlace::At("s3a://spark/warehouse".parse().expect("a place")),
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
@@ -86,6 +85,7 @@ impl World {
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
             lease_ms: 3000,
+            keep_replaced_ms: 60_000,
             checkpoint_keys_small: if harm {
                 20_000
             } else {
@@ -102,7 +102,6 @@ impl World {
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
-            limits: Vec::new(),
             catalog: Catalog::default(),
             objects: BTreeMap::new(),
             fault,
@@ -198,7 +197,7 @@ impl World {
                 let paused = !self.catalog.paused && self.rng.one_in(2);
                 if self.catalog.set_paused(paused).is_ok() {
                     self.summary.pauses += u64::from(paused);
-                    self.processes[i].inbox.push_back(Answer::Paused(paused));
+                    self.processes[i].inbox.push_back(News::Paused(paused));
                 }
             }
             2 => {
@@ -284,7 +283,7 @@ impl World {
         let mut quiet_since = self.now;
         for _ in 0..3000 {
             self.now += 100;
-            while !self.requests.is_empty() || !self.limits.is_empty() {
+            while !self.requests.is_empty() {
                 self.request()?;
             }
             while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
