@@ -104,9 +104,7 @@ impl World {
             Effect::Find { epoch, .. } if way != Way::Fine => {
                 Answer::Found(epoch, Err(CatalogError::Retry(gone().into())))
             }
-            Effect::Find { owner, epoch } => {
-                Answer::Found(epoch, self.catalog.outcome(&owner, epoch))
-            }
+            Effect::Find { epoch, .. } => Answer::Found(epoch, Ok(self.catalog.outcome(epoch))),
             other => unreachable!("not for the catalog: {other:?}"),
         })
     }

@@ -4,4 +4,5 @@ mod columnar;
 pub mod file;
 pub mod listing;
 pub mod commit;
+pub mod admit;
 pub mod hive;
