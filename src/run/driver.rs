@@ -948,9 +948,9 @@ async fn catalog_task(
                 epoch: commit.epoch,
                 result: catalog.commit(&commit).await,
             },
-            CatalogAsk::Find(owner, epoch) => Message::Found {
+            CatalogAsk::Find(_, epoch) => Message::Found {
                 epoch,
-                result: catalog.outcome(&owner, epoch).await,
+                result: catalog.outcome(epoch).await,
             },
             CatalogAsk::Doom(owner, keys) => {
                 if !keys.is_empty()
