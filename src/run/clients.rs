@@ -3,7 +3,7 @@
 
 use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
-use crate::io::catalog::journal::Metastore;
+use crate::io::catalog::postgres::PostgresCatalog;
 use crate::io::catalog::session::{PgConfig, PgTls};
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
@@ -240,7 +240,7 @@ pub fn open_catalog(
             .context("console mode has no catalog")?
         {
             CatalogSettings::Local(dir) => Catalog::Local(LocalCatalog::new(dir, name.clone())),
-            CatalogSettings::Postgres { .. } => Catalog::Postgres(Box::new(Metastore::new(
+            CatalogSettings::Postgres { .. } => Catalog::Postgres(Box::new(PostgresCatalog::new(
                 pg_config(config, secrets)?,
                 name.clone(),
             ))),

@@ -8,6 +8,8 @@
 )]
 
 mod audit;
+#[path = "../catalog_cases.rs"]
+mod catalog_cases;
 mod judge;
 mod process;
 mod requests;

@@ -120,9 +120,9 @@ impl World {
                 epoch,
                 result: Err(CatalogError::Retry(gone().into())),
             },
-            CatalogRequest::Outcome { owner, epoch } => CatalogAnswer::Outcome {
+            CatalogRequest::Outcome { epoch, .. } => CatalogAnswer::Outcome {
                 epoch,
-                result: self.catalog.outcome(&owner, epoch),
+                result: Ok(self.catalog.outcome(epoch)),
             },
         })
     }

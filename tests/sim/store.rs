@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
+use windrow_core::table::admit::{
+    CommittedEpoch, JobFacts, Verdict, Whose, admit, check_owner, outcome, whose,
 };
+use windrow_core::table::commit::{
+    Acquired, CatalogError, CheckpointAt, Commit, FileKind, Head, Outcome, Owner,
+};
+use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
@@ -78,18 +82,45 @@ impl Mistake {
 /// What the catalog holds of the one table.
 #[derive(Default)]
 pub struct Catalog {
-    owner: Option<(Owner, String, DbTime)>,
-    terms: u64,
+    /// The owner of the newest term, the name by which people know it, and the end of its lease.
+    owner: Option<Owner>,
+    owner_name: String,
+    lease_until: Option<DbTime>,
     /// By epoch, with the time of the commit.
     pub epochs: Vec<(Commit, DbTime)>,
     /// What an epoch's files held when it was committed; `None` for a file that was not there.
     pub seen: BTreeMap<String, Option<Arc<Vec<u8>>>>,
+    /// How often the table was taken.
     pub owners: u64,
     /// An operator's pause.
     pub paused: bool,
 }
 
 impl Catalog {
+    /// What the rules of `windrow_core::table::admit` are asked with. Only a question about an
+    /// epoch names one. Doomed keys are not modelled.
+    fn facts(&self, epoch: Option<u64>) -> JobFacts {
+        let there = epoch.and_then(|epoch| self.epochs.get(epoch as usize));
+        let last = self.epochs.last();
+        JobFacts {
+            owner: self.owner.clone(),
+            owner_name: self.owner_name.clone(),
+            lease_until: self.lease_until,
+            last_epoch: (self.epochs.len() as u64).checked_sub(1),
+            epoch: there.map(|(commit, at)| CommittedEpoch {
+                digest: commit.digest.clone(),
+                committed_at: *at,
+            }),
+            next_offsets: last.map_or_else(BTreeMap::new, |(commit, _)| {
+                let lanes = commit.lanes.iter();
+                lanes
+                    .map(|(partition, lane)| (*partition, lane.to))
+                    .collect()
+            }),
+            doomed: Vec::new(),
+        }
+    }
+
     pub fn acquire(
         &mut self,
         now: DbTime,
@@ -98,19 +129,12 @@ impl Catalog {
         lease_ms: u64,
         mistake: Option<Mistake>,
     ) -> Result<Acquired, CatalogError> {
-        if let Some((owner, by, until)) = &self.owner
-            && *until > now
-            && owner.owner_id != owner_id
-        {
-            return Ok(Acquired::Held {
-                by: by.clone(),
-                left_ms: (until.0 - now.0) as u64,
-            });
+        if let Whose::Held { by, left_ms } = whose(&self.facts(None), owner_id, now) {
+            return Ok(Acquired::Held { by, left_ms });
         }
-        self.terms += 1;
         self.owners += 1;
         let owner = Owner {
-            term: self.terms,
+            term: self.owner.as_ref().map_or(0, |owner| owner.term) + 1,
             owner_id: owner_id.to_owned(),
         };
         let said = if mistake == Some(Mistake::ClockBehind) && self.epochs.is_empty() {
@@ -118,11 +142,9 @@ impl Catalog {
         } else {
             now
         };
-        self.owner = Some((
-            owner.clone(),
-            who.to_owned(),
-            DbTime(now.0 + lease_ms as i64),
-        ));
+        self.owner = Some(owner.clone());
+        self.owner_name = who.to_owned();
+        self.lease_until = Some(DbTime(now.0 + lease_ms as i64));
         Ok(Acquired::Ours {
             owner,
             lease_ms,
@@ -156,12 +178,11 @@ impl Catalog {
                 // The state of the first checkpoint with the offsets of the last commit.
                 checkpoint = None;
                 for lane in last.lanes.values_mut() {
-                    lane.ledger.start_offset = lane.ledger.next_offset;
                     let n = lane.ledger.next_offset;
-                    lane.ledger = windrow_core::values::ledger::LaneLedger {
+                    lane.ledger = LaneLedger {
                         start_offset: n,
                         next_offset: n,
-                        ..Default::default()
+                        ..LaneLedger::default()
                     };
                 }
                 decisions.retain(|d| last.lanes[&d.partition].to <= d.offset);
@@ -184,13 +205,9 @@ impl Catalog {
         owner: &Owner,
         lease_ms: u64,
     ) -> Result<(DbTime, bool), CatalogError> {
-        match &mut self.owner {
-            Some((ours, _, until)) if ours == owner => {
-                *until = DbTime(now.0 + lease_ms as i64);
-                Ok((now, self.paused))
-            }
-            _ => Err(CatalogError::Fenced("another owner".to_owned())),
-        }
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        self.lease_until = Some(DbTime(now.0 + lease_ms as i64));
+        Ok((now, self.paused))
     }
 
     /// # Errors
@@ -214,12 +231,8 @@ impl Catalog {
     }
 
     pub fn release(&mut self, owner: &Owner) {
-        if self
-            .owner
-            .as_ref()
-            .is_some_and(|(ours, _, _)| ours == owner)
-        {
-            self.owner = None;
+        if check_owner(&self.facts(None), owner).is_ok() {
+            self.lease_until = None;
         }
     }
 
@@ -230,35 +243,12 @@ impl Catalog {
         objects: &BTreeMap<String, Arc<Vec<u8>>>,
         mistake: Option<Mistake>,
     ) -> Result<DbTime, CatalogError> {
-        let fence = mistake != Some(Mistake::NoFence);
-        if fence
-            && self
-                .owner
-                .as_ref()
-                .is_none_or(|(owner, _, _)| *owner != commit.owner)
-        {
-            return Err(CatalogError::Fenced("another owner".to_owned()));
-        }
-        if let Some((there, at)) = self.epochs.get(commit.epoch as usize) {
-            if there.digest == commit.digest {
-                return Ok(*at);
-            }
-            if fence {
-                return Err(CatalogError::Fenced("another epoch".to_owned()));
-            }
-        }
-        if fence && self.epochs.len() as u64 != commit.epoch {
-            return Err(CatalogError::Fenced("not the next epoch".to_owned()));
-        }
-        if let (true, Some((last, _))) = (fence, self.epochs.last()) {
-            for (partition, lane) in &commit.lanes {
-                let at: Option<Offset> = last.lanes.get(partition as &Partition).map(|l| l.to);
-                if at.is_some_and(|at| at != lane.from) {
-                    return Err(CatalogError::Fenced(
-                        "does not go on from the last offset".to_owned(),
-                    ));
-                }
-            }
+        match admit(&self.facts(Some(commit.epoch)), commit) {
+            Verdict::Write => {}
+            Verdict::AlreadyThere(at) => return Ok(at),
+            Verdict::Fenced(_) if mistake == Some(Mistake::NoFence) => {}
+            Verdict::Fenced(why) => return Err(CatalogError::Fenced(why)),
+            Verdict::Mistake(why) => return Err(CatalogError::Stop(why.into())),
         }
         let mut commit = commit.clone();
         match mistake {
@@ -266,9 +256,7 @@ impl Catalog {
                 let twice = commit.files.clone();
                 commit.files.extend(twice);
             }
-            Some(Mistake::LateForgotten) => commit
-                .files
-                .retain(|f| f.kind != windrow_core::table::commit::FileKind::Late),
+            Some(Mistake::LateForgotten) => commit.files.retain(|f| f.kind != FileKind::Late),
             _ => {}
         }
         for file in &commit.files {
@@ -285,16 +273,7 @@ impl Catalog {
         Ok(now)
     }
 
-    pub fn outcome(&self, owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
-        if let Some((there, at)) = self.epochs.get(epoch as usize) {
-            return Ok(Outcome::Committed {
-                digest: there.digest.clone(),
-                committed_at: *at,
-            });
-        }
-        if self.owner.as_ref().is_none_or(|(ours, _, _)| ours != owner) {
-            return Err(CatalogError::Fenced("another owner".to_owned()));
-        }
-        Ok(Outcome::Absent)
+    pub fn outcome(&self, epoch: u64) -> Outcome {
+        outcome(&self.facts(Some(epoch)))
     }
 }

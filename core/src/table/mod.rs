@@ -6,4 +6,5 @@ mod columnar;
 pub mod file;
 pub mod listing;
 pub mod commit;
+pub mod admit;
 pub mod hive;

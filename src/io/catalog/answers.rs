@@ -1,13 +1,14 @@
-//! What a catalog answers to those who look: files, sums, tables, leases.
+//! What a catalog answers to those who look: files, sums, leases. What it answers to the engine alone
+//! is in `windrow_core::table::commit`.
 
 use serde::{Deserialize, Serialize};
 use windrow_core::table::commit::NewFile;
-use windrow_core::table::hive::TableName;
 use windrow_core::values::time::{DbTime, EventTime};
 
 /// A lease that was renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
+    /// The catalog's clock.
     pub now: DbTime,
     /// An operator's `pause` is in force.
     pub paused: bool,
@@ -16,7 +17,9 @@ pub struct Renewed {
 /// A committed file that readers see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedFile {
+    /// The epoch that brought it.
     pub epoch: u64,
+    /// What its commit said of it.
     pub file: NewFile,
 }
 
@@ -24,11 +27,15 @@ pub struct CommittedFile {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Totals {
+    /// How many files.
     pub files: u64,
+    /// Their size in the store.
     pub bytes: u64,
+    /// Their rows.
     pub rows: u64,
-    /// Least and greatest `window.start`; `None` for the side tables and while there is no row.
+    /// The least `window.start`; `None` for the side tables and while there is no row.
     pub first_window: Option<EventTime>,
+    /// The greatest `window.start`, likewise.
     pub last_window: Option<EventTime>,
 }
 
@@ -39,15 +46,4 @@ pub struct Files {
     pub totals: Totals,
     /// The newest first.
     pub newest: Vec<CommittedFile>,
-}
-
-/// A table that windrow keeps in this catalog.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableInfo {
-    pub name: TableName,
-    /// Who holds a lease that is not over.
-    pub held_by: Option<String>,
-    /// The last epoch and when it was committed; `None` before epoch 0.
-    pub last: Option<(u64, DbTime)>,
-    pub paused: bool,
 }

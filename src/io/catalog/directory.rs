@@ -1,22 +1,26 @@
-//! The catalog on a directory: for the demo, development and tests without PostgreSQL. Nobody but windrow reads it.
+//! The catalog on a directory: for the demo, development and tests without PostgreSQL. Nobody except
+//! windrow reads it.
 //!
-//! Each epoch is a file, written under a temporary name, fsynced, and linked to its number, which fails if it is there.
-//! The owner is the process that holds the lock file; the kernel gives it back when the process ends, however it ends.
-//! The few small writes of a commit block the calling thread.
+//! Each epoch is a file. It is written under a temporary name, fsynced, and linked to its number,
+//! which fails if that number is there. The owner is the process that has locked the lock file; the
+//! kernel unlocks it when the process ends, however it ends. So there is no lease that could be
+//! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit block
+//! the calling thread.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "the machine's clock stands in for the database's"
 )]
 
-use super::answers::{CommittedFile, Files, Renewed, TableInfo, Totals};
-use serde::de::DeserializeOwned;
+use super::answers::{CommittedFile, Files, Renewed, Totals};
+use super::local_files::{entries, read, remove_temporary, sync_parent, write, write_through};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use windrow_core::table::admit::{CommittedEpoch, JobFacts, Verdict, admit, check_owner, outcome};
 use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
 };
@@ -27,10 +31,13 @@ use windrow_core::values::time::DbTime;
 /// Folder of all tables below the catalog's directory.
 const FOLDER: &str = "_windrow_catalog";
 
+/// How many doomed keys are handed out for deletion at a time.
+const DOOMED_MAX: usize = 1000;
+
 /// The catalog of one table in a directory.
 #[derive(Debug)]
 pub struct LocalCatalog {
-    /// Of all tables.
+    /// The folder of all tables.
     root: PathBuf,
     name: TableName,
     held: Option<Held>,
@@ -62,6 +69,15 @@ struct EpochFile {
     /// The checkpoint object that this epoch's replaces.
     superseded: Option<String>,
     commit: Commit,
+}
+
+impl EpochFile {
+    fn into_facts(self) -> CommittedEpoch {
+        CommittedEpoch {
+            digest: self.commit.digest,
+            committed_at: self.committed_at,
+        }
+    }
 }
 
 /// Doomed keys and when they were doomed.
@@ -120,7 +136,7 @@ impl LocalCatalog {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Read again: the owner before may have written it until the lock was free.
+        // It is read again, because the previous owner may have written it until the lock was free.
         let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
         let term = before.map_or(0, |file| file.owner.term) + 1;
         let owner = Owner {
@@ -169,75 +185,79 @@ impl LocalCatalog {
         Ok(())
     }
 
+    /// Refuses whoever does not own the table.
     fn check_owner(&self, doing: &str, owner: &Owner) -> Result<(), CatalogError> {
-        match &self.held {
-            Some(held) if held.owner == *owner => Ok(()),
-            _ => Err(CatalogError::Fenced(format!(
-                "{doing} table \"{}\": another owner has it",
-                self.name
-            ))),
-        }
+        let facts = JobFacts {
+            owner: self.held.as_ref().map(|held| held.owner.clone()),
+            owner_name: self.owner_name(),
+            ..JobFacts::default()
+        };
+        check_owner(&facts, owner).map_err(|why| self.fenced(doing, &why))
+    }
+
+    /// The name of the last owner, for messages; empty when it cannot be read.
+    fn owner_name(&self) -> String {
+        let file: Option<OwnerFile> = read(&self.path("owner.json")).unwrap_or_default();
+        file.map(|file| file.who).unwrap_or_default()
+    }
+
+    fn fenced(&self, doing: &str, why: &str) -> CatalogError {
+        CatalogError::Fenced(format!("{doing} table \"{}\": {why}", self.name))
+    }
+
+    /// What `admit` needs to know of a commit; `last` is the last epoch.
+    fn facts(&self, commit: &Commit, last: Option<&EpochFile>) -> io::Result<JobFacts> {
+        let last_epoch = last.map(|last| last.commit.epoch);
+        let there = if last_epoch >= Some(commit.epoch) {
+            self.read_epoch(commit.epoch)?
+        } else {
+            None
+        };
+        let doomed = self.doomed()?;
+        let lanes = last.map(|last| last.commit.lanes.iter());
+        Ok(JobFacts {
+            owner: self.held.as_ref().map(|held| held.owner.clone()),
+            owner_name: self.owner_name(),
+            lease_until: None,
+            last_epoch,
+            epoch: there.map(EpochFile::into_facts),
+            next_offsets: lanes
+                .into_iter()
+                .flatten()
+                .map(|(partition, lane)| (*partition, lane.to))
+                .collect(),
+            doomed: commit
+                .objects()
+                .into_iter()
+                .filter(|key| doomed.contains_key(key))
+                .collect(),
+        })
     }
 
     pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
-        self.check_owner(&doing, &commit.owner)?;
         let failed = |error| retry(&doing, &self.name, error);
-        let fenced =
-            |why: String| CatalogError::Fenced(format!("{doing} table \"{}\": {why}", self.name));
-        let last = self.last_epoch().map_err(failed)?;
-        let next = last.map_or(0, |last| last + 1);
-        if commit.epoch < next {
-            return match self.read_epoch(commit.epoch).map_err(failed)? {
-                Some(there) if there.commit.digest == commit.digest => {
-                    sync_parent(&self.epoch_path(commit.epoch)).map_err(failed)?;
-                    Ok(there.committed_at)
-                }
-                _ => Err(fenced("this epoch is there with other contents".to_owned())),
-            };
-        }
-        if commit.epoch > next {
-            return Err(fenced(format!(
-                "the catalog's next epoch is {next}; was an older one restored? Reading it again"
-            )));
-        }
-        if commit.genesis.is_some() != (next == 0) {
-            let why =
-                "epoch 0 and only epoch 0 says what the table is; this is a mistake of windrow's";
-            return Err(CatalogError::Stop(
-                format!("{doing} table \"{}\": {why}", self.name).into(),
-            ));
-        }
-        let before = last
-            .map(|last| self.read_epoch(last))
-            .transpose()
-            .map_err(failed)?
-            .flatten();
-        if let Some(why) = before
-            .as_ref()
-            .and_then(|before| gap(&before.commit, commit))
-        {
-            return Err(fenced(why));
-        }
-        let doomed = self.doomed().map_err(failed)?;
-        if let Some(key) = commit
-            .objects()
-            .into_iter()
-            .find(|key| doomed.contains_key(key))
-        {
-            return Err(fenced(format!("key \"{key}\" is doomed")));
+        let last = self.read_last_epoch().map_err(failed)?;
+        match admit(&self.facts(commit, last.as_ref()).map_err(failed)?, commit) {
+            Verdict::Write => {}
+            Verdict::AlreadyThere(committed_at) => {
+                sync_parent(&self.epoch_path(commit.epoch)).map_err(failed)?;
+                return Ok(committed_at);
+            }
+            Verdict::Fenced(why) => return Err(self.fenced(&doing, &why)),
+            Verdict::Mistake(why) => {
+                let why = format!("{doing} table \"{}\": {why}", self.name);
+                return Err(CatalogError::Stop(why.into()));
+            }
         }
         let file = EpochFile {
             committed_at: now(),
-            totals: totals(
-                before.map(|before| before.totals).unwrap_or_default(),
-                commit,
-            ),
+            totals: totals(last.map(|last| last.totals).unwrap_or_default(), commit),
             superseded: self.superseded(commit).map_err(failed)?,
             commit: commit.clone(),
         };
         self.link_epoch(&doing, &file)?;
-        // Only bookkeeping: what fails here is made good by the next owner.
+        // This is only bookkeeping: the next owner makes good what fails here.
         let _ = self.doom_superseded(commit.epoch);
         Ok(file.committed_at)
     }
@@ -250,10 +270,7 @@ impl LocalCatalog {
         let linked = fs::hard_link(&temporary, &path).and_then(|()| sync_parent(&path));
         let _ = fs::remove_file(&temporary);
         linked.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => CatalogError::Fenced(format!(
-                "{doing} table \"{}\": somebody else has committed it",
-                self.name
-            )),
+            ErrorKind::AlreadyExists => self.fenced(doing, "somebody else has committed it"),
             // The link is there, but perhaps not yet on disk.
             _ if path.exists() => {
                 CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name))
@@ -262,7 +279,7 @@ impl LocalCatalog {
         })
     }
 
-    /// The checkpoint object in force before `commit`, if it brings another.
+    /// The checkpoint object that was in force before `commit`, if it brings another one.
     fn superseded(&self, commit: &Commit) -> io::Result<Option<String>> {
         if commit.checkpoint.is_none() || commit.epoch == 0 {
             return Ok(None);
@@ -291,28 +308,17 @@ impl LocalCatalog {
         self.check_owner("cannot restore", owner)
     }
 
-    pub(super) async fn outcome(
-        &mut self,
-        _owner: &Owner,
-        epoch: u64,
-    ) -> Result<Outcome, CatalogError> {
-        let failed = |error| {
-            retry(
-                &format!("cannot learn what became of epoch {epoch} of"),
-                &self.name,
-                error,
-            )
-        };
-        Ok(match self.read_epoch(epoch).map_err(failed)? {
-            Some(there) => {
-                sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
-                Outcome::Committed {
-                    digest: there.commit.digest,
-                    committed_at: there.committed_at,
-                }
-            }
-            None => Outcome::Absent,
-        })
+    pub(super) async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
+        let doing = format!("cannot learn what became of epoch {epoch} of");
+        let failed = |error| retry(&doing, &self.name, error);
+        let there = self.read_epoch(epoch).map_err(failed)?;
+        if there.is_some() {
+            sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
+        }
+        Ok(outcome(&JobFacts {
+            epoch: there.map(EpochFile::into_facts),
+            ..JobFacts::default()
+        }))
     }
 
     pub(super) async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
@@ -403,54 +409,6 @@ impl LocalCatalog {
         Ok(files)
     }
 
-    pub(super) async fn tables(&mut self) -> Result<Vec<TableInfo>, CatalogError> {
-        let failed = |error| retry("cannot list tables beside", &self.name, error);
-        let mut names = Vec::new();
-        for entry in entries(&self.root).map_err(failed)? {
-            let name = entry
-                .split_once('.')
-                .and_then(|(database, table)| TableName::new(database, table).ok());
-            names.extend(name);
-        }
-        names.sort();
-        let info = |name: TableName| {
-            let other = LocalCatalog {
-                root: self.root.clone(),
-                name,
-                held: None,
-            };
-            let last = other
-                .last_epoch()?
-                .map(|last| other.read_epoch(last))
-                .transpose()?
-                .flatten();
-            Ok(TableInfo {
-                held_by: self.holder(&other)?,
-                last: last.map(|file| (file.commit.epoch, file.committed_at)),
-                paused: other.path("paused").exists(),
-                name: other.name,
-            })
-        };
-        names
-            .into_iter()
-            .map(info)
-            .collect::<io::Result<_>>()
-            .map_err(failed)
-    }
-
-    /// Who holds another table's lock. Looking takes the lock for a moment, which at worst makes a starting process
-    /// ask again.
-    fn holder(&self, other: &LocalCatalog) -> io::Result<Option<String>> {
-        let who = || Ok(read::<OwnerFile>(&other.path("owner.json"))?.map(|file| file.who));
-        if self.held.is_some() && other.name == self.name {
-            return who();
-        }
-        match File::open(other.path("lock")).map(|lock| lock.try_lock_shared()) {
-            Ok(Err(TryLockError::WouldBlock)) => who(),
-            _ => Ok(None),
-        }
-    }
-
     pub(super) async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
         let doing = if paused {
             "cannot pause"
@@ -458,7 +416,7 @@ impl LocalCatalog {
             "cannot resume"
         };
         if !self.dir().is_dir() {
-            let why = "windrow has no such table here; see windrow tables";
+            let why = "there is no such table in this catalog; see table.name and catalog";
             return Err(CatalogError::Stop(
                 format!("{doing} table \"{}\": {why}", self.name).into(),
             ));
@@ -502,7 +460,7 @@ impl LocalCatalog {
         let last = self.last_epoch().map_err(failed)?;
         for epoch in 0..last.map_or(0, |last| last + 1) {
             if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
-                // Of checkpoints only the newest is named.
+                // Of all checkpoints only the newest is still needed.
                 file.commit.checkpoint = None;
                 let named = file.commit.objects();
                 free.retain(|key| !named.contains(key));
@@ -535,7 +493,11 @@ impl LocalCatalog {
             .map(|(key, at)| (at, key))
             .collect();
         past.sort();
-        Ok(past.into_iter().take(1000).map(|(_, key)| key).collect())
+        Ok(past
+            .into_iter()
+            .take(DOOMED_MAX)
+            .map(|(_, key)| key)
+            .collect())
     }
 
     pub(super) async fn forget(
@@ -566,24 +528,19 @@ impl LocalCatalog {
             .max())
     }
 
+    fn read_last_epoch(&self) -> io::Result<Option<EpochFile>> {
+        match self.last_epoch()? {
+            Some(last) => self.read_epoch(last),
+            None => Ok(None),
+        }
+    }
+
     fn read_epoch(&self, epoch: u64) -> io::Result<Option<EpochFile>> {
         read(&self.epoch_path(epoch))
     }
 }
 
-/// Where `commit` does not go on from the one before.
-fn gap(before: &Commit, commit: &Commit) -> Option<String> {
-    commit.lanes.iter().find_map(|(partition, lane)| {
-        let next_offset = before.lanes.get(partition)?.to;
-        (lane.from != next_offset).then(|| {
-            let from = lane.from;
-            format!(
-                "topic partition {partition} goes on from offset {from}, but the catalog is at {next_offset}"
-            )
-        })
-    })
-}
-
+/// The sums after `commit`, from those before it.
 fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<String, Totals> {
     for file in &commit.files {
         let sum = totals
@@ -609,56 +566,4 @@ fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
     let why =
         format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
     CatalogError::Retry(why.into())
-}
-
-/// Names in a directory; none when it is not there.
-fn entries(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
-}
-
-/// What a process left behind that was killed in the middle of a write.
-fn remove_temporary(dir: &Path) -> io::Result<()> {
-    for name in entries(dir)?.iter().filter(|name| name.ends_with(".tmp")) {
-        fs::remove_file(dir.join(name))?;
-    }
-    Ok(())
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let value = serde_json::from_slice(&bytes);
-    value.map(Some).map_err(|error| {
-        io::Error::new(
-            ErrorKind::InvalidData,
-            format!("{}: {error}", path.display()),
-        )
-    })
-}
-
-/// Replaces a file as a whole.
-fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    write_through(&temporary, value)?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-fn write_through(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()
-}
-
-/// A new name is on disk only when its directory is.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

@@ -1,28 +1,35 @@
-//! The catalog: who owns a table, which epochs are true, what readers see. One act commits all of an epoch.
-//! Two kinds with the same methods: PostgreSQL with Hive's tables, and a directory. Neither decides anything; what an
-//! answer means for the table is up to the engine.
+//! The catalog: who owns a table, which epochs are true, what readers see. One act commits all of an
+//! epoch. There are two kinds with the same methods: PostgreSQL with Hive's tables, and a directory.
+//! Neither decides anything. Whether a commit may be written is said by
+//! `windrow_core::table::admit`, and what an answer means for the table is up to the engine.
 //!
-//! Dropping one of these futures half-way drops the connection with it, so that nothing stays open. Only a dropped
-//! [`Catalog::commit`] leaves a question, as [`CatalogError::Unknown`] does: ask [`Catalog::outcome`].
+//! Dropping one of these futures half-way drops the connection with it, so that nothing stays open.
+//! Only a dropped [`Catalog::commit`] leaves a question, as [`CatalogError::Unknown`] does: ask
+//! [`Catalog::outcome`].
 
 mod answers;
+mod local_files;
 pub mod directory;
-mod hive;
-pub mod journal;
+mod tls;
 pub mod session;
+mod hive;
+pub mod postgres;
 
-pub use answers::{CommittedFile, Files, Renewed, TableInfo, Totals};
+pub use answers::{CommittedFile, Files, Renewed, Totals};
 
 use directory::LocalCatalog;
-use journal::Metastore;
+use postgres::PostgresCatalog;
 use windrow_core::table::commit::{Acquired, CatalogError, Commit, Head, Outcome, Owner};
 use windrow_core::table::hive::TableKind;
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
 
 /// One table's catalog.
 #[derive(Debug)]
 pub enum Catalog {
-    Postgres(Box<Metastore>),
+    /// The journal and Hive's tables in one PostgreSQL database.
+    Postgres(Box<PostgresCatalog>),
+    /// A directory, without Hive.
     Local(LocalCatalog),
 }
 
@@ -37,13 +44,13 @@ macro_rules! each {
 }
 
 impl Catalog {
-    /// Takes the table, the merger and all its topic partitions, if the lease is free or over, or was this process's own.
-    /// Raises the owner epoch and reads the head in the same act. `who` names the holder to people; `owner_id` is
-    /// random and new with every process.
+    /// Takes the table and all its topic partitions, if the lease is free or over, or was this
+    /// process's own. Raises the term and reads the head in the same act. `who` is the name that
+    /// other processes show to people; `owner_id` is random and new with every process.
     ///
     /// # Errors
-    /// `Retry` while Hive's schema, rights or the database are missing; `Stop` when a table of that name is not
-    /// windrow's, or a newer windrow's ledger is there.
+    /// `Retry` while Hive's schema, rights or the database are missing. `Stop` when a table of that
+    /// name is not windrow's, or a newer windrow's journal is there.
     pub async fn acquire(
         &mut self,
         who: &str,
@@ -61,45 +68,70 @@ impl Catalog {
         each!(self, c => c.renew(owner, lease_ms))
     }
 
-    /// Gives the table back, so that a standby need not wait for the lease's end. No error when it is another's already.
+    /// Gives the table back, so that a standby need not wait for the end of the lease. It is no error
+    /// when the table is another's already.
     ///
     /// # Errors
-    /// `Retry`; the lease then ends by itself.
+    /// `Retry`. It may be left undone: the lease then ends by itself.
     pub async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         each!(self, c => c.release(owner))
     }
 
-    /// Makes an epoch true, with all that readers see of it. The same again is success. Returns when it was committed.
+    /// Makes an epoch true, with all that readers see of it. Sending the same commit again is success.
+    /// Returns when the epoch was committed.
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table, when the ledger does not go on from here, or when this epoch is there with
-    /// another digest: come back through [`Catalog::acquire`]. `Unknown` when the answer was lost: nothing may be
-    /// deleted or planned again before [`Catalog::outcome`] has told. `Stop` when somebody dropped the table. After
-    /// `Retry` nothing has changed.
+    /// `Fenced` when another owner has the table, when the catalog does not go on from here, or when
+    /// this epoch is there with another digest: come back through [`Catalog::acquire`]. `Unknown` when
+    /// the answer was lost: until [`Catalog::outcome`] has answered, nothing may be deleted or planned
+    /// anew. `Stop` when somebody dropped the table. After `Retry` nothing has changed.
     pub async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
         each!(self, c => c.commit(commit))
     }
 
-    /// What became of an epoch whose answer was lost. Waits for a commit that is still under way.
+    /// What became of an epoch whose answer was lost, whoever owns the table now. It waits for a
+    /// commit that is still under way.
     ///
     /// # Errors
     /// `Retry` when it cannot be told yet.
-    pub async fn outcome(&mut self, owner: &Owner, epoch: u64) -> Result<Outcome, CatalogError> {
-        each!(self, c => c.outcome(owner, epoch))
+    pub async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
+        each!(self, c => c.outcome(epoch))
     }
 
-    /// Writes the ledger's tables and files into Hive again, where somebody dropped or altered them there.
+    /// Takes the table, writes the journal's tables and files into Hive again, where somebody dropped
+    /// or altered them there, and gives the table back. The local catalog has no Hive, so nothing is
+    /// written there. The arguments are those of [`Catalog::acquire`].
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table; `Stop` when a table that is not windrow's has one of its names now.
-    pub async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
-        each!(self, c => c.restore(owner))
+    /// `Retry` while another process owns the table; the message names it. `Stop` when a table that is
+    /// not windrow's has one of the names, or when no epoch of the table is committed. Otherwise those
+    /// of [`Catalog::acquire`] and [`Catalog::commit`].
+    pub async fn restore(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<(), CatalogError> {
+        let owner = match self.acquire(who, owner_id, lease_ms).await? {
+            Acquired::Ours { owner, .. } => owner,
+            Acquired::Held { by, left_ms } => {
+                let why = format!(
+                    "cannot restore the table while \"{by}\" owns it, for at most {left_ms} ms more; \
+                     stop that windrow first"
+                );
+                return Err(CatalogError::Retry(Trouble::new(Cause::Held, why)));
+            }
+        };
+        let restored = each!(self, c => c.restore(&owner));
+        // If this fails, the lease ends by itself; what counts is whether the rows are there.
+        let _ = self.release(&owner).await;
+        restored
     }
 
     /// What is committed, for a look without owning the table. `None` for a table that does not exist.
     ///
     /// # Errors
-    /// `Retry`, or `Stop` when a newer windrow's ledger is there.
+    /// `Retry`, or `Stop` when a newer windrow's journal is there.
     pub async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
         each!(self, c => c.head())
     }
@@ -112,15 +144,8 @@ impl Catalog {
         each!(self, c => c.files(kind, limit))
     }
 
-    /// All tables of windrow's in this catalog, by name.
-    ///
-    /// # Errors
-    /// As [`Catalog::head`].
-    pub async fn tables(&mut self) -> Result<Vec<TableInfo>, CatalogError> {
-        each!(self, c => c.tables())
-    }
-
-    /// Pauses or resumes the table for whoever owns it, now and later. `by` says who wanted it.
+    /// Pauses or resumes the table for whoever owns it, now and later. `by` is noted for people: who
+    /// wanted it.
     ///
     /// # Errors
     /// `Retry`, or `Stop` when there is no such table.
@@ -136,16 +161,17 @@ impl Catalog {
         each!(self, c => c.warehouse(database))
     }
 
-    /// Makes Hive's schema in a database that has no table at all; where Hive's tables are there, nothing.
+    /// Makes Hive's schema in a database that has no table at all. Where Hive's tables are there
+    /// already, it does nothing.
     ///
     /// # Errors
-    /// `Retry` when there is something else or only a part of it.
+    /// `Retry` when there is something else, or only a part of Hive's schema.
     pub async fn init_metastore(&mut self) -> Result<(), CatalogError> {
         each!(self, c => c.init_metastore())
     }
 
-    /// Dooms those of `keys` that no epoch, checkpoint or manifest names; a commit that names one later is refused.
-    /// Returns them. Keys are paths below the warehouse.
+    /// Dooms those of `keys` that no epoch, checkpoint or manifest names, and returns them. A commit
+    /// that names one of them later is refused. Keys are paths below the warehouse.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table.
@@ -157,7 +183,8 @@ impl Catalog {
         each!(self, c => c.doom(owner, keys))
     }
 
-    /// Keys doomed at least `grace_ms` ago, the oldest first, at most a thousand: their objects may be deleted.
+    /// Keys that were doomed at least `grace_ms` ago, the oldest first, at most a thousand. Their
+    /// objects may be deleted.
     ///
     /// # Errors
     /// `Retry`.
@@ -165,7 +192,7 @@ impl Catalog {
         each!(self, c => c.doomed_past(grace_ms))
     }
 
-    /// Takes keys off the list, as their objects are gone.
+    /// Takes keys off the list of doomed ones, after their objects were deleted.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table.

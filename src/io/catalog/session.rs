@@ -1,15 +1,10 @@
-//! A connection to PostgreSQL with deadlines: login, TLS, transactions, and what an error means to the caller.
-//! It knows no table; `metastore` and `hive` bring the SQL.
+//! A connection to PostgreSQL with deadlines: login, transactions, and what an error means to the
+//! caller. It knows no table; `postgres` and `hive` bring the SQL.
 
 #![expect(clippy::disallowed_methods, reason = "a connection has deadlines")]
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use super::tls::tls_config;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -20,28 +15,21 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::{Cause, Trouble};
 
+pub use super::tls::PgTls;
+
 /// How long connecting and logging in may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// How long all statements of one transaction may take, by our clock; a little more than the server's own limits.
+/// How long all statements of one transaction may take, by our clock. It is a little more than the
+/// server's own limits, which [`Session::begin`] sets.
 const TRANSACTION_MAX: Duration = Duration::from_secs(30);
-/// How long the answer to COMMIT is waited for; afterwards its outcome is unknown.
+/// How long the answer to COMMIT is waited for. Afterwards its outcome is unknown.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
-
-/// Whether and how the connection is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PgTls {
-    Disable,
-    /// Encrypted; the server's certificate is not looked at.
-    Require,
-    /// Encrypted, and the certificate must be for the host and from a known authority.
-    VerifyFull,
-}
 
 /// Where PostgreSQL is and how to log in. Its `Debug` leaves the password out.
 #[derive(Clone)]
 pub struct PgConfig {
     config: Config,
-    /// As given; holds no password.
+    /// As it was given; it holds no password.
     url: String,
     tls: PgTls,
     ca_pem: Option<String>,
@@ -54,8 +42,9 @@ impl fmt::Debug for PgConfig {
 }
 
 impl PgConfig {
-    /// Reads `postgresql://host:port/database`; several `host:port`, divided by commas, are tried in turn until one
-    /// takes writes.
+    /// Reads a URL, for example `postgresql://10.0.0.5:5432/hivemetastore`. Several `host:port` with
+    /// commas between are tried in turn until one takes writes. `ca_pem` holds the authorities that
+    /// are trusted beside Mozilla's, for [`PgTls::VerifyFull`].
     ///
     /// # Errors
     /// What is wrong with the URL, as a whole sentence without secrets.
@@ -69,18 +58,18 @@ impl PgConfig {
         let wrong = |why: String| {
             format!("cannot parse setting catalog: {why}; write postgresql://host:5432/database")
         };
-        // The URL itself is not repeated before it is known that no password is in it.
+        // Messages leave out the URL itself, because it may hold a password.
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
-            return Err(wrong("it is no postgresql:// URL".to_owned()));
+            return Err(wrong("it does not begin with postgresql://".to_owned()));
         }
         let mut config: Config = url.parse().map_err(|error| wrong(causes(&error)))?;
         if config.get_user().is_some() || config.get_password().is_some() {
             return Err(wrong(
-                "it holds a user or password, which belong into the secrets file".to_owned(),
+                "it holds a user or a password, which belong in the secrets file".to_owned(),
             ));
         }
         if config.get_dbname().is_none() || config.get_hosts().is_empty() {
-            return Err(wrong("it names no host or no database".to_owned()));
+            return Err(wrong("it does not name a host and a database".to_owned()));
         }
         config
             .user(user)
@@ -115,26 +104,27 @@ impl PgConfig {
     }
 }
 
-/// One connection, and what is being done with it. Whoever gets an error drops it: the server then rolls back.
+/// One connection, and what is being done with it. Whoever gets an error drops it, and the server
+/// rolls back.
 pub(super) struct Session {
     client: Client,
-    /// `cannot commit epoch 12 of table "default.newtable"`: the beginning of each error.
+    /// The beginning of each error, for example `cannot commit epoch 12 of table "default.newtable"`.
     doing: String,
     user: String,
     deadline: Instant,
 }
 
-/// What COMMIT's lost answer means to the caller.
+/// What it means to the caller when the answer to COMMIT is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The same again is harmless.
+    /// Doing the same again is harmless: the error is `Retry`.
     Again,
-    /// It must be asked for.
+    /// The caller must ask what became of it: the error is `Unknown`.
     Ask,
 }
 
 impl Session {
-    /// Connects and logs in.
+    /// Connects and logs in. `doing` begins every error of this connection.
     pub(super) async fn connect(config: &PgConfig, doing: &str) -> Result<Self, CatalogError> {
         let user = config.user().to_owned();
         let connected = tokio::time::timeout(CONNECT_MAX, Self::client(config, doing)).await;
@@ -158,7 +148,8 @@ impl Session {
 
     async fn client(config: &PgConfig, doing: &str) -> Result<Client, CatalogError> {
         let failed = |error| meaning(&error, &format!("{doing}: {}", config.url), config.user());
-        // The connection's own task ends when the client is dropped; its error reaches the client's next call.
+        // The connection's own task ends when the client is dropped. An error in it reaches the
+        // client's next call.
         if config.tls == PgTls::Disable {
             let (client, connection) = config.config.connect(NoTls).await.map_err(failed)?;
             tokio::spawn(connection);
@@ -178,7 +169,7 @@ impl Session {
         Ok(client)
     }
 
-    /// Who logged in; what is done may be done as another role, which a server can set at login.
+    /// The user that logged in. The server may have set another role at login.
     pub(super) fn user(&self) -> &str {
         &self.user
     }
@@ -187,14 +178,15 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Says what is being done from here on.
+    /// Sets what is being done from here on, for errors, and gives it a new deadline.
     pub(super) fn doing(&mut self, doing: &str) {
         doing.clone_into(&mut self.doing);
         self.deadline = Instant::now() + TRANSACTION_MAX;
     }
 
-    /// Begins a transaction. Its limits: nobody's DDL waits long for us, nor we for it, and if this process
-    /// stands still in the middle, the server ends the transaction for the next owner.
+    /// Begins a transaction with limits: nobody's DDL waits long for us, and we do not wait long for
+    /// it. If this process stands still in the middle, the server ends the transaction, so that the
+    /// next owner can go on.
     pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
         self.deadline = Instant::now() + TRANSACTION_MAX;
         self.batch(
@@ -204,7 +196,7 @@ impl Session {
         .await
     }
 
-    /// Ends a transaction. After an error the session is of no more use.
+    /// Ends a transaction. After an error the session must not be used any more.
     pub(super) async fn commit(&mut self, lost: Lost) -> Result<(), CatalogError> {
         let answer = tokio::time::timeout(COMMIT_MAX, self.client.batch_execute("COMMIT")).await;
         let why = match answer {
@@ -220,7 +212,8 @@ impl Session {
         })
     }
 
-    /// Runs one statement and returns its rows. Statements are never prepared by name: a pooler may stand between.
+    /// Runs one statement and returns its rows. Statements are never prepared by name, because a
+    /// pooler may stand between us and the server.
     pub(super) async fn query(&self, sql: &str, args: Args<'_>) -> Result<Vec<Row>, CatalogError> {
         match tokio::time::timeout_at(self.deadline, self.client.query_typed(sql, args)).await {
             Ok(answer) => answer.map_err(|error| self.meaning(&error)),
@@ -287,10 +280,12 @@ impl Session {
     }
 }
 
-/// The arguments of a statement with their types, so that one round trip is enough.
+/// The arguments of a statement with their types. Because the types are given, one round trip is
+/// enough.
 pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// A Rust type with the one PostgreSQL type it is sent as. Columns of another integer width take it by assignment.
+/// A Rust type with the one PostgreSQL type that it is sent as. A column of another integer width
+/// takes it by assignment.
 pub(super) trait Arg: ToSql + Sync + Sized {
     const TYPE: Type;
 
@@ -315,8 +310,9 @@ macro_rules! args {
 }
 pub(super) use args;
 
-/// Whether the server itself said that a COMMIT did nothing. A server that goes down in COMMIT says something too,
-/// though it may have committed: that is FATAL, and other errors than these are not known to roll back.
+/// Whether the server itself said that a COMMIT did nothing. A server that goes down during COMMIT
+/// also answers with an error, a FATAL one, although it may have committed. Other errors than these
+/// are not known to roll back either.
 fn refused(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| {
         let class = db.code().code().get(..2).unwrap_or_default();
@@ -324,7 +320,8 @@ fn refused(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// What an error before COMMIT means: nothing was changed, so mostly to try again. By SQLSTATE (PostgreSQL, appendix A).
+/// What an error before COMMIT means to the caller. Nothing was changed, so most of them are `Retry`.
+/// The SQLSTATE decides (PostgreSQL's documentation, appendix A).
 fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
     let Some(db) = error.as_db_error() else {
         return CatalogError::Retry(
@@ -333,29 +330,28 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
     };
     let (code, message) = (db.code().code(), db.message());
     let what_to_do = match code {
-        // At the login. That something may be made in a database is asked before it is made.
+        // This comes at the login. Whether something may be made in a database is asked before.
         "42501" if message.contains("for database") => {
             format!("grant the user \"{user}\" CONNECT on the database")
         }
         "42501" => format!(
-            "no rights on Hive's tables or windrow's own; grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
+            "no rights on Hive's tables or windrow's own; \
+             grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
         ),
-        "28P01" | "28000" => {
-            format!(
-                "the login of user \"{user}\" was refused; see catalog-username and catalog-password"
-            )
-        }
+        "28P01" | "28000" => format!(
+            "the login of user \"{user}\" was refused; see catalog-username and catalog-password"
+        ),
         "3D000" => "the database is not there yet; make it, or start what makes it".to_owned(),
         "3F000" | "42P01" => {
-            "a table is missing: Hive schema not there yet, or windrow's ledger is gone".to_owned()
+            "a table is missing: Hive schema not there yet, or windrow's journal is gone".to_owned()
         }
-        "55P03" | "57014" => "another client holds a lock for long".to_owned(),
+        "55P03" | "57014" => "another client holds a lock for a long time".to_owned(),
         "40001" | "40P01" => "another client was in the way".to_owned(),
         "23503" => "a table was dropped meanwhile".to_owned(),
         "23505" => "another client took the same name or id".to_owned(),
         "25006" => "this server takes no writes; is a switch-over under way?".to_owned(),
         "53100" => "make room on PostgreSQL's disk".to_owned(),
-        // Syntax, unknown columns and types: a schema that this program does not know.
+        // These are wrong syntax, unknown columns and types: this program does not know the schema.
         code if code.starts_with("42") => {
             let why = format!(
                 "{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"
@@ -368,7 +364,7 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
     CatalogError::Retry(Trouble::new(cause_of(code), why))
 }
 
-/// What kind of trouble a SQLSTATE is.
+/// What kind of trouble a SQLSTATE stands for.
 fn cause_of(code: &str) -> Cause {
     match code {
         "42501" => Cause::NoRights,
@@ -378,7 +374,7 @@ fn cause_of(code: &str) -> Cause {
     }
 }
 
-/// An error and what is under it, in one line.
+/// An error and its causes, in one line.
 fn causes(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -387,80 +383,6 @@ fn causes(error: &tokio_postgres::Error) -> String {
         cause = under.source();
     }
     text
-}
-
-fn tls_config(tls: PgTls, ca_pem: Option<&str>) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    if tls == PgTls::Require {
-        let verifier = Arc::new(AnyCertificate(provider));
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth());
-    }
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.unwrap_or_default().as_bytes()) {
-        let certificate =
-            certificate.map_err(|error| format!("catalog-ca-file is not PEM: {error}"))?;
-        roots
-            .add(certificate)
-            .map_err(|error| format!("catalog-ca-file: {error}"))?;
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// [`PgTls::Require`]: the line is encrypted, whoever is at its end.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
@@ -513,17 +435,5 @@ mod tests {
         let config =
             PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
         assert_eq!(format!("{config:?}"), "PgConfig(postgresql://h/db)");
-    }
-
-    #[test]
-    fn tls_takes_given_authorities_and_refuses_what_is_none() {
-        assert!(tls_config(PgTls::Require, None).is_ok());
-        assert!(tls_config(PgTls::VerifyFull, None).is_ok());
-        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(
-            tls_config(PgTls::VerifyFull, Some(broken))
-                .unwrap_err()
-                .contains("catalog-ca-file")
-        );
     }
 }

@@ -1,0 +1,322 @@
+//! Decides what may be done with a table, from what a catalog found of it under its lock.
+//! There is no I/O here: a catalog reads [`JobFacts`], asks, and writes only what is allowed. The
+//! PostgreSQL catalog, the local one and the simulated one all ask these functions, so the
+//! simulation tests the rules that run in production.
+
+use crate::table::commit::{Commit, Outcome, Owner};
+use crate::values::record::{Offset, Partition};
+use crate::values::time::DbTime;
+use std::collections::BTreeMap;
+
+/// What a catalog found of a table, read while nobody else could change it.
+///
+/// A catalog may leave out what its question does not need: only a commit needs `next_offsets` and
+/// `doomed`, and only a commit or [`outcome`] needs `epoch`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// The owner of the newest term, also after it gave the lease back. `None` where the catalog
+    /// does not know the table. In the local catalog it is also `None` while this process does not
+    /// hold the table's lock file.
+    pub owner: Option<Owner>,
+    /// The name by which people know the owner; empty where there is none.
+    pub owner_name: String,
+    /// When the lease ends, by the catalog's clock. `None` when it was given back.
+    pub lease_until: Option<DbTime>,
+    /// The last epoch that is committed; `None` before epoch 0.
+    pub last_epoch: Option<u64>,
+    /// What is committed under the number of the epoch that is asked about; `None` when nothing is.
+    pub epoch: Option<CommittedEpoch>,
+    /// Where the last commit left each topic partition. One that no commit has named is absent.
+    pub next_offsets: BTreeMap<Partition, Offset>,
+    /// Those keys of the commit that are doomed: their objects may be deleted at any moment.
+    pub doomed: Vec<String>,
+}
+
+/// An epoch that a catalog has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedEpoch {
+    /// The digest of its commit.
+    pub digest: String,
+    /// The catalog's clock when it was committed.
+    pub committed_at: DbTime,
+}
+
+/// What [`admit`] says to a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write all of it, in one act.
+    Write,
+    /// The same commit is there since this time. Write nothing, and answer success.
+    AlreadyThere(DbTime),
+    /// Another writer owns the table or the epoch, or the catalog is not the one that the commit
+    /// was planned on. The sender must stop, and read the catalog again.
+    Fenced(String),
+    /// The commit contradicts itself. That is a mistake of windrow's, so the sender must end.
+    Mistake(String),
+}
+
+/// Whether a commit may be written. The rules are asked from top to bottom.
+#[must_use]
+pub fn admit(facts: &JobFacts, commit: &Commit) -> Verdict {
+    let there = facts.epoch.as_ref();
+    if let Some(same) = there.filter(|there| there.digest == commit.digest) {
+        return Verdict::AlreadyThere(same.committed_at);
+    }
+    if let Err(why) = check_owner(facts, &commit.owner) {
+        return Verdict::Fenced(why);
+    }
+    // The object of a doomed key may be gone before the first reader looks for it.
+    if let Some(key) = facts.doomed.first() {
+        return Verdict::Fenced(format!("key \"{key}\" is doomed"));
+    }
+    if there.is_some() {
+        return Verdict::Fenced("this epoch is there with other contents".to_owned());
+    }
+    let next_epoch = facts.last_epoch.map_or(0, |last| last + 1);
+    if commit.epoch != next_epoch {
+        return Verdict::Fenced(format!(
+            "the catalog's next epoch is {next_epoch}; was another database restored?"
+        ));
+    }
+    if let Some(why) = offset_gap(facts, commit) {
+        return Verdict::Fenced(why);
+    }
+    if commit.genesis.is_some() != (commit.epoch == 0) {
+        return Verdict::Mistake(
+            "epoch 0 describes the table, and no other epoch does; this is a mistake of windrow's"
+                .to_owned(),
+        );
+    }
+    Verdict::Write
+}
+
+/// A topic partition that does not go on where the last commit left it. One that no commit has
+/// named yet may begin anywhere.
+fn offset_gap(facts: &JobFacts, commit: &Commit) -> Option<String> {
+    commit.lanes.iter().find_map(|(partition, lane)| {
+        let next_offset = *facts.next_offsets.get(partition)?;
+        (lane.from != next_offset).then(|| {
+            let from = lane.from;
+            format!(
+                "topic partition {partition} goes on from offset {from}, \
+                 but the catalog is at {next_offset}"
+            )
+        })
+    })
+}
+
+/// The fence of whatever only the owner may do: commit, renew, give back, doom, forget, restore.
+/// Whether its lease is over does not count: while nobody else has taken the table, it may go on.
+///
+/// # Errors
+/// Who owns the table instead, as the end of a sentence. The caller is then fenced.
+pub fn check_owner(facts: &JobFacts, owner: &Owner) -> Result<(), String> {
+    match &facts.owner {
+        Some(ours) if ours == owner => Ok(()),
+        Some(_) => Err(format!("\"{}\" owns it now", facts.owner_name)),
+        None => Err(
+            "it has no owner any more; was it given back, or another database restored?".to_owned(),
+        ),
+    }
+}
+
+/// What [`whose`] says to a process that wants the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// It may take the table, and raises the term with it.
+    Ours,
+    /// Another process has it.
+    Held {
+        /// The name by which people know that process.
+        by: String,
+        /// How long it keeps the table if it does not renew; at least 1.
+        left_ms: u64,
+    },
+}
+
+/// Whether the process `owner_id` may take the table at `now`, by the catalog's clock: the lease was
+/// given back or is over, or is its own. The lease only saves work. What keeps the table right is
+/// that [`admit`] looks at the owner of every commit.
+#[must_use]
+pub fn whose(facts: &JobFacts, owner_id: &str, now: DbTime) -> Whose {
+    let another = facts
+        .owner
+        .as_ref()
+        .is_some_and(|owner| owner.owner_id != owner_id);
+    let left_ms = facts
+        .lease_until
+        .map_or(0, |until| until.0.saturating_sub(now.0));
+    match u64::try_from(left_ms) {
+        Ok(left_ms @ 1..) if another => Whose::Held {
+            by: facts.owner_name.clone(),
+            left_ms,
+        },
+        _ => Whose::Ours,
+    }
+}
+
+/// What became of the epoch that the facts are about, after the answer to its commit was lost. The
+/// catalog must have waited until that commit can no longer arrive.
+///
+/// Who owns the table now makes no difference: a commit that became true stays true when another
+/// process takes the table, and one that is absent is sent again, to be judged by [`admit`].
+#[must_use]
+pub fn outcome(facts: &JobFacts) -> Outcome {
+    match &facts.epoch {
+        Some(there) => Outcome::Committed {
+            digest: there.digest.clone(),
+            committed_at: there.committed_at,
+        },
+        None => Outcome::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::commit::{Genesis, LaneCommit};
+    use crate::values::ledger::{LaneLedger, TableLedger};
+    use crate::values::shape::Shape;
+
+    fn owner(term: u64, owner_id: &str) -> Owner {
+        Owner {
+            term,
+            owner_id: owner_id.to_owned(),
+        }
+    }
+
+    /// "a" owns the table in term 3 until 1,000; epoch 6 is the last, and topic partitions 0 and 1
+    /// go on from offset 70.
+    fn facts() -> JobFacts {
+        JobFacts {
+            owner: Some(owner(3, "a")),
+            owner_name: "unit/a".to_owned(),
+            lease_until: Some(DbTime(1000)),
+            last_epoch: Some(6),
+            epoch: None,
+            next_offsets: BTreeMap::from([(0, 70), (1, 70)]),
+            doomed: Vec::new(),
+        }
+    }
+
+    /// Epoch 7 of that owner, from offset 70 to 80, with the digest "ours".
+    fn commit() -> Commit {
+        let lane = LaneCommit {
+            from: 70,
+            to: 80,
+            leader_epoch: -1,
+            watermark: None,
+            ledger: LaneLedger::default(),
+        };
+        Commit {
+            owner: owner(3, "a"),
+            epoch: 7,
+            genesis: None,
+            lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
+            topic_id: "topic".to_owned(),
+            decisions: Vec::new(),
+            closed_through: None,
+            ledger: TableLedger::default(),
+            files: Vec::new(),
+            checkpoint: None,
+            manifest: "manifest".to_owned(),
+            digest: "ours".to_owned(),
+        }
+    }
+
+    fn genesis() -> Genesis {
+        Genesis {
+            shape: Shape::count_by_origin("test-topic", 10_000, 10_000),
+            warehouse: "s3a://spark/warehouse".to_owned(),
+            cluster_id: "cluster".to_owned(),
+            topic_id: "topic".to_owned(),
+            start_offsets: BTreeMap::from([(0, 70), (1, 70)]),
+        }
+    }
+
+    fn there(digest: &str) -> Option<CommittedEpoch> {
+        Some(CommittedEpoch {
+            digest: digest.to_owned(),
+            committed_at: DbTime(500),
+        })
+    }
+
+    /// Changes the facts or the commit of a case from those above.
+    type Change = fn(&mut JobFacts, &mut Commit);
+
+    #[rustfmt::skip] // One line a case.
+    const ADMIT: &[(&str, Change, &str)] = &[
+        ("goes on from where we are", |_, _| {}, "write"),
+        ("our lease is over, but nobody has taken the table", |f, _| f.lease_until = Some(DbTime(0)), "write"),
+        ("our lease was given back", |f, _| f.lease_until = None, "write"),
+        ("epoch 0", |f, c| { *f = JobFacts { owner: f.owner.clone(), ..JobFacts::default() }; c.epoch = 0; c.genesis = Some(genesis()) }, "write"),
+        ("a topic partition is new", |f, _| { f.next_offsets.remove(&1); }, "write"),
+        ("a topic partition is left out", |_, c| { c.lanes.remove(&1); }, "write"),
+        ("sent again", |f, _| { f.last_epoch = Some(7); f.epoch = there("ours") }, "already there since 500"),
+        ("sent again after others went on", |f, _| { f.last_epoch = Some(9); f.epoch = there("ours"); f.owner = Some(owner(4, "b")) }, "already there since 500"),
+        ("another term of ours", |f, _| f.owner = Some(owner(4, "a")), "fenced: \"unit/a\" owns it now"),
+        ("another owner with our term", |f, _| { f.owner = Some(owner(3, "b")); f.owner_name = "unit/b".to_owned() }, "fenced: \"unit/b\" owns it now"),
+        ("the catalog does not know the table", |f, _| *f = JobFacts::default(), "fenced: it has no owner any more; was it given back, or another database restored?"),
+        ("one of our keys is doomed", |f, _| f.doomed = vec!["rows/x".to_owned()], "fenced: key \"rows/x\" is doomed"),
+        ("our epoch is there with another digest", |f, _| { f.last_epoch = Some(7); f.epoch = there("theirs") }, "fenced: this epoch is there with other contents"),
+        ("an older database was restored", |f, _| f.last_epoch = Some(2), "fenced: the catalog's next epoch is 3; was another database restored?"),
+        ("a database without an epoch was restored", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0; was another database restored?"),
+        ("our epoch was passed and is no longer kept", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is 10; was another database restored?"),
+        ("a topic partition is further", |f, _| { f.next_offsets.insert(1, 75); }, "fenced: topic partition 1 goes on from offset 70, but the catalog is at 75"),
+        ("a topic partition is not that far", |f, _| { f.next_offsets.insert(0, 5); }, "fenced: topic partition 0 goes on from offset 70, but the catalog is at 5"),
+        ("a description in a later epoch", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes the table, and no other epoch does; this is a mistake of windrow's"),
+        ("no description in epoch 0", |f, c| { f.last_epoch = None; c.epoch = 0 }, "mistake: epoch 0 describes the table, and no other epoch does; this is a mistake of windrow's"),
+    ];
+
+    #[test]
+    fn a_commit_is_judged_by_what_was_found() {
+        for (case, change, expect) in ADMIT {
+            let (mut facts, mut commit) = (facts(), commit());
+            change(&mut facts, &mut commit);
+            let verdict = match admit(&facts, &commit) {
+                Verdict::Write => "write".to_owned(),
+                Verdict::AlreadyThere(at) => format!("already there since {}", at.0),
+                Verdict::Fenced(why) => format!("fenced: {why}"),
+                Verdict::Mistake(why) => format!("mistake: {why}"),
+            };
+            assert_eq!(verdict, *expect, "{case}");
+        }
+    }
+
+    #[rustfmt::skip] // One line a case; the lease of the facts above ends at 1,000.
+    const WHOSE: &[(&str, fn(&mut JobFacts), &str, i64, &str)] = &[
+        ("the lease is another's", |_| {}, "b", 400, "held by unit/a for 600 ms"),
+        ("it has a millisecond left", |_| {}, "b", 999, "held by unit/a for 1 ms"),
+        ("it is over", |_| {}, "b", 1000, "ours"),
+        ("it is over for long", |_| {}, "b", 9000, "ours"),
+        ("it was given back", |f| f.lease_until = None, "b", 400, "ours"),
+        ("it is our own", |_| {}, "a", 400, "ours"),
+        ("nobody ever had it", |f| *f = JobFacts::default(), "b", 400, "ours"),
+        ("it was written by a clock that was ahead", |f| f.lease_until = Some(DbTime(i64::MAX)), "b", -1, "held by unit/a for 9223372036854775807 ms"),
+    ];
+
+    #[test]
+    fn the_table_is_free_when_the_lease_is() {
+        for (case, change, owner_id, now, expect) in WHOSE {
+            let mut facts = facts();
+            change(&mut facts);
+            let answer = match whose(&facts, owner_id, DbTime(*now)) {
+                Whose::Ours => "ours".to_owned(),
+                Whose::Held { by, left_ms } => format!("held by {by} for {left_ms} ms"),
+            };
+            assert_eq!(answer, *expect, "{case}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_is_there_stays_there_whoever_owns_the_table() {
+        let mut facts = facts();
+        assert_eq!(outcome(&facts), Outcome::Absent);
+        (facts.owner, facts.epoch) = (Some(owner(4, "b")), there("ours"));
+        let committed = Outcome::Committed {
+            digest: "ours".to_owned(),
+            committed_at: DbTime(500),
+        };
+        assert_eq!(outcome(&facts), committed);
+    }
+}

@@ -1,0 +1,336 @@
+//! Hive's own tables in PostgreSQL: the rows that make readers see windrow's tables and table
+//! partitions. What those rows say is decided in `windrow_core::table::hive`; when they are written,
+//! in `postgres`. This file looks whether they are as they should be.
+//!
+//! Every statement names its columns, and only those that schema 2.3 has. So it works with the
+//! schemas of Hive's scripts for 2.3, 3.1 and 4.0, and with the one that Spark makes on the way,
+//! which has other integer widths, no UNIQUE constraint and no foreign keys.
+
+mod ids;
+mod create;
+mod restore;
+mod init;
+
+pub(super) use init::init;
+
+use super::session::{Session, args};
+use ids::Ids;
+use windrow_core::table::commit::{CatalogError, Genesis};
+use windrow_core::table::hive::{self, HiveTable, MARK, TableKind, TableName};
+use windrow_core::values::cause::Cause;
+
+/// The tables that windrow writes.
+const NEEDED: [&str; 12] = [
+    "CDS",
+    "COLUMNS_V2",
+    "DBS",
+    "PARTITIONS",
+    "PARTITION_KEYS",
+    "PARTITION_KEY_VALS",
+    "SDS",
+    "SEQUENCE_TABLE",
+    "SERDES",
+    "SERDE_PARAMS",
+    "TABLE_PARAMS",
+    "TBLS",
+];
+
+/// How many of the newest files are looked for in Hive at the first commit over a connection. It is
+/// never all of them: the look must end within a transaction's time however old the table is.
+const FIRST_LOOK_FILES: i64 = 10_000;
+
+/// The same at each later commit.
+const LATER_LOOK_FILES: i64 = 8;
+
+/// What was learned of this metastore over one connection.
+#[derive(Default)]
+pub(super) struct Hive {
+    /// All needed tables are there, and ours to write.
+    ready: bool,
+    /// Databases belong to one of Hive's catalogs (3.1 and later); ours is the one called `hive`.
+    has_catalogs: bool,
+    /// The first look found all table partitions, so a few are enough from now on.
+    verified: bool,
+    ids: Ids,
+}
+
+impl Hive {
+    /// Sees that Hive's tables are there and ours to write. It asks once for each connection.
+    ///
+    /// # Errors
+    /// `Retry`, with what somebody has to do first.
+    pub(super) async fn check_ready(&mut self, db: &Session) -> Result<(), CatalogError> {
+        if self.ready {
+            return Ok(());
+        }
+        let rows = db
+            .query(
+                "SELECT name, class IS NULL, COALESCE(has_table_privilege(class, 'SELECT') \
+                   AND has_table_privilege(class, 'INSERT') \
+                   AND has_table_privilege(class, 'UPDATE'), false) \
+                 FROM (SELECT name, to_regclass(quote_ident(name))::oid AS class \
+                   FROM unnest($1) AS name) AS needed \
+                 ORDER BY name",
+                args![NEEDED.to_vec()],
+            )
+            .await?;
+        let names = |have: &dyn Fn(&tokio_postgres::Row) -> bool| {
+            rows.iter()
+                .filter(|row| have(row))
+                .map(|row| row.get::<_, &str>(0))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let missing = names(&|row| row.get(1));
+        if !missing.is_empty() {
+            let why = format!(
+                "Hive schema not there yet: open Kyuubi and create a table, \
+                 or set init-metastore=true (missing: {missing})"
+            );
+            return Err(db.retry_for(Cause::NoSchema, why));
+        }
+        let closed = names(&|row| !row.get::<_, bool>(2));
+        if !closed.is_empty() {
+            let why = format!(
+                "no rights on Hive's tables {closed}; \
+                 grant the catalog's user pg_read_all_data and pg_write_all_data"
+            );
+            return Err(db.retry_for(Cause::NoRights, why));
+        }
+        let row = db
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('\"DBS\"') \
+                 AND attname = 'CTLG_NAME' AND NOT attisdropped)",
+                args![],
+            )
+            .await?;
+        self.has_catalogs = row.get(0);
+        self.ready = true;
+        Ok(())
+    }
+
+    async fn database_id(
+        &self,
+        db: &Session,
+        name: &TableName,
+    ) -> Result<Option<i64>, CatalogError> {
+        let sql = format!(
+            "SELECT \"DB_ID\"::bigint FROM \"DBS\" WHERE \"NAME\" = $1{}",
+            self.catalog_filter("\"DBS\"")
+        );
+        let rows = db.query(&sql, args![name.database]).await?;
+        if rows.len() > 1 {
+            return Err(db.stop(format_args!(
+                "Hive has two databases \"{}\"; remove one",
+                name.database
+            )));
+        }
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    /// The place of a Hive database, or `None` where there is no such database.
+    pub(super) async fn database_location(
+        &self,
+        db: &Session,
+        database: &str,
+    ) -> Result<Option<String>, CatalogError> {
+        let filter = self.catalog_filter("\"DBS\"");
+        let sql = format!(
+            "SELECT \"DB_LOCATION_URI\" FROM \"DBS\" \
+             WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\""
+        );
+        Ok(db
+            .query_opt(&sql, args![database])
+            .await?
+            .map(|row| row.get(0)))
+    }
+
+    fn catalog_filter(&self, alias: &str) -> String {
+        if self.has_catalogs {
+            format!(" AND {alias}.\"CTLG_NAME\" = 'hive'")
+        } else {
+            String::new()
+        }
+    }
+
+    /// Refuses a table that is not windrow's, or that the journal does not know. It takes no lock,
+    /// so a table may still appear afterwards.
+    pub(super) async fn check_free(
+        &self,
+        db: &Session,
+        name: &TableName,
+    ) -> Result<(), CatalogError> {
+        match self.table_rows(db, name, false).await?.first() {
+            Some(row) => Err(refusal(db, name, row)),
+            None => Ok(()),
+        }
+    }
+
+    /// Locks the rows of the four tables, so that nobody drops or changes one before the commit, and
+    /// sees that they are as windrow made them.
+    ///
+    /// # Errors
+    /// `Stop` with the way out when a table, the view or a table partition is missing or altered.
+    pub(super) async fn check_tables(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+    ) -> Result<Vec<HiveTableRow>, CatalogError> {
+        let rows = self.table_rows(db, name, true).await?;
+        for table in hive::tables(name, genesis) {
+            if let Some(why) = damage(&rows, name, &table) {
+                return Err(db.stop(why));
+            }
+        }
+        self.check_partitions(db, name, genesis, &rows).await?;
+        Ok(rows)
+    }
+
+    /// Looks for the table partitions of the newest files that are committed.
+    async fn check_partitions(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+        tables: &[HiveTableRow],
+    ) -> Result<(), CatalogError> {
+        let limit = if self.verified {
+            LATER_LOOK_FILES
+        } else {
+            FIRST_LOOK_FILES
+        };
+        let table_ids: Vec<i64> = tables.iter().map(|row| row.id).collect();
+        let missing = db
+            .query_opt(
+                "SELECT f.key FROM (SELECT key, part_id FROM windrow_1.file \
+                   WHERE database = $1 AND \"table\" = $2 \
+                   AND retired_at IS NULL ORDER BY epoch DESC LIMIT $3) AS f \
+                 WHERE NOT EXISTS (SELECT FROM \"PARTITIONS\" AS p \
+                     JOIN \"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+                   WHERE p.\"PART_ID\" = f.part_id AND p.\"TBL_ID\" = ANY($4) \
+                   AND s.\"LOCATION\" = $5 || regexp_replace(f.key, '/[^/]*$', '')) \
+                 LIMIT 1",
+                args![
+                    name.database,
+                    name.table,
+                    limit,
+                    table_ids,
+                    hive::location(&genesis.warehouse, "")
+                ],
+            )
+            .await?;
+        if let Some(row) = missing {
+            let key: &str = row.get(0);
+            return Err(db.stop(format_args!(
+                "table was dropped: the table partition of file \"{key}\" is missing or altered; \
+                 run windrow restore, or choose another table name"
+            )));
+        }
+        self.verified = true;
+        Ok(())
+    }
+
+    /// The rows of `TBLS` that have one of the four names, locked until the transaction ends or not.
+    async fn table_rows(
+        &self,
+        db: &Session,
+        name: &TableName,
+        lock: bool,
+    ) -> Result<Vec<HiveTableRow>, CatalogError> {
+        let sql = format!(
+            "SELECT t.\"TBL_ID\"::bigint, t.\"TBL_NAME\", t.\"TBL_TYPE\", \
+               t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, \
+               (SELECT p.\"PARAM_VALUE\" FROM \"TABLE_PARAMS\" AS p \
+                 WHERE p.\"TBL_ID\" = t.\"TBL_ID\" AND p.\"PARAM_KEY\" = $3) \
+             FROM \"TBLS\" AS t JOIN \"DBS\" AS d ON d.\"DB_ID\" = t.\"DB_ID\" \
+               LEFT JOIN \"SDS\" AS s ON s.\"SD_ID\" = t.\"SD_ID\" \
+             WHERE d.\"NAME\" = $1 AND t.\"TBL_NAME\" = ANY($2){} ORDER BY t.\"TBL_ID\"{}",
+            self.catalog_filter("d"),
+            if lock { " FOR UPDATE OF t" } else { "" }
+        );
+        let names: Vec<String> = TableKind::ALL.iter().map(|kind| name.of(*kind)).collect();
+        let rows = db.query(&sql, args![name.database, names, MARK]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| HiveTableRow {
+                id: row.get(0),
+                name: row.get(1),
+                table_type: row.get::<_, Option<String>>(2).unwrap_or_default(),
+                view_text: row.get(3),
+                columns: row.get(4),
+                mark: row.get(5),
+            })
+            .collect())
+    }
+}
+
+/// A table of one of our names, as Hive has it.
+pub(super) struct HiveTableRow {
+    id: i64,
+    name: String,
+    /// Empty where Hive has none.
+    table_type: String,
+    /// The query of a view.
+    view_text: Option<String>,
+    /// The id of its column list, which its table partitions share.
+    columns: Option<i64>,
+    /// The property that marks a table as windrow's, with the name of the table that it belongs to.
+    mark: Option<String>,
+}
+
+impl HiveTableRow {
+    fn is_ours(&self, name: &TableName) -> bool {
+        self.mark.as_deref() == Some(name.to_string().as_str())
+    }
+
+    /// It is windrow's, but a view where a table should be, or without its columns.
+    fn is_beyond_repair(&self, table: &HiveTable) -> bool {
+        self.table_type != table.table_type || self.columns.is_none()
+    }
+}
+
+/// How Hive's rows differ from a table that windrow made, with the way out; `None` when they do not.
+fn damage(rows: &[HiveTableRow], name: &TableName, table: &HiveTable) -> Option<String> {
+    let full_name = format!("{}.{}", name.database, table.name);
+    let dropped = |what: &str| {
+        Some(format!(
+            "table was dropped: \"{full_name}\" {what}, or choose another table name"
+        ))
+    };
+    let mut same_name = rows.iter().filter(|row| row.name == table.name);
+    let Some(row) = same_name.next() else {
+        return dropped("is no longer in Hive; run windrow restore");
+    };
+    if same_name.next().is_some() {
+        return Some(format!(
+            "Hive has two tables \"{full_name}\", because somebody made one at the same moment; \
+             drop the one that is not windrow's"
+        ));
+    }
+    if !row.is_ours(name) {
+        return dropped("is another table now; drop that one and run windrow restore");
+    }
+    if row.is_beyond_repair(table) {
+        return dropped("is no longer as windrow made it; drop that one and run windrow restore");
+    }
+    if table.view_text.is_some() && row.view_text != table.view_text {
+        return dropped("is no longer as windrow made it; run windrow restore");
+    }
+    None
+}
+
+/// Why a name that is taken cannot be used, with the way out.
+fn refusal(db: &Session, name: &TableName, row: &HiveTableRow) -> CatalogError {
+    let full_name = format!("{}.{}", name.database, row.name);
+    if row.is_ours(name) {
+        return db.stop(format_args!(
+            "table \"{full_name}\" is windrow's, but the journal does not know it; \
+             restore the database from a backup, or choose another table name"
+        ));
+    }
+    db.stop(format_args!(
+        "table \"{full_name}\" is there and is not windrow's (a Spark job's, perhaps); \
+         choose another table name, or drop that table"
+    ))
+}

@@ -1,0 +1,150 @@
+//! The rows of an existing table are written again, where somebody dropped or altered them.
+
+use super::super::session::{Session, args};
+use super::{Hive, HiveTableRow, refusal};
+use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
+use windrow_core::table::hive::{self, TableName};
+
+impl Hive {
+    /// Writes again what is missing or altered of the four tables, and of the table partitions that
+    /// show `files`. Each file comes with the id of the table partition that the journal knows.
+    /// Returns the files that another table partition shows now, with its id.
+    ///
+    /// # Errors
+    /// `Stop` when a table that is not windrow's has one of the names, or the database is gone.
+    pub(in super::super) async fn restore(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+        files: &[(i64, NewFile)],
+    ) -> Result<Vec<(i64, String)>, CatalogError> {
+        let Some(database) = self.database_id(db, name).await? else {
+            return Err(db.stop(format_args!(
+                "Hive has no database \"{0}\"; run CREATE DATABASE {0}",
+                name.database
+            )));
+        };
+        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
+        self.restore_tables(db, name, genesis, database).await?;
+        let tables = self.table_rows(db, name, true).await?;
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        let named = partition_ids(db, name, &tables, &genesis.warehouse, files).await?;
+        for ((part_id, file), named) in files.iter().zip(named) {
+            match named {
+                Some(id) => there.push((id, *part_id, file)),
+                None => missing.push(file.clone()),
+            }
+        }
+        relocate(db, &genesis.warehouse, &there).await?;
+        let added = self
+            .add_partitions(db, &genesis.warehouse, &tables, name, &missing)
+            .await?;
+        let mut changed: Vec<_> = added
+            .into_iter()
+            .zip(missing.into_iter().map(|file| file.key))
+            .collect();
+        changed.extend(
+            there
+                .iter()
+                .filter(|(id, known, _)| id != known)
+                .map(|(id, _, file)| (*id, file.key.clone())),
+        );
+        Ok(changed)
+    }
+
+    async fn restore_tables(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+        database: i64,
+    ) -> Result<(), CatalogError> {
+        let rows = self.table_rows(db, name, true).await?;
+        for table in hive::tables(name, genesis) {
+            match rows.iter().find(|row| row.name == table.name) {
+                None => self.create_table(db, database, &table).await?,
+                Some(row) if !row.is_ours(name) => return Err(refusal(db, name, row)),
+                Some(row) if row.is_beyond_repair(&table) => {
+                    return Err(db.stop(format_args!(
+                        "\"{}.{}\" is no longer as windrow made it; \
+                         drop that one and run windrow restore again",
+                        name.database, row.name
+                    )));
+                }
+                Some(row) => {
+                    db.execute(
+                        "UPDATE \"TBLS\" \
+                         SET \"VIEW_ORIGINAL_TEXT\" = $2, \"VIEW_EXPANDED_TEXT\" = $2 \
+                         WHERE \"TBL_ID\" = $1",
+                        args![row.id, table.view_text],
+                    )
+                    .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The id of the table partition that has each file's name in its table, whatever file it shows.
+/// `None` where there is no such table partition, or one without a place.
+async fn partition_ids(
+    db: &Session,
+    name: &TableName,
+    tables: &[HiveTableRow],
+    warehouse: &str,
+    files: &[(i64, NewFile)],
+) -> Result<Vec<Option<i64>>, CatalogError> {
+    let (mut table_ids, mut names) = (Vec::new(), Vec::new());
+    for (_, file) in files {
+        let partition = hive::partition(warehouse, file).map_err(|why| db.stop(why))?;
+        let table = name.of(partition.kind);
+        let row = tables.iter().find(|row| row.name == table);
+        table_ids.push(row.map_or(-1, |row| row.id));
+        names.push(partition.name);
+    }
+    let rows = db
+        .query(
+            "SELECT (SELECT min(p.\"PART_ID\")::bigint FROM \"PARTITIONS\" AS p \
+                 JOIN \"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+               WHERE p.\"TBL_ID\" = f.id AND p.\"PART_NAME\" = f.name) \
+             FROM unnest($1, $2) WITH ORDINALITY AS f (id, name, position) ORDER BY f.position",
+            args![table_ids, names],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Points table partitions at their files' folders. Each is given as its own id, the id that the
+/// journal knows, and the file.
+async fn relocate(
+    db: &Session,
+    warehouse: &str,
+    there: &[(i64, i64, &NewFile)],
+) -> Result<(), CatalogError> {
+    let ids: Vec<i64> = there.iter().map(|(id, ..)| *id).collect();
+    let locations: Vec<Option<String>> = there
+        .iter()
+        .filter_map(|(_, _, file)| hive::partition(warehouse, file).ok())
+        .map(|partition| partition.storage.location)
+        .collect();
+    db.execute(
+        "UPDATE \"SDS\" AS s SET \"LOCATION\" = n.location \
+         FROM \"PARTITIONS\" AS p, unnest($1, $2) AS n (id, location) \
+         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\"",
+        args![ids, locations],
+    )
+    .await?;
+    // Spark takes the place from this parameter, and not from the location.
+    db.execute(
+        "UPDATE \"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
+         FROM \"PARTITIONS\" AS p, \"SDS\" AS s, unnest($1, $2) AS n (id, location) \
+         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
+           AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path'",
+        args![ids, locations],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Files of the local catalog: each is JSON, and is replaced as a whole and on disk.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+/// The names in a directory; none when the directory is not there.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// Removes what a process left behind that was killed in the middle of a write.
+pub(super) fn remove_temporary(dir: &Path) -> io::Result<()> {
+    for name in entries(dir)?.iter().filter(|name| name.ends_with(".tmp")) {
+        fs::remove_file(dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// A file's value; `None` when the file is not there.
+///
+/// # Errors
+/// `InvalidData` with the path when it is not the JSON of such a value.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let value = serde_json::from_slice(&bytes);
+    value.map(Some).map_err(|error| {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{}: {error}", path.display()),
+        )
+    })
+}
+
+/// Replaces a file as a whole, also when the process is killed meanwhile.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    write_through(&temporary, value)?;
+    fs::rename(&temporary, path)?;
+    sync_parent(path)
+}
+
+/// Writes a file to the disk. A process that is killed meanwhile leaves a part of it, so the name is a
+/// temporary one.
+pub(super) fn write_through(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()
+}
+
+/// Writes a file's directory to the disk: only then is a new name there after a power failure.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

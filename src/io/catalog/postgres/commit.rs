@@ -1,0 +1,221 @@
+//! One transaction that makes an epoch true, and the question whether it did.
+//! Whether a commit may be written is decided by `windrow_core::table::admit`.
+
+use super::super::session::{Lost, args};
+use super::journal::{Job, Journal, to_bigint, to_json};
+use super::{Link, PostgresCatalog};
+use windrow_core::table::admit::{Verdict, admit, outcome};
+use windrow_core::table::commit::{CatalogError, CheckpointAt, Commit, NewFile, Outcome};
+use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::time::{DbTime, EventTime};
+
+impl PostgresCatalog {
+    pub(in super::super) async fn commit(
+        &mut self,
+        commit: &Commit,
+    ) -> Result<DbTime, CatalogError> {
+        let doing = format!("cannot commit epoch {} of", commit.epoch);
+        let mut link = self.owners_link(&doing).await?;
+        link.hive.check_ready(&link.db).await?;
+        let creates = commit.genesis.is_some();
+        link.hive
+            .reserve(&mut link.db, &self.name, creates, commit.files.len())
+            .await?;
+        link.db.begin().await?;
+        let committed_at = self.commit_in(&mut link, commit).await?;
+        link.db.commit(Lost::Ask).await?;
+        self.link = Some(link);
+        Ok(committed_at)
+    }
+
+    async fn commit_in(&self, link: &mut Link, commit: &Commit) -> Result<DbTime, CatalogError> {
+        let Link { db, hive, .. } = link;
+        let journal = self.journal(db);
+        let Job {
+            mut facts,
+            checkpoint,
+        } = journal.lock_job().await?;
+        journal.read_for_commit(&mut facts, commit).await?;
+        match admit(&facts, commit) {
+            Verdict::Write => {}
+            Verdict::AlreadyThere(committed_at) => return Ok(committed_at),
+            Verdict::Fenced(why) => return Err(db.fenced(why)),
+            Verdict::Mistake(why) => return Err(db.stop(why)),
+        }
+        let genesis = match &commit.genesis {
+            Some(genesis) => {
+                hive.create(db, &self.name, genesis).await?;
+                genesis.clone()
+            }
+            None => journal.genesis().await?,
+        };
+        let tables = hive.check_tables(db, &self.name, &genesis).await?;
+        let part_ids = hive
+            .add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files)
+            .await?;
+        journal.insert_files(commit, part_ids).await?;
+        journal.update_lanes(commit).await?;
+        journal.update_job(commit, checkpoint).await?;
+        journal.insert_epoch(commit).await
+    }
+
+    pub(in super::super) async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
+        // The old connection may be the reason why we have to ask, and it must not hold the row.
+        self.link = None;
+        let doing = format!("cannot learn what became of epoch {epoch} of");
+        let mut link = self.link(&doing).await?;
+        if !link.has_journal {
+            self.link = Some(link);
+            return Ok(Outcome::Absent);
+        }
+        link.db.begin().await?;
+        let journal = self.journal(&link.db);
+        // A commit holds this lock from its beginning to its end. Once we have the lock, the old
+        // transaction has ended, whoever owns the table now.
+        let mut facts = journal.lock_job().await?.facts;
+        facts.epoch = journal.epoch(epoch).await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(outcome(&facts))
+    }
+}
+
+impl Journal<'_> {
+    /// `part_ids` are the ids of Hive's table partitions, in the order of the files.
+    async fn insert_files(&self, commit: &Commit, part_ids: Vec<i64>) -> Result<(), CatalogError> {
+        if commit.files.is_empty() {
+            return Ok(());
+        }
+        let TableName { database, table } = self.name;
+        let files = &commit.files;
+        let texts = |f: &dyn Fn(&NewFile) -> String| files.iter().map(f).collect::<Vec<_>>();
+        let counts = |f: &dyn Fn(&NewFile) -> u64| {
+            let numbers = files.iter().map(|file| to_bigint(f(file)));
+            numbers.collect::<Vec<_>>()
+        };
+        let windows = |f: &dyn Fn(&NewFile) -> Option<EventTime>| {
+            let times = files.iter().map(|file| f(file).map(|time| time.0));
+            times.collect::<Vec<_>>()
+        };
+        self.db
+            .execute(
+                "INSERT INTO windrow_1.file (database, \"table\", epoch, key, kind, date, chunk, \
+                   rows, bytes, sha256, first_window, last_window, part_id) \
+                 SELECT $1, $2, $3, key, kind, date, chunk, rows, bytes, sha256, first_window, \
+                   last_window, part_id \
+                 FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                   AS f (key, kind, date, chunk, rows, bytes, sha256, first_window, last_window, \
+                     part_id)",
+                args![
+                    *database,
+                    *table,
+                    to_bigint(commit.epoch),
+                    texts(&|f| f.key.clone()),
+                    texts(&|f| TableKind::of(&f.kind).word().to_owned()),
+                    texts(&|f| f.kind.date().to_owned()),
+                    texts(&|f| f.chunk.clone()),
+                    counts(&|f| f.rows),
+                    counts(&|f| f.bytes),
+                    texts(&|f| f.sha256.clone()),
+                    windows(&|f| f.first_window),
+                    windows(&|f| f.last_window),
+                    part_ids,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// A topic partition gets its row at its first commit. The row of one that read nothing stays
+    /// untouched.
+    async fn update_lanes(&self, commit: &Commit) -> Result<(), CatalogError> {
+        let TableName { database, table } = self.name;
+        let lanes = || commit.lanes.values();
+        self.db
+            .execute(
+                "INSERT INTO windrow_1.lane AS l (database, \"table\", partition, owner_epoch, \
+                   owner_id, next_offset, leader_epoch) \
+                 SELECT $1, $2, partition, $3, $4, next_offset, leader_epoch \
+                 FROM unnest($5, $6, $7) AS n (partition, next_offset, leader_epoch) \
+                 ON CONFLICT (database, \"table\", partition) DO UPDATE \
+                 SET next_offset = EXCLUDED.next_offset, leader_epoch = EXCLUDED.leader_epoch \
+                 WHERE (l.next_offset, l.leader_epoch) \
+                   <> (EXCLUDED.next_offset, EXCLUDED.leader_epoch)",
+                args![
+                    *database,
+                    *table,
+                    to_bigint(commit.owner.term),
+                    commit.owner.owner_id,
+                    commit.lanes.keys().copied().collect::<Vec<i32>>(),
+                    lanes().map(|lane| lane.to).collect::<Vec<i64>>(),
+                    lanes().map(|lane| lane.leader_epoch).collect::<Vec<i32>>(),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// `replaced` is the checkpoint that was in force. Its object is doomed when the commit brings
+    /// another one.
+    async fn update_job(
+        &self,
+        commit: &Commit,
+        replaced: Option<CheckpointAt>,
+    ) -> Result<(), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let epoch = to_bigint(commit.epoch);
+        db.execute(
+            "UPDATE windrow_1.job SET last_epoch = $3, genesis = COALESCE($4::json, genesis) \
+             WHERE database = $1 AND \"table\" = $2",
+            args![
+                *database,
+                *table,
+                epoch,
+                commit.genesis.as_ref().map(to_json)
+            ],
+        )
+        .await?;
+        let Some(checkpoint) = &commit.checkpoint else {
+            return Ok(());
+        };
+        db.execute(
+            "UPDATE windrow_1.job SET checkpoint_epoch = $3, checkpoint = $4::json \
+             WHERE database = $1 AND \"table\" = $2",
+            args![*database, *table, epoch, to_json(checkpoint)],
+        )
+        .await?;
+        match replaced.filter(|old| old != checkpoint) {
+            Some(CheckpointAt::Object(key)) => self.insert_doomed(&[key]).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns when the epoch was committed.
+    async fn insert_epoch(&self, commit: &Commit) -> Result<DbTime, CatalogError> {
+        // The checkpoint is kept once, with the job: it is large, and only the newest is needed.
+        let said = Commit {
+            checkpoint: None,
+            ..commit.clone()
+        };
+        let row = self
+            .db
+            .query_one(
+                "INSERT INTO windrow_1.epoch (database, \"table\", epoch, owner_epoch, digest, \
+                   manifest, committed_at, decisions, said) \
+                 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7, $8::json) \
+                 RETURNING floor(extract(epoch FROM committed_at) * 1000)::bigint",
+                args![
+                    self.name.database,
+                    self.name.table,
+                    to_bigint(commit.epoch),
+                    to_bigint(commit.owner.term),
+                    commit.digest,
+                    commit.manifest,
+                    i32::try_from(commit.decisions.len()).unwrap_or(i32::MAX),
+                    to_json(&said),
+                ],
+            )
+            .await?;
+        Ok(DbTime(row.get(0)))
+    }
+}

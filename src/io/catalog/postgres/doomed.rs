@@ -1,0 +1,112 @@
+//! Doomed keys: they are noted before their objects are deleted, so that no commit names one.
+
+use super::super::session::{Lost, args};
+use super::PostgresCatalog;
+use super::journal::{Journal, to_bigint};
+use windrow_core::table::admit::check_owner;
+use windrow_core::table::commit::{CatalogError, Owner};
+use windrow_core::table::hive::TableName;
+
+/// How many keys are handed out for deletion at a time.
+const DOOMED_MAX: i64 = 1000;
+
+impl PostgresCatalog {
+    pub(in super::super) async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
+        let mut link = self.owners_link("cannot doom keys of").await?;
+        link.db.begin().await?;
+        let journal = self.journal(&link.db);
+        let job = journal.lock_job().await?;
+        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+        let free = journal.unnamed(keys).await?;
+        journal.insert_doomed(&free).await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(free)
+    }
+
+    pub(in super::super) async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+    ) -> Result<Vec<String>, CatalogError> {
+        let mut link = self.link("cannot list doomed keys of").await?;
+        if !link.has_journal {
+            return Ok(Vec::new());
+        }
+        let TableName { database, table } = &self.name;
+        link.db.begin().await?;
+        let rows = link
+            .db
+            .query(
+                "SELECT key FROM windrow_1.doomed WHERE database = $1 AND \"table\" = $2 \
+                 AND doomed_at <= clock_timestamp() - $3 * interval '1 millisecond' \
+                 ORDER BY doomed_at, key LIMIT $4",
+                args![*database, *table, to_bigint(grace_ms), DOOMED_MAX],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub(in super::super) async fn forget(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+    ) -> Result<(), CatalogError> {
+        let mut link = self.owners_link("cannot forget keys of").await?;
+        let TableName { database, table } = &self.name;
+        link.db.begin().await?;
+        let job = self.journal(&link.db).lock_job().await?;
+        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+        link.db
+            .execute(
+                "DELETE FROM windrow_1.doomed \
+                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3)",
+                args![*database, *table, keys.to_vec()],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+}
+
+impl Journal<'_> {
+    /// Those of `keys` that no file, no manifest and no checkpoint in force has; each once, in order.
+    async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+        let TableName { database, table } = self.name;
+        let rows = self
+            .db
+            .query(
+                "SELECT DISTINCT key FROM unnest($3) AS key \
+                 WHERE NOT EXISTS (SELECT FROM windrow_1.file AS f \
+                     WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = key.key) \
+                 AND NOT EXISTS (SELECT FROM windrow_1.epoch AS e \
+                     WHERE e.database = $1 AND e.\"table\" = $2 AND e.manifest = key.key) \
+                 AND NOT EXISTS (SELECT FROM windrow_1.job AS j WHERE j.database = $1 \
+                     AND j.\"table\" = $2 AND j.checkpoint->>'object' = key.key) \
+                 ORDER BY key",
+                args![*database, *table, keys.to_vec()],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Notes keys as doomed now. Those that are noted already keep their time.
+    pub(super) async fn insert_doomed(&self, keys: &[String]) -> Result<(), CatalogError> {
+        let TableName { database, table } = self.name;
+        self.db
+            .execute(
+                "INSERT INTO windrow_1.doomed (database, \"table\", key, doomed_at) \
+                 SELECT $1, $2, key, clock_timestamp() FROM unnest($3) AS key \
+                 ON CONFLICT DO NOTHING",
+                args![*database, *table, keys.to_vec()],
+            )
+            .await?;
+        Ok(())
+    }
+}

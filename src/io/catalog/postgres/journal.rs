@@ -1,0 +1,321 @@
+//! The journal: windrow's own tables in PostgreSQL, schema `windrow_1`. It is made here, and read as
+//! the facts that `windrow_core::table::admit` judges by. What a commit writes is in `commit`.
+
+use super::super::answers::CommittedFile;
+use super::super::session::{Lost, Session, args};
+use tokio_postgres::Row;
+use windrow_core::table::admit::{CommittedEpoch, JobFacts};
+use windrow_core::table::commit::{
+    CatalogError, CheckpointAt, Commit, FileKind, Genesis, NewFile, Owner,
+};
+use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::cause::Cause;
+use windrow_core::values::time::{DbTime, EventTime};
+
+/// The journal's tables. The version is in the schema's name: a newer one is made beside it, because
+/// later users may not alter what earlier ones made.
+///
+/// It is open to PUBLIC: each new relation comes with a new role whose name nobody can know now, and
+/// the journal must outlive them all. Who may reach it is decided by who may connect to the
+/// database. The columns are `json` and not `jsonb`, which refuses texts that hold U+0000.
+const SCHEMA: &str = r#"
+CREATE SCHEMA windrow_1;
+CREATE TABLE windrow_1.job (
+    database text NOT NULL,
+    "table" text NOT NULL,
+    owner_epoch bigint NOT NULL DEFAULT 0,
+    owner_id text NOT NULL DEFAULT '',
+    owner_name text NOT NULL DEFAULT '',
+    lease_until timestamptz, -- null: given back
+    last_epoch bigint, -- null before epoch 0
+    genesis json,
+    checkpoint_epoch bigint,
+    checkpoint json,
+    paused boolean NOT NULL DEFAULT false,
+    paused_by text,
+    paused_at timestamptz,
+    PRIMARY KEY (database, "table"));
+CREATE TABLE windrow_1.lane (
+    database text NOT NULL,
+    "table" text NOT NULL,
+    partition integer NOT NULL,
+    owner_epoch bigint NOT NULL,
+    owner_id text NOT NULL,
+    lease_until timestamptz, -- null: as long as the job's
+    next_offset bigint NOT NULL,
+    leader_epoch integer NOT NULL,
+    PRIMARY KEY (database, "table", partition));
+CREATE TABLE windrow_1.epoch (
+    database text NOT NULL,
+    "table" text NOT NULL,
+    epoch bigint NOT NULL,
+    owner_epoch bigint NOT NULL,
+    digest text NOT NULL,
+    manifest text NOT NULL,
+    committed_at timestamptz NOT NULL,
+    decisions integer NOT NULL, -- how many
+    said json NOT NULL, -- the commit without its checkpoint
+    PRIMARY KEY (database, "table", epoch));
+CREATE TABLE windrow_1.file (
+    database text NOT NULL,
+    "table" text NOT NULL,
+    key text NOT NULL,
+    epoch bigint NOT NULL,
+    kind text NOT NULL,
+    date text NOT NULL, -- empty for the side tables
+    chunk text NOT NULL,
+    rows bigint NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    first_window bigint,
+    last_window bigint,
+    part_id bigint NOT NULL, -- Hive's PARTITIONS."PART_ID"
+    retired_at timestamptz, -- null: readers see it
+    PRIMARY KEY (database, "table", key));
+CREATE UNIQUE INDEX file_chunk ON windrow_1.file (database, "table", kind, date, chunk);
+CREATE INDEX file_epoch ON windrow_1.file (database, "table", epoch);
+CREATE TABLE windrow_1.doomed (
+    database text NOT NULL,
+    "table" text NOT NULL,
+    key text NOT NULL,
+    doomed_at timestamptz NOT NULL,
+    PRIMARY KEY (database, "table", key));
+GRANT USAGE ON SCHEMA windrow_1 TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA windrow_1 TO PUBLIC;
+"#;
+
+/// The number in the name of the schema that this program writes.
+const VERSION: u64 = 1;
+
+/// PostgreSQL's clock in milliseconds since 1970.
+pub(super) const NOW_MS: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// The job's row as [`Job`] and the clock. The end of the lease is rounded up, so that no lease ends
+/// early for others.
+const JOB: &str = "SELECT owner_epoch, owner_id, owner_name, \
+       ceil(extract(epoch FROM lease_until) * 1000)::bigint, last_epoch, checkpoint::text, \
+       floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+     FROM windrow_1.job WHERE database = $1 AND \"table\" = $2";
+
+/// Whether the journal is there.
+///
+/// # Errors
+/// `Stop` when there is a newer one: its epochs would be unknown to this program.
+pub(super) async fn find(db: &Session) -> Result<bool, CatalogError> {
+    let rows = db
+        .query(
+            "SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'",
+            args![],
+        )
+        .await?;
+    let version = |row: &Row| {
+        row.get::<_, &str>(0)["windrow_".len()..]
+            .parse::<u64>()
+            .unwrap_or(u64::MAX)
+    };
+    let versions: Vec<u64> = rows.iter().map(version).collect();
+    match versions.iter().max() {
+        Some(newest) if *newest > VERSION => Err(db.stop(format_args!(
+            "the catalog has a newer journal, windrow_{newest}, and this windrow writes \
+             windrow_{VERSION}; upgrade it"
+        ))),
+        _ => Ok(versions.contains(&VERSION)),
+    }
+}
+
+/// Makes the journal if it is not there. When several windrows begin at once, one of them does.
+///
+/// # Errors
+/// `Retry` with [`Cause::NoCreate`] while the user may not make a schema in this database.
+pub(super) async fn make(db: &mut Session) -> Result<(), CatalogError> {
+    db.begin().await?;
+    db.batch("SELECT pg_advisory_xact_lock(7595448412730)")
+        .await?;
+    if !find(db).await? {
+        // Asked first, because the server's own refusal comes in whatever language it is set to.
+        let row = db
+            .query_one(
+                "SELECT has_database_privilege(current_database(), 'CREATE'), \
+                   current_database()::text",
+                args![],
+            )
+            .await?;
+        if !row.get::<_, bool>(0) {
+            let why = format!(
+                "no right to make windrow's own schema; \
+                 grant the user \"{}\" CREATE on the database \"{}\"",
+                db.user(),
+                row.get::<_, &str>(1)
+            );
+            return Err(db.retry_for(Cause::NoCreate, why));
+        }
+        db.batch(SCHEMA).await?;
+    }
+    db.commit(Lost::Again).await
+}
+
+/// One table's rows of the journal, over one connection.
+#[derive(Clone, Copy)]
+pub(super) struct Journal<'a> {
+    pub(super) db: &'a Session,
+    pub(super) name: &'a TableName,
+}
+
+/// The table's row of `job`.
+#[derive(Default)]
+pub(super) struct Job {
+    /// What the row alone says; the rest is absent. A table without a row has no owner.
+    pub(super) facts: JobFacts,
+    /// The checkpoint in force.
+    pub(super) checkpoint: Option<CheckpointAt>,
+}
+
+impl Journal<'_> {
+    /// The table's row and the clock, as they are at this moment, without a lock. `None` where there
+    /// is no row.
+    pub(super) async fn read_job(&self) -> Result<Option<(Job, DbTime)>, CatalogError> {
+        self.job(JOB).await
+    }
+
+    /// Locks the table's row until the transaction ends, and reads it. The clock is left out,
+    /// because such a statement may read it before it waits for the lock.
+    pub(super) async fn lock_job(&self) -> Result<Job, CatalogError> {
+        let job = self.job(&format!("{JOB} FOR UPDATE")).await?;
+        Ok(job.map(|(job, _)| job).unwrap_or_default())
+    }
+
+    async fn job(&self, sql: &str) -> Result<Option<(Job, DbTime)>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let Some(row) = db.query_opt(sql, args![*database, *table]).await? else {
+            return Ok(None);
+        };
+        let checkpoint = row
+            .get::<_, Option<&str>>(5)
+            .map(|text| from_json(db, "checkpoint", text))
+            .transpose()?;
+        let term = to_count(row.get(0));
+        let facts = JobFacts {
+            // The row is made a moment before its first owner is entered.
+            owner: (term > 0).then(|| Owner {
+                term,
+                owner_id: row.get(1),
+            }),
+            owner_name: row.get(2),
+            lease_until: row.get::<_, Option<i64>>(3).map(DbTime),
+            last_epoch: row.get::<_, Option<i64>>(4).map(to_count),
+            ..JobFacts::default()
+        };
+        Ok(Some((Job { facts, checkpoint }, DbTime(row.get(6)))))
+    }
+
+    /// Adds to the facts of a locked row what `admit` needs to know besides.
+    pub(super) async fn read_for_commit(
+        &self,
+        facts: &mut JobFacts,
+        commit: &Commit,
+    ) -> Result<(), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        if facts.last_epoch >= Some(commit.epoch) {
+            facts.epoch = self.epoch(commit.epoch).await?;
+        }
+        let lanes = db
+            .query(
+                "SELECT partition, next_offset FROM windrow_1.lane \
+                 WHERE database = $1 AND \"table\" = $2 ORDER BY partition FOR UPDATE",
+                args![*database, *table],
+            )
+            .await?;
+        facts.next_offsets = lanes.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let doomed = db
+            .query(
+                "SELECT key FROM windrow_1.doomed \
+                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3) ORDER BY key",
+                args![*database, *table, commit.objects()],
+            )
+            .await?;
+        facts.doomed = doomed.iter().map(|row| row.get(0)).collect();
+        Ok(())
+    }
+
+    /// What is committed under this number.
+    pub(super) async fn epoch(&self, epoch: u64) -> Result<Option<CommittedEpoch>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_opt(
+                "SELECT digest, floor(extract(epoch FROM committed_at) * 1000)::bigint \
+                 FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
+                args![*database, *table, to_bigint(epoch)],
+            )
+            .await?;
+        Ok(row.map(|row| CommittedEpoch {
+            digest: row.get(0),
+            committed_at: DbTime(row.get(1)),
+        }))
+    }
+
+    /// What epoch 0 said of the table.
+    pub(super) async fn genesis(&self) -> Result<Genesis, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_one(
+                "SELECT COALESCE(genesis::text, '') FROM windrow_1.job \
+                 WHERE database = $1 AND \"table\" = $2",
+                args![*database, *table],
+            )
+            .await?;
+        from_json(db, "epoch 0", row.get(0))
+    }
+}
+
+/// A row of `file` that begins with these columns: epoch, date, chunk, key, bytes, rows, sha256,
+/// first_window, last_window.
+pub(super) fn committed_file(kind: TableKind, row: &Row) -> CommittedFile {
+    let window = |i: usize| row.get::<_, Option<i64>>(i).map(EventTime);
+    let file = NewFile {
+        kind: match kind {
+            TableKind::Late => FileKind::Late,
+            TableKind::Rejects => FileKind::Rejects,
+            TableKind::View | TableKind::Chunks => FileKind::Rows { date: row.get(1) },
+        },
+        chunk: row.get(2),
+        key: row.get(3),
+        bytes: to_count(row.get(4)),
+        rows: to_count(row.get(5)),
+        sha256: row.get(6),
+        first_window: window(7),
+        last_window: window(8),
+    };
+    CommittedFile {
+        epoch: to_count(row.get(0)),
+        file,
+    }
+}
+
+/// A value as the text of a `json` column.
+pub(super) fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("commits have no keys but strings and numbers")
+}
+
+/// The value of a `json` column; `what` names it in the message.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(
+    db: &Session,
+    what: &str,
+    text: &str,
+) -> Result<T, CatalogError> {
+    serde_json::from_str(text).map_err(|error| {
+        db.stop(format_args!(
+            "cannot read the journal's {what}: {error}; \
+             was it written by another version of windrow?"
+        ))
+    })
+}
+
+/// A count as PostgreSQL's bigint.
+pub(super) fn to_bigint(n: u64) -> i64 {
+    i64::try_from(n).expect("counts stay below 2^63")
+}
+
+/// A bigint that holds a count.
+pub(super) fn to_count(n: i64) -> u64 {
+    u64::try_from(n).expect("counts are not negative")
+}

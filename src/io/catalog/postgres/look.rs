@@ -1,0 +1,163 @@
+//! What is committed, for whoever looks: the head, the files, and whether the table is paused.
+
+use super::super::answers::{Files, Totals};
+use super::super::session::{Lost, args};
+use super::PostgresCatalog;
+use super::journal::{Journal, committed_file, from_json, to_count};
+use windrow_core::table::commit::{CatalogError, CheckpointAt, Commit, Head};
+use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::decision::Decision;
+use windrow_core::values::time::{DbTime, EventTime};
+
+impl PostgresCatalog {
+    pub(in super::super) async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
+        let mut link = self.link("cannot read").await?;
+        if !link.has_journal {
+            return Ok(None);
+        }
+        link.db.begin().await?;
+        let head = self.journal(&link.db).head().await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(head)
+    }
+
+    pub(in super::super) async fn files(
+        &mut self,
+        kind: TableKind,
+        limit: u32,
+    ) -> Result<Files, CatalogError> {
+        let mut link = self.link("cannot list files of").await?;
+        if !link.has_journal {
+            return Ok(Files {
+                totals: Totals::default(),
+                newest: Vec::new(),
+            });
+        }
+        let TableName { database, table } = &self.name;
+        link.db.begin().await?;
+        let totals = link
+            .db
+            .query_one(
+                "SELECT count(*), COALESCE(sum(bytes), 0)::bigint, COALESCE(sum(rows), 0)::bigint, \
+                   min(first_window), max(last_window) FROM windrow_1.file \
+                 WHERE database = $1 AND \"table\" = $2 AND kind = $3 AND retired_at IS NULL",
+                args![*database, *table, kind.word()],
+            )
+            .await?;
+        let rows = link
+            .db
+            .query(
+                "SELECT epoch, date, chunk, key, bytes, rows, sha256, first_window, last_window \
+                 FROM windrow_1.file \
+                 WHERE database = $1 AND \"table\" = $2 AND kind = $3 AND retired_at IS NULL \
+                 ORDER BY epoch DESC, date DESC, chunk DESC LIMIT $4",
+                args![*database, *table, kind.word(), i64::from(limit)],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(Files {
+            totals: Totals {
+                files: to_count(totals.get(0)),
+                bytes: to_count(totals.get(1)),
+                rows: to_count(totals.get(2)),
+                first_window: totals.get::<_, Option<i64>>(3).map(EventTime),
+                last_window: totals.get::<_, Option<i64>>(4).map(EventTime),
+            },
+            newest: rows.iter().map(|row| committed_file(kind, row)).collect(),
+        })
+    }
+
+    pub(in super::super) async fn set_paused(
+        &mut self,
+        paused: bool,
+        by: &str,
+    ) -> Result<(), CatalogError> {
+        let doing = if paused {
+            "cannot pause"
+        } else {
+            "cannot resume"
+        };
+        let mut link = self.link(doing).await?;
+        let mut changed = 0;
+        if link.has_journal {
+            link.db.begin().await?;
+            changed = link
+                .db
+                .execute(
+                    "UPDATE windrow_1.job SET paused = $3, paused_by = $4, \
+                       paused_at = clock_timestamp() WHERE database = $1 AND \"table\" = $2",
+                    args![self.name.database, self.name.table, paused, by],
+                )
+                .await?;
+            link.db.commit(Lost::Again).await?;
+        }
+        if changed == 0 {
+            return Err(link
+                .db
+                .stop("there is no such table in this catalog; see table.name and catalog"));
+        }
+        self.link = Some(link);
+        Ok(())
+    }
+}
+
+impl Journal<'_> {
+    /// The head; `None` before epoch 0. All of it is read for the epoch that the job's row names, so
+    /// that a commit between two statements does not show in a part of it.
+    pub(super) async fn head(&self) -> Result<Option<Head>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let job = db
+            .query_opt(
+                "SELECT last_epoch, COALESCE(genesis::text, ''), checkpoint_epoch, \
+                   checkpoint::text, paused FROM windrow_1.job \
+                 WHERE database = $1 AND \"table\" = $2 AND last_epoch IS NOT NULL",
+                args![*database, *table],
+            )
+            .await?;
+        let Some(job) = job else { return Ok(None) };
+        let last_epoch: i64 = job.get(0);
+        let checkpoint_epoch: Option<i64> = job.get(2);
+        let row = db
+            .query_one(
+                "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
+                 FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
+                args![*database, *table, last_epoch],
+            )
+            .await?;
+        let mut last: Commit = from_json(db, "epoch", row.get(0))?;
+        let checkpoint: Option<CheckpointAt> = job
+            .get::<_, Option<&str>>(3)
+            .map(|text| from_json(db, "checkpoint", text))
+            .transpose()?;
+        if checkpoint_epoch == Some(last_epoch) {
+            last.checkpoint.clone_from(&checkpoint);
+        }
+        let rows = db
+            .query(
+                "SELECT (said->'decisions')::text FROM windrow_1.epoch \
+                 WHERE database = $1 AND \"table\" = $2 AND epoch > $3 AND epoch <= $4 \
+                 AND decisions > 0 ORDER BY epoch",
+                args![
+                    *database,
+                    *table,
+                    checkpoint_epoch.unwrap_or(-1),
+                    last_epoch
+                ],
+            )
+            .await?;
+        let mut decisions: Vec<Decision> = Vec::new();
+        for row in &rows {
+            decisions.extend(from_json::<Vec<Decision>>(db, "decisions", row.get(0))?);
+        }
+        Ok(Some(Head {
+            genesis: from_json(db, "epoch 0", job.get(1))?,
+            last,
+            committed_at: DbTime(row.get(1)),
+            checkpoint: checkpoint_epoch.map(to_count).zip(checkpoint),
+            decisions,
+            paused: job.get(4),
+        }))
+    }
+}

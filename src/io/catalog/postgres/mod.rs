@@ -1,0 +1,114 @@
+//! The catalog in the metastore's own PostgreSQL: the journal in schema `windrow_1`, and with each
+//! commit Hive's rows in the same transaction. This file keeps the connection; what is asked over it
+//! is in the files below. What Hive's rows are is in `hive`.
+//!
+//! Whatever must not happen twice holds the table's row of `windrow_1.job` locked: taking the table,
+//! a commit, dooming keys. So each of them sees what the one before did, and an old owner's
+//! transaction ends before a new owner's begins.
+
+mod journal;
+mod doomed;
+mod look;
+mod lease;
+mod commit;
+mod restore;
+
+use super::hive::{self, Hive};
+use super::session::{PgConfig, Session};
+use journal::Journal;
+use std::fmt;
+use windrow_core::table::commit::CatalogError;
+use windrow_core::table::hive::TableName;
+
+/// The catalog of one table. It connects when it must, and again after each error.
+pub struct PostgresCatalog {
+    config: PgConfig,
+    name: TableName,
+    link: Option<Link>,
+}
+
+/// A connection and what was learned over it.
+struct Link {
+    db: Session,
+    hive: Hive,
+    /// The journal's schema is there.
+    has_journal: bool,
+}
+
+impl fmt::Debug for PostgresCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresCatalog({:?}, {})", self.config, self.name)
+    }
+}
+
+impl PostgresCatalog {
+    /// Nothing is connected yet.
+    #[must_use]
+    pub fn new(config: PgConfig, name: TableName) -> Self {
+        Self {
+            config,
+            name,
+            link: None,
+        }
+    }
+
+    /// Goes on with another login or place, from the next call on.
+    pub fn set_config(&mut self, config: PgConfig) {
+        self.config = config;
+        self.link = None;
+    }
+
+    /// The connection, taken out of `self`: the caller puts it back only when all went well, so that
+    /// whatever is left half-done is rolled back with it. `doing` begins every error message, for
+    /// example `cannot commit epoch 12 of`; the table's name follows it.
+    async fn link(&mut self, doing: &str) -> Result<Link, CatalogError> {
+        let doing = format!("{doing} table \"{}\"", self.name);
+        if let Some(mut link) = self.link.take().filter(|link| !link.db.is_closed()) {
+            link.db.doing(&doing);
+            return Ok(link);
+        }
+        let db = Session::connect(&self.config, &doing).await?;
+        let has_journal = journal::find(&db).await?;
+        Ok(Link {
+            db,
+            hive: Hive::default(),
+            has_journal,
+        })
+    }
+
+    /// As [`PostgresCatalog::link`], for what only an owner does.
+    async fn owners_link(&mut self, doing: &str) -> Result<Link, CatalogError> {
+        let link = self.link(doing).await?;
+        if link.has_journal {
+            return Ok(link);
+        }
+        Err(link
+            .db
+            .fenced("the journal is gone; was another database restored?"))
+    }
+
+    fn journal<'a>(&'a self, db: &'a Session) -> Journal<'a> {
+        Journal {
+            db,
+            name: &self.name,
+        }
+    }
+
+    pub(super) async fn warehouse(
+        &mut self,
+        database: &str,
+    ) -> Result<Option<String>, CatalogError> {
+        let mut link = self.link("cannot look up the warehouse for").await?;
+        link.hive.check_ready(&link.db).await?;
+        let location = link.hive.database_location(&link.db, database).await?;
+        self.link = Some(link);
+        Ok(location)
+    }
+
+    pub(super) async fn init_metastore(&mut self) -> Result<(), CatalogError> {
+        let mut link = self.link("cannot make Hive's schema for").await?;
+        hive::init(&mut link.db).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! Cases that every catalog passes: the simulated one, the directory and PostgreSQL. They ask only
+//! what an engine asks. What one catalog alone can do is tested beside it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use windrow_core::table::commit::{
+    Acquired, CatalogError, CheckpointAt, Commit, FileKind, Genesis, Head, LaneCommit, NewFile,
+    Outcome, Owner,
+};
+use windrow_core::table::hive::TableKind;
+use windrow_core::values::decision::{Decided, Decision, FloorReason};
+use windrow_core::values::ledger::{LaneLedger, TableLedger};
+use windrow_core::values::shape::Shape;
+use windrow_core::values::time::{DbTime, EventTime};
+
+/// A catalog of several tables.
+pub trait Place {
+    type Client: Client;
+
+    /// A new client of one table.
+    fn client(&self, table: &str) -> Self::Client;
+}
+
+/// What a process asks of one table's catalog.
+pub trait Client {
+    async fn acquire(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<Acquired, CatalogError>;
+
+    /// Answers whether the table is paused.
+    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<bool, CatalogError>;
+    async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError>;
+    async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError>;
+    async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError>;
+    async fn head(&mut self) -> Result<Option<Head>, CatalogError>;
+    async fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError>;
+
+    /// Lets ten milliseconds pass by the catalog's clock.
+    async fn wait(&mut self);
+}
+
+pub const LEASE_MS: u64 = 60_000;
+
+pub async fn take(client: &mut impl Client, who: &str) -> (Owner, Option<Head>) {
+    match client
+        .acquire(who, &format!("id of {who}"), LEASE_MS)
+        .await
+        .unwrap()
+    {
+        Acquired::Ours { owner, head, .. } => (owner, head.map(|head| *head)),
+        held @ Acquired::Held { .. } => panic!("{held:?}"),
+    }
+}
+
+pub fn genesis() -> Genesis {
+    Genesis {
+        shape: Shape::count_by_origin("test-topic", 10_000, 10_000),
+        warehouse: "s3a://spark/warehouse".to_owned(),
+        cluster_id: "cluster".to_owned(),
+        topic_id: "topic".to_owned(),
+        start_offsets: BTreeMap::from([(0, 0), (1, 0)]),
+    }
+}
+
+/// Epoch `n` without files. It takes each topic partition from offset `10 * (n - 1)` to `10 * n`.
+pub fn epoch(owner: &Owner, n: u64) -> Commit {
+    let to = i64::try_from(n).unwrap() * 10;
+    let lane = LaneCommit {
+        from: (to - 10).max(0),
+        to,
+        leader_epoch: 3,
+        watermark: None,
+        ledger: LaneLedger {
+            next_offset: to,
+            counted: n * 10,
+            ..LaneLedger::default()
+        },
+    };
+    Commit {
+        owner: owner.clone(),
+        epoch: n,
+        genesis: (n == 0).then(genesis),
+        lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
+        topic_id: "topic".to_owned(),
+        decisions: Vec::new(),
+        closed_through: None,
+        ledger: TableLedger::default(),
+        files: Vec::new(),
+        checkpoint: None,
+        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.term),
+        digest: format!("digest of {n}"),
+    }
+}
+
+pub fn file(owner: &Owner, n: u64, kind: FileKind) -> NewFile {
+    let rows = matches!(kind, FileKind::Rows { .. });
+    let folder = TableKind::of(&kind).word();
+    let first_window = EventTime(1_725_148_800_000);
+    NewFile {
+        chunk: format!("{n:010}"),
+        key: format!(
+            "_windrow/default.t/{folder}/{}-{n}-abc/part.parquet",
+            owner.term
+        ),
+        bytes: 1000 + n,
+        rows: n,
+        sha256: "abc".to_owned(),
+        first_window: rows.then_some(first_window),
+        last_window: rows.then_some(first_window.plus(i64::try_from(n).unwrap() * 10_000)),
+        kind,
+    }
+}
+
+pub fn rows() -> FileKind {
+    FileKind::Rows {
+        date: "2024-09-01".to_owned(),
+    }
+}
+
+/// Epoch `n` with one file of each kind.
+pub fn full(owner: &Owner, n: u64) -> Commit {
+    let files = [rows(), FileKind::Late, FileKind::Rejects]
+        .map(|kind| file(owner, n, kind))
+        .to_vec();
+    Commit {
+        files,
+        ..epoch(owner, n)
+    }
+}
+
+/// As [`full`], but epoch 0 has no files.
+pub fn full_after_genesis(owner: &Owner, n: u64) -> Commit {
+    if n == 0 {
+        epoch(owner, 0)
+    } else {
+        full(owner, n)
+    }
+}
+
+fn floor(offset: i64) -> Decision {
+    let what = Decided::Floor {
+        at: EventTime(offset),
+        reason: FloorReason::Idle,
+    };
+    Decision {
+        partition: 1,
+        offset,
+        what,
+    }
+}
+
+/// The answer is that the asker is fenced, and the message has this part.
+#[track_caller]
+pub fn fenced<T: Debug>(answer: Result<T, CatalogError>, part: &str) {
+    assert!(
+        matches!(&answer, Err(CatalogError::Fenced(why)) if why.contains(part)),
+        "{answer:?}"
+    );
+}
+
+/// The answer is that a person must act, and the message has this part.
+#[track_caller]
+pub fn stopped<T: Debug>(answer: Result<T, CatalogError>, part: &str) {
+    assert!(
+        matches!(&answer, Err(CatalogError::Stop(why)) if why.contains(part)),
+        "{answer:?}"
+    );
+}
+
+/// All cases that need no lease that ends by itself.
+pub async fn all(place: &impl Place) {
+    a_table_lives_through_owners(place).await;
+    a_commit_that_leaves_a_gap_changes_nothing(place).await;
+    a_commit_that_contradicts_itself_is_refused(place).await;
+    head_holds_the_newest_checkpoint_and_what_was_decided_since(place).await;
+    pause_holds_for_later_owners(place).await;
+}
+
+/// The table `life` has the files of epochs 1 to 4 afterwards, and `m/app/1` owns it in term 2.
+async fn a_table_lives_through_owners(place: &impl Place) {
+    let (mut a, mut b) = (place.client("life"), place.client("life"));
+    assert_eq!(a.head().await.unwrap(), None);
+    let (first, head) = take(&mut a, "m/app/0").await;
+    assert_eq!(head, None);
+    let held = b.acquire("m/app/1", "other", LEASE_MS).await.unwrap();
+    assert!(
+        matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0),
+        "{held:?}"
+    );
+
+    for n in 0..3 {
+        a.commit(&full_after_genesis(&first, n)).await.unwrap();
+    }
+    let mut third = full(&first, 3);
+    third.decisions = vec![floor(25)];
+    let at = a.commit(&third).await.unwrap();
+    let again = a.commit(&third).await.unwrap();
+    assert_eq!(again, at, "the same again is success");
+    let other_contents = Commit {
+        digest: "another".to_owned(),
+        ..third.clone()
+    };
+    fenced(a.commit(&other_contents).await, "other contents");
+    fenced(a.commit(&epoch(&first, 7)).await, "next epoch is 4");
+    let committed = Outcome::Committed {
+        digest: "digest of 3".to_owned(),
+        committed_at: at,
+    };
+    assert_eq!(a.outcome(3).await.unwrap(), committed);
+    assert_eq!(a.outcome(4).await.unwrap(), Outcome::Absent);
+    assert!(!a.renew(&first, LEASE_MS).await.unwrap());
+
+    a.release(&first).await.unwrap();
+    let (second, head) = take(&mut b, "m/app/1").await;
+    assert_eq!(second.term, first.term + 1);
+    let head = head.unwrap();
+    assert_eq!(
+        (&head.genesis, &head.last, head.committed_at),
+        (&genesis(), &third, at)
+    );
+    assert_eq!(b.head().await.unwrap(), Some(head));
+
+    // The first owner comes back to life, and has planned the next epoch.
+    fenced(a.renew(&first, LEASE_MS).await, "");
+    fenced(a.commit(&epoch(&first, 4)).await, "");
+    a.release(&first).await.unwrap();
+    // It may still learn what became of its epochs.
+    assert_eq!(a.outcome(3).await.unwrap(), committed);
+    assert_eq!(a.outcome(4).await.unwrap(), Outcome::Absent);
+    assert_eq!(a.commit(&third).await.unwrap(), at);
+    b.commit(&full(&second, 4)).await.unwrap();
+}
+
+async fn a_commit_that_leaves_a_gap_changes_nothing(place: &impl Place) {
+    let mut client = place.client("gap");
+    let (owner, _) = take(&mut client, "a").await;
+    client.commit(&epoch(&owner, 0)).await.unwrap();
+    let before = client.head().await.unwrap();
+    let mut wrong = full(&owner, 1);
+    wrong.lanes.get_mut(&1).unwrap().from = 5;
+    fenced(client.commit(&wrong).await, "goes on from offset 5");
+    assert_eq!(client.outcome(1).await.unwrap(), Outcome::Absent);
+    assert_eq!(client.head().await.unwrap(), before);
+    // A topic partition that appears later begins where it likes.
+    let mut right = full(&owner, 1);
+    let joined = LaneCommit {
+        from: 77,
+        to: 80,
+        ..right.lanes[&0].clone()
+    };
+    right.lanes.insert(2, joined);
+    client.commit(&right).await.unwrap();
+}
+
+async fn a_commit_that_contradicts_itself_is_refused(place: &impl Place) {
+    let mut client = place.client("mistake");
+    let (owner, _) = take(&mut client, "a").await;
+    let nameless = Commit {
+        genesis: None,
+        ..epoch(&owner, 0)
+    };
+    stopped(client.commit(&nameless).await, "a mistake of windrow's");
+    assert_eq!(client.head().await.unwrap(), None);
+    client.commit(&epoch(&owner, 0)).await.unwrap();
+    let renamed = Commit {
+        genesis: Some(genesis()),
+        ..epoch(&owner, 1)
+    };
+    stopped(client.commit(&renamed).await, "a mistake of windrow's");
+}
+
+async fn head_holds_the_newest_checkpoint_and_what_was_decided_since(place: &impl Place) {
+    let mut client = place.client("head");
+    let (owner, _) = take(&mut client, "a").await;
+    let first = Commit {
+        decisions: vec![floor(1)],
+        ..epoch(&owner, 0)
+    };
+    client.commit(&first).await.unwrap();
+    let head = client.head().await.unwrap().unwrap();
+    assert_eq!((head.checkpoint, head.decisions), (None, vec![floor(1)]));
+    let inline = CheckpointAt::Inline("00ff".to_owned());
+    let with = Commit {
+        checkpoint: Some(inline.clone()),
+        decisions: vec![floor(2)],
+        ..epoch(&owner, 1)
+    };
+    client.commit(&with).await.unwrap();
+    let head = client.head().await.unwrap().unwrap();
+    assert_eq!(
+        (head.last, head.checkpoint, head.decisions),
+        (with, Some((1, inline.clone())), vec![])
+    );
+    for n in 2..5 {
+        let next = Commit {
+            decisions: vec![floor(i64::try_from(n).unwrap() + 1)],
+            ..epoch(&owner, n)
+        };
+        client.commit(&next).await.unwrap();
+    }
+    let (_, head) = take(&mut client, "a").await;
+    let head = head.unwrap();
+    assert_eq!(
+        (head.checkpoint, head.decisions),
+        (Some((1, inline)), vec![floor(3), floor(4), floor(5)])
+    );
+}
+
+/// The table `pause` is owned by `b` afterwards, and not paused.
+async fn pause_holds_for_later_owners(place: &impl Place) {
+    let (mut a, mut b) = (place.client("pause"), place.client("pause"));
+    stopped(b.set_paused(true).await, "no such table");
+    let (owner, _) = take(&mut a, "a").await;
+    a.commit(&epoch(&owner, 0)).await.unwrap();
+    b.set_paused(true).await.unwrap();
+    assert!(a.renew(&owner, LEASE_MS).await.unwrap());
+    a.release(&owner).await.unwrap();
+    let (owner, head) = take(&mut b, "b").await;
+    assert!(head.unwrap().paused);
+    a.set_paused(false).await.unwrap();
+    a.set_paused(false).await.unwrap();
+    assert!(!b.renew(&owner, LEASE_MS).await.unwrap());
+}
+
+/// For catalogs whose leases end by the clock.
+pub async fn lease_that_is_over_is_taken(place: &impl Place) {
+    let (mut a, mut b) = (place.client("lease"), place.client("lease"));
+    let Acquired::Ours { owner, .. } = a.acquire("a", "id of a", 200).await.unwrap() else {
+        panic!("nobody else wants it")
+    };
+    a.commit(&epoch(&owner, 0)).await.unwrap();
+    let mut waits = 0;
+    let next = loop {
+        match b.acquire("b", "id of b", LEASE_MS).await.unwrap() {
+            Acquired::Ours { owner, .. } => break owner,
+            Acquired::Held { by, .. } => assert!(by == "a" && waits < 1000, "{by} {waits}"),
+        }
+        b.wait().await;
+        waits += 1;
+    };
+    fenced(a.commit(&epoch(&owner, 1)).await, "\"b\" owns it now");
+    b.commit(&epoch(&next, 1)).await.unwrap();
+}
