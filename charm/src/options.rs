@@ -1,7 +1,7 @@
 //! The charm's options → what they say, checked as a whole. What most of them may be is said once, in
 //! `windrow_core::settings::config`; here are their names, and what only the charm knows.
 
-use crate::endpoint::cos::pem;
+use crate::endpoint::certificates::pem;
 use crate::facts::OptionValues;
 use serde_json::Value;
 use serde_yaml::{Mapping, Value as Yaml};

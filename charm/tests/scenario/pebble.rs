@@ -6,12 +6,12 @@ use crate::http::{self, Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use windrow_core::values::digest::sha256_hex;
 
 /// How the socket and the daemon behind it behave.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -281,13 +281,9 @@ impl File {
     }
 }
 
-/// The first 16 hex digits of a SHA-256.
+/// The first 16 digits of a SHA-256 in hexadecimal.
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    sha256_hex(bytes)[..16].to_owned()
 }
 
 fn combine(old: Value, new: &Value) -> Value {

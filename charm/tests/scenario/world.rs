@@ -24,6 +24,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use windrow_core::values::digest::sha256_hex;
 
 /// The model's UUID when nothing else is said.
 pub const MODEL: &str = "3f2c6a1e-0000-4000-8000-000000000001";
@@ -412,13 +413,9 @@ impl World {
         what(juju.secrets.get_mut(&secret).expect("a secret"))
     }
 
-    /// A new revision of the charm: another binary of the workload.
+    /// A new revision of the charm, with another program for the workload.
     pub fn refresh(&mut self, binary: &[u8]) {
-        use sha2::{Digest, Sha256};
-        let digest: String = Sha256::digest(binary)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let digest = sha256_hex(binary);
         std::fs::write(self.charm().join("windrow"), binary).expect("our folder");
         std::fs::write(self.charm().join("windrow.sha256"), format!("{digest}\n"))
             .expect("our folder");

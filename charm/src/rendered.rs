@@ -6,11 +6,11 @@ use crate::facts::Proxy;
 use crate::facts::{KAFKA, METASTORE, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
 use serde_yaml::Mapping;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use windrow_core::settings::config::Config;
 use windrow_core::settings::config::Secret;
+use windrow_core::values::digest::sha256_hex;
 
 pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
 pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
@@ -219,22 +219,12 @@ fn yaml(value: &impl serde::Serialize, says: &str) -> String {
 fn digest(all: &Mapping, certificates: &BTreeMap<&str, Secret>) -> String {
     let mut all = all.clone();
     all.remove("log");
-    let mut hash = Sha256::new();
-    hash.update(serde_yaml::to_string(&all).expect("maps of texts are YAML"));
-    for (path, text) in certificates {
-        hash.update(path);
-        hash.update(text.expose());
+    let mut text = serde_yaml::to_string(&all).expect("maps of texts are YAML");
+    for (path, certificate) in certificates {
+        text += path;
+        text += certificate.expose();
     }
-    hex(&hash.finalize()[..8])
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    sha256_hex(text.as_bytes())[..16].to_owned()
 }
 
 #[cfg(test)]
