@@ -1,5 +1,5 @@
-//! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its program,
-//! which Pebble runs; and when that cannot be run either, a sentence says why not.
+//! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
+//! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
 //!
 //! Every unit gives the same answer, because what is committed is in the catalog.
 
@@ -17,8 +17,8 @@ use std::time::Duration;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::Rows;
 
-/// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in a
-/// terminal.
+/// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
+/// a terminal.
 const LIST_MAX_BYTES: usize = 60_000;
 
 /// The most rows that windrow gives at once.
@@ -30,7 +30,8 @@ const PROGRAM: Duration = Duration::from_secs(25);
 /// What an action answers: keys in kebab-case, and a text for each.
 type Results = BTreeMap<String, String>;
 
-/// Runs an action and gives its results to Juju. An action that cannot be done fails with a sentence.
+/// Runs an action and gives its results to Juju. An action that cannot be done fails with a
+/// sentence.
 ///
 /// # Errors
 /// A hook command failed.
@@ -252,8 +253,8 @@ fn list(answer: &str, key: &str, limit: u64) -> Result<Results> {
     Ok(fit(key, &texts(items), more))
 }
 
-/// The results of an action that shows rows. Numbers pass as they are written, because a JSON library
-/// would lose digits of decimals.
+/// The results of an action that shows rows. Numbers pass as they are written, because a JSON
+/// library would lose digits of decimals.
 fn rows(answer: &str) -> Result<Results> {
     let rows: Rows = parse(answer)?;
     let items: Vec<Box<RawValue>> = parse(rows.rows.get())?;
@@ -267,8 +268,8 @@ fn texts(items: &[Box<RawValue>]) -> Vec<String> {
     items.iter().map(|item| item.get().to_owned()).collect()
 }
 
-/// As many items as fit, as one JSON text beside `count` and `truncated`. `more` says that there are
-/// further items, which were not given.
+/// As many items as fit, as one JSON text beside `count` and `truncated`. `more` says that there
+/// are further items, which were not given.
 fn fit(key: &str, items: &[String], more: bool) -> Results {
     let mut text = String::from("[");
     let mut count = 0;

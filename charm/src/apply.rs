@@ -20,8 +20,8 @@ use windrow_core::shown::notice::{self, DOWN, News};
 /// Does what the plan says. The databags are written whether or not the container can be set up.
 ///
 /// # Errors
-/// A hook command failed. Then Juju drops what was written into databags and state, and runs the hook
-/// again.
+/// A hook command failed. Then Juju drops what was written into databags and state, and runs the
+/// hook again.
 pub fn apply(
     plan: Plan,
     seen: &Seen,
@@ -121,8 +121,8 @@ impl From<PebbleError> for Failure {
     }
 }
 
-/// The status for a container that could not be set up. When the plan's status is more urgent, that one
-/// is shown.
+/// The status for a container that could not be set up. When the plan's status is more urgent, that
+/// one is shown.
 fn status_after_failure(failure: &Failure, planned: &Status, app: &str, pebble: &Pebble) -> Status {
     let (Failure::Setup(error) | Failure::Start(error)) = failure;
     eprintln!("cannot set up container windrow: {error}");

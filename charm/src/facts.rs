@@ -41,15 +41,16 @@ pub struct Facts {
     pub model_name: String,
     /// The name by which other processes know this unit.
     pub instance: String,
-    /// The user that this process runs as. The check that wakes the charm must run as the same user.
+    /// The user that this process runs as. The check that wakes the charm must run as the same
+    /// user.
     pub uid: u32,
     /// Whether this unit leads its application; `None` where nothing depends on it and it was not
     /// asked.
     pub leader: Option<bool>,
     /// The options as they are set now, right or wrong.
     pub options: OptionValues,
-    /// The token in the user secret of option `api-token`, or why it cannot be read. `None` where the
-    /// option is not set.
+    /// The token in the user secret of option `api-token`, or why it cannot be read. `None` where
+    /// the option is not set.
     pub token: Option<Result<Secret, String>>,
     /// What earlier dispatches have remembered.
     pub memo: Memo,
@@ -92,7 +93,8 @@ pub struct Relation {
     /// The contents of the secrets that the databag names, by the key that names them, such as
     /// `secret-user`; or why one cannot be read.
     pub secrets: BTreeMap<String, Result<BTreeMap<String, Secret>, String>>,
-    /// The databags of the remote units. They are read only on endpoints where units write something.
+    /// The databags of the remote units. They are read only on endpoints where units write
+    /// something.
     pub units: BTreeMap<String, Bag>,
     /// What our application has written. It is read only by a leader that does not remember it.
     pub own: Option<Bag>,
@@ -112,8 +114,8 @@ pub enum Container {
 pub struct Up {
     /// Pebble's whole plan, as YAML.
     pub plan: String,
-    /// The state of the service: `active`, `inactive`, `backoff` or `error`. `None` where the plan has
-    /// no such service.
+    /// The state of the service: `active`, `inactive`, `backoff` or `error`. `None` where the plan
+    /// has no such service.
     pub service: Option<String>,
     /// The files in [`crate::layer::BINARY_DIR`]: name and size in bytes.
     pub binaries: BTreeMap<String, u64>,

@@ -19,8 +19,8 @@ use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use windrow_core::settings::config::Secret;
 
-/// Hooks at which no relation comes or goes. (A relation's own hooks tell only about relations of its
-/// endpoint.)
+/// Hooks at which no relation comes or goes. (A relation's own hooks tell only about relations of
+/// its endpoint.)
 const QUIET: [&str; 7] = [
     "update-status",
     "secret-changed",

@@ -25,17 +25,18 @@ pub const LAST_WORDS: usize = 30;
 pub struct Layer<'a> {
     /// The program's name in [`BINARY_DIR`].
     pub binary: &'a str,
-    /// The digest of what cannot be changed while windrow runs. Another one makes Pebble restart it.
+    /// The digest of what cannot be changed while windrow runs. Another one makes Pebble restart
+    /// it.
     pub config_digest: &'a str,
-    /// The user that Juju's agent runs as. Pebble shows a notice only to the user that added it, and
-    /// to an administrator who asks for the notices of all users, which the agent does not.
+    /// The user that Juju's agent runs as. Pebble shows a notice only to the user that added it,
+    /// and to an administrator who asks for the notices of all users, which the agent does not.
     pub agent_uid: u32,
     /// Where logs go, by the target's name.
     pub log_targets: &'a BTreeMap<String, Value>,
 }
 
-/// The name of the program with this digest in hexadecimal. Another program has another name, so that
-/// Pebble's plan changes with it.
+/// The name of the program with this digest in hexadecimal. Another program has another name, so
+/// that Pebble's plan changes with it.
 #[must_use]
 pub fn binary_name(digest: &str) -> String {
     format!("windrow-{}", &digest[..digest.len().min(16)])
@@ -88,8 +89,8 @@ impl Layer<'_> {
         })
     }
 
-    /// Whether this plan, as Pebble gives it, says all of this. Pebble adds its defaults to a plan, so
-    /// the plan may say more.
+    /// Whether this plan, as Pebble gives it, says all of this. Pebble adds its defaults to a plan,
+    /// so the plan may say more.
     #[must_use]
     pub fn is_in(&self, plan: &str) -> bool {
         self.sections_are_in(plan, &["services", "checks", "log-targets"])

@@ -24,5 +24,5 @@ pub mod gather;
 pub mod apply;
 pub mod action;
 
-//#[cfg(test)]
-//mod commands;
+#[cfg(test)]
+mod commands;

@@ -1,4 +1,5 @@
-//! `dispatch`, the program that Juju runs at every event: calls the library and gives the exit code.
+//! `dispatch`, the program that Juju runs at every event: calls the library and gives the exit
+//! code.
 
 use anyhow::{Result, anyhow};
 use std::panic::catch_unwind;

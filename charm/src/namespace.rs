@@ -1,7 +1,7 @@
 //! Asks Kubernetes which namespace a model is in, and DNS whether a name resolves.
 //!
-//! Neither question takes more than 2 seconds. Nothing is asked twice, because the next dispatch comes
-//! soon enough; and what follows from the answers is decided elsewhere.
+//! Neither question takes more than 2 seconds. Nothing is asked twice, because the next dispatch
+//! comes soon enough; and what follows from the answers is decided elsewhere.
 #![expect(
     clippy::disallowed_methods,
     reason = "a thread waits for the system's resolver, which takes no deadline"
@@ -151,13 +151,14 @@ mod tests {
         kube::Config::new(format!("http://{address}").parse().unwrap())
     }
 
-    /// A server that reads one request and answers it with `status` and `body`. The thread gives the
-    /// request.
+    /// A server that reads one request and answers it with `status` and `body`. The thread gives
+    /// the request.
     fn answering(status: &str, body: &str) -> (kube::Config, std::thread::JoinHandle<String>) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let config = config(server.local_addr().unwrap());
         let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         );
         let thread = std::thread::spawn(move || {
@@ -319,8 +320,8 @@ mod tests {
         }
     }
 
-    /// `WINDROW_KUBE_API` is a URL; `_CA`, `_TOKEN_ALLOWED` and `_TOKEN_DENIED` are files; `_MODEL` is a
-    /// UUID, and `_NAMESPACE` is the name of that model's namespace.
+    /// `WINDROW_KUBE_API` is a URL; `_CA`, `_TOKEN_ALLOWED` and `_TOKEN_DENIED` are files; `_MODEL`
+    /// is a UUID, and `_NAMESPACE` is the name of that model's namespace.
     #[test]
     #[ignore = "needs a kube-apiserver: WINDROW_KUBE_*"]
     fn a_real_kube_apiserver_answers() {

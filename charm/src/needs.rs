@@ -120,8 +120,9 @@ pub fn kafka_namespace(facts: &Facts, relation: &Relation) -> Option<Namespace> 
     }
 }
 
-/// Only a leader may write for the application. So it is asked only when there is something to write;
-/// and an earlier leader may have written it already, which this unit then does not remember.
+/// Only a leader may write for the application. So it is asked only when there is something to
+/// write; and an earlier leader may have written it already, which this unit then does not
+/// remember.
 fn leader_need(facts: &Facts, options: Option<&Options>) -> Option<Need> {
     match facts.leader {
         None if unwritten_app_data(facts, options).is_empty() => None,

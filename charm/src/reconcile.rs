@@ -51,8 +51,8 @@ pub enum Work {
     Run(Run),
 }
 
-/// The steps that are left until windrow runs as it should, in this order. When it already does, there
-/// are none.
+/// The steps that are left until windrow runs as it should, in this order. When it already does,
+/// there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// The name of the program that must be put into [`BINARY_DIR`].
@@ -332,8 +332,8 @@ fn absent_endpoints(facts: &Facts, options: &Options) -> Vec<&'static str> {
         .collect()
 }
 
-/// The namespace to add to the names of Kafka's brokers; `None` where none need be added. A namespace
-/// that an option names is in the settings already.
+/// The namespace to add to the names of Kafka's brokers; `None` where none need be added. A
+/// namespace that an option names is in the settings already.
 fn namespace_to_add(
     facts: &Facts,
     options: &Options,

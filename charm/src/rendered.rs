@@ -1,24 +1,27 @@
-//! What options and relations come to: the workload's files, and the digest that says whether it must be restarted.
-//! Nothing is written here.
+//! The files that the workload reads, made of options and relations; and the digest that says
+//! whether it must be restarted. Nothing is written here.
 
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
-use crate::facts::Proxy;
-use crate::facts::{KAFKA, METASTORE, S3 as S3_ENDPOINT};
+use crate::facts::{KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
 use serde_yaml::Mapping;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::settings::config::Config;
-use windrow_core::settings::config::Secret;
+use windrow_core::settings::config::{Config, Secret};
 use windrow_core::values::digest::sha256_hex;
 
+/// The settings file in the workload's container.
 pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
+/// The secrets file, which only windrow may read.
 pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
+/// The CA certificates for Kafka.
 pub const KAFKA_CA_FILE: &str = "/etc/windrow/kafka-ca.pem";
+/// The CA certificates for S3.
 pub const S3_CA_FILE: &str = "/etc/windrow/s3-ca.pem";
+/// The CA certificates for PostgreSQL.
 pub const CATALOG_CA_FILE: &str = "/etc/windrow/catalog-ca.pem";
 
-/// Every file that the charm may write into the container, but the binary.
+/// Every file that the charm may write into the container, except the program.
 pub const FILES: [&str; 5] = [
     SETTINGS_FILE,
     SECRETS_FILE,
@@ -27,38 +30,48 @@ pub const FILES: [&str; 5] = [
     CATALOG_CA_FILE,
 ];
 
-/// The port of the status page, of health and of metrics.
+/// The port of windrow's HTTP: the status page, health and metrics.
 pub const HTTP_PORT: u16 = 8080;
 
-/// All that the workload is told.
+/// Everything that the workload is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
+    /// The options that count.
     pub options: &'a Options,
+    /// What Kafka's charm gives.
     pub kafka: &'a Kafka,
-    /// Added to the names of Kafka's brokers; the option's, where it has one, is in `options`.
+    /// The namespace that is added to the names of Kafka's brokers; `None` where none is needed, or
+    /// where an option names it and it is in `options` already.
     pub kafka_namespace: Option<&'a str>,
-    /// Console mode needs neither.
+    /// What the S3 integrator gives; `None` in console mode, which does not need it.
     pub s3: Option<&'a S3>,
+    /// What PostgreSQL's charm gives; `None` in console mode.
     pub metastore: Option<&'a Metastore>,
-    /// Certificates that are trusted beside those of each endpoint: PEM, or empty.
+    /// CA certificates that are trusted in addition to those of each endpoint: PEM, or empty.
     pub ca: &'a str,
+    /// The name by which other processes know this unit.
     pub instance: &'a str,
+    /// The model's proxies, through which S3 is reached.
     pub proxy: &'a Proxy,
+    /// The token that windrow's HTTP wants; `None` where it wants none.
     pub token: Option<&'a Secret>,
 }
 
-/// The workload's files, by path.
+/// The workload's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
+    /// Their texts, by path.
     pub files: BTreeMap<&'static str, Secret>,
-    /// Hex; another one means a restart. Secrets and the log level are not in it: they are read again while it runs.
+    /// A digest in hexadecimal; another one means a restart. It does not cover the secrets and the
+    /// log level, which windrow reads again while it runs.
     pub digest: String,
 }
 
-/// Writes the files' texts.
+/// Makes the texts of the files.
 ///
 /// # Errors
-/// What the workload would refuse: a value of a relation that is none.
+/// What the workload would refuse, because a relation gives a value that cannot be used. Each problem
+/// names the endpoint.
 pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let mut all = inputs.options.settings.clone();
     let mut files = BTreeMap::new();
@@ -116,7 +129,7 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
             &mut all,
             &[&s3.ca, &inputs.options.s3_ca],
         );
-        if !given(&all, "table", "warehouse") {
+        if !is_given(&all, "table", "warehouse") {
             put(&mut all, "table.bucket", s3.bucket.clone());
         }
         secrets.extend([
@@ -163,13 +176,13 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
     let digest = digest(&all, &files);
     let text = yaml(
         &all,
-        "What windrow is to do. The charm writes this file: changes are lost.",
+        "What windrow should do. The charm writes this file, so changes are lost.",
     );
     Config::parse(&text).map_err(|error| {
         error
             .0
             .iter()
-            .map(|problem| of_relation(problem))
+            .map(|problem| name_endpoint(problem))
             .collect::<Vec<_>>()
     })?;
     files.insert(SETTINGS_FILE, Secret::new(text));
@@ -181,14 +194,14 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
         SECRETS_FILE,
         Secret::new(yaml(
             &secrets,
-            "What nobody else may read. The charm writes this file.",
+            "The secrets of windrow. The charm writes this file, so changes are lost.",
         )),
     );
     Ok(Rendered { files, digest })
 }
 
-/// A problem with a setting, said of the endpoint that it comes from.
-fn of_relation(problem: &str) -> String {
+/// A problem with a setting, with the endpoint that the setting comes from.
+fn name_endpoint(problem: &str) -> String {
     let endpoint = [
         ("setting kafka.", KAFKA),
         ("setting s3.", S3_ENDPOINT),
@@ -204,18 +217,21 @@ fn of_relation(problem: &str) -> String {
     }
 }
 
-fn given(all: &Mapping, section: &str, name: &str) -> bool {
+/// Whether a section has this setting.
+fn is_given(all: &Mapping, section: &str, name: &str) -> bool {
     all.get(section)
         .and_then(|section| section.get(name))
         .is_some()
 }
 
-fn yaml(value: &impl serde::Serialize, says: &str) -> String {
+/// A YAML file with one line of comment at its top.
+fn yaml(value: &impl serde::Serialize, comment: &str) -> String {
     let text = serde_yaml::to_string(value).expect("maps of texts are YAML");
-    format!("# {says}\n{text}")
+    format!("# {comment}\n{text}")
 }
 
-/// Over what cannot be changed while it runs: all settings but the log's, and the certificates.
+/// The digest of what cannot be changed while windrow runs: all settings except the log's, and the
+/// certificates.
 fn digest(all: &Mapping, certificates: &BTreeMap<&str, Secret>) -> String {
     let mut all = all.clone();
     all.remove("log");

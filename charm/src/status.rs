@@ -96,7 +96,7 @@ pub fn most_urgent(all: impl IntoIterator<Item = Status>) -> Option<Status> {
 pub fn describe_options(problems: &[String], app: &str) -> Option<Status> {
     let first = problems
         .first()?
-        .replace("juju config APP", &format!("juju config {app}"));
+        .replace("config APP ", &format!("config {app} "));
     Some(Status::blocked(match problems.len() {
         1 => first,
         count => format!("{first} (and {} more)", count - 1),
@@ -169,7 +169,8 @@ pub fn describe_namespace(why: &str, app: &str) -> Status {
 
 /// What the running windrow says about itself.
 ///
-/// `unit` is ours, such as `windrow/0`; `model` is the UUID of our model, and `model_name` its name.
+/// `unit` is ours, such as `windrow/0`; `model` is the UUID of our model, and `model_name` its
+/// name.
 #[must_use]
 pub fn describe_windrow(windrow: &Windrow, unit: &str, model: &str, model_name: &str) -> Status {
     let app = unit.split('/').next().unwrap_or_default();
@@ -263,8 +264,8 @@ fn describe_holder(owner: &str, table: &str, app: &str, model: &str, model_name:
     }
 }
 
-/// A windrow that should run and does not answer. `service` is Pebble's state of it, and `last_words`
-/// are the last lines of its log.
+/// A windrow that should run and does not answer. `service` is Pebble's state of it, and
+/// `last_words` are the last lines of its log.
 #[must_use]
 pub fn describe_silence(service: Option<&str>, last_words: &[String], app: &str) -> Status {
     let has_ended = matches!(service, Some("backoff" | "error"));
@@ -332,7 +333,8 @@ mod tests {
             Cause::Held,
             "uuid-2/windrow/0",
             Level::Blocked,
-            "table default.newtable is written by windrow in model uuid-2; choose another table-name",
+            "table default.newtable is written by windrow in model uuid-2; \
+             choose another table-name",
         );
         check(
             State::Paused,

@@ -47,8 +47,8 @@ pub fn get(path: &str) -> Result<Answer> {
     read_answer(sent)
 }
 
-/// Asks for something to be done, such as `/v1/pause`. `token` is the content of the secret of option
-/// `api-token`, where that option is set.
+/// Asks for something to be done, such as `/v1/pause`. `token` is the content of the secret of
+/// option `api-token`, where that option is set.
 ///
 /// # Errors
 /// Nobody has answered in time.
@@ -71,8 +71,8 @@ pub fn status() -> Option<Status> {
     Some(status).filter(|status| !status.version.is_empty())
 }
 
-/// Reads the token of windrow's HTTP from a user secret: the key `api-token` or `token`, or the only
-/// key that the secret has.
+/// Reads the token of windrow's HTTP from a user secret: the key `api-token` or `token`, or the
+/// only key that the secret has.
 ///
 /// # Errors
 /// Why the secret cannot be read.

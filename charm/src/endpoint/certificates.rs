@@ -62,8 +62,8 @@ pub fn read(relations: &[Relation]) -> Certificates {
 }
 
 /// The texts in the databags that should be certificates, each with the place where it was found.
-/// Version 1 has them in the application's databag. Version 0 has them in the databags of the units,
-/// where a certificate that stands beside its CA must not be trusted itself.
+/// Version 1 has them in the application's databag. Version 0 has them in the databags of the
+/// units, where a certificate that stands beside its CA must not be trusted itself.
 fn certificate_texts(relation: &Relation) -> Vec<(String, String)> {
     let texts_at = |data: &Bag, key: &str, who: &str| -> Vec<(String, String)> {
         let texts = data.get(key).map(|value| parse_texts(value));
@@ -168,8 +168,8 @@ fn block(der: &[u8]) -> String {
     out + "-----END CERTIFICATE-----\n"
 }
 
-/// Whether these bytes are one whole DER sequence that begins with another, as X.509 certificates do.
-/// The TLS library that uses them looks closer.
+/// Whether these bytes are one whole DER sequence that begins with another, as X.509 certificates
+/// do. The TLS library that uses them looks closer.
 fn is_certificate(der: &[u8]) -> bool {
     contents(der).is_some_and(|(inner, after)| after.is_empty() && contents(inner).is_some())
 }

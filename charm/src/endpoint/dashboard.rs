@@ -11,18 +11,18 @@ use serde_json::json;
 use std::io::Write as _;
 use windrow_core::values::digest::sha256_hex;
 
-/// The dashboard. It uses the variables `juju_*` and `prometheusds` without declaring them: Grafana's
-/// charm adds its own declarations, and with an older one the variables would be there twice. Its
-/// `uid` is made as `DashboardPath40UID` of cosl makes it, of the charm's name and the file's: 20
-/// bytes of shake_256 of `windrow-k8s-dashboard.json`, in hexadecimal.
+/// The dashboard. It uses the variables `juju_*` and `prometheusds` without declaring them:
+/// Grafana's charm adds its own declarations, and with an older one the variables would be there
+/// twice. Its `uid` is made as `DashboardPath40UID` of cosl makes it, of the charm's name and the
+/// file's: 20 bytes of shake_256 of `windrow-k8s-dashboard.json`, in hexadecimal.
 const DASHBOARD: &str = include_str!("../../dashboard.json");
 
 /// The library's identifier for a dashboard without a `uid`: 8 bytes of shake_256 of
 /// `windrow-k8s-file:windrow`, in hexadecimal.
 const DASHBOARD_ALT_UID: &str = "7376b7487a8ac009";
 
-/// The memory for compression. It is more than the dashboard is long; the preset's own value is meant
-/// for files of megabytes.
+/// The memory for compression. It is more than the dashboard is long; the preset's own value is
+/// meant for files of megabytes.
 const DICTIONARY_BYTES: u32 = 1 << 16;
 
 /// The application's databag.

@@ -25,12 +25,13 @@ pub struct Kafka {
     pub password: Secret,
     /// The name of our consumer group must begin with this; it may be empty.
     pub group_prefix: String,
-    /// A broker's host whose name resolves only in Kafka's own namespace; `None` when there is none.
+    /// A broker's host whose name resolves only in Kafka's own namespace; `None` when there is
+    /// none.
     pub short_host: Option<String>,
 }
 
-/// What we ask for. The role `consumer` grants reading the topic, and the consumer groups whose names
-/// begin with the prefix that Kafka gives.
+/// What we ask for. The role `consumer` grants reading the topic, and the consumer groups whose
+/// names begin with the prefix that Kafka gives.
 #[must_use]
 pub fn request(topic: &str) -> Bag {
     Bag::from([
@@ -86,8 +87,8 @@ fn is_short(host: &str) -> bool {
         .is_some_and(|(_, rest)| !rest.contains('.') && rest.ends_with("-endpoints"))
 }
 
-/// The UUID of the model that the URI of the user's secret names. The URI of a secret of another model
-/// has the form `secret://<uuid>/<id>`; that of our own model has no UUID.
+/// The UUID of the model that the URI of the user's secret names. The URI of a secret of another
+/// model has the form `secret://<uuid>/<id>`; that of our own model has no UUID.
 #[must_use]
 pub fn model_of_secret(relation: &Relation) -> Option<String> {
     let (model, _) = relation

@@ -15,7 +15,8 @@ const LOG_TARGET: &str = "logging-";
 /// A longer text is not taken for a URL.
 const URL_BYTES_MAX: usize = 2048;
 
-/// The application's databag. It has no alert rules on log lines: what goes wrong is in the metrics.
+/// The application's databag. It has no alert rules on log lines: what goes wrong is in the
+/// metrics.
 #[must_use]
 pub fn app_data(topology: &Topology) -> Bag {
     bag([
@@ -24,9 +25,9 @@ pub fn app_data(topology: &Topology) -> Bag {
     ])
 }
 
-/// The log targets of a layer, by name: one for each unit of Loki that has said where it takes logs.
-/// Each of our targets in the plan (`in_plan`, names) that is not among them is switched off, because
-/// layers only add to a plan: a target that the next layer leaves out would remain.
+/// The log targets of a layer, by name: one for each unit of Loki that has said where it takes
+/// logs. Each of our targets in the plan (`in_plan`, names) that is not among them is switched off,
+/// because layers only add to a plan: a target that the next layer leaves out would remain.
 ///
 /// A name holds a digest of the location. Pebble (tried with 1.10 and 1.19) keeps the client of a
 /// target whose name stays the same, and sends to the old location until Pebble is restarted.
@@ -77,9 +78,9 @@ pub fn log_targets<'a>(
     targets
 }
 
-/// The URL in a text such as
-/// `{"url": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}`; `None` when
-/// there is none. A URL with a user's name in it is refused, because everybody may read the plan.
+/// The URL in a text such as `{"url":
+/// "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}`; `None` when there
+/// is none. A URL with a user's name in it is refused, because everybody may read the plan.
 fn push_url(endpoint: &str) -> Option<String> {
     let endpoint: Value = serde_json::from_str(endpoint).ok()?;
     let url = endpoint.get("url")?.as_str()?;
@@ -105,12 +106,13 @@ mod tests {
 
     #[test]
     fn each_unit_of_loki_is_a_log_target() {
-        let url = r#"{"url": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}"#;
+        let push = "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push";
+        let url = json!({ "url": push }).to_string();
         let other = r#"{"url": "https://cos.example/cos-loki-1/loki/api/v1/push"}"#;
         let loki = of_units(
             "loki",
             &[
-                ("loki/0", &[("endpoint", url)]),
+                ("loki/0", &[("endpoint", url.as_str())]),
                 ("loki/1", &[("endpoint", other)]),
             ],
         );
@@ -121,7 +123,7 @@ mod tests {
             json!({
                 "override": "replace",
                 "type": "loki",
-                "location": "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push",
+                "location": push,
                 "services": ["all"],
                 "labels": {
                     "product": "Juju",
@@ -154,7 +156,12 @@ mod tests {
             .map(String::as_str)
             .chain(["of-the-image"])
             .collect();
-        let off = json!({"override": "replace", "type": "loki", "location": "(removed)", "services": ["-all"]});
+        let off = json!({
+            "override": "replace",
+            "type": "loki",
+            "location": "(removed)",
+            "services": ["-all"],
+        });
 
         let gone = log_targets(&[], &example(), names.iter().copied());
         assert_eq!(gone.values().collect::<Vec<_>>(), [&off]);

@@ -1,5 +1,5 @@
-//! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what its charm is
-//! asked for.
+//! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what its
+//! charm is asked for.
 
 use super::certificates::pem;
 use super::{Endpoint, Fault, field, is_yes, join_addresses, parse_addresses, plain};
@@ -23,8 +23,8 @@ pub struct Metastore {
     pub password: Secret,
 }
 
-/// What we ask for. Roles are asked for only where the operator wants them: PostgreSQL 14 needs them
-/// for tables that others create later, and PostgreSQL 16 refuses the same ones.
+/// What we ask for. Roles are asked for only where the operator wants them: PostgreSQL 14 needs
+/// them for tables that others create later, and PostgreSQL 16 refuses the same ones.
 #[must_use]
 pub fn request(database: &str, roles: &str) -> Bag {
     let mut request = Bag::from([
@@ -40,7 +40,8 @@ pub fn request(database: &str, roles: &str) -> Bag {
     request
 }
 
-/// What the relation gives. `asked` is the database that was asked for; the answer may name another.
+/// What the relation gives. `asked` is the database that was asked for; the answer may name
+/// another.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Metastore> {
     let Some(relation) = relation else {

@@ -60,8 +60,9 @@ enum Fault {
     Wrong(String),
 }
 
-/// A field of the remote databag. Providers put it into a secret, or into the databag itself, or first
-/// into the one and then into the other; so the secret, such as `secret-user`, is looked at first.
+/// A field of the remote databag. Providers put it into a secret, or into the databag itself, or
+/// first into the one and then into the other; so the secret, such as `secret-user`, is looked at
+/// first.
 ///
 /// # Errors
 /// The secret is named but cannot be read, or the value is one that no sane provider writes.

@@ -1,4 +1,5 @@
-//! `s3-credentials`, interface s3: what s3-integrator gives (tracks 1 and 2), and what it is asked for.
+//! `s3-credentials`, interface s3: what s3-integrator gives (tracks 1 and 2), and what it is asked
+//! for.
 //!
 //! The field `path` is not read: it says where Spark's event logs lie, and nothing about tables.
 
@@ -16,7 +17,8 @@ pub struct S3 {
     pub endpoint: String,
     /// Empty where it is not given.
     pub region: String,
-    /// Whether the bucket is part of the path (`http://host/bucket/key`) and not of the host's name.
+    /// Whether the bucket is part of the path (`http://host/bucket/key`) and not of the host's
+    /// name.
     pub path_style: bool,
     /// PEM, or empty.
     pub ca: String,
@@ -58,7 +60,8 @@ fn parse(relation: &Relation, asked: &str) -> Result<S3, Fault> {
     let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
         // Track 1 gives the endpoint and the bucket before its action has been run.
         return Err(Fault::Later(format!(
-            "{0} has no keys yet; run: juju run {0}/leader sync-s3-credentials, or set its option credentials",
+            "{0} has no keys yet; run: juju run {0}/leader sync-s3-credentials, \
+             or set its option credentials",
             relation.app
         )));
     };

@@ -48,8 +48,8 @@ impl Topology {
         format!("{}_{uuid}_{}", self.model, self.application)
     }
 
-    /// The unit's name in the cluster's DNS, which the headless service gives it that Juju makes for
-    /// each application, in the namespace that has the model's name. Example:
+    /// The unit's name in the cluster's DNS, which the headless service gives it that Juju makes
+    /// for each application, in the namespace that has the model's name. Example:
     /// `windrow-0.windrow-endpoints.spark.svc.cluster.local`.
     pub(super) fn host(&self, cluster_domain: &str) -> String {
         let Self {

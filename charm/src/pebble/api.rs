@@ -1,4 +1,5 @@
-//! Pebble's plan, services, logs and notices (https://documentation.ubuntu.com/pebble/reference/api).
+//! Pebble's plan, services, logs and notices
+//! (https://documentation.ubuntu.com/pebble/reference/api).
 
 use super::wire::{
     ANSWER, Pebble, PebbleError, Result, Upload, escaped, not_understood, parse_result, request,
@@ -256,12 +257,23 @@ mod tests {
 
     #[test]
     fn a_failed_change_is_one_line() {
-        let failure = |text| serde_json::from_str::<Change>(text).unwrap().failure();
+        let failure = |text: &str| serde_json::from_str::<Change>(text).unwrap().failure();
         assert_eq!(failure(r#"{"status":"Done"}"#), None);
         assert_eq!(
             failure(
-                r#"{"err":"cannot perform the following tasks:\n- Start service \"a\" (cannot start service: exited quickly with code 1)\n- Start service \"b\" (no)",
-                "tasks":[{"log":["2026-01-01T00:00:00Z INFO Most recent service output:\n    one\n    two\n","2026-01-01T00:00:01Z ERROR cannot start service"]},{}]}"#
+                &json!({
+                    "err": "cannot perform the following tasks:\n\
+                        - Start service \"a\" (cannot start service: exited quickly with code 1)\n\
+                        - Start service \"b\" (no)",
+                    "tasks": [
+                        {"log": [
+                            "2026-01-01T00:00:00Z INFO Most recent service output:\n  one\n  two\n",
+                            "2026-01-01T00:00:01Z ERROR cannot start service",
+                        ]},
+                        {},
+                    ],
+                })
+                .to_string()
             )
             .unwrap(),
             "Start service \"a\" (cannot start service: exited quickly with code 1); \

@@ -33,7 +33,7 @@ fn signal(pid: u32, name: &str) {
         .status();
 }
 
-/// A Pebble of its own, as Juju starts it.
+/// A Pebble of the test's own, started as Juju starts it.
 struct Daemon {
     binary: PathBuf,
     child: Child,
@@ -71,7 +71,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It ends its services then.
+        // At this signal it stops its services first.
         signal(self.child.id(), "TERM");
         let until = Instant::now() + SOON;
         while Instant::now() < until && !matches!(self.child.try_wait(), Ok(Some(_))) {
@@ -105,7 +105,7 @@ fn with_each(test: impl Fn(&Daemon)) {
     }
 }
 
-/// Says how long a call took.
+/// Makes a call, and prints how long it took.
 fn timed<T>(what: &str, call: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let result = call();
@@ -115,7 +115,8 @@ fn timed<T>(what: &str, call: impl FnOnce() -> T) -> T {
 
 fn layer(command: &str, digest: &str) -> String {
     format!(
-        "services:\n  web:\n    override: replace\n    command: {command}\n    startup: enabled\n    kill-delay: 1s\n    environment: {{DIGEST: \"{digest}\"}}\n"
+        "services:\n  web:\n    override: replace\n    command: {command}\n\
+         \x20   startup: enabled\n    kill-delay: 1s\n    environment: {{DIGEST: \"{digest}\"}}\n"
     )
 }
 
@@ -372,7 +373,8 @@ fn commands_are_run() {
         );
 
         let ran = sh(
-            "head -c 3000000 /dev/zero >&2; head -c 5000000 /dev/zero; head -c 3000000 /dev/zero >&2",
+            "head -c 3000000 /dev/zero >&2; head -c 5000000 /dev/zero; \
+             head -c 3000000 /dev/zero >&2",
             SOON,
         )
         .unwrap();
@@ -394,7 +396,8 @@ fn commands_are_run() {
         let error = pebble.exec(&["/no/such".to_owned()], SOON).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot run command \"/no/such\": cannot find executable \"/no/such\" (Pebble answers 400)"
+            "cannot run command \"/no/such\": \
+             cannot find executable \"/no/such\" (Pebble answers 400)"
         );
     });
 }
@@ -525,7 +528,7 @@ fn nobody_there_is_down() {
 }
 
 #[test]
-fn what_pebble_refuses_is_told() {
+fn the_reason_of_a_refusal_is_given() {
     let refused = |status, message: &str, kind: &str| PebbleError::Refused {
         status,
         message: message.to_owned(),
@@ -533,7 +536,8 @@ fn what_pebble_refuses_is_told() {
     };
     let (_dir, pebble) = stand_in(Some((
         "504 Gateway Timeout",
-        "{\"type\":\"error\",\"status-code\":504,\"result\":{\"message\":\"timed out\",\"kind\":\"daemon-restart\"}}",
+        "{\"type\":\"error\",\"status-code\":504,\
+         \"result\":{\"message\":\"timed out\",\"kind\":\"daemon-restart\"}}",
     )));
     assert_eq!(
         pebble.plan().unwrap_err(),
