@@ -6,7 +6,6 @@ use crate::facts::{KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
 use serde_yaml::Mapping;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use windrow_core::settings::config::{Config, Secret};
 use windrow_core::values::digest::sha256_hex;
 
@@ -73,131 +72,155 @@ pub struct Rendered {
 /// What the workload would refuse, because a relation gives a value that cannot be used. Each problem
 /// names the endpoint.
 pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
-    let mut all = inputs.options.settings.clone();
-    let mut files = BTreeMap::new();
-    let mut certificates = |path: &'static str, key: &str, all: &mut Mapping, own: &[&str]| {
+    let mut draft = Draft {
+        inputs: *inputs,
+        settings: inputs.options.settings.clone(),
+        certificates: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    };
+    draft.add_kafka();
+    draft.add_s3();
+    draft.add_metastore();
+    draft.add_unit();
+    draft.finish()
+}
+
+/// The files while they are being made.
+struct Draft<'a> {
+    inputs: Inputs<'a>,
+    settings: Mapping,
+    /// The files of certificates, by path.
+    certificates: BTreeMap<&'static str, Secret>,
+    /// What the secrets file will hold, by name.
+    secrets: BTreeMap<&'static str, &'a Secret>,
+}
+
+impl Draft<'_> {
+    fn set(&mut self, setting: &str, value: impl Into<String>) {
+        put(&mut self.settings, setting, value.into());
+    }
+
+    /// Adds a file with these certificates and those that are trusted everywhere, and the setting that
+    /// names it. Without any certificate there is neither.
+    fn add_certificates(&mut self, path: &'static str, setting: &str, own: &[&str]) {
         let text = own
             .iter()
-            .chain([&inputs.ca])
+            .chain([&self.inputs.ca])
             .filter(|pem| !pem.is_empty())
-            .fold(String::new(), |mut all, pem| {
-                let _ = writeln!(all, "{}", pem.trim_end());
-                all
-            });
+            .fold(String::new(), |all, pem| all + pem.trim_end() + "\n");
         if !text.is_empty() {
-            put(all, key, path.to_owned());
-            files.insert(path, Secret::new(text));
+            self.set(setting, path);
+            self.certificates.insert(path, Secret::new(text));
         }
-    };
-    let kafka = inputs.kafka;
-    put(&mut all, "kafka.bootstrap", kafka.bootstrap.clone());
-    put(&mut all, "kafka.topic", kafka.topic.clone());
-    put(
-        &mut all,
-        "kafka.security",
-        if kafka.tls {
+    }
+
+    fn add_kafka(&mut self) {
+        let kafka = self.inputs.kafka;
+        self.set("kafka.bootstrap", &kafka.bootstrap);
+        self.set("kafka.topic", &kafka.topic);
+        let security = if kafka.tls {
             "sasl-ssl"
         } else {
             "sasl-plaintext"
+        };
+        self.set("kafka.security", security);
+        self.set("kafka.group-prefix", &kafka.group_prefix);
+        if let Some(namespace) = self.inputs.kafka_namespace {
+            self.set("kafka.namespace", namespace);
         }
-        .to_owned(),
-    );
-    put(&mut all, "kafka.group-prefix", kafka.group_prefix.clone());
-    if let Some(namespace) = inputs.kafka_namespace {
-        put(&mut all, "kafka.namespace", namespace.to_owned());
+        let own = [kafka.ca.as_str(), &self.inputs.options.kafka_ca];
+        self.add_certificates(KAFKA_CA_FILE, "kafka.ca-file", &own);
+        self.secrets.extend([
+            ("kafka-username", &kafka.username),
+            ("kafka-password", &kafka.password),
+        ]);
     }
-    certificates(
-        KAFKA_CA_FILE,
-        "kafka.ca-file",
-        &mut all,
-        &[&kafka.ca, &inputs.options.kafka_ca],
-    );
-    let mut secrets = BTreeMap::from([
-        ("kafka-username", &kafka.username),
-        ("kafka-password", &kafka.password),
-    ]);
-    let mut proxy = None;
-    if let Some(s3) = inputs.s3 {
-        put(&mut all, "s3.endpoint", s3.endpoint.clone());
+
+    fn add_s3(&mut self) {
+        let Some(s3) = self.inputs.s3 else { return };
+        self.set("s3.endpoint", &s3.endpoint);
         if !s3.region.is_empty() {
-            put(&mut all, "s3.region", s3.region.clone());
+            self.set("s3.region", &s3.region);
         }
-        put(&mut all, "s3.path-style", s3.path_style.to_string());
-        certificates(
-            S3_CA_FILE,
-            "s3.ca-file",
-            &mut all,
-            &[&s3.ca, &inputs.options.s3_ca],
-        );
-        if !is_given(&all, "table", "warehouse") {
-            put(&mut all, "table.bucket", s3.bucket.clone());
+        self.set("s3.path-style", s3.path_style.to_string());
+        let own = [s3.ca.as_str(), &self.inputs.options.s3_ca];
+        self.add_certificates(S3_CA_FILE, "s3.ca-file", &own);
+        if !is_given(&self.settings, "table", "warehouse") {
+            self.set("table.bucket", &s3.bucket);
         }
-        secrets.extend([
+        self.secrets.extend([
             ("s3-access-key", &s3.access_key),
             ("s3-secret-key", &s3.secret_key),
         ]);
-        let secure = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
-        proxy = if secure {
-            inputs.proxy.https.as_ref()
-        } else {
-            inputs.proxy.http.as_ref()
-        };
-        if proxy.is_some() && !inputs.proxy.no_proxy.is_empty() {
-            put(&mut all, "s3.no-proxy", inputs.proxy.no_proxy.clone());
+        // Without an endpoint it is AWS, which is asked by https.
+        let is_https = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
+        let all = self.inputs.proxy;
+        let proxy = if is_https { &all.https } else { &all.http };
+        if let Some(proxy) = proxy {
+            self.secrets.insert("s3-proxy", proxy);
+            if !all.no_proxy.is_empty() {
+                self.set("s3.no-proxy", &all.no_proxy);
+            }
         }
     }
-    if let Some(metastore) = inputs.metastore {
-        put(
-            &mut all,
-            "catalog",
-            format!("postgresql://{}/{}", metastore.endpoint, metastore.database),
-        );
-        let own = [metastore.ca.as_str(), &inputs.options.metastore_ca];
-        let tls = match (metastore.tls, own.iter().any(|pem| !pem.is_empty())) {
+
+    fn add_metastore(&mut self) {
+        let Some(metastore) = self.inputs.metastore else {
+            return;
+        };
+        let catalog = format!("postgresql://{}/{}", metastore.endpoint, metastore.database);
+        self.set("catalog", catalog);
+        let own = [metastore.ca.as_str(), &self.inputs.options.metastore_ca];
+        let has_ca = own.iter().any(|pem| !pem.is_empty());
+        let tls = match (metastore.tls, has_ca) {
             (false, _) => "disable",
             (true, false) => "require",
             (true, true) => "verify-full",
         };
-        put(&mut all, "catalog-tls", tls.to_owned());
+        self.set("catalog-tls", tls);
         if metastore.tls {
-            certificates(CATALOG_CA_FILE, "catalog-ca-file", &mut all, &own);
+            self.add_certificates(CATALOG_CA_FILE, "catalog-ca-file", &own);
         }
-        secrets.extend([
+        self.secrets.extend([
             ("catalog-username", &metastore.username),
             ("catalog-password", &metastore.password),
         ]);
     }
-    secrets.extend(proxy.map(|proxy| ("s3-proxy", proxy)));
-    secrets.extend(inputs.token.map(|token| ("api-token", token)));
-    put(&mut all, "instance", inputs.instance.to_owned());
-    put(&mut all, "http", format!("0.0.0.0:{HTTP_PORT}"));
-    put(&mut all, "secrets-file", SECRETS_FILE.to_owned());
 
-    let digest = digest(&all, &files);
-    let text = yaml(
-        &all,
-        "What windrow should do. The charm writes this file, so changes are lost.",
-    );
-    Config::parse(&text).map_err(|error| {
-        error
-            .0
+    fn add_unit(&mut self) {
+        self.set("instance", self.inputs.instance);
+        self.set("http", format!("0.0.0.0:{HTTP_PORT}"));
+        self.set("secrets-file", SECRETS_FILE);
+        self.secrets
+            .extend(self.inputs.token.map(|token| ("api-token", token)));
+    }
+
+    fn finish(self) -> Result<Rendered, Vec<String>> {
+        let digest = digest(&self.settings, &self.certificates);
+        let settings = yaml(
+            &self.settings,
+            "What windrow should do. The charm writes this file, so changes are lost.",
+        );
+        Config::parse(&settings).map_err(|error| {
+            let problems = error.0.iter();
+            problems
+                .map(|problem| name_endpoint(problem))
+                .collect::<Vec<_>>()
+        })?;
+        let secrets: BTreeMap<_, _> = self
+            .secrets
             .iter()
-            .map(|problem| name_endpoint(problem))
-            .collect::<Vec<_>>()
-    })?;
-    files.insert(SETTINGS_FILE, Secret::new(text));
-    let secrets: BTreeMap<_, _> = secrets
-        .into_iter()
-        .map(|(name, secret)| (name, secret.expose()))
-        .collect();
-    files.insert(
-        SECRETS_FILE,
-        Secret::new(yaml(
+            .map(|(name, secret)| (name, secret.expose()))
+            .collect();
+        let secrets = yaml(
             &secrets,
             "The secrets of windrow. The charm writes this file, so changes are lost.",
-        )),
-    );
-    Ok(Rendered { files, digest })
+        );
+        let mut files = self.certificates;
+        files.insert(SETTINGS_FILE, Secret::new(settings));
+        files.insert(SECRETS_FILE, Secret::new(secrets));
+        Ok(Rendered { files, digest })
+    }
 }
 
 /// A problem with a setting, with the endpoint that the setting comes from.

@@ -1018,7 +1018,7 @@ fn hook_fails() {
     std::fs::remove_file(world.charm().join("windrow.sha256")).expect("it was there");
     let run = world.hook("config-changed");
     story.0 += &format!(
-        "\n== The charm is not whole.\n{}\n{}",
+        "\n== The charm is incomplete.\n{}\n{}",
         run.brief(),
         run.tell()
     );
