@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::facts::{Container, Facts, Memo};
-use crate::gather::Seen;
+use crate::gather::Observation;
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LABEL, LAST_WORDS, SERVICE, USER_ID};
 use crate::pebble::{Content, FileWrite, Pebble, PebbleError};
@@ -24,7 +24,7 @@ use windrow_core::shown::notice::{self, DOWN, News};
 /// hook again.
 pub fn apply(
     plan: Plan,
-    seen: &Seen,
+    seen: &Observation,
     context: &Context,
     hooks: &HookCommands,
     pebble: &Pebble,

@@ -117,7 +117,7 @@ pub struct Up {
     /// The state of the service: `active`, `inactive`, `backoff` or `error`. `None` where the plan
     /// has no such service.
     pub service: Option<String>,
-    /// The files in [`crate::layer::BINARY_DIR`]: name and size in bytes.
+    /// The files in the folder of programs, `/opt/windrow`: name and size in bytes.
     pub binaries: BTreeMap<String, u64>,
     /// The files that exist of those that the charm writes, by path.
     pub files: BTreeMap<String, Secret>,

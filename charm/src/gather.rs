@@ -11,7 +11,7 @@ use crate::facts::{
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE};
 use crate::namespace;
-use crate::needs::{Chosen, Need, choose_options, next_need};
+use crate::needs::{Need, OptionChoice, choose_options, next_need};
 use crate::pebble::{Pebble, PebbleError};
 use crate::rendered::FILES;
 use crate::workload;
@@ -32,23 +32,23 @@ const QUIET: [&str; 7] = [
 ];
 
 /// The result of looking.
-pub struct Seen {
+pub struct Observation {
     /// Everything that a plan needs.
     pub facts: Facts,
     /// The text of the memo as it was read; empty where there was none.
     pub memo_text: String,
     /// The options that count.
-    pub chosen: Chosen,
+    pub chosen: OptionChoice,
 }
 
 /// Looks at everything once, and then asks what `needs` says.
 ///
 /// # Errors
 /// A hook command failed. Then nothing is known, and Juju must run the hook again.
-pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Result<Seen> {
+pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Result<Observation> {
     let options = hooks.config_get()?;
     let memo_text = hooks.state_get(Memo::KEY)?.unwrap_or_default();
-    // The memo of another version of the charm may be unreadable. Then everything is asked anew.
+    // The memo of another version of the charm may be unreadable. Then everything is asked again.
     let mut memo: Memo = serde_json::from_str(&memo_text).unwrap_or_default();
     let relations = read_relations(context, hooks, &mut memo, memo_text.is_empty())?;
     let token = options
@@ -80,7 +80,7 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
     while let Some(need) = next_need(&facts, &chosen) {
         ask_for(need, &mut facts, hooks)?;
     }
-    Ok(Seen {
+    Ok(Observation {
         facts,
         memo_text,
         chosen,
@@ -216,7 +216,7 @@ fn read_relation(
         .filter(|(key, uri)| key.starts_with("secret-") && uri.starts_with("secret:"))
     {
         // Without a label: a label stays with the first secret when a provider makes another one in
-        // the same relation. And always the newest revision: Juju does not tell us when a secret of
+        // the same relation. And always the newest revision: Juju does not say when a secret of
         // another model has changed.
         let content = hooks.secret_get(uri).map_err(|error| error.words());
         relation.secrets.insert(key.clone(), content);
@@ -264,7 +264,7 @@ fn ask_namespace(model: &str, host: &str) -> Namespace {
     let answer = if model.is_empty() {
         Namespace::Unknown("this Juju does not say which model Kafka is in".to_owned())
     } else {
-        namespace::of_model(model)
+        namespace::find_namespace(model)
     };
     match answer {
         Namespace::Is(name) => Namespace::Is(name),

@@ -22,9 +22,9 @@ const MODEL_LABEL: &str = "model.juju.is/id";
 
 /// The namespace of the model with this UUID. Kubernetes is asked as the pod's service account.
 #[must_use]
-pub fn of_model(uuid: &str) -> Namespace {
+pub fn find_namespace(uuid: &str) -> Namespace {
     match kube::Config::incluster() {
-        Ok(config) => ask(config, uuid),
+        Ok(config) => ask_kubernetes(config, uuid),
         Err(error) => Namespace::Unknown(format!(
             "this is not a pod of Kubernetes: {}",
             root_cause(error)
@@ -32,7 +32,7 @@ pub fn of_model(uuid: &str) -> Namespace {
     }
 }
 
-fn ask(mut config: kube::Config, uuid: &str) -> Namespace {
+fn ask_kubernetes(mut config: kube::Config, uuid: &str) -> Namespace {
     if uuid.is_empty() || !uuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
         return Namespace::Unknown("the model's UUID is not known".to_owned());
     }
@@ -177,7 +177,7 @@ mod tests {
 
     fn check(status: &str, body: &str, expect: Namespace) -> String {
         let (config, thread) = answering(status, body);
-        assert_eq!(ask(config, MODEL), expect);
+        assert_eq!(ask_kubernetes(config, MODEL), expect);
         thread.join().unwrap()
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn a_server_that_hangs_is_waited_for_2_seconds() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let began = Instant::now();
-        let answer = ask(config(server.local_addr().unwrap()), MODEL);
+        let answer = ask_kubernetes(config(server.local_addr().unwrap()), MODEL);
         let took = began.elapsed();
         assert_eq!(answer, later("Kubernetes did not answer within 2 s"));
         assert!(
@@ -289,7 +289,7 @@ mod tests {
         let config = config(server.local_addr().unwrap());
         drop(server);
         let began = Instant::now();
-        let answer = ask(config, MODEL);
+        let answer = ask_kubernetes(config, MODEL);
         assert!(
             matches!(&answer, Namespace::Later(why) if why.contains("refused")),
             "{answer:?}"
@@ -299,14 +299,14 @@ mod tests {
 
     #[test]
     fn outside_of_a_pod_and_without_a_uuid_nobody_is_asked() {
-        let answer = of_model(MODEL);
+        let answer = find_namespace(MODEL);
         assert!(
             matches!(&answer, Namespace::Unknown(why) if why.contains("not a pod")),
             "{answer:?}"
         );
         for uuid in ["", "x,y", "3f2c0a11 "] {
             assert!(matches!(
-                ask(config("127.0.0.1:9"), uuid),
+                ask_kubernetes(config("127.0.0.1:9"), uuid),
                 Namespace::Unknown(_)
             ));
         }
@@ -342,15 +342,15 @@ mod tests {
             config
         };
         assert_eq!(
-            ask(with(&set("TOKEN_ALLOWED")), &set("MODEL")),
+            ask_kubernetes(with(&set("TOKEN_ALLOWED")), &set("MODEL")),
             Namespace::Is(set("NAMESPACE"))
         );
-        let other = ask(with(&set("TOKEN_ALLOWED")), MODEL);
+        let other = ask_kubernetes(with(&set("TOKEN_ALLOWED")), MODEL);
         assert!(
             matches!(&other, Namespace::Unknown(why) if why.contains("no namespace here")),
             "{other:?}"
         );
-        let denied = ask(with(&set("TOKEN_DENIED")), &set("MODEL"));
+        let denied = ask_kubernetes(with(&set("TOKEN_DENIED")), &set("MODEL"));
         assert!(
             matches!(&denied, Namespace::Unknown(why) if why.contains("may not list")),
             "{denied:?}"
@@ -360,7 +360,7 @@ mod tests {
         let mut stranger = with(&set("TOKEN_ALLOWED"));
         stranger.root_cert_file = None;
         stranger.root_cert = Some(Vec::new());
-        let answer = ask(stranger, &set("MODEL"));
+        let answer = ask_kubernetes(stranger, &set("MODEL"));
         assert!(
             matches!(&answer, Namespace::Later(why) if why.contains("certificate")),
             "{answer:?}"

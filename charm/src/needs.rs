@@ -18,7 +18,7 @@ use windrow_core::values::digest::sha256_hex;
 
 /// The options that count in this dispatch.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct OptionChoice {
     /// What is wrong with the options that are set now; empty when they are right.
     pub problems: Vec<String>,
     /// The options that are set now when they are right as a whole, else the last ones that were.
@@ -28,15 +28,15 @@ pub struct Chosen {
 
 /// Reads the options that are set, or the last good ones in their place.
 #[must_use]
-pub fn choose_options(options: &OptionValues, memo: &Memo) -> Chosen {
+pub fn choose_options(options: &OptionValues, memo: &Memo) -> OptionChoice {
     match options::read(options) {
-        Ok(options) => Chosen {
+        Ok(options) => OptionChoice {
             problems: Vec::new(),
             options: Some(options),
         },
         Err(problems) => {
             let good = Some(&memo.good_options).filter(|good| !good.is_empty());
-            Chosen {
+            OptionChoice {
                 problems,
                 options: good.and_then(|good| options::read(good).ok()),
             }
@@ -76,7 +76,7 @@ pub enum Need {
 /// `KafkaModel`, and with the model known `KafkaNamespace`; and once that is answered, `Leader`,
 /// because the request for a topic has not been written.
 #[must_use]
-pub fn next_need(facts: &Facts, chosen: &Chosen) -> Option<Need> {
+pub fn next_need(facts: &Facts, chosen: &OptionChoice) -> Option<Need> {
     kafka_need(facts, chosen.options.as_ref())
         .or_else(|| leader_need(facts, chosen.options.as_ref()))
 }
@@ -200,4 +200,97 @@ pub fn remembered_form(id: &str, bag: &Bag) -> Bag {
     }
     let text = serde_json::to_vec(bag).expect("a map of texts is JSON");
     Bag::from([("sha256".to_owned(), sha256_hex(&text))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::relation;
+    use crate::facts::{CharmFiles, Container, Proxy};
+    use crate::options::tests::defaults;
+    use std::collections::BTreeMap;
+
+    const OTHER_MODEL: &str = "3f2c1e0a-5b7d-4c55-8a11-0d6b9e7f2a10";
+
+    /// A unit with a Kafka of another model, whose brokers have short names.
+    fn facts() -> Facts {
+        let kafka = relation(
+            KAFKA,
+            &[
+                ("username", "u"),
+                ("password", "p"),
+                ("endpoints", "kafka-k8s-0.kafka-k8s-endpoints:9092"),
+            ],
+        );
+        Facts {
+            unit: "windrow/0".to_owned(),
+            model_uuid: "uuid-1".to_owned(),
+            model_name: "spark".to_owned(),
+            instance: "uuid-1/windrow/0".to_owned(),
+            uid: 0,
+            leader: None,
+            options: defaults(),
+            token: None,
+            memo: Memo::default(),
+            relations: BTreeMap::from([(KAFKA.to_owned(), vec![kafka])]),
+            container: Container::Down,
+            charm: CharmFiles::default(),
+            kafka_namespace: None,
+            proxy: Proxy::default(),
+            shown: None,
+        }
+    }
+
+    fn next(facts: &Facts) -> Option<Need> {
+        next_need(facts, &choose_options(&facts.options, &facts.memo))
+    }
+
+    #[test]
+    fn each_answer_leads_to_the_next_question_until_none_is_left() {
+        let mut facts = facts();
+        let relation = || "kafka-client:4".to_owned();
+        assert_eq!(
+            next(&facts),
+            Some(Need::KafkaModel {
+                relation: relation(),
+                from_secret: None
+            })
+        );
+        let memo = facts.memo.relations.entry(relation()).or_default();
+        memo.model = Some(OTHER_MODEL.to_owned());
+        assert_eq!(
+            next(&facts),
+            Some(Need::KafkaNamespace {
+                model: OTHER_MODEL.to_owned(),
+                host: "kafka-k8s-0.kafka-k8s-endpoints".to_owned()
+            })
+        );
+        facts.kafka_namespace = Some(Namespace::Later("no answer".to_owned()));
+        assert_eq!(next(&facts), Some(Need::Leader));
+        facts.leader = Some(true);
+        assert_eq!(
+            next(&facts),
+            Some(Need::OwnData {
+                relation: relation()
+            })
+        );
+        let kafka = facts.relations.get_mut(KAFKA).unwrap();
+        kafka[0].own = Some(Bag::new());
+        assert_eq!(next(&facts), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_asked_again() {
+        let mut facts = facts();
+        let memo = facts.memo.relations.entry("kafka-client:4".to_owned());
+        let memo = memo.or_default();
+        memo.model = Some(OTHER_MODEL.to_owned());
+        memo.app_data = Some(kafka::request("test-topic"));
+        let names = [(OTHER_MODEL.to_owned(), "kafka".to_owned())];
+        facts.memo.namespaces = BTreeMap::from(names);
+        assert_eq!(next(&facts), None);
+        let relation = facts.newest(KAFKA).unwrap();
+        let namespace = Namespace::Is("kafka".to_owned());
+        assert_eq!(kafka_namespace(&facts, relation), Some(namespace));
+    }
 }

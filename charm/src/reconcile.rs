@@ -8,9 +8,11 @@ use crate::facts::{
     Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, S3, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
-use crate::needs::{Chosen, is_request, kafka_namespace, remembered_form, unwritten_app_data};
+use crate::needs::{
+    OptionChoice, is_request, kafka_namespace, remembered_form, unwritten_app_data,
+};
 use crate::options::Options;
-use crate::rendered::{FILES, Inputs, Rendered, SECRETS_FILE, render};
+use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render};
 use crate::status::{self, Level, Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -76,9 +78,9 @@ pub struct Run {
 
 /// Decides.
 #[must_use]
-pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
+pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     let mut memo = facts.memo.clone();
-    let Chosen { problems, options } = chosen;
+    let OptionChoice { problems, options } = chosen;
     if problems.is_empty() {
         memo.good_options = facts.options.clone();
     }
@@ -206,7 +208,7 @@ fn check_requests(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> 
 /// What windrow should do.
 enum Target {
     /// Run with these files.
-    Run(Rendered),
+    Run(WorkloadFiles),
     /// Stop, because a relation that it needs is not there.
     Stop(Status),
     /// Go on with what it was told earlier. An endpoint cannot say for a while what it has said
@@ -356,7 +358,7 @@ fn namespace_to_add(
 }
 
 /// The steps from what is there to what should be.
-fn plan_run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
+fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
     let mut run = Run::default();
     let binary = layer::binary_name(&facts.charm.digest);
     if up.binaries.get(&binary) != Some(&facts.charm.size_bytes) {

@@ -58,7 +58,7 @@ pub struct Inputs<'a> {
 
 /// The workload's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
+pub struct WorkloadFiles {
     /// Their texts, by path.
     pub files: BTreeMap<&'static str, Secret>,
     /// A digest in hexadecimal; another one means a restart. It does not cover the secrets and the
@@ -69,9 +69,9 @@ pub struct Rendered {
 /// Makes the texts of the files.
 ///
 /// # Errors
-/// What the workload would refuse, because a relation gives a value that cannot be used. Each problem
-/// names the endpoint.
-pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
+/// What the workload would refuse, because a relation gives a value that cannot be used. Each
+/// problem names the endpoint.
+pub fn render(inputs: &Inputs<'_>) -> Result<WorkloadFiles, Vec<String>> {
     let mut draft = Draft {
         inputs: *inputs,
         settings: inputs.options.settings.clone(),
@@ -100,8 +100,8 @@ impl Draft<'_> {
         put(&mut self.settings, setting, value.into());
     }
 
-    /// Adds a file with these certificates and those that are trusted everywhere, and the setting that
-    /// names it. Without any certificate there is neither.
+    /// Adds a file with these certificates and those that are trusted everywhere, and the setting
+    /// that names it. Without any certificate there is neither.
     fn add_certificates(&mut self, path: &'static str, setting: &str, own: &[&str]) {
         let text = own
             .iter()
@@ -195,7 +195,7 @@ impl Draft<'_> {
             .extend(self.inputs.token.map(|token| ("api-token", token)));
     }
 
-    fn finish(self) -> Result<Rendered, Vec<String>> {
+    fn finish(self) -> Result<WorkloadFiles, Vec<String>> {
         let digest = digest(&self.settings, &self.certificates);
         let settings = yaml(
             &self.settings,
@@ -219,7 +219,7 @@ impl Draft<'_> {
         let mut files = self.certificates;
         files.insert(SETTINGS_FILE, Secret::new(settings));
         files.insert(SECRETS_FILE, Secret::new(secrets));
-        Ok(Rendered { files, digest })
+        Ok(WorkloadFiles { files, digest })
     }
 }
 
@@ -338,7 +338,7 @@ mod tests {
             }
         }
 
-        fn render(&self) -> Rendered {
+        fn render(&self) -> WorkloadFiles {
             render(&Inputs {
                 options: &self.options,
                 kafka: &self.kafka,
@@ -354,7 +354,7 @@ mod tests {
         }
     }
 
-    fn config(rendered: &Rendered) -> (Config, Secrets) {
+    fn config(rendered: &WorkloadFiles) -> (Config, Secrets) {
         let config = Config::parse(rendered.files[SETTINGS_FILE].expose()).unwrap();
         let secrets = Secrets::parse(rendered.files[SECRETS_FILE].expose()).unwrap();
         config.check_secrets(&secrets).unwrap();

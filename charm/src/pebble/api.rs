@@ -105,7 +105,7 @@ impl Pebble {
         let what = format!("read log of service \"{service}\"");
         let path = format!("/v1/logs?services={}&n={n}", escaped(service));
         let request = request(Method::GET, &path);
-        let (_, body) = self.ask(&what, request, Upload::default(), ANSWER)?;
+        let (_, body) = self.send(&what, request, Upload::default(), ANSWER)?;
         serde_json::Deserializer::from_slice(&body)
             .into_iter::<Line>()
             .map(|line| Ok(line.map_err(|_| not_understood(&what))?.message))
@@ -166,7 +166,7 @@ impl Pebble {
     pub(super) fn wait(&self, what: &str, change: &str, limit: Duration) -> Result<Change> {
         let path = format!("/v1/changes/{change}/wait?timeout={}ms", limit.as_millis());
         let request = request(Method::GET, &path);
-        let (_, body) = match self.ask(what, request, Upload::default(), limit + ANSWER) {
+        let (_, body) = match self.send(what, request, Upload::default(), limit + ANSWER) {
             Err(PebbleError::Refused { status: 504, .. }) => {
                 return Err(PebbleError::Failed(format!(
                     "cannot {what}: it is not done after {} s; Pebble goes on with it",

@@ -73,7 +73,7 @@ impl Pebble {
             .collect();
         let request = request(Method::GET, &format!("/v1/files?action=read{query}"))
             .header("accept", "multipart/form-data");
-        let (head, body) = self.ask(what, request, Upload::default(), ANSWER)?;
+        let (head, body) = self.send(what, request, Upload::default(), ANSWER)?;
         let odd = || {
             PebbleError::Failed(format!(
                 "cannot {what}: the answer is not the multipart form that was expected"
@@ -143,7 +143,7 @@ impl Pebble {
             "content-type",
             format!("multipart/form-data; boundary={boundary}"),
         );
-        let (_, body) = self.ask(what, request, upload, PUSH_STALL)?;
+        let (_, body) = self.send(what, request, upload, PUSH_STALL)?;
         check_results("write", &parse_result::<Vec<FileResult>>(what, &body)?)
     }
 

@@ -506,7 +506,7 @@ fn nobody_there_is_down() {
     let (_dir, pebble) = stand_in(None);
     let ask = |upload| {
         pebble
-            .ask(
+            .send(
                 "do it",
                 request(Method::POST, "/v1/files"),
                 upload,

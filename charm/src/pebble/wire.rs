@@ -79,7 +79,7 @@ impl Pebble {
     /// "cannot ..." in an error.
     pub(super) fn get<T: for<'de> Deserialize<'de>>(&self, what: &str, path: &str) -> Result<T> {
         let request = request(Method::GET, path);
-        let (_, body) = self.ask(what, request, Upload::default(), ANSWER)?;
+        let (_, body) = self.send(what, request, Upload::default(), ANSWER)?;
         parse_result(what, &body)
     }
 
@@ -88,11 +88,11 @@ impl Pebble {
         let mut upload = Upload::default();
         upload.text(body.to_string());
         let request = request(Method::POST, path).header("content-type", "application/json");
-        Ok(self.ask(what, request, upload, ANSWER)?.1)
+        Ok(self.send(what, request, upload, ANSWER)?.1)
     }
 
     /// Sends one request and reads the whole answer. `stall` is how long nothing may move.
-    pub(super) fn ask(
+    pub(super) fn send(
         &self,
         what: &str,
         request: Builder,
@@ -164,7 +164,7 @@ fn refusal(what: &str, status: StatusCode, body: &[u8]) -> PebbleError {
     }
 }
 
-/// The head of a request; the body is added by [`Pebble::ask`].
+/// The head of a request; the body is added by [`Pebble::send`].
 pub(super) fn request(method: Method, path: &str) -> Builder {
     Request::builder()
         .method(method)

@@ -1,5 +1,5 @@
-//! What other charms and people may write, by mistake or on purpose. No hook fails because of it, no
-//! text harms what runs, and the status says where the text came from.
+//! What other charms and people may write, by mistake or on purpose. No hook fails because of it,
+//! no text harms what runs, and the status says where the text came from.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -498,7 +498,8 @@ fn failing_starts(told: &mut String) -> World {
 /// A container in which others have changed something.
 fn foreign_contents(told: &mut String, world: &mut World) {
     // Something else has put a layer and files there.
-    let foreign = json!({"services": {"other": {"override": "replace", "command": "/bin/other", "startup": "disabled"}}});
+    let other = json!({"override": "replace", "command": "/bin/other", "startup": "disabled"});
+    let foreign = json!({"services": {"other": other}});
     world
         .container()
         .layers

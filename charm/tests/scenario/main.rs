@@ -1,11 +1,12 @@
-//! Runs the built hook binary against hook commands and a Pebble that refuse what the real ones refuse.
+//! Runs the built hook binary against hook commands and a Pebble that refuse what the real ones
+//! refuse.
 //!
 //! The process first enters namespaces of its own. Then `/charm/containers` (Pebble's sockets),
-//! 127.0.0.1:8080 (the workload), `/etc/hosts` and `/run` belong to this test alone. As these places
-//! are fixed, one world runs at a time.
+//! 127.0.0.1:8080 (the workload), `/etc/hosts` and `/run` belong to this test alone. As these
+//! places are fixed, one world runs at a time.
 //!
-//! `WINDROW_GOLDEN=write cargo test -p windrow-charm --test scenario` writes the golden files; look at
-//! what has changed with `git diff`.
+//! `WINDROW_GOLDEN=write cargo test -p windrow-charm --test scenario` writes the golden files; look
+//! at what has changed with `git diff`.
 #![expect(
     clippy::disallowed_methods,
     reason = "a process that stands in for others has threads, clocks and an environment"
@@ -72,8 +73,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&parsed, trials).exit_code()
 }
 
-/// Starts this program again in its place, inside namespaces. It returns only if that fails, with the
-/// reason.
+/// Starts this program again in its place, inside namespaces. It returns only if that fails, with
+/// the reason.
 fn enter(arguments: &[String]) -> String {
     let works = |flags: &str| {
         let tried = Command::new("unshare")
@@ -83,8 +84,8 @@ fn enter(arguments: &[String]) -> String {
         tried.is_ok_and(|status| status.success())
     };
     let Some(flags) = ["-mn", "-rmn"].into_iter().find(|flags| works(flags)) else {
-        return "cannot make a mount and a network namespace: neither as this user nor in a user namespace \
-                (`unshare -rmn true` fails); run as root, or allow user namespaces"
+        return "cannot make a mount and a network namespace, neither as this user nor in a \
+                user namespace (`unshare -rmn true` fails); run as root, or allow user namespaces"
             .to_owned();
     };
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root");
@@ -118,6 +119,8 @@ mkdir "$root/charm/containers"
 echo '127.0.0.1 localhost' >"$root/charm/hosts"
 : >"$root/charm/resolv.conf"
 mount --bind "$root/charm/hosts" "$root/etc/hosts"
-if [ -e "$root/etc/resolv.conf" ]; then mount --bind "$root/charm/resolv.conf" "$root/etc/resolv.conf"; fi
+if [ -e "$root/etc/resolv.conf" ]; then
+    mount --bind "$root/charm/resolv.conf" "$root/etc/resolv.conf"
+fi
 exec chroot "$root" "$@"
 "#;

@@ -97,7 +97,8 @@ fn endpoints() {
             for mood in MOODS {
                 world.mood(mood);
                 let run = world.hook("update-status");
-                // It runs only when everything is there. Otherwise nothing is started, and no credentials are left.
+                // It runs only when everything is there. Otherwise nothing is started, and no
+                // credentials are left.
                 let runs = of == ["ready"; 3] && mood == Mood::Up;
                 let container = world.container();
                 assert_eq!(
@@ -131,7 +132,8 @@ fn endpoints() {
     // When the container is away, the status says so, whatever is related.
     assert_eq!(away.0.len(), 1, "{}", away.tell());
     told += &format!("any of these\n{}", away.tell());
-    let what = "Each endpoint absent, partial, ready and gone, a leader or not, in a new container with Pebble as it may be";
+    let what = "Each endpoint absent, partial, ready and gone, a leader or not, \
+                in a new container with Pebble as it may be";
     golden::check("matrix-endpoints", what, &told).unwrap_or_else(|e| panic!("{e}"));
 }
 

@@ -14,8 +14,8 @@ pub struct Provider {
     pub request: &'static str,
     /// What it writes into its application's databag before any request.
     pub first: Vec<(String, String)>,
-    /// What it writes into its application's databag after a request. `{id}` is the relation's number,
-    /// and `{request}` what was asked for.
+    /// What it writes into its application's databag after a request. `{id}` is the relation's
+    /// number, and `{request}` what was asked for.
     pub bag: Vec<(String, String)>,
     /// Group, such as `secret-user` → what is in its secret.
     pub secrets: Vec<(String, Vec<(String, String)>)>,
@@ -47,7 +47,8 @@ impl Provider {
         }
     }
 
-    /// Makes it write this into its application's databag. With an empty value it leaves the key out.
+    /// Makes it write this into its application's databag. With an empty value it leaves the key
+    /// out.
     pub fn with(mut self, key: &str, value: &str) -> Provider {
         self.bag.retain(|(k, _)| k != key);
         if !value.is_empty() {
@@ -207,7 +208,8 @@ impl Provider {
 
     /// postgresql-k8s 14, later: `uris` too.
     pub fn postgresql_14() -> Provider {
-        let uris = "postgresql://relation_id_{id}:postgresql-password-{id}@metastore-primary.spark.svc.cluster.local:5432/hivemetastore";
+        let uris = "postgresql://relation_id_{id}:postgresql-password-{id}\
+                @metastore-primary.spark.svc.cluster.local:5432/hivemetastore";
         Provider::postgresql_281()
             .with("version", "14.15")
             .with_secret("secret-user", &[("uris", uris)])

@@ -1,5 +1,5 @@
-//! Tests of the stand-ins themselves: they refuse what Juju and Pebble refuse, with the same texts and
-//! exit codes.
+//! Tests of the stand-ins themselves: they refuse what Juju and Pebble refuse, with the same texts
+//! and exit codes.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -462,9 +462,12 @@ fn relation_data() {
     let mut world = world();
     let id = world.integrate("logging", Provider::loki());
     world.script(
-        "relation-get --format=json; relation-get --app --format=json; relation-get ingress-address windrow/0
-         relation-list; relation-list --app; relation-ids logging; relation-ids; relation-model-get --format=json
-         echo \"$JUJU_RELATION $JUJU_RELATION_ID $JUJU_REMOTE_APP $JUJU_REMOTE_UNIT. $JUJU_DEPARTING_UNIT.\"",
+        "relation-get --format=json; relation-get --app --format=json
+         relation-get ingress-address windrow/0
+         relation-list; relation-list --app; relation-ids logging; relation-ids
+         relation-model-get --format=json
+         echo \"$JUJU_RELATION $JUJU_RELATION_ID $JUJU_REMOTE_APP \
+         $JUJU_REMOTE_UNIT. $JUJU_DEPARTING_UNIT.\"",
     );
     world
         .juju()
@@ -516,7 +519,10 @@ fn broken() {
     let id = world.integrate("kafka-client", Provider::kafka_3());
     world.script("relation-set --app -r 0 topic=t");
     world.hook("start").good();
-    world.script("relation-ids kafka-client; relation-list; relation-get endpoints; relation-get tls kafka-k8s/0; relation-set a=b");
+    world.script(
+        "relation-ids kafka-client; relation-list; relation-get endpoints; \
+         relation-get tls kafka-k8s/0; relation-set a=b",
+    );
     let run = world.relation_event(id, "broken").good();
     assert_eq!(run.stdout, "kafka-k8s-0.kafka-k8s-endpoints:9092\n");
     assert!(world.juju().relations.is_empty() && world.juju().secrets.is_empty());
@@ -540,7 +546,8 @@ fn status_get() {
 fn actions() {
     let mut world = world();
     world.script(
-        "action-get --format=json; action-get limit; action-set rows=1 a.b=2 a.c=x=y; action-log at it",
+        "action-get --format=json; action-get limit; action-set rows=1 a.b=2 a.c=x=y; \
+         action-log at it",
     );
     let run = world
         .action("preview-table", &json!({"table": "default.newtable"}))
@@ -553,7 +560,10 @@ fn actions() {
         json!("{\"limit\":10,\"table\":\"default.newtable\"}\n10\n")
     );
     assert_eq!(done.log, ["at it"]);
-    world.script("action-fail 'no rows'; test -z \"$JUJU_HOOK_NAME\" && echo \"$JUJU_ACTION_NAME $JUJU_DISPATCH_PATH\"");
+    world.script(
+        "action-fail 'no rows'; \
+         test -z \"$JUJU_HOOK_NAME\" && echo \"$JUJU_ACTION_NAME $JUJU_DISPATCH_PATH\"",
+    );
     let run = world.action("list-tables", &json!({})).good();
     let done = run.action.as_ref().expect("an action");
     assert_eq!((done.status, done.message.as_str()), ("failed", "no rows"));
@@ -662,8 +672,8 @@ fn quietly<T>(what: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Asks the container's Pebble at the socket that the charm uses, and gives code and body. `None` when
-/// nobody answers.
+/// Asks the container's Pebble at the socket that the charm uses, and gives code and body. `None`
+/// when nobody answers.
 fn ask(world: &World, method: &str, path: &str, kind: &str, body: &str) -> Option<(u16, String)> {
     world.pebble.show();
     let mut stream = UnixStream::connect("/charm/containers/windrow/pebble.socket").ok()?;
@@ -700,14 +710,26 @@ fn post(world: &World, path: &str, body: &Value) -> Value {
 }
 
 fn layer(world: &World, yaml: &str) -> Value {
-    let body = json!({"action": "add", "combine": true, "label": "windrow", "format": "yaml", "layer": yaml});
+    let body = json!({
+        "action": "add",
+        "combine": true,
+        "label": "windrow",
+        "format": "yaml",
+        "layer": yaml,
+    });
     post(world, "layers", &body)
 }
 
 const BOUNDARY: &str = "0123456789abcdef0123456789abcdef";
 
 fn push(world: &World, path: &str, mode: &str, text: &str) -> Value {
-    let file = json!({"path": path, "make-dirs": true, "permissions": mode, "user-id": 584_792, "group-id": 584_792});
+    let file = json!({
+        "path": path,
+        "make-dirs": true,
+        "permissions": mode,
+        "user-id": 584_792,
+        "group-id": 584_792,
+    });
     let request = json!({"action": "write", "files": [file]});
     let part = |head: &str, content: &str| {
         format!("--{BOUNDARY}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
@@ -769,7 +791,12 @@ fn pebble() {
     .expect("up");
     assert!(read.contains("\r\n\r\nprogram\r\n--"), "{read}");
     assert_eq!(get(&world, "checks")["result"][0]["status"], "up");
-    let notice = json!({"action": "add", "type": "custom", "key": "windrow.dev/state", "data": {"state": "failed"}});
+    let notice = json!({
+        "action": "add",
+        "type": "custom",
+        "key": "windrow.dev/state",
+        "data": {"state": "failed"},
+    });
     post(&world, "notices", &notice);
     let notices = get(&world, "notices?types=custom&keys=windrow.dev/state");
     assert_eq!(notices["result"][0]["last-data"]["state"], "failed");
@@ -929,7 +956,10 @@ fn exec() {
         "tables --output json".to_owned(),
         (1, "[]".to_owned(), "no".to_owned()),
     ));
-    let command = json!({"command": ["/opt/windrow/windrow", "tables", "--output", "json"], "split-stderr": true});
+    let command = json!({
+        "command": ["/opt/windrow/windrow", "tables", "--output", "json"],
+        "split-stderr": true,
+    });
     let started = post(&world, "exec", &command);
     let (task, change) = (&started["result"]["task-id"], &started["change"]);
     let mut streams = Vec::new();
@@ -995,7 +1025,8 @@ fn workload() {
 fn quick() {
     let mut world = world();
     world.integrate("kafka-client", Provider::kafka_3());
-    let line = "is-leader --format=json >/dev/null\nrelation-get -r 0 --app - kafka-k8s --format=json >/dev/null\n";
+    let line = "is-leader --format=json >/dev/null\n\
+                relation-get -r 0 --app - kafka-k8s --format=json >/dev/null\n";
     world.script(&line.repeat(6));
     let least = (0..5)
         .map(|_| world.hook("update-status").good().took)

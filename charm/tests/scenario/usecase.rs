@@ -1,5 +1,5 @@
-//! Stories: deploying with three integrates, and what may happen afterwards. A golden file tells each
-//! story step by step.
+//! Stories: deploying with three integrates, and what may happen afterwards. A golden file tells
+//! each story step by step.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -435,9 +435,9 @@ fn new_pod() {
     );
 }
 
-/// Seen on a real Juju: a container died, and windrow counted again before the check looked next. The
-/// last notice said "counting", so there was nothing new, and the charm went on to show "starting
-/// windrow".
+/// Seen on a real Juju: a container died, and windrow counted again before the check looked next.
+/// The last notice said "counting", so there was nothing new, and the charm went on to show
+/// "starting windrow".
 fn noted() {
     let (mut world, _) = counting();
     notice(&mut world);
@@ -901,7 +901,8 @@ fn action_answers() -> Vec<(&'static str, Value)> {
     let mut status = says(State::Counting, Cause::None, "", "");
     status["rows"] = json!(7);
     status["lanes"] = json!([{
-        "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2, "watermark": null, "idle": false,
+        "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2,
+        "watermark": null, "idle": false,
         "held-by": "",
     }]);
     vec![

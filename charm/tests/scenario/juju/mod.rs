@@ -1,10 +1,9 @@
 //! What Juju's agent and controller keep about one unit; and the hook commands, which refuse what
 //! Juju's refuse.
 //!
-//! Flags, texts and exit codes are those of Juju 3.6.11: exit code 2 for wrong arguments, 1 for what
-//! fails.
-//! Relation data, charm state, ports and secrets are kept only when the hook ends well. Statuses,
-//! versions and logs are kept at once.
+//! Flags, texts and exit codes are those of Juju 3.6.11: exit code 2 for wrong arguments, 1 for
+//! what fails. Relation data, charm state, ports and secrets are kept only when the hook ends well.
+//! Statuses, versions and logs are kept at once.
 
 mod charm;
 mod parse;
@@ -128,7 +127,8 @@ pub struct Hook {
     pub broken: bool,
     pub action: Option<Action>,
     pub calls: Vec<Called>,
-    /// (relation, whether it is the application's databag) → what is written. An empty value deletes.
+    /// (relation, whether it is the application's databag) → what is written. An empty value
+    /// deletes.
     pub bags: BTreeMap<(u32, bool), Bag>,
     pub state: Option<BTreeMap<String, String>>,
     pub open: BTreeSet<String>,
@@ -174,8 +174,8 @@ pub struct Juju {
     pub log: Vec<String>,
     /// The statuses that this hook has set.
     pub statuses: Vec<String>,
-    /// The beginning of a command line → the exit code and the text with which it fails, as when the
-    /// controller cannot be reached.
+    /// The beginning of a command line → the exit code and the text with which it fails, as when
+    /// the controller cannot be reached.
     pub faults: BTreeMap<String, (u8, String)>,
     pub hook: Option<Hook>,
     pub environments: BTreeSet<String>,

@@ -212,8 +212,8 @@ impl Juju {
                             && key.bytes().last().is_some_and(plain);
                         if !inner || !ends {
                             return Err(Usage(format!(
-                                "key {key:?} must start and end with lowercase alphanumeric, and contain only \
-                                 lowercase alphanumeric and hyphens"
+                                "key {key:?} must start and end with lowercase alphanumeric, \
+                                 and contain only lowercase alphanumeric and hyphens"
                             )));
                         }
                         if ["stdout", "stdout-encoding", "stderr", "stderr-encoding"].contains(&key)

@@ -45,10 +45,11 @@ impl State {
         let all = plan["services"].as_object().into_iter().flatten();
         let all = all.filter(|(name, _)| names.as_ref().is_none_or(|n| n.contains(&name.as_str())));
         let all = all.map(|(name, service)| {
-                let active = self.services.get(name).is_some_and(|s| s.active);
-                let startup = service["startup"].as_str().unwrap_or("disabled");
-                json!({"name": name, "startup": startup, "current": if active { "active" } else { "inactive" }})
-            });
+            let active = self.services.get(name).is_some_and(|s| s.active);
+            let startup = service["startup"].as_str().unwrap_or("disabled");
+            let current = if active { "active" } else { "inactive" };
+            json!({"name": name, "startup": startup, "current": current})
+        });
         fine(&all.collect())
     }
 
@@ -133,8 +134,8 @@ impl State {
                 &format!("custom notice key must be in \"domain.com/key\" format: {key:?}"),
             );
         }
-        // There is one notice of each user and key. Adding it again repeats it, unless `repeat-after` says
-        // that it is too soon for that.
+        // There is one notice of each user and key. Adding it again repeats it, unless
+        // `repeat-after` says that it is too soon for that.
         let same = self
             .notices
             .iter_mut()
@@ -151,10 +152,12 @@ impl State {
             self.made += 1;
             let id = self.made.to_string();
             self.notices.push(json!({
-                    "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": body["data"], "occurrences": 1,
-                    "first-occurred": "2026-01-01T00:00:00Z", "last-occurred": "2026-01-01T00:00:00Z",
-                    "last-repeated": "2026-01-01T00:00:00Z", "expire-after": "168h0m0s",
-                }));
+                "id": id, "user-id": 0, "type": "custom", "key": key,
+            "last-data": body["data"], "occurrences": 1,
+                "first-occurred": "2026-01-01T00:00:00Z",
+            "last-occurred": "2026-01-01T00:00:00Z",
+                "last-repeated": "2026-01-01T00:00:00Z", "expire-after": "168h0m0s",
+            }));
             id
         };
         fine(&json!({"id": id}))
@@ -252,7 +255,12 @@ pub(super) fn failed(code: u16, message: &str) -> Response {
     let result = json!({"message": message});
     Response::json(
         code,
-        &json!({"type": "error", "status-code": code, "status": http::reason(code), "result": result}),
+        &json!({
+            "type": "error",
+            "status-code": code,
+            "status": http::reason(code),
+            "result": result,
+        }),
     )
 }
 
@@ -267,13 +275,14 @@ pub(super) fn started(change: u64, result: &Value) -> Response {
     Response::json(
         202,
         &json!({
-            "type": "async", "status-code": 202, "status": "Accepted", "change": change.to_string(), "result": result,
+            "type": "async", "status-code": 202, "status": "Accepted",
+            "change": change.to_string(), "result": result,
         }),
     )
 }
 
-/// The body of a request, for people to read: instead of a layer's text its digest, because the plan
-/// shows the text.
+/// The body of a request, for people to read: instead of a layer's text its digest, because the
+/// plan shows the text.
 pub(super) fn shown(body: &Value) -> String {
     let mut body = body.clone();
     if body["layer"].is_string() {

@@ -68,7 +68,8 @@ pub(super) fn websocket(
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     debug_assert!(STANDARD.decode(&key).is_ok());
     let head = format!(
-        "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
+        "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n",
         http::reason(101)
     );
     let mut writer = stream;

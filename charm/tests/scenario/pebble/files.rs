@@ -22,7 +22,12 @@ impl State {
         let absent = format!("stat {path}: no such file or directory");
         let Some(here) = self.files.get(path) else {
             let result = json!({"message": absent, "kind": "not-found"});
-            let body = json!({"type": "error", "status-code": 404, "status": "Not Found", "result": result});
+            let body = json!({
+                "type": "error",
+                "status-code": 404,
+                "status": "Not Found",
+                "result": result,
+            });
             return Response::json(404, &body);
         };
         if !here.folder || request.asked("itself").is_some_and(|v| v == "true") {
@@ -207,9 +212,13 @@ impl State {
                         json!({"path": path, "error": {"kind": "not-found", "message": message}})
                     } else if inside && !recursive {
                         let message = format!("remove {path}: directory not empty");
-                        json!({"path": path, "error": {"kind": "generic-file-error", "message": message}})
+                        json!({
+                            "path": path,
+                            "error": {"kind": "generic-file-error", "message": message},
+                        })
                     } else {
-                        self.files.retain(|p, _| p != path && !p.starts_with(&under));
+                        self.files
+                            .retain(|p, _| p != path && !p.starts_with(&under));
                         json!({"path": path})
                     });
                 }

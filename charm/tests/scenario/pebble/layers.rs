@@ -92,8 +92,8 @@ fn combine(old: Value, new: &Value) -> Value {
     merged
 }
 
-/// The sections of a layer: the name, what Pebble calls an item, its type in Pebble's source, and the
-/// fields that an item may have.
+/// The sections of a layer: the name, what Pebble calls an item, its type in Pebble's source, and
+/// the fields that an item may have.
 const SECTIONS: [(&str, &str, &str, &[&str]); 3] = [
     (
         "services",

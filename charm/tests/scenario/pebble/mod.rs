@@ -1,8 +1,8 @@
 //! A Pebble that can do what a real one cannot be made to do: be absent or deaf, answer 504, have a
 //! full disk, fail to start a service.
 //!
-//! It keeps layers, services, files and notices, and refuses what Pebble v1.19.2 refuses. It starts no
-//! programs.
+//! It keeps layers, services, files and notices, and refuses what Pebble v1.19.2 refuses. It starts
+//! no programs.
 
 mod api;
 mod layers;
@@ -168,7 +168,8 @@ impl State {
         state
     }
 
-    /// The container is made anew. Nothing of the old one is left, except what Pebble keeps in the pod.
+    /// The container is made anew. Nothing of the old one is left, except what Pebble keeps in the
+    /// pod.
     pub fn renew(&mut self) {
         let (boot, version) = (self.boot + 1, self.version.clone());
         // Pebble's own state lies in the pod and not in the container, so notices outlive it.
@@ -228,11 +229,13 @@ impl State {
             .map(|e| format!("{time} ERROR service start attempt: {e}, will restart"))
             .collect();
         let mut change = json!({
-            "id": id.to_string(), "kind": kind, "summary": format!("{kind} service"), "status": status, "ready": true,
+            "id": id.to_string(), "kind": kind, "summary": format!("{kind} service"),
+            "status": status, "ready": true,
             "spawn-time": time, "ready-time": time,
             "tasks": [{
                 "id": id.to_string(), "kind": kind, "summary": kind, "status": status, "log": log,
-                "progress": {"label": "", "done": 1, "total": 1}, "spawn-time": time, "ready-time": time, "data": {},
+                "progress": {"label": "", "done": 1, "total": 1},
+                "spawn-time": time, "ready-time": time, "data": {},
             }],
         });
         if let Some(error) = error {

@@ -1,5 +1,5 @@
-//! One run of `dispatch`, with everything around it that Juju provides; and the search for credentials
-//! in what it leaves behind.
+//! One run of `dispatch`, with everything around it that Juju provides; and the search for
+//! credentials in what it leaves behind.
 
 use super::events::Event;
 use super::{Done, Run, World};

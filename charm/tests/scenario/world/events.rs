@@ -20,8 +20,8 @@ impl World {
         self.dispatch(&format!("hooks/{name}"), name, Event::default())
     }
 
-    /// The event `created`, `changed` (of the application's databag) or `broken` (when the units have
-    /// departed already).
+    /// The event `created`, `changed` (of the application's databag) or `broken` (when the units
+    /// have departed already).
     pub fn relation_event(&mut self, id: u32, kind: &str) -> Run {
         if kind == "broken" {
             let mut juju = self.juju();
@@ -45,7 +45,8 @@ impl World {
     pub fn unit_event(&mut self, id: u32, kind: &str, unit: &str) -> Run {
         let mut more = Vec::new();
         {
-            // A unit is a member from its first hook on, and no longer in the hook that says it departs.
+            // A unit is a member from its first hook on, and no longer in the hook that says it
+            // departs.
             let mut juju = self.juju();
             let members = &mut juju.relations.get_mut(&id).expect("a relation").members;
             match kind {
@@ -126,14 +127,16 @@ impl World {
         self.workload_hook("ready", &[])
     }
 
-    /// The workload's state has changed: a custom notice with this data is there and wakes the charm.
+    /// The workload's state has changed: a custom notice with this data is there and wakes the
+    /// charm.
     pub fn notice(&mut self, key: &str, data: &Value) -> Run {
         let id = {
             let mut container = self.container();
             container.notices.retain(|notice| notice["key"] != key);
             let id = (container.notices.len() + 100).to_string();
             container.notices.push(json!({
-                "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": data, "occurrences": 1,
+                "id": id, "user-id": 0, "type": "custom", "key": key, "last-data": data,
+                "occurrences": 1,
                 "first-occurred": "2026-01-01T00:00:00Z", "last-occurred": "2026-01-01T00:00:00Z",
                 "last-repeated": "2026-01-01T00:00:00Z", "expire-after": "168h0m0s",
             }));

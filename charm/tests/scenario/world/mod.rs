@@ -59,7 +59,8 @@ fn charm_file(name: &str) -> String {
 }
 
 impl World {
-    /// The leader `windrow/0` in a Juju 3.6.11, with its container up and the binary that was built.
+    /// The leader `windrow/0` in a Juju 3.6.11, with its container up and the binary that was
+    /// built.
     pub fn new() -> World {
         World::with_charm(
             &charm_file("metadata.yaml"),

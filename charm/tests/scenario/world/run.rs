@@ -64,8 +64,8 @@ impl Run {
             .count()
     }
 
-    /// What was changed in the container, in a few words: `push`, `write a.yaml`, `layer`, `replan`,
-    /// `SIGHUP`, `remove`.
+    /// What was changed in the container, in a few words: `push`, `write a.yaml`, `layer`,
+    /// `replan`, `SIGHUP`, `remove`.
     pub fn did(&self) -> String {
         let word = |line: &String| {
             let (method, rest) = line.split_once(' ').unwrap_or_default();
@@ -100,8 +100,8 @@ impl Run {
         words.join(", ")
     }
 
-    /// The status, what was done in the container and what Juju kept, on one line, without what differs
-    /// from run to run.
+    /// The status, what was done in the container and what Juju kept, on one line, without what
+    /// differs from run to run.
     pub fn brief(&self) -> String {
         let mut line = self.status.clone();
         if let Some(error) = &self.error {
