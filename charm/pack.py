@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes windrow-k8s_amd64.charm, the file that `juju deploy` takes: builds the two programs and zips what Juju reads.
+"""Makes windrow-k8s_amd64.charm, the file that `juju deploy` takes.
 
-It needs no LXD and no charmcraft; ARCHITECTURE.md, "The charm's file", says why it builds as it does. The same input
-gives the same bytes.
+It builds the two programs and zips them with what Juju reads. It needs neither LXD nor charmcraft;
+ARCHITECTURE.md, "The charm's file", says why it builds as it does. The same input gives the same
+bytes.
 """
 
 import fcntl
@@ -15,15 +16,17 @@ import sys
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PARTS = pathlib.Path(os.environ.get("WINDROW_PARTS") or pathlib.Path.home() / ".cache/windrow-parts")
+CACHE = pathlib.Path.home() / ".cache/windrow-parts"
+PARTS = pathlib.Path(os.environ.get("WINDROW_PARTS") or CACHE)
 
 TRIPLE = "x86_64-unknown-linux-gnu"
-GLIBC = "2.35"  # Ubuntu 22.04's, the base in charmcraft.yaml
+GLIBC = "2.35"  # that of Ubuntu 22.04, the base in charmcraft.yaml
 ZIG = ("ziglang==0.15.2", "cargo-zigbuild==0.24.0")
-# As charmcraft names it: the platform in charmcraft.yaml.
+# The name that charmcraft gives it, with the platform in charmcraft.yaml.
 CHARM = ROOT / "windrow-k8s_amd64.charm"
 
-# What charmcraft would write of charmcraft.yaml, without its own version, as it had no part in this.
+# What charmcraft would write, from charmcraft.yaml. It leaves out charmcraft's own version, because
+# charmcraft had no part in this.
 MANIFEST = """\
 bases:
 - name: ubuntu
@@ -34,9 +37,9 @@ bases:
 
 
 def venv(name, requirements):
-    """A folder with these Python packages in it, made once and again when the requirements are others.
+    """Makes a folder with these Python packages, unless it is there with the same requirements.
 
-    Raises subprocess.CalledProcessError where they cannot be installed.
+    Raises subprocess.CalledProcessError when they cannot be installed.
     """
     folder = PARTS / name
     PARTS.mkdir(parents=True, exist_ok=True)
@@ -46,24 +49,26 @@ def venv(name, requirements):
         if not stamp.exists() or stamp.read_text() != wanted:
             print(f"python packages: {wanted}", file=sys.stderr)
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [folder / "bin/pip", "-q", "--disable-pip-version-check", "install", *requirements]
-            subprocess.run(pip, check=True)
+            pip = [folder / "bin/pip", "-q", "--disable-pip-version-check", "install"]
+            subprocess.run([*pip, *requirements], check=True)
             stamp.write_text(wanted)
     return folder
 
 
 def compilers(tools):
-    """Zig as a C and a C++ compiler for librdkafka, whose `configure` knows no other way to be told than CC and CXX.
+    """Makes Zig the C and C++ compiler for librdkafka, whose `configure` reads CC and CXX alone.
 
-    With the machine's own compiler it would be made for the machine's own glibc.
+    With the machine's own compiler, librdkafka would need the machine's own glibc.
     """
     found = {}
     for variable, language in (("CC", "cc"), ("CXX", "c++")):
         path = tools / f"bin/zig-{variable.lower()}"
         zig = f'exec "{tools}/bin/cargo-zigbuild" zig {language} --'
-        flags = f"-target {TRIPLE.replace('-unknown', '')}.{GLIBC} -fno-sanitize=all -Wl,--undefined-version"
-        # Zig refuses a version of glibc beside --version, which `configure` asks for first. And its linker refuses a
-        # list of exported symbols that names one that is not there, as that of the shared librdkafka does.
+        triple = TRIPLE.replace("-unknown", "")
+        flags = f"-target {triple}.{GLIBC} -fno-sanitize=all -Wl,--undefined-version"
+        # Zig refuses a glibc version beside --version, which `configure` asks for first. And its
+        # linker refuses a list of exported symbols with a missing one, and the list of the shared
+        # librdkafka has one.
         text = f'#!/bin/sh\n[ "$1" = --version ] && {zig} --version\n{zig} {flags} "$@"\n'
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
@@ -73,9 +78,9 @@ def compilers(tools):
 
 
 def build():
-    """Builds the program and the charm's `dispatch` for GLIBC and answers where they are."""
+    """Builds the program and the charm's `dispatch` for GLIBC, and gives the folder they are in."""
     try:
-        import ensurepip  # noqa: F401  venv fails without it, after it has begun
+        import ensurepip  # noqa: F401  without it, venv would fail halfway
 
         tools = venv("zig", ZIG)
     except ImportError:
@@ -83,24 +88,27 @@ def build():
     except subprocess.CalledProcessError as error:
         sys.exit(f"cannot install {', '.join(ZIG)}: {error}; look at the lines above")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    crates = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo") / "registry/src"
-    # The texts of panics name source files: without the folders of whoever packs.
-    flags = [f"--remap-path-prefix={crates}=/crates", f"--remap-path-prefix={ROOT}=/windrow"]
+    cargo = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    # The texts of panics name source files. They should not name the folders of whoever packs.
+    flags = [
+        f"--remap-path-prefix={cargo / 'registry/src'}=/crates",
+        f"--remap-path-prefix={ROOT}=/windrow",
+    ]
     environment = {
         **os.environ,
         "PATH": f"{tools}/bin:{os.environ['PATH']}",
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
         **compilers(tools),
     }
-    what = ["-p", "windrow", "--bin", "windrow", "-p", "windrow-charm", "--bin", "dispatch"]
-    command = ["cargo", "zigbuild", "--locked", "--release", "--target", f"{TRIPLE}.{GLIBC}", *what]
-    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+    command = ["cargo", "zigbuild", "--locked", "--release", "--target", f"{TRIPLE}.{GLIBC}"]
+    programs = ["-p", "windrow", "--bin", "windrow", "-p", "windrow-charm", "--bin", "dispatch"]
+    if subprocess.run([*command, *programs], cwd=ROOT, env=environment).returncode:
         sys.exit("cannot build the charm's programs; the lines above say why")
     return target / TRIPLE / "release"
 
 
 def content(programs):
-    """What the charm holds: name → (mode, bytes)."""
+    """Gives what the charm holds: name → (mode, bytes)."""
     windrow = (programs / "windrow").read_bytes()
     files = {
         "dispatch": (0o755, (programs / "dispatch").read_bytes()),
@@ -114,12 +122,12 @@ def content(programs):
 
 
 def write(files, path):
-    """Writes a zip of them that depends on nothing else: no clock, no order of a directory, no umask."""
+    """Writes a zip that depends on the files alone, not on a clock, a folder's order or a umask."""
     part = path.with_name(f".{path.name}.part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as charm:
         for name, (mode, data) in sorted(files.items()):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix: Juju takes the mode from the upper half of the attributes
+            entry.create_system = 3  # Unix: Juju takes the mode from the attributes' upper half
             entry.external_attr = (stat.S_IFREG | mode) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             charm.writestr(entry, data)

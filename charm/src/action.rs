@@ -1,11 +1,13 @@
-//! Actions: asked of the running windrow over loopback, else of its binary by Pebble, else a sentence that says why not.
-//! The same from any unit: what is committed is in the catalog.
+//! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
+//! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
+//!
+//! Every unit gives the same answer, because what is committed is in the catalog.
 
-use crate::gather::ask;
 use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, binary_name};
 use crate::pebble::Pebble;
-use crate::settings::SETTINGS_FILE;
+use crate::rendered::SETTINGS_FILE;
+use crate::workload::{self, Answer};
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -15,77 +17,72 @@ use std::time::Duration;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::Rows;
 
-/// Juju keeps results for long and shows them in a terminal.
+/// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
+/// a terminal.
 const LIST_MAX_BYTES: usize = 60_000;
+
 /// The most rows that windrow gives at once.
 const LIMIT_MAX: u64 = 1000;
 
+/// How long the program may run.
+const PROGRAM: Duration = Duration::from_secs(25);
+
+/// What an action answers: keys in kebab-case, and a text for each.
 type Results = BTreeMap<String, String>;
 
-/// Runs an action and gives its results to Juju. An action that cannot be done fails with a sentence.
+/// Runs an action and gives its results to Juju. An action that cannot be done fails with a
+/// sentence.
 ///
 /// # Errors
-/// A hook command fails.
+/// A hook command failed.
 pub fn run(name: &str, charm_dir: &Path, hooks: &HookCommands, pebble: &Pebble) -> Result<()> {
     let parameters = hooks.action_get()?;
-    match answer(name, &parameters, charm_dir, hooks, pebble) {
+    let asker = Asker {
+        charm_dir,
+        hooks,
+        pebble,
+    };
+    match answer(name, &parameters, &asker) {
         Ok(results) => hooks.action_set(&results)?,
         Err(error) => hooks.action_fail(&format!("{error:#}"))?,
     }
     Ok(())
 }
 
-fn answer(
-    name: &str,
-    parameters: &BTreeMap<String, Value>,
-    charm_dir: &Path,
-    hooks: &HookCommands,
-    pebble: &Pebble,
-) -> Result<Results> {
-    let asker = Asker {
-        charm_dir,
-        hooks,
-        pebble,
-    };
+fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -> Result<Results> {
     let limit = parameters
         .get("limit")
         .and_then(Value::as_u64)
         .unwrap_or(20)
         .clamp(1, LIMIT_MAX);
     match name {
-        "get-table-status" => summary(&asker.ask("GET", "/v1/status", &["status"])?),
-        "list-tables" => list(
-            &asker.ask("GET", "/v1/tables", &["tables"])?,
-            "tables",
-            limit,
-        ),
-        "show-windows" => list(
-            &asker.ask("GET", "/v1/windows", &["windows"])?,
-            "windows",
-            limit,
-        ),
-        "get-lag" => lag(&asker.ask("GET", "/v1/status", &["status"])?),
-        "preview-table" => rows(&asker.rows("", limit)?),
+        "get-table-status" => summary(&asker.read("/v1/status", &["status"])?),
+        "list-tables" => list(&asker.read("/v1/tables", &["tables"])?, "tables", limit),
+        "show-windows" => list(&asker.read("/v1/windows", &["windows"])?, "windows", limit),
+        "get-lag" => lag(&asker.read("/v1/status", &["status"])?),
+        "preview-table" => rows(&asker.read_rows("", limit)?),
         "list-rejects" => {
             let late = parameters
                 .get("late")
                 .and_then(Value::as_bool)
                 .unwrap_or(false);
-            rows(&asker.rows(if late { "late" } else { "rejects" }, limit)?)
+            rows(&asker.read_rows(if late { "late" } else { "rejects" }, limit)?)
         }
         "pause" | "resume" => {
-            let answer = asker.ask("POST", &format!("/v1/{name}"), &[name])?;
-            let answer: Value =
-                serde_json::from_str(&answer).context("cannot read windrow's answer")?;
-            Ok(Results::from([(
-                "paused".to_owned(),
-                text(&answer["paused"]),
-            )]))
+            let answer: Value = parse(&asker.command(name)?)?;
+            let paused = text(&answer["paused"]);
+            Ok(Results::from([("paused".to_owned(), paused)]))
         }
-        _ => bail!("cannot run action \"{name}\": this charm has none of that name"),
+        _ => bail!("cannot run action \"{name}\": this charm has no such action"),
     }
 }
 
+/// Parses an answer of windrow.
+fn parse<'a, T: serde::Deserialize<'a>>(answer: &'a str) -> Result<T> {
+    serde_json::from_str(answer).context("cannot read windrow's answer")
+}
+
+/// What can answer.
 struct Asker<'a> {
     charm_dir: &'a Path,
     hooks: &'a HookCommands,
@@ -93,37 +90,36 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// The JSON text of the answer: of the running windrow, else of `windrow VERB`, which looks into the catalog.
-    fn ask(&self, method: &str, path: &str, verb: &[&str]) -> Result<String> {
-        let token = if method == "POST" {
-            self.token()?
-        } else {
-            None
-        };
-        match ask(method, path, token.as_ref()) {
-            Ok((200..=299, text)) => Ok(text),
-            Ok((_, text)) => {
-                let error: Value = serde_json::from_str(&text).unwrap_or_default();
-                let error = error["error"]
-                    .as_str()
-                    .unwrap_or("its answer is none; look at: kubectl logs -c windrow");
-                Err(anyhow!("windrow refuses: {error}"))
-            }
-            Err(_) => self.exec(verb),
+    /// The JSON text that the running windrow gives for `path`; if it does not answer, the one that
+    /// `windrow VERB` prints, which looks into the catalog.
+    fn read(&self, path: &str, verb: &[&str]) -> Result<String> {
+        match workload::get(path) {
+            Ok(answer) => answer_text(answer),
+            Err(_) => self.run_program(verb),
         }
     }
 
-    fn rows(&self, of: &str, limit: u64) -> Result<String> {
+    /// Makes windrow pause or resume, in the same two ways; gives the JSON text of the answer.
+    fn command(&self, verb: &str) -> Result<String> {
+        match workload::post(&format!("/v1/{verb}"), self.token()?.as_ref()) {
+            Ok(answer) => answer_text(answer),
+            Err(_) => self.run_program(&[verb]),
+        }
+    }
+
+    /// The JSON text of the newest rows: of the table, where `of` is empty, else of its side table
+    /// `late` or `rejects`.
+    fn read_rows(&self, of: &str, limit: u64) -> Result<String> {
         let limit_text = limit.to_string();
         let mut verb = vec!["rows", "--limit", limit_text.as_str()];
         if !of.is_empty() {
             verb.extend(["--of", of]);
         }
-        let status = ask("GET", "/v1/status", None)
+        let status = workload::get("/v1/status")
             .ok()
-            .filter(|(code, _)| *code == 200);
+            .filter(|answer| answer.code == 200);
         let status: Value = status
-            .and_then(|(_, text)| serde_json::from_str(&text).ok())
+            .and_then(|answer| serde_json::from_str(&answer.text).ok())
             .unwrap_or_default();
         match status["table"].as_str() {
             Some("") => bail!("console mode keeps no rows; set option table-name"),
@@ -133,24 +129,24 @@ impl Asker<'_> {
                 } else {
                     format!("{table}__{of}")
                 };
-                self.ask(
-                    "GET",
-                    &format!("/v1/tables/{table}/rows?limit={limit}"),
-                    &verb,
-                )
+                self.read(&format!("/v1/tables/{table}/rows?limit={limit}"), &verb)
             }
-            None => self.exec(&verb),
+            None => self.run_program(&verb),
         }
     }
 
-    fn exec(&self, verb: &[&str]) -> Result<String> {
+    /// Runs the program in the workload's container, and gives what it prints.
+    fn run_program(&self, verb: &[&str]) -> Result<String> {
         let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
-            .context("the charm is not whole")?;
+            .context("the charm is incomplete; deploy it again")?;
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self.pebble.exec(&command, Duration::from_secs(25)).map_err(|error| {
-            anyhow!("windrow does not answer, and its program cannot be run to ask the catalog: {error}; see the unit's status")
+        let output = self.pebble.exec(&command, PROGRAM).map_err(|error| {
+            anyhow!(
+                "windrow does not answer, and its program cannot be run to ask the catalog: \
+                 {error}; see the unit's status"
+            )
         })?;
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
@@ -166,19 +162,31 @@ impl Asker<'_> {
         Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
     }
 
+    /// The token in the secret of option `api-token`; `None` where the option is not set.
     fn token(&self) -> Result<Option<Secret>> {
         let options = self.hooks.config_get()?;
         let Some(uri) = options.get("api-token").and_then(Value::as_str) else {
             return Ok(None);
         };
-        let token = crate::gather::token(self.hooks, uri);
-        token
+        workload::read_token(self.hooks, uri)
             .map(Some)
             .map_err(|why| anyhow!("cannot read the secret of option api-token: {why}"))
     }
 }
 
-/// A value as one line of a result; what is not known is empty.
+/// The text of an answer, or the reason that windrow gives for refusing.
+fn answer_text(answer: Answer) -> Result<String> {
+    if answer.is_success() {
+        return Ok(answer.text);
+    }
+    let error: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+    let error = error["error"]
+        .as_str()
+        .unwrap_or("its answer cannot be understood; look at: kubectl logs -c windrow");
+    Err(anyhow!("windrow refuses: {error}"))
+}
+
+/// A value as the text of a result; what is not known is an empty text.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -187,10 +195,9 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The keys of `get-table-status`: everything but the lists.
+/// The results of `get-table-status`: everything except the lists.
 fn summary(answer: &str) -> Result<Results> {
-    let answer: BTreeMap<String, Value> =
-        serde_json::from_str(answer).context("cannot read windrow's answer")?;
+    let answer: BTreeMap<String, Value> = parse(answer)?;
     Ok(answer
         .into_iter()
         .filter(|(_, value)| !value.is_array() && !value.is_object())
@@ -198,8 +205,8 @@ fn summary(answer: &str) -> Result<Results> {
         .collect())
 }
 
+/// The results of `get-lag`, from a status.
 fn lag(answer: &str) -> Result<Results> {
-    let answer: Value = serde_json::from_str(answer).context("cannot read windrow's answer")?;
     const KEYS: [&str; 7] = [
         "partition",
         "next-offset",
@@ -209,68 +216,60 @@ fn lag(answer: &str) -> Result<Results> {
         "idle",
         "held-by",
     ];
-    let lanes = answer["lanes"].as_array().into_iter().flatten();
-    let partitions: Vec<Value> = lanes
+    let answer: Value = parse(answer)?;
+    let partitions: Vec<String> = answer["lanes"]
+        .as_array()
+        .into_iter()
+        .flatten()
         .map(|lane| {
-            KEYS.iter()
+            let fields: Value = KEYS
+                .iter()
                 .map(|key| ((*key).to_owned(), lane[*key].clone()))
-                .collect()
+                .collect();
+            fields.to_string()
         })
         .collect();
-    let count = partitions.len();
-    let mut results = fit(
-        "partitions",
-        &partitions.iter().map(Value::to_string).collect::<Vec<_>>(),
-        false,
-    );
-    results.insert("count".to_owned(), count.to_string());
+    let mut results = fit("partitions", &partitions, false);
+    // The count is that of the topic, although the list may be cut.
+    results.insert("count".to_owned(), partitions.len().to_string());
     results.insert("lag".to_owned(), text(&answer["lag"]));
     results.insert("topic".to_owned(), text(&answer["topic"]));
     Ok(results)
 }
 
+/// The results of an action that lists what windrow has under `key`.
 fn list(answer: &str, key: &str, limit: u64) -> Result<Results> {
-    let answer: BTreeMap<String, Box<RawValue>> =
-        serde_json::from_str(answer).context("cannot read windrow's answer")?;
+    let answer: BTreeMap<String, Box<RawValue>> = parse(answer)?;
     let items: Vec<Box<RawValue>> = match answer.get(key) {
-        Some(raw) => serde_json::from_str(raw.get()).context("cannot read windrow's answer")?,
+        Some(raw) => parse(raw.get())?,
         None => Vec::new(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = items.len() > limit
-        || answer
-            .get("truncated")
-            .is_some_and(|raw| raw.get() == "true");
-    Ok(fit(
-        key,
-        &items
-            .iter()
-            .take(limit)
-            .map(|item| item.get().to_owned())
-            .collect::<Vec<_>>(),
-        more,
-    ))
+    let was_cut = answer
+        .get("truncated")
+        .is_some_and(|raw| raw.get() == "true");
+    let more = items.len() > limit || was_cut;
+    let items = &items[..items.len().min(limit)];
+    Ok(fit(key, &texts(items), more))
 }
 
-/// Numbers pass as they are written: a JSON library would lose digits of decimals.
+/// The results of an action that shows rows. Numbers pass as they are written, because a JSON
+/// library would lose digits of decimals.
 fn rows(answer: &str) -> Result<Results> {
-    let rows: Rows = serde_json::from_str(answer).context("cannot read windrow's answer")?;
-    let items: Vec<Box<RawValue>> =
-        serde_json::from_str(rows.rows.get()).context("cannot read windrow's answer")?;
-    let mut results = fit(
-        "rows",
-        &items
-            .iter()
-            .map(|item| item.get().to_owned())
-            .collect::<Vec<_>>(),
-        rows.truncated,
-    );
+    let rows: Rows = parse(answer)?;
+    let items: Vec<Box<RawValue>> = parse(rows.rows.get())?;
+    let mut results = fit("rows", &texts(&items), rows.truncated);
     results.insert("table".to_owned(), rows.table);
     results.insert("columns".to_owned(), rows.columns.join(", "));
     Ok(results)
 }
 
-/// As many as fit, as one JSON text beside `count` and `truncated`.
+fn texts(items: &[Box<RawValue>]) -> Vec<String> {
+    items.iter().map(|item| item.get().to_owned()).collect()
+}
+
+/// As many items as fit, as one JSON text beside `count` and `truncated`. `more` says that there
+/// are further items, which were not given.
 fn fit(key: &str, items: &[String], more: bool) -> Results {
     let mut text = String::from("[");
     let mut count = 0;
@@ -299,10 +298,9 @@ mod tests {
 
     #[test]
     fn results_are_one_line_each() {
-        let results = summary(
-            r#"{"table":"default.t","state":"counting","lag":null,"rows":7,"lanes":[],"windows":[]}"#,
-        )
-        .unwrap();
+        let results =
+            summary(r#"{"table":"default.t","state":"counting","lag":null,"rows":7,"lanes":[]}"#)
+                .unwrap();
         assert_eq!(results["rows"], "7");
         assert_eq!(results["lag"], "");
         assert!(!results.contains_key("lanes"));
@@ -322,7 +320,8 @@ mod tests {
 
     #[test]
     fn decimals_keep_their_digits() {
-        let answer = r#"{"table":"default.t","columns":["a"],"rows":[{"a":0.10000000000000000001}],"count":1,"truncated":false}"#;
+        let answer = r#"{"table":"default.t","columns":["a"],"count":1,"truncated":false,
+            "rows":[{"a":0.10000000000000000001}]}"#;
         assert_eq!(
             rows(answer).unwrap()["rows"],
             r#"[{"a":0.10000000000000000001}]"#

@@ -1,58 +1,73 @@
-//! The environment of a dispatch → what happened, and who we are.
-//! What Juju sets is in its documentation under "charm environment variables"; nothing else is in the environment.
+//! The environment of a dispatch: what happened, and which unit this is.
+//!
+//! Juju's documentation lists the variables under "charm environment variables". The charm reads no
+//! others.
 
 use anyhow::{Context as _, anyhow};
+use std::path::PathBuf;
+use windrow_core::settings::config::Secret;
 
-/// Who we are, and why we were called.
+/// Which unit this is, and why Juju has called it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
+    /// What Juju calls us for.
     pub happened: Happened,
     /// `windrow/0`.
     pub unit: String,
+    /// The UUID of our model.
     pub model_uuid: String,
+    /// The name of our model; empty where Juju does not say it.
     pub model_name: String,
     /// The charm's own folder.
-    pub charm_dir: std::path::PathBuf,
-    /// Of the model: what S3 is reached by, where there is one. A URL that may hold a password.
-    pub http_proxy: Option<windrow_core::settings::config::Secret>,
-    pub https_proxy: Option<windrow_core::settings::config::Secret>,
+    pub charm_dir: PathBuf,
+    /// The model's proxy for `http://` URLs, through which S3 is reached. It may hold a password.
+    pub http_proxy: Option<Secret>,
+    /// The same for `https://` URLs.
+    pub https_proxy: Option<Secret>,
+    /// Hosts that are reached without a proxy, with commas between them.
     pub no_proxy: String,
 }
 
 /// What Juju calls us for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// `config-changed`, `windrow-pebble-ready` and so on.
+    /// An event.
     Hook {
+        /// `config-changed`, `windrow-pebble-ready` and so on.
         name: String,
+        /// The relation whose event it is; `None` for the other events.
         relation: Option<RelationEvent>,
     },
-    /// The action's name.
+    /// An action, by its name.
     Action(String),
 }
 
-/// A hook of a relation.
+/// The relation of a relation's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelationEvent {
+    /// `kafka-client`.
     pub endpoint: String,
     /// `kafka-client:4`.
     pub id: String,
-    /// The remote application; an old Juju may not say it.
+    /// The remote application; empty where an old Juju does not say it.
     pub app: String,
-    /// The relation ends: nothing of it counts any more.
+    /// Whether the relation is ending. Then nothing that it gave counts any more.
     pub broken: bool,
 }
 
 impl Context {
-    /// Reads `variable` for each of Juju's variables.
+    /// Reads Juju's variables; `variable` gives the value of one by its name.
     ///
     /// # Errors
-    /// A variable is not there: Juju did not call us.
+    /// A variable is not set: it was not Juju that called us.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let need = |name: &str| {
             set(name).ok_or_else(|| {
-                anyhow!("cannot read variable {name}: it is not set; dispatch is run by Juju, to look at a table run: windrow status")
+                anyhow!(
+                    "cannot read variable {name}: it is not set; only Juju can run dispatch; \
+                     to look at a table run: windrow status"
+                )
             })
         };
         let happened = match set("JUJU_ACTION_NAME") {
@@ -69,7 +84,7 @@ impl Context {
         let unit = need("JUJU_UNIT_NAME")?;
         unit.split_once('/')
             .context("cannot parse variable JUJU_UNIT_NAME: it has no number")?;
-        let secret = |name: &str| set(name).map(windrow_core::settings::config::Secret::new);
+        let secret = |name: &str| set(name).map(Secret::new);
         Ok(Self {
             happened,
             unit,
@@ -84,19 +99,19 @@ impl Context {
         })
     }
 
-    /// The application: `windrow` of `windrow/0`.
+    /// The application's name: `windrow` of `windrow/0`.
     #[must_use]
     pub fn app(&self) -> &str {
         self.unit.split('/').next().unwrap_or_default()
     }
 
-    /// What other processes know us by: `<model uuid>/<application>/<unit number>`.
+    /// The name by which other processes know this one: `<model uuid>/<application>/<unit number>`.
     #[must_use]
     pub fn instance(&self) -> String {
         format!("{}/{}", self.model_uuid, self.unit)
     }
 
-    /// The hook's name; `None` in an action.
+    /// The name of the hook; `None` in an action.
     #[must_use]
     pub fn hook(&self) -> Option<&str> {
         match &self.happened {
@@ -105,6 +120,7 @@ impl Context {
         }
     }
 
+    /// The relation whose event it is; `None` for other events and in an action.
     #[must_use]
     pub fn relation(&self) -> Option<&RelationEvent> {
         match &self.happened {
@@ -175,7 +191,7 @@ mod tests {
             read(&[])
                 .unwrap_err()
                 .to_string()
-                .contains("dispatch is run by Juju")
+                .contains("only Juju can run dispatch")
         );
     }
 }

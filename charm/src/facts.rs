@@ -1,61 +1,83 @@
-//! All that was seen in one dispatch, as plain values. Whoever plans needs nothing else.
+//! Everything that one dispatch has seen, as plain values. Whoever plans needs nothing else.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use windrow_core::settings::config::Secret;
+use windrow_core::shown::status::Status;
 
-/// A databag, or a request written into one.
+/// A databag, or what is to be written into one.
 pub type Bag = BTreeMap<String, String>;
 
-/// Options by name. Those without a value are not there.
+/// Options by name. An option without a value is not there.
 pub type OptionValues = BTreeMap<String, Value>;
 
-/// The endpoints, by the names in `metadata.yaml`.
+/// The endpoint to Kafka. This name and the next ones are those in `metadata.yaml`.
 pub const KAFKA: &str = "kafka-client";
+/// The endpoint to an S3 integrator.
 pub const S3: &str = "s3-credentials";
+/// The endpoint to the PostgreSQL of Hive's metastore.
 pub const METASTORE: &str = "metastore-db";
+/// The endpoint to those who give CA certificates.
 pub const CA: &str = "receive-ca-cert";
+/// The endpoint to Loki.
 pub const LOGGING: &str = "logging";
+/// The endpoint to Prometheus.
 pub const METRICS: &str = "metrics-endpoint";
+/// The endpoint to Grafana.
 pub const DASHBOARD: &str = "grafana-dashboard";
 
+/// All endpoints, in the order in which they are looked at.
 pub const ENDPOINTS: [&str; 7] = [KAFKA, S3, METASTORE, CA, LOGGING, METRICS, DASHBOARD];
 
-/// What one dispatch saw.
+/// What one dispatch has seen.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `windrow/0`.
     pub unit: String,
+    /// The UUID of our model.
     pub model_uuid: String,
+    /// The name of our model; empty where Juju does not say it.
     pub model_name: String,
-    /// What other processes know us by.
+    /// The name by which other processes know this unit.
     pub instance: String,
-    /// Of this process; the check that wakes the charm must run as the same user.
+    /// The user that this process runs as. The check that wakes the charm must run as the same
+    /// user.
     pub uid: u32,
-    /// `None` where nothing depends on it, and it was not asked.
+    /// Whether this unit leads its application; `None` where nothing depends on it and it was not
+    /// asked.
     pub leader: Option<bool>,
+    /// The options as they are set now, right or wrong.
     pub options: OptionValues,
-    /// The user secret of option `api-token`; the reason where it cannot be read.
+    /// The token in the user secret of option `api-token`, or why it cannot be read. `None` where
+    /// the option is not set.
     pub token: Option<Result<Secret, String>>,
+    /// What earlier dispatches have remembered.
     pub memo: Memo,
-    /// The relations of each endpoint that has any and that are not ending, oldest first.
+    /// The relations of each endpoint, oldest first. Endpoints without relations are not there, nor
+    /// are relations that are ending.
     pub relations: BTreeMap<String, Vec<Relation>>,
+    /// The workload's container.
     pub container: Container,
+    /// The files of the charm itself.
     pub charm: CharmFiles,
-    /// The namespace of the model that Kafka is in, where it was asked for.
+    /// What Kubernetes and DNS say about the namespace of Kafka's model; `None` where they were not
+    /// asked.
     pub kafka_namespace: Option<Namespace>,
+    /// The model's proxies.
     pub proxy: Proxy,
-    /// The status that Juju shows now.
+    /// The level and the text of the status that Juju shows now; `None` where Juju does not say.
     pub shown: Option<(String, String)>,
 }
 
-/// What the model says of proxies.
+/// The model's proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Proxy {
+    /// For `http://` URLs. It may hold a password.
     pub http: Option<Secret>,
+    /// For `https://` URLs. It may hold a password.
     pub https: Option<Secret>,
-    /// Hosts that are asked without one, divided by commas.
+    /// Hosts that are reached without a proxy, with commas between them.
     pub no_proxy: String,
 }
 
@@ -64,115 +86,134 @@ pub struct Proxy {
 pub struct Relation {
     /// `kafka-client:4`.
     pub id: String,
-    /// The remote application's name on our side.
+    /// The name that the remote application has on our side.
     pub app: String,
     /// The remote application's databag.
     pub data: Bag,
-    /// The contents of the secrets that the databag names, by its key (`secret-user`); the reason where one cannot be read.
+    /// The contents of the secrets that the databag names, by the key that names them, such as
+    /// `secret-user`; or why one cannot be read.
     pub secrets: BTreeMap<String, Result<BTreeMap<String, Secret>, String>>,
-    /// The remote units' databags; only of endpoints that have something to say there.
+    /// The databags of the remote units. They are read only on endpoints where units write
+    /// something.
     pub units: BTreeMap<String, Bag>,
-    /// What our application wrote: read only by a leader that does not remember it.
+    /// What our application has written. It is read only by a leader that does not remember it.
     pub own: Option<Bag>,
 }
 
 /// The workload's container.
 #[derive(Clone, Debug)]
 pub enum Container {
-    /// Pebble does not answer.
+    /// Its Pebble does not answer.
     Down,
+    /// Its Pebble answers.
     Up(Box<Up>),
 }
 
 /// What Pebble and the running windrow say.
 #[derive(Clone, Debug, Default)]
 pub struct Up {
-    /// The whole plan, as YAML.
+    /// Pebble's whole plan, as YAML.
     pub plan: String,
-    /// `active`, `inactive`, `backoff` or `error`; `None` where the plan has no such service.
+    /// The state of the service: `active`, `inactive`, `backoff` or `error`. `None` where the plan
+    /// has no such service.
     pub service: Option<String>,
-    /// What lies in [`crate::layer::BINARY_DIR`]: name and size.
+    /// The files in the folder of programs, `/opt/windrow`: name and size in bytes.
     pub binaries: BTreeMap<String, u64>,
-    /// The files that are there of those we write, by path.
+    /// The files that exist of those that the charm writes, by path.
     pub files: BTreeMap<String, Secret>,
-    /// What the running windrow answers.
-    pub windrow: Option<windrow_core::shown::status::Status>,
-    /// The last lines of its log, where it does not answer although it should.
+    /// What the running windrow answers; `None` where it does not.
+    pub windrow: Option<Status>,
+    /// The last lines of windrow's log, where it does not answer although it should.
     pub last_words: Vec<String>,
 }
 
 /// What the charm brings.
 #[derive(Clone, Debug, Default)]
 pub struct CharmFiles {
-    /// Hex SHA-256 of the workload's binary.
+    /// The SHA-256 of the program `windrow`, in hexadecimal.
     pub digest: String,
+    /// The size of the program.
     pub size_bytes: u64,
+    /// The version of the charm, which is windrow's too.
     pub version: String,
 }
 
-/// What Kubernetes said of a model's namespace.
+/// What Kubernetes and DNS say about the namespace of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Namespace {
+    /// This is its name.
     Is(String),
-    /// Nothing need be added: Kafka is in our own model, or the names resolve from here.
+    /// Nothing need be added: Kafka is in our own model, or its names resolve from here.
     Here,
-    /// We may not ask, or there is none with that label.
+    /// We may not ask, or no namespace has the model's label: why.
     Unknown(String),
-    /// It did not answer: ask again.
+    /// There was no answer, so it must be asked again: why.
     Later(String),
 }
 
-/// What the charm keeps from dispatch to dispatch, as one JSON text in the unit's state. Juju writes it together with
-/// the databags, or neither. It holds no secrets.
+/// What the charm remembers from dispatch to dispatch, as one JSON text in the unit's state. Juju
+/// keeps it together with the databags that a hook has written, or it keeps neither. There are no
+/// secrets in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Memo {
-    /// The last options that were right as a whole.
+    /// The last options that were right as a whole; empty where there never were any.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub good_options: OptionValues,
-    /// What is known of each relation, by its id.
+    /// What is known about each relation, by the relation's id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub relations: BTreeMap<String, Known>,
-    /// Namespaces of models, by the models' UUIDs.
+    pub relations: BTreeMap<String, RelationMemo>,
+    /// The namespaces of models, by the models' UUIDs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<String, String>,
-    /// The port is open.
+    /// Whether the port is open.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub port: bool,
-    /// The workload's version that Juju was told.
+    /// The workload's version that Juju was told; empty where none was.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
 }
 
-/// What does not change while a relation lasts.
+impl Memo {
+    /// The key in the unit's state.
+    pub const KEY: &str = "memo";
+}
+
+/// What does not change as long as a relation lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Known {
+pub struct RelationMemo {
     /// The remote application.
     pub app: String,
-    /// The UUID of its model; empty where Juju does not tell. Not there: not asked yet.
+    /// The UUID of its model; an empty text where Juju does not say it. `None`: not asked yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What our application wrote, by this unit or by an earlier leader. Requests stay as they were first written.
+    /// What our application has written, through this unit or through an earlier leader. A request
+    /// stays as it was first written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_data: Option<Bag>,
-    /// What this unit wrote.
+    /// What this unit has written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit_data: Option<Bag>,
 }
 
-impl Known {
-    /// The endpoint: `kafka-client` of `kafka-client:4`.
-    #[must_use]
-    pub fn endpoint(id: &str) -> &str {
-        id.split(':').next().unwrap_or_default()
-    }
+/// The endpoint of a relation: `kafka-client` of `kafka-client:4`.
+#[must_use]
+pub fn endpoint_of(id: &str) -> &str {
+    id.split(':').next().unwrap_or_default()
 }
 
 impl Facts {
-    /// The newest relation of an endpoint: while one takes another's place both are seen.
+    /// The newest relation of an endpoint, which is the one that counts: there are two while one
+    /// replaces the other.
     #[must_use]
     pub fn newest(&self, endpoint: &str) -> Option<&Relation> {
         self.relations.get(endpoint)?.last()
+    }
+
+    /// The application's name: `windrow` of `windrow/0`.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        self.unit.split('/').next().unwrap_or_default()
     }
 }

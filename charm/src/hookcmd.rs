@@ -1,7 +1,8 @@
-//! Juju's hook commands, one function each. It decides nothing.
+//! Juju's hook commands, one function each. They decide nothing.
 //!
-//! What could be secret or long goes in by stdin or comes out by stdout, never by an argument: arguments are seen by everybody on
-//! the machine. What follows `--` is text of people or of other charms, so that it is never taken for a flag; errors leave it out.
+//! What could be secret or long is sent by standard input and comes by standard output, never as an
+//! argument: everybody on the machine can see arguments. What follows `--` was written by people or
+//! by other charms. So Juju never takes it for a flag, and errors leave it out.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,47 +19,65 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use windrow_core::settings::config::Secret;
 
-/// A command takes 4 ms; one that takes this long asks an agent that is stuck.
+/// How long we wait for a command. Most take 4 ms; one that takes this long asks an agent that is
+/// stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Juju keeps databags in documents of 16 MB at most.
+/// The most that a command may print. Juju keeps a databag in a document of at most 16 MB.
 const OUTPUT_MAX_BYTES: u64 = 16 << 20;
 
-/// Linux takes 128 KiB in one argument. A log line is cut long before that.
+/// The most that a log line may hold. Linux allows 128 KiB for one argument.
 const LOG_MAX_BYTES: usize = 16 << 10;
 
-/// What an error keeps of a command's own words.
+/// How much an error keeps of what a command says.
 const WORDS_MAX_BYTES: usize = 1000;
 
-/// Why a hook command gave no answer. `command` leaves out what comes after `--`.
+/// Why a hook command gave no answer. `command` is the command line without what comes after `--`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// This Juju has no such command.
     #[error(
-        "cannot run hook command \"{command}\": there is none by that name; this charm needs Juju 3.5 or newer"
+        "cannot run hook command \"{command}\": there is no command of that name; \
+         this charm needs Juju 3.5 or newer"
     )]
-    NotFound { command: String },
-    /// The relation is not there any more.
-    #[error("cannot run hook command \"{command}\": {words}")]
-    Gone { command: String, words: String },
-    /// The command refused. Its own words, cut after 1000 bytes.
-    #[error("cannot run hook command \"{command}\": exit code {code}: {words}")]
-    Refused {
+    NotFound {
+        /// The command line.
         command: String,
-        code: i32,
+    },
+    /// The relation has ended.
+    #[error("cannot run hook command \"{command}\": {words}")]
+    Gone {
+        /// The command line.
+        command: String,
+        /// What the command said, cut after 1000 bytes.
         words: String,
     },
-    /// It did not start, did not end, was killed or said what we do not understand.
+    /// The command refused.
+    #[error("cannot run hook command \"{command}\": exit code {code}: {words}")]
+    Refused {
+        /// The command line.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// What the command said, cut after 1000 bytes.
+        words: String,
+    },
+    /// The command did not start, did not end, was killed, or its answer cannot be understood.
     #[error("cannot run hook command \"{command}\": {cause}")]
-    Failed { command: String, cause: String },
+    Failed {
+        /// The command line.
+        command: String,
+        /// What happened.
+        cause: String,
+    },
 }
 
 impl HookError {
-    /// What the command said, without the command: for a text that names it already.
+    /// What the command said, without the command line: for a text that names the command already.
     #[must_use]
     pub fn words(&self) -> String {
         match self {
-            HookError::NotFound { .. } => "this Juju cannot tell".to_owned(),
+            HookError::NotFound { .. } => "this Juju has no such command".to_owned(),
             HookError::Gone { words, .. } | HookError::Refused { words, .. } => {
                 words.trim_start_matches("ERROR ").to_owned()
             }
@@ -69,10 +88,10 @@ impl HookError {
 
 type Result<T> = std::result::Result<T, HookError>;
 
-/// Where the hook commands are.
+/// The hook commands.
 #[derive(Clone, Debug)]
 pub struct HookCommands {
-    /// `None`: on PATH, as Juju sets it.
+    /// The folder that they are in. `None`: they are found by PATH, which Juju sets.
     dir: Option<PathBuf>,
     patience: Duration,
 }
@@ -87,7 +106,7 @@ impl Default for HookCommands {
 }
 
 impl HookCommands {
-    /// The commands in one directory, whatever PATH says.
+    /// The hook commands in one folder, whatever PATH says.
     #[must_use]
     pub fn in_dir(dir: PathBuf) -> Self {
         Self {
@@ -96,33 +115,47 @@ impl HookCommands {
         }
     }
 
-    /// The options that have a value. A secret's is its URI.
+    /// The options that have a value. The value of a secret is its URI.
     ///
     /// # Errors
-    /// As every function here: the command is not there, refused, or did not answer.
+    /// As for every function here: there is no such command, or it refused, or it did not answer.
     pub fn config_get(&self) -> Result<BTreeMap<String, Value>> {
         self.read("config-get", &["--format=json"])
     }
 
+    /// Whether this unit leads its application.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn is_leader(&self) -> Result<bool> {
         self.read("is-leader", &["--format=json"])
     }
 
     /// What this unit keeps under `key`; `None` when there is nothing, or an empty text.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn state_get(&self, key: &str) -> Result<Option<String>> {
         let value: Option<String> = self.read("state-get", &["--format=json", key])?;
         Ok(value.filter(|value| !value.is_empty()))
     }
 
-    /// Juju takes 64 KiB a value. Kept when the hook ends well.
+    /// Keeps values in the unit's state, of which Juju takes 64 KiB each. They are kept only if the
+    /// hook ends well.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn state_set(&self, values: &BTreeMap<String, String>) -> Result<()> {
         self.write("state-set", &["--file", "-"], values)
     }
 
-    /// The relations of an endpoint, oldest first, without the one that is just ending.
+    /// The relations of an endpoint, oldest first, without one that is just ending.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_ids(&self, endpoint: &str) -> Result<Vec<String>> {
         let mut ids: Vec<String> = self.read("relation-ids", &["--format=json", endpoint])?;
-        // Juju sorts them as texts: 10 before 9.
+        // Juju sorts them as texts, with 10 before 9.
         ids.sort_by_key(|id| {
             id.rsplit(':')
                 .next()
@@ -132,16 +165,26 @@ impl HookCommands {
     }
 
     /// The remote application of a relation.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_app(&self, id: &str) -> Result<String> {
         self.read("relation-list", &["-r", id, "--app", "--format=json"])
     }
 
     /// The remote units of a relation.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_list(&self, id: &str) -> Result<Vec<String>> {
         self.read("relation-list", &["-r", id, "--format=json"])
     }
 
-    /// The databag of `member`: an application when `app`, else a unit. Our own application's only the leader may read.
+    /// The databag of `member`, which is an application when `app` is true, else a unit. Only the
+    /// leader may read our own application's databag.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_get(
         &self,
         id: &str,
@@ -152,8 +195,11 @@ impl HookCommands {
         self.read("relation-get", if app { &flags } else { &flags[..5] })
     }
 
-    /// Writes into our unit's databag, or when `app` into our application's, which only the leader may. An empty value takes
-    /// the key away. Others see it when the hook ends well.
+    /// Writes into our application's databag when `app` is true, which only the leader may, else
+    /// into our unit's. An empty value removes the key. Others see it only if the hook ends well.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_set(
         &self,
         id: &str,
@@ -168,7 +214,11 @@ impl HookCommands {
         )
     }
 
-    /// The UUID of the model that a relation's remote application is in; `None` where Juju does not tell (before 3.6).
+    /// The UUID of the model that the remote application of a relation is in; `None` where Juju
+    /// does not say it, as before 3.6.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn relation_model(&self, id: &str) -> Result<Option<String>> {
         let answer: Result<BTreeMap<String, Value>> =
             self.read("relation-model-get", &["-r", id, "--format=json"]);
@@ -183,7 +233,10 @@ impl HookCommands {
         }
     }
 
-    /// The latest content of a secret, which is tracked from now on.
+    /// The latest content of a secret. From now on Juju takes this revision to be in use.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn secret_get(&self, uri: &str) -> Result<BTreeMap<String, Secret>> {
         let content: BTreeMap<String, String> =
             self.read("secret-get", &["--refresh", "--format=json", "--", uri])?;
@@ -193,7 +246,10 @@ impl HookCommands {
             .collect())
     }
 
-    /// This unit's status as Juju shows it: level and text.
+    /// The level and the text of this unit's status, as Juju shows it.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn status_get(&self) -> Result<(String, String)> {
         let mut answer: BTreeMap<String, Value> =
             self.read("status-get", &["--include-data", "--format=json"])?;
@@ -204,42 +260,60 @@ impl HookCommands {
         Ok((text("status"), text("message")))
     }
 
-    /// `level` is active, waiting, blocked or maintenance. Seen at once, whatever becomes of the hook.
+    /// Sets this unit's status. `level` is `active`, `waiting`, `blocked` or `maintenance`. It is
+    /// seen at once, even if the hook fails afterwards.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn status_set(&self, level: &str, text: &str) -> Result<()> {
         self.run("status-set", &["--", level, &argument(text)], None)
             .map(drop)
     }
 
-    /// `port`: `8080/tcp`. Opened when the hook ends well.
+    /// Opens a port, such as `8080/tcp`, if the hook ends well.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn open_port(&self, port: &str) -> Result<()> {
         self.run("open-port", &[port], None).map(drop)
     }
 
-    /// The version of the workload, for `juju status`.
+    /// Sets the workload's version, for `juju status`.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn application_version_set(&self, version: &str) -> Result<()> {
         self.run("application-version-set", &["--", &argument(version)], None)
             .map(drop)
     }
 
-    /// A line in Juju's log; `level` is DEBUG, INFO, WARNING or ERROR. What cannot be logged goes to stderr, which Juju logs too.
+    /// Writes a line into Juju's log. `level` is DEBUG, INFO, WARNING or ERROR. When that fails,
+    /// the line goes to standard error, which Juju logs too.
     pub fn juju_log(&self, level: &str, text: &str) {
         let text = argument(cut(text, LOG_MAX_BYTES));
         if self
             .run("juju-log", &["-l", level, "--", &text], None)
             .is_err()
         {
-            // Nothing is left to tell it to.
+            // If that fails too, there is nowhere left to write to.
             let _ = writeln!(io::stderr(), "{level} {text}");
         }
     }
 
     /// The parameters of the action that runs.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn action_get(&self) -> Result<BTreeMap<String, Value>> {
         self.read("action-get", &["--format=json"])
     }
 
-    /// Adds to the action's results. Keys are kebab-case and not `stdout`, `stderr` or such. The command takes no file, so they
-    /// go as arguments: no secrets, and less than 128 KiB each.
+    /// Adds to the action's results. Keys are in kebab-case, and not names that Juju uses itself,
+    /// such as `stdout`. The command takes no file, so the results are arguments: they may hold no
+    /// secrets, and less than 128 KiB each.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn action_set(&self, results: &BTreeMap<String, String>) -> Result<()> {
         if results.is_empty() {
             return Ok(());
@@ -254,24 +328,27 @@ impl HookCommands {
         self.run("action-set", &args, None).map(drop)
     }
 
-    /// The action has failed, and why.
+    /// Makes the action fail, and says why.
+    ///
+    /// # Errors
+    /// As for every function here.
     pub fn action_fail(&self, text: &str) -> Result<()> {
         self.run("action-fail", &["--", &argument(text)], None)
             .map(drop)
     }
 
-    /// Runs a command that answers in JSON. `null` is the empty answer.
+    /// Runs a command that answers in JSON. The answer `null` is the empty value.
     fn read<T: DeserializeOwned + Default>(&self, name: &str, args: &[&str]) -> Result<T> {
         let answer = self.run(name, args, None)?;
         let value: Option<T> = serde_json::from_slice(&answer).map_err(|_| HookError::Failed {
-            command: shown(name, args),
-            // What the error says would quote the answer, which may hold a secret.
-            cause: "its answer is not the JSON it should be".to_owned(),
+            command: command_line(name, args),
+            // The parser's own error would quote the answer, which may hold a secret.
+            cause: "its answer is not the JSON that was expected".to_owned(),
         })?;
         Ok(value.unwrap_or_default())
     }
 
-    /// Runs a command that takes a map by stdin.
+    /// Runs a command that takes a map by standard input. An empty map needs no command.
     fn write(&self, name: &str, args: &[&str], values: &BTreeMap<String, String>) -> Result<()> {
         if values.is_empty() {
             return Ok(());
@@ -280,9 +357,9 @@ impl HookCommands {
             .map(drop)
     }
 
-    /// What a command says on stdout.
+    /// Runs a command and gives its standard output.
     fn run(&self, name: &str, args: &[&str], input: Option<Vec<u8>>) -> Result<Vec<u8>> {
-        let command = || shown(name, args);
+        let command = || command_line(name, args);
         let failed = |cause: String| HookError::Failed {
             command: command(),
             cause,
@@ -305,13 +382,13 @@ impl HookCommands {
                 io::ErrorKind::NotFound => HookError::NotFound { command: command() },
                 _ => failed(error.to_string()),
             })?;
-        let said = listen(&mut child, input, self.patience).inspect_err(|_| {
-            // It may have ended by itself just now.
+        let outputs = exchange(&mut child, input, self.patience).inspect_err(|_| {
+            // If that fails, it has just ended by itself.
             let _ = child.kill();
         });
-        // Both its outputs are closed, or it was killed: it has ended.
+        // Both of its outputs are closed, or it was killed, so this does not wait long.
         let ended = child.wait().map_err(|error| failed(error.to_string()))?;
-        let [stdout, stderr] = said.map_err(failed)?;
+        let [stdout, stderr] = outputs.map_err(failed)?;
         if ended.success() {
             return Ok(stdout);
         }
@@ -336,19 +413,20 @@ impl HookCommands {
     }
 }
 
-/// Gives a process its input and waits for the end of its outputs: stdout and stderr.
-fn listen(
+/// Sends a process its input, and reads its standard output and standard error to their ends.
+fn exchange(
     child: &mut Child,
     input: Option<Vec<u8>>,
     patience: Duration,
 ) -> std::result::Result<[Vec<u8>; 2], String> {
-    // A thread for each pipe: whichever the process fills or wants first, none waits for another. They are let go, not joined,
-    // when the process is ended: what it has started itself may hold its pipes open.
+    // Each pipe has a thread, so that none waits for another, whichever the process fills or reads
+    // first. The threads are not joined when the process is killed, because what it has started
+    // itself may hold its pipes open.
     if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-        // A process that ends without reading says why by itself.
+        // A process that ends without reading its input says why by itself.
         std::thread::spawn(move || stdin.write_all(&input));
     }
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let pipes: [Option<Box<dyn Read + Send>>; 2] = [
         child
             .stdout
@@ -360,37 +438,40 @@ fn listen(
             .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
     ];
     for (number, pipe) in pipes.into_iter().enumerate() {
-        let tell = tell.clone();
+        let sender = sender.clone();
         std::thread::spawn(move || {
-            let mut said = Vec::new();
+            let mut output = Vec::new();
             let read = pipe.map_or(Ok(0), |pipe| {
-                pipe.take(OUTPUT_MAX_BYTES + 1).read_to_end(&mut said)
+                pipe.take(OUTPUT_MAX_BYTES + 1).read_to_end(&mut output)
             });
-            // Nobody listens any more once the process was ended.
-            let _ = tell.send((number, read.map(|_| said)));
+            // When the process was killed, nobody is waiting any more.
+            let _ = sender.send((number, read.map(|_| output)));
         });
     }
     let until = Instant::now() + patience;
     let mut outputs = [Vec::new(), Vec::new()];
     for _ in 0..outputs.len() {
-        let (number, said) = told
+        let (number, output) = receiver
             .recv_timeout(until.saturating_duration_since(Instant::now()))
             .map_err(|_| {
                 format!(
-                    "no answer within {} s; it was ended",
+                    "no answer within {} s; it was killed",
                     patience.as_secs_f32()
                 )
             })?;
-        outputs[number] = said.map_err(|error| error.to_string())?;
+        outputs[number] = output.map_err(|error| error.to_string())?;
         if outputs[number].len() as u64 > OUTPUT_MAX_BYTES {
-            return Err(format!("it says more than {} MiB", OUTPUT_MAX_BYTES >> 20));
+            return Err(format!(
+                "it prints more than {} MiB",
+                OUTPUT_MAX_BYTES >> 20
+            ));
         }
     }
     Ok(outputs)
 }
 
-/// The command as errors show it: up to `--`.
-fn shown(name: &str, args: &[&str]) -> String {
+/// The command line as errors show it: up to `--`.
+fn command_line(name: &str, args: &[&str]) -> String {
     std::iter::once(&name)
         .chain(args.iter().take_while(|arg| **arg != "--"))
         .copied()
@@ -398,18 +479,19 @@ fn shown(name: &str, args: &[&str]) -> String {
         .join(" ")
 }
 
-/// A text that can be an argument: the system ends one at its first NUL.
+/// A text that can be an argument: Linux would end it at its first NUL.
 fn argument(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The beginning of a text, cut between characters.
+/// The first `bytes_max` bytes of a text, or a little less: it is cut between characters.
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// A map of texts as YAML that Juju's reader takes as it is meant. It reads YAML 1.1, in which some characters may not stand,
-/// others end a line, and `yes` and `1` are not texts: all that is not plain ASCII is escaped, and all is quoted.
+/// A map of texts as YAML that Juju's reader cannot misunderstand. Juju reads YAML 1.1, where some
+/// characters are not allowed, others end a line, and `yes` and `1` are not texts. So everything
+/// that is not plain ASCII is escaped, and everything is quoted.
 fn yaml(values: &BTreeMap<String, String>) -> String {
     use std::fmt::Write as _;
     let quoted = |text: &str| {
@@ -438,7 +520,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    /// Hook commands that are small shell scripts.
+    /// Hook commands that are small shell scripts, in a folder of their own.
     struct Tools(tempfile::TempDir);
 
     impl Tools {
@@ -446,7 +528,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             for (name, script) in scripts {
                 let path = dir.path().join(name);
-                // Another process writes it: a fork of another test's while we had it open could keep it from being run.
+                // Another process writes it. While we had it open, another test might fork, and the
+                // script could then not be run (ETXTBSY).
                 let made = Command::new("/bin/sh")
                     .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
                     .arg(&path)
@@ -474,13 +557,13 @@ mod tests {
             HookCommands::in_dir(self.0.path().to_owned())
         }
 
-        /// What a script wrote into a file.
+        /// What a script has written into a file.
         fn text(&self, file: &str) -> String {
             fs::read_to_string(self.0.path().join(file)).unwrap()
         }
     }
 
-    /// Writes down its arguments, one a line in `args`, and its stdin.
+    /// A script that writes its arguments into `args`, one a line, and its input into `stdin`.
     const NOTE: &str = r#"printf '%s\n' "$@" > args; cat > stdin"#;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -491,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read() {
+    fn answers_are_parsed() {
         let tools = Tools::new(&[
             (
                 "config-get",
@@ -504,7 +587,7 @@ mod tests {
             ),
             (
                 "relation-ids",
-                r#"[ "$2" = kafka-client ] && echo '["kafka-client:10","kafka-client:9"]' || echo '[]'"#,
+                r#"[ "$2" = logging ] && echo '[]' || echo '["kafka-client:10","kafka-client:9"]'"#,
             ),
             (
                 "relation-list",
@@ -565,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn values_go_by_stdin_and_texts_after_two_dashes() {
+    fn values_go_by_standard_input_and_texts_after_two_dashes() {
         let tools = Tools::new(&[
             ("relation-set", NOTE),
             ("state-set", NOTE),
@@ -577,7 +660,7 @@ mod tests {
             ("application-version-set", NOTE),
         ]);
         let commands = tools.commands();
-        // Longer than a pipe holds, with all that YAML could take for something else.
+        // Longer than a pipe holds, with everything that YAML could take for something else.
         let long = "ü\u{1f600}\n\"\\\u{7f}\u{85}\u{2028}\u{feff} yes: [1]".repeat(20_000);
         let values = map(&[
             ("extra-user-roles", "admin"),
@@ -629,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_without_keys_asks_for_nothing() {
+    fn an_empty_map_runs_no_command() {
         let commands = Tools::new(&[]).commands();
         commands
             .relation_set("k:1", true, &BTreeMap::new())
@@ -640,11 +723,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_what_to_do_and_no_values() {
+    fn errors_say_what_to_do_and_hold_no_values() {
         let tools = Tools::new(&[
             (
                 "relation-get",
-                r#"echo 'ERROR invalid value "k:99" for option -r: relation not found' >&2; exit 2"#,
+                r#"echo 'ERROR value "k:99" for option -r: relation not found' >&2; exit 2"#,
             ),
             (
                 "relation-set",
@@ -664,7 +747,8 @@ mod tests {
         assert!(matches!(&gone, HookError::Gone { .. }), "{gone}");
         assert_eq!(
             gone.to_string(),
-            "cannot run hook command \"relation-get -r k:99 --format=json - kafka --app\": invalid value \"k:99\" for option -r: relation not found"
+            "cannot run hook command \"relation-get -r k:99 --format=json - kafka --app\": \
+             value \"k:99\" for option -r: relation not found"
         );
         assert!(matches!(
             commands.action_get(),
@@ -680,11 +764,13 @@ mod tests {
                 commands
                     .relation_set("k:1", true, &map(&[("password", "geheim")]))
                     .unwrap_err(),
-                "cannot run hook command \"relation-set -r k:1 --file - --app\": exit code 1: cannot write relation settings",
+                "cannot run hook command \"relation-set -r k:1 --file - --app\": \
+                 exit code 1: cannot write relation settings",
             ),
             (
                 commands.secret_get("geheim").unwrap_err(),
-                "cannot run hook command \"secret-get --refresh --format=json\": exit code 1: permission denied; at all",
+                "cannot run hook command \"secret-get --refresh --format=json\": \
+                 exit code 1: permission denied; at all",
             ),
             (
                 commands.status_set("active", "geheim").unwrap_err(),
@@ -692,11 +778,13 @@ mod tests {
             ),
             (
                 commands.config_get().unwrap_err(),
-                "cannot run hook command \"config-get --format=json\": its answer is not the JSON it should be",
+                "cannot run hook command \"config-get --format=json\": \
+                 its answer is not the JSON that was expected",
             ),
             (
                 commands.state_get("memo").unwrap_err(),
-                "cannot run hook command \"state-get --format=json memo\": its answer is not the JSON it should be",
+                "cannot run hook command \"state-get --format=json memo\": \
+                 its answer is not the JSON that was expected",
             ),
         ] {
             assert_eq!(error.to_string(), text);
@@ -704,7 +792,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_hangs_is_ended() {
+    fn a_command_that_hangs_is_killed() {
         let tools = Tools::new(&[
             ("is-leader", "echo $$ > pid; exec sleep 1000"),
             ("config-get", "sleep 1000 & echo $! > pid; wait"),
@@ -717,11 +805,12 @@ mod tests {
         let error = commands.is_leader().unwrap_err().to_string();
         assert_eq!(
             error,
-            "cannot run hook command \"is-leader --format=json\": no answer within 0.3 s; it was ended"
+            "cannot run hook command \"is-leader --format=json\": \
+             no answer within 0.3 s; it was killed"
         );
         assert!(asked.elapsed() < Duration::from_secs(20));
         assert!(!fs::exists(format!("/proc/{}", tools.text("pid").trim())).unwrap());
-        // What it left behind holds its pipes, and is not waited for.
+        // The process that it has left behind holds its pipes, and is not waited for.
         assert!(
             commands
                 .config_get()

@@ -1,41 +1,54 @@
-//! What Pebble is told: the service, the checks, where logs go; and whether its plan says so already.
+//! What Pebble is told: the service, the checks, and where logs go; and whether its plan says so
+//! already.
 
+use crate::rendered::{HTTP_PORT, SETTINGS_FILE};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// The name of the workload's container in `metadata.yaml`.
 pub const CONTAINER: &str = "windrow";
+/// The name of the service in Pebble's plan.
 pub const SERVICE: &str = "windrow";
+/// The label of our layer. A layer with the same label replaces what it names.
 pub const LABEL: &str = "windrow";
+/// The folder in the container that holds the program.
 pub const BINARY_DIR: &str = "/opt/windrow";
 
-/// The workload's user and group: no user of the image has this id.
+/// The user and the group that windrow runs as. No user of the image has this number.
 pub const USER_ID: u32 = 584_792;
+
+/// How many lines of windrow's log are read to find out why it has ended.
+pub const LAST_WORDS: usize = 30;
 
 /// What the layer depends on.
 #[derive(Clone, Debug)]
 pub struct Layer<'a> {
-    /// Name below [`BINARY_DIR`].
+    /// The program's name in [`BINARY_DIR`].
     pub binary: &'a str,
+    /// The digest of what cannot be changed while windrow runs. Another one makes Pebble restart
+    /// it.
     pub config_digest: &'a str,
-    /// Who Juju's agent runs as: Pebble shows a notice to the user that added it, and to nobody else but an administrator
-    /// who asks for all, which the agent does not.
+    /// The user that Juju's agent runs as. Pebble shows a notice only to the user that added it,
+    /// and to an administrator who asks for the notices of all users, which the agent does not.
     pub agent_uid: u32,
+    /// Where logs go, by the target's name.
     pub log_targets: &'a BTreeMap<String, Value>,
 }
 
-/// The name of the binary with this hex digest: another binary has another name, so that the plan changes with it.
+/// The name of the program with this digest in hexadecimal. Another program has another name, so
+/// that Pebble's plan changes with it.
 #[must_use]
 pub fn binary_name(digest: &str) -> String {
     format!("windrow-{}", &digest[..digest.len().min(16)])
 }
 
 impl Layer<'_> {
-    /// The layer as JSON, which is YAML.
+    /// The layer as JSON, which is also YAML.
     #[must_use]
     pub fn render(&self) -> Value {
         let binary = format!("{BINARY_DIR}/{}", self.binary);
-        let with = format!("--config {}", crate::settings::SETTINGS_FILE);
-        let health = format!("http://127.0.0.1:{}/healthz", crate::settings::HTTP_PORT);
+        let with = format!("--config {SETTINGS_FILE}");
+        let health = format!("http://127.0.0.1:{HTTP_PORT}/healthz");
         json!({
             "summary": "windrow",
             "services": {SERVICE: {
@@ -50,7 +63,8 @@ impl Layer<'_> {
                 "on-check-failure": {"up": "restart"},
                 "environment": {"HOME": "/tmp", "WINDROW_CONFIG_DIGEST": self.config_digest},
             }},
-            // No `level`: a check with one would have Kubernetes restart the container, or take the unit's address away.
+            // There is no `level`: because of a check with one, Kubernetes would restart the
+            // container or take away the unit's address.
             "checks": {
                 "up": {
                     "override": "replace",
@@ -75,38 +89,37 @@ impl Layer<'_> {
         })
     }
 
-    /// Whether a plan, as Pebble gives it, has all of this. Pebble adds what it has defaults for.
+    /// Whether this plan, as Pebble gives it, says all of this. Pebble adds its defaults to a plan,
+    /// so the plan may say more.
     #[must_use]
     pub fn is_in(&self, plan: &str) -> bool {
-        self.parts_are_in(plan, &["services", "checks", "log-targets"])
+        self.sections_are_in(plan, &["services", "checks", "log-targets"])
     }
 
-    /// Whether the service is as in that plan: a replan lets it run on.
+    /// Whether this plan has the same service. Then a replan lets the service run on.
     #[must_use]
     pub fn service_is_in(&self, plan: &str) -> bool {
-        self.parts_are_in(plan, &["services"])
+        self.sections_are_in(plan, &["services"])
     }
 
-    fn parts_are_in(&self, plan: &str, parts: &[&str]) -> bool {
+    fn sections_are_in(&self, plan: &str, sections: &[&str]) -> bool {
         let Ok(plan) = serde_yaml::from_str::<Value>(plan) else {
             return false;
         };
         let wanted = self.render();
         let none = json!({});
-        parts.iter().all(|part| {
-            let (Some(wanted), have) =
-                (wanted[*part].as_object(), plan.get(*part).unwrap_or(&none))
-            else {
-                return false;
-            };
-            wanted
-                .iter()
-                .all(|(name, wanted)| have.get(name).is_some_and(|have| covers(have, wanted)))
+        sections.iter().all(|section| {
+            let have = plan.get(*section).unwrap_or(&none);
+            wanted[*section].as_object().is_some_and(|wanted| {
+                wanted
+                    .iter()
+                    .all(|(name, wanted)| have.get(name).is_some_and(|have| covers(have, wanted)))
+            })
         })
     }
 }
 
-/// Whether everything that is wanted is there.
+/// Whether `have` has every key that is wanted, with the value that is wanted.
 fn covers(have: &Value, wanted: &Value) -> bool {
     match (have, wanted) {
         (Value::Object(have), Value::Object(wanted)) => wanted
@@ -116,7 +129,7 @@ fn covers(have: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Names of the log targets of a plan: those that are no longer wanted are switched off.
+/// The names of the log targets in a plan. Those that are no longer wanted must be switched off.
 #[must_use]
 pub fn log_targets(plan: &str) -> Vec<String> {
     let plan: Value = serde_yaml::from_str(plan).unwrap_or_default();

@@ -1,22 +1,28 @@
-//! The modules of the charm's hook binary: gather facts → plan → apply, the same for every event.
+//! The charm's hook binary: look at everything, decide, act. It is the same for every event.
 //!
-//! Juju's hooks only say that something changed. So each dispatch reads all there is (`gather`), decides what should be
-//! (`reconcile`, which does no I/O), and makes it so (`apply`). Nothing is put off, and what is already so is left alone.
+//! A hook of Juju only says that something has changed. So each dispatch reads all there is
+//! (`gather`), decides what should be (`reconcile`, which does no I/O), and makes it so (`apply`).
+//! Nothing is deferred to a later event, and what is already as it should be is left alone.
 
 pub mod context;
 pub mod facts;
 
-pub mod options;
-pub mod settings;
 pub mod endpoint;
+pub mod options;
+pub mod rendered;
 pub mod layer;
 pub mod status;
+pub mod needs;
 pub mod reconcile;
 
 pub mod hookcmd;
-pub mod namespace;
 pub mod pebble;
+pub mod namespace;
+pub mod workload;
 
 pub mod gather;
 pub mod apply;
 pub mod action;
+
+#[cfg(test)]
+mod commands;

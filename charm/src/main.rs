@@ -1,4 +1,5 @@
-//! What Juju runs at every event: the charm's `dispatch`.
+//! `dispatch`, the program that Juju runs at every event: calls the library and gives the exit
+//! code.
 
 use anyhow::{Result, anyhow};
 use std::panic::catch_unwind;
@@ -8,7 +9,7 @@ use windrow_charm::hookcmd::HookCommands;
 use windrow_charm::pebble::Pebble;
 use windrow_charm::{action, apply, gather, reconcile};
 
-/// Where Juju puts the socket of the workload container's Pebble.
+/// Where Juju puts the socket of the Pebble in the workload's container.
 const PEBBLE_SOCKET: &str = "/charm/containers/windrow/pebble.socket";
 
 fn main() -> ExitCode {
@@ -21,13 +22,11 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is put off: Juju runs the hook again, and till then people see why.
+            // Juju runs a failed hook again. Until then the status says why it failed.
             let text = format!("{error:#}");
             hooks.juju_log("ERROR", &text);
-            let _ = hooks.status_set(
-                "blocked",
-                &format!("the hook failed and is run again: {text}"),
-            );
+            let status = format!("the hook failed and is run again: {text}");
+            let _ = hooks.status_set("blocked", &status);
             ExitCode::FAILURE
         }
     }
@@ -35,14 +34,14 @@ fn main() -> ExitCode {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "Juju speaks to charms by environment; no secret of ours is in it"
+    reason = "Juju speaks to charms by environment variables; none holds a secret of ours"
 )]
 fn dispatch(hooks: &HookCommands) -> Result<()> {
     let context = Context::read(|name| std::env::var(name).ok())?;
     let pebble = Pebble::new(PEBBLE_SOCKET.into());
     match &context.happened {
         Happened::Action(name) => action::run(name, &context.charm_dir, hooks, &pebble),
-        // The unit is on its way out: whatever is gone is gone for good.
+        // The unit is being removed: there is nothing left to reach.
         Happened::Hook { name, .. } if name == "remove" => Ok(()),
         Happened::Hook { .. } => {
             let seen = gather::gather(&context, hooks, &pebble)?;

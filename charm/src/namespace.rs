@@ -1,8 +1,10 @@
-//! Asks Kubernetes which namespace a model is in, and DNS whether a name resolves. Both answer within 2 seconds.
-//! Who decides what follows from it is elsewhere; nothing is asked twice here, as the next dispatch comes soon enough.
+//! Asks Kubernetes which namespace a model is in, and DNS whether a name resolves.
+//!
+//! Neither question takes more than 2 seconds. Nothing is asked twice, because the next dispatch
+//! comes soon enough; and what follows from the answers is decided elsewhere.
 #![expect(
     clippy::disallowed_methods,
-    reason = "a thread waits for the resolver, which knows no deadline"
+    reason = "a thread waits for the system's resolver, which takes no deadline"
 )]
 
 use crate::facts::Namespace;
@@ -12,30 +14,30 @@ use std::net::ToSocketAddrs as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// All that one question may take.
+/// The most time that one question may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// The label that Juju gives a model's namespace.
+/// The label that Juju gives the namespace of a model.
 const MODEL_LABEL: &str = "model.juju.is/id";
 
-/// The namespace of the model with this UUID, asked as the pod's service account.
+/// The namespace of the model with this UUID. Kubernetes is asked as the pod's service account.
 #[must_use]
-pub fn of_model(uuid: &str) -> Namespace {
+pub fn find_namespace(uuid: &str) -> Namespace {
     match kube::Config::incluster() {
-        Ok(config) => ask(config, uuid),
+        Ok(config) => ask_kubernetes(config, uuid),
         Err(error) => Namespace::Unknown(format!(
             "this is not a pod of Kubernetes: {}",
-            chain(&error)
+            root_cause(error)
         )),
     }
 }
 
-fn ask(mut config: kube::Config, uuid: &str) -> Namespace {
+fn ask_kubernetes(mut config: kube::Config, uuid: &str) -> Namespace {
     if uuid.is_empty() || !uuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
         return Namespace::Unknown("the model's UUID is not known".to_owned());
     }
     config.default_retry = false;
-    // Fails when there is one already, which does as well.
+    // This fails when there is a provider already, which does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,7 +56,7 @@ fn ask(mut config: kube::Config, uuid: &str) -> Namespace {
                 ))
             })
     });
-    // A resolver's thread may still wait; dropping the runtime would wait for it.
+    // A thread of the resolver may still be waiting, and to drop the runtime would wait for it.
     runtime.shutdown_background();
     answer
 }
@@ -65,7 +67,7 @@ async fn list(config: kube::Config, uuid: &str) -> Namespace {
         Err(error) => {
             return Namespace::Unknown(format!(
                 "cannot set up a client of Kubernetes: {}",
-                chain(&error)
+                root_cause(error)
             ));
         }
     };
@@ -74,18 +76,16 @@ async fn list(config: kube::Config, uuid: &str) -> Namespace {
         .list_metadata(&with_label)
         .await
     {
-        Ok(list) => found(
-            uuid,
-            list.items
-                .into_iter()
-                .filter_map(|item| item.metadata.name)
-                .collect(),
-        ),
-        Err(error) => refused(&error),
+        Ok(list) => {
+            let names = list.items.into_iter();
+            pick(uuid, names.filter_map(|item| item.metadata.name).collect())
+        }
+        Err(error) => describe_refusal(error),
     }
 }
 
-fn found(uuid: &str, mut names: Vec<String>) -> Namespace {
+/// The namespace, from the names of all that have the model's label.
+fn pick(uuid: &str, mut names: Vec<String>) -> Namespace {
     names.sort();
     match names.as_slice() {
         [name] => Namespace::Is(name.clone()),
@@ -99,7 +99,7 @@ fn found(uuid: &str, mut names: Vec<String>) -> Namespace {
     }
 }
 
-fn refused(error: &kube::Error) -> Namespace {
+fn describe_refusal(error: kube::Error) -> Namespace {
     use kube::Error::{Api, HyperError, ReadEvents, SerdeError, Service};
     match error {
         Api(status) if matches!(status.code, 401 | 403) => Namespace::Unknown(format!(
@@ -112,34 +112,30 @@ fn refused(error: &kube::Error) -> Namespace {
         Api(status) => Namespace::Unknown(format!("Kubernetes answers {}", status.code)),
         SerdeError(_) => Namespace::Later("Kubernetes' answer cannot be read".to_owned()),
         HyperError(_) | Service(_) | ReadEvents(_) => {
-            Namespace::Later(format!("Kubernetes does not answer: {}", chain(error)))
+            Namespace::Later(format!("Kubernetes does not answer: {}", root_cause(error)))
         }
-        _ => Namespace::Unknown(format!("cannot ask Kubernetes: {}", chain(error))),
+        _ => Namespace::Unknown(format!("cannot ask Kubernetes: {}", root_cause(error))),
     }
 }
 
-/// The error's last cause says it; those before it only who noticed.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
+/// The last cause of an error says what happened. The errors around it only say who noticed.
+fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    anyhow::Error::new(error).root_cause().to_string()
 }
 
-/// Whether a host name, or an address, resolves from here within 2 seconds.
+/// Whether a host's name, or an address, resolves from here within 2 seconds.
 #[must_use]
 pub fn resolves(host: &str) -> bool {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let host = host.to_owned();
     std::thread::spawn(move || {
-        let found = (host.as_str(), 0)
+        let resolves = (host.as_str(), 0)
             .to_socket_addrs()
             .is_ok_and(|mut addresses| addresses.next().is_some());
-        // Nobody waits any more when it took too long.
-        let _ = tell.send(found);
+        // When it took too long, nobody is waiting any more.
+        let _ = sender.send(resolves);
     });
-    told.recv_timeout(ANSWERS_WITHIN).unwrap_or(false)
+    receiver.recv_timeout(ANSWERS_WITHIN).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -155,12 +151,14 @@ mod tests {
         kube::Config::new(format!("http://{address}").parse().unwrap())
     }
 
-    /// A server that reads one request and answers `status` and `body`; what it was asked comes out of the thread.
+    /// A server that reads one request and answers it with `status` and `body`. The thread gives
+    /// the request.
     fn answering(status: &str, body: &str) -> (kube::Config, std::thread::JoinHandle<String>) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let config = config(server.local_addr().unwrap());
         let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         );
         let thread = std::thread::spawn(move || {
@@ -179,7 +177,7 @@ mod tests {
 
     fn check(status: &str, body: &str, expect: Namespace) -> String {
         let (config, thread) = answering(status, body);
-        assert_eq!(ask(config, MODEL), expect);
+        assert_eq!(ask_kubernetes(config, MODEL), expect);
         thread.join().unwrap()
     }
 
@@ -205,8 +203,16 @@ mod tests {
 
     fn status(code: u16) -> String {
         let text = format!("namespaces is forbidden: {code}");
-        serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": text, "reason": "Forbidden", "code": code})
-            .to_string()
+        serde_json::json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": text,
+            "reason": "Forbidden",
+            "code": code,
+        })
+        .to_string()
     }
 
     fn unknown(why: &str) -> Namespace {
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_label_is_it_and_only_metadata_is_asked_for() {
+    fn the_namespace_with_the_label_is_found_and_only_metadata_is_asked_for() {
         let asked = check(
             "200 OK",
             &list(&["kafka"]),
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn none_or_several_are_unknown() {
+    fn without_a_namespace_or_with_several_it_is_unknown() {
         let why = format!("no namespace here has the label model.juju.is/id={MODEL}");
         check("200 OK", &list(&[]), unknown(&why));
         let why = format!("2 namespaces have the label model.juju.is/id={MODEL}: a, b");
@@ -265,10 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_is_waited_for_2_seconds() {
+    fn a_server_that_hangs_is_waited_for_2_seconds() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let began = Instant::now();
-        let answer = ask(config(server.local_addr().unwrap()), MODEL);
+        let answer = ask_kubernetes(config(server.local_addr().unwrap()), MODEL);
         let took = began.elapsed();
         assert_eq!(answer, later("Kubernetes did not answer within 2 s"));
         assert!(
@@ -278,12 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_refuses_is_asked_again_later() {
+    fn a_server_that_refuses_is_asked_again_later() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let config = config(server.local_addr().unwrap());
         drop(server);
         let began = Instant::now();
-        let answer = ask(config, MODEL);
+        let answer = ask_kubernetes(config, MODEL);
         assert!(
             matches!(&answer, Namespace::Later(why) if why.contains("refused")),
             "{answer:?}"
@@ -293,14 +299,14 @@ mod tests {
 
     #[test]
     fn outside_of_a_pod_and_without_a_uuid_nobody_is_asked() {
-        let answer = of_model(MODEL);
+        let answer = find_namespace(MODEL);
         assert!(
             matches!(&answer, Namespace::Unknown(why) if why.contains("not a pod")),
             "{answer:?}"
         );
         for uuid in ["", "x,y", "3f2c0a11 "] {
             assert!(matches!(
-                ask(config("127.0.0.1:9"), uuid),
+                ask_kubernetes(config("127.0.0.1:9"), uuid),
                 Namespace::Unknown(_)
             ));
         }
@@ -314,8 +320,8 @@ mod tests {
         }
     }
 
-    /// `WINDROW_KUBE_API` is a URL, `_CA`, `_TOKEN_ALLOWED` and `_TOKEN_DENIED` are files, `_MODEL` is a UUID and
-    /// `_NAMESPACE` the name that goes with it.
+    /// `WINDROW_KUBE_API` is a URL; `_CA`, `_TOKEN_ALLOWED` and `_TOKEN_DENIED` are files; `_MODEL`
+    /// is a UUID, and `_NAMESPACE` is the name of that model's namespace.
     #[test]
     #[ignore = "needs a kube-apiserver: WINDROW_KUBE_*"]
     fn a_real_kube_apiserver_answers() {
@@ -323,7 +329,8 @@ mod tests {
             let name = format!("WINDROW_KUBE_{name}");
             std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set"))
         };
-        let ca = crate::endpoint::cos::pem(&std::fs::read_to_string(set("CA")).unwrap()).unwrap();
+        let ca = std::fs::read_to_string(set("CA")).unwrap();
+        let ca = crate::endpoint::certificates::pem(&ca).unwrap();
         let der = rustls::pki_types::pem::PemObject::from_pem_slice(ca.as_bytes())
             .map(|der: rustls::pki_types::CertificateDer<'_>| der.to_vec())
             .unwrap();
@@ -335,25 +342,25 @@ mod tests {
             config
         };
         assert_eq!(
-            ask(with(&set("TOKEN_ALLOWED")), &set("MODEL")),
+            ask_kubernetes(with(&set("TOKEN_ALLOWED")), &set("MODEL")),
             Namespace::Is(set("NAMESPACE"))
         );
-        let other = ask(with(&set("TOKEN_ALLOWED")), MODEL);
+        let other = ask_kubernetes(with(&set("TOKEN_ALLOWED")), MODEL);
         assert!(
             matches!(&other, Namespace::Unknown(why) if why.contains("no namespace here")),
             "{other:?}"
         );
-        let denied = ask(with(&set("TOKEN_DENIED")), &set("MODEL"));
+        let denied = ask_kubernetes(with(&set("TOKEN_DENIED")), &set("MODEL"));
         assert!(
             matches!(&denied, Namespace::Unknown(why) if why.contains("may not list")),
             "{denied:?}"
         );
 
-        // Who is not who the CA says is not believed.
+        // A server whose certificate another CA has signed is not believed.
         let mut stranger = with(&set("TOKEN_ALLOWED"));
         stranger.root_cert_file = None;
         stranger.root_cert = Some(Vec::new());
-        let answer = ask(stranger, &set("MODEL"));
+        let answer = ask_kubernetes(stranger, &set("MODEL"));
         assert!(
             matches!(&answer, Namespace::Later(why) if why.contains("certificate")),
             "{answer:?}"

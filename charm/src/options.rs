@@ -1,7 +1,7 @@
 //! The charm's options → what they say, checked as a whole. Most are settings of windrow, and the core
 //! knows their names, defaults and rules; here is what only the charm knows.
 
-use crate::endpoint::cos::pem;
+use crate::endpoint::certificates::pem;
 use crate::facts::OptionValues;
 use serde_json::Value;
 use serde_yaml::{Mapping, Value as Yaml};

@@ -1,116 +1,92 @@
-//! Facts → plan: what should be written, and what Juju should show. No I/O here; the same facts give the same plan.
+//! Facts → plan: what should be written, and what Juju should show.
+//!
+//! There is no I/O here, and the same facts always give the same plan.
 
-use crate::endpoint::Endpoint;
-use crate::endpoint::cos::{self, Topology};
 use crate::endpoint::kafka::{self, Kafka};
-use crate::endpoint::metastore;
-use crate::endpoint::s3;
+use crate::endpoint::{Endpoint, Topology, certificates, logging, metastore, metrics, s3};
 use crate::facts::{
-    Bag, CA, Container, DASHBOARD, Facts, KAFKA, Known, LOGGING, METASTORE, METRICS, Memo,
-    Namespace, OptionValues, S3 as S3_ENDPOINT, Up,
+    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, S3, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
-use crate::options::{self, Options};
-use crate::settings::{FILES, HTTP_PORT, Inputs, Rendered, SECRETS_FILE, hex, render};
+use crate::needs::{
+    OptionChoice, is_request, kafka_namespace, remembered_form, unwritten_app_data,
+};
+use crate::options::Options;
+use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render};
 use crate::status::{self, Level, Status};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use windrow_core::settings::config::Secret;
 
-/// All that one dispatch does.
+/// Everything that one dispatch does.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Into our application's databags, by relation; only the leader has any.
+    /// What is written into our application's databags, by relation id. Only a leader has any.
     pub app_data: BTreeMap<String, Bag>,
-    /// Into this unit's databags, by relation.
+    /// What is written into this unit's databags, by relation id.
     pub unit_data: BTreeMap<String, Bag>,
-    /// Kept for the next dispatch; written when it is another one than was read.
+    /// What the next dispatch should remember. It is written when it differs from what was read.
     pub memo: Memo,
+    /// Whether the port must be opened.
     pub open_port: bool,
+    /// The workload's version, where Juju must be told; `None` where it knows.
     pub version: Option<String>,
+    /// What is done in the workload's container.
     pub container: Work,
-    /// Once all that is done.
+    /// The status to show when all of this has been done.
     pub status: Status,
 }
 
 /// What is done in the workload's container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Nobody answers there.
+    /// Nothing: nobody answers there, or there is nothing new to tell windrow.
     LeaveAlone,
-    /// Something it needs is gone: it stops, and its credentials go.
+    /// Something that windrow needs is gone: it stops, and its credentials are removed.
     Stop {
+        /// Whether the service is running; if not, there is nothing to stop.
         stop: bool,
+        /// Paths of the files to remove.
         remove: Vec<String>,
     },
+    /// windrow runs.
     Run(Run),
 }
 
-/// The steps that are left to a running windrow, in this order; none when all is as it should be.
+/// The steps that are left until windrow runs as it should, in this order. When it already does,
+/// there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// Name of the binary that is to be put into [`BINARY_DIR`].
+    /// The name of the program that must be put into [`BINARY_DIR`].
     pub push: Option<String>,
-    /// Files, by path.
+    /// The files to write, by path.
     pub write: BTreeMap<String, Secret>,
     /// Paths of files that are no longer wanted.
     pub remove: Vec<String>,
+    /// The layer to add to Pebble's plan.
     pub layer: Option<Value>,
-    /// Pebble starts what is not running, and restarts what changed.
+    /// Whether Pebble must replan: it starts what does not run, and restarts what has changed.
     pub replan: bool,
-    /// The replan starts windrow anew; else it runs on, as with another Loki.
+    /// Whether the replan starts windrow anew. Otherwise it runs on, as with another Loki.
     pub starts: bool,
-    /// SIGHUP: what can change while it runs did.
+    /// Whether windrow must be sent a SIGHUP, because something has changed that it can take over
+    /// while it runs.
     pub reload: bool,
-    /// Paths of binaries of an earlier charm.
+    /// Paths of the programs of an earlier charm, to be removed.
     pub prune: Vec<String>,
-}
-
-/// The options that count, read once a dispatch.
-#[derive(Clone, Debug)]
-pub struct Chosen {
-    /// What is wrong with those that are set now.
-    pub problems: Vec<String>,
-    /// These, or the last that were right as a whole; `None` where there never were any.
-    pub options: Option<Options>,
-}
-
-/// Reads the options, or the last good ones in their stead.
-#[must_use]
-pub fn choose(options: &OptionValues, memo: &Memo) -> Chosen {
-    match options::read(options) {
-        Ok(options) => Chosen {
-            problems: Vec::new(),
-            options: Some(options),
-        },
-        Err(problems) => {
-            let good = Some(&memo.good_options).filter(|good| !good.is_empty());
-            Chosen {
-                problems,
-                options: good.and_then(|good| options::read(good).ok()),
-            }
-        }
-    }
-}
-
-/// Whether it must be known if this unit leads: only then is there something to write that only a leader may.
-#[must_use]
-pub fn asks_leader(facts: &Facts, chosen: &Chosen) -> bool {
-    !unsaid(facts, chosen.options.as_ref()).is_empty()
 }
 
 /// Decides.
 #[must_use]
-pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
+pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     let mut memo = facts.memo.clone();
-    let Chosen { problems, options } = chosen;
+    let OptionChoice { problems, options } = chosen;
     if problems.is_empty() {
         memo.good_options = facts.options.clone();
     }
     let mut plan = Plan {
         app_data: BTreeMap::new(),
-        unit_data: unit_data(facts),
+        unit_data: unwritten_unit_data(facts),
         open_port: !memo.port,
         version: (memo.version != facts.charm.version).then(|| facts.charm.version.clone()),
         memo,
@@ -119,13 +95,11 @@ pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
     };
     plan.memo.port = true;
     plan.memo.version.clone_from(&facts.charm.version);
-    requests(facts, options.as_ref(), &mut plan);
+    add_app_data(facts, options.as_ref(), &mut plan);
     for (id, bag) in &plan.unit_data {
         plan.memo.relations.entry(id.clone()).or_default().unit_data = Some(bag.clone());
     }
-    let mut statuses: Vec<Status> = problems
-        .first()
-        .map(|first| bad_options(facts, first, problems.len()))
+    let mut statuses: Vec<Status> = status::describe_options(problems, facts.app())
         .into_iter()
         .collect();
     plan.container = match &facts.container {
@@ -133,168 +107,70 @@ pub fn plan(facts: &Facts, chosen: &Chosen) -> Plan {
             statuses.push(Status::waiting("waiting for Pebble in container windrow"));
             Work::LeaveAlone
         }
-        Container::Up(up) => match options
-            .as_ref()
-            .map(|options| wanted(facts, options, &plan.memo))
-        {
-            None => stop(up),
-            Some((Err(NotNow { why, gone }), more)) => {
-                statuses.push(why);
-                statuses.extend(more);
-                // What an endpoint cannot say for a while, a running windrow was told before.
-                if gone { stop(up) } else { Work::LeaveAlone }
-            }
-            Some((Ok(rendered), more)) => {
-                statuses.extend(more);
-                let run = run(facts, up, &rendered);
-                statuses.extend(of_workload(facts, up, &run));
-                Work::Run(run)
-            }
-        },
+        Container::Up(up) => plan_container(facts, up, options.as_ref(), &plan.memo, &mut statuses),
     };
-    if let Some(status) = status::first(statuses) {
+    if let Some(status) = status::most_urgent(statuses) {
         plan.status = status;
     }
     plan
 }
 
-fn bad_options(facts: &Facts, first: &str, count: usize) -> Status {
-    let more = if count > 1 {
-        format!(" (and {} more)", count - 1)
-    } else {
-        String::new()
-    };
-    Status::blocked(format!(
-        "{}{more}",
-        first.replace("juju config APP", &format!("juju config {}", app(facts)))
-    ))
-}
-
-fn app(facts: &Facts) -> &str {
-    facts.unit.split('/').next().unwrap_or_default()
-}
-
-fn topology(facts: &Facts) -> Topology {
-    Topology::new(&facts.model_name, &facts.model_uuid, &facts.unit)
-}
-
 // ---------------------------------------------------------------- databags
 
-/// What our application has to say, by relation. Requests come from options.
-fn app_data(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
-    let mut all = Vec::new();
-    for (endpoint, relations) in &facts.relations {
-        let bag = match (endpoint.as_str(), options) {
-            (KAFKA, Some(options)) => kafka::request(&options.topic),
-            (S3_ENDPOINT, Some(options)) => s3::request(&options.bucket),
-            (METASTORE, Some(options)) => {
-                metastore::request(&options.metastore_database, &options.metastore_roles)
-            }
-            (METRICS, _) => cos::metrics_app_data(&topology(facts), HTTP_PORT),
-            (DASHBOARD, _) => cos::dashboard_app_data(&topology(facts)),
-            (CA, _) => cos::ca_app_data(),
-            (LOGGING, _) => cos::logging_app_data(&topology(facts)),
-            _ => continue,
-        };
-        all.extend(
-            relations
-                .iter()
-                .map(|relation| (relation.id.clone(), bag.clone())),
-        );
-    }
-    all
-}
-
-/// Requests stay as they were first written: providers act on the first, and some fail on a second. What is no request
-/// may change with a refresh of the charm.
-fn is_request(id: &str) -> bool {
-    [KAFKA, S3_ENDPOINT, METASTORE].contains(&Known::endpoint(id))
-}
-
-/// What is remembered of a bag: a request as it is, of others only that they are the same.
-fn kept(id: &str, bag: &Bag) -> Bag {
-    if is_request(id) {
-        return bag.clone();
-    }
-    let text = serde_json::to_vec(bag).expect("a map of texts is JSON");
-    Bag::from([("sha256".to_owned(), hex(&Sha256::digest(text)))])
-}
-
-/// Relations that nothing was said in yet, or something else that may change.
-fn unsaid(facts: &Facts, options: Option<&Options>) -> Vec<(String, Bag)> {
-    let known = |id: &str| {
-        facts
-            .memo
-            .relations
-            .get(id)
-            .and_then(|known| known.app_data.as_ref())
-    };
-    let mut all = app_data(facts, options);
-    all.retain(|(id, bag)| {
-        known(id).is_none_or(|known| !is_request(id) && *known != kept(id, bag))
-    });
-    all
-}
-
-/// What is written now, and remembered as written.
-fn requests(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
+/// Plans what a leader writes for the application, and remembers it as written.
+fn add_app_data(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
     if facts.leader != Some(true) {
         return;
     }
-    for (id, bag) in unsaid(facts, options) {
-        // An earlier leader may have made the request.
+    for (id, bag) in unwritten_app_data(facts, options) {
+        // An earlier leader may have made the request already.
         let own = facts
             .relations
             .values()
             .flatten()
             .find(|relation| relation.id == id)
-            .and_then(|r| r.own.as_ref());
+            .and_then(|relation| relation.own.as_ref());
         let earlier =
             own.filter(|own| is_request(&id) && bag.keys().any(|key| own.contains_key(key)));
-        let known = plan.memo.relations.entry(id.clone()).or_default();
+        let memo = plan.memo.relations.entry(id.clone()).or_default();
         match earlier {
-            Some(earlier) => known.app_data = Some(earlier.clone()),
+            Some(earlier) => memo.app_data = Some(earlier.clone()),
             None => {
-                known.app_data = Some(kept(&id, &bag));
+                memo.app_data = Some(remembered_form(&id, &bag));
                 plan.app_data.insert(id, bag);
             }
         }
     }
 }
 
-/// What this unit has to say, where it has not said it.
-fn unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
-    let said = |id: &str| {
-        facts
-            .memo
-            .relations
-            .get(id)
-            .and_then(|known| known.unit_data.as_ref())
-    };
+/// What this unit has to say and has not written yet, by relation id.
+fn unwritten_unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
+    let written = |id: &str| facts.memo.relations.get(id)?.unit_data.as_ref();
     let domain = facts
         .options
         .get("cluster-domain")
         .and_then(Value::as_str)
         .filter(|domain| !domain.is_empty());
-    let bag = cos::metrics_unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
+    let bag = metrics::unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
     let relations = facts.relations.get(METRICS).into_iter().flatten();
     relations
-        .filter(|r| said(&r.id) != Some(&bag))
-        .map(|r| (r.id.clone(), bag.clone()))
+        .filter(|relation| written(&relation.id) != Some(&bag))
+        .map(|relation| (relation.id.clone(), bag.clone()))
         .collect()
 }
 
-/// A request that was written for other options: the relation keeps it.
-fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
+fn topology(facts: &Facts) -> Topology {
+    Topology::new(&facts.model_name, &facts.model_uuid, &facts.unit)
+}
+
+/// A status for each request that was written with other options than those that count now. The
+/// relation keeps it.
+fn check_requests(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
+    let database = &options.metastore_database;
     let asked = [
         (KAFKA, "topic", "topic-name", &options.topic),
-        (S3_ENDPOINT, "bucket", "bucket", &options.bucket),
-        (
-            METASTORE,
-            "database",
-            "metastore-database",
-            &options.metastore_database,
-        ),
+        (S3, "bucket", "bucket", &options.bucket),
+        (METASTORE, "database", "metastore-database", database),
         (
             METASTORE,
             "extra-user-roles",
@@ -308,20 +184,20 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
         let Some(relation) = facts.newest(endpoint) else {
             continue;
         };
-        let Some(written) = memo
-            .relations
-            .get(&relation.id)
-            .and_then(|known| known.app_data.as_ref())
-        else {
+        let memo = memo.relations.get(&relation.id);
+        let Some(written) = memo.and_then(|memo| memo.app_data.as_ref()) else {
             continue;
         };
         let written = written.get(key).unwrap_or(&nothing);
         if written != value {
-            all.push(Status::blocked(format!(
-                "option {option}: the relation on {endpoint} was made with \"{written}\" and keeps it; run: juju remove-relation {app} {remote}, then juju integrate {app}:{endpoint} {remote}",
-                app = app(facts),
-                remote = relation.app,
-            )));
+            let app = facts.app();
+            all.push(status::describe_kept_request(
+                endpoint,
+                option,
+                written,
+                app,
+                &relation.app,
+            ));
         }
     }
     all
@@ -329,72 +205,99 @@ fn frozen(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> {
 
 // ---------------------------------------------------------------- the workload
 
-/// Why there is nothing new to tell the workload.
-struct NotNow {
-    why: Status,
-    /// A needed relation is not there: it must not run.
-    gone: bool,
+/// What windrow should do.
+enum Target {
+    /// Run with these files.
+    Run(WorkloadFiles),
+    /// Stop, because a relation that it needs is not there.
+    Stop(Status),
+    /// Go on with what it was told earlier. An endpoint cannot say for a while what it has said
+    /// before, or says something wrong.
+    Unchanged(Status),
 }
 
-/// The workload's files, or why there are none now; and what else a person should know.
-fn wanted(
+fn plan_container(
     facts: &Facts,
-    options: &Options,
+    up: &Up,
+    options: Option<&Options>,
     memo: &Memo,
-) -> (Result<Rendered, NotNow>, Vec<Status>) {
+    statuses: &mut Vec<Status>,
+) -> Work {
+    let Some(options) = options else {
+        return plan_stop(up);
+    };
+    let mut hints = check_requests(facts, options, memo);
+    let target = find_target(facts, options, &mut hints);
+    // Of several statuses of one level the first is shown.
+    match target {
+        Target::Run(rendered) => {
+            let run = plan_run(facts, up, &rendered);
+            statuses.extend(hints);
+            statuses.push(describe_workload(facts, up, &run));
+            Work::Run(run)
+        }
+        Target::Stop(why) => {
+            statuses.push(why);
+            statuses.extend(hints);
+            plan_stop(up)
+        }
+        Target::Unchanged(why) => {
+            statuses.push(why);
+            statuses.extend(hints);
+            Work::LeaveAlone
+        }
+    }
+}
+
+/// What windrow should do. `hints` gets what a person should know although windrow can run.
+fn find_target(facts: &Facts, options: &Options, hints: &mut Vec<Status>) -> Target {
     let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
+    // Console mode keeps nothing, so it needs neither of these.
     let (s3, metastore) = match &options.table {
         Some(_) => (
-            s3::read(facts.newest(S3_ENDPOINT), &options.bucket),
+            s3::read(facts.newest(S3), &options.bucket),
             metastore::read(facts.newest(METASTORE), &options.metastore_database),
         ),
-        // On the console nothing is kept.
         None => (Endpoint::Absent, Endpoint::Absent),
     };
     let namespace = kafka
         .ready()
-        .map_or(Ok(None), |kafka| kafka_namespace(facts, options, kafka));
-    let token = match &facts.token {
-        None => Ok(None),
-        Some(Ok(token)) => Ok(Some(token)),
-        Some(Err(why)) => Err(Status::blocked(format!(
-            "option api-token: the secret cannot be read: {why}; run: juju grant-secret NAME {}",
-            app(facts)
-        ))),
-    };
-    let (ca, refused) = cos::ca_certificates(facts.relations.get(CA).map_or(&[], Vec::as_slice));
-    let mut more = frozen(facts, options, memo);
-    more.extend(
-        refused
-            .into_iter()
+        .map_or(Ok(None), |kafka| namespace_to_add(facts, options, kafka));
+    let relations = facts.relations.get(CA).map_or(&[][..], Vec::as_slice);
+    let ca = certificates::read(relations);
+    hints.extend(
+        ca.left_out
+            .iter()
             .map(|why| Status::blocked(format!("{CA}: {why}"))),
     );
-    let mut why_not: Vec<Status> = Vec::new();
-    let mut absent = Vec::new();
-    if facts.newest(KAFKA).is_none() {
-        absent.push(KAFKA);
-    }
-    if options.table.is_some() {
-        absent.extend(
-            [S3_ENDPOINT, METASTORE]
-                .into_iter()
-                .filter(|endpoint| facts.newest(endpoint).is_none()),
-        );
-    }
-    why_not.extend(status::of_absent(&absent, app(facts)));
-    why_not.extend(status::of_endpoint(&kafka));
-    why_not.extend(status::of_endpoint(&s3));
-    why_not.extend(status::of_endpoint(&metastore));
-    why_not.extend(namespace.as_ref().err().cloned());
-    // A token that cannot be read leaves the status page closed rather than open; counting goes on.
-    more.extend(token.as_ref().err().cloned());
-    let gone = !absent.is_empty();
-    if let Some(why) = status::first(why_not) {
-        return (Err(NotNow { why, gone }), more);
+    // Without a token that can be read, the status page stays closed, and counting goes on.
+    let token = match &facts.token {
+        None => None,
+        Some(Ok(token)) => Some(token),
+        Some(Err(why)) => {
+            hints.push(status::describe_token(why, facts.app()));
+            None
+        }
+    };
+
+    let absent = absent_endpoints(facts, options);
+    let unit = &facts.unit;
+    let why_not = [
+        status::describe_absent(&absent, facts.app()),
+        status::describe_endpoint(&kafka, KAFKA, unit),
+        status::describe_endpoint(&s3, S3, unit),
+        status::describe_endpoint(&metastore, METASTORE, unit),
+        namespace.as_ref().err().cloned(),
+    ];
+    if let Some(why) = status::most_urgent(why_not.into_iter().flatten()) {
+        return if absent.is_empty() {
+            Target::Unchanged(why)
+        } else {
+            Target::Stop(why)
+        };
     }
     let (Some(kafka), Ok(namespace)) = (kafka.ready(), namespace) else {
-        let why = Status::waiting(format!("waiting for {KAFKA}"));
-        return (Err(NotNow { why, gone }), more);
+        return Target::Unchanged(Status::waiting(format!("waiting for {KAFKA}")));
     };
     let rendered = render(&Inputs {
         options,
@@ -402,50 +305,60 @@ fn wanted(
         kafka_namespace: namespace.as_deref(),
         s3: s3.ready(),
         metastore: metastore.ready(),
-        ca: &ca.concat(),
+        ca: &ca.blocks.iter().map(String::as_str).collect::<String>(),
         instance: &facts.instance,
         proxy: &facts.proxy,
-        token: token.ok().flatten(),
+        token,
     });
-    // The options are right by themselves: it is a relation that gives what cannot be used.
-    let rendered = rendered.map_err(|problems| {
-        let why = Status::blocked(
+    match rendered {
+        Ok(rendered) => Target::Run(rendered),
+        // The options are right by themselves: it is a relation that gives what cannot be used.
+        Err(problems) => Target::Unchanged(Status::blocked(
             problems
                 .first()
                 .map_or("the settings are refused", String::as_str),
-        );
-        NotNow { why, gone }
-    });
-    (rendered, more)
+        )),
+    }
 }
 
-/// What is added to the names of Kafka's brokers. The option's namespace is with the other settings already.
-fn kafka_namespace(
+/// The endpoints that are needed and have no relation.
+fn absent_endpoints(facts: &Facts, options: &Options) -> Vec<&'static str> {
+    let needed: &[&str] = match &options.table {
+        Some(_) => &[KAFKA, S3, METASTORE],
+        None => &[KAFKA],
+    };
+    needed
+        .iter()
+        .copied()
+        .filter(|endpoint| facts.newest(endpoint).is_none())
+        .collect()
+}
+
+/// The namespace to add to the names of Kafka's brokers; `None` where none need be added. A
+/// namespace that an option names is in the settings already.
+fn namespace_to_add(
     facts: &Facts,
     options: &Options,
     kafka: &Kafka,
 ) -> Result<Option<String>, Status> {
+    let Some(relation) = facts.newest(KAFKA) else {
+        return Ok(None);
+    };
     if options.has_namespace || kafka.short_host.is_none() {
         return Ok(None);
     }
-    let unknown = |why: &str| {
-        Status::blocked(format!(
-            "{KAFKA}: the brokers' names only resolve in Kafka's namespace, which is unknown: {why}; run: juju config {} kafka-namespace=NAMESPACE",
-            app(facts)
-        ))
-    };
-    match &facts.kafka_namespace {
+    match kafka_namespace(facts, relation) {
         None | Some(Namespace::Here) => Ok(None),
-        Some(Namespace::Is(name)) => Ok(Some(name.clone())),
-        Some(Namespace::Unknown(why)) => Err(unknown(why)),
+        Some(Namespace::Is(name)) => Ok(Some(name)),
+        Some(Namespace::Unknown(why)) => Err(status::describe_namespace(&why, facts.app())),
         Some(Namespace::Later(why)) => Err(Status::waiting(format!(
             "{KAFKA}: looking for Kafka's namespace: {why}"
         ))),
     }
 }
 
-/// The steps from what is to what should be.
-fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
+/// The steps from what is there to what should be.
+fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
     let mut run = Run::default();
     let binary = layer::binary_name(&facts.charm.digest);
     if up.binaries.get(&binary) != Some(&facts.charm.size_bytes) {
@@ -456,16 +369,15 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
             run.write.insert((*path).to_owned(), text.clone());
         }
     }
-    let gone = |path: &&str| up.files.contains_key(*path) && !rendered.files.contains_key(*path);
     run.remove = FILES
         .iter()
-        .copied()
-        .filter(gone)
-        .map(str::to_owned)
+        .filter(|path| up.files.contains_key(**path) && !rendered.files.contains_key(**path))
+        .map(|path| (*path).to_owned())
         .collect();
     let in_plan = layer::log_targets(&up.plan);
     let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
-    let targets = cos::log_targets(loki, &topology(facts), in_plan.iter().map(String::as_str));
+    let in_plan = in_plan.iter().map(String::as_str);
+    let targets = logging::log_targets(loki, &topology(facts), in_plan);
     let layer = Layer {
         binary: &binary,
         config_digest: &rendered.digest,
@@ -475,9 +387,9 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
     if !layer.is_in(&up.plan) {
         run.layer = Some(layer.render());
     }
-    let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
-    run.replan = run.layer.is_some() || run.push.is_some() || !runs;
-    run.starts = !runs || !layer.service_is_in(&up.plan);
+    let is_running = matches!(up.service.as_deref(), Some("active" | "backoff"));
+    run.replan = run.layer.is_some() || run.push.is_some() || !is_running;
+    run.starts = !is_running || !layer.service_is_in(&up.plan);
     run.reload = !run.starts && !run.write.is_empty();
     run.prune = up
         .binaries
@@ -488,36 +400,28 @@ fn run(facts: &Facts, up: &Up, rendered: &Rendered) -> Run {
     run
 }
 
-fn stop(up: &Up) -> Work {
-    let runs = matches!(up.service.as_deref(), Some("active" | "backoff" | "error"));
+fn plan_stop(up: &Up) -> Work {
     let remove = up
         .files
         .keys()
         .filter(|path| *path == SECRETS_FILE)
         .cloned()
         .collect();
-    Work::Stop { stop: runs, remove }
-}
-
-/// What the workload says, unless it is about to be started anew.
-fn of_workload(facts: &Facts, up: &Up, run: &Run) -> Option<Status> {
-    if run.starts {
-        return Some(Status::new(Level::Maintenance, "starting windrow"));
+    Work::Stop {
+        stop: matches!(up.service.as_deref(), Some("active" | "backoff" | "error")),
+        remove,
     }
-    Some(match &up.windrow {
-        Some(windrow) => {
-            status::of_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name)
-        }
-        None => status::of_silence(up.service.as_deref(), &up.last_words, app(facts)),
-    })
 }
 
-/// A host of Kafka whose name only resolves in a namespace that nobody named.
-#[must_use]
-pub fn asks_namespace(facts: &Facts, chosen: &Chosen) -> Option<String> {
-    let options = chosen.options.as_ref()?;
-    match kafka::read(facts.newest(KAFKA), &options.topic) {
-        Endpoint::Ready(kafka) if !options.has_namespace => kafka.short_host,
-        _ => None,
+/// What the workload says, unless it is about to be started.
+fn describe_workload(facts: &Facts, up: &Up, run: &Run) -> Status {
+    if run.starts {
+        return Status::new(Level::Maintenance, "starting windrow");
+    }
+    match &up.windrow {
+        Some(windrow) => {
+            status::describe_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name)
+        }
+        None => status::describe_silence(up.service.as_deref(), &up.last_words, facts.app()),
     }
 }

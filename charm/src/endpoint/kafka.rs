@@ -1,28 +1,37 @@
 //! `kafka-client`, interface kafka_client: what Kafka's charm gives, and what it is asked for.
 //!
-//! Spoken is version 0 of `data_interfaces`, which all providers understand. The charm never makes the topic.
+//! The charm speaks version 0 of the library `data_interfaces`, which all providers understand. It
+//! never creates the topic.
 
-use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
+use super::certificates::pem;
+use super::{Endpoint, Fault, field, is_yes, join_addresses, parse_addresses, plain};
 use crate::facts::{Bag, KAFKA, Relation};
 use windrow_core::settings::config::Secret;
 
+/// What Kafka's charm gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kafka {
-    /// `host:port`, several with commas between.
+    /// `host:port`, or several with commas between them.
     pub bootstrap: String,
+    /// The topic that was granted.
     pub topic: String,
+    /// Whether the brokers want TLS.
     pub tls: bool,
     /// PEM; empty where Kafka gives none. Versions before 4 write `enabled` or `disabled` there.
     pub ca: String,
+    /// The SASL user.
     pub username: Secret,
+    /// The SASL password.
     pub password: Secret,
-    /// What the name of our group must begin with.
+    /// The name of our consumer group must begin with this; it may be empty.
     pub group_prefix: String,
-    /// A host whose name only resolves in Kafka's own namespace, if there is one.
+    /// A broker's host whose name resolves only in Kafka's own namespace; `None` when there is
+    /// none.
     pub short_host: Option<String>,
 }
 
-/// What we ask for. The role grants reading the topic and groups that begin with the prefix Kafka gives.
+/// What we ask for. The role `consumer` grants reading the topic, and the consumer groups whose
+/// names begin with the prefix that Kafka gives.
 #[must_use]
 pub fn request(topic: &str) -> Bag {
     Bag::from([
@@ -35,16 +44,16 @@ pub fn request(topic: &str) -> Bag {
     ])
 }
 
-/// What the newest relation gives. `asked` is the topic that was asked for; another may be given.
+/// What the relation gives. `asked` is the topic that was asked for; the answer may name another.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Kafka> {
     let Some(relation) = relation else {
         return Endpoint::Absent;
     };
-    Endpoint::of(given(relation, asked), KAFKA, &relation.app)
+    Endpoint::from_result(parse(relation, asked), KAFKA, &relation.app)
 }
 
-fn given(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
+fn parse(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
     let user = |name| field(relation, "secret-user", name);
     let tls = |name| plain(relation, "secret-tls", name);
     let (username, password) = (user("username")?, user("password")?);
@@ -55,12 +64,12 @@ fn given(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
             relation.app
         )));
     };
-    let endpoints = addresses(&endpoints)?;
+    let endpoints = parse_addresses(&endpoints)?;
     let ca = tls("tls-ca")?.unwrap_or_default();
     Ok(Kafka {
-        bootstrap: join(&endpoints),
+        bootstrap: join_addresses(&endpoints),
         topic: plain(relation, "", "topic")?.unwrap_or_else(|| asked.to_owned()),
-        tls: yes(tls("tls")?.as_deref()),
+        tls: is_yes(tls("tls")?.as_deref()),
         ca: pem(&ca).unwrap_or_default(),
         username,
         password,
@@ -72,13 +81,14 @@ fn given(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
     })
 }
 
-/// `kafka-k8s-0.kafka-k8s-endpoints`: a pod's name, short for its own namespace.
+/// Whether a name is a pod's name without its namespace, such as `kafka-k8s-0.kafka-k8s-endpoints`.
 fn is_short(host: &str) -> bool {
     host.split_once('.')
         .is_some_and(|(_, rest)| !rest.contains('.') && rest.ends_with("-endpoints"))
 }
 
-/// The UUID of the model that a secret's URI names: `secret://<uuid>/<id>`.
+/// The UUID of the model that the URI of the user's secret names. The URI of a secret of another
+/// model has the form `secret://<uuid>/<id>`; that of our own model has no UUID.
 #[must_use]
 pub fn model_of_secret(relation: &Relation) -> Option<String> {
     let (model, _) = relation
@@ -132,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_fields_do_as_well() {
+    fn fields_without_secrets_are_read_as_well() {
         let pairs = [
             ("username", "u"),
             ("password", "p"),
@@ -146,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_and_hostile_data_is_told() {
+    fn partial_and_hostile_data_is_named() {
         assert_eq!(read(None, "t"), Endpoint::Absent);
         for (pairs, expect) in [
             (

@@ -1,23 +1,30 @@
-//! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what is asked for.
+//! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what its
+//! charm is asked for.
 
-use super::{Endpoint, Fault, addresses, cos::pem, field, join, plain, yes};
+use super::certificates::pem;
+use super::{Endpoint, Fault, field, is_yes, join_addresses, parse_addresses, plain};
 use crate::facts::{Bag, METASTORE, Relation};
 use windrow_core::settings::config::Secret;
 
+/// What PostgreSQL's charm gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metastore {
-    /// `host:port`.
+    /// `host:port` of the primary.
     pub endpoint: String,
+    /// The name of the database.
     pub database: String,
+    /// Whether the server speaks TLS.
     pub tls: bool,
     /// PEM, or empty.
     pub ca: String,
+    /// The user.
     pub username: Secret,
+    /// The user's password.
     pub password: Secret,
 }
 
-/// What we ask for. Roles are only asked for where the operator says so: PostgreSQL 14 needs them to see tables that
-/// others make later, and PostgreSQL 16 refuses the same ones.
+/// What we ask for. Roles are asked for only where the operator wants them: PostgreSQL 14 needs
+/// them for tables that others create later, and PostgreSQL 16 refuses the same ones.
 #[must_use]
 pub fn request(database: &str, roles: &str) -> Bag {
     let mut request = Bag::from([
@@ -33,16 +40,17 @@ pub fn request(database: &str, roles: &str) -> Bag {
     request
 }
 
-/// What the newest relation gives. `asked` is the database that was asked for; another may be given.
+/// What the relation gives. `asked` is the database that was asked for; the answer may name
+/// another.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<Metastore> {
     let Some(relation) = relation else {
         return Endpoint::Absent;
     };
-    Endpoint::of(given(relation, asked), METASTORE, &relation.app)
+    Endpoint::from_result(parse(relation, asked), METASTORE, &relation.app)
 }
 
-fn given(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
+fn parse(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
     let user = |name| field(relation, "secret-user", name);
     let (username, password) = (user("username")?, user("password")?);
     let endpoints = plain(relation, "secret-user", "endpoints")?;
@@ -54,9 +62,9 @@ fn given(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
     };
     let ca = plain(relation, "secret-tls", "tls-ca")?.unwrap_or_default();
     Ok(Metastore {
-        endpoint: join(&addresses(&endpoints)?[..1]),
+        endpoint: join_addresses(&parse_addresses(&endpoints)?[..1]),
         database: plain(relation, "", "database")?.unwrap_or_else(|| asked.to_owned()),
-        tls: yes(plain(relation, "secret-tls", "tls")?.as_deref()),
+        tls: is_yes(plain(relation, "secret-tls", "tls")?.as_deref()),
         ca: pem(&ca).unwrap_or_default(),
         username,
         password,
@@ -93,7 +101,7 @@ mod tests {
         );
         assert!(!metastore.tls && metastore.database == "hivemetastore");
 
-        // Revision 281 sends no `tls`, and needs no secrets.
+        // Revision 281 sends no `tls` and no secrets.
         let old = [
             ("username", "u"),
             ("password", "p"),
@@ -106,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_asked_for_only_when_told() {
+    fn roles_are_asked_for_only_where_they_are_set() {
         assert!(!request("hivemetastore", "").contains_key("extra-user-roles"));
         assert_eq!(request("hivemetastore", "a,b")["extra-user-roles"], "a,b");
     }

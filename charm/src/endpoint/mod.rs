@@ -1,29 +1,39 @@
-//! A relation's databag → what it gives us, or why not yet. Each endpoint has a file; none does I/O.
+//! What relations give us and what we write into them. Each endpoint has a file; none does I/O.
+//!
+//! A databag is read as one of four states: absent, waiting, invalid or ready.
 
-pub mod cos;
+mod topology;
 pub mod kafka;
-pub mod metastore;
 pub mod s3;
+pub mod metastore;
+pub mod certificates;
+pub mod logging;
+pub mod metrics;
+pub mod dashboard;
 
-use crate::facts::Relation;
+pub use topology::Topology;
+
+use crate::facts::{Bag, Relation};
 use windrow_core::settings::config::Secret;
 
-/// Longer values are no host names, topics or passwords. Certificates have their own limit.
+/// Longer values are not host names, topics or passwords. Certificates have a limit of their own.
 const FIELD_MAX_BYTES: usize = 16_384;
 
 /// What an endpoint gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint<T> {
-    /// No relation.
+    /// There is no relation.
     Absent,
-    /// The other application will go on: what it waits for.
+    /// The other application will go on by itself: what we wait for.
     Waiting(String),
-    /// A person must act: what is wrong, and the next step.
+    /// A person must act: what is wrong with what the other application has written.
     Invalid(String),
+    /// Everything that is needed.
     Ready(T),
 }
 
 impl<T> Endpoint<T> {
+    /// What the endpoint gives; `None` when it is not ready.
     #[must_use]
     pub fn ready(&self) -> Option<&T> {
         match self {
@@ -32,36 +42,40 @@ impl<T> Endpoint<T> {
         }
     }
 
-    /// What was read, or the state that its fault means.
-    fn of(result: Result<T, Fault>, endpoint: &str, app: &str) -> Self {
+    /// The state for what was read on `endpoint` from application `app`.
+    fn from_result(result: Result<T, Fault>, endpoint: &str, app: &str) -> Self {
         match result {
             Ok(value) => Endpoint::Ready(value),
             Err(Fault::Later(why)) => Endpoint::Waiting(format!("{endpoint}: {why}")),
-            Err(Fault::Wrong(why)) => {
-                Endpoint::Invalid(format!("{endpoint}: {app} {why}; look at: juju show-unit"))
-            }
+            Err(Fault::Wrong(why)) => Endpoint::Invalid(format!("{endpoint}: {app} {why}")),
         }
     }
 }
 
-/// A field of the remote databag. Providers put it into a secret, into the bag itself, or first into one and then into
-/// the other, so each field is looked for in the secret first.
+/// Why a relation cannot be used.
+enum Fault {
+    /// The other application has not written it yet.
+    Later(String),
+    /// What it has written is wrong. The text follows the application's name.
+    Wrong(String),
+}
+
+/// A field of the remote databag. Providers put it into a secret, or into the databag itself, or
+/// first into the one and then into the other; so the secret, such as `secret-user`, is looked at
+/// first.
 ///
 /// # Errors
-/// The secret is named but cannot be read, or the value is none a sane provider writes: why.
+/// The secret is named but cannot be read, or the value is one that no sane provider writes.
 fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>, Fault> {
-    let found = match relation.secrets.get(secret) {
+    let value = match relation.secrets.get(secret) {
         Some(Err(why)) => {
-            return Err(Fault::Later(format!(
-                "{} cannot be read yet: {why}",
-                kind(secret)
-            )));
+            let secret = describe_secret(secret);
+            return Err(Fault::Later(format!("{secret} cannot be read yet: {why}")));
         }
         Some(Ok(content)) => content.get(name).cloned(),
         None => None,
     };
-    let found = found.or_else(|| relation.data.get(name).map(Secret::new));
-    match found {
+    match value.or_else(|| relation.data.get(name).map(Secret::new)) {
         Some(value) if value.expose().is_empty() => Ok(None),
         Some(value) if name.contains("ca") && name.starts_with("tls") => Ok(Some(value)),
         Some(value) if value.expose().len() > FIELD_MAX_BYTES => Err(Fault::Wrong(format!(
@@ -75,53 +89,35 @@ fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>
     }
 }
 
-/// A field that is no secret.
+/// A field that is not secret; see [`field`].
 fn plain(relation: &Relation, secret: &str, name: &str) -> Result<Option<String>, Fault> {
     Ok(field(relation, secret, name)?.map(|value| value.expose().to_owned()))
 }
 
-/// Why a field is of no use.
-enum Fault {
-    Later(String),
-    Wrong(String),
-}
-
-/// `secret-user` → what a person calls it.
-fn kind(secret: &str) -> &str {
-    match secret {
+/// What a person calls the secret with this key.
+fn describe_secret(key: &str) -> &str {
+    match key {
         "secret-user" => "the user's secret",
         "secret-tls" => "the secret with certificates",
         _ => "the secret",
     }
 }
 
-/// `true`, `True`, `enabled`: what providers write for yes.
-fn yes(value: Option<&str>) -> bool {
+/// Whether a provider says yes: `true`, `True` or `enabled`.
+fn is_yes(value: Option<&str>) -> bool {
     value.is_some_and(|value| {
         value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("enabled")
     })
 }
 
-/// `host:port[,host:port…]`, in order and without repeats.
+/// Parses `host:port[,host:port...]`: the addresses in their order, each once.
 ///
 /// # Errors
-/// It is something else.
-fn addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
+/// The text is something else.
+fn parse_addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
     let mut all = Vec::new();
     for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-        let address = one.rsplit_once(':').and_then(|(host, port)| {
-            let named = !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-            let numbered = host
-                .strip_prefix('[')
-                .and_then(|h| h.strip_suffix(']'))
-                .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
-            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
-            (host.len() <= 255 && (named || numbered)).then(|| (host.to_owned(), port))
-        });
-        match address {
+        match parse_address(one) {
             Some(address) if all.contains(&address) => {}
             Some(address) => all.push(address),
             None => {
@@ -140,7 +136,23 @@ fn addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
     }
 }
 
-fn join(addresses: &[(String, u16)]) -> String {
+/// `host:port` or `[IPv6 address]:port`.
+fn parse_address(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    let is_ipv6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+    (host.len() <= 255 && (is_name || is_ipv6)).then(|| (host.to_owned(), port))
+}
+
+/// The opposite of [`parse_addresses`].
+fn join_addresses(addresses: &[(String, u16)]) -> String {
     addresses
         .iter()
         .map(|(host, port)| format!("{host}:{port}"))
@@ -148,12 +160,24 @@ fn join(addresses: &[(String, u16)]) -> String {
         .join(",")
 }
 
+/// A databag of these fields.
+fn bag<const N: usize>(fields: [(&str, String); N]) -> Bag {
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use serde_json::Value;
+    use std::collections::{BTreeMap, BTreeSet};
+    use windrow_core::shown::status::{LaneStatus, ProcessUse, Status, metrics};
+    use windrow_core::values::time::EventTime;
 
-    /// A relation whose application wrote this; keys of the form `secret-user/username` are in that secret.
+    /// A relation whose application wrote this. A key such as `secret-user/username` is in that
+    /// secret.
     pub(crate) fn relation(endpoint: &str, pairs: &[(&str, &str)]) -> Relation {
         let mut relation = Relation {
             id: format!("{endpoint}:4"),
@@ -180,5 +204,65 @@ pub(crate) mod tests {
             }
         }
         relation
+    }
+
+    /// A relation whose units wrote this.
+    pub(super) fn of_units(app: &str, units: &[(&str, &[(&str, &str)])]) -> Relation {
+        let bags = units
+            .iter()
+            .map(|(unit, pairs)| ((*unit).to_owned(), bag_of(pairs)));
+        Relation {
+            id: "x:7".to_owned(),
+            app: app.to_owned(),
+            units: bags.collect(),
+            ..Relation::default()
+        }
+    }
+
+    /// A relation whose application wrote this, without secrets.
+    pub(super) fn of_app(app: &str, pairs: &[(&str, &str)]) -> Relation {
+        Relation {
+            id: "x:7".to_owned(),
+            app: app.to_owned(),
+            data: bag_of(pairs),
+            ..Relation::default()
+        }
+    }
+
+    fn bag_of(pairs: &[(&str, &str)]) -> Bag {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    /// A field of a databag that holds JSON.
+    pub(super) fn parsed(bag: &Bag, key: &str) -> Value {
+        serde_json::from_str(&bag[key]).unwrap()
+    }
+
+    /// The metrics that a text of queries names.
+    pub(super) fn metrics_in(text: &str) -> BTreeSet<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|name| name.starts_with("windrow_") || name.starts_with("process_"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The names of all metrics, from a status with everything in it.
+    pub(super) fn our_metrics() -> BTreeSet<String> {
+        let time = Some(EventTime(1));
+        let lane = LaneStatus {
+            lag: Some(1),
+            ..LaneStatus::default()
+        };
+        let status = Status {
+            epoch: Some(1),
+            watermark: time,
+            last_commit: time,
+            lanes: vec![lane],
+            ..Status::default()
+        };
+        metrics_in(&metrics(&status, ProcessUse::default()))
     }
 }

@@ -1,26 +1,35 @@
-//! `s3-credentials`, interface s3: what s3-integrator gives, tracks 1 and 2, and what it is asked for.
+//! `s3-credentials`, interface s3: what s3-integrator gives (tracks 1 and 2), and what it is asked
+//! for.
 //!
-//! `path` is for Spark's event logs: it says nothing of tables, and is not read.
+//! The field `path` is not read: it says where Spark's event logs lie, and nothing about tables.
 
-use super::{Endpoint, Fault, cos::pem, field, plain};
+use super::certificates::pem;
+use super::{Endpoint, Fault, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
 use windrow_core::settings::config::Secret;
 
+/// What s3-integrator gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {
+    /// The bucket that the table is kept in.
     pub bucket: String,
-    /// A URL; empty is AWS.
+    /// A URL; empty means AWS.
     pub endpoint: String,
     /// Empty where it is not given.
     pub region: String,
+    /// Whether the bucket is part of the path (`http://host/bucket/key`) and not of the host's
+    /// name.
     pub path_style: bool,
     /// PEM, or empty.
     pub ca: String,
+    /// The access key.
     pub access_key: Secret,
+    /// The secret key.
     pub secret_key: Secret,
 }
 
-/// What we ask for. Track 1 looks at the bucket alone; track 2 puts the keys into a secret for who asks so.
+/// What we ask for. Track 1 reads the bucket alone. Track 2 puts the keys into a secret when it is
+/// asked to.
 #[must_use]
 pub fn request(bucket: &str) -> Bag {
     Bag::from([
@@ -33,25 +42,26 @@ pub fn request(bucket: &str) -> Bag {
     ])
 }
 
-/// What the newest relation gives. The bucket in the answer counts, whatever was asked for.
+/// What the relation gives. `asked` is the bucket that was asked for; the one in the answer counts.
 #[must_use]
 pub fn read(relation: Option<&Relation>, asked: &str) -> Endpoint<S3> {
     let Some(relation) = relation else {
         return Endpoint::Absent;
     };
-    Endpoint::of(given(relation, asked), ENDPOINT, &relation.app)
+    Endpoint::from_result(parse(relation, asked), ENDPOINT, &relation.app)
 }
 
-fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
+fn parse(relation: &Relation, asked: &str) -> Result<S3, Fault> {
     let text = |name| Ok::<_, Fault>(plain(relation, "secret-extra", name)?.unwrap_or_default());
     let (access_key, secret_key) = (
         field(relation, "secret-extra", "access-key")?,
         field(relation, "secret-extra", "secret-key")?,
     );
     let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
-        // Track 1 gives endpoint and bucket before its action was run.
+        // Track 1 gives the endpoint and the bucket before its action has been run.
         return Err(Fault::Later(format!(
-            "{0} has no keys yet; run: juju run {0}/leader sync-s3-credentials, or set its option credentials",
+            "{0} has no keys yet; run: juju run {0}/leader sync-s3-credentials, \
+             or set its option credentials",
             relation.app
         )));
     };
@@ -70,14 +80,14 @@ fn given(relation: &Relation, asked: &str) -> Result<S3, Fault> {
         endpoint,
         region: text("region")?,
         path_style: !matches!(text("s3-uri-style")?.as_str(), "host" | "virtual"),
-        ca: chain(&field(relation, "secret-extra", "tls-ca-chain")?)?,
+        ca: parse_chain(&field(relation, "secret-extra", "tls-ca-chain")?)?,
         access_key,
         secret_key,
     })
 }
 
-/// A JSON list of certificates, or their text as it is.
-fn chain(value: &Option<Secret>) -> Result<String, Fault> {
+/// The certificates in a JSON list of PEM texts, or in one PEM text.
+fn parse_chain(value: &Option<Secret>) -> Result<String, Fault> {
     let Some(value) = value.as_ref().map(Secret::expose) else {
         return Ok(String::new());
     };
@@ -88,7 +98,8 @@ fn chain(value: &Option<Secret>) -> Result<String, Fault> {
     if text.trim().is_empty() {
         return Ok(String::new());
     }
-    pem(&text).map_err(|why| Fault::Wrong(format!("gives a tls-ca-chain that is none: {why}")))
+    pem(&text)
+        .map_err(|why| Fault::Wrong(format!("gives a tls-ca-chain that cannot be used: {why}")))
 }
 
 #[cfg(test)]
@@ -142,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stays_a_text_and_what_is_no_url_is_refused() {
+    fn a_number_stays_a_text_and_what_is_not_a_url_is_refused() {
         let mut pairs = V1.to_vec();
         pairs[2].1 = "123";
         assert!(matches!(read_of(&pairs), Endpoint::Ready(S3 { bucket, .. }) if bucket == "123"));

@@ -1,5 +1,5 @@
-//! What other charms and people may write, wrongly or on purpose: no hook fails of it, nothing that runs is harmed by
-//! a text, and the status says whose it is.
+//! What other charms and people may write, by mistake or on purpose. No hook fails because of it,
+//! no text harms what runs, and the status says where the text came from.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
     crate::named("badinput", &tests)
 }
 
-/// Values that belong nowhere.
+/// Values that are right for no option and no field.
 fn odd() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
@@ -42,52 +42,54 @@ fn odd() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Compared with a golden file.
+/// Compares with a golden file.
 fn check(name: &str, what: &str, told: &str) {
     golden::check(name, what, told).unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// The fields of databags that get odd values.
+const ODD_FIELDS: [(&str, &[&str]); 3] = [
+    (
+        "kafka-client",
+        &[
+            "endpoints",
+            "topic",
+            "tls",
+            "consumer-group-prefix",
+            "secret-user",
+            "zookeeper-uris",
+        ],
+    ),
+    (
+        "s3-credentials",
+        &[
+            "endpoint",
+            "bucket",
+            "access-key",
+            "secret-key",
+            "region",
+            "s3-uri-style",
+            "tls-ca-chain",
+        ],
+    ),
+    (
+        "metastore-db",
+        &[
+            "endpoints",
+            "database",
+            "secret-user",
+            "secret-tls",
+            "version",
+            "read-only-endpoints",
+        ],
+    ),
+];
+
 fn databags() {
-    let fields: [(&str, &[&str]); 3] = [
-        (
-            "kafka-client",
-            &[
-                "endpoints",
-                "topic",
-                "tls",
-                "consumer-group-prefix",
-                "secret-user",
-                "zookeeper-uris",
-            ],
-        ),
-        (
-            "s3-credentials",
-            &[
-                "endpoint",
-                "bucket",
-                "access-key",
-                "secret-key",
-                "region",
-                "s3-uri-style",
-                "tls-ca-chain",
-            ],
-        ),
-        (
-            "metastore-db",
-            &[
-                "endpoints",
-                "database",
-                "secret-user",
-                "secret-tls",
-                "version",
-                "read-only-endpoints",
-            ],
-        ),
-    ];
     let (mut world, ids) = counting();
     let before = world.container().tell();
     let mut told = String::new();
-    for (at, (endpoint, keys)) in fields.into_iter().enumerate() {
+    for (at, (endpoint, keys)) in ODD_FIELDS.into_iter().enumerate() {
         for key in keys {
             told += &format!("{endpoint} {key}\n");
             let was = world.juju().relations[&ids[at]]
@@ -96,7 +98,7 @@ fn databags() {
                 .cloned()
                 .unwrap_or_default();
             for (what, value) in odd() {
-                // Not by `write`: these are no credentials.
+                // Not with `write`, because these are not credentials.
                 let bag = |world: &mut World, value: &str| {
                     let mut juju = world.juju();
                     let remote = &mut juju.relations.get_mut(&ids[at]).expect("there").remote;
@@ -116,6 +118,17 @@ fn databags() {
             }
         }
     }
+    told += &odd_endpoints(&mut world, &ids);
+    check(
+        "bad-databags",
+        "Odd values in the databags of a unit that counts",
+        &told,
+    );
+}
+
+/// Odd values of the field `endpoints`, of Kafka and of the metastore.
+fn odd_endpoints(world: &mut World, ids: &[u32; 3]) -> String {
+    let mut told = String::new();
     for (what, value) in [
         ("no port", "kafka-k8s-0.kafka-k8s-endpoints"),
         ("port 0", "kafka:0"),
@@ -137,18 +150,14 @@ fn databags() {
                 run.event.replace("-relation-changed", ""),
                 run.brief()
             );
-            harmless(&world);
+            harmless(world);
             world.write(ids[at], "endpoints", &was);
         }
     }
-    check(
-        "bad-databags",
-        "Odd values in the databags of a unit that counts",
-        &told,
-    );
+    told
 }
 
-/// The workload's files are YAML that says what it should, whatever was written elsewhere.
+/// The workload's files are YAML and say what they should, whatever others have written.
 fn harmless(world: &World) {
     let container = world.container();
     for file in ["/etc/windrow/windrow.yaml", "/etc/windrow/secrets.yaml"] {
@@ -182,6 +191,29 @@ fn harmless(world: &World) {
         "{status}"
     );
 }
+
+/// Odd values of fields in secrets.
+const ODD_SECRETS: [(&str, &str, &str); 7] = [
+    ("an empty password", "password", ""),
+    ("an empty key", "secret-key", ""),
+    (
+        "a password of lines",
+        "password",
+        "first-line\nsecond: line",
+    ),
+    ("a key of lines", "secret-key", "first-line\nsecond: line"),
+    (
+        "a password of quotes",
+        "password",
+        "it's \"quoted\" # : {} \\ $x",
+    ),
+    (
+        "a key of quotes",
+        "secret-key",
+        "it's \"quoted\" # : {} \\ $x",
+    ),
+    ("a name of odd characters", "username", "a\u{1b}[31m: b"),
+];
 
 fn secrets() {
     let mut told = String::new();
@@ -219,27 +251,7 @@ fn secrets() {
             world.juju().faults.clear();
         }
         tell("Juju is well again", &mut world);
-        for (what, field, value) in [
-            ("an empty password", "password", ""),
-            ("an empty key", "secret-key", ""),
-            (
-                "a password of lines",
-                "password",
-                "first-line\nsecond: line",
-            ),
-            ("a key of lines", "secret-key", "first-line\nsecond: line"),
-            (
-                "a password of quotes",
-                "password",
-                "it's \"quoted\" # : {} \\ $x",
-            ),
-            (
-                "a key of quotes",
-                "secret-key",
-                "it's \"quoted\" # : {} \\ $x",
-            ),
-            ("a name of odd characters", "username", "a\u{1b}[31m: b"),
-        ] {
+        for (what, field, value) in ODD_SECRETS {
             let fits = world.with_secret(id, group, |s| {
                 s.revisions[0]
                     .as_ref()
@@ -402,12 +414,25 @@ fn options() {
     );
 }
 
+/// Runs the hook `windrow-pebble-ready` and tells its result on a line.
+fn tell_start(told: &mut String, what: &str, world: &mut World) {
+    let run = world.pebble_ready().good();
+    *told += &format!("{what}: {}\n", run.brief());
+}
+
 fn containers() {
     let mut told = String::new();
-    let mut tell = |what: &str, world: &mut World| {
-        let run = world.pebble_ready().good();
-        told += &format!("{what}: {}\n", run.brief());
-    };
+    full_disks(&mut told);
+    let mut world = failing_starts(&mut told);
+    foreign_contents(&mut told, &mut world);
+    check(
+        "bad-containers",
+        "A container that fails, on a unit that has counted",
+        &told,
+    );
+}
+
+fn full_disks(told: &mut String) {
     for (what, path, error) in [
         (
             "a full disk for the binary",
@@ -432,22 +457,26 @@ fn containers() {
             .container()
             .file_errors
             .insert(path.to_owned(), error.to_owned());
-        tell(what, &mut world);
+        tell_start(told, what, &mut world);
         assert!(!world.container().services.values().any(|s| s.active));
         world.container().file_errors.clear();
-        tell("  there is room again", &mut world);
+        tell_start(told, "  there is room again", &mut world);
         assert!(world.container().services["windrow"].active);
     }
+}
+
+/// A service that does not start, a Pebble in each mood, and no room for a newer program.
+fn failing_starts(told: &mut String) -> World {
     let (mut world, _) = counting();
     world.container().renew();
     world.container().start_error = Some("exited quickly with code 1".to_owned());
-    tell("it does not start", &mut world);
-    tell("  and again", &mut world);
+    tell_start(told, "it does not start", &mut world);
+    tell_start(told, "  and again", &mut world);
     world.container().start_error = None;
-    tell("  it does", &mut world);
+    tell_start(told, "  it does", &mut world);
     for mood in [Mood::Down, Mood::Deaf, Mood::Late, Mood::Broken, Mood::Up] {
         world.mood(mood);
-        tell(&format!("Pebble {mood:?}"), &mut world);
+        tell_start(told, &format!("Pebble {mood:?}"), &mut world);
     }
     world.refresh(b"\x7fELF a newer workload\0");
     world.container().file_errors.insert(
@@ -455,20 +484,27 @@ fn containers() {
         "no space left on device".to_owned(),
     );
     world.container().said.push("an ordinary line".to_owned());
-    tell(
+    tell_start(
+        told,
         "no room for a newer binary, while the older one runs",
         &mut world,
     );
     assert!(world.container().services["windrow"].active);
     world.container().file_errors.clear();
-    tell("  there is room again", &mut world);
-    // Something else put a layer and files there.
-    let foreign = json!({"services": {"other": {"override": "replace", "command": "/bin/other", "startup": "disabled"}}});
+    tell_start(told, "  there is room again", &mut world);
+    world
+}
+
+/// A container in which others have changed something.
+fn foreign_contents(told: &mut String, world: &mut World) {
+    // Something else has put a layer and files there.
+    let other = json!({"override": "replace", "command": "/bin/other", "startup": "disabled"});
+    let foreign = json!({"services": {"other": other}});
     world
         .container()
         .layers
         .insert(0, ("other".to_owned(), foreign));
-    tell("another layer", &mut world);
+    tell_start(told, "another layer", world);
     let old = crate::pebble::File {
         bytes: b"old".to_vec(),
         mode: "755".to_owned(),
@@ -480,7 +516,7 @@ fn containers() {
         .container()
         .files
         .insert("/opt/windrow/windrow-0000000000000000".to_owned(), old);
-    tell("a binary of before", &mut world);
+    tell_start(told, "a binary of before", world);
     let name = world
         .container()
         .files
@@ -495,17 +531,12 @@ fn containers() {
         .expect("there")
         .bytes
         .truncate(3);
-    tell("half a binary", &mut world);
+    tell_start(told, "half a binary", world);
     world
         .container()
         .files
         .get_mut("/etc/windrow/windrow.yaml")
         .expect("there")
         .bytes = vec![0xff, 0xfe];
-    tell("settings that are no text", &mut world);
-    check(
-        "bad-containers",
-        "A container that fails, on a unit that has counted",
-        &told,
-    );
+    tell_start(told, "settings that are no text", world);
 }

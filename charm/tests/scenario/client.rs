@@ -1,6 +1,7 @@
-//! A hook command as a charm calls it: it hands its arguments to the test process and prints what that answers.
+//! A hook command as a charm calls it: it sends its arguments to the test process and prints the
+//! answer.
 //!
-//! It decides nothing. As Juju's `jujuc`, it reads its standard input only when asked to.
+//! It decides nothing. Like Juju's `jujuc`, it reads its standard input only when asked to.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,21 +9,21 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-/// What a hook command tells the agent: one JSON text on a line.
+/// What a hook command sends to the agent: one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub struct Call {
     pub context: String,
     pub command: String,
     pub args: Vec<String>,
     pub stdin: Option<String>,
-    /// The caller's whole environment: a credential must not be in it.
+    /// The caller's whole environment, in which there must be no credential.
     pub env: BTreeMap<String, String>,
 }
 
 /// What the agent answers.
 #[derive(Serialize, Deserialize)]
 pub enum Reply {
-    /// Call again, with what is on the standard input.
+    /// Call again, with the standard input.
     NeedStdin,
     Done {
         code: u8,

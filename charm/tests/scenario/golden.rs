@@ -1,11 +1,11 @@
-//! Golden files: what a run said, compared to the letter; `WINDROW_GOLDEN=write` writes them.
+//! Golden files: what a run has said, compared to the letter. `WINDROW_GOLDEN=write` writes them.
 
 use std::path::Path;
 
 /// Compares with `golden/NAME.txt`.
 ///
 /// # Errors
-/// The first line that differs, and all of the text as it is now.
+/// The first line that differs, and the whole text as it is now.
 pub fn check(name: &str, what: &str, text: &str) -> Result<(), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/scenario/golden")

@@ -1,4 +1,4 @@
-//! The server's side of HTTP/1.1, as much as the stand-ins need: keep-alive, lengths, chunks.
+//! The server's side of HTTP/1.1, as much of it as the stand-ins need: keep-alive, lengths, chunks.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 pub struct Request {
     pub method: String,
     pub path: String,
-    /// In order; a name may come more than once.
+    /// In their order; a name may occur more than once.
     pub query: Vec<(String, String)>,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
@@ -20,7 +20,7 @@ pub struct Response {
 }
 
 impl Request {
-    /// What the query says of that name first.
+    /// The first value of this name in the query.
     pub fn asked(&self, name: &str) -> Option<&str> {
         self.query
             .iter()
@@ -39,7 +39,8 @@ impl Response {
     }
 }
 
-/// Answers the requests of one connection until it closes, or until `answer` takes the stream for itself (`None`).
+/// Answers the requests of one connection until it closes, or until `answer` takes over the stream
+/// (`None`).
 pub fn serve(
     stream: impl Read,
     mut out: impl Write,
@@ -155,7 +156,7 @@ fn read(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Optio
     Ok(Some(request))
 }
 
-/// The next line without its end; `None` when the other side has closed.
+/// The next line, without its line break; `None` when the other side has closed the connection.
 fn line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     let mut bytes = Vec::new();
     if input.read_until(b'\n', &mut bytes)? == 0 {

@@ -1,8 +1,12 @@
-//! The built hook binary against hook commands and a Pebble that refuse what Juju's refuse.
+//! Runs the built hook binary against hook commands and a Pebble that refuse what the real ones
+//! refuse.
 //!
-//! The process enters namespaces of its own first: `/charm/containers` (Pebble's sockets), 127.0.0.1:8080 (the
-//! workload), `/etc/hosts` and `/run` are then this test's alone. One world runs at a time, as those are fixed places.
-//! `WINDROW_GOLDEN=write cargo test -p windrow-charm --test scenario` writes the golden files, for `git diff` to judge.
+//! The process first enters namespaces of its own. Then `/charm/containers` (Pebble's sockets),
+//! 127.0.0.1:8080 (the workload), `/etc/hosts` and `/run` belong to this test alone. As these
+//! places are fixed, one world runs at a time.
+//!
+//! `WINDROW_GOLDEN=write cargo test -p windrow-charm --test scenario` writes the golden files; look
+//! at what has changed with `git diff`.
 #![expect(
     clippy::disallowed_methods,
     reason = "a process that stands in for others has threads, clocks and an environment"
@@ -26,7 +30,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Trials of those names; each test panics when it fails.
+/// Makes trials of tests. A test fails by a panic.
 fn named(module: &str, tests: &[(&str, fn())]) -> Vec<Trial> {
     let trial = |(name, test): &(&str, fn())| {
         let test = *test;
@@ -38,12 +42,12 @@ fn named(module: &str, tests: &[(&str, fn())]) -> Vec<Trial> {
     tests.iter().map(trial).collect()
 }
 
-/// The first argument of the process that is inside its namespaces.
+/// The first argument of the process inside the namespaces.
 const INSIDE: &str = "--inside";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().collect();
-    // A hook command is this program under another name, as Juju's are all `jujuc`.
+    // A hook command is this program under another name, as Juju's hook commands are all `jujuc`.
     let name = Path::new(&arguments[0])
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())
@@ -69,7 +73,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&parsed, trials).exit_code()
 }
 
-/// Becomes this program again, inside namespaces of its own; comes back only with why that cannot be.
+/// Starts this program again in its place, inside namespaces. It returns only if that fails, with
+/// the reason.
 fn enter(arguments: &[String]) -> String {
     let works = |flags: &str| {
         let tried = Command::new("unshare")
@@ -79,8 +84,8 @@ fn enter(arguments: &[String]) -> String {
         tried.is_ok_and(|status| status.success())
     };
     let Some(flags) = ["-mn", "-rmn"].into_iter().find(|flags| works(flags)) else {
-        return "cannot make a mount and a network namespace: neither as this user nor in a user namespace \
-                (`unshare -rmn true` fails); run as root, or allow user namespaces"
+        return "cannot make a mount and a network namespace, neither as this user nor in a \
+                user namespace (`unshare -rmn true` fails); run as root, or allow user namespaces"
             .to_owned();
     };
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root");
@@ -96,7 +101,7 @@ fn enter(arguments: &[String]) -> String {
     format!("cannot start unshare: {e}")
 }
 
-/// A root that is the machine's but for what a charm container has at fixed places.
+/// Makes a root that is the machine's, except for what a charm's container has at fixed places.
 const INSIDE_SH: &str = r#"
 root=$1; shift
 ip link set lo up
@@ -114,6 +119,8 @@ mkdir "$root/charm/containers"
 echo '127.0.0.1 localhost' >"$root/charm/hosts"
 : >"$root/charm/resolv.conf"
 mount --bind "$root/charm/hosts" "$root/etc/hosts"
-if [ -e "$root/etc/resolv.conf" ]; then mount --bind "$root/charm/resolv.conf" "$root/etc/resolv.conf"; fi
+if [ -e "$root/etc/resolv.conf" ]; then
+    mount --bind "$root/charm/resolv.conf" "$root/etc/resolv.conf"
+fi
 exec chroot "$root" "$@"
 "#;

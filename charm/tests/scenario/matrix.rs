@@ -1,4 +1,5 @@
-//! Everything crossed: every event, leader or not, Pebble as it may be, each endpoint absent, partial, ready and gone.
+//! Every combination: each event, leader or not, each mood of Pebble, and each endpoint absent,
+//! incomplete, ready and gone.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -30,7 +31,7 @@ fn whole(endpoint: &str) -> Provider {
     }
 }
 
-/// As it is for a while: the answer is there, and the credentials are not.
+/// As it is for a while: the answer is there, but the credentials are not.
 fn partial(endpoint: &str) -> Provider {
     let mut provider = whole(endpoint)
         .with("access-key", "")
@@ -39,7 +40,7 @@ fn partial(endpoint: &str) -> Provider {
     provider
 }
 
-/// Outcomes, and after what they came: those with the same outcome stand together.
+/// Outcomes, each with everything that led to it.
 #[derive(Default)]
 struct Outcomes(Vec<(String, Vec<String>)>);
 
@@ -96,7 +97,8 @@ fn endpoints() {
             for mood in MOODS {
                 world.mood(mood);
                 let run = world.hook("update-status");
-                // Only where all is there it runs, and nothing else is ever started or left with credentials.
+                // It runs only when everything is there. Otherwise nothing is started, and no
+                // credentials are left.
                 let runs = of == ["ready"; 3] && mood == Mood::Up;
                 let container = world.container();
                 assert_eq!(
@@ -127,14 +129,15 @@ fn endpoints() {
             outcomes.tell()
         );
     }
-    // Whatever is related: a container that is away is what is told.
+    // When the container is away, the status says so, whatever is related.
     assert_eq!(away.0.len(), 1, "{}", away.tell());
     told += &format!("any of these\n{}", away.tell());
-    let what = "Each endpoint absent, partial, ready and gone, a leader or not, in a new container with Pebble as it may be";
+    let what = "Each endpoint absent, partial, ready and gone, a leader or not, \
+                in a new container with Pebble as it may be";
     golden::check("matrix-endpoints", what, &told).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// All hooks that need no relation, all actions among them.
+/// All hooks that need no relation, and all actions.
 fn events(world: &mut World) -> Vec<(String, Run)> {
     let mut all = Vec::new();
     for hook in [
@@ -182,7 +185,7 @@ fn events(world: &mut World) -> Vec<(String, Run)> {
     all
 }
 
-/// By Pebble's mood; once where a leader and another unit do the same.
+/// The outcomes by Pebble's mood, told once where a leader and another unit do the same.
 fn told_of(outcomes: BTreeMap<(String, bool), Outcomes>) -> String {
     let mut told = String::new();
     for mood in MOODS.map(|mood| format!("{mood:?}")) {
@@ -277,7 +280,7 @@ fn events_where_all_is_well() {
                     );
                 }
             }
-            // All of that changed nothing.
+            // None of this has changed anything.
             assert_eq!(world.container().tell(), before);
         }
     }

@@ -1,4 +1,5 @@
-//! What the other sides write, as the real charms do: only after the request, and secrets where they make them.
+//! What the other charms write, when the real ones write it: only after a request, and into secrets
+//! where they use secrets.
 
 use crate::juju::Bag;
 
@@ -7,21 +8,22 @@ use crate::juju::Bag;
 pub struct Provider {
     pub app: &'static str,
     pub units: u32,
-    /// UUID of its model; empty: the charm's own.
+    /// The UUID of its model; empty for our own model.
     pub model: &'static str,
-    /// The key of our application's bag that is the request; empty: it writes without one.
+    /// The key in our application's databag that is the request; empty when it writes without one.
     pub request: &'static str,
-    /// What it writes into its application's bag before any request.
+    /// What it writes into its application's databag before any request.
     pub first: Vec<(String, String)>,
-    /// What it writes into its application's bag then. `{id}` is the relation's number, `{request}` what was asked.
+    /// What it writes into its application's databag after a request. `{id}` is the relation's
+    /// number, and `{request}` what was asked for.
     pub bag: Vec<(String, String)>,
-    /// Group (`secret-user`) → what is in its secret.
+    /// Group, such as `secret-user` → what is in its secret.
     pub secrets: Vec<(String, Vec<(String, String)>)>,
     /// What each of its units writes. `{n}` is the unit's number.
     pub unit_bag: Vec<(String, String)>,
 }
 
-/// A certificate as far as its frame goes: nobody reads what is inside.
+/// Something with the frame of a certificate. Nobody reads what is inside.
 pub fn pem(name: &str) -> String {
     use base64::Engine;
     let text = format!("certificate of {name}");
@@ -45,7 +47,8 @@ impl Provider {
         }
     }
 
-    /// Writes that into the application's bag; an empty value: it leaves the key out.
+    /// Makes it write this into its application's databag. With an empty value it leaves the key
+    /// out.
     pub fn with(mut self, key: &str, value: &str) -> Provider {
         self.bag.retain(|(k, _)| k != key);
         if !value.is_empty() {
@@ -59,7 +62,7 @@ impl Provider {
         self
     }
 
-    /// Puts fields into the secret of that group; an empty value leaves a field out.
+    /// Puts fields into the secret of a group. With an empty value a field is left out.
     pub fn with_secret(mut self, group: &str, fields: &[(&str, &str)]) -> Provider {
         if !self.secrets.iter().any(|(g, _)| g == group) {
             self.secrets.push((group.to_owned(), Vec::new()));
@@ -78,7 +81,7 @@ impl Provider {
         self
     }
 
-    /// Writes what would be in secrets into the bag, as with a Juju or a library without secrets.
+    /// Makes it write into the databag what would be in secrets, as with a library without secrets.
     pub fn plain(mut self) -> Provider {
         for (_, fields) in std::mem::take(&mut self.secrets) {
             self.bag.extend(fields);
@@ -122,14 +125,14 @@ impl Provider {
             )
     }
 
-    /// kafka-k8s 3/edge: `tls-ca` holds no certificate.
+    /// kafka-k8s 3/edge: `tls-ca` does not hold a certificate.
     pub fn kafka_3() -> Provider {
         Provider::kafka_56()
             .with_secret("secret-tls", &[("tls", "disabled"), ("tls-ca", "disabled")])
             .with("tls", "")
     }
 
-    /// kafka-k8s 4 with TLS: a data_interfaces v1 provider that answers a v0 requirer.
+    /// kafka-k8s 4 with TLS: a provider of data_interfaces v1 that answers a requirer of v0.
     pub fn kafka_4() -> Provider {
         Provider::kafka_56()
             .with("zookeeper-uris", "")
@@ -159,7 +162,7 @@ impl Provider {
             .with("data", "{\"bucket\": \"{request}\"}")
     }
 
-    /// s3-integrator 2: the keys are in `secret-extra`; its version is there before any request.
+    /// s3-integrator 2: the keys are in `secret-extra`. It writes its version before any request.
     pub fn s3_2() -> Provider {
         let mut provider = Provider::new("s3-integrator", "bucket")
             .with("bucket", "{request}")
@@ -205,7 +208,8 @@ impl Provider {
 
     /// postgresql-k8s 14, later: `uris` too.
     pub fn postgresql_14() -> Provider {
-        let uris = "postgresql://relation_id_{id}:postgresql-password-{id}@metastore-primary.spark.svc.cluster.local:5432/hivemetastore";
+        let uris = "postgresql://relation_id_{id}:postgresql-password-{id}\
+                @metastore-primary.spark.svc.cluster.local:5432/hivemetastore";
         Provider::postgresql_281()
             .with("version", "14.15")
             .with_secret("secret-user", &[("uris", uris)])
@@ -222,7 +226,7 @@ impl Provider {
             )
     }
 
-    /// certificate_transfer v1, as self-signed-certificates.
+    /// certificate_transfer v1, as self-signed-certificates writes it.
     pub fn certificates_1() -> Provider {
         let list = serde_json::json!([pem("root"), pem("intermediate")]).to_string();
         Provider::new("self-signed-certificates", "")
@@ -230,7 +234,7 @@ impl Provider {
             .with("version", "1")
     }
 
-    /// certificate_transfer v0: unit bags.
+    /// certificate_transfer v0, which writes into the units' databags.
     pub fn certificates_0() -> Provider {
         let chain = serde_json::json!([pem("chain")]).to_string();
         Provider::new("manual-tls-certificates", "")
@@ -239,7 +243,7 @@ impl Provider {
             .with_unit("chain", &chain)
     }
 
-    /// loki-k8s: each unit gives its own address.
+    /// loki-k8s: each unit gives an address of its own.
     pub fn loki() -> Provider {
         let url = "http://loki-{n}.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push";
         Provider::new("loki", "")
@@ -255,7 +259,7 @@ impl Provider {
         Provider::new("grafana", "")
     }
 
-    /// Whether that application's bag asks what this one answers.
+    /// Whether an application's databag holds the request that this provider answers.
     pub fn is_asked(&self, ours: &Bag) -> bool {
         self.request.is_empty() || ours.contains_key(self.request)
     }

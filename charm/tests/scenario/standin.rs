@@ -1,4 +1,5 @@
-//! The stand-ins themselves: they refuse what Juju and Pebble refuse, with the same texts and exit codes.
+//! Tests of the stand-ins themselves: they refuse what Juju and Pebble refuse, with the same texts
+//! and exit codes.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -78,7 +79,8 @@ pub fn trials() -> Vec<Trial> {
     crate::named("standin", &tests)
 }
 
-/// Runs command lines, each with its exit code and what it prints on stderr (`ERROR ` is left out), in a hook.
+/// Runs command lines in a hook. Each comes with the exit code and the standard error (without
+/// `ERROR `) that it should have.
 fn refused(
     world: &mut World,
     event: impl Fn(&mut World) -> crate::world::Run,
@@ -92,10 +94,146 @@ fn refused(
         let said = call.stderr.trim_end().trim_start_matches("ERROR ");
         assert_eq!((call.code, said), (*code, *text), "{line}");
     }
-    // The tools print what the agent answers.
+    // The hook commands print what the agent answers.
     let all: String = run.calls.iter().map(|c| c.stderr.clone()).collect();
     assert_eq!(run.stderr, all);
 }
+
+/// Command lines with the exit code and the standard error (without `ERROR `) that they have.
+const REFUSALS: &[(&str, u8, &str)] = &[
+    (
+        "relation-get -r 99",
+        2,
+        "invalid value \"99\" for option -r: relation not found",
+    ),
+    (
+        "relation-set --relation=kafka-client:x a=b",
+        2,
+        "invalid value \"kafka-client:x\" for option --relation: invalid relation id",
+    ),
+    ("relation-get", 2, "no relation id specified"),
+    ("relation-set a=b", 2, "no relation id specified"),
+    ("relation-list", 2, "no relation id specified"),
+    ("relation-ids", 2, "no endpoint name specified"),
+    ("relation-ids nosuch", 0, ""),
+    ("relation-get -r 0", 2, "no unit or application specified"),
+    ("relation-get -r 0 - other/0", 1, "permission denied"),
+    (
+        "relation-get -r 0 - kafka-k8s",
+        2,
+        "expected unit name, got application name \"kafka-k8s\"",
+    ),
+    (
+        "relation-get -r 0 - Kafka",
+        2,
+        "invalid unit name \"Kafka\"",
+    ),
+    (
+        "relation-get -r 0 --app - kafka-k8s more",
+        2,
+        "unrecognized args: [\"more\"]",
+    ),
+    (
+        "relation-get -r 0 --bogus",
+        2,
+        "option provided but not defined: --bogus",
+    ),
+    ("relation-get -r", 2, "option needs an argument: -r"),
+    (
+        "relation-get -r 0 --format=xml - windrow/0",
+        2,
+        "invalid value \"xml\" for option --format: unknown format \"xml\"",
+    ),
+    (
+        "relation-set -r 0 plain",
+        2,
+        "expected \"key=value\", got \"plain\"",
+    ),
+    (
+        "relation-set -r 0 a=1 a=2",
+        2,
+        "key \"a\" specified more than once",
+    ),
+    (
+        "is-leader --json",
+        2,
+        "option provided but not defined: --json",
+    ),
+    (
+        "config-get --all topic-name",
+        2,
+        "cannot use argument --all together with key \"topic-name\"",
+    ),
+    (
+        "status-set bogus",
+        2,
+        "invalid status \"bogus\", expected one of [maintenance blocked waiting active]",
+    ),
+    ("status-set", 2, "invalid args, require <status> [message]"),
+    ("status-set active a b", 2, "unrecognized args: [\"b\"]"),
+    (
+        "secret-get secret:d0000000000000000000",
+        1,
+        "secret \"d0000000000000000000\" not found",
+    ),
+    ("secret-get --label X", 1, "consumer label \"X\" not found"),
+    (
+        "secret-get not-a-uri",
+        2,
+        "secret URI \"not-a-uri\" not valid",
+    ),
+    ("secret-get", 2, "require either a secret URI or label"),
+    (
+        "secret-get --peek --refresh secret:d0000000000000000000",
+        2,
+        "specify one of --peek or --refresh but not both",
+    ),
+    ("secret-add a=b", 2, "key \"a\" not valid"),
+    ("state-get --strict X", 1, "\"X\" not found"),
+    ("state-get X", 0, ""),
+    ("action-get", 1, "not running an action"),
+    ("action-set a=1", 1, "not running an action"),
+    (
+        "action-set stdout=1",
+        2,
+        "cannot set reserved action key \"stdout\"",
+    ),
+    (
+        "network-get NOSUCH",
+        1,
+        "no network config found for binding \"NOSUCH\"",
+    ),
+    ("network-get", 2, "no arguments specified"),
+    (
+        "credential-get",
+        1,
+        "cannot access cloud credentials: getting model credentials: permission denied",
+    ),
+    (
+        "open-port 80-90/tcp",
+        1,
+        "port ranges are not supported for k8s applications, please specify a single port",
+    ),
+    ("juju-log", 2, "no message specified"),
+    ("application-version-set", 2, "no version specified"),
+    (
+        "relation-get -r 0 - kafka-k8s/9",
+        1,
+        "cannot read settings for unit \"kafka-k8s/9\" in relation \
+         \"windrow:kafka-client kafka-k8s:kafka-client\": unit \"kafka-k8s/9\": settings not found",
+    ),
+    (
+        "head -c 70000 /dev/zero | tr '\\0' x | sed 's/^/v: /' | state-set --file -",
+        1,
+        "max allowed value length (65536) exceeded",
+    ),
+    (
+        "action-set Bad_Key=1",
+        2,
+        "key \"Bad_Key\" must start and end with lowercase alphanumeric, \
+         and contain only lowercase alphanumeric and hyphens",
+    ),
+];
 
 fn refusals() {
     let mut world = world();
@@ -113,163 +251,12 @@ fn refusals() {
     let denied = format!("secret-get {lost}");
     let info = format!("secret-info-get {token}");
     let info_said = format!("secret {:?} not found", &token["secret:".len()..]);
-    let long = "head -c 70000 /dev/zero | tr '\\0' x | sed 's/^/v: /' | state-set --file -";
-    let key_said = "must start and end with lowercase alphanumeric, and contain only lowercase alphanumeric and hyphens";
-    let never = "cannot read settings for unit \"kafka-k8s/9\" in relation \
-                 \"windrow:kafka-client kafka-k8s:kafka-client\": unit \"kafka-k8s/9\": settings not found";
-    let rows: Vec<(&str, u8, String)> = vec![
-        (
-            "relation-get -r 99",
-            2,
-            "invalid value \"99\" for option -r: relation not found".into(),
-        ),
-        (
-            "relation-set --relation=kafka-client:x a=b",
-            2,
-            "invalid value \"kafka-client:x\" for option --relation: invalid relation id".into(),
-        ),
-        ("relation-get", 2, "no relation id specified".into()),
-        ("relation-set a=b", 2, "no relation id specified".into()),
-        ("relation-list", 2, "no relation id specified".into()),
-        ("relation-ids", 2, "no endpoint name specified".into()),
-        ("relation-ids nosuch", 0, String::new()),
-        (
-            "relation-get -r 0",
-            2,
-            "no unit or application specified".into(),
-        ),
-        ("relation-get -r 0 - other/0", 1, "permission denied".into()),
-        ("relation-get -r 0 - kafka-k8s/9", 1, never.into()),
-        (
-            "relation-get -r 0 - kafka-k8s",
-            2,
-            "expected unit name, got application name \"kafka-k8s\"".into(),
-        ),
-        (
-            "relation-get -r 0 - Kafka",
-            2,
-            "invalid unit name \"Kafka\"".into(),
-        ),
-        (
-            "relation-get -r 0 --app - kafka-k8s more",
-            2,
-            "unrecognized args: [\"more\"]".into(),
-        ),
-        (
-            "relation-get -r 0 --bogus",
-            2,
-            "option provided but not defined: --bogus".into(),
-        ),
-        ("relation-get -r", 2, "option needs an argument: -r".into()),
-        (
-            "relation-get -r 0 --format=xml - windrow/0",
-            2,
-            "invalid value \"xml\" for option --format: unknown format \"xml\"".into(),
-        ),
-        (
-            "relation-set -r 0 plain",
-            2,
-            "expected \"key=value\", got \"plain\"".into(),
-        ),
-        (
-            "relation-set -r 0 a=1 a=2",
-            2,
-            "key \"a\" specified more than once".into(),
-        ),
-        (
-            "is-leader --json",
-            2,
-            "option provided but not defined: --json".into(),
-        ),
-        (
-            "config-get --all topic-name",
-            2,
-            "cannot use argument --all together with key \"topic-name\"".into(),
-        ),
-        (
-            "status-set bogus",
-            2,
-            "invalid status \"bogus\", expected one of [maintenance blocked waiting active]".into(),
-        ),
-        (
-            "status-set",
-            2,
-            "invalid args, require <status> [message]".into(),
-        ),
-        (
-            "status-set active a b",
-            2,
-            "unrecognized args: [\"b\"]".into(),
-        ),
-        (&denied, 1, "permission denied".into()),
-        (
-            "secret-get secret:d0000000000000000000",
-            1,
-            "secret \"d0000000000000000000\" not found".into(),
-        ),
-        (
-            "secret-get --label X",
-            1,
-            "consumer label \"X\" not found".into(),
-        ),
-        (
-            &key_absent,
-            1,
-            "secret key value \"other\" not found".into(),
-        ),
-        (
-            "secret-get not-a-uri",
-            2,
-            "secret URI \"not-a-uri\" not valid".into(),
-        ),
-        (
-            "secret-get",
-            2,
-            "require either a secret URI or label".into(),
-        ),
-        (
-            "secret-get --peek --refresh secret:d0000000000000000000",
-            2,
-            "specify one of --peek or --refresh but not both".into(),
-        ),
-        (&info, 1, info_said),
-        ("secret-add a=b", 2, "key \"a\" not valid".into()),
-        ("state-get --strict X", 1, "\"X\" not found".into()),
-        ("state-get X", 0, String::new()),
-        (long, 1, "max allowed value length (65536) exceeded".into()),
-        ("action-get", 1, "not running an action".into()),
-        ("action-set a=1", 1, "not running an action".into()),
-        (
-            "action-set stdout=1",
-            2,
-            "cannot set reserved action key \"stdout\"".into(),
-        ),
-        (
-            "action-set Bad_Key=1",
-            2,
-            format!("key \"Bad_Key\" {key_said}"),
-        ),
-        (
-            "network-get NOSUCH",
-            1,
-            "no network config found for binding \"NOSUCH\"".into(),
-        ),
-        ("network-get", 2, "no arguments specified".into()),
-        (
-            "credential-get",
-            1,
-            "cannot access cloud credentials: getting model credentials: permission denied".into(),
-        ),
-        (
-            "open-port 80-90/tcp",
-            1,
-            "port ranges are not supported for k8s applications, please specify a single port"
-                .into(),
-        ),
-        ("juju-log", 2, "no message specified".into()),
-        ("application-version-set", 2, "no version specified".into()),
-    ];
-    let rows: Vec<(&str, u8, &str)> = rows.iter().map(|(l, c, t)| (*l, *c, t.as_str())).collect();
+    let mut rows = REFUSALS.to_vec();
+    rows.extend([
+        (denied.as_str(), 1, "permission denied"),
+        (&key_absent, 1, "secret key value \"other\" not found"),
+        (&info, 1, &info_said),
+    ]);
     refused(&mut world, |world| world.hook("update-status"), &rows);
 }
 
@@ -367,7 +354,7 @@ fn buffering() {
         &run.tell(),
     )
     .expect("same");
-    // The same again changes nothing.
+    // The same layer again changes nothing.
     let run = world.relation_event(id, "created").good();
     assert!(
         run.flushed.iter().all(|l| l.contains("8080")),
@@ -432,7 +419,7 @@ fn secrets() {
         run.stdout,
         format!("secret:{} ours\n", uri.rsplit('/').next().expect("an id"))
     );
-    // A revision that was removed.
+    // A revision that has been removed.
     let secret = uri.rsplit('/').next().expect("an id").to_owned();
     *world
         .juju()
@@ -475,9 +462,12 @@ fn relation_data() {
     let mut world = world();
     let id = world.integrate("logging", Provider::loki());
     world.script(
-        "relation-get --format=json; relation-get --app --format=json; relation-get ingress-address windrow/0
-         relation-list; relation-list --app; relation-ids logging; relation-ids; relation-model-get --format=json
-         echo \"$JUJU_RELATION $JUJU_RELATION_ID $JUJU_REMOTE_APP $JUJU_REMOTE_UNIT. $JUJU_DEPARTING_UNIT.\"",
+        "relation-get --format=json; relation-get --app --format=json
+         relation-get ingress-address windrow/0
+         relation-list; relation-list --app; relation-ids logging; relation-ids
+         relation-model-get --format=json
+         echo \"$JUJU_RELATION $JUJU_RELATION_ID $JUJU_REMOTE_APP \
+         $JUJU_REMOTE_UNIT. $JUJU_DEPARTING_UNIT.\"",
     );
     world
         .juju()
@@ -529,7 +519,10 @@ fn broken() {
     let id = world.integrate("kafka-client", Provider::kafka_3());
     world.script("relation-set --app -r 0 topic=t");
     world.hook("start").good();
-    world.script("relation-ids kafka-client; relation-list; relation-get endpoints; relation-get tls kafka-k8s/0; relation-set a=b");
+    world.script(
+        "relation-ids kafka-client; relation-list; relation-get endpoints; \
+         relation-get tls kafka-k8s/0; relation-set a=b",
+    );
     let run = world.relation_event(id, "broken").good();
     assert_eq!(run.stdout, "kafka-k8s-0.kafka-k8s-endpoints:9092\n");
     assert!(world.juju().relations.is_empty() && world.juju().secrets.is_empty());
@@ -553,7 +546,8 @@ fn status_get() {
 fn actions() {
     let mut world = world();
     world.script(
-        "action-get --format=json; action-get limit; action-set rows=1 a.b=2 a.c=x=y; action-log at it",
+        "action-get --format=json; action-get limit; action-set rows=1 a.b=2 a.c=x=y; \
+         action-log at it",
     );
     let run = world
         .action("preview-table", &json!({"table": "default.newtable"}))
@@ -566,7 +560,10 @@ fn actions() {
         json!("{\"limit\":10,\"table\":\"default.newtable\"}\n10\n")
     );
     assert_eq!(done.log, ["at it"]);
-    world.script("action-fail 'no rows'; test -z \"$JUJU_HOOK_NAME\" && echo \"$JUJU_ACTION_NAME $JUJU_DISPATCH_PATH\"");
+    world.script(
+        "action-fail 'no rows'; \
+         test -z \"$JUJU_HOOK_NAME\" && echo \"$JUJU_ACTION_NAME $JUJU_DISPATCH_PATH\"",
+    );
     let run = world.action("list-tables", &json!({})).good();
     let done = run.action.as_ref().expect("an action");
     assert_eq!((done.status, done.message.as_str()), ("failed", "no rows"));
@@ -666,7 +663,7 @@ fn credentials() {
     }
 }
 
-/// Runs what is to panic, without the panic's text on the screen.
+/// Runs something that should panic, without showing the panic's text.
 fn quietly<T>(what: impl FnOnce() -> T) -> T {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -675,7 +672,8 @@ fn quietly<T>(what: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Asks the container's Pebble where the charm would: code and body; `None` where nobody answers.
+/// Asks the container's Pebble at the socket that the charm uses, and gives code and body. `None`
+/// when nobody answers.
 fn ask(world: &World, method: &str, path: &str, kind: &str, body: &str) -> Option<(u16, String)> {
     world.pebble.show();
     let mut stream = UnixStream::connect("/charm/containers/windrow/pebble.socket").ok()?;
@@ -712,14 +710,26 @@ fn post(world: &World, path: &str, body: &Value) -> Value {
 }
 
 fn layer(world: &World, yaml: &str) -> Value {
-    let body = json!({"action": "add", "combine": true, "label": "windrow", "format": "yaml", "layer": yaml});
+    let body = json!({
+        "action": "add",
+        "combine": true,
+        "label": "windrow",
+        "format": "yaml",
+        "layer": yaml,
+    });
     post(world, "layers", &body)
 }
 
 const BOUNDARY: &str = "0123456789abcdef0123456789abcdef";
 
 fn push(world: &World, path: &str, mode: &str, text: &str) -> Value {
-    let file = json!({"path": path, "make-dirs": true, "permissions": mode, "user-id": 584_792, "group-id": 584_792});
+    let file = json!({
+        "path": path,
+        "make-dirs": true,
+        "permissions": mode,
+        "user-id": 584_792,
+        "group-id": 584_792,
+    });
     let request = json!({"action": "write", "files": [file]});
     let part = |head: &str, content: &str| {
         format!("--{BOUNDARY}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
@@ -781,7 +791,12 @@ fn pebble() {
     .expect("up");
     assert!(read.contains("\r\n\r\nprogram\r\n--"), "{read}");
     assert_eq!(get(&world, "checks")["result"][0]["status"], "up");
-    let notice = json!({"action": "add", "type": "custom", "key": "windrow.dev/state", "data": {"state": "failed"}});
+    let notice = json!({
+        "action": "add",
+        "type": "custom",
+        "key": "windrow.dev/state",
+        "data": {"state": "failed"},
+    });
     post(&world, "notices", &notice);
     let notices = get(&world, "notices?types=custom&keys=windrow.dev/state");
     assert_eq!(notices["result"][0]["last-data"]["state"], "failed");
@@ -803,7 +818,7 @@ fn pebble() {
         &told,
     )
     .expect("same");
-    // A replan of what has not changed starts nothing; another environment does.
+    // A replan without a change restarts nothing; with another environment it does.
     let digest =
         |world: &World| world.container().services["windrow"].started["environment"].to_string();
     layer(&world, &LAYER.replace("'1'", "'2'"));
@@ -941,7 +956,10 @@ fn exec() {
         "tables --output json".to_owned(),
         (1, "[]".to_owned(), "no".to_owned()),
     ));
-    let command = json!({"command": ["/opt/windrow/windrow", "tables", "--output", "json"], "split-stderr": true});
+    let command = json!({
+        "command": ["/opt/windrow/windrow", "tables", "--output", "json"],
+        "split-stderr": true,
+    });
     let started = post(&world, "exec", &command);
     let (task, change) = (&started["result"]["task-id"], &started["change"]);
     let mut streams = Vec::new();
@@ -1007,7 +1025,8 @@ fn workload() {
 fn quick() {
     let mut world = world();
     world.integrate("kafka-client", Provider::kafka_3());
-    let line = "is-leader --format=json >/dev/null\nrelation-get -r 0 --app - kafka-k8s --format=json >/dev/null\n";
+    let line = "is-leader --format=json >/dev/null\n\
+                relation-get -r 0 --app - kafka-k8s --format=json >/dev/null\n";
     world.script(&line.repeat(6));
     let least = (0..5)
         .map(|_| world.hook("update-status").good().took)

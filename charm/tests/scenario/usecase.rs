@@ -1,4 +1,5 @@
-//! Stories: deploy and three integrates, and what may come then. Each is told step by step in a golden file.
+//! Stories: deploying with three integrates, and what may happen afterwards. A golden file tells
+//! each story step by step.
 
 use crate::golden;
 use crate::pebble::Mood;
@@ -79,17 +80,17 @@ pub fn trials() -> Vec<Trial> {
     crate::named("usecase", &tests)
 }
 
-/// A story: runs, told one after another.
+/// A story: runs that are told one after another.
 #[derive(Default)]
 struct Story(String);
 
 impl Story {
-    /// All of a run.
+    /// Tells everything about a run.
     fn full(&mut self, why: &str, run: &Run) {
         self.0 += &format!("\n== {why}\n{}", run.tell());
     }
 
-    /// What came of a run, on one line.
+    /// Tells the result of a run, on one line.
     fn brief(&mut self, why: &str, run: &Run) {
         self.0 += &format!("\n== {why}\n{}: {}\n", run.event, run.brief());
     }
@@ -99,7 +100,7 @@ impl Story {
     }
 }
 
-/// What a workload that counts says.
+/// What a workload that counts answers.
 pub fn says(state: State, cause: Cause, reason: &str, owner: &str) -> Value {
     let status = Status {
         table: "default.newtable".to_owned(),
@@ -124,7 +125,7 @@ pub fn counts(world: &mut World) {
     answers(world, says(State::Counting, Cause::None, "", ""));
 }
 
-/// A unit whose workload counts: the use case, a minute later.
+/// A unit whose workload counts: the use case, one minute later.
 pub fn counting() -> (World, [u32; 3]) {
     counting_with([
         Provider::kafka_3(),
@@ -155,7 +156,7 @@ pub fn counting_with([kafka, s3, metastore]: [Provider; 3]) -> (World, [u32; 3])
     (world, ids)
 }
 
-/// The state of the workload changes: its notice wakes the charm.
+/// The state of the workload changes, and its notice wakes the charm.
 fn notice(world: &mut World) -> Run {
     let says = world
         .workload
@@ -403,7 +404,8 @@ fn new_container() {
     story.check("new-container", "A container that starts anew");
 }
 
-/// The order in which Juju runs a pod's first hooks that was killed in its `stop`; Pebble may come late to them.
+/// The order in which Juju runs the first hooks of a pod that was killed in its `stop` hook. Pebble
+/// may not be up yet when they run.
 fn new_pod() {
     let (mut world, _) = counting();
     let before = world.container().tell();
@@ -433,8 +435,9 @@ fn new_pod() {
     );
 }
 
-/// Seen on a real Juju: a container died and windrow counted again before the check's next look. What was told last was
-/// "counting", so nothing was new, and the charm went on to show "starting windrow".
+/// Seen on a real Juju: a container died, and windrow counted again before the check looked next.
+/// The last notice said "counting", so there was nothing new, and the charm went on to show
+/// "starting windrow".
 fn noted() {
     let (mut world, _) = counting();
     notice(&mut world);
@@ -825,7 +828,7 @@ fn not_the_leader() {
         story.full(endpoint, &world.relation_event(id, "created").good());
         assert!(world.juju().relations[&id].ours_app.is_empty());
     }
-    // The leader writes its requests; the providers answer when the next hook has ended.
+    // The leader writes its requests. The providers answer when the next hook has ended.
     for (id, key, value) in [
         (0, "topic", "test-topic"),
         (1, "bucket", "spark"),
@@ -881,6 +884,48 @@ fn new_leader() {
     story.check("new-leader", "A new leader");
 }
 
+/// The newest rows of a table, as windrow answers them.
+fn some_rows() -> Value {
+    json!({
+        "table": "default.newtable",
+        "columns": ["origin", "count"],
+        "rows": [{"origin": "a", "count": 1}],
+        "count": 1,
+        "truncated": false,
+    })
+}
+
+/// What a workload that counts answers to all actions, by method and path.
+fn action_answers() -> Vec<(&'static str, Value)> {
+    let rows = some_rows();
+    let mut status = says(State::Counting, Cause::None, "", "");
+    status["rows"] = json!(7);
+    status["lanes"] = json!([{
+        "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2,
+        "watermark": null, "idle": false,
+        "held-by": "",
+    }]);
+    vec![
+        ("GET /v1/status", status),
+        (
+            "GET /v1/tables",
+            json!({"tables": [{"table": "default.newtable", "rows": 7}], "truncated": false}),
+        ),
+        (
+            "GET /v1/windows",
+            json!({"windows": [{"origin": "a", "count": 1}], "truncated": false}),
+        ),
+        ("GET /v1/tables/default.newtable/rows", rows.clone()),
+        (
+            "GET /v1/tables/default.newtable__rejects/rows",
+            rows.clone(),
+        ),
+        ("GET /v1/tables/default.newtable__late/rows", rows.clone()),
+        ("POST /v1/pause", json!({"paused": true})),
+        ("POST /v1/resume", json!({"paused": false})),
+    ]
+}
+
 fn actions() {
     let (mut world, _) = counting();
     let mut story = Story::default();
@@ -903,37 +948,9 @@ fn actions() {
             story.0 += &format!("  {line}\n");
         }
     };
-    let rows = json!({
-        "table": "default.newtable", "columns": ["origin", "count"], "rows": [{"origin": "a", "count": 1}],
-        "count": 1, "truncated": false,
-    });
-    let mut status = says(State::Counting, Cause::None, "", "");
-    status["rows"] = json!(7);
-    status["lanes"] = json!([{
-        "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2, "watermark": null, "idle": false,
-        "held-by": "",
-    }]);
-    let paths = [
-        ("GET /v1/status", status),
-        (
-            "GET /v1/tables",
-            json!({"tables": [{"table": "default.newtable", "rows": 7}], "truncated": false}),
-        ),
-        (
-            "GET /v1/windows",
-            json!({"windows": [{"origin": "a", "count": 1}], "truncated": false}),
-        ),
-        ("GET /v1/tables/default.newtable/rows", rows.clone()),
-        (
-            "GET /v1/tables/default.newtable__rejects/rows",
-            rows.clone(),
-        ),
-        ("GET /v1/tables/default.newtable__late/rows", rows.clone()),
-        ("POST /v1/pause", json!({"paused": true})),
-        ("POST /v1/resume", json!({"paused": false})),
-    ];
+    let rows = some_rows();
     world.workload.extend(
-        paths
+        action_answers()
             .into_iter()
             .map(|(path, answer)| (path.to_owned(), (200, answer))),
     );
@@ -956,7 +973,7 @@ fn actions() {
         (403, json!({"error": "the token is another one"})),
     );
     told("pause", &mut world, &json!({}));
-    // The workload is silent: its binary is asked.
+    // The workload does not answer, so its program is asked.
     world.workload.clear();
     world
         .container()
@@ -991,7 +1008,7 @@ fn hook_fails() {
         assert_eq!(run.did(), "", "{}", run.tell());
         world.juju().faults.clear();
     }
-    // Its writes fail: nothing else of the hook is kept.
+    // Writing fails, and nothing else that the hook did is kept.
     world.set("log-level", "debug");
     let fault = (1, "cannot talk to the controller".to_owned());
     world.juju().faults.insert("state-set".to_owned(), fault);
@@ -1002,7 +1019,7 @@ fn hook_fails() {
     std::fs::remove_file(world.charm().join("windrow.sha256")).expect("it was there");
     let run = world.hook("config-changed");
     story.0 += &format!(
-        "\n== The charm is not whole.\n{}\n{}",
+        "\n== The charm is incomplete.\n{}\n{}",
         run.brief(),
         run.tell()
     );

@@ -1,4 +1,4 @@
-//! What listens on the workload's port: its answers are told to it.
+//! What listens on the workload's port, and gives the answers that a test has set.
 
 use crate::http::{self, Response};
 use serde_json::Value;
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// Method and path → code and answer; a path that is not there is 404.
+/// Method and path → code and answer. Any other path is answered with 404.
 pub type Answers = BTreeMap<String, (u16, Value)>;
 
-/// It listens while this lives.
+/// Listens until it is dropped.
 pub struct Workload {
     pub requests: Arc<Mutex<Vec<String>>>,
     over: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ impl Workload {
 
 impl Drop for Workload {
     fn drop(&mut self) {
-        // The listener's thread looks up when somebody comes, and closes the port.
+        // The listener's thread looks at its flag when somebody connects, and then closes the port.
         self.over.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(ADDRESS);
         if let Some(thread) = self.thread.take() {

@@ -1,24 +1,26 @@
-//! What options and relations come to: the workload's files, and the digest that says whether it must be restarted.
-//! Nothing is written here.
+//! The files that the workload reads, made of options and relations; and the digest that says
+//! whether it must be restarted. Nothing is written here.
 
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
-use crate::facts::Proxy;
-use crate::facts::{KAFKA, METASTORE, S3 as S3_ENDPOINT};
+use crate::facts::{KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
 use serde_yaml::Mapping;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use windrow_core::settings::config::Config;
-use windrow_core::settings::config::Secret;
+use windrow_core::settings::config::{Config, Secret};
+use windrow_core::values::digest::sha256_hex;
 
+/// The settings file in the workload's container.
 pub const SETTINGS_FILE: &str = "/etc/windrow/windrow.yaml";
+/// The secrets file, which only windrow may read.
 pub const SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
+/// The CA certificates for Kafka.
 pub const KAFKA_CA_FILE: &str = "/etc/windrow/kafka-ca.pem";
+/// The CA certificates for S3.
 pub const S3_CA_FILE: &str = "/etc/windrow/s3-ca.pem";
+/// The CA certificates for PostgreSQL.
 pub const CATALOG_CA_FILE: &str = "/etc/windrow/catalog-ca.pem";
 
-/// Every file that the charm may write into the container, but the binary.
+/// Every file that the charm may write into the container, except the program.
 pub const FILES: [&str; 5] = [
     SETTINGS_FILE,
     SECRETS_FILE,
@@ -27,168 +29,202 @@ pub const FILES: [&str; 5] = [
     CATALOG_CA_FILE,
 ];
 
-/// The port of the status page, of health and of metrics.
+/// The port of windrow's HTTP: the status page, health and metrics.
 pub const HTTP_PORT: u16 = 8080;
 
-/// All that the workload is told.
+/// Everything that the workload is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
+    /// The options that count.
     pub options: &'a Options,
+    /// What Kafka's charm gives.
     pub kafka: &'a Kafka,
-    /// Added to the names of Kafka's brokers; the option's, where it has one, is in `options`.
+    /// The namespace that is added to the names of Kafka's brokers; `None` where none is needed, or
+    /// where an option names it and it is in `options` already.
     pub kafka_namespace: Option<&'a str>,
-    /// Console mode needs neither.
+    /// What the S3 integrator gives; `None` in console mode, which does not need it.
     pub s3: Option<&'a S3>,
+    /// What PostgreSQL's charm gives; `None` in console mode.
     pub metastore: Option<&'a Metastore>,
-    /// Certificates that are trusted beside those of each endpoint: PEM, or empty.
+    /// CA certificates that are trusted in addition to those of each endpoint: PEM, or empty.
     pub ca: &'a str,
+    /// The name by which other processes know this unit.
     pub instance: &'a str,
+    /// The model's proxies, through which S3 is reached.
     pub proxy: &'a Proxy,
+    /// The token that windrow's HTTP wants; `None` where it wants none.
     pub token: Option<&'a Secret>,
 }
 
-/// The workload's files, by path.
+/// The workload's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
+pub struct WorkloadFiles {
+    /// Their texts, by path.
     pub files: BTreeMap<&'static str, Secret>,
-    /// Hex; another one means a restart. Secrets and the log level are not in it: they are read again while it runs.
+    /// A digest in hexadecimal; another one means a restart. It does not cover the secrets and the
+    /// log level, which windrow reads again while it runs.
     pub digest: String,
 }
 
-/// Writes the files' texts.
+/// Makes the texts of the files.
 ///
 /// # Errors
-/// What the workload would refuse: a value of a relation that is none.
-pub fn render(inputs: &Inputs<'_>) -> Result<Rendered, Vec<String>> {
-    let mut all = inputs.options.settings.clone();
-    let mut files = BTreeMap::new();
-    let mut certificates = |path: &'static str, key: &str, all: &mut Mapping, own: &[&str]| {
+/// What the workload would refuse, because a relation gives a value that cannot be used. Each
+/// problem names the endpoint.
+pub fn render(inputs: &Inputs<'_>) -> Result<WorkloadFiles, Vec<String>> {
+    let mut draft = Draft {
+        inputs: *inputs,
+        settings: inputs.options.settings.clone(),
+        certificates: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    };
+    draft.add_kafka();
+    draft.add_s3();
+    draft.add_metastore();
+    draft.add_unit();
+    draft.finish()
+}
+
+/// The files while they are being made.
+struct Draft<'a> {
+    inputs: Inputs<'a>,
+    settings: Mapping,
+    /// The files of certificates, by path.
+    certificates: BTreeMap<&'static str, Secret>,
+    /// What the secrets file will hold, by name.
+    secrets: BTreeMap<&'static str, &'a Secret>,
+}
+
+impl Draft<'_> {
+    fn set(&mut self, setting: &str, value: impl Into<String>) {
+        put(&mut self.settings, setting, value.into());
+    }
+
+    /// Adds a file with these certificates and those that are trusted everywhere, and the setting
+    /// that names it. Without any certificate there is neither.
+    fn add_certificates(&mut self, path: &'static str, setting: &str, own: &[&str]) {
         let text = own
             .iter()
-            .chain([&inputs.ca])
+            .chain([&self.inputs.ca])
             .filter(|pem| !pem.is_empty())
-            .fold(String::new(), |mut all, pem| {
-                let _ = writeln!(all, "{}", pem.trim_end());
-                all
-            });
+            .fold(String::new(), |all, pem| all + pem.trim_end() + "\n");
         if !text.is_empty() {
-            put(all, key, path.to_owned());
-            files.insert(path, Secret::new(text));
+            self.set(setting, path);
+            self.certificates.insert(path, Secret::new(text));
         }
-    };
-    let kafka = inputs.kafka;
-    put(&mut all, "kafka.bootstrap", kafka.bootstrap.clone());
-    put(&mut all, "kafka.topic", kafka.topic.clone());
-    put(
-        &mut all,
-        "kafka.security",
-        if kafka.tls {
+    }
+
+    fn add_kafka(&mut self) {
+        let kafka = self.inputs.kafka;
+        self.set("kafka.bootstrap", &kafka.bootstrap);
+        self.set("kafka.topic", &kafka.topic);
+        let security = if kafka.tls {
             "sasl-ssl"
         } else {
             "sasl-plaintext"
+        };
+        self.set("kafka.security", security);
+        self.set("kafka.group-prefix", &kafka.group_prefix);
+        if let Some(namespace) = self.inputs.kafka_namespace {
+            self.set("kafka.namespace", namespace);
         }
-        .to_owned(),
-    );
-    put(&mut all, "kafka.group-prefix", kafka.group_prefix.clone());
-    if let Some(namespace) = inputs.kafka_namespace {
-        put(&mut all, "kafka.namespace", namespace.to_owned());
+        let own = [kafka.ca.as_str(), &self.inputs.options.kafka_ca];
+        self.add_certificates(KAFKA_CA_FILE, "kafka.ca-file", &own);
+        self.secrets.extend([
+            ("kafka-username", &kafka.username),
+            ("kafka-password", &kafka.password),
+        ]);
     }
-    certificates(
-        KAFKA_CA_FILE,
-        "kafka.ca-file",
-        &mut all,
-        &[&kafka.ca, &inputs.options.kafka_ca],
-    );
-    let mut secrets = BTreeMap::from([
-        ("kafka-username", &kafka.username),
-        ("kafka-password", &kafka.password),
-    ]);
-    let mut proxy = None;
-    if let Some(s3) = inputs.s3 {
-        put(&mut all, "s3.endpoint", s3.endpoint.clone());
+
+    fn add_s3(&mut self) {
+        let Some(s3) = self.inputs.s3 else { return };
+        self.set("s3.endpoint", &s3.endpoint);
         if !s3.region.is_empty() {
-            put(&mut all, "s3.region", s3.region.clone());
+            self.set("s3.region", &s3.region);
         }
-        put(&mut all, "s3.path-style", s3.path_style.to_string());
-        certificates(
-            S3_CA_FILE,
-            "s3.ca-file",
-            &mut all,
-            &[&s3.ca, &inputs.options.s3_ca],
-        );
-        if !given(&all, "table", "warehouse") {
-            put(&mut all, "table.bucket", s3.bucket.clone());
+        self.set("s3.path-style", s3.path_style.to_string());
+        let own = [s3.ca.as_str(), &self.inputs.options.s3_ca];
+        self.add_certificates(S3_CA_FILE, "s3.ca-file", &own);
+        if !is_given(&self.settings, "table", "warehouse") {
+            self.set("table.bucket", &s3.bucket);
         }
-        secrets.extend([
+        self.secrets.extend([
             ("s3-access-key", &s3.access_key),
             ("s3-secret-key", &s3.secret_key),
         ]);
-        let secure = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
-        proxy = if secure {
-            inputs.proxy.https.as_ref()
-        } else {
-            inputs.proxy.http.as_ref()
-        };
-        if proxy.is_some() && !inputs.proxy.no_proxy.is_empty() {
-            put(&mut all, "s3.no-proxy", inputs.proxy.no_proxy.clone());
+        // Without an endpoint it is AWS, which is asked by https.
+        let is_https = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
+        let all = self.inputs.proxy;
+        let proxy = if is_https { &all.https } else { &all.http };
+        if let Some(proxy) = proxy {
+            self.secrets.insert("s3-proxy", proxy);
+            if !all.no_proxy.is_empty() {
+                self.set("s3.no-proxy", &all.no_proxy);
+            }
         }
     }
-    if let Some(metastore) = inputs.metastore {
-        put(
-            &mut all,
-            "catalog",
-            format!("postgresql://{}/{}", metastore.endpoint, metastore.database),
-        );
-        let own = [metastore.ca.as_str(), &inputs.options.metastore_ca];
-        let tls = match (metastore.tls, own.iter().any(|pem| !pem.is_empty())) {
+
+    fn add_metastore(&mut self) {
+        let Some(metastore) = self.inputs.metastore else {
+            return;
+        };
+        let catalog = format!("postgresql://{}/{}", metastore.endpoint, metastore.database);
+        self.set("catalog", catalog);
+        let own = [metastore.ca.as_str(), &self.inputs.options.metastore_ca];
+        let has_ca = own.iter().any(|pem| !pem.is_empty());
+        let tls = match (metastore.tls, has_ca) {
             (false, _) => "disable",
             (true, false) => "require",
             (true, true) => "verify-full",
         };
-        put(&mut all, "catalog-tls", tls.to_owned());
+        self.set("catalog-tls", tls);
         if metastore.tls {
-            certificates(CATALOG_CA_FILE, "catalog-ca-file", &mut all, &own);
+            self.add_certificates(CATALOG_CA_FILE, "catalog-ca-file", &own);
         }
-        secrets.extend([
+        self.secrets.extend([
             ("catalog-username", &metastore.username),
             ("catalog-password", &metastore.password),
         ]);
     }
-    secrets.extend(proxy.map(|proxy| ("s3-proxy", proxy)));
-    secrets.extend(inputs.token.map(|token| ("api-token", token)));
-    put(&mut all, "instance", inputs.instance.to_owned());
-    put(&mut all, "http", format!("0.0.0.0:{HTTP_PORT}"));
-    put(&mut all, "secrets-file", SECRETS_FILE.to_owned());
 
-    let digest = digest(&all, &files);
-    let text = yaml(
-        &all,
-        "What windrow is to do. The charm writes this file: changes are lost.",
-    );
-    Config::parse(&text).map_err(|error| {
-        error
-            .0
+    fn add_unit(&mut self) {
+        self.set("instance", self.inputs.instance);
+        self.set("http", format!("0.0.0.0:{HTTP_PORT}"));
+        self.set("secrets-file", SECRETS_FILE);
+        self.secrets
+            .extend(self.inputs.token.map(|token| ("api-token", token)));
+    }
+
+    fn finish(self) -> Result<WorkloadFiles, Vec<String>> {
+        let digest = digest(&self.settings, &self.certificates);
+        let settings = yaml(
+            &self.settings,
+            "What windrow should do. The charm writes this file, so changes are lost.",
+        );
+        Config::parse(&settings).map_err(|error| {
+            let problems = error.0.iter();
+            problems
+                .map(|problem| name_endpoint(problem))
+                .collect::<Vec<_>>()
+        })?;
+        let secrets: BTreeMap<_, _> = self
+            .secrets
             .iter()
-            .map(|problem| of_relation(problem))
-            .collect::<Vec<_>>()
-    })?;
-    files.insert(SETTINGS_FILE, Secret::new(text));
-    let secrets: BTreeMap<_, _> = secrets
-        .into_iter()
-        .map(|(name, secret)| (name, secret.expose()))
-        .collect();
-    files.insert(
-        SECRETS_FILE,
-        Secret::new(yaml(
+            .map(|(name, secret)| (name, secret.expose()))
+            .collect();
+        let secrets = yaml(
             &secrets,
-            "What nobody else may read. The charm writes this file.",
-        )),
-    );
-    Ok(Rendered { files, digest })
+            "The secrets of windrow. The charm writes this file, so changes are lost.",
+        );
+        let mut files = self.certificates;
+        files.insert(SETTINGS_FILE, Secret::new(settings));
+        files.insert(SECRETS_FILE, Secret::new(secrets));
+        Ok(WorkloadFiles { files, digest })
+    }
 }
 
-/// A problem with a setting, said of the endpoint that it comes from.
-fn of_relation(problem: &str) -> String {
+/// A problem with a setting, with the endpoint that the setting comes from.
+fn name_endpoint(problem: &str) -> String {
     let endpoint = [
         ("setting kafka.", KAFKA),
         ("setting s3.", S3_ENDPOINT),
@@ -204,37 +240,30 @@ fn of_relation(problem: &str) -> String {
     }
 }
 
-fn given(all: &Mapping, section: &str, name: &str) -> bool {
+/// Whether a section has this setting.
+fn is_given(all: &Mapping, section: &str, name: &str) -> bool {
     all.get(section)
         .and_then(|section| section.get(name))
         .is_some()
 }
 
-fn yaml(value: &impl serde::Serialize, says: &str) -> String {
+/// A YAML file with one line of comment at its top.
+fn yaml(value: &impl serde::Serialize, comment: &str) -> String {
     let text = serde_yaml::to_string(value).expect("maps of texts are YAML");
-    format!("# {says}\n{text}")
+    format!("# {comment}\n{text}")
 }
 
-/// Over what cannot be changed while it runs: all settings but the log's, and the certificates.
+/// The digest of what cannot be changed while windrow runs: all settings except the log's, and the
+/// certificates.
 fn digest(all: &Mapping, certificates: &BTreeMap<&str, Secret>) -> String {
     let mut all = all.clone();
     all.remove("log");
-    let mut hash = Sha256::new();
-    hash.update(serde_yaml::to_string(&all).expect("maps of texts are YAML"));
-    for (path, text) in certificates {
-        hash.update(path);
-        hash.update(text.expose());
+    let mut text = serde_yaml::to_string(&all).expect("maps of texts are YAML");
+    for (path, certificate) in certificates {
+        text += path;
+        text += certificate.expose();
     }
-    hex(&hash.finalize()[..8])
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    sha256_hex(text.as_bytes())[..16].to_owned()
 }
 
 #[cfg(test)]
@@ -309,7 +338,7 @@ mod tests {
             }
         }
 
-        fn render(&self) -> Rendered {
+        fn render(&self) -> WorkloadFiles {
             render(&Inputs {
                 options: &self.options,
                 kafka: &self.kafka,
@@ -325,7 +354,7 @@ mod tests {
         }
     }
 
-    fn config(rendered: &Rendered) -> (Config, Secrets) {
+    fn config(rendered: &WorkloadFiles) -> (Config, Secrets) {
         let config = Config::parse(rendered.files[SETTINGS_FILE].expose()).unwrap();
         let secrets = Secrets::parse(rendered.files[SECRETS_FILE].expose()).unwrap();
         config.check_secrets(&secrets).unwrap();
