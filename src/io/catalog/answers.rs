@@ -1,9 +1,10 @@
 //! What a catalog answers to those who look: files, sums, tables, leases.
 
-use serde::{Deserialize, Serialize};
+pub use windrow_core::shown::snapshot::Totals;
+
 use windrow_core::table::commit::NewFile;
 use windrow_core::table::hive::TableName;
-use windrow_core::values::time::{DbTime, EventTime};
+use windrow_core::values::time::DbTime;
 
 /// A lease that was renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,18 +19,6 @@ pub struct Renewed {
 pub struct CommittedFile {
     pub epoch: u64,
     pub file: NewFile,
-}
-
-/// Sums over the files of one Hive table that readers see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Totals {
-    pub files: u64,
-    pub bytes: u64,
-    pub rows: u64,
-    /// Least and greatest `window.start`; `None` for the side tables and while there is no row.
-    pub first_window: Option<EventTime>,
-    pub last_window: Option<EventTime>,
 }
 
 /// The files of one Hive table.
