@@ -169,6 +169,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         commit_interval_ms: config.commit_interval_ms,
         continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
         lease_ms: config.lease_ms,
+        keep_replaced_ms: table.keep_replaced_ms,
         checkpoint_keys_small: CHECKPOINT_KEYS_SMALL,
     }
 }

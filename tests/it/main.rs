@@ -2,7 +2,13 @@
 
 mod causes;
 mod golden;
+#[path = "../hands.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod hands;
 mod properties;
 #[path = "../rng.rs"]
 mod rng;
+#[path = "../sim/store.rs"]
+#[allow(dead_code, reason = "the simulation makes its mistakes on purpose")]
+mod store;
 mod tidy;

@@ -211,6 +211,7 @@ mod tests {
             commit_interval_ms: 10_000,
             continue_on_data_loss: false,
             lease_ms: 15_000,
+            keep_replaced_ms: 604_800_000,
             checkpoint_keys_small: 20_000,
         })
     }
