@@ -1,69 +1,23 @@
-//! The charm's options → what they say, checked as a whole. What most of them may be is said once, in
-//! `windrow_core::settings::config`; here are their names, and what only the charm knows.
+//! The charm's options → what they say, checked as a whole. Most are settings of windrow, and the core
+//! knows their names, defaults and rules; here is what only the charm knows.
 
 use crate::endpoint::cos::pem;
 use crate::facts::OptionValues;
 use serde_json::Value;
 use serde_yaml::{Mapping, Value as Yaml};
+use windrow_core::settings::charm_options::OWN_OPTIONS;
 use windrow_core::settings::config::Config;
+use windrow_core::settings::setting;
 
-/// Options that are settings of the workload: the option's name, and the setting's path.
-const SETTINGS: [(&str, &str); 25] = [
-    ("topic-name", "kafka.topic"),
-    ("start", "kafka.start"),
-    ("cluster-domain", "kafka.cluster-domain"),
-    ("kafka-namespace", "kafka.namespace"),
-    ("table-name", "table.name"),
-    ("database", "table.database"),
-    ("warehouse", "table.warehouse"),
-    ("timestamps", "table.timestamps"),
-    ("retain", "table.retain"),
-    ("retain-side", "table.retain-side"),
-    ("keep-replaced", "table.keep-replaced"),
-    ("window", "window"),
-    ("slide", "slide"),
-    ("window-offset", "offset"),
-    ("watermark-delay", "watermark-delay"),
-    ("group-by", "group-by"),
-    ("aggregates", "aggregates"),
-    ("timestamp-field", "timestamp-field"),
-    ("on-bad-record", "on-bad-record"),
-    ("on-data-loss", "on-data-loss"),
-    ("idle-timeout", "idle-timeout"),
-    ("quiet-timeout", "quiet-timeout"),
-    ("max-skew", "max-skew"),
-    ("max-future", "max-future"),
-    ("max-keys", "max-keys"),
-];
-
-/// The same, with rules of their own below.
-const MORE_SETTINGS: [(&str, &str); 3] = [
-    ("commit-interval", "commit-interval"),
-    ("init-metastore", "init-metastore"),
-    ("log-level", "log.level"),
-];
-
-/// Options that only the charm reads.
-const OWN: [&str; 7] = [
-    "kafka-ca",
-    "s3-ca",
-    "metastore-ca",
-    "bucket",
-    "metastore-database",
-    "metastore-roles",
-    "api-token",
-];
-
-/// Every option of `config.yaml`.
+/// The names of all options in `config.yaml`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SETTINGS
-        .iter()
-        .chain(&MORE_SETTINGS)
-        .map(|(option, _)| *option)
-        .chain(OWN)
+    setting::options()
+        .map(|(option, _)| option)
+        .chain(OWN_OPTIONS.iter().map(|option| option.name))
 }
 
-/// All options together. The last good ones are kept in the unit's state, of which Juju takes 64 KiB.
+/// How long all options may be together. The last good ones are kept in the unit's state, of which
+/// Juju takes 64 KiB.
 const BYTES_MAX: usize = 48 * 1024;
 
 /// What the options say.
@@ -71,24 +25,30 @@ const BYTES_MAX: usize = 48 * 1024;
 pub struct Options {
     /// The workload's settings, by section, as they go into its file.
     pub settings: Mapping,
+    /// The topic to ask Kafka for.
     pub topic: String,
-    /// Console mode has none.
+    /// The table's name; `None` in console mode.
     pub table: Option<String>,
+    /// The bucket to ask S3 for.
     pub bucket: String,
-    /// Option `kafka-namespace` names one.
+    /// Whether the option `kafka-namespace` names one.
     pub has_namespace: bool,
-    /// Certificates in PEM, normalized; empty where none are given.
+    /// Certificates for Kafka in PEM, normalized; empty where none are given.
     pub kafka_ca: String,
+    /// The same for S3.
     pub s3_ca: String,
+    /// The same for PostgreSQL.
     pub metastore_ca: String,
+    /// The database to ask PostgreSQL for.
     pub metastore_database: String,
+    /// The roles to ask PostgreSQL for, with commas between; empty asks for none.
     pub metastore_roles: String,
 }
 
 /// Reads all options.
 ///
 /// # Errors
-/// All that is wrong, each with the option, its value and what is allowed. No secret is among them.
+/// All problems, each with the option, its value and what is allowed. No secret is in them.
 pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
     let text = |name: &str| values.get(name).map(text_of).unwrap_or_default();
     let mut problems = too_long(values);
@@ -109,24 +69,24 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         certificate("s3-ca"),
         certificate("metastore-ca"),
     );
-    let default = |name: &str, otherwise: &str| {
+    let or_default = |name: &str| {
         let value = text(name);
-        if value.is_empty() {
-            otherwise.to_owned()
-        } else {
-            value
+        let row = OWN_OPTIONS.iter().find(|option| option.name == name);
+        match row.and_then(|row| row.default) {
+            Some(default) if value.is_empty() => default.to_owned(),
+            _ => value,
         }
     };
     let options = Options {
         settings: settings(values),
         topic: text("topic-name"),
         table: Some(text("table-name")).filter(|name| !name.is_empty()),
-        bucket: default("bucket", "spark"),
+        bucket: or_default("bucket"),
         has_namespace: !text("kafka-namespace").is_empty(),
         kafka_ca,
         s3_ca,
         metastore_ca,
-        metastore_database: default("metastore-database", "hivemetastore"),
+        metastore_database: or_default("metastore-database"),
         metastore_roles: text("metastore-roles")
             .split(',')
             .map(str::trim)
@@ -144,6 +104,7 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
     }
 }
 
+/// A problem where all options together are longer than [`BYTES_MAX`], told of the longest.
 fn too_long(values: &OptionValues) -> Vec<String> {
     let lengths = || {
         values
@@ -162,6 +123,7 @@ fn too_long(values: &OptionValues) -> Vec<String> {
     longest.map(say).into_iter().collect()
 }
 
+/// Checks the options that only the charm reads.
 fn check_own(options: &Options, problems: &mut Vec<String>) {
     let mut must = |right: bool, name: &str, value: &str, allowed: &str| {
         if !right {
@@ -202,19 +164,20 @@ fn check_own(options: &Options, problems: &mut Vec<String>) {
     );
 }
 
-/// A setting of every option that is one, in the file's sections. An empty option leaves its default.
+/// The options that are settings, in the sections of the workload's file. An empty option is left out,
+/// so that the setting has its default.
 fn settings(values: &OptionValues) -> Mapping {
     let mut all = Mapping::new();
-    for (option, path) in SETTINGS.iter().chain(&MORE_SETTINGS) {
-        let value = values.get(*option).map(text_of).unwrap_or_default();
+    for (option, key) in setting::options() {
+        let value = values.get(option).map(text_of).unwrap_or_default();
         if !value.is_empty() {
-            put(&mut all, path, value);
+            put(&mut all, key, value);
         }
     }
     all
 }
 
-/// Sets `kafka.topic`, making the section where there is none.
+/// Sets a setting such as `kafka.topic`, and makes its section where there is none.
 pub fn put(all: &mut Mapping, path: &str, value: String) {
     match path.split_once('.') {
         None => {
@@ -232,7 +195,7 @@ pub fn put(all: &mut Mapping, path: &str, value: String) {
     }
 }
 
-/// The options as a whole file, with something right in place of what relations will say.
+/// The options as a whole file, with valid values in place of what the relations will say.
 fn probe(options: &Options) -> String {
     let mut all = options.settings.clone();
     put(&mut all, "kafka.bootstrap", "kafka:9092".to_owned());
@@ -251,11 +214,11 @@ fn probe(options: &Options) -> String {
     serde_yaml::to_string(&all).unwrap_or_default()
 }
 
-/// A problem with a setting, said of the option that it comes from.
+/// A problem with a setting, told of the option that the setting comes from.
 fn as_option(problem: &str) -> String {
-    for (option, path) in SETTINGS.iter().chain(&MORE_SETTINGS) {
+    for (option, key) in setting::options() {
         for verb in ["read", "use", "find"] {
-            let prefix = format!("cannot {verb} setting {path}");
+            let prefix = format!("cannot {verb} setting {key}");
             if let Some(rest) = problem.strip_prefix(&prefix)
                 && rest.starts_with([' ', ':'])
             {
@@ -266,7 +229,7 @@ fn as_option(problem: &str) -> String {
     problem.to_owned()
 }
 
-/// As `juju config` shows it.
+/// A value as `juju config` shows it.
 fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_owned(),

@@ -1,10 +1,12 @@
-//! Opens the settings and secrets files; what they mean is `config`'s.
+//! Opens the settings file and the secrets file. What their texts mean is decided in the core.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use windrow_core::settings::config::{Config, ConfigError, DEFAULT_SECRETS_FILE, Secrets};
+use windrow_core::settings::ConfigError;
+use windrow_core::settings::config::{Config, DEFAULT_SECRETS_FILE};
+use windrow_core::settings::secrets::Secrets;
 
 /// Where the settings are looked for when `--config` does not say.
 pub const DEFAULT_CONFIG_FILES: [&str; 2] = ["/etc/windrow/windrow.yaml", "windrow.yaml"];
@@ -12,8 +14,8 @@ pub const DEFAULT_CONFIG_FILES: [&str; 2] = ["/etc/windrow/windrow.yaml", "windr
 /// Reads the settings and the secrets they name. `path` is what `--config` says.
 ///
 /// # Errors
-/// All that is wrong with the files, each line beginning with the file's name; no secret is in it. Whether the secrets
-/// suffice is [`Config::check_secrets`]'s.
+/// All problems of the files, one in each line, which begins with the file's name. No secret is in
+/// it. Whether the secrets suffice is not checked: call [`Config::check_secrets`] for that.
 pub fn load(path: Option<&Path>) -> Result<(Config, Secrets), ConfigError> {
     let config = load_config(path)?;
     let secrets = load_secrets(&config)?;
@@ -23,22 +25,29 @@ pub fn load(path: Option<&Path>) -> Result<(Config, Secrets), ConfigError> {
 /// Reads the settings alone.
 ///
 /// # Errors
-/// As of [`load`].
+/// All problems of the file, as [`load`] tells them.
 pub fn load_config(path: Option<&Path>) -> Result<Config, ConfigError> {
     let path = match path {
         Some(path) => path.to_owned(),
-        None => DEFAULT_CONFIG_FILES.iter().map(PathBuf::from).find(|p| p.exists()).ok_or_else(|| {
-            let [first, second] = DEFAULT_CONFIG_FILES;
-            ConfigError(vec![format!("cannot find settings: neither {first} nor ./{second} is there; write one, or name it with --config")])
-        })?,
+        None => DEFAULT_CONFIG_FILES
+            .iter()
+            .map(PathBuf::from)
+            .find(|path| path.exists())
+            .ok_or_else(|| {
+                let [first, second] = DEFAULT_CONFIG_FILES;
+                ConfigError(vec![format!(
+                    "cannot find settings: neither {first} nor ./{second} is there; write one, or \
+                     name it with --config"
+                )])
+            })?,
     };
     Config::parse(&text(&path, false)?).map_err(|error| named(&path, error))
 }
 
-/// Reads the secrets file again, for instance after a rotation.
+/// Reads the secrets file, for instance again after a rotation.
 ///
 /// # Errors
-/// As of [`load`].
+/// All problems of the file, as [`load`] tells them.
 pub fn load_secrets(config: &Config) -> Result<Secrets, ConfigError> {
     let path = match &config.secrets_file {
         Some(path) => path.as_path(),
@@ -58,7 +67,8 @@ fn named(path: &Path, error: ConfigError) -> ConfigError {
     )
 }
 
-/// A file's text. A secret file's mode is asked of the opened file, so that no other file can take its place between.
+/// A file's text. The mode of a file with secrets is asked of the opened file, so that no other file
+/// can take its place in between.
 fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let name = path.display();
     let fail = |why: String| ConfigError(vec![format!("cannot read file \"{name}\": {why}")]);
@@ -70,7 +80,7 @@ fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let mode = file.metadata().map_err(cause)?.permissions().mode() & 0o777;
     if secret && mode & 0o077 != 0 {
         return Err(fail(format!(
-            "it holds secrets, and its mode {mode:03o} lets others at them; run: chmod 600 {name}"
+            "it holds secrets, and its mode {mode:03o} lets other users read them; run: chmod 600 {name}"
         )));
     }
     let mut text = String::new();
@@ -102,7 +112,7 @@ mod tests {
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o640)).unwrap();
         let error = load(Some(&main)).unwrap_err().to_string();
         assert!(
-            error.contains("its mode 640 lets others at them; run: chmod 600 "),
+            error.contains("its mode 640 lets other users read them; run: chmod 600 "),
             "{error}"
         );
 

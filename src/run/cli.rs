@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use windrow_core::settings::config::{Config, Secret, Secrets, Warehouse};
+use windrow_core::settings::config::{Config, Secret, Secrets};
 use windrow_core::shown::status::{self, rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
 
 /// Version, and the git revision where the program was built from one.
@@ -317,12 +318,9 @@ pub fn checked(config: &Config) -> Box<RawValue> {
     let columns: Vec<&str> = std::iter::once("window")
         .chain(names.map(String::as_str))
         .collect();
-    let (warehouse, bucket) = match config.table.as_ref().map(|table| &table.warehouse) {
-        Some(Warehouse::Bucket(bucket)) => (None, Some(bucket.clone())),
-        Some(warehouse @ Warehouse::S3 { bucket, .. }) => {
-            (Some(warehouse.to_string()), Some(bucket.clone()))
-        }
-        Some(warehouse @ Warehouse::Directory(_)) => (Some(warehouse.to_string()), None),
+    let (warehouse, bucket) = match config.table.as_ref().map(|table| &table.place) {
+        Some(TablePlace::InBucket(bucket)) => (None, Some(bucket.as_str())),
+        Some(TablePlace::At(place)) => (Some(place.to_string()), place.bucket()),
         None => (None, None),
     };
     raw(&json!({

@@ -1,5 +1,5 @@
-//! Rules and secrets → the clients of Kafka, store and catalog, and a look at what is committed without a process
-//! that runs. Nothing is connected before it is used.
+//! Settings and secrets → the rules of the engine and the clients of Kafka, store and catalog, and a
+//! look at what is committed when no process runs. Nothing is connected before it is used.
 
 use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
@@ -10,38 +10,41 @@ use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Rules};
-use windrow_core::settings::config::{
-    CatalogSettings, CatalogTls, Config, OnDataLoss, Secret, Secrets, Start, Warehouse,
-    warehouse_of,
-};
+use windrow_core::settings::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Start};
+use windrow_core::settings::parse::join_addresses;
+use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
+use windrow_core::table::place::{TablePlace, locate};
 use windrow_core::values::time::EventTime;
 
-/// Where a run's parts are, once they were opened.
+/// What a run talks to, and by which rules it counts.
 pub struct Clients {
+    /// What the engine obeys.
     pub settings: Rules,
+    /// How to reach the topic.
     pub kafka: KafkaConfig,
+    /// The store of the table's files.
     pub store: Store,
+    /// The catalog, for the loop that commits.
     pub catalog: Catalog,
-    /// For looks beside the loop.
+    /// The same catalog once more, for looks beside the loop.
     pub look: Catalog,
-    /// Who we are to other processes: shown to people.
+    /// The name by which other processes know this one; it is shown to people.
     pub who: String,
-    /// How long objects that nothing names any more are kept.
-    pub keep_replaced_ms: u64,
-    /// Told again what secrets are when their file changes.
+    /// The settings, by which changed secrets are read again; `None` where secrets do not change.
     pub config: Option<Config>,
+    /// The secrets as they were read last.
     pub secrets: Secrets,
 }
 
-/// The parts that settings and secrets name. Nothing is connected yet. Where only the table's bucket is set, its place in
-/// there is not known yet: see [`Clients::bucket`].
+/// Makes the clients that settings and secrets name. Where only the table's bucket is set, its place
+/// in there is not known yet: see [`Clients::bucket`].
 ///
 /// # Errors
-/// A file that a setting names cannot be read, or a value that a client refuses.
+/// In console mode; or a file that a setting names cannot be read, or a client refuses a value.
 pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
@@ -49,28 +52,30 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
     Ok(Clients {
         settings: engine_settings(config),
         kafka: kafka_config(config, secrets)?,
-        store: Store::open(&table.warehouse.to_string(), &s3_config(config, secrets)?)?,
+        store: Store::open(
+            &table.place.or_default().to_string(),
+            &s3_config(config, secrets)?,
+        )?,
         catalog: catalog()?,
         look: catalog()?,
         who: who(config),
-        keep_replaced_ms: table.keep_replaced_ms,
         config: Some(config.clone()),
         secrets: secrets.clone(),
     })
 }
 
 impl Clients {
-    /// The bucket whose place for the table is still to be found, by [`warehouse_of`].
+    /// The bucket, where the table's place in it must still be found by [`locate`]; else `None`.
     #[must_use]
     pub fn bucket(&self) -> Option<&str> {
-        match self.config.as_ref()?.table.as_ref()?.warehouse {
-            Warehouse::Bucket(ref bucket) => Some(bucket),
-            _ => None,
+        match &self.config.as_ref()?.table.as_ref()?.place {
+            TablePlace::InBucket(bucket) => Some(bucket),
+            TablePlace::At(_) => None,
         }
     }
 
-    /// Finds the table's place in its bucket for a look at what is committed. A table that does not exist has no files to
-    /// look at, so that nothing else is asked.
+    /// Finds the table's place in its bucket for a look at what is committed. Hive is not asked: a
+    /// table that does not exist has no files to look at.
     ///
     /// # Errors
     /// The catalog does not answer, or the table lies in another bucket.
@@ -80,15 +85,14 @@ impl Clients {
         };
         let genesis = self.look.head().await?.map(|head| head.genesis.warehouse);
         let name = format!("{}.{}", self.settings.database, self.settings.table);
-        let warehouse = warehouse_of(&bucket, genesis.as_deref(), None)
+        let place = locate(&bucket, genesis.as_deref(), None)
             .map_err(|why| anyhow!("cannot read table \"{name}\": {why}"))?;
-        self.settings.warehouse = warehouse.to_string();
-        self.store = self.store.elsewhere(&self.settings.warehouse)?;
+        self.store = self.store.elsewhere(&place.to_string())?;
         Ok(())
     }
 }
 
-/// What a catalog and a store tell of a table without a process that runs.
+/// The status of a table that no process counts at the moment: what its catalog says.
 ///
 /// # Errors
 /// The catalog does not answer.
@@ -135,9 +139,9 @@ pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
 /// Creates Hive's schema where the database is empty.
 ///
 /// # Errors
-/// The catalog does not answer, or holds something else.
+/// In console mode; or the catalog does not answer, or the database holds something else.
 pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    // The table is only named in errors.
+    // The table's name is only used in errors.
     let table = config.table.as_ref().map_or(("default", "none"), |t| {
         (t.database.as_str(), t.name.as_str())
     });
@@ -147,7 +151,7 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
         .await?)
 }
 
-/// The engine's part of the settings.
+/// What the engine obeys: its part of the settings.
 ///
 /// # Panics
 /// In console mode.
@@ -158,7 +162,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         shape: config.shape.clone(),
         database: table.database.clone(),
         table: table.name.clone(),
-        warehouse: table.warehouse.to_string(),
+        place: table.place.clone(),
         timestamps: table.timestamps,
         start_at_end: config.kafka.start == Start::Latest,
         delay_ms: config.watermark_delay_ms,
@@ -193,7 +197,7 @@ fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaConfig> {
     let kafka = &config.kafka;
     Ok(KafkaConfig {
-        bootstrap: kafka.bootstrap.clone(),
+        bootstrap: join_addresses(&kafka.bootstrap),
         topic: config.shape.topic.clone(),
         security: kafka.security,
         mechanism: kafka.mechanism,
@@ -246,14 +250,13 @@ pub fn open_catalog(
 
 pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
     let Some(CatalogSettings::Postgres {
-        host,
-        port,
+        server,
         database,
         tls,
         ca_file,
     }) = &config.catalog
     else {
-        return Err(anyhow!("the catalog is no PostgreSQL"));
+        return Err(anyhow!("the catalog is not a PostgreSQL database"));
     };
     let tls = match tls {
         CatalogTls::Disable => PgTls::Disable,
@@ -261,7 +264,7 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
         CatalogTls::VerifyFull => PgTls::VerifyFull,
     };
     let ca = pem(ca_file.as_deref())?;
-    let url = format!("postgresql://{host}:{port}/{database}");
+    let url = format!("postgresql://{server}/{database}");
     let (user, password) = (
         expose(secrets.catalog_username.as_ref()),
         expose(secrets.catalog_password.as_ref()),
@@ -269,7 +272,7 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
-/// Who this process is to others: the setting `instance`, else host and process id.
+/// The name by which other processes know this one: the setting `instance`, else host and process id.
 #[must_use]
 pub fn who(config: &Config) -> String {
     config
@@ -283,10 +286,11 @@ fn host_name() -> String {
         .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
 }
 
-/// Text in one answer, about: records that could not be counted may be 64 KiB each.
+/// About how much text one answer holds. A limit on rows is not enough, because a record that could
+/// not be counted may be 64 KiB.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 
-/// The newest rows of the committed table or one of its side tables, oldest of them first.
+/// The newest rows of the committed table or of one of its side tables, the oldest of them first.
 ///
 /// # Errors
 /// The catalog or the store does not answer, or a file is damaged.

@@ -32,7 +32,7 @@ use tracing::{info, warn};
 use windrow_core::engine::{
     Answer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State, StoreAnswer,
 };
-use windrow_core::settings::config::Secrets;
+use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
 use windrow_core::shown::status::Status;
 use windrow_core::table::commit::Acquired;
@@ -128,7 +128,7 @@ impl Driver {
     /// Waits a moment for records, and hands what comes to the engine.
     fn poll(&mut self, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let engine = &mut self.engine;
-        let wait = if engine.committing() {
+        let wait = if engine.is_committing() {
             POLL_COMMITTING
         } else {
             POLL
@@ -191,7 +191,7 @@ impl Driver {
                 }
                 Effect::Hold { partition } => reader.pause(partition),
                 Effect::Unhold { partition } => reader.resume(partition),
-                Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse),
+                Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse.to_string()),
                 Effect::CommitGroup(offsets) => self.brokers.commit_group(&offsets),
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
@@ -274,6 +274,7 @@ impl Driver {
             self.kafka = kafka;
             self.reopen(reader, effects);
         }
+        self.engine.step(Input::CredentialsChanged, effects);
     }
 
     /// What an answer tells those who watch and those who read the log.

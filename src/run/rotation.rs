@@ -18,7 +18,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
-use windrow_core::settings::config::{CatalogSettings, Config, ConfigError, Secret, Secrets};
+use windrow_core::settings::config::{CatalogSettings, Config, ConfigError};
+use windrow_core::settings::secrets::{Secret, Secrets};
 
 /// How long between two looks at whether the secrets file has changed.
 const SECRETS_EVERY: Duration = Duration::from_secs(5);

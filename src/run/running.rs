@@ -20,7 +20,8 @@ use std::time::Instant;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use windrow_core::engine::{Answer, Engine};
-use windrow_core::settings::config::{Config, Secrets};
+use windrow_core::settings::config::Config;
+use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
 use windrow_core::values::cause::Trouble;
 

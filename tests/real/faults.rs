@@ -1455,7 +1455,7 @@ fn wrong_settings_end_with_two_and_name_the_fault() {
     refused(
         &setup,
         "run",
-        &["it holds secrets, and its mode 644 lets others at them; run: chmod 600"],
+        &["it holds secrets, and its mode 644 lets other users read them; run: chmod 600"],
     );
     with_secrets(&setup, json!({"kafka-pasword": "x"}));
     refused(

@@ -9,6 +9,7 @@ use crate::topic::BASE;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use windrow_core::engine::{Answer, Effect, Engine, Input, Rules};
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
 
@@ -63,7 +64,10 @@ impl Process {
 
 /// Where the table lies, when the settings say it.
 fn given_warehouse(settings: &Rules) -> Option<String> {
-    Some(settings.warehouse.clone())
+    match &settings.place {
+        TablePlace::At(place) => Some(place.to_string()),
+        TablePlace::InBucket(_) => None,
+    }
 }
 
 /// A batch of borrowed records.

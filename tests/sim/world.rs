@@ -15,6 +15,7 @@ use std::fmt::Write;
 use windrow_core::engine::{Input, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
@@ -84,7 +85,11 @@ impl World {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            place: if rng.one_in(2) {
+                TablePlace::InBucket("spark".to_owned())
+            } else {
+                TablePlace::At("s3a://spark/warehouse".parse().expect("a place"))
+            },
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),

@@ -11,6 +11,7 @@
 //! ```
 
 use crate::table::commit::{Acquired, CatalogError, Commit, Outcome, Owner};
+use crate::table::place::Place;
 use crate::values::cause::Trouble;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::time::{DbTime, Mono};
@@ -58,6 +59,8 @@ pub enum Input<'a> {
     Trouble(Trouble),
     /// The reader is a new one: reading must be started again for every topic partition.
     Reopened,
+    /// Clients have new credentials: what failed is tried again at once.
+    CredentialsChanged,
     /// An operator paused or resumed the table; the catalog knows it already.
     Paused(bool),
     /// Commit what there is, give the table back, and end.
@@ -91,7 +94,7 @@ pub enum Effect {
         partition: Partition,
     },
     /// The table lies here: from now on the keys of [`StoreRequest`] are paths below this warehouse.
-    UseWarehouse(String),
+    UseWarehouse(Place),
     /// Commit the offsets to the consumer group, for lag tools only.
     CommitGroup(BTreeMap<Partition, Offset>),
     /// An epoch was committed: tell whoever watches.

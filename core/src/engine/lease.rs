@@ -1,182 +1,120 @@
-//! Whose the table is: asking for it, keeping it, giving it back, losing it.
-//! What the catalog and the log hold is not looked at here.
+//! Whose the table is: keeping it by renewing the lease, and giving it back.
+//! The lease saves work only. What keeps the table right is the check in each commit.
 
-use super::*;
+use super::conversation::CatalogRequest;
+use super::step::Step;
+use crate::table::commit::Owner;
+use crate::values::cause::Trouble;
+use crate::values::time::Mono;
 
-impl Engine {
-    pub(super) fn tick(&mut self, now: Mono, out: &mut Vec<Effect>) {
-        self.now = now;
-        match &mut self.phase {
-            Phase::Standby { ask_at } if now >= *ask_at && self.stopping.is_none() => {
-                self.phase = Phase::Asking;
-                self.clock_asked_at = now;
-                out.push(CatalogRequest::Acquire.into());
-            }
-            Phase::Locating { ask_at } if ask_at.is_some_and(|at| now >= at) => {
-                *ask_at = None;
-                self.look_up_topic(out);
-            }
-            Phase::Searching { ask_at, .. } if ask_at.is_some_and(|at| now >= at) => {
-                *ask_at = None;
-                self.list_manifests(out);
-            }
-            Phase::Restoring { ask_at, key, .. } if ask_at.is_some_and(|at| now >= at) => {
-                *ask_at = None;
-                let key = key.clone();
-                self.fetch_checkpoint(key, out);
-            }
-            Phase::Counting => self.counting_tick(out),
-            _ => {}
-        }
-        if self.renew_at.is_some_and(|at| now >= at) {
-            self.renew(out);
-        }
-        self.push_commit(out);
-    }
+/// Between two attempts at what failed; the driver adds jitter.
+pub(super) const RETRY_MS: u64 = 1000;
 
-    pub(super) fn renew(&mut self, out: &mut Vec<Effect>) {
-        if let Some(owner) = self.owner.clone().filter(|_| !self.renewing) {
-            self.renewing = true;
-            self.clock_asked_at = self.now;
-            out.push(CatalogRequest::Renew { owner }.into());
-        }
-    }
+/// The table is ours for a while.
+#[derive(Debug)]
+pub(super) struct Lease {
+    owner: Owner,
+    /// How long one renewal holds.
+    length_ms: u64,
+    renew_at: Mono,
+    /// When the renewal that is on its way was sent.
+    sent_at: Option<Mono>,
+    lost_catalog: Option<LostCatalog>,
+}
 
-    pub(super) fn acquired(
-        &mut self,
-        answer: Result<Acquired, CatalogError>,
-        out: &mut Vec<Effect>,
-    ) {
-        if !matches!(self.phase, Phase::Asking) {
-            return;
-        }
-        self.phase = Phase::Standby {
-            ask_at: self.now.plus(RETRY_MS),
-        };
-        self.holder = None;
-        match answer {
-            Ok(Acquired::Held { by, left_ms }) => {
-                let reason = format!(
-                    "table {}.{} is written by {by}",
-                    self.settings.database, self.settings.table
-                );
-                self.trouble(Side::Lease, Trouble::new(Cause::Held, reason));
-                self.holder = Some(by);
-                self.phase = Phase::Standby {
-                    ask_at: self.now.plus(left_ms.clamp(200, 5000)),
-                };
-            }
-            Ok(Acquired::Ours {
-                owner,
-                lease_ms,
-                now,
-                head,
-            }) => {
-                self.troubles.remove(&Side::Lease);
-                self.owner = Some(owner);
-                self.renew_at = Some(self.now.plus(lease_ms / 3));
-                self.settings.lease_ms = lease_ms;
-                self.clock = Some((now, self.clock_asked_at));
-                if let Some(head) = &head {
-                    self.committed_at = Some(head.committed_at);
-                    if now < head.committed_at {
-                        // Rejecting by such a clock would be for ever; waiting for it is not.
-                        self.trouble(Side::Lease, CLOCK_BACK);
-                        self.give_back(out);
-                        return;
-                    }
-                    if let Err(reason) = same_table(&head.genesis, &self.settings) {
-                        self.fail(reason, out);
-                        return;
-                    }
-                    self.paused = head.paused;
-                }
-                self.head = head;
-                self.phase = Phase::Locating { ask_at: None };
-                self.look_up_topic(out);
-            }
-            Err(CatalogError::Stop(reason)) => self.fail(reason, out),
-            Err(error) => self.trouble(Side::Lease, error),
+/// The catalog has no epoch, but the store has manifests. That is a reason to stop only while the lease is ours, because
+/// the manifests may be those of an owner that came after us. So a renewal must succeed first.
+#[derive(Debug)]
+enum LostCatalog {
+    /// The renewal that is on its way was sent before the manifests were found.
+    RenewalToBeSent(Trouble),
+    /// A renewal was sent since.
+    RenewalSent(Trouble),
+}
+
+/// What a renewal came to.
+pub(super) enum Renewal {
+    /// The lease goes on. The clock was asked for at this time.
+    GoesOn {
+        /// When the renewal was sent.
+        asked_at: Mono,
+    },
+    /// The lease is ours, so the catalog was lost.
+    CatalogLost(Trouble),
+}
+
+impl Lease {
+    pub(super) fn new(owner: Owner, length_ms: u64, now: Mono) -> Self {
+        let renew_at = now.plus(length_ms / 3);
+        Self {
+            owner,
+            length_ms,
+            renew_at,
+            sent_at: None,
+            lost_catalog: None,
         }
     }
 
-    pub(super) fn renewed(
-        &mut self,
-        answer: Result<(DbTime, bool), CatalogError>,
-        out: &mut Vec<Effect>,
-    ) {
-        self.renewing = false;
-        if self.owner.is_none() {
-            return;
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Renews the lease when a third of it has passed.
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        if step.now >= self.renew_at {
+            self.renew(step);
         }
-        match answer {
-            Ok((now, paused)) => {
-                self.troubles.remove(&Side::Catalog);
-                self.renew_at = Some(self.now.plus(self.settings.lease_ms / 3));
-                self.paused = paused;
-                self.clock_back = self.committed_at.is_some_and(|at| now < at);
-                if self.clock_back {
-                    self.trouble(Side::Lease, CLOCK_BACK);
-                    self.renew_at = Some(self.now.plus(RETRY_MS.min(self.settings.lease_ms / 3)));
-                } else {
-                    self.troubles.remove(&Side::Lease);
-                    self.clock = Some((now, self.clock_asked_at));
-                }
-                match self.lost_catalog.take() {
-                    Some((reason, true)) => self.fail(reason, out),
-                    Some((reason, false)) => {
-                        self.lost_catalog = Some((reason, true));
-                        self.renew(out);
-                    }
-                    None => {}
-                }
+    }
+
+    fn renew(&mut self, step: &mut Step<'_>) {
+        if self.sent_at.is_none() {
+            self.sent_at = Some(step.now);
+            step.ask(CatalogRequest::Renew {
+                owner: self.owner.clone(),
+            });
+        }
+    }
+
+    /// Manifests were found although the catalog has no epoch.
+    pub(super) fn suspect_lost_catalog(&mut self, why: Trouble, step: &mut Step<'_>) {
+        self.lost_catalog = Some(if self.sent_at.is_some() {
+            LostCatalog::RenewalToBeSent(why)
+        } else {
+            LostCatalog::RenewalSent(why)
+        });
+        self.renew(step);
+    }
+
+    /// The renewal succeeded.
+    pub(super) fn renewed(&mut self, step: &mut Step<'_>) -> Renewal {
+        let asked_at = self.sent_at.take().unwrap_or(step.now);
+        self.renew_at = step.now.plus(self.length_ms / 3);
+        match self.lost_catalog.take() {
+            Some(LostCatalog::RenewalSent(why)) => return Renewal::CatalogLost(why),
+            Some(LostCatalog::RenewalToBeSent(why)) => {
+                self.lost_catalog = Some(LostCatalog::RenewalSent(why));
+                self.renew(step);
             }
-            Err(CatalogError::Fenced(reason)) => self.fenced(reason, out),
-            // The lease may end meanwhile. That costs only work: each commit looks whose table it is.
-            Err(error) => {
-                self.trouble(Side::Catalog, error);
-                self.renew_at = Some(self.now.plus(RETRY_MS));
-            }
+            None => {}
         }
+        Renewal::GoesOn { asked_at }
     }
 
-    /// Another process has the table, or the ledger is another one than we thought: forget all, ask again.
-    pub(super) fn fenced(&mut self, reason: String, out: &mut Vec<Effect>) {
-        self.forget(out);
-        self.trouble(Side::Lease, reason);
-        self.phase = Phase::Standby {
-            ask_at: self.now.plus(RETRY_MS),
-        };
+    /// The database's clock is wrong: it is asked for again soon.
+    pub(super) fn renew_soon(&mut self, step: &Step<'_>) {
+        self.renew_at = step.now.plus(RETRY_MS.min(self.length_ms / 3));
     }
 
-    pub(super) fn give_back(&mut self, out: &mut Vec<Effect>) {
-        if let Some(owner) = self.owner.take() {
-            out.push(CatalogRequest::Release { owner }.into());
+    /// The renewal failed. The lease may end before the next attempt. That costs only work.
+    pub(super) fn not_renewed(&mut self, step: &Step<'_>) {
+        self.sent_at = None;
+        self.renew_at = step.now.plus(RETRY_MS);
+    }
+
+    /// Renews at once, because the credentials have changed.
+    pub(super) fn retry_now(&mut self, step: &Step<'_>) {
+        if self.sent_at.is_none() {
+            self.renew_at = self.renew_at.min(step.now);
         }
-    }
-
-    pub(super) fn forget(&mut self, out: &mut Vec<Effect>) {
-        let fresh = Self::new(self.settings.clone());
-        let old = std::mem::replace(self, fresh);
-        (self.now, self.paused) = (old.now, old.paused);
-        (self.stopping, self.stopping_since) = (old.stopping, old.stopping_since);
-        self.looking = old.looking;
-        self.topic_asked = old.topic_asked.of_earlier_ownership();
-        self.topic_check_asked = old.topic_check_asked.of_earlier_ownership();
-        self.manifests_asked = old.manifests_asked.of_earlier_ownership();
-        self.checkpoint_asked = old.checkpoint_asked.of_earlier_ownership();
-        out.push(Effect::StopAll);
-    }
-
-    pub(super) fn fail(&mut self, reason: impl Into<Trouble>, out: &mut Vec<Effect>) {
-        let reason = reason.into();
-        out.push(Effect::StopAll);
-        self.give_back(out);
-        self.phase = Phase::Over(Some(reason.clone()));
-        out.push(Effect::Exit(Some(reason)));
-    }
-
-    pub(super) fn trouble(&mut self, side: Side, trouble: impl Into<Trouble>) {
-        self.troubles.insert(side, trouble.into());
     }
 }

@@ -1,76 +1,100 @@
-//! The settings: text of `windrow.yaml` → [`Config`], text of the secrets file → [`Secrets`].
-//! No file is opened here (`io/settings.rs` does) and no host name is looked up.
+//! The settings as values, and the rules over several of them: text of `windrow.yaml` → [`Config`].
+//! No file is opened here (`io/files.rs` does that) and no host name is looked up.
 
-use crate::settings::grammar::{parse_aggregates, parse_group_by, parse_name, parse_time_field};
+use crate::settings::grammar::{parse_aggregates, parse_group_by, parse_time_field};
+use crate::settings::parse::{
+    HostPort, parse_addresses, parse_domain, parse_endpoint, parse_group_prefix, parse_instance,
+    parse_label, parse_name, parse_no_proxy, parse_table_name, parse_topic,
+};
+use crate::settings::written::Written;
 use crate::table::file::Timestamps;
+use crate::table::place::{Place, TablePlace, is_bucket_name};
 use crate::values::shape::{OnBadRecord, SEMANTICS, Shape};
-use crate::values::time::{format_duration_ms, parse_duration_ms};
-use serde::Deserialize;
-use serde_yaml::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use crate::values::time::format_duration_ms;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub use crate::settings::secrets::{Secret, Secrets};
+pub use crate::settings::yaml::ConfigError;
 
 /// Where the secrets are when `secrets-file` does not say.
 pub const DEFAULT_SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
 
-/// All settings but the secrets, checked as a whole.
+/// All settings except the secrets, checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// How to reach Kafka.
     pub kafka: KafkaSettings,
     /// `None` is console mode: the windows are printed and nothing is kept.
     pub table: Option<TableSettings>,
+    /// The settings that are kept with the table.
     pub shape: Shape,
-    /// How far the watermark trails the newest event time. Zero closes a window with the first record past its end.
+    /// How far the watermark trails the newest event time. With zero, the first record past the end
+    /// of a window closes it.
     pub watermark_delay_ms: i64,
+    /// What happens when unread records are no longer in the log.
     pub on_data_loss: OnDataLoss,
     /// How long a topic partition has nothing to read before it no longer holds the others back.
     pub idle_timeout_ms: u64,
     /// How long the whole topic is silent before open windows close; `None` is never.
     pub quiet_timeout_ms: Option<u64>,
-    /// How far a topic partition's watermark may run ahead of the slowest before its reading is paused.
+    /// How far the watermark of a topic partition may run ahead of the slowest one before its reading
+    /// is paused.
     pub max_skew_ms: i64,
     /// How far past the database's clock an event time may lie.
     pub max_future_ms: i64,
-    /// At most this long between a closed window and its commit.
+    /// At most this long between the closing of a window and its commit.
     pub commit_interval_ms: u64,
+    /// How to reach S3.
     pub s3: S3Settings,
-    /// `None` only in console mode.
+    /// Where the table is recorded; `None` only in console mode.
     pub catalog: Option<CatalogSettings>,
-    /// How long an owner that is gone is waited for.
+    /// How long another process waits for an owner that no longer answers.
     pub lease_ms: u64,
-    /// Who this process is to others that want the table; `None` is host and process id.
+    /// The name by which other processes know this one; `None` is host and process id.
     pub instance: Option<String>,
-    /// Create Hive's schema where the database is empty.
+    /// Whether to create Hive's schema where the database is empty.
     pub init_metastore: bool,
+    /// Where HTTP requests are answered.
     pub http: SocketAddr,
     /// `None`: [`DEFAULT_SECRETS_FILE`], if there is one.
     pub secrets_file: Option<PathBuf>,
+    /// What is logged, and how.
     pub log: LogSettings,
 }
 
+/// How to reach Kafka. User and password are in [`Secrets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSettings {
-    /// Comma-separated `host:port`, as librdkafka takes them.
-    pub bootstrap: String,
+    /// The servers to ask first; at least one.
+    pub bootstrap: Vec<HostPort>,
+    /// Whether the connection is encrypted, and whether to log in.
     pub security: Security,
+    /// How the password is proved.
     pub mechanism: Mechanism,
-    /// What the group name begins with; Kafka's charm grants groups by prefix.
+    /// What the group's name begins with; Kafka's charm grants groups by prefix.
     pub group_prefix: String,
-    /// Added to host names that only resolve in Kafka's namespace.
+    /// The Kubernetes namespace that is added to broker names that do not resolve.
     pub namespace: Option<String>,
+    /// What follows the namespace in such a name: `cluster.local`.
     pub cluster_domain: String,
-    /// PEM certificates that are trusted beside Mozilla's.
+    /// CA certificates in PEM that are trusted in addition to Mozilla's.
     pub ca_file: Option<PathBuf>,
+    /// Where reading begins.
     pub start: Start,
 }
 
+/// Whether the connection to Kafka is encrypted, and whether to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
+    /// Neither.
     Plaintext,
+    /// Encrypted, without a login.
     Ssl,
+    /// A login over a connection that is not encrypted.
     SaslPlaintext,
+    /// Both.
     SaslSsl,
 }
 
@@ -86,15 +110,19 @@ impl Security {
         }
     }
 
+    /// Whether user and password are needed.
     #[must_use]
     pub fn logs_in(self) -> bool {
         matches!(self, Security::SaslPlaintext | Security::SaslSsl)
     }
 }
 
+/// How a password is proved to Kafka (RFC 5802, RFC 7677).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
+    /// SCRAM with SHA-256.
     ScramSha256,
+    /// SCRAM with SHA-512.
     ScramSha512,
 }
 
@@ -112,122 +140,74 @@ impl Mechanism {
 /// Where reading begins in a topic partition that no commit names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
+    /// At the oldest record that Kafka still has.
     Earliest,
+    /// With the next record that comes.
     Latest,
 }
 
 /// What happens when offsets that were not read are no longer in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDataLoss {
+    /// Stops, so that a person decides.
     Stop,
-    /// Goes on, and records what is lost.
+    /// Records what is lost, and goes on where the log begins.
     Continue,
 }
 
+/// The table that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSettings {
+    /// The table's name in Hive.
     pub name: String,
     /// The Hive database.
     pub database: String,
-    pub warehouse: Warehouse,
+    /// Where the files are.
+    pub place: TablePlace,
+    /// How Parquet files hold timestamps.
     pub timestamps: Timestamps,
-    /// How long rows are kept; `None` is forever.
-    pub retain_ms: Option<u64>,
-    /// The same for the side tables, `__late` and `__rejects`.
-    pub retain_side_ms: Option<u64>,
     /// How long replaced files are kept: longer than the longest query.
     pub keep_replaced_ms: u64,
 }
 
-/// Where the files are. `Display` gives the text that epoch 0 keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warehouse {
-    /// `path` has no slash at either end and may be empty.
-    S3 {
-        bucket: String,
-        path: String,
-    },
-    Directory(PathBuf),
-    /// Somewhere in this bucket; [`warehouse_of`] says where, once the catalog was asked. Until then `Display` gives
-    /// the place it is in where nothing else is known.
-    Bucket(String),
-}
-
-/// Where a table's files are, of which only the bucket was set. A table that exists stays where it is; a new one goes
-/// where Hive keeps the database, if that is in the bucket, else where Spark keeps its tables by custom.
-///
-/// `genesis` is the warehouse of the table's epoch 0, `database` the Hive database's own location; either may be of any
-/// scheme.
-///
-/// # Errors
-/// The table lies in another place than the bucket: both, and the way out.
-pub fn warehouse_of(
-    bucket: &str,
-    genesis: Option<&str>,
-    database: Option<&str>,
-) -> Result<Warehouse, String> {
-    let within = |place: &str| {
-        let rest = ["s3a://", "s3://", "s3n://"]
-            .iter()
-            .find_map(|scheme| place.strip_prefix(scheme))?;
-        match parse_warehouse(&format!("s3a://{rest}")) {
-            Ok(Some(Warehouse::S3 { bucket: of, path })) if of == bucket => {
-                Some(Warehouse::S3 { bucket: of, path })
-            }
-            _ => None,
-        }
-    };
-    match genesis {
-        Some(genesis) => within(genesis).ok_or_else(|| {
-            format!(
-                "the table lies in {genesis} and not in bucket \"{bucket}\": its files are never moved; set the bucket it is in, or choose another table name"
-            )
-        }),
-        None => Ok(database.and_then(within).unwrap_or_else(|| {
-            Warehouse::S3 { bucket: bucket.to_owned(), path: DEFAULT_FOLDER.to_owned() }
-        })),
-    }
-}
-
-/// The folder of a bucket that holds the warehouse where nothing says otherwise: what Charmed Spark's hub and Kyuubi set.
-const DEFAULT_FOLDER: &str = "warehouse";
-
-impl fmt::Display for Warehouse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Warehouse::S3 { bucket, path } if path.is_empty() => write!(f, "s3a://{bucket}"),
-            Warehouse::S3 { bucket, path } => write!(f, "s3a://{bucket}/{path}"),
-            Warehouse::Directory(path) => write!(f, "{}", path.display()),
-            Warehouse::Bucket(bucket) => write!(f, "s3a://{bucket}/{DEFAULT_FOLDER}"),
-        }
-    }
-}
-
+/// How to reach S3. The keys and the proxy are in [`Secrets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Settings {
-    /// `None`: AWS, by region.
+    /// `http://HOST:PORT` or `https://HOST`; `None` is AWS, by region.
     pub endpoint: Option<String>,
+    /// The region that requests are signed for.
     pub region: String,
+    /// Whether the bucket's name stands in the path of a request, instead of in the host's name.
     pub path_style: bool,
+    /// CA certificates in PEM that are trusted in addition to Mozilla's.
     pub ca_file: Option<PathBuf>,
-    /// Hosts, domains and networks that are reached without the secrets file's `s3-proxy`. `*` is all.
+    /// Hosts, domains and networks that are reached without the secrets file's `s3-proxy`. `*` is
+    /// all.
     pub no_proxy: Vec<String>,
 }
 
+/// Where the table is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogSettings {
+    /// In the database of a Hive metastore. User and password are in [`Secrets`].
     Postgres {
-        host: String,
-        port: u16,
+        /// The server; its port is 5432 unless the setting says otherwise.
+        server: HostPort,
+        /// The database's name.
         database: String,
+        /// How the connection is encrypted.
         tls: CatalogTls,
+        /// CA certificates in PEM that are trusted in addition to Mozilla's.
         ca_file: Option<PathBuf>,
     },
+    /// In files of this directory.
     Local(PathBuf),
 }
 
+/// How the connection to PostgreSQL is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CatalogTls {
+    /// Not at all.
     Disable,
     /// Encrypted, whoever answers.
     Require,
@@ -235,153 +215,68 @@ pub enum CatalogTls {
     VerifyFull,
 }
 
+/// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// As `tracing` names levels: `error` to `trace`.
     pub level: &'static str,
+    /// How a line is written.
     pub format: LogFormat,
 }
 
+/// How a line of the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// For people.
     Text,
+    /// For programs: one JSON object in each line.
     Json,
 }
-
-/// Every setting, by its path. The order is that of `windrow.example.yaml`.
-const KEYS: &[&str] = &[
-    "kafka.bootstrap",
-    "kafka.topic",
-    "kafka.security",
-    "kafka.mechanism",
-    "kafka.group-prefix",
-    "kafka.namespace",
-    "kafka.cluster-domain",
-    "kafka.ca-file",
-    "kafka.start",
-    "table.name",
-    "table.database",
-    "table.warehouse",
-    "table.bucket",
-    "table.timestamps",
-    "table.retain",
-    "table.retain-side",
-    "table.keep-replaced",
-    "window",
-    "slide",
-    "offset",
-    "watermark-delay",
-    "group-by",
-    "aggregates",
-    "timestamp-field",
-    "on-bad-record",
-    "on-data-loss",
-    "idle-timeout",
-    "quiet-timeout",
-    "max-skew",
-    "max-future",
-    "max-keys",
-    "max-key-bytes",
-    "commit-interval",
-    "s3.endpoint",
-    "s3.region",
-    "s3.path-style",
-    "s3.ca-file",
-    "s3.no-proxy",
-    "catalog",
-    "catalog-tls",
-    "catalog-ca-file",
-    "lease",
-    "instance",
-    "init-metastore",
-    "http",
-    "secrets-file",
-    "log.level",
-    "log.format",
-];
-
-const SECRET_KEYS: &[&str] = &[
-    "kafka-username",
-    "kafka-password",
-    "s3-access-key",
-    "s3-secret-key",
-    "s3-proxy",
-    "catalog-username",
-    "catalog-password",
-    "api-token",
-];
-
-/// All that is wrong with a file, a line each. It holds no secret: values of the secrets file, and addresses that
-/// carry a user's name, are never in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<String>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 impl Config {
     /// Reads and checks the text of `windrow.yaml`.
     ///
     /// # Errors
-    /// All that is wrong, each with the setting, its value and what is allowed.
+    /// All problems, each with the setting, its value and what is allowed.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut s = Settings::new(text)?;
-        let kafka = s.kafka();
-        let catalog = s.catalog();
-        let table = s.table(catalog.as_ref());
+        let mut w = Written::parse(text)?;
+        let kafka = kafka(&mut w);
+        let catalog = catalog(&mut w);
+        let table = table(&mut w, catalog.as_ref());
         let config = Config {
             kafka,
             table,
-            shape: s.shape(),
-            watermark_delay_ms: signed(s.read("watermark-delay", "10s", parse_duration_ms)),
-            on_data_loss: s.choice(
+            shape: shape(&mut w),
+            watermark_delay_ms: signed(w.duration_ms("watermark-delay")),
+            on_data_loss: w.choice(
                 "on-data-loss",
                 &[
                     ("stop", OnDataLoss::Stop),
                     ("continue", OnDataLoss::Continue),
                 ],
             ),
-            idle_timeout_ms: s.duration("idle-timeout", "30s", 100, u64::MAX),
-            quiet_timeout_ms: s.read("quiet-timeout", "off", |text| or_word(text, "off")),
-            max_skew_ms: signed(s.duration("max-skew", "1h", 1000, u64::MAX)),
-            max_future_ms: signed(s.read("max-future", "1h", parse_duration_ms)),
-            commit_interval_ms: s.duration("commit-interval", "10s", 100, 3_600_000),
-            s3: S3Settings {
-                endpoint: s.read("s3.endpoint", "", parse_endpoint),
-                region: s.read("s3.region", "us-east-1", |text| {
-                    matching(text, "us-east-1", is_label)
-                }),
-                path_style: s.choice("s3.path-style", &[("true", true), ("false", false)]),
-                ca_file: s.file("s3.ca-file"),
-                no_proxy: s.read("s3.no-proxy", "", parse_no_proxy),
-            },
+            idle_timeout_ms: w.duration_ms("idle-timeout"),
+            quiet_timeout_ms: w.duration_or_none_ms("quiet-timeout"),
+            max_skew_ms: signed(w.duration_ms("max-skew")),
+            max_future_ms: signed(w.duration_ms("max-future")),
+            commit_interval_ms: w.duration_ms("commit-interval"),
+            s3: s3(&mut w),
             catalog,
-            lease_ms: s.duration("lease", "15s", 1000, 3_600_000),
-            instance: s.read("instance", "", |text| {
-                if text.is_empty() {
-                    Ok(None)
-                } else {
-                    matching(text, "spark/windrow/0", is_instance).map(Some)
-                }
-            }),
-            init_metastore: s.choice("init-metastore", &[("false", false), ("true", true)]),
-            http: s.read("http", "127.0.0.1:8080", |text| {
+            lease_ms: w.duration_ms("lease"),
+            instance: w.optional("instance", parse_instance),
+            init_metastore: w.flag("init-metastore"),
+            http: w.read("http", |text| {
                 text.parse().map_err(|_| {
                     "not an IP address and port; write 127.0.0.1:8080 or 0.0.0.0:8080".to_owned()
                 })
             }),
-            secrets_file: s.file("secrets-file"),
-            log: s.log(),
+            secrets_file: w.file("secrets-file"),
+            log: log(&mut w),
         };
-        s.done(config)
+        w.finish(config)
     }
 
-    /// Whether the secrets that these settings need are there.
+    /// Checks that the secrets that these settings need are there.
     ///
     /// # Errors
     /// The names of those that are missing, with the settings that need them.
@@ -399,10 +294,10 @@ impl Config {
             need(&secrets.kafka_password, "kafka-password", "kafka.security");
         }
         if let Some(table) = &self.table {
-            let by = match table.warehouse {
-                Warehouse::S3 { .. } => Some("table.warehouse"),
-                Warehouse::Bucket(_) => Some("table.bucket"),
-                Warehouse::Directory(_) => None,
+            let by = match &table.place {
+                TablePlace::At(Place::Bucket { .. }) => Some("table.warehouse"),
+                TablePlace::InBucket(_) => Some("table.bucket"),
+                TablePlace::At(Place::Directory(_)) => None,
             };
             if let Some(by) = by {
                 need(&secrets.s3_access_key, "s3-access-key", by);
@@ -420,7 +315,8 @@ impl Config {
         }
     }
 
-    /// The consumer group: `<prefix>windrow-<database>.<table>`, in console mode `<prefix>windrow-console-<topic>`.
+    /// The consumer group: `<prefix>windrow-<database>.<table>`, and in console mode
+    /// `<prefix>windrow-console-<topic>`.
     #[must_use]
     pub fn group(&self) -> String {
         let prefix = &self.kafka.group_prefix;
@@ -439,746 +335,157 @@ impl Config {
     }
 }
 
-impl Settings {
-    fn kafka(&mut self) -> KafkaSettings {
-        self.must_be_given(
-            "kafka.bootstrap",
-            "write HOST:PORT, several with commas between",
-        );
-        let security = self.choice(
-            "kafka.security",
-            &[
-                ("sasl-plaintext", Security::SaslPlaintext),
-                ("sasl-ssl", Security::SaslSsl),
-                ("plaintext", Security::Plaintext),
-                ("ssl", Security::Ssl),
-            ],
-        );
-        let mechanisms = [
-            ("scram-sha-512", Mechanism::ScramSha512),
-            ("scram-sha-256", Mechanism::ScramSha256),
-        ];
-        KafkaSettings {
-            bootstrap: self.read("kafka.bootstrap", "localhost:9092", parse_bootstrap),
-            security,
-            mechanism: self.choice("kafka.mechanism", &mechanisms),
-            group_prefix: self.read("kafka.group-prefix", "", |text| {
-                if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    return Err(
-                        "blanks are not allowed in a group name; write relation-4-".to_owned()
-                    );
-                }
-                Ok(text.to_owned())
-            }),
-            namespace: self.read("kafka.namespace", "", |text| {
-                if text.is_empty() {
-                    Ok(None)
-                } else {
-                    matching(text, "kafka", is_label).map(Some)
-                }
-            }),
-            cluster_domain: self.read("kafka.cluster-domain", "cluster.local", |text| {
-                matching(text, "cluster.local", |text| text.split('.').all(is_label))
-            }),
-            ca_file: self.file("kafka.ca-file"),
-            start: self.choice(
-                "kafka.start",
-                &[("earliest", Start::Earliest), ("latest", Start::Latest)],
-            ),
-        }
-    }
-
-    /// The table's settings are checked in console mode too, so that a later name finds them right.
-    fn table(&mut self, catalog: Option<&CatalogSettings>) -> Option<TableSettings> {
-        let given = self
-            .given
-            .get("table.name")
-            .is_some_and(|name| !name.is_empty());
-        let name = if given {
-            self.read("table.name", "newtable", parse_table_name)
-        } else {
-            String::new()
-        };
-        let database = self.read("table.database", "default", parse_name);
-        let settings = TableSettings {
-            name,
-            database,
-            warehouse: self.warehouse(given, catalog),
-            timestamps: self.choice(
-                "table.timestamps",
-                &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)],
-            ),
-            retain_ms: self.read("table.retain", "forever", parse_retain),
-            retain_side_ms: self.read("table.retain-side", "30d", parse_retain),
-            keep_replaced_ms: self.duration("table.keep-replaced", "7d", 1000, u64::MAX),
-        };
-        if given {
-            self.must_be_given(
-                "catalog",
-                "write postgresql://HOST:5432/DATABASE or local:DIRECTORY",
-            );
-        }
-        given.then_some(settings)
-    }
-
-    fn warehouse(&mut self, needed: bool, catalog: Option<&CatalogSettings>) -> Warehouse {
-        let warehouse = self.read("table.warehouse", "", parse_warehouse);
-        let bucket = self.read("table.bucket", "", parse_bucket);
-        let nowhere = Warehouse::Directory(PathBuf::new());
-        match (warehouse, bucket, catalog) {
-            (Some(_), Some(_), _) => {
-                self.problem("cannot use setting table.bucket with table.warehouse: each says where the files are; leave one out".to_owned());
-                nowhere
-            }
-            (_, Some(_), Some(CatalogSettings::Local(_))) => {
-                self.problem("cannot use setting table.bucket with a local catalog: there is no Hive to say where in the bucket; write table.warehouse".to_owned());
-                nowhere
-            }
-            (None, Some(bucket), _) => Warehouse::Bucket(bucket),
-            (Some(Warehouse::Directory(dir)), None, Some(CatalogSettings::Postgres { .. }))
-                if dir.is_relative() =>
-            {
-                let dir = dir.display();
-                self.problem(format!("cannot read setting table.warehouse \"{dir}\": readers of a Hive table need the whole path; write s3a://BUCKET/PATH or /DIRECTORY"));
-                nowhere
-            }
-            (Some(warehouse), None, _) => warehouse,
-            (None, None, Some(CatalogSettings::Local(dir))) => Warehouse::Directory(dir.clone()),
-            (None, None, _) => {
-                if needed && !self.failed(&["table.warehouse", "table.bucket"]) {
-                    self.must_be_given(
-                        "table.warehouse",
-                        "write s3a://BUCKET/PATH or a directory, or set table.bucket",
-                    );
-                }
-                nowhere
-            }
-        }
-    }
-
-    fn catalog(&mut self) -> Option<CatalogSettings> {
-        let tls = self.choice(
-            "catalog-tls",
-            &[
-                ("disable", CatalogTls::Disable),
-                ("require", CatalogTls::Require),
-                ("verify-full", CatalogTls::VerifyFull),
-            ],
-        );
-        let ca_file = self.file("catalog-ca-file");
-        self.read("catalog", "", |text| {
-            parse_catalog(text, tls, ca_file.as_ref())
-        })
-    }
-
-    fn shape(&mut self) -> Shape {
-        self.must_be_given("kafka.topic", "write the topic's name");
-        let window = self.duration("window", "10s", 1, u64::MAX);
-        let slide = self.duration("slide", &format_duration_ms(window), 1, u64::MAX);
-        if !self.failed(&["window", "slide"]) && (slide > window || window.div_ceil(slide) > 1000) {
-            let (least, most) = (
-                format_duration_ms(window.div_ceil(1000)),
-                format_duration_ms(window),
-            );
-            let slide = format_duration_ms(slide);
-            self.problem(format!("cannot use setting slide \"{slide}\" with window \"{most}\": each record would fall in no window or in more than 1000; write {least} to {most}"));
-        }
-        let offset = self.read("offset", "0s", parse_duration_ms);
-        if !self.failed(&["window", "slide", "offset"]) && offset >= slide {
-            let (offset, slide) = (format_duration_ms(offset), format_duration_ms(slide));
-            self.problem(format!(
-                "cannot use setting offset \"{offset}\" with slide \"{slide}\": windows begin again every {slide}; write less than {slide}"
-            ));
-        }
-        let group_by = self.read("group-by", "origin", parse_group_by);
-        let aggregates = self.read("aggregates", "count", parse_aggregates);
-        let mut names = BTreeSet::from(["window", "date", "chunk"]);
-        for name in group_by
-            .iter()
-            .map(|c| &c.name)
-            .chain(aggregates.iter().map(|a| &a.name))
-        {
-            if !names.insert(name) {
-                self.problem(format!(
-                    "cannot name column \"{name}\" of group-by and aggregates: the table has a column of that name already; write \"... as other_name\""
-                ));
-            }
-        }
-        Shape {
-            topic: self.read("kafka.topic", "topic", parse_topic),
-            window_ms: signed(window),
-            slide_ms: signed(slide),
-            offset_ms: signed(offset),
-            group_by,
-            aggregates,
-            timestamp_field: self.read("timestamp-field", "", parse_time_field),
-            on_bad_record: self.choice(
-                "on-bad-record",
-                &[
-                    ("reject", OnBadRecord::Reject),
-                    ("null", OnBadRecord::Null),
-                    ("fail", OnBadRecord::Fail),
-                ],
-            ),
-            max_keys: self.read("max-keys", "1000000", |text| match text.parse() {
-                Ok(n) if (1..=1_000_000_000).contains(&n) => Ok(n),
-                _ => Err("not a number of keys; write 1 to 1000000000".to_owned()),
-            }),
-            max_key_bytes: self.read("max-key-bytes", "64KiB", |text| {
-                // A key is held in memory and in a row; what is longer is a document, not a key.
-                parse_bytes(text).and_then(|n| {
-                    if (1..=1 << 20).contains(&n) {
-                        Ok(n)
-                    } else {
-                        Err("out of range; write 1 to 1MiB".to_owned())
-                    }
-                })
-            }),
-            semantics: SEMANTICS,
-        }
-    }
-
-    fn log(&mut self) -> LogSettings {
-        let levels = [
-            ("info", "info"),
-            ("error", "error"),
-            ("warn", "warn"),
-            ("debug", "debug"),
-            ("trace", "trace"),
-        ];
-        LogSettings {
-            level: self.choice("log.level", &levels),
-            format: self.choice(
-                "log.format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            ),
-        }
-    }
-}
-
-/// The values as given, by path, and what is wrong with them so far.
-struct Settings {
-    given: BTreeMap<String, String>,
-    problems: Vec<String>,
-    failed: BTreeSet<String>,
-}
-
-impl Settings {
-    fn new(text: &str) -> Result<Self, ConfigError> {
-        let mut settings = Self {
-            given: BTreeMap::new(),
-            problems: Vec::new(),
-            failed: BTreeSet::new(),
-        };
-        for (key, value) in parse_yaml(text)? {
-            let prefix = format!("{key}.");
-            if !KEYS.iter().any(|known| known.starts_with(&prefix)) {
-                settings.give(key, value);
-                continue;
-            }
-            match value {
-                Value::Null => {}
-                Value::Mapping(map) => {
-                    for (inner, value) in map {
-                        match inner {
-                            Value::String(inner) => settings.give(prefix.clone() + &inner, value),
-                            _ => settings.problem(format!("cannot read settings {key}: a key is not a text")),
-                        }
-                    }
-                }
-                _ => settings.problem(format!(
-                    "cannot read settings {key}: they are several; write them in lines of their own below \"{key}:\""
-                )),
-            }
-        }
-        // YAML takes the word null for nothing; of this one setting it is a value.
-        if !settings.given.contains_key("on-bad-record")
-            && Written::of(text).on_bad_record == "null"
-        {
-            settings
-                .given
-                .insert("on-bad-record".to_owned(), "null".to_owned());
-        }
-        Ok(settings)
-    }
-
-    fn give(&mut self, key: String, value: Value) {
-        if !KEYS.contains(&key.as_str()) {
-            return self.problem(unknown_key(&key));
-        }
-        let text = match value {
-            Value::Null => return,
-            Value::String(text) => text.trim().to_owned(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(yes) => yes.to_string(),
-            _ => {
-                self.failed.insert(key.clone());
-                return self.problem(format!(
-                    "cannot read setting {key}: it takes one value, not a list or a map"
-                ));
-            }
-        };
-        self.given.insert(key, text);
-    }
-
-    fn problem(&mut self, problem: String) {
-        self.problems.push(problem);
-    }
-
-    /// Whether one of these was refused already, so that a rule over several would only repeat it.
-    fn failed(&self, keys: &[&str]) -> bool {
-        keys.iter().any(|key| self.failed.contains(*key))
-    }
-
-    fn must_be_given(&mut self, key: &str, hint: &str) {
-        if self.given.get(key).is_none_or(String::is_empty) && self.failed.insert(key.to_owned()) {
-            self.given.remove(key);
-            self.problem(format!(
-                "cannot find setting {key}: it has no default; {hint}"
-            ));
-        }
-    }
-
-    /// The value of a setting; where it cannot be read, the default stands in so that all other settings are checked too.
-    fn read<T>(
-        &mut self,
-        key: &str,
-        default: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        assert!(
-            KEYS.contains(&key),
-            "every setting that is read is in KEYS: {key}"
-        );
-        if let Some(text) = self.given.get(key) {
-            match parse(text) {
-                Ok(value) => return value,
-                Err(why) => {
-                    let problem = format!("cannot read setting {key}{}: {why}", shown(text));
-                    self.problem(problem);
-                    self.failed.insert(key.to_owned());
-                }
-            }
-        }
-        parse(default).expect("defaults can be read")
-    }
-
-    fn duration(&mut self, key: &str, default: &str, min: u64, max: u64) -> u64 {
-        self.read(key, default, |text| {
-            let ms = parse_duration_ms(text)?;
-            if ms < min {
-                return Err(format!(
-                    "too short; write at least {}",
-                    format_duration_ms(min)
-                ));
-            }
-            if ms > max {
-                return Err(format!(
-                    "too long; write at most {}",
-                    format_duration_ms(max)
-                ));
-            }
-            Ok(ms)
-        })
-    }
-
-    /// One of a few words; the first is the default.
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
-        self.read(key, choices[0].0, |text| {
-            match choices.iter().find(|(word, _)| *word == text) {
-                Some((_, value)) => Ok(*value),
-                None => {
-                    let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-                    let near = nearest(text, &words)
-                        .map(|word| format!("did you mean \"{word}\"? "))
-                        .unwrap_or_default();
-                    Err(format!("{near}write {}", either(&words)))
-                }
-            }
-        })
-    }
-
-    fn file(&mut self, key: &str) -> Option<PathBuf> {
-        self.read(key, "", |text| {
-            Ok((!text.is_empty()).then(|| PathBuf::from(text)))
-        })
-    }
-
-    fn done(self, config: Config) -> Result<Config, ConfigError> {
-        if self.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(self.problems))
-        }
-    }
-}
-
-/// A value as the letters that stand there, whatever YAML makes of them.
-#[derive(Default, Deserialize)]
-struct Written {
-    #[serde(default, rename = "on-bad-record")]
-    on_bad_record: String,
-}
-
-impl Written {
-    fn of(text: &str) -> Self {
-        serde_yaml::from_str(text).unwrap_or_default()
-    }
-}
-
-/// The top level of a YAML file. Parser messages may quote the file, so only the place is passed on.
-fn parse_yaml(text: &str) -> Result<Vec<(String, Value)>, ConfigError> {
-    let fail = |why: String| Err(ConfigError(vec![why]));
-    match serde_yaml::from_str(text) {
-        Ok(Value::Null) => Ok(Vec::new()),
-        Ok(Value::Mapping(map)) => map
-            .into_iter()
-            .map(|(key, value)| match key {
-                Value::String(key) => Ok((key, value)),
-                _ => Err(ConfigError(vec![
-                    "cannot read settings: a key is not a text".to_owned(),
-                ])),
-            })
-            .collect(),
-        Ok(_) => {
-            fail("cannot read settings: not a YAML map; write lines of \"key: value\"".to_owned())
-        }
-        Err(error) => {
-            let place = error
-                .location()
-                .map(|l| format!(" at line {} column {}", l.line(), l.column()));
-            let twice = if error.to_string().contains("duplicate entry") {
-                "a key is there twice"
-            } else {
-                "not YAML"
-            };
-            fail(format!(
-                "cannot read settings: {twice}{}",
-                place.unwrap_or_default()
-            ))
-        }
-    }
-}
-
-/// The value in quotes, cut where it is long, left out where it may hold a password.
-fn shown(text: &str) -> String {
-    if text.contains('@') {
-        return String::new();
-    }
-    let cut: String = text.chars().take(100).collect();
-    let dots = if cut.len() < text.len() { "…" } else { "" };
-    format!(" \"{}{dots}\"", cut.escape_debug())
-}
-
-/// What to say of a key that is no setting: the nearest one in the same place, else where it belongs.
-fn unknown_key(path: &str) -> String {
-    let (section, name) = path.rsplit_once('.').map_or(("", path), |(s, n)| (s, n));
-    let (here, elsewhere): (Vec<&str>, Vec<&str>) = KEYS
-        .iter()
-        .partition(|k| k.rsplit_once('.').map_or("", |(s, _)| s) == section);
-    let here: Vec<&str> = here
-        .iter()
-        .map(|k| k.rsplit('.').next().expect("a path has a name"))
-        .collect();
-    let hint = if SECRET_KEYS.contains(&name) {
-        "secrets go into the secrets file".to_owned()
-    } else if let Some(known) = elsewhere
-        .iter()
-        .find(|k| k.rsplit('.').next() == Some(name))
-    {
-        format!("did you mean \"{known}\"?")
-    } else if let Some(known) = nearest(name, &here) {
-        format!("did you mean \"{known}\"?")
-    } else {
-        format!("known are {}", here.join(", "))
-    };
-    format!("cannot read setting {path}: unknown key; {hint}")
-}
-
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|k| (strsim::normalized_damerau_levenshtein(name, k), *k))
-        .filter(|(likeness, _)| *likeness >= 0.6)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, k)| k)
-}
-
-/// `a, b or c`.
-fn either(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
-}
-
-fn is_instance(text: &str) -> bool {
-    text.len() <= 200 && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn signed(ms: u64) -> i64 {
-    i64::try_from(ms).expect("durations are at most a century")
-}
-
-fn matching(text: &str, example: &str, is_right: impl Fn(&str) -> bool) -> Result<String, String> {
-    if is_right(text) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "not a name as it has to be; write one such as {example}"
-        ))
-    }
-}
-
-/// A label of a DNS name (RFC 1123).
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// A duration, or a word that means none.
-fn or_word(text: &str, word: &str) -> Result<Option<u64>, String> {
-    match text {
-        _ if text == word || (word == "off" && text == "false") => Ok(None),
-        _ => match parse_duration_ms(text) {
-            Ok(0) => Err(format!("too short; write {word} or 5m")),
-            Ok(ms) => Ok(Some(ms)),
-            Err(why) => Err(format!("{why}, or {word}")),
-        },
-    }
-}
-
-fn parse_retain(text: &str) -> Result<Option<u64>, String> {
-    match or_word(text, "forever")? {
-        Some(ms) if ms < 86_400_000 => {
-            Err("too short: whole days are kept; write 1d or more, or forever".to_owned())
-        }
-        retain => Ok(retain),
-    }
-}
-
-/// Reads `64KiB`, `1MiB`, `1GiB` or plain bytes.
-///
-/// # Errors
-/// The reason and what is allowed, as the end of a sentence.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let scale: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        unit => {
-            return Err(format!(
-                "unknown unit \"{unit}\"; write 65536, 64KiB, 1MiB or 1GiB"
-            ));
-        }
-    };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(scale));
-    bytes.ok_or_else(|| "not a number of bytes; write 65536, 64KiB, 1MiB or 1GiB".to_owned())
-}
-
-fn parse_bootstrap(text: &str) -> Result<String, String> {
-    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
-    for server in &servers {
-        let right = server.rsplit_once(':').is_some_and(|(host, port)| {
-            let host = host
-                .strip_prefix('[')
-                .and_then(|h| h.strip_suffix(']'))
-                .unwrap_or(host);
-            !host.is_empty()
-                && !host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@')
-                && port.parse::<u16>().is_ok_and(|p| p != 0)
-        });
-        if !right {
-            return Err(format!(
-                "{} is not a server; write HOST:PORT, several with commas between",
-                shown(server).trim()
-            ));
-        }
-    }
-    Ok(servers.join(","))
-}
-
-/// Kafka's rule for topic names (`org.apache.kafka.common.internals.Topic`).
-fn parse_topic(text: &str) -> Result<String, String> {
-    let legal = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if legal && (1..=249).contains(&text.len()) && text != "." && text != ".." {
-        return Ok(text.to_owned());
-    }
-    Err("not a topic's name; write 1 to 249 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned())
-}
-
-fn parse_table_name(text: &str) -> Result<String, String> {
-    for taken in ["__chunks", "__late", "__rejects"] {
-        if text.ends_with(taken) {
-            return Err(format!(
-                "names that end in {taken} are windrow's own; write another name"
-            ));
-        }
-    }
-    parse_name(text)
-}
-
-fn parse_warehouse(text: &str) -> Result<Option<Warehouse>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let hint = "write s3a://BUCKET/PATH or a directory";
-    if let Some(rest) = text.strip_prefix("s3a://") {
-        let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let path = path.trim_matches('/');
-        if !is_bucket(bucket) {
-            return Err(format!("that is not a bucket's name; {hint}"));
-        }
-        // Such a path means one key to S3 and another to a reader that tidies paths up.
-        let plain = |part: &str| {
-            !part.is_empty()
-                && part != "."
-                && part != ".."
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-=+".contains(&b))
-        };
-        if !path.is_empty() && !path.split('/').all(plain) {
-            return Err(format!(
-                "the path is not a plain one of a-z, A-Z, 0-9 and \"._-=+\"; {hint}"
-            ));
-        }
-        return Ok(Some(Warehouse::S3 {
-            bucket: bucket.to_owned(),
-            path: path.to_owned(),
-        }));
-    }
-    if text.contains("://") || text.starts_with("s3") && text.contains(':') {
-        return Err(format!("only s3a is read by Spark and Hive alike; {hint}"));
-    }
-    let trimmed = text.trim_end_matches('/');
-    Ok(Some(Warehouse::Directory(PathBuf::from(
-        if trimmed.is_empty() { "/" } else { trimmed },
-    ))))
-}
-
-fn is_bucket(text: &str) -> bool {
-    (3..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
-
-fn parse_bucket(text: &str) -> Result<Option<String>, String> {
-    match text {
-        "" => Ok(None),
-        _ if is_bucket(text) => Ok(Some(text.to_owned())),
-        _ => Err(
-            "not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
-                .to_owned(),
+fn kafka(w: &mut Written) -> KafkaSettings {
+    w.must_be_given(
+        "kafka.bootstrap",
+        "write HOST:PORT, several with commas between",
+    );
+    let security = w.choice(
+        "kafka.security",
+        &[
+            ("plaintext", Security::Plaintext),
+            ("ssl", Security::Ssl),
+            ("sasl-plaintext", Security::SaslPlaintext),
+            ("sasl-ssl", Security::SaslSsl),
+        ],
+    );
+    let mechanisms = [
+        ("scram-sha-256", Mechanism::ScramSha256),
+        ("scram-sha-512", Mechanism::ScramSha512),
+    ];
+    KafkaSettings {
+        bootstrap: w.read("kafka.bootstrap", parse_addresses),
+        security,
+        mechanism: w.choice("kafka.mechanism", &mechanisms),
+        group_prefix: w.read("kafka.group-prefix", parse_group_prefix),
+        namespace: w.optional("kafka.namespace", |text| parse_label(text, "kafka")),
+        cluster_domain: w.read("kafka.cluster-domain", |text| {
+            parse_domain(text, "cluster.local")
+        }),
+        ca_file: w.file("kafka.ca-file"),
+        start: w.choice(
+            "kafka.start",
+            &[("earliest", Start::Earliest), ("latest", Start::Latest)],
         ),
     }
 }
 
-/// Such lists come from elsewhere and hold what was meant for other programs, so what no rule fits is let stand: it
-/// matches no host.
-fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
-    if text.contains(char::is_control) {
-        return Err(
-            "it holds control characters; write hosts, domains or networks with commas between"
-                .to_owned(),
+/// The table's settings are checked in console mode, too, so that they are right when it gets a name.
+fn table(w: &mut Written, catalog: Option<&CatalogSettings>) -> Option<TableSettings> {
+    let given = w.is_given("table.name");
+    let settings = TableSettings {
+        name: w
+            .optional("table.name", parse_table_name)
+            .unwrap_or_default(),
+        database: w.read("table.database", parse_name),
+        place: place(w, given, catalog),
+        timestamps: w.choice(
+            "table.timestamps",
+            &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)],
+        ),
+        keep_replaced_ms: w.duration_ms("table.keep-replaced"),
+    };
+    if given {
+        w.must_be_given(
+            "catalog",
+            "write postgresql://HOST:5432/DATABASE or local:DIRECTORY",
         );
     }
-    let rules = text
-        .split(',')
-        .map(str::trim)
-        .filter(|rule| !rule.is_empty());
-    // `*.example` is how others write `.example`.
-    Ok(rules
-        .map(|rule| {
-            rule.strip_prefix('*')
-                .filter(|rest| rest.starts_with('.'))
-                .unwrap_or(rule)
-                .to_owned()
-        })
-        .collect())
+    given.then_some(settings)
 }
 
-/// Whether a text is the address of an HTTP proxy. It may hold a password, so nothing says what it is.
-fn is_proxy(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    let Some(authority) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else {
-        return false;
-    };
-    let (user, server) = authority.split_once('@').unwrap_or(("", authority));
-    // RFC 3986, 3.2.1; anything else in a name or password is written as %XX.
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b);
-    let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            (host, port.parse::<u16>().is_ok_and(|port| port != 0))
+fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> TablePlace {
+    let warehouse = w.optional("table.warehouse", str::parse);
+    let bucket = w.optional("table.bucket", |text| {
+        if is_bucket_name(text) {
+            Ok(text.to_owned())
+        } else {
+            Err(
+                "not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
+                    .to_owned(),
+            )
         }
-        _ => (server, true),
-    };
-    let host_is_right = match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    });
+    // Stands in where there is a problem: then no settings come of it.
+    let nowhere = TablePlace::At(Place::Directory(PathBuf::new()));
+    match (warehouse, bucket, catalog) {
+        (Some(_), Some(_), _) => {
+            w.problem(
+                "cannot use setting table.bucket with table.warehouse: each says where the files \
+                 are; leave one out"
+                    .to_owned(),
+            );
+            nowhere
         }
-    };
-    user.bytes().all(plain) && host_is_right && port
-}
-
-fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let host = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    match host.map(|h| h.trim_end_matches('/')) {
-        Some(host)
-            if !host.is_empty()
-                && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) =>
+        (_, Some(_), Some(CatalogSettings::Local(_))) => {
+            w.problem(
+                "cannot use setting table.bucket with a local catalog: there is no Hive to say \
+                 where in the bucket; write table.warehouse"
+                    .to_owned(),
+            );
+            nowhere
+        }
+        (None, Some(bucket), _) => TablePlace::InBucket(bucket),
+        (Some(Place::Directory(dir)), None, Some(CatalogSettings::Postgres { .. }))
+            if dir.is_relative() =>
         {
-            Ok(Some(text.trim_end_matches('/').to_owned()))
+            w.problem(format!(
+                "cannot read setting table.warehouse \"{}\": readers of a Hive table need the whole \
+                 path; write s3a://BUCKET/PATH or /DIRECTORY",
+                dir.display()
+            ));
+            nowhere
         }
-        _ => Err(
-            "not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS"
-                .to_owned(),
-        ),
+        (Some(place), None, _) => TablePlace::At(place),
+        (None, None, Some(CatalogSettings::Local(dir))) => {
+            TablePlace::At(Place::Directory(dir.clone()))
+        }
+        (None, None, _) => {
+            if needed && !w.failed(&["table.warehouse", "table.bucket"]) {
+                w.must_be_given(
+                    "table.warehouse",
+                    "write s3a://BUCKET/PATH or a directory, or set table.bucket",
+                );
+            }
+            nowhere
+        }
     }
+}
+
+fn s3(w: &mut Written) -> S3Settings {
+    S3Settings {
+        endpoint: w.read("s3.endpoint", parse_endpoint),
+        region: w.read("s3.region", |text| parse_label(text, "us-east-1")),
+        path_style: w.flag("s3.path-style"),
+        ca_file: w.file("s3.ca-file"),
+        no_proxy: w.read("s3.no-proxy", parse_no_proxy),
+    }
+}
+
+fn catalog(w: &mut Written) -> Option<CatalogSettings> {
+    let tls = w.choice(
+        "catalog-tls",
+        &[
+            ("disable", CatalogTls::Disable),
+            ("require", CatalogTls::Require),
+            ("verify-full", CatalogTls::VerifyFull),
+        ],
+    );
+    let ca_file = w.file("catalog-ca-file");
+    w.optional("catalog", |text| parse_catalog(text, tls, ca_file.as_ref()))
 }
 
 fn parse_catalog(
     text: &str,
     tls: CatalogTls,
     ca_file: Option<&PathBuf>,
-) -> Result<Option<CatalogSettings>, String> {
+) -> Result<CatalogSettings, String> {
     let hint = "write postgresql://HOST:5432/DATABASE or local:DIRECTORY";
-    if text.is_empty() {
-        return Ok(None);
-    }
     if let Some(dir) = text.strip_prefix("local:") {
         if dir.is_empty() {
             return Err(format!("no directory; {hint}"));
         }
-        return Ok(Some(CatalogSettings::Local(PathBuf::from(dir))));
+        return Ok(CatalogSettings::Local(PathBuf::from(dir)));
     }
     let Some(rest) = text
         .strip_prefix("postgresql://")
@@ -1197,31 +504,14 @@ fn parse_catalog(
         ));
     }
     let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            (host, port.parse::<u16>().ok().filter(|p| *p != 0))
-        }
-        _ => (server, Some(5432)),
-    };
-    let host = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
-    match port {
-        Some(port)
-            if !host.is_empty()
-                && !host.contains(|c: char| c.is_whitespace() || c == ',')
-                && !database.is_empty()
-                && !database.contains('/') =>
-        {
-            let (host, database) = (host.to_owned(), database.to_owned());
-            Ok(Some(CatalogSettings::Postgres {
-                host,
-                port,
-                database,
+    match HostPort::parse(server, Some(5432)) {
+        Some(server) if !database.is_empty() && !database.contains('/') => {
+            Ok(CatalogSettings::Postgres {
+                server,
+                database: database.to_owned(),
                 tls,
                 ca_file: ca_file.cloned(),
-            }))
+            })
         }
         _ => Err(format!(
             "one host, a port and a database are needed; {hint}"
@@ -1229,113 +519,93 @@ fn parse_catalog(
     }
 }
 
-/// A text that is shown nowhere: `Debug` and `Display` print stars.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one call that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// What the secrets file holds. Which of them are needed, [`Config::check_secrets`] says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Secrets {
-    pub kafka_username: Option<Secret>,
-    pub kafka_password: Option<Secret>,
-    pub s3_access_key: Option<Secret>,
-    pub s3_secret_key: Option<Secret>,
-    /// The HTTP proxy that S3 is reached through, and nothing else: `http://USER:PASSWORD@HOST:PORT`.
-    pub s3_proxy: Option<Secret>,
-    pub catalog_username: Option<Secret>,
-    pub catalog_password: Option<Secret>,
-    /// What `Authorization: Bearer` must say.
-    pub api_token: Option<Secret>,
-}
-
-impl Secrets {
-    /// Reads the text of the secrets file.
-    ///
-    /// # Errors
-    /// All that is wrong, by key and line; no value is in it.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut secrets = Self::default();
-        let mut problems = Vec::new();
-        for (key, value) in parse_yaml(text)? {
-            let slot = match key.as_str() {
-                "kafka-username" => &mut secrets.kafka_username,
-                "kafka-password" => &mut secrets.kafka_password,
-                "s3-access-key" => &mut secrets.s3_access_key,
-                "s3-secret-key" => &mut secrets.s3_secret_key,
-                "s3-proxy" => &mut secrets.s3_proxy,
-                "catalog-username" => &mut secrets.catalog_username,
-                "catalog-password" => &mut secrets.catalog_password,
-                "api-token" => &mut secrets.api_token,
-                _ => {
-                    // A line without its colon can make a key of a password, so a key that is like none is not shown.
-                    problems.push(match nearest(&key, SECRET_KEYS) {
-                        Some(known) => {
-                            format!("cannot read secrets: unknown key; did you mean \"{known}\"?")
-                        }
-                        None => {
-                            format!(
-                                "cannot read secrets: unknown key; known are {}",
-                                SECRET_KEYS.join(", ")
-                            )
-                        }
-                    });
-                    continue;
-                }
-            };
-            match value {
-                Value::Null => {}
-                Value::String(text) if text.is_empty() => {}
-                Value::String(text)
-                    if key == "api-token" && !text.bytes().all(|b| b.is_ascii_graphic()) =>
-                {
-                    problems.push("cannot read secret api-token: it goes into an HTTP header; write letters, digits and signs without blanks".to_owned());
-                }
-                Value::String(text) if key == "s3-proxy" && !is_proxy(&text) => {
-                    problems.push("cannot read secret s3-proxy: not the address of a proxy; write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with signs in the password as %40".to_owned());
-                }
-                Value::String(text) => *slot = Some(Secret(text)),
-                // YAML would read 0123 and 1e5 as numbers and lose how they were written.
-                _ => problems.push(format!(
-                    "cannot read secret {key}: not a text; write the value in quotes"
-                )),
-            }
-        }
-        if problems.is_empty() {
-            Ok(secrets)
-        } else {
-            Err(ConfigError(problems))
+fn shape(w: &mut Written) -> Shape {
+    w.must_be_given("kafka.topic", "write the topic's name");
+    let (window_ms, slide_ms, offset_ms) = windows(w);
+    let group_by = w.read("group-by", parse_group_by);
+    let aggregates = w.read("aggregates", parse_aggregates);
+    // The columns that every table has.
+    let mut names = BTreeSet::from(["window", "date", "chunk"]);
+    for name in group_by
+        .iter()
+        .map(|c| &c.name)
+        .chain(aggregates.iter().map(|a| &a.name))
+    {
+        if !names.insert(name) {
+            w.problem(format!(
+                "cannot name column \"{name}\" of group-by and aggregates: the table has a column \
+                 of that name already; write \"... as other_name\""
+            ));
         }
     }
+    Shape {
+        topic: w.read("kafka.topic", parse_topic),
+        window_ms,
+        slide_ms,
+        offset_ms,
+        group_by,
+        aggregates,
+        timestamp_field: w.read("timestamp-field", parse_time_field),
+        on_bad_record: w.choice(
+            "on-bad-record",
+            &[
+                ("reject", OnBadRecord::Reject),
+                ("null", OnBadRecord::Null),
+                ("fail", OnBadRecord::Fail),
+            ],
+        ),
+        max_keys: w.number("max-keys"),
+        max_key_bytes: w.bytes("max-key-bytes"),
+        semantics: SEMANTICS,
+    }
+}
+
+/// Size, slide and offset of the windows in milliseconds: `1 <= slide <= window <= 1000 * slide` and
+/// `0 <= offset < slide`.
+fn windows(w: &mut Written) -> (i64, i64, i64) {
+    let window = w.duration_ms("window");
+    let slide = w.duration_ms("slide");
+    if !w.failed(&["window", "slide"]) && (slide > window || window.div_ceil(slide) > 1000) {
+        let (least, most) = (
+            format_duration_ms(window.div_ceil(1000)),
+            format_duration_ms(window),
+        );
+        let slide = format_duration_ms(slide);
+        w.problem(format!(
+            "cannot use setting slide \"{slide}\" with window \"{most}\": each record would fall in \
+             no window or in more than 1000; write {least} to {most}"
+        ));
+    }
+    let offset = w.duration_ms("offset");
+    if !w.failed(&["window", "slide", "offset"]) && offset >= slide {
+        let (offset, slide) = (format_duration_ms(offset), format_duration_ms(slide));
+        w.problem(format!(
+            "cannot use setting offset \"{offset}\" with slide \"{slide}\": windows begin again \
+             every {slide}; write less than {slide}"
+        ));
+    }
+    (signed(window), signed(slide), signed(offset))
+}
+
+fn log(w: &mut Written) -> LogSettings {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    LogSettings {
+        level: w.choice("log.level", &levels.map(|level| (level, level))),
+        format: w.choice(
+            "log.format",
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).expect("durations are at most a century")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::setting::{SETTINGS, find};
 
     const LEAST: &str = "kafka: { bootstrap: 'k:9092', topic: t }\n";
 
@@ -1363,8 +633,8 @@ s3: { endpoint: 'http://10.152.183.128:80' }
 catalog: postgresql://metastore-primary.spark.svc.cluster.local:5432/hivemetastore
 secrets-file: /etc/windrow/secrets.yaml";
         assert_eq!(read(example), read(placeholders));
-        let given: Vec<String> = Settings::new(example).unwrap().given.into_keys().collect();
-        let mut known = KEYS.to_vec();
+        let given = Written::parse(example).unwrap().keys();
+        let mut known: Vec<_> = SETTINGS.iter().map(|row| row.key).collect();
         known.sort_unstable();
         assert_eq!(given, known, "the example shows every setting");
     }
@@ -1386,8 +656,8 @@ secrets-file: /etc/windrow/secrets.yaml";
         let config = read(&table(""));
         assert_eq!(config.group(), "windrow-default.newtable");
         assert_eq!(
-            config.table.unwrap().warehouse,
-            Warehouse::Directory(PathBuf::from("/data"))
+            config.table.unwrap().place,
+            TablePlace::At(Place::Directory(PathBuf::from("/data")))
         );
     }
 
@@ -1440,6 +710,16 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         check(
             "log: debug",
             "cannot read settings log: they are several; write them in lines of their own below \"log:\"",
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_like_none_is_told_those_that_are_known() {
+        let error = Config::parse(&format!("{LEAST}table: {{ retain: 30d }}")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read setting table.retain: unknown key; known are name, database, warehouse, \
+             bucket, timestamps, keep-replaced"
         );
     }
 
@@ -1546,22 +826,15 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         };
         let config = read(&text("postgresql://db/hive"));
         let Some(CatalogSettings::Postgres {
-            host,
-            port,
-            database,
-            ..
+            server, database, ..
         }) = &config.catalog
         else {
             panic!()
         };
-        assert_eq!(
-            (host.as_str(), *port, database.as_str()),
-            ("db", 5432, "hive")
-        );
-        assert_eq!(
-            config.table.as_ref().unwrap().warehouse.to_string(),
-            "s3a://b-b/w"
-        );
+        assert_eq!(server.to_string(), "db:5432");
+        assert_eq!(database, "hive");
+        let place = config.table.as_ref().unwrap().place.or_default();
+        assert_eq!(place.to_string(), "s3a://b-b/w");
         let missing = config.check_secrets(&Secrets::default()).unwrap_err();
         assert_eq!(missing.0.len(), 6);
         let error = Config::parse(&text("postgresql://me:hunter2@db/hive"))
@@ -1609,7 +882,7 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "instance: my windrow",
-            "cannot read setting instance \"my windrow\": not a name as it has to be; write one such as spark/windrow/0",
+            "cannot read setting instance \"my windrow\": not a valid name; write one such as spark/windrow/0",
         );
     }
 
@@ -1639,11 +912,15 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         config
             .check_secrets(&Secrets::parse(&blocks.next().unwrap().replace("...", "x")).unwrap())
             .unwrap();
-        for key in KEYS {
-            assert!(
-                readme.contains(&format!("`{key}`")),
-                "the table of settings has {key}"
-            );
+        let table = readme
+            .lines()
+            .skip_while(|line| !line.starts_with("| `kafka.bootstrap`"))
+            .take_while(|line| line.starts_with("| `"));
+        for row in table {
+            let settings = row.split('|').nth(1).expect("a first column");
+            for key in settings.split('`').skip(1).step_by(2) {
+                assert!(find(key).is_some(), "there is no setting {key}: {row}");
+            }
         }
     }
 
@@ -1655,8 +932,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         let postgres = "postgresql://db/hive";
         let config = read(&text("bucket: spark", postgres));
         assert_eq!(
-            config.table.as_ref().unwrap().warehouse,
-            Warehouse::Bucket("spark".to_owned())
+            config.table.as_ref().unwrap().place,
+            TablePlace::InBucket("spark".to_owned())
         );
         let missing = config
             .check_secrets(&Secrets::default())
@@ -1699,75 +976,7 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
     }
 
     #[test]
-    fn a_bucket_holds_a_new_table_where_hive_keeps_the_database() {
-        let of =
-            |genesis, database| warehouse_of("spark", genesis, database).map(|w| w.to_string());
-        for (database, expect) in [
-            (None, "s3a://spark/warehouse"),
-            (
-                Some("s3a://spark/hive/default.db/"),
-                "s3a://spark/hive/default.db",
-            ),
-            (Some("s3://spark/hive"), "s3a://spark/hive"),
-            (Some("s3n://spark"), "s3a://spark"),
-            (Some("s3a://spark2/hive"), "s3a://spark/warehouse"),
-            (Some("file:/opt/spark/warehouse"), "s3a://spark/warehouse"),
-            (Some("s3a://spark/a b"), "s3a://spark/warehouse"),
-            (Some(""), "s3a://spark/warehouse"),
-        ] {
-            assert_eq!(of(None, database).as_deref(), Ok(expect), "{database:?}");
-        }
-    }
-
-    #[test]
-    fn a_table_that_exists_stays_where_it_is_and_in_its_bucket() {
-        let of = |genesis, database| {
-            warehouse_of("spark", Some(genesis), database).map(|w| w.to_string())
-        };
-        assert_eq!(
-            of("s3a://spark/old", Some("s3a://spark/new")).as_deref(),
-            Ok("s3a://spark/old")
-        );
-        assert_eq!(of("s3a://spark", None).as_deref(), Ok("s3a://spark"));
-        for genesis in ["s3a://spark2/warehouse", "/data/warehouse"] {
-            let error = of(genesis, Some("s3a://spark/new")).unwrap_err();
-            assert!(
-                error.starts_with(&format!(
-                    "the table lies in {genesis} and not in bucket \"spark\""
-                )),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn proxies_are_addresses_and_their_exceptions_a_list() {
-        for right in [
-            "http://proxy:3128",
-            "https://u:p%40ss@10.0.0.1:3128/",
-            "http://u@[::1]:1",
-            "http://p",
-        ] {
-            let secrets = Secrets::parse(&format!("s3-proxy: '{right}'")).unwrap();
-            assert_eq!(secrets.s3_proxy.unwrap().expose(), right);
-        }
-        for wrong in [
-            "proxy:3128",
-            "http://u:hunter2@",
-            "http://u:hunter2/x@p:1",
-            "http://u:hunter2 x@p:1",
-            "http://u@hunter2@p:1",
-            "socks5://u:hunter2@p:1",
-            "http://hunter2:0",
-        ] {
-            let error = Secrets::parse(&format!("s3-proxy: '{wrong}'"))
-                .expect_err(wrong)
-                .to_string();
-            assert!(
-                error.contains("write http://HOST:PORT") && !error.contains("hunter2"),
-                "{error}"
-            );
-        }
+    fn exceptions_of_the_proxy_are_a_list() {
         let config = read(&table(
             "s3: { no-proxy: ' 10.0.0.0/8,, .svc, *.example.com,localhost ,*' }",
         ));
@@ -1775,55 +984,6 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
             config.s3.no_proxy,
             ["10.0.0.0/8", ".svc", ".example.com", "localhost", "*"]
         );
-    }
-
-    #[test]
-    fn warehouses_are_s3a_or_a_directory() {
-        for bad in [
-            "s3://b/w",
-            "s3a://",
-            "s3a://b b/w",
-            "s3a://bucket/a//b",
-            "s3a://bucket/../x",
-            "hdfs://x/y",
-        ] {
-            assert!(parse_warehouse(bad).is_err(), "{bad}");
-        }
-        let bucket = Some(Warehouse::S3 {
-            bucket: "spark".to_owned(),
-            path: String::new(),
-        });
-        assert_eq!(parse_warehouse("s3a://spark/"), Ok(bucket));
-    }
-
-    #[test]
-    fn secrets_are_read_and_never_shown() {
-        let secrets =
-            Secrets::parse("kafka-username: me\nkafka-password: 'hunter2'\napi-token: ''\n")
-                .unwrap();
-        assert_eq!(secrets.kafka_password.as_ref().unwrap().expose(), "hunter2");
-        assert_eq!(secrets.api_token, None);
-        assert!(
-            !format!("{secrets:?}{}", secrets.kafka_password.as_ref().unwrap()).contains("hunter2")
-        );
-        for bad in [
-            "kafka-pasword: hunter2",
-            "hunter2: x",
-            "kafka-password: 20240901",
-            "kafka-password: [hunter2]",
-            "hunter2",
-            "kafka-password: 'hunter2",
-            "kafka-password: hunter2: x",
-            "kafka-password: *hunter2",
-            "kafka-password: !hunter2 x",
-            "api-token: 'hunter2 x'",
-        ] {
-            let error = Secrets::parse(bad).expect_err(bad).to_string();
-            assert!(
-                !error.contains("hunter2") && !error.contains("20240901"),
-                "{error}"
-            );
-        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The small languages of `group-by`, `aggregates` and `timestamp-field`: text → columns.
-//! Every error is the end of a sentence that begins with the setting and its value.
+//! Each error is the end of a sentence that begins with the setting and its value. Whether two columns
+//! have the same name is for `config`.
 
+use crate::settings::parse::parse_name;
 use crate::values::shape::{Aggregate, Column, Function, Number, TimeField, TimeUnit};
 
-/// `origin, payload.kind as kind`.
-pub(crate) fn parse_group_by(text: &str) -> Result<Vec<Column>, String> {
+/// Reads the key columns: `origin, payload.kind as kind`.
+pub(super) fn parse_group_by(text: &str) -> Result<Vec<Column>, String> {
     let hint = "write origin, or \"origin, payload.kind as kind\"";
     split_list(text)?
         .into_iter()
@@ -17,8 +19,8 @@ pub(crate) fn parse_group_by(text: &str) -> Result<Vec<Column>, String> {
         .collect()
 }
 
-/// `count, sum(bytes), sum(price decimal(18,2)), max(latency) as worst`.
-pub(crate) fn parse_aggregates(text: &str) -> Result<Vec<Aggregate>, String> {
+/// Reads the value columns: `count, sum(bytes), sum(price decimal(18,2)), max(latency) as worst`.
+pub(super) fn parse_aggregates(text: &str) -> Result<Vec<Aggregate>, String> {
     split_list(text)?
         .into_iter()
         .map(|item| parse_aggregate(&item))
@@ -38,7 +40,8 @@ fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
     }
     let fail = || {
         format!(
-            "\"{item}\" is no aggregate; write count, sum(FIELD), min(FIELD), max(FIELD) or avg(FIELD), for decimals sum(FIELD decimal(18,2))"
+            "\"{item}\" is not an aggregate; write count, sum(FIELD), min(FIELD), max(FIELD) or \
+             avg(FIELD), for decimals sum(FIELD decimal(18,2))"
         )
     };
     let (word, argument) = call
@@ -54,9 +57,15 @@ fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
     };
     let (path, number) = match split_word(argument) {
         (path, None) => (path, Number::Integer),
-        (path, Some(number)) => (path, parse_decimal(number).ok_or_else(|| {
-            format!("\"{number}\" is no type of number; write decimal(PRECISION,SCALE) with at most 18 digits, or nothing for integers")
-        })?),
+        (path, Some(number)) => {
+            let decimal = parse_decimal(number).ok_or_else(|| {
+                format!(
+                    "\"{number}\" is not a type of number; write decimal(PRECISION,SCALE) with at \
+                     most 18 digits, or nothing for integers"
+                )
+            })?;
+            (path, decimal)
+        }
     };
     let path = parse_path(path).map_err(|why| format!("{why}; write {}(FIELD)", word.trim()))?;
     let default = format!(
@@ -72,6 +81,7 @@ fn parse_aggregate(item: &str) -> Result<Aggregate, String> {
     })
 }
 
+/// `decimal(18,2)`; `None` for anything else.
 fn parse_decimal(text: &str) -> Option<Number> {
     let inner = text
         .strip_prefix("decimal")?
@@ -87,8 +97,8 @@ fn parse_decimal(text: &str) -> Option<Number> {
         .then_some(Number::Decimal { precision, scale })
 }
 
-/// `ts`, `payload.at ms`.
-pub(crate) fn parse_time_field(text: &str) -> Result<Option<TimeField>, String> {
+/// Reads where event time is: `ts` or `payload.at ms`. Empty is `None`, the Kafka timestamp.
+pub(super) fn parse_time_field(text: &str) -> Result<Option<TimeField>, String> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -108,7 +118,7 @@ pub(crate) fn parse_time_field(text: &str) -> Result<Option<TimeField>, String> 
     }))
 }
 
-/// The items between commas, but for commas in parentheses and back-quotes.
+/// Divides a list at its commas, except those in parentheses and back-quotes.
 fn split_list(text: &str) -> Result<Vec<String>, String> {
     let mut items = vec![String::new()];
     let (mut depth, mut quoted) = (0_u32, false);
@@ -139,7 +149,7 @@ fn split_list(text: &str) -> Result<Vec<String>, String> {
     Ok(items)
 }
 
-/// `max(latency) as worst` → `max(latency)` and `worst`.
+/// Divides `max(latency) as worst` into `max(latency)` and `worst`.
 fn split_as(item: &str) -> Result<(&str, Option<&str>), String> {
     match item
         .rsplit_once(" as ")
@@ -153,7 +163,8 @@ fn split_as(item: &str) -> Result<(&str, Option<&str>), String> {
     }
 }
 
-/// A path and the word after it: `price decimal(18,2)`. Blanks in back-quotes belong to the path.
+/// Divides `price decimal(18,2)` into a path and what follows it. Blanks in back-quotes belong to
+/// the path.
 fn split_word(text: &str) -> (&str, Option<&str>) {
     let text = text.trim();
     let mut quoted = false;
@@ -167,7 +178,8 @@ fn split_word(text: &str) -> (&str, Option<&str>) {
     (text, None)
 }
 
-/// The fields from the top level down: `payload.kind`; a name with other characters stands in back-quotes.
+/// Reads the names of fields from the top level down: `payload.kind`. A name with blanks, dots or
+/// other signs stands in back-quotes.
 fn parse_path(text: &str) -> Result<Vec<String>, String> {
     let fail = || {
         format!("\"{text}\" is not a field; put names with blanks, dots or signs in back-quotes")
@@ -193,7 +205,7 @@ fn parse_path(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The name given after `as`, else the default in lower case.
+/// A column's name: the one that is given after `as`, else the default in lower case.
 fn column_name(given: Option<&str>, default: &str) -> Result<String, String> {
     let name = given.map_or_else(|| default.to_lowercase(), str::to_owned);
     parse_name(&name).map_err(|_| {
@@ -202,34 +214,6 @@ fn column_name(given: Option<&str>, default: &str) -> Result<String, String> {
             "\"{name}\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\""
         )
     })
-}
-
-/// A name in Hive's catalog that needs no quoting anywhere.
-pub(crate) fn parse_name(text: &str) -> Result<String, String> {
-    let is_right = |text: &str| {
-        (1..=100).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            && !text.bytes().all(|b| b.is_ascii_digit())
-    };
-    if is_right(text) {
-        return Ok(text.to_owned());
-    }
-    let better: String = text
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .take(100)
-        .collect();
-    let such = if is_right(&better) {
-        format!(" such as {better}")
-    } else {
-        String::new()
-    };
-    Err(format!(
-        "not a name; write 1 to 100 of a-z, 0-9 and \"_\"{such}"
-    ))
 }
 
 #[cfg(test)]

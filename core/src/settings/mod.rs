@@ -1,4 +1,14 @@
 //! Every setting is one row here; the parser and the documents are made from these rows.
 
-pub mod grammar;
+pub mod setting;
+pub mod charm_options;
+mod yaml;
+mod written;
+pub mod parse;
+mod grammar;
 pub mod config;
+pub mod secrets;
+#[cfg(test)]
+mod documents;
+
+pub use yaml::ConfigError;

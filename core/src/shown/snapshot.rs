@@ -136,7 +136,6 @@ fn lanes(engine: &Engine) -> Vec<LaneStatus> {
         .map(|(partition, _)| *partition);
     let lane_status = |(partition, lane): (&Partition, &Lane)| {
         let end_offset = engine.log_end(*partition);
-        let (idle, held) = engine.idle_and_held(*partition);
         LaneStatus {
             partition: *partition,
             next_offset: lane.ledger.next_offset,
@@ -144,8 +143,8 @@ fn lanes(engine: &Engine) -> Vec<LaneStatus> {
             // A log that was cut off may end before the next offset.
             lag: end_offset.map(|end| u64::try_from(end - lane.ledger.next_offset).unwrap_or(0)),
             watermark: lane.watermark(),
-            idle,
-            held_by: held.then_some(last).flatten(),
+            idle: engine.is_idle(*partition),
+            held_by: last.filter(|_| engine.is_held(*partition)),
             ledger: lane.ledger,
         }
     };
@@ -187,6 +186,7 @@ mod tests {
     };
     use crate::table::commit::{Acquired, NewFile, Owner};
     use crate::table::file::Timestamps;
+    use crate::table::place::TablePlace;
     use crate::values::cause::Cause;
     use crate::values::record::Record;
     use crate::values::shape::Shape;
@@ -200,7 +200,7 @@ mod tests {
             shape: Shape::count_by_origin("clicks", 10_000, 10_000),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: 0,

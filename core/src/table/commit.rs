@@ -1,6 +1,7 @@
 //! What a commit says, and what a catalog answers: the values that pass between the engine and the catalog.
 //! No I/O in it: the engine decides, `driver` carries out, `io/` writes.
 
+use crate::table::place::Names;
 use crate::values::cause::Trouble;
 use crate::values::decision::Decision;
 use crate::values::digest::sha256_hex;
@@ -143,7 +144,7 @@ impl Commit {
         self.digest = sha256_hex(&serde_json::to_vec(self).expect("plain values"));
         self.owner = owner;
         self.manifest =
-            object_key(prefix, "manifests", &self.owner, self.epoch, &self.digest) + ".json";
+            Names::with_prefix(prefix).manifest(self.owner.term, self.epoch, &self.digest);
     }
 
     /// Paths of all objects that this epoch names.
@@ -165,24 +166,20 @@ impl Commit {
 /// Folder of a table's objects below the warehouse. Its first letter hides it from whoever lists the warehouse.
 #[must_use]
 pub fn object_prefix(database: &str, table: &str) -> String {
-    format!("_windrow/{database}.{table}/")
+    Names::new(database, table).prefix().to_owned()
 }
 
 /// Where the manifests lie of an epoch that another owner may have left unfinished.
 #[must_use]
 pub fn manifests_of(prefix: &str, term: u64, epoch: u64) -> String {
-    format!("{prefix}manifests/{term}-{epoch:010}-")
+    Names::with_prefix(prefix).manifests_of(term, epoch)
 }
 
 /// A path that no other owner and no other bytes can have: `<prefix><folder>/<owner epoch>-<epoch>-<sha256>`.
 /// The hash is cut at 128 bits, as paths are read by people.
 #[must_use]
 pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
-    format!(
-        "{prefix}{folder}/{}-{epoch:010}-{}",
-        owner.term,
-        &sha256[..32]
-    )
+    Names::with_prefix(prefix).object(folder, owner.term, epoch, sha256)
 }
 
 /// What the catalog knows of a table, read in the act that made us its owner (or without, for a look).

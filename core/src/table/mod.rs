@@ -1,5 +1,6 @@
 //! Closed partials become the rows of a file, a commit binds an epoch, the table shows it.
 
+pub mod place;
 mod columnar;
 pub mod file;
 pub mod listing;

@@ -1,17 +1,18 @@
-//! The settings that shape rows: what a table's epoch 0 records, and another value of which is refused later.
-//! Text is read in `config`; here are only the values.
+//! The settings that shape rows. Epoch 0 of a table keeps them, and another value later is refused.
+//! Text is read in `settings`; here are only the values.
 
 use crate::values::time::format_duration_ms;
 use serde::{Deserialize, Serialize};
 
-/// All that decides which rows a log gives, but the watermark delay and the recorded decisions.
+/// All that decides which rows a log gives, except the watermark delay and the recorded decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Shape {
+    /// The Kafka topic's name.
     pub topic: String,
-    /// Length of a window.
+    /// The length of a window.
     pub window_ms: i64,
-    /// Distance of two windows' starts; `1 <= slide_ms <= window_ms <= 1000 * slide_ms`.
+    /// How far apart windows begin; `1 <= slide_ms <= window_ms <= 1000 * slide_ms`.
     pub slide_ms: i64,
     /// Windows start at multiples of `slide_ms` plus this; `0 <= offset_ms < slide_ms`.
     pub offset_ms: i64,
@@ -19,18 +20,20 @@ pub struct Shape {
     pub group_by: Vec<Column>,
     /// The value columns in the table's order; at least one.
     pub aggregates: Vec<Aggregate>,
-    /// Where event time is read; `None` takes the Kafka record's timestamp.
+    /// Where event time is read; `None` is the Kafka record's timestamp.
     pub timestamp_field: Option<TimeField>,
+    /// What happens to a record without a key.
     pub on_bad_record: OnBadRecord,
-    /// New keys that one slice of one topic partition takes before it rejects more.
+    /// How many new keys one slice of one topic partition takes before it rejects more.
     pub max_keys: u64,
-    /// Longest key, all columns together, in bytes of their UTF-8.
+    /// The longest key, all columns together, in bytes of their UTF-8.
     pub max_key_bytes: u64,
-    /// The meaning of all this; raised when windrow itself would give other rows.
+    /// The version of the meaning of all this. It is raised when a new windrow would give other rows
+    /// for the same settings.
     pub semantics: u32,
 }
 
-/// The semantics this program implements.
+/// The version of the meaning that this program implements: see [`Shape::semantics`].
 pub const SEMANTICS: u32 = 1;
 
 /// A key column: where it lies in the JSON value, and its name in the table.
@@ -42,39 +45,52 @@ pub struct Column {
     pub name: String,
 }
 
-/// A value column.
+/// A value column of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aggregate {
+    /// What is computed.
     pub function: Function,
-    /// Empty for [`Function::Count`].
+    /// Field names from the top level down; empty for [`Function::Count`].
     pub path: Vec<String>,
+    /// Which numbers the field may hold.
     pub number: Number,
     /// Lower case, unique among the table's columns.
     pub name: String,
 }
 
+/// What an aggregate computes over the records of a window and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Function {
+    /// How many records there are.
     Count,
+    /// The sum of the field's values.
     Sum,
+    /// The least of them.
     Min,
+    /// The greatest of them.
     Max,
+    /// Their exact average.
     Avg,
 }
 
-/// Which JSON numbers an aggregate takes; any other value in the field rejects the record.
+/// Which JSON numbers an aggregate takes. Any other value in the field rejects the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Number {
-    /// Integers of i64.
+    /// Integers that an i64 holds.
     Integer,
-    /// Decimals kept as integers of `10^-scale`; `1 <= precision <= 18`, `scale <= precision`, so i64 holds them.
-    Decimal { precision: u8, scale: u8 },
+    /// Decimals, kept as integers of `10^-scale`. An i64 holds them all.
+    Decimal {
+        /// Digits in all, 1 to 18.
+        precision: u8,
+        /// Digits after the point, at most `precision`.
+        scale: u8,
+    },
 }
 
 impl Number {
-    /// Digits after the decimal point of the kept integer.
+    /// How many of the kept integer's digits stand after the decimal point.
     #[must_use]
     pub fn scale(self) -> u8 {
         match self {
@@ -87,23 +103,32 @@ impl Number {
 /// The JSON field that holds event time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeField {
+    /// Field names from the top level down; at least one.
     pub path: Vec<String>,
+    /// How the field's value is read.
     pub unit: TimeUnit,
 }
 
+/// How the value of the time field is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeUnit {
-    /// A string is RFC 3339; a number's unit goes by its size: below 10^11 seconds, below 10^14 ms, else us.
+    /// A string is RFC 3339. The unit of a number goes by its size: below 10^11 it is seconds, below
+    /// 10^14 milliseconds, and else microseconds.
     Auto,
+    /// Seconds since 1970.
     Seconds,
+    /// Milliseconds since 1970.
     Millis,
+    /// Microseconds since 1970.
     Micros,
+    /// A string such as `2024-09-01T19:42:15Z`.
     Rfc3339,
 }
 
 impl Shape {
-    /// The settings it comes of, as a user writes them, in the order of the manual; all of it is in them.
+    /// The settings that it was read from, as a user writes them, in the order of the file. They say all
+    /// of it, so two shapes are equal exactly when these are.
     #[must_use]
     pub fn as_settings(&self) -> Vec<(&'static str, String)> {
         let time = |ms: i64| format_duration_ms(ms.unsigned_abs());
@@ -166,27 +191,27 @@ impl Shape {
     }
 }
 
-/// What a record without a key column's field, or with null in it, becomes.
+/// What happens to a record in which the field of a key column is missing or null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadRecord {
-    /// A reject, as every other record that cannot be counted.
+    /// It becomes a reject, like every other record that cannot be counted.
     Reject,
-    /// A null column for a missing or null field; all else is a reject.
+    /// It is counted under a null key. What cannot be counted for another reason is a reject.
     Null,
-    /// Stop at the first record that would be a reject.
+    /// Counting stops at the first record that would be a reject.
     Fail,
 }
 
 impl Shape {
-    /// The aggregates that need the record's fields: all but `count`, in order.
+    /// The aggregates that need the record's fields: all except `count`, in order.
     pub fn inputs(&self) -> impl Iterator<Item = &Aggregate> {
         self.aggregates
             .iter()
             .filter(|a| a.function != Function::Count)
     }
 
-    /// `count` by one string column `origin`, as the use case has it; the default of every setting.
+    /// `count` by the one column `origin`: what the default of every setting gives.
     #[must_use]
     pub fn count_by_origin(topic: &str, window_ms: i64, slide_ms: i64) -> Self {
         Self {

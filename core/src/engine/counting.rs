@@ -1,0 +1,461 @@
+//! Counting: what one input means for the table, the topic, the reading and the epoch on its way.
+//! Each of these owns its state; here is only who is told what, and in which order.
+
+use super::clocks::Clocks;
+use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
+use super::cut::{Cut, cut};
+use super::flight::{Flight, Landed};
+use super::lease::RETRY_MS;
+use super::opening::{ask_topic, with_partitions};
+use super::reading::Reading;
+use super::step::{Break, Going, Step};
+use super::table::Table;
+use super::topic::{TOPIC_EVERY_MS, Topic};
+use super::troubles::Side;
+use crate::count::merger;
+use crate::table::commit::{Genesis, Owner};
+use crate::values::cause::{Cause, Trouble};
+use crate::values::decision::FloorReason;
+use crate::values::record::{Batch, Offset, Partition};
+use crate::values::time::{DbTime, Mono};
+
+/// A table that is counted, or whose epoch 0 is on its way.
+pub(super) struct Counting {
+    owner: Owner,
+    table: Table,
+    topic: Topic,
+    reading: Reading,
+    /// At most one epoch is on its way at a time.
+    flight: Option<Flight>,
+}
+
+impl Counting {
+    /// A table without epochs: epoch 0 is on its way before a record is read.
+    pub(super) fn found(
+        owner: Owner,
+        genesis: Genesis,
+        step: &mut Step<'_>,
+    ) -> Result<Self, Break> {
+        let table = Table::founded(&genesis.start_offsets, step);
+        let topic = Topic::new(genesis.topic_id.clone(), step.now);
+        let reading = Reading::default();
+        let mut counting = Self {
+            owner,
+            table,
+            topic,
+            reading,
+            flight: None,
+        };
+        for partition in genesis.start_offsets.keys() {
+            counting.reading.add(*partition, step.now);
+        }
+        counting.cut(Some(genesis), step)?;
+        Ok(counting)
+    }
+
+    /// A table with epochs: its lanes are replayed from the checkpoint. Before anything is read, it is seen whether the
+    /// topic is another one of the same name.
+    pub(super) fn resume(
+        owner: Owner,
+        table: Table,
+        topic_id: String,
+        facts: &TopicFacts,
+        step: &mut Step<'_>,
+    ) -> Result<Self, Break> {
+        let topic = Topic::new(topic_id, step.now.plus(TOPIC_EVERY_MS));
+        let mut counting = Self {
+            owner,
+            table,
+            topic,
+            reading: Reading::default(),
+            flight: None,
+        };
+        for partition in counting.table.lanes().keys() {
+            counting.reading.add(*partition, step.now);
+        }
+        if counting.topic.is_other(facts) {
+            counting.begin_generation(facts, step)?;
+        } else {
+            counting.compare_topic(facts, step)?;
+        }
+        Ok(counting)
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// Whether an epoch is on its way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Time has gone on.
+    pub(super) fn tick(&mut self, clocks: &Clocks, step: &mut Step<'_>) {
+        if self.topic.is_due(step.now) {
+            ask_topic(step);
+        }
+        self.reading.ask(self.table.lanes(), step);
+        self.raise_floors(step);
+        self.control_flow(clocks, step);
+    }
+
+    fn raise_floors(&mut self, step: &Step<'_>) {
+        if self.table.is_replaying() || step.paused {
+            return;
+        }
+        for (partition, at) in self.reading.idle_floors(self.table.lanes(), step.now) {
+            self.table.raise_floor(partition, at, FloorReason::Idle);
+        }
+        if let Some(at) = self.reading.quiet_floor(self.table.lanes(), step) {
+            self.table.raise_floors(at, FloorReason::Quiet);
+        }
+    }
+
+    fn control_flow(&mut self, clocks: &Clocks, step: &mut Step<'_>) {
+        let all = step.paused || clocks.is_back() || step.ending;
+        self.reading.control_flow(self.table.lanes(), all, step);
+    }
+
+    /// Carries the epoch on its way on.
+    pub(super) fn push(&mut self, step: &mut Step<'_>) {
+        if let Some(flight) = &mut self.flight {
+            flight.push(step);
+        }
+    }
+
+    /// The credentials have changed: what failed is tried again at once.
+    pub(super) fn retry_now(&mut self, step: &mut Step<'_>) {
+        if let Some(flight) = &mut self.flight {
+            flight.retry_now(step);
+        }
+        self.topic.look_up_after(0, step.now);
+    }
+
+    /// Reads every lane that is not read yet and whose first commit is through.
+    pub(super) fn start_lanes(&mut self, step: &mut Step<'_>) {
+        self.reading.start(self.table.committed_lanes(), step);
+        if step.paused {
+            // Not with the next tick, because a batch would be counted before it.
+            self.reading.control_flow(self.table.lanes(), true, step);
+        }
+    }
+
+    /// The reader is a new one: reading must be started again.
+    pub(super) fn reopened(&mut self, step: &mut Step<'_>) {
+        self.reading.reopened();
+        self.start_lanes(step);
+    }
+
+    /// Records came.
+    pub(super) fn records(
+        &mut self,
+        partition: Partition,
+        leader_epoch: i32,
+        batch: &dyn Batch,
+        clocks: &Clocks,
+        step: &mut Step<'_>,
+    ) {
+        if !self.reading.is_read(partition) || step.ending {
+            return;
+        }
+        let max_future_ms = step.rules.max_future_ms;
+        let ceiling = clocks.ceiling(step.now, max_future_ms);
+        let next = self
+            .table
+            .count(partition, leader_epoch, batch, ceiling, max_future_ms);
+        if let Some(next) = next {
+            step.troubles.end(Side::Reader);
+            self.reading.note_records(partition, next, step.now);
+        }
+    }
+
+    /// The reader has nothing more.
+    pub(super) fn end(&mut self, partition: Partition, offset: Offset, step: &mut Step<'_>) {
+        // What is read while we end is passed over, so the log's end says nothing of it.
+        if !self.reading.is_read(partition) || step.ending {
+            return;
+        }
+        if let Some((went_on, here)) = self.table.end(partition, offset) {
+            step.troubles.end(Side::Reader);
+            self.reading.note_end(partition, offset, went_on, here);
+        }
+    }
+
+    /// Reading does not go on at the offset that was asked for.
+    pub(super) fn out_of_range(&mut self, partition: Partition, step: &mut Step<'_>) {
+        self.reading.out_of_range(partition, step);
+    }
+
+    /// The brokers answered where a log ends.
+    pub(super) fn take_log_end(
+        &mut self,
+        partition: Partition,
+        asked_at: Mono,
+        end: Result<LogEnd, String>,
+        step: &Step<'_>,
+    ) {
+        self.reading
+            .take_log_end(partition, asked_at, end, self.table.lanes(), step);
+    }
+
+    /// The brokers answered what a log has.
+    pub(super) fn take_limits(
+        &mut self,
+        partition: Partition,
+        limits: Result<(Offset, Offset), String>,
+        step: &mut Step<'_>,
+    ) {
+        if self.reading.take_limits(partition, limits, step) {
+            ask_topic(step);
+        }
+    }
+
+    /// The brokers answered what the topic is; `None` when the answer does not count.
+    pub(super) fn take_topic(
+        &mut self,
+        answer: Option<Result<TopicFacts, Trouble>>,
+        step: &mut Step<'_>,
+    ) -> Going {
+        let Some(answer) = answer else {
+            ask_topic(step);
+            return Ok(());
+        };
+        self.topic.look_up_after(TOPIC_EVERY_MS, step.now);
+        match with_partitions(answer, step) {
+            Ok(facts) => {
+                step.troubles.end(Side::Topic);
+                // Brokers answer: a login that was refused is over, also where there is nothing to read that would show
+                // it.
+                step.troubles.end_cause(Side::Reader, Cause::LoginKafka);
+                self.compare_topic(&facts, step)
+            }
+            Err(trouble) => {
+                step.troubles.report(Side::Topic, trouble);
+                self.topic.look_up_after(RETRY_MS, step.now);
+                Ok(())
+            }
+        }
+    }
+
+    /// The topic as it is now against the topic as we count it.
+    fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
+        self.reading.note_log_ends(&facts.partitions);
+        if self.topic.is_other(facts) {
+            // What was read since the last commit may be of either: back to the journal, which is of the one before.
+            let why = format!(
+                "topic \"{}\" was made again: its id is {}",
+                step.rules.shape.topic, facts.topic_id
+            );
+            return Err(Break::Reload(why));
+        }
+        self.reading
+            .note_topic(&facts.partitions, !facts.topic_id.is_empty(), step.now);
+        for (partition, (start, end)) in self.reading.take_known_limits() {
+            // Either answer may be an old one. A log neither begins earlier nor, uncut, ends earlier than it says.
+            let (first, last) = facts
+                .partitions
+                .get(&partition)
+                .copied()
+                .unwrap_or((start, end));
+            self.check_lost(partition, start.max(first), end.max(last), step)?;
+        }
+        self.table.note_joining(facts);
+        self.start_lanes(step);
+        Ok(())
+    }
+
+    /// The topic was deleted and made again: its offsets mean other records now.
+    fn begin_generation(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
+        let topic = &step.rules.shape.topic;
+        if self.table.is_replaying() {
+            return Err(Break::fail(format!(
+                "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again since (its id is {}), and \
+                 open windows counted the old one; choose another table name",
+                facts.topic_id
+            )));
+        }
+        if !step.rules.continue_on_data_loss {
+            return Err(Break::fail(format!(
+                "topic \"{topic}\" was deleted and made again: its id is {}, table {} counts {}; set on-data-loss: continue \
+                 to count the new one into the same table, or choose another table name",
+                facts.topic_id,
+                step.table(),
+                self.topic.id()
+            )));
+        }
+        step.effect(Effect::StopAll);
+        let frontier = merger::frontier(self.table.lanes());
+        let partitions: Vec<Partition> = self.table.lanes().keys().copied().collect();
+        for partition in partitions {
+            let reason = "the topic was made again".to_owned();
+            self.table
+                .begin_generation(partition, 0, &facts.topic_id, reason);
+            if let Some(frontier) = frontier {
+                self.table
+                    .raise_floor(partition, frontier, FloorReason::Generation);
+            }
+            let gone = !facts.partitions.contains_key(&partition);
+            self.reading.begin_generation(partition, gone, step.now);
+        }
+        self.topic.begin_generation(facts);
+        self.table.note_joining(facts);
+        self.start_lanes(step);
+        Ok(())
+    }
+
+    /// Whether the log of one topic partition reaches to where we are.
+    fn check_lost(
+        &mut self,
+        partition: Partition,
+        log_start: Offset,
+        log_end: Offset,
+        step: &Step<'_>,
+    ) -> Going {
+        let Some(lane) = self.table.lanes().get(&partition) else {
+            return Ok(());
+        };
+        let next = lane.ledger.next_offset;
+        if (log_start..=log_end).contains(&next) {
+            return Ok(());
+        }
+        let what = if next < log_start {
+            format!(
+                "offsets {next} to {log_start} of topic partition {partition} are no longer in Kafka (retention, or deleted records)"
+            )
+        } else {
+            format!(
+                "topic partition {partition} was cut off at offset {log_end}, below the next offset {next}"
+            )
+        };
+        if lane.replaying() {
+            return Err(Break::fail(format!(
+                "cannot go on from the checkpoint: {what}, and open windows counted them; choose another table name"
+            )));
+        }
+        if !step.rules.continue_on_data_loss {
+            return Err(Break::fail(format!(
+                "{what}; set on-data-loss: continue to go on without them, or choose another table name"
+            )));
+        }
+        if next < log_start {
+            self.table.lose(partition, log_start, what);
+        } else {
+            self.table
+                .begin_generation(partition, log_end, self.topic.id(), what);
+        }
+        Ok(())
+    }
+
+    /// A log was cut off at a place that nobody knows: what was counted of it is gone from the log.
+    pub(super) fn truncated(
+        &mut self,
+        partition: Partition,
+        why: String,
+        step: &mut Step<'_>,
+    ) -> Going {
+        let Some(lane) = self.table.lanes().get(&partition) else {
+            return Ok(());
+        };
+        if lane.replaying() {
+            return Err(Break::fail(format!(
+                "cannot go on from the checkpoint: {why}, and open windows counted what was cut off; choose another table name"
+            )));
+        }
+        if !step.rules.continue_on_data_loss {
+            return Err(Break::fail(format!(
+                "{why}; set on-data-loss: continue to go on behind it, or choose another table name"
+            )));
+        }
+        let next = lane.ledger.next_offset;
+        self.table
+            .begin_generation(partition, next, self.topic.id(), why);
+        self.reading.stopped(partition);
+        self.start_lanes(step);
+        Ok(())
+    }
+
+    /// After each input: commits what is due. Returns why counting should end, where a record cannot be counted and
+    /// `on-bad-record` is `fail`.
+    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
+        let bad_record = self.table.settle(step)?;
+        let ending = step.ending || bad_record.is_some();
+        let was = std::mem::replace(&mut step.ending, ending);
+        let cut = if self.flight.is_none() && self.table.is_due(step) {
+            self.cut(None, step)
+        } else {
+            Ok(())
+        };
+        step.ending = was;
+        cut.map(|()| bad_record)
+    }
+
+    /// Draws the line: everything up to here becomes one epoch.
+    fn cut(&mut self, genesis: Option<Genesis>, step: &mut Step<'_>) -> Going {
+        assert!(self.flight.is_none(), "one epoch is on its way at a time");
+        let made = cut(&mut self.table, &self.owner, self.topic.id(), genesis, step)?;
+        let Cut {
+            commit,
+            objects,
+            joined,
+        } = made;
+        for partition in joined {
+            self.reading.add(partition, step.now);
+        }
+        self.flight = Some(Flight::begin(commit, objects, step));
+        Ok(())
+    }
+
+    /// The store answered.
+    pub(super) fn stored(&mut self, key: &str, result: Result<(), Trouble>, step: &mut Step<'_>) {
+        if let Some(flight) = &mut self.flight {
+            flight.stored(key, result, step);
+        }
+    }
+
+    /// The brokers answered what the topic's id is.
+    pub(super) fn topic_checked(
+        &mut self,
+        answer: Result<String, Trouble>,
+        step: &mut Step<'_>,
+    ) -> Going {
+        match &mut self.flight {
+            Some(flight) => flight.topic_checked(answer, step),
+            None => Ok(()),
+        }
+    }
+
+    /// The catalog answered the commit, or what became of it. Returns when the epoch was committed, if it is true now.
+    pub(super) fn catalog_answered(
+        &mut self,
+        answer: CatalogAnswer,
+        step: &mut Step<'_>,
+    ) -> Result<Option<DbTime>, Break> {
+        let Some(flight) = &mut self.flight else {
+            return Ok(None);
+        };
+        let landed = match answer {
+            CatalogAnswer::Commit { epoch, result } => flight.committed(epoch, result, step)?,
+            CatalogAnswer::Outcome { epoch, result } => flight.found(epoch, result, step)?,
+            _ => None,
+        };
+        Ok(landed.map(|landed| self.land(landed, step)))
+    }
+
+    fn land(&mut self, (commit, at): Landed, step: &mut Step<'_>) -> DbTime {
+        self.flight = None;
+        step.troubles.end(Side::Catalog);
+        self.table.note_commit(&commit);
+        if commit.genesis.is_some() {
+            self.topic.look_up_after(TOPIC_EVERY_MS, step.now);
+        }
+        step.effect(Effect::CommitGroup(self.table.committed().clone()));
+        step.effect(Effect::Report(commit));
+        self.start_lanes(step);
+        at
+    }
+}

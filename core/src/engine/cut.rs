@@ -1,0 +1,262 @@
+//! What is in an epoch: files, checkpoint and manifest, made in memory at one line through all lanes.
+//! Nothing is stored here. Reading goes on at once; the epoch's way into the catalog is in `flight`.
+
+use super::step::{Break, Step};
+use super::table::Table;
+use crate::count::checkpoint;
+use crate::count::lane::Lane;
+use crate::table::commit::{
+    CHECKPOINT_INLINE_MAX_BYTES, CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile,
+    Owner,
+};
+use crate::table::file;
+use crate::values::digest::{hex, sha256_hex};
+use crate::values::ledger::TableLedger;
+use crate::values::record::Partition;
+use crate::values::row::Row;
+use crate::values::time::EventTime;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Rows of one file at most.
+const FILE_ROWS_MAX: usize = 1_000_000;
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+
+/// Objects that must be stored before an epoch is committed: their keys and bytes.
+pub(super) type Objects = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// An epoch in memory.
+pub(super) struct Cut {
+    pub(super) commit: Commit,
+    pub(super) objects: Objects,
+    /// The topic partitions that are in this epoch for the first time.
+    pub(super) joined: Vec<Partition>,
+}
+
+/// Draws the line: everything up to the lanes' next offsets becomes one epoch.
+///
+/// # Errors
+/// The ledger does not add up: nothing may be committed.
+pub(super) fn cut(
+    table: &mut Table,
+    owner: &Owner,
+    topic_id: &str,
+    genesis: Option<Genesis>,
+    step: &Step<'_>,
+) -> Result<Cut, Break> {
+    let epoch = table.next_epoch();
+    let frontier = table.frontier();
+    let joined = table.join(frontier, step);
+    let rows = table.close(frontier, &step.rules.shape);
+    let ledger = table.ledger();
+    table.check_ledger(&ledger)?;
+    let lanes = lane_commits(table);
+    let mut files = Files::new(owner, epoch, footer(epoch, &lanes, &ledger), step);
+    files.add_rows(&rows);
+    files.add_side_tables(table);
+    let Files {
+        files, mut objects, ..
+    } = files;
+    let decisions = table.take_from_lanes(|lane| std::mem::take(&mut lane.decisions));
+    let checkpoint = write_checkpoint(table, owner, epoch, ledger.consumed, &mut objects, step);
+    let mut commit = Commit {
+        owner: owner.clone(),
+        epoch,
+        genesis,
+        lanes,
+        topic_id: topic_id.to_owned(),
+        decisions: decisions.into_iter().flatten().collect(),
+        closed_through: frontier,
+        ledger,
+        files,
+        checkpoint,
+        manifest: String::new(),
+        digest: String::new(),
+    };
+    commit.seal(step.names.prefix());
+    let manifest = serde_json::to_vec(&commit).expect("plain values");
+    objects.insert(commit.manifest.clone(), Arc::new(manifest));
+    table.note_cut(frontier, step.now);
+    Ok(Cut {
+        commit,
+        objects,
+        joined,
+    })
+}
+
+fn lane_commits(table: &Table) -> BTreeMap<Partition, LaneCommit> {
+    let lane_commit = |(partition, lane): (&Partition, &Lane)| {
+        let from = table.committed().get(partition).copied();
+        let commit = LaneCommit {
+            from: from.unwrap_or(lane.ledger.start_offset),
+            to: lane.ledger.next_offset,
+            leader_epoch: lane.leader_epoch,
+            watermark: lane.watermark(),
+            ledger: lane.ledger,
+        };
+        (*partition, commit)
+    };
+    table.lanes().iter().map(lane_commit).collect()
+}
+
+/// The lineage in each file's footer.
+fn footer(
+    epoch: u64,
+    lanes: &BTreeMap<Partition, LaneCommit>,
+    ledger: &TableLedger,
+) -> Vec<(String, String)> {
+    let offsets: BTreeMap<_, _> = lanes
+        .iter()
+        .map(|(p, lane)| (p, (lane.from, lane.to)))
+        .collect();
+    let text = |value: serde_json::Result<String>| value.expect("plain values");
+    vec![
+        ("windrow.epoch".to_owned(), epoch.to_string()),
+        (
+            "windrow.ledger".to_owned(),
+            text(serde_json::to_string(ledger)),
+        ),
+        (
+            "windrow.offsets".to_owned(),
+            text(serde_json::to_string(&offsets)),
+        ),
+    ]
+}
+
+/// The files of one epoch, as they are made.
+struct Files<'a> {
+    owner: &'a Owner,
+    epoch: u64,
+    footer: Vec<(String, String)>,
+    step: &'a Step<'a>,
+    files: Vec<NewFile>,
+    objects: Objects,
+}
+
+impl<'a> Files<'a> {
+    fn new(
+        owner: &'a Owner,
+        epoch: u64,
+        footer: Vec<(String, String)>,
+        step: &'a Step<'a>,
+    ) -> Self {
+        Self {
+            owner,
+            epoch,
+            footer,
+            step,
+            files: Vec::new(),
+            objects: Objects::new(),
+        }
+    }
+
+    /// Adds a file. `part` counts the files of one day from 0; `windows` are the least and the greatest `window.start`.
+    fn add(
+        &mut self,
+        kind: FileKind,
+        part: usize,
+        rows: usize,
+        windows: Option<(EventTime, EventTime)>,
+        bytes: Vec<u8>,
+    ) {
+        let folder = match &kind {
+            FileKind::Rows { date } => format!("rows/{date}"),
+            FileKind::Late => "late".to_owned(),
+            FileKind::Rejects => "rejects".to_owned(),
+        };
+        let sha256 = sha256_hex(&bytes);
+        let key = self
+            .step
+            .names
+            .file(&folder, self.owner.term, self.epoch, &sha256);
+        let epoch = self.epoch;
+        self.files.push(NewFile {
+            kind,
+            chunk: if part == 0 {
+                format!("{epoch:010}")
+            } else {
+                format!("{epoch:010}-{part}")
+            },
+            key: key.clone(),
+            bytes: bytes.len() as u64,
+            rows: rows as u64,
+            sha256,
+            first_window: windows.map(|w| w.0),
+            last_window: windows.map(|w| w.1),
+        });
+        self.objects.insert(key, Arc::new(bytes));
+    }
+
+    /// Adds the table's own rows, which are sorted: files of one day each.
+    fn add_rows(&mut self, rows: &[Row]) {
+        let rules = self.step.rules;
+        let day = |row: &Row| row.start.0.div_euclid(DAY_MS);
+        for of_a_day in rows.chunk_by(|a, b| day(a) == day(b)) {
+            let date = of_a_day[0].start.date();
+            for (part, rows) in of_a_day.chunks(FILE_ROWS_MAX).enumerate() {
+                let bytes = file::write_rows(&rules.shape, rules.timestamps, rows, &self.footer);
+                let windows = (rows[0].start, rows[rows.len() - 1].start);
+                let kind = FileKind::Rows { date: date.clone() };
+                self.add(kind, part, rows.len(), Some(windows), bytes);
+            }
+        }
+    }
+
+    /// Adds the late records and the rejects, and takes them out of the lanes.
+    fn add_side_tables(&mut self, table: &mut Table) {
+        let (mut late, mut rejects) = (Vec::new(), Vec::new());
+        table.take_from_lanes(|lane| {
+            late.append(&mut lane.late);
+            rejects.append(&mut lane.rejects);
+            lane.side_bytes = 0;
+        });
+        // The records are already in order, except after a truncation: then one epoch may hold records from before the
+        // cut and from after it.
+        late.sort_by_key(|row| (row.partition, row.offset));
+        rejects.sort_by_key(|row| (row.partition, row.offset));
+        let (shape, timestamps) = (&self.step.rules.shape, self.step.rules.timestamps);
+        if !late.is_empty() {
+            let bytes = file::write_late(
+                &shape.topic,
+                timestamps,
+                &shape.group_by,
+                &late,
+                &self.footer,
+            );
+            self.add(FileKind::Late, 0, late.len(), None, bytes);
+        }
+        if !rejects.is_empty() {
+            let bytes = file::write_rejects(&shape.topic, timestamps, &rejects, &self.footer);
+            self.add(FileKind::Rejects, 0, rejects.len(), None, bytes);
+        }
+    }
+}
+
+/// Writes the checkpoint, if this epoch carries one.
+fn write_checkpoint(
+    table: &mut Table,
+    owner: &Owner,
+    epoch: u64,
+    consumed: u64,
+    objects: &mut Objects,
+    step: &Step<'_>,
+) -> Option<CheckpointAt> {
+    if !table.take_checkpoint_due(consumed, step) {
+        return None;
+    }
+    let states = table
+        .lanes()
+        .iter()
+        .map(|(p, lane)| (*p, lane.state()))
+        .collect();
+    let bytes = checkpoint::encode(&states, step.rules.shape.group_by.len());
+    if bytes.len() <= CHECKPOINT_INLINE_MAX_BYTES {
+        return Some(CheckpointAt::Inline(hex(&bytes)));
+    }
+    let key = step
+        .names
+        .object("checkpoints", owner.term, epoch, &sha256_hex(&bytes));
+    objects.insert(key.clone(), Arc::new(bytes));
+    Some(CheckpointAt::Object(key))
+}

@@ -1,0 +1,329 @@
+//! The table is ours, and counting has not begun: what the topic is, whether the store has manifests of a catalog that was
+//! lost, and the checkpoint. Epoch 0 is made here.
+
+use super::conversation::{BrokersRequest, StoreRequest, TopicFacts};
+use super::counting::Counting;
+use super::lease::{Lease, RETRY_MS};
+use super::step::{Break, Step};
+use super::table::Table;
+use super::troubles::Side;
+use crate::count::checkpoint;
+use crate::table::commit::{CheckpointAt, Genesis, Head};
+use crate::table::place::{Names, Place};
+use crate::values::cause::{Cause, Trouble};
+use crate::values::digest::unhex;
+use crate::values::time::Mono;
+
+/// What must be known before counting begins.
+pub(super) enum Opening {
+    /// Kafka has not said yet what the topic is.
+    Topic {
+        /// When to ask again; `None` while the answer is on its way.
+        ask_at: Option<Mono>,
+        /// What the catalog says of the table; `None` for a table without epochs.
+        head: Option<Box<Head>>,
+    },
+    /// The catalog has no epoch. Are there manifests of a catalog that was lost?
+    Manifests {
+        /// When to ask again; `None` while the answer is on its way.
+        ask_at: Option<Mono>,
+        /// What the topic is.
+        facts: TopicFacts,
+    },
+    /// The checkpoint is an object, and is being fetched.
+    Checkpoint {
+        /// When to ask again; `None` while the answer is on its way.
+        ask_at: Option<Mono>,
+        /// The object's key.
+        key: String,
+        /// What the topic is.
+        facts: TopicFacts,
+        /// What the catalog says of the table.
+        head: Box<Head>,
+        /// The table as of the last commit, still without lanes.
+        table: Table,
+    },
+}
+
+/// How counting begins.
+pub(super) enum Opened {
+    /// Epoch 0 is on its way; nothing is read before it is true.
+    Founded(Counting),
+    /// Counting goes on where the last commit was.
+    Resumed(Counting),
+}
+
+impl Opening {
+    /// Asks what the topic is.
+    pub(super) fn begin(head: Option<Box<Head>>, step: &mut Step<'_>) -> Self {
+        ask_topic(step);
+        Opening::Topic { ask_at: None, head }
+    }
+
+    /// Asks again what could not be answered.
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        let (Opening::Topic { ask_at, .. }
+        | Opening::Manifests { ask_at, .. }
+        | Opening::Checkpoint { ask_at, .. }) = self;
+        if ask_at.is_some_and(|at| step.now >= at) {
+            *ask_at = None;
+            match self {
+                Opening::Topic { .. } => ask_topic(step),
+                Opening::Manifests { .. } => ask_manifests(step),
+                Opening::Checkpoint { key, .. } => ask_checkpoint(key, step),
+            }
+        }
+    }
+
+    /// The credentials have changed: what failed is asked again at once.
+    pub(super) fn retry_now(&mut self, step: &Step<'_>) {
+        let (Opening::Topic { ask_at, .. }
+        | Opening::Manifests { ask_at, .. }
+        | Opening::Checkpoint { ask_at, .. }) = self;
+        if let Some(at) = ask_at {
+            *at = step.now;
+        }
+    }
+
+    /// Kafka says what the topic is; `None` when the answer does not count.
+    pub(super) fn take_topic(
+        &mut self,
+        answer: Option<Result<TopicFacts, Trouble>>,
+        lease: &Lease,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Opened>, Break> {
+        let Opening::Topic { ask_at, head } = self else {
+            return Ok(None);
+        };
+        let Some(answer) = answer else {
+            ask_topic(step);
+            return Ok(None);
+        };
+        let facts = match with_partitions(answer, step) {
+            Ok(facts) => facts,
+            Err(trouble) => {
+                *ask_at = Some(step.now.plus(RETRY_MS));
+                step.troubles.report(Side::Topic, trouble);
+                return Ok(None);
+            }
+        };
+        step.troubles.end(Side::Topic);
+        match head.take() {
+            None => {
+                ask_manifests(step);
+                *self = Opening::Manifests {
+                    ask_at: None,
+                    facts,
+                };
+                Ok(None)
+            }
+            Some(head) => self.resume(head, facts, lease, step),
+        }
+    }
+
+    /// Goes on where the last commit was: lanes from the checkpoint, then a replay.
+    fn resume(
+        &mut self,
+        head: Box<Head>,
+        facts: TopicFacts,
+        lease: &Lease,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Opened>, Break> {
+        let recorded = &head.genesis;
+        if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
+            return Err(Break::fail(format!(
+                "topic \"{}\" is of Kafka cluster \"{}\", but table {} counts the one of cluster \"{}\"; choose another table name",
+                recorded.shape.topic,
+                facts.cluster_id,
+                step.table(),
+                recorded.cluster_id
+            )));
+        }
+        let table = Table::at_head(&head);
+        let bytes = match &head.checkpoint {
+            None => None,
+            Some((_, CheckpointAt::Inline(hex))) => Some(unhex(hex).ok_or_else(|| {
+                Break::fail("cannot read the checkpoint in the catalog: it is not hexadecimal")
+            })?),
+            Some((_, CheckpointAt::Object(key))) => {
+                let key = key.clone();
+                ask_checkpoint(&key, step);
+                *self = Opening::Checkpoint {
+                    ask_at: None,
+                    key,
+                    facts,
+                    head,
+                    table,
+                };
+                return Ok(None);
+            }
+        };
+        restore(bytes.as_deref(), &head, table, &facts, lease, step)
+    }
+
+    /// The store says which manifests it has; `None` when the answer does not count.
+    pub(super) fn take_manifests(
+        &mut self,
+        answer: Option<Result<Vec<String>, Trouble>>,
+        place: &Place,
+        lease: &mut Lease,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Opened>, Break> {
+        let Opening::Manifests { ask_at, facts } = self else {
+            return Ok(None);
+        };
+        let keys = match answer {
+            None => {
+                *ask_at = Some(step.now);
+                return Ok(None);
+            }
+            Some(Ok(keys)) => keys,
+            Some(Err(trouble)) => {
+                *ask_at = Some(step.now.plus(RETRY_MS));
+                step.troubles.report(Side::Store, trouble);
+                return Ok(None);
+            }
+        };
+        // One of epoch 0 proves nothing, because it is stored before epoch 0 is committed.
+        let epochs = keys.iter().filter_map(|key| Names::epoch_of_manifest(key));
+        if let Some(lost) = epochs.filter(|epoch| *epoch > 0).max() {
+            let why = format!(
+                "the catalog has no epoch of table {}, but {place} holds manifests up to epoch {lost}: the catalog was \
+                 lost, or restored from before the table; restore it, or choose another table name",
+                step.table()
+            );
+            lease.suspect_lost_catalog(why.into(), step);
+            return Ok(None);
+        }
+        step.troubles.end(Side::Store);
+        let facts = facts.clone();
+        let genesis = genesis(facts, place, step);
+        Counting::found(lease.owner().clone(), genesis, step).map(|c| Some(Opened::Founded(c)))
+    }
+
+    /// The store answered with the object of this key; `None` when the answer does not count.
+    pub(super) fn take_checkpoint(
+        &mut self,
+        answered: &str,
+        answer: Option<Result<Option<Vec<u8>>, Trouble>>,
+        lease: &Lease,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Opened>, Break> {
+        let Opening::Checkpoint {
+            ask_at,
+            key,
+            facts,
+            head,
+            table,
+        } = self
+        else {
+            return Ok(None);
+        };
+        let Some(answer) = answer.filter(|_| key == answered) else {
+            *ask_at = Some(step.now);
+            return Ok(None);
+        };
+        let missing = || {
+            Trouble::from(format!(
+                "cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup"
+            ))
+        };
+        match answer.and_then(|bytes| bytes.ok_or_else(missing)) {
+            Ok(bytes) => {
+                let table = std::mem::take(table);
+                restore(Some(&bytes), head, table, facts, lease, step)
+            }
+            Err(trouble) => {
+                *ask_at = Some(step.now.plus(RETRY_MS));
+                step.troubles.report(Side::Store, trouble);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The table as of its last commit, while the checkpoint is being fetched.
+    pub(super) fn table(&self) -> Option<&Table> {
+        match self {
+            Opening::Checkpoint { table, .. } => Some(table),
+            Opening::Topic { .. } | Opening::Manifests { .. } => None,
+        }
+    }
+}
+
+/// The lanes as the checkpoint has them; without one they begin at their start offsets.
+fn restore(
+    bytes: Option<&[u8]>,
+    head: &Head,
+    mut table: Table,
+    facts: &TopicFacts,
+    lease: &Lease,
+    step: &mut Step<'_>,
+) -> Result<Option<Opened>, Break> {
+    let states = bytes
+        .map(checkpoint::decode)
+        .transpose()
+        .map_err(Break::fail)?;
+    table.restore(
+        head,
+        states.unwrap_or_default(),
+        &step.rules.shape,
+        step.now,
+    );
+    step.troubles.end(Side::Store);
+    let topic_id = head.last.topic_id.clone();
+    let counting = Counting::resume(lease.owner().clone(), table, topic_id, facts, step)?;
+    Ok(Some(Opened::Resumed(counting)))
+}
+
+/// Epoch 0: everything that later epochs only refer to.
+fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
+    let at_end = step.rules.start_at_end;
+    let start = |(first, end): (i64, i64)| if at_end { end } else { first };
+    Genesis {
+        shape: step.rules.shape.clone(),
+        warehouse: place.to_string(),
+        cluster_id: facts.cluster_id,
+        topic_id: facts.topic_id,
+        start_offsets: facts
+            .partitions
+            .into_iter()
+            .map(|(p, limits)| (p, start(limits)))
+            .collect(),
+    }
+}
+
+/// A topic without topic partitions is one that is not there yet.
+pub(super) fn with_partitions(
+    answer: Result<TopicFacts, Trouble>,
+    step: &Step<'_>,
+) -> Result<TopicFacts, Trouble> {
+    let facts = answer?;
+    if facts.partitions.is_empty() {
+        let why = format!("topic \"{}\" has no partitions yet", step.rules.shape.topic);
+        return Err(Trouble::new(Cause::NoTopic, why));
+    }
+    Ok(facts)
+}
+
+/// Asks what the topic is, unless the answer is on its way.
+pub(super) fn ask_topic(step: &mut Step<'_>) {
+    if step.questions.topic.due() {
+        step.ask(BrokersRequest::Topic);
+    }
+}
+
+fn ask_manifests(step: &mut Step<'_>) {
+    if step.questions.manifests.due() {
+        step.ask(StoreRequest::List {
+            prefix: step.names.manifests(),
+        });
+    }
+}
+
+fn ask_checkpoint(key: &str, step: &mut Step<'_>) {
+    if step.questions.checkpoint.due() {
+        step.ask(StoreRequest::Get {
+            key: key.to_owned(),
+        });
+    }
+}

@@ -1,0 +1,331 @@
+//! The table while it is ours: the lease, the clocks, the garbage, and how far counting is.
+//! Each of these owns its state; here is only who is told what.
+
+use super::clocks::{CLOCK_BACK, Clocks};
+use super::conversation::{
+    Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Input, StoreAnswer,
+};
+use super::counting::Counting;
+use super::garbage::Garbage;
+use super::lease::{Lease, Renewal};
+use super::opening::{Opened, Opening};
+use super::questions::Counts;
+use super::reading::Reading;
+use super::rules::same_table;
+use super::step::{Break, Going, Step};
+use super::table::Table;
+use super::troubles::Side;
+use crate::table::commit::{CatalogError, Head};
+use crate::table::place::Place;
+use crate::values::time::{DbTime, Mono};
+
+/// A table that is ours.
+pub(super) struct Ours {
+    place: Place,
+    lease: Lease,
+    clocks: Clocks,
+    garbage: Garbage,
+    stage: Stage,
+}
+
+/// How far we are with it.
+enum Stage {
+    /// What must be known before counting begins is being asked.
+    Opening(Opening),
+    /// Epoch 0 is on its way; nothing is read before it is true.
+    Founding(Counting),
+    /// Records are read, replays included.
+    Counting(Counting),
+}
+
+impl Ours {
+    /// The table has become ours. `clock` is the database's clock, and when it was asked for; `head` is what the catalog
+    /// says of a table that has epochs.
+    ///
+    /// # Errors
+    /// The recorded table is not the one that the settings ask for.
+    pub(super) fn begin(
+        place: Place,
+        lease: Lease,
+        clock: (DbTime, Mono),
+        head: Option<Box<Head>>,
+        step: &mut Step<'_>,
+    ) -> Result<Self, Break> {
+        if let Some(head) = &head
+            && let Err(why) = same_table(&head.genesis, step.rules, &place)
+        {
+            return Err(Break::Fail(why));
+        }
+        let committed_at = head.as_ref().map(|head| head.committed_at);
+        let last_epoch = head.as_ref().map(|head| head.last.epoch);
+        Ok(Self {
+            place,
+            clocks: Clocks::new(clock.0, clock.1, committed_at),
+            garbage: Garbage::new(lease.owner().clone(), last_epoch, step),
+            lease,
+            stage: Stage::Opening(Opening::begin(head, step)),
+        })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The request that gives the table back.
+    pub(super) fn release(&self) -> CatalogRequest {
+        CatalogRequest::Release {
+            owner: self.lease.owner().clone(),
+        }
+    }
+
+    /// The table as it is counted, or as of its last commit while it is restored.
+    pub(super) fn table(&self) -> Option<&Table> {
+        match &self.stage {
+            Stage::Opening(opening) => opening.table(),
+            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting.table()),
+        }
+    }
+
+    /// What is known of the reading of each topic partition.
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        match &self.stage {
+            Stage::Opening(_) => None,
+            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting.reading()),
+        }
+    }
+
+    /// Whether records are read, replays included.
+    pub(super) fn is_counting(&self) -> bool {
+        matches!(self.stage, Stage::Counting(_))
+    }
+
+    /// Whether an epoch is on its way into the catalog.
+    pub(super) fn is_committing(&self) -> bool {
+        match &self.stage {
+            Stage::Opening(_) => false,
+            Stage::Founding(counting) | Stage::Counting(counting) => counting.is_committing(),
+        }
+    }
+
+    /// Time has gone on.
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        match &mut self.stage {
+            Stage::Opening(opening) => opening.tick(step),
+            Stage::Founding(_) => {}
+            Stage::Counting(counting) => counting.tick(&self.clocks, step),
+        }
+        self.lease.tick(step);
+        self.garbage.tick(step);
+        if let Some(counting) = self.stage.counting() {
+            counting.push(step);
+        }
+    }
+
+    /// The credentials have changed: what failed is tried again at once.
+    pub(super) fn retry_now(&mut self, step: &mut Step<'_>) {
+        self.lease.retry_now(step);
+        match &mut self.stage {
+            Stage::Opening(opening) => opening.retry_now(step),
+            Stage::Founding(counting) | Stage::Counting(counting) => counting.retry_now(step),
+        }
+    }
+
+    /// Hands on what the reader says. Before counting begins it has nothing to say.
+    pub(super) fn reader_says(&mut self, input: Input<'_>, step: &mut Step<'_>) -> Going {
+        let Stage::Counting(counting) = &mut self.stage else {
+            return Ok(());
+        };
+        match input {
+            Input::Records {
+                partition,
+                leader_epoch,
+                batch,
+            } => {
+                counting.records(partition, leader_epoch, batch, &self.clocks, step);
+            }
+            Input::End { partition, offset } => counting.end(partition, offset, step),
+            Input::OutOfRange { partition } => counting.out_of_range(partition, step),
+            Input::Truncated { partition, why } => return counting.truncated(partition, why, step),
+            Input::Reopened => counting.reopened(step),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// After each input: commits what is due. Returns why counting should end, where a record cannot be counted.
+    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
+        match &mut self.stage {
+            Stage::Opening(_) | Stage::Founding(_) => Ok(None),
+            Stage::Counting(counting) => counting.settle(step),
+        }
+    }
+
+    /// The lease was renewed, or not: the database's clock.
+    pub(super) fn renewed(
+        &mut self,
+        answer: Result<DbTime, CatalogError>,
+        step: &mut Step<'_>,
+    ) -> Going {
+        match answer {
+            Ok(clock) => {
+                step.troubles.end(Side::Catalog);
+                match self.lease.renewed(step) {
+                    Renewal::GoesOn { asked_at } if self.clocks.hear(clock, asked_at) => {
+                        step.troubles.end(Side::Lease);
+                    }
+                    Renewal::GoesOn { .. } => {
+                        step.troubles.report(Side::Lease, CLOCK_BACK);
+                        self.lease.renew_soon(step);
+                    }
+                    Renewal::CatalogLost(why) => return Err(Break::Fail(why)),
+                }
+                Ok(())
+            }
+            Err(CatalogError::Fenced(why)) => Err(Break::Fenced(why)),
+            Err(error) => {
+                step.troubles.report(Side::Catalog, error);
+                self.lease.not_renewed(step);
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands on an answer to whoever asked.
+    pub(super) fn answered(
+        &mut self,
+        answer: Answer,
+        counts: Counts,
+        step: &mut Step<'_>,
+    ) -> Going {
+        match answer {
+            Answer::Catalog(answer) => self.catalog_answered(answer, step),
+            Answer::Brokers(answer) => self.brokers_answered(answer, counts, step),
+            Answer::Store(answer) => self.store_answered(answer, counts, step),
+        }
+    }
+
+    fn catalog_answered(&mut self, answer: CatalogAnswer, step: &mut Step<'_>) -> Going {
+        match answer {
+            CatalogAnswer::Commit { .. } | CatalogAnswer::Outcome { .. } => {
+                let Some(counting) = self.stage.counting() else {
+                    return Ok(());
+                };
+                if let Some(at) = counting.catalog_answered(answer, step)? {
+                    self.clocks.note_commit(at);
+                    self.stage.epoch_is_true();
+                }
+            }
+            CatalogAnswer::Doom(result) => self.garbage.doomed(&result, step),
+            CatalogAnswer::DoomedPast(result) => self.garbage.delete(result, step),
+            // A key that could not be taken off the list is deleted once more.
+            CatalogAnswer::Forget(_) => {}
+            // These are the engine's.
+            CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}
+        }
+        Ok(())
+    }
+
+    fn brokers_answered(
+        &mut self,
+        answer: BrokersAnswer,
+        counts: Counts,
+        step: &mut Step<'_>,
+    ) -> Going {
+        match (answer, &mut self.stage) {
+            (BrokersAnswer::Topic(answer), Stage::Opening(opening)) => {
+                let answer = (counts == Counts::Yes).then_some(answer);
+                let opened = opening.take_topic(answer, &self.lease, step)?;
+                self.stage.open(opened);
+                Ok(())
+            }
+            (BrokersAnswer::Topic(answer), Stage::Counting(counting)) => {
+                counting.take_topic((counts == Counts::Yes).then_some(answer), step)
+            }
+            // An answer to an earlier ownership came in the place of ours, which is asked for next.
+            (BrokersAnswer::TopicId(_), _) if counts == Counts::No => Ok(()),
+            (
+                BrokersAnswer::TopicId(answer),
+                Stage::Founding(counting) | Stage::Counting(counting),
+            ) => counting.topic_checked(answer, step),
+            (BrokersAnswer::LogEnd { partition, end }, Stage::Counting(counting)) => {
+                if let Counts::AskedAt(asked_at) = counts {
+                    counting.take_log_end(partition, asked_at, end, step);
+                }
+                Ok(())
+            }
+            (BrokersAnswer::LogLimits { partition, limits }, Stage::Counting(counting)) => {
+                counting.take_limits(partition, limits, step);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn store_answered(
+        &mut self,
+        answer: StoreAnswer,
+        counts: Counts,
+        step: &mut Step<'_>,
+    ) -> Going {
+        match (answer, &mut self.stage) {
+            (StoreAnswer::List { prefix, result }, Stage::Opening(opening))
+                if prefix == step.names.manifests() =>
+            {
+                let answer = (counts == Counts::Yes).then_some(result);
+                let opened = opening.take_manifests(answer, &self.place, &mut self.lease, step)?;
+                self.stage.open(opened);
+            }
+            (StoreAnswer::List { prefix, result }, _) => self.garbage.listed(&prefix, result, step),
+            (StoreAnswer::Get { key, result }, _) if self.garbage.reads(&key) => {
+                self.garbage.read(&key, result, step);
+            }
+            (StoreAnswer::Get { key, result }, Stage::Opening(opening)) => {
+                let answer = (counts == Counts::Yes).then_some(result);
+                let opened = opening.take_checkpoint(&key, answer, &self.lease, step)?;
+                self.stage.open(opened);
+            }
+            (
+                StoreAnswer::Put { key, result },
+                Stage::Founding(counting) | Stage::Counting(counting),
+            ) => {
+                counting.stored(&key, result, step);
+            }
+            (StoreAnswer::Delete { keys, result }, _) => self.garbage.deleted(keys, &result, step),
+            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
+    fn counting(&mut self) -> Option<&mut Counting> {
+        match self {
+            Stage::Opening(_) => None,
+            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting),
+        }
+    }
+
+    /// Counting begins, where all that it needs is known.
+    fn open(&mut self, opened: Option<Opened>) {
+        match opened {
+            Some(Opened::Founded(counting)) => *self = Stage::Founding(counting),
+            Some(Opened::Resumed(counting)) => *self = Stage::Counting(counting),
+            None => {}
+        }
+    }
+
+    /// After epoch 0 is true, records are read.
+    fn epoch_is_true(&mut self) {
+        if let Stage::Founding(_) = self
+            && let Stage::Founding(counting) = std::mem::replace(
+                self,
+                Stage::Opening(Opening::Topic {
+                    ask_at: None,
+                    head: None,
+                }),
+            )
+        {
+            *self = Stage::Counting(counting);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The settings that the engine obeys, as values.
+
+use crate::table::commit::Genesis;
+use crate::table::file::Timestamps;
+use crate::table::place::{Place, TablePlace};
+use crate::values::cause::{Cause, Trouble};
+use crate::values::shape::Shape;
+
+/// What does not change while the engine lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The settings that shape rows.
+    pub shape: Shape,
+    /// The Hive database.
+    pub database: String,
+    /// The table's name, without the database.
+    pub table: String,
+    /// Where the table lies, as far as the settings say it.
+    pub place: TablePlace,
+    /// How timestamps are written to files.
+    pub timestamps: Timestamps,
+    /// Whether a table without epochs begins at the log's end instead of its start.
+    pub start_at_end: bool,
+    /// How far the watermark trails the newest event time.
+    pub delay_ms: i64,
+    /// How long a topic partition has nothing to read before it stands aside.
+    pub idle_timeout_ms: u64,
+    /// How long the whole topic is silent before open windows close; `None` is never.
+    pub quiet_timeout_ms: Option<u64>,
+    /// How far a watermark may be ahead of the least one before its topic partition is held back.
+    pub max_skew_ms: i64,
+    /// How far past the database's clock an event time may lie.
+    pub max_future_ms: i64,
+    /// At most this long between a closed window and its commit.
+    pub commit_interval_ms: u64,
+    /// Whether records that are no longer in the log are a recorded decision instead of a reason to stop.
+    pub continue_on_data_loss: bool,
+    /// How long the table stays ours without a renewal.
+    pub lease_ms: u64,
+    /// How long a replaced or orphaned object is kept before it is deleted.
+    pub keep_replaced_ms: u64,
+    /// With at most this many keys in open windows a checkpoint goes with each commit; with more it goes by the
+    /// distance of a replay.
+    pub checkpoint_keys_small: u64,
+}
+
+/// The usual [`Rules::checkpoint_keys_small`].
+pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
+
+/// Whether the recorded table is the one that the settings ask for, at `place`.
+///
+/// # Errors
+/// The setting, both values, and the way out.
+pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<(), Trouble> {
+    let differs = |cause, name: &str, then: &str, now: &str| {
+        let why = format!(
+            "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or choose another table name",
+            rules.database, rules.table
+        );
+        Err(Trouble::new(cause, why))
+    };
+    for ((name, then), (_, now)) in recorded
+        .shape
+        .as_settings()
+        .iter()
+        .zip(rules.shape.as_settings())
+    {
+        if *then != now {
+            return differs(Cause::None, name, then, &now);
+        }
+    }
+    let (then, now) = (&recorded.warehouse, place.to_string());
+    if *then != now {
+        let bucket = then
+            .parse::<Place>()
+            .ok()
+            .and_then(|place| place.bucket().map(str::to_owned));
+        let other = bucket.as_deref() != place.bucket();
+        let cause = if other {
+            Cause::OtherBucket
+        } else {
+            Cause::None
+        };
+        return differs(cause, "warehouse", then, &now);
+    }
+    Ok(())
+}

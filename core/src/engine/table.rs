@@ -1,0 +1,423 @@
+//! What is counted and what of it is committed: the lanes, the ledger, the frontier, the checkpoint.
+//! When an epoch is due is decided here; what is in it is in `cut`, and its way into the catalog in `flight`.
+
+use super::conversation::TopicFacts;
+use super::reading::{CLOSED_ENTRIES_MAX, SIDE_BYTES_MAX, closed_entries};
+use super::step::{Break, Going, Step};
+use crate::count::lane::{Lane, LaneState, Stopped};
+use crate::count::merger::{self, Lanes};
+use crate::table::commit::{Commit, Head};
+use crate::values::decision::{Decided, FloorReason};
+use crate::values::ledger::TableLedger;
+use crate::values::record::{Batch, Offset, Partition};
+use crate::values::row::Row;
+use crate::values::shape::Shape;
+use crate::values::time::{EventTime, Mono};
+use std::collections::BTreeMap;
+
+/// Offsets that moved without anything to show are committed this often.
+const PROGRESS_EVERY_MS: u64 = 30_000;
+/// A checkpoint is at most this old when a restart has to replay from it.
+const CHECKPOINT_EVERY_MS: u64 = 60_000;
+/// A restart has to replay at most about this many records.
+const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
+
+/// The table as it is counted.
+#[derive(Default)]
+pub(super) struct Table {
+    lanes: Lanes,
+    /// Lanes are, or were a moment ago, behind the last commit.
+    replaying: bool,
+    /// The topic partitions that the next commit names first, with their first offsets.
+    joining: BTreeMap<Partition, Offset>,
+    /// The next offsets as of the last commit.
+    committed: BTreeMap<Partition, Offset>,
+    /// The sums of earlier generations of the topic, of which no lane speaks any more.
+    archived: TableLedger,
+    rows: u64,
+    row_count: u64,
+    next_epoch: u64,
+    closed_through: Option<EventTime>,
+    /// When the last epoch was cut.
+    last_cut: Option<Mono>,
+    /// When the last epoch was cut, or counting began.
+    last_progress: Mono,
+    checkpoint: CheckpointState,
+}
+
+/// How far a restart would have to replay.
+#[derive(Clone, Copy, Debug, Default)]
+struct CheckpointState {
+    /// When the last one was cut.
+    at: Mono,
+    /// The offsets that were consumed then.
+    consumed: u64,
+    /// The next commit needs one, because a replay could not repeat what was decided.
+    wanted: bool,
+    /// The last commit is past the last checkpoint: a restart would replay.
+    behind: bool,
+}
+
+impl Table {
+    /// A table without epochs: a lane for each topic partition, at its start offset.
+    pub(super) fn founded(starts: &BTreeMap<Partition, Offset>, step: &Step<'_>) -> Self {
+        let mut table = Self::default();
+        for (partition, start) in starts {
+            let mut lane = Lane::new(*partition, &step.rules.shape, *start);
+            lane.set_delay(step.rules.delay_ms);
+            table.lanes.insert(*partition, lane);
+            table.committed.insert(*partition, *start);
+        }
+        table
+    }
+
+    /// The table as of its last commit, still without lanes.
+    pub(super) fn at_head(head: &Head) -> Self {
+        let last = &head.last;
+        Self {
+            next_epoch: last.epoch + 1,
+            closed_through: last.closed_through,
+            rows: last.ledger.rows,
+            row_count: last.ledger.row_count,
+            archived: archived(last),
+            committed: last.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Puts the lanes in, as the checkpoint has them. Then a replay brings them to the last commit.
+    pub(super) fn restore(
+        &mut self,
+        head: &Head,
+        mut states: BTreeMap<Partition, LaneState>,
+        shape: &Shape,
+        now: Mono,
+    ) {
+        for (partition, commit) in &head.last.lanes {
+            let state = match states.remove(partition) {
+                Some(state) => state,
+                // There is no checkpoint yet, or none since it joined: a lane begins at its start offset.
+                None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
+            };
+            let decisions = head
+                .decisions
+                .iter()
+                .filter(|d| d.partition == *partition)
+                .cloned()
+                .collect();
+            let lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
+            self.checkpoint.behind |= lane.replaying();
+            self.lanes.insert(*partition, lane);
+        }
+        self.replaying = true;
+        self.last_progress = now;
+        self.checkpoint.at = now;
+    }
+
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The lanes whose first commit is through, which may be read.
+    pub(super) fn committed_lanes(&self) -> impl Iterator<Item = (&Partition, &Lane)> {
+        self.lanes
+            .iter()
+            .filter(|(partition, _)| self.committed.contains_key(partition))
+    }
+
+    pub(super) fn committed(&self) -> &BTreeMap<Partition, Offset> {
+        &self.committed
+    }
+
+    pub(super) fn next_epoch(&self) -> u64 {
+        self.next_epoch
+    }
+
+    /// Every window of the table that ends here or earlier is closed.
+    pub(super) fn frontier(&self) -> Option<EventTime> {
+        merger::frontier(&self.lanes).max(self.closed_through)
+    }
+
+    pub(super) fn is_replaying(&self) -> bool {
+        self.lanes.values().any(Lane::replaying)
+    }
+
+    /// What the ledger says now, with all that is not committed yet.
+    pub(super) fn ledger(&self) -> TableLedger {
+        let mut ledger = self.archived;
+        for lane in self.lanes.values() {
+            ledger.add(&lane.ledger);
+        }
+        ledger.rows = self.rows;
+        ledger.row_count = self.row_count;
+        ledger.open = self.lanes.values().map(Lane::open_count).sum();
+        ledger.closed = self.lanes.values().map(Lane::closed_count).sum();
+        ledger
+    }
+
+    /// Counts records. Returns the lane's next offset; `None` for a topic partition that has no lane.
+    pub(super) fn count(
+        &mut self,
+        partition: Partition,
+        leader_epoch: i32,
+        batch: &dyn Batch,
+        ceiling: Option<EventTime>,
+        max_future_ms: i64,
+    ) -> Option<Offset> {
+        let lane = self.lanes.get_mut(&partition)?;
+        // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h: every 7.5 minutes).
+        // That is often enough that a record of this moment is never taken for one of the future, and seldom enough
+        // that few decisions are recorded.
+        if let Some(ceiling) = ceiling
+            && lane.ceiling_is_off(ceiling, max_future_ms.unsigned_abs() / 8)
+        {
+            lane.offer_ceiling(ceiling);
+        }
+        lane.records(batch);
+        if leader_epoch >= 0 {
+            lane.leader_epoch = leader_epoch;
+        }
+        Some(lane.ledger.next_offset)
+    }
+
+    /// A topic partition has nothing more below this offset. Returns whether offsets without records came before it, and
+    /// whether it is where the lane is now.
+    pub(super) fn end(&mut self, partition: Partition, offset: Offset) -> Option<(bool, bool)> {
+        let lane = self.lanes.get_mut(&partition)?;
+        let went_on = offset > lane.ledger.next_offset;
+        if went_on {
+            // What lies between, such as a transaction's marker, may be of a later leader epoch, with which the log
+            // would seem to have been cut off.
+            lane.leader_epoch = -1;
+        }
+        lane.end(offset);
+        Some((went_on, offset == lane.ledger.next_offset))
+    }
+
+    /// Raises the floor of one lane.
+    pub(super) fn raise_floor(&mut self, partition: Partition, at: EventTime, why: FloorReason) {
+        if let Some(lane) = self.lanes.get_mut(&partition) {
+            lane.raise_floor(at, why);
+        }
+    }
+
+    /// Raises the floors of all lanes.
+    pub(super) fn raise_floors(&mut self, at: EventTime, why: FloorReason) {
+        self.lanes.values_mut().for_each(|lane| {
+            lane.raise_floor(at, why);
+        });
+    }
+
+    /// Records that offsets of a lane are no longer in the log.
+    pub(super) fn lose(&mut self, partition: Partition, to: Offset, reason: String) {
+        if let Some(lane) = self.lanes.get_mut(&partition) {
+            lane.decide(Decided::Lost { to, reason });
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    /// Records that a lane's log is another one from here on: it goes on at `to`, and its ledger starts anew.
+    pub(super) fn begin_generation(
+        &mut self,
+        partition: Partition,
+        to: Offset,
+        topic_id: &str,
+        reason: String,
+    ) {
+        if let Some(lane) = self.lanes.get_mut(&partition) {
+            self.archived.add(&lane.ledger);
+            lane.decide(Decided::Generation {
+                to,
+                topic_id: topic_id.to_owned(),
+                reason,
+            });
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    /// Topic partitions that have no lane yet become part of the table with the next commit.
+    pub(super) fn note_joining(&mut self, facts: &TopicFacts) {
+        for (partition, (first, _)) in &facts.partitions {
+            if !self.lanes.contains_key(partition) {
+                self.joining.insert(*partition, *first);
+            }
+        }
+    }
+
+    /// The topic partitions that appeared get lanes, which begin at the frontier: what they hold of closed windows is
+    /// late. Returns them.
+    pub(super) fn join(&mut self, frontier: Option<EventTime>, step: &Step<'_>) -> Vec<Partition> {
+        let joining = std::mem::take(&mut self.joining);
+        for (partition, start) in &joining {
+            let mut lane = Lane::new(*partition, &step.rules.shape, *start);
+            lane.set_delay(step.rules.delay_ms);
+            if let Some(frontier) = frontier {
+                lane.raise_floor(frontier, FloorReason::Join);
+            }
+            self.lanes.insert(*partition, lane);
+            self.checkpoint.wanted = true;
+        }
+        joining.into_keys().collect()
+    }
+
+    /// Looks for a lane that takes no further record, and leaves out what a replay has closed anew although its rows are
+    /// committed. After a replay the delay of the settings holds, which may be another one than before.
+    ///
+    /// # Errors
+    /// The log is not the one that was counted.
+    pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
+        let stopped = self.lanes.values().find_map(Lane::stopped).cloned();
+        let bad_record = match stopped {
+            Some(Stopped::Replay(why)) => return Err(Break::fail(why)),
+            Some(Stopped::BadRecord(why)) => Some(why),
+            None => None,
+        };
+        if self.replaying {
+            self.replaying = self.is_replaying();
+            if let Some(through) = self.closed_through {
+                merger::take(&mut self.lanes, &step.rules.shape, through);
+            }
+            if !self.replaying {
+                self.lanes
+                    .values_mut()
+                    .for_each(|lane| lane.set_delay(step.rules.delay_ms));
+            }
+        }
+        Ok(bad_record)
+    }
+
+    /// Whether an epoch should be cut now.
+    pub(super) fn is_due(&self, step: &Step<'_>) -> bool {
+        if self.is_replaying() {
+            return false;
+        }
+        let moved = self
+            .lanes
+            .iter()
+            .any(|(p, lane)| self.committed.get(p) != Some(&lane.ledger.next_offset));
+        let decided = self.lanes.values().any(|lane| !lane.decisions.is_empty());
+        let joins = !self.joining.is_empty();
+        if step.ending || joins || self.checkpoint.wanted {
+            return moved || decided || joins || self.checkpoint.behind;
+        }
+        // Also when nothing comes any more, because the log's start moves up to where a restart would begin.
+        if self.checkpoint.behind && step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS {
+            return true;
+        }
+        let side: usize = self.lanes.values().map(|lane| lane.side_bytes).sum();
+        if side > SIDE_BYTES_MAX {
+            return true;
+        }
+        let rows = merger::frontier(&self.lanes)
+            .is_some_and(|f| merger::has_rows(&self.lanes, &step.rules.shape, f));
+        if rows || side > 0 {
+            let interval = step.rules.commit_interval_ms;
+            return (rows && closed_entries(&self.lanes) > CLOSED_ENTRIES_MAX)
+                || self
+                    .last_cut
+                    .is_none_or(|at| step.now.since(at) >= interval);
+        }
+        (moved || decided) && step.now.since(self.last_progress) >= PROGRESS_EVERY_MS
+    }
+
+    /// Takes the windows up to `frontier` out of the lanes, as final rows, and adds these to the ledger.
+    pub(super) fn close(&mut self, frontier: Option<EventTime>, shape: &Shape) -> Vec<Row> {
+        let rows = frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, shape, f));
+        self.rows += rows.len() as u64;
+        self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
+        rows
+    }
+
+    /// Checks both equations of the ledger.
+    ///
+    /// # Errors
+    /// They do not add up: nothing may be committed.
+    pub(super) fn check_ledger(&self, ledger: &TableLedger) -> Going {
+        let lanes = self.lanes.values().map(|lane| lane.ledger.check());
+        let checks = lanes.chain([ledger.check()]);
+        checks
+            .collect::<Result<Vec<()>, String>>()
+            .map(drop)
+            .map_err(Break::fail)
+    }
+
+    /// Takes from each lane what the epoch that is cut carries besides rows.
+    pub(super) fn take_from_lanes<T>(&mut self, take: impl FnMut(&mut Lane) -> T) -> Vec<T> {
+        self.lanes.values_mut().map(take).collect()
+    }
+
+    /// An epoch is cut: the windows up to `frontier` are in it.
+    pub(super) fn note_cut(&mut self, frontier: Option<EventTime>, now: Mono) {
+        assert!(
+            frontier >= self.closed_through,
+            "the frontier never goes back"
+        );
+        self.closed_through = frontier;
+        self.last_cut = Some(now);
+        self.last_progress = now;
+    }
+
+    /// Whether the epoch that is cut carries a checkpoint. It does while the checkpoint is small, else by the distance of
+    /// a replay, and always with decisions that a replay could not repeat.
+    pub(super) fn take_checkpoint_due(&mut self, consumed: u64, step: &Step<'_>) -> bool {
+        let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
+        let far = step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS
+            || consumed.saturating_sub(self.checkpoint.consumed) >= CHECKPOINT_EVERY_RECORDS;
+        let small = keys <= step.rules.checkpoint_keys_small;
+        if self.next_epoch > 0 && !small && !far && !self.checkpoint.wanted && !step.ending {
+            self.checkpoint.behind = true;
+            return false;
+        }
+        self.checkpoint = CheckpointState {
+            at: step.now,
+            consumed,
+            wanted: false,
+            behind: false,
+        };
+        true
+    }
+
+    /// An epoch is true.
+    pub(super) fn note_commit(&mut self, commit: &Commit) {
+        assert_eq!(
+            commit.epoch, self.next_epoch,
+            "the next epoch is the last one plus one"
+        );
+        for (partition, lane) in &commit.lanes {
+            let now = self.lanes.get(partition).expect("a committed lane stays");
+            // Its log may have been cut off since, and then it goes on at an earlier offset.
+            let cut_off = now
+                .decisions
+                .iter()
+                .any(|d| matches!(d.what, Decided::Generation { .. }));
+            let past = now.ledger.next_offset >= lane.to;
+            assert!(
+                past || cut_off,
+                "every lane is at or past what is committed"
+            );
+        }
+        self.next_epoch = commit.epoch + 1;
+        self.committed = commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
+    }
+}
+
+/// The sums that `commit` holds beside those of its own lanes.
+fn archived(commit: &Commit) -> TableLedger {
+    let mut lanes = TableLedger::default();
+    for lane in commit.lanes.values() {
+        lanes.add(&lane.ledger);
+    }
+    let all = commit.ledger;
+    TableLedger {
+        consumed: all.consumed - lanes.consumed,
+        counted: all.counted - lanes.counted,
+        late: all.late - lanes.late,
+        rejected: all.rejected - lanes.rejected,
+        tombstones: all.tombstones - lanes.tombstones,
+        gaps: all.gaps - lanes.gaps,
+        lost: all.lost - lanes.lost,
+        hits: all.hits - lanes.hits,
+        late_hits: all.late_hits - lanes.late_hits,
+        ..TableLedger::default()
+    }
+}

@@ -1,0 +1,472 @@
+//! Where a table lies, from the settings through epoch 0 to Hive, and the names of its objects there.
+//! Nothing is looked up here: what the catalog answers arrives as an argument of [`locate`].
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The folder of a bucket that holds tables where nothing says otherwise. The Spark integration hub
+/// and Kyuubi's charm set the same one as Spark's warehouse.
+const DEFAULT_FOLDER: &str = "warehouse";
+
+/// Where a table's objects lie; the key of each object is a path below it.
+///
+/// [`fmt::Display`] gives the text that epoch 0 keeps, and serde uses the same text.
+///
+/// ```
+/// # use windrow_core::table::place::Place;
+/// let place: Place = "s3a://spark/warehouse".parse().unwrap();
+/// assert_eq!(place.bucket(), Some("spark"));
+/// assert_eq!(place.to_string(), "s3a://spark/warehouse");
+/// assert_eq!(place.uri_of("tables/rows"), "s3a://spark/warehouse/tables/rows");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Place {
+    /// A path in an S3 bucket.
+    Bucket {
+        /// The bucket's name, as [`is_bucket_name`] allows it.
+        bucket: String,
+        /// It has no slash at either end. Empty is the whole bucket.
+        path: String,
+    },
+    /// A directory of the local file system, as it was written: `/data`, `data` or `file:/data`.
+    Directory(PathBuf),
+}
+
+impl Place {
+    /// The place of a new table in a bucket when nothing else is known: `s3a://BUCKET/warehouse`.
+    #[must_use]
+    pub fn default_in(bucket: &str) -> Self {
+        Place::Bucket {
+            bucket: bucket.to_owned(),
+            path: DEFAULT_FOLDER.to_owned(),
+        }
+    }
+
+    /// The bucket's name; `None` for a directory.
+    #[must_use]
+    pub fn bucket(&self) -> Option<&str> {
+        match self {
+            Place::Bucket { bucket, .. } => Some(bucket),
+            Place::Directory(_) => None,
+        }
+    }
+
+    /// The directory as this machine's file system names it, without `file:`; `None` for a bucket.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Place::Bucket { .. } => None,
+            Place::Directory(path) => Some(without_scheme(path)),
+        }
+    }
+
+    /// The place as readers are told it. A directory gets its scheme, because Spark would look for a
+    /// path without one in its own default file system.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        match self {
+            Place::Directory(path) if without_scheme(path) == path => format!("file:{self}"),
+            _ => self.to_string(),
+        }
+    }
+
+    /// A path below this place as readers are told it: `s3a://spark/warehouse/tables/rows`.
+    #[must_use]
+    pub fn uri_of(&self, path: &str) -> String {
+        format!("{}/{path}", self.uri().trim_end_matches('/'))
+    }
+
+    /// Reads a location that Hive or Spark wrote; `None` when it is not a plain path in a bucket.
+    /// The schemes `s3` and `s3n` are older names of `s3a`.
+    fn of_hive(location: &str) -> Option<Self> {
+        let rest = ["s3a://", "s3://", "s3n://"]
+            .iter()
+            .find_map(|scheme| location.strip_prefix(scheme))?;
+        format!("s3a://{rest}").parse().ok()
+    }
+}
+
+fn without_scheme(path: &Path) -> &Path {
+    // `file:/path` and `file:///path` are the same.
+    path.to_str()
+        .and_then(|text| text.strip_prefix("file:"))
+        .map_or(path, |rest| {
+            Path::new(rest.strip_prefix("//").unwrap_or(rest))
+        })
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Bucket { bucket, path } if path.is_empty() => write!(f, "s3a://{bucket}"),
+            Place::Bucket { bucket, path } => write!(f, "s3a://{bucket}/{path}"),
+            Place::Directory(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    /// Reads `s3a://BUCKET/PATH` or a directory; slashes at the end are dropped.
+    ///
+    /// # Errors
+    /// The reason and what is allowed, as the end of a sentence.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hint = "write s3a://BUCKET/PATH or a directory";
+        if text.is_empty() {
+            return Err(format!("it is empty; {hint}"));
+        }
+        if let Some(rest) = text.strip_prefix("s3a://") {
+            let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let path = path.trim_matches('/');
+            if !is_bucket_name(bucket) {
+                return Err(format!("that is not a bucket's name; {hint}"));
+            }
+            // Any other path means one key to S3, and another one to a reader that tidies paths up.
+            let plain = |part: &str| {
+                !matches!(part, "" | "." | "..")
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"._-=+".contains(&b))
+            };
+            if !path.is_empty() && !path.split('/').all(plain) {
+                return Err(format!(
+                    "the path has other signs than a-z, A-Z, 0-9 and \"._-=+\"; {hint}"
+                ));
+            }
+            return Ok(Place::Bucket {
+                bucket: bucket.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        if text.contains("://") || text.starts_with("s3") && text.contains(':') {
+            return Err(format!("only s3a is read by Spark and Hive alike; {hint}"));
+        }
+        let trimmed = text.trim_end_matches('/');
+        Ok(Place::Directory(PathBuf::from(if trimmed.is_empty() {
+            "/"
+        } else {
+            trimmed
+        })))
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> String {
+        place.to_string()
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// What the settings say of where the table's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablePlace {
+    /// Here: `table.warehouse`, or the directory of a local catalog.
+    At(Place),
+    /// Somewhere in this bucket, `table.bucket`. Where, [`locate`] decides once the catalog has been asked.
+    InBucket(String),
+}
+
+impl TablePlace {
+    /// The place, or the one to go on with until the catalog has been asked.
+    #[must_use]
+    pub fn or_default(&self) -> Place {
+        match self {
+            TablePlace::At(place) => place.clone(),
+            TablePlace::InBucket(bucket) => Place::default_in(bucket),
+        }
+    }
+}
+
+/// Whether a text can be a bucket's name: 3 to 63 letters, digits, dots, underscores and hyphens.
+/// S3 stores differ in what they allow; this is what all that are known to us have in common, and
+/// what a URI can hold.
+#[must_use]
+pub fn is_bucket_name(text: &str) -> bool {
+    (3..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Decides where a table lies when the settings name only its bucket. A table that exists stays
+/// where it is. A new one goes where Hive keeps the database if that is in the bucket, and else to
+/// `s3a://BUCKET/warehouse`, where Spark's charms keep theirs.
+///
+/// `recorded` is the place in the table's epoch 0, and `database` the location of the Hive database;
+/// each may be of any scheme, and `None` where there is no such thing.
+///
+/// # Errors
+/// The table lies outside of the bucket: the text says where, and what to do.
+pub fn locate(
+    bucket: &str,
+    recorded: Option<&str>,
+    database: Option<&str>,
+) -> Result<Place, String> {
+    let within =
+        |location: &str| Place::of_hive(location).filter(|place| place.bucket() == Some(bucket));
+    match recorded {
+        Some(recorded) => within(recorded).ok_or_else(|| {
+            format!(
+                "the table lies in {recorded} and not in bucket \"{bucket}\": its files are never \
+                 moved; set the bucket it is in, or choose another table name"
+            )
+        }),
+        None => Ok(database
+            .and_then(within)
+            .unwrap_or_else(|| Place::default_in(bucket))),
+    }
+}
+
+/// The names of a table's objects: paths below its [`Place`].
+///
+/// A name holds the term of its owner, the epoch and the digest of the bytes, so no other owner and
+/// no other bytes can have it. The digest is cut at 128 bits, because people read these paths:
+/// `_windrow/default.newtable/rows/3-0000000012-0f343b0931126a20f133d67c2b018a3b/part.parquet`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// The names of this table's objects. Hive's names need no escaping in a path.
+    #[must_use]
+    pub fn new(database: &str, table: &str) -> Self {
+        // Spark and Hive pass over names that begin with an underscore when they list a folder.
+        Self {
+            prefix: format!("_windrow/{database}.{table}/"),
+        }
+    }
+
+    /// The same names, by the text that they all begin with, which ends in a slash.
+    #[must_use]
+    pub fn with_prefix(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// What all names begin with; it ends in a slash.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The name of an object, or of the folder that holds one file alone:
+    /// `<prefix><folder>/<term>-<epoch>-<sha256>`. `sha256` is hexadecimal and at least 32 long.
+    #[must_use]
+    pub fn object(&self, folder: &str, term: u64, epoch: u64, sha256: &str) -> String {
+        format!(
+            "{}{folder}/{term}-{epoch:010}-{}",
+            self.prefix,
+            &sha256[..32]
+        )
+    }
+
+    /// The name of a Parquet file. It is alone in its folder, which is the location of a table
+    /// partition. `folder` is `rows`, `late` or `rejects`.
+    #[must_use]
+    pub fn file(&self, folder: &str, term: u64, epoch: u64, sha256: &str) -> String {
+        self.object(folder, term, epoch, sha256) + "/part.parquet"
+    }
+
+    /// The name of an epoch's manifest.
+    #[must_use]
+    pub fn manifest(&self, term: u64, epoch: u64, digest: &str) -> String {
+        self.object("manifests", term, epoch, digest) + ".json"
+    }
+
+    /// What the names of all manifests begin with.
+    #[must_use]
+    pub fn manifests(&self) -> String {
+        format!("{}manifests/", self.prefix)
+    }
+
+    /// What the names of the manifests begin with that one owner stored for one epoch. There may be
+    /// several: an owner that fails may have prepared the epoch more than once.
+    #[must_use]
+    pub fn manifests_of(&self, term: u64, epoch: u64) -> String {
+        format!("{}{term}-{epoch:010}-", self.manifests())
+    }
+
+    /// The epoch that a manifest's name holds; `None` when it is not the name of a manifest.
+    #[must_use]
+    pub fn epoch_of_manifest(key: &str) -> Option<u64> {
+        key.rsplit('/').next()?.split('-').nth(1)?.parse().ok()
+    }
+
+    /// A folder that stays empty: the location that Hive keeps for the table itself. What lies in a
+    /// table's own location can be found by listing, and none of our files may be found that way.
+    #[must_use]
+    pub fn empty_folder(&self, table: &str) -> String {
+        format!("{}tables/{table}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Place {
+        text.parse().unwrap_or_else(|why| panic!("{text}: {why}"))
+    }
+
+    #[test]
+    fn a_place_is_a_path_in_a_bucket_or_a_directory() {
+        let bucket = |path: &str| Place::Bucket {
+            bucket: "spark".to_owned(),
+            path: path.to_owned(),
+        };
+        for (text, place, kept, uri) in [
+            (
+                "s3a://spark/warehouse",
+                bucket("warehouse"),
+                "s3a://spark/warehouse",
+                "s3a://spark/warehouse",
+            ),
+            (
+                "s3a://spark/a/b/",
+                bucket("a/b"),
+                "s3a://spark/a/b",
+                "s3a://spark/a/b",
+            ),
+            ("s3a://spark/", bucket(""), "s3a://spark", "s3a://spark"),
+            (
+                "/data/",
+                Place::Directory("/data".into()),
+                "/data",
+                "file:/data",
+            ),
+            ("/", Place::Directory("/".into()), "/", "file:/"),
+            (
+                "w/here",
+                Place::Directory("w/here".into()),
+                "w/here",
+                "file:w/here",
+            ),
+            (
+                "file:/w",
+                Place::Directory("file:/w".into()),
+                "file:/w",
+                "file:/w",
+            ),
+        ] {
+            assert_eq!(read(text), place, "{text}");
+            assert_eq!(place.to_string(), kept, "{text}");
+            assert_eq!(place.uri(), uri, "{text}");
+            assert_eq!(read(kept), place, "{text}");
+        }
+        for bad in [
+            "",
+            "s3://bucket/w",
+            "s3:bucket",
+            "s3a://",
+            "s3a:///w",
+            "s3a://b b/w",
+            "s3a://bucket/a//b",
+            "s3a://bucket/../x",
+            "hdfs://x/y",
+            "file://host/x",
+        ] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_found_with_and_without_its_scheme() {
+        for text in ["/var/w", "file:/var/w"] {
+            assert_eq!(read(text).directory(), Some(Path::new("/var/w")), "{text}");
+        }
+        let three = Place::Directory("file:///var/w".into());
+        assert_eq!(three.directory(), Some(Path::new("/var/w")));
+        assert_eq!(read("s3a://spark/w").directory(), None);
+    }
+
+    #[test]
+    fn a_path_below_a_place_has_one_slash_between() {
+        assert_eq!(read("s3a://spark").uri_of("a/b"), "s3a://spark/a/b");
+        assert_eq!(read("/data").uri_of("a"), "file:/data/a");
+        assert_eq!(read("/data").uri_of(""), "file:/data/");
+        assert_eq!(read("/").uri_of("a"), "file:/a");
+    }
+
+    #[test]
+    fn epoch_0_keeps_a_place_as_one_text() {
+        for text in ["s3a://spark/warehouse", "s3a://spark", "/data", "data"] {
+            let json = serde_json::to_string(&read(text)).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<Place>(&json).unwrap(), read(text));
+        }
+    }
+
+    #[test]
+    fn a_bucket_holds_a_new_table_where_hive_keeps_the_database() {
+        for (database, expect) in [
+            (None, "s3a://spark/warehouse"),
+            (
+                Some("s3a://spark/hive/default.db/"),
+                "s3a://spark/hive/default.db",
+            ),
+            (Some("s3://spark/hive"), "s3a://spark/hive"),
+            (Some("s3n://spark"), "s3a://spark"),
+            (Some("s3a://spark2/hive"), "s3a://spark/warehouse"),
+            (Some("file:/opt/spark/warehouse"), "s3a://spark/warehouse"),
+            (Some("s3a://spark/a b"), "s3a://spark/warehouse"),
+            (Some(""), "s3a://spark/warehouse"),
+        ] {
+            assert_eq!(
+                locate("spark", None, database),
+                Ok(read(expect)),
+                "{database:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_that_exists_stays_where_it_is_and_in_its_bucket() {
+        let of = |recorded, database| locate("spark", Some(recorded), database);
+        let old = of("s3a://spark/old", Some("s3a://spark/new"));
+        assert_eq!(old, Ok(read("s3a://spark/old")));
+        assert_eq!(of("s3a://spark", None), Ok(read("s3a://spark")));
+        for recorded in ["s3a://spark2/warehouse", "/data/warehouse"] {
+            let error = of(recorded, Some("s3a://spark/new")).unwrap_err();
+            let begin = format!("the table lies in {recorded} and not in bucket \"spark\"");
+            assert!(error.starts_with(&begin), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_hold_term_epoch_and_digest() {
+        let names = Names::new("default", "newtable");
+        let sha256 = "0f343b0931126a20f133d67c2b018a3b".repeat(2);
+        assert_eq!(
+            names.file("rows", 3, 12, &sha256),
+            "_windrow/default.newtable/rows/3-0000000012-0f343b0931126a20f133d67c2b018a3b/part.parquet"
+        );
+        let manifest = names.manifest(3, 12, &sha256);
+        assert_eq!(
+            manifest,
+            "_windrow/default.newtable/manifests/3-0000000012-0f343b0931126a20f133d67c2b018a3b.json"
+        );
+        assert!(manifest.starts_with(&names.manifests_of(3, 12)));
+        assert!(manifest.starts_with(&names.manifests()));
+        assert_eq!(Names::epoch_of_manifest(&manifest), Some(12));
+        assert_eq!(Names::epoch_of_manifest("manifests/notes.txt"), None);
+        assert_eq!(
+            names.empty_folder("rows"),
+            "_windrow/default.newtable/tables/rows"
+        );
+        assert_eq!(Names::with_prefix(names.prefix()), names);
+    }
+}
