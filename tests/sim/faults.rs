@@ -34,7 +34,7 @@ impl Faults {
             freezes_ms: [2000, 10_000, 100_000],
             outage_max_ms: 10_000,
             processes_max: 3,
-            log_is_harmed: rng.one_in(3) && lost_one_in > 0,
+            log_is_harmed: rng.one_in(2) && lost_one_in > 0,
             settings_vary: rng.one_in(2),
         }
     }

@@ -70,8 +70,8 @@ pub struct World {
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
 const DATABASE_LOCATIONS: [Option<&str>; 4] = [
     None,
-    Some("s3a://spark/warehouse"),
     Some("s3a://spark/hive/default.db"),
+    Some("s3a://spark/other"),
     Some("s3a://elsewhere/warehouse"),
 ];
 /// More than the engine lets pass between two rounds of deletion, which is an hour.
@@ -159,7 +159,7 @@ impl World {
 
     pub fn run(&mut self) -> Result<(), String> {
         self.start_process();
-        if self.rng.one_in(3) {
+        if self.rng.one_in(2) {
             self.start_process();
         }
         let steps = 300 + self.rng.below(400);
@@ -175,6 +175,10 @@ impl World {
 
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
+        // What Hive says about the database counts only while there is no table.
+        if self.catalog.epochs.is_empty() && self.rng.one_in(10) {
+            self.move_database();
+        }
         match self.rng.below(100) {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
@@ -201,7 +205,7 @@ impl World {
             96 if self.processes.len() < self.faults.processes_max && self.rng.one_in(3) => {
                 self.start_process()
             }
-            96 | 97 => self.harm_log(),
+            96 | 97 | 99 => self.harm_log(),
             98 => self.people_and_clocks(i)?,
             _ => {}
         }
@@ -209,7 +213,7 @@ impl World {
     }
 
     fn people_and_clocks(&mut self, i: usize) -> Result<(), String> {
-        match self.rng.below(7) {
+        match self.rng.below(6) {
             0 => {
                 self.summary.shutdowns += 1;
                 self.processes[i].stopping = true;
@@ -231,7 +235,6 @@ impl World {
                 self.summary.clocks_back += u64::from(ahead < self.db_ahead);
                 self.db_ahead = ahead;
             }
-            4 => self.move_database(),
             _ => {
                 // It is stopped for longer than its lease, and so are the answers to it. The others
                 // only have a busy machine.
