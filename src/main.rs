@@ -18,7 +18,7 @@ use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
 use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
 use windrow::run::clients;
-use windrow::run::{console_loop, demo, driver, rotation};
+use windrow::run::{console_loop, demo, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::values::cause::Trouble;
@@ -128,7 +128,7 @@ fn run(cli: &Cli) -> ExitCode {
     };
     with_settings(cli, |config, secrets| {
         let set_level = log_to_stderr(config);
-        let known = rotation::Known::new(cli.config.as_deref(), config);
+        let known = rotation::Loaded::new(cli.config.as_deref(), config);
         let reload = Reload {
             hangups,
             known,
@@ -145,13 +145,13 @@ fn run(cli: &Cli) -> ExitCode {
 /// All that a SIGHUP needs.
 struct Reload {
     hangups: Signal,
-    known: rotation::Known,
+    known: rotation::Loaded,
     set_level: Box<dyn Fn(&'static str) + Send>,
 }
 
 impl Reload {
     fn hear(self, runtime: &Runtime, secrets: Arc<Notify>) {
-        runtime.spawn(rotation::hear(
+        runtime.spawn(rotation::reload_at_hangups(
             self.hangups,
             self.known,
             secrets,
@@ -168,7 +168,7 @@ fn count(
 ) -> anyhow::Result<()> {
     let parts = clients::open(config, secrets)?;
     let listener = runtime.block_on(http::bind(config.http))?;
-    let running = driver::start(parts, runtime.handle())?;
+    let running = running::start(parts, runtime.handle())?;
     reload.hear(&runtime, Arc::clone(&running.reload));
     let served = runtime.spawn(http::serve(
         listener,

@@ -9,9 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets};
-use windrow_core::table::place::TablePlace;
 use windrow_core::shown::status::{self, rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
 
 /// Version, and the git revision where the program was built from one.

@@ -9,7 +9,7 @@ use crate::io::http::{self, Command, Handle};
 use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::run::cli;
 use crate::run::clients;
-use crate::run::driver::watch_secrets;
+use crate::run::rotation::watch_secrets;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, mpsc};

@@ -7,7 +7,7 @@
 use crate::io::kafka::mock::{Demo, DemoProducer, DemoSent, MockKafka};
 use crate::run::cli;
 use crate::run::clients;
-use crate::run::driver;
+use crate::run::running;
 use anyhow::anyhow;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -37,7 +37,7 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     let mut parts = clients::open(&config, &Secrets::default())?;
     let mut look = clients::open(&config, &Secrets::default())?;
     parts.config = None;
-    let running = driver::start(parts, runtime.handle())?;
+    let running = running::start(parts, runtime.handle())?;
     let producer = DemoProducer::start(Demo {
         bootstrap: kafka.bootstrap(),
         topic: TOPIC.to_owned(),

@@ -2,7 +2,12 @@
 
 pub mod cli;
 pub mod clients;
+pub mod running;
 pub mod driver;
+pub mod catalog_task;
+pub mod perform;
+pub mod rows;
+pub mod log;
 pub mod rotation;
 pub mod console_loop;
 pub mod demo;

@@ -1,16 +1,116 @@
-//! SIGHUP: secrets are read again at once and the log's level is applied; of all else it is said that only a restart
-//! brings it. It ends nothing, whenever it comes.
+//! What is read again while windrow runs: the secrets whenever their file changes, and settings and
+//! secrets at a SIGHUP. New secrets and a new log level are used at once. Of everything else it is
+//! only said that it needs a restart. A SIGHUP never ends the process.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the edge that waits until the secrets file is due to be read again"
+)]
 
+use crate::io::catalog::session::PgConfig;
 use crate::io::files;
+use crate::io::kafka::KafkaConfig;
+use crate::io::store::Store;
+use crate::run::clients::{expose, kafka_config, pg_config};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 use windrow_core::settings::config::{CatalogSettings, Config, ConfigError};
+use windrow_core::settings::secrets::{Secret, Secrets};
 
-/// From here on SIGHUP is heard and no longer ends the process.
+/// How long between two looks at whether the secrets file has changed.
+const SECRETS_EVERY: Duration = Duration::from_secs(5);
+
+/// Reads the secrets file every few seconds, and at once when `reload` says so. New secrets are
+/// handed to `report`, until that answers `false`, because nobody listens any more. A file that
+/// cannot be read is logged once, and the secrets in force stay.
+pub async fn watch_secrets(
+    config: Config,
+    mut in_force: Secrets,
+    reload: Arc<Notify>,
+    report: impl Fn(Secrets) -> bool,
+) {
+    let mut logged = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SECRETS_EVERY) => {}
+            () = reload.notified() => {}
+        }
+        match files::load_secrets(&config) {
+            Ok(secrets) if secrets != in_force => {
+                in_force = secrets.clone();
+                if !report(secrets) {
+                    return;
+                }
+            }
+            Ok(_) => logged = None,
+            Err(error) => {
+                let text = error.to_string();
+                if logged.as_ref() != Some(&text) {
+                    warn!(
+                        error = %error,
+                        "cannot read the secrets again; going on with the ones in force"
+                    );
+                    logged = Some(text);
+                }
+            }
+        }
+    }
+}
+
+/// Where new secrets go, except to the clients of the loop itself.
+pub struct Rotation {
+    /// The settings: how the clients are made from secrets.
+    pub config: Config,
+    /// The token that the HTTP server asks for.
+    pub token: watch::Sender<Option<Secret>>,
+    /// The login of those who look into the catalog beside the loop; `None` before the first
+    /// rotation.
+    pub look_login: watch::Sender<Option<PgConfig>>,
+}
+
+/// What the loop must do about new secrets.
+pub struct NewLogins {
+    /// The login to the catalog; `None` for a directory, which needs none.
+    pub catalog: Option<PgConfig>,
+    /// How to reach Kafka, where the name or the password of the user changed. Then a new client
+    /// is needed.
+    pub kafka: Option<KafkaConfig>,
+}
+
+impl Rotation {
+    /// Puts new secrets to use. `kafka` is how Kafka is reached now.
+    pub fn apply(&self, secrets: &Secrets, kafka: &KafkaConfig, store: &Store) -> NewLogins {
+        info!("secrets have changed: using the new ones");
+        store.set_credentials(
+            &expose(secrets.s3_access_key.as_ref()),
+            &expose(secrets.s3_secret_key.as_ref()),
+        );
+        if let Err(error) = store.set_proxy(secrets.s3_proxy.as_ref()) {
+            warn!(error = %error, "cannot use the new secrets for S3");
+        }
+        let catalog = pg_config(&self.config, secrets).ok();
+        if let Some(login) = &catalog {
+            self.look_login.send_replace(Some(login.clone()));
+        }
+        self.token.send_replace(secrets.api_token.clone());
+        let same_user =
+            |new: &KafkaConfig| new.username == kafka.username && new.password == kafka.password;
+        let kafka = match kafka_config(&self.config, secrets) {
+            Ok(new) => Some(new).filter(|new| !same_user(new)),
+            Err(error) => {
+                warn!(error = %error, "cannot use the new secrets for Kafka");
+                None
+            }
+        };
+        NewLogins { catalog, kafka }
+    }
+}
+
+/// From here on a SIGHUP is received and no longer ends the process.
 ///
 /// # Errors
 /// The system refuses.
@@ -19,25 +119,27 @@ pub fn hangups(runtime: &Runtime) -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// What was read at the start, to see what is another now.
-pub struct Known {
+/// The settings as they were read at the start, so that a change can be seen.
+pub struct Loaded {
     path: Option<PathBuf>,
     config: Config,
     level: &'static str,
+    /// What each CA file held; `None` for one that is not set or cannot be read.
     ca_files: Vec<Option<Vec<u8>>>,
 }
 
-/// What is other than it was.
+/// What differs from what was read before.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Changed {
+    /// The new level of the log. It is reported once, because it is used at once.
     level: Option<&'static str>,
-    /// Any other setting than the level.
+    /// Any setting other than the level.
     settings: bool,
     /// What a CA file holds.
     ca_files: bool,
 }
 
-impl Known {
+impl Loaded {
     /// `path` is what `--config` says.
     pub fn new(path: Option<&Path>, config: &Config) -> Self {
         let path = path.map(Path::to_owned);
@@ -45,25 +147,24 @@ impl Known {
             path,
             config: config.clone(),
             level: config.log.level,
-            ca_files: ca_files(config),
+            ca_files: read_ca_files(config),
         }
     }
 
-    fn look(&mut self) -> Result<Changed, ConfigError> {
+    fn read_again(&mut self) -> Result<Changed, ConfigError> {
         let mut now = files::load_config(self.path.as_deref())?;
         let level = std::mem::replace(&mut now.log.level, self.config.log.level);
         let changed = Changed {
             level: (level != self.level).then_some(level),
             settings: now != self.config,
-            ca_files: ca_files(&self.config) != self.ca_files,
+            ca_files: read_ca_files(&self.config) != self.ca_files,
         };
         self.level = level;
         Ok(changed)
     }
 }
 
-/// What the files hold that the settings name.
-fn ca_files(config: &Config) -> Vec<Option<Vec<u8>>> {
+fn read_ca_files(config: &Config) -> Vec<Option<Vec<u8>>> {
     let catalog = match &config.catalog {
         Some(CatalogSettings::Postgres { ca_file, .. }) => ca_file.as_ref(),
         _ => None,
@@ -79,16 +180,16 @@ fn ca_files(config: &Config) -> Vec<Option<Vec<u8>>> {
         .collect()
 }
 
-/// Hears every SIGHUP until the process ends.
-pub async fn hear(
+/// Answers every SIGHUP until the process ends. `secrets` has the secrets file read again.
+pub async fn reload_at_hangups(
     mut hangups: Signal,
-    mut known: Known,
+    mut loaded: Loaded,
     secrets: Arc<Notify>,
     set_level: impl Fn(&'static str),
 ) {
     while hangups.recv().await.is_some() {
         secrets.notify_one();
-        match known.look() {
+        match loaded.read_again() {
             Ok(changed) => {
                 if let Some(level) = changed.level {
                     set_level(level);
@@ -106,7 +207,10 @@ pub async fn hear(
                 }
             }
             Err(error) => {
-                warn!(error = %error, "cannot read the settings again; going on with those we have");
+                warn!(
+                    error = %error,
+                    "cannot read the settings again; going on with the ones in force"
+                );
             }
         }
     }
@@ -118,7 +222,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn what_has_changed_is_told_apart() {
+    fn each_kind_of_change_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let (main, ca) = (
             folder.path().join("windrow.yaml"),
@@ -133,38 +237,42 @@ mod tests {
         write("");
         fs::write(&ca, "one").unwrap();
         let config = files::load_config(Some(&main)).unwrap();
-        let mut known = Known::new(Some(&main), &config);
-        assert_eq!(known.look().unwrap(), Changed::default());
+        let mut loaded = Loaded::new(Some(&main), &config);
+        assert_eq!(loaded.read_again().unwrap(), Changed::default());
 
         write("log: { level: debug }");
         assert_eq!(
-            known.look().unwrap(),
+            loaded.read_again().unwrap(),
             Changed {
                 level: Some("debug"),
                 ..Changed::default()
             }
         );
-        assert_eq!(known.look().unwrap(), Changed::default(), "it is in force");
+        assert_eq!(
+            loaded.read_again().unwrap(),
+            Changed::default(),
+            "the level is used already"
+        );
         write("log: { level: debug }\nwindow: 20s");
         assert_eq!(
-            known.look().unwrap(),
+            loaded.read_again().unwrap(),
             Changed {
                 settings: true,
                 ..Changed::default()
             }
         );
         assert_eq!(
-            known.look().unwrap(),
+            loaded.read_again().unwrap(),
             Changed {
                 settings: true,
                 ..Changed::default()
             },
-            "still"
+            "the restart is still needed"
         );
         write("");
         fs::write(&ca, "two").unwrap();
         assert_eq!(
-            known.look().unwrap(),
+            loaded.read_again().unwrap(),
             Changed {
                 level: Some("info"),
                 ca_files: true,
@@ -172,6 +280,6 @@ mod tests {
             }
         );
         write("windw: 20s");
-        assert!(known.look().is_err());
+        assert!(loaded.read_again().is_err());
     }
 }

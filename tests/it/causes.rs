@@ -170,7 +170,7 @@ fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
         ("s3a://spark/w", None),
     ] {
         assert_eq!(
-            same_table(&recorded, &settings(now))
+            same_table(&recorded, &settings(now), &now.parse().expect("a place"))
                 .err()
                 .map(|why| why.cause),
             cause,

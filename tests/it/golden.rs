@@ -12,17 +12,15 @@
     reason = "WINDROW_GOLDEN is for the person at the keyboard"
 )]
 
+use crate::hands::{self, Client, Objects, Readers};
+use crate::store::Catalog;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 use windrow::run::clients::engine_settings;
-use windrow_core::engine::{
-    BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Engine, Input, LogEnd,
-    Request, StoreAnswer, StoreRequest, TopicFacts,
-};
+use windrow_core::engine::{Answer, CatalogRequest, Effect, Engine, Input, Request, TopicFacts};
 use windrow_core::settings::config::Config;
-use windrow_core::table::commit::{Acquired, Commit, FileKind, Head, Owner};
+use windrow_core::table::commit::{Commit, FileKind};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
 use windrow_core::values::decision::{Decided, Decision};
@@ -98,13 +96,12 @@ fn play(text: &str) -> String {
 /// 2024-09-01T12:00:00Z: the database's clock when a text begins.
 const NOON: i64 = 1_725_192_000_000;
 
+/// One topic partition's log.
 #[derive(Default)]
 struct Log {
     start: Offset,
     end: Offset,
     records: BTreeMap<Offset, (i64, Option<Vec<u8>>)>,
-    /// The reader's next offset while it reads, and whether it is held.
-    reader: Option<(Offset, bool)>,
 }
 
 struct Play<'t> {
@@ -112,12 +109,13 @@ struct Play<'t> {
     engine: Engine,
     now: u64,
     logs: BTreeMap<Partition, Log>,
-    topic_id: u32,
-    owners: u64,
-    epochs: Vec<Commit>,
-    objects: BTreeMap<String, Arc<Vec<u8>>>,
-    /// Effects not yet carried out.
+    readers: Readers,
+    topic_id: usize,
+    catalog: Catalog,
+    objects: Objects,
+    /// Effects that are not performed yet.
     todo: VecDeque<Effect>,
+    /// The text with the answers so far.
     said: String,
 }
 
@@ -139,10 +137,10 @@ impl<'t> Play<'t> {
             settings,
             now: 0,
             logs: (0..partitions).map(|p| (p, Log::default())).collect(),
+            readers: Readers::default(),
             topic_id: 1,
-            owners: 0,
-            epochs: Vec::new(),
-            objects: BTreeMap::new(),
+            catalog: Catalog::default(),
+            objects: Objects::new(),
             todo: VecDeque::new(),
             said: String::new(),
         }
@@ -210,12 +208,7 @@ impl<'t> Play<'t> {
             }
             "recreate" => {
                 self.topic_id += 1;
-                self.logs.values_mut().for_each(|log| {
-                    *log = Log {
-                        reader: log.reader,
-                        ..Log::default()
-                    }
-                });
+                self.logs.values_mut().for_each(|log| *log = Log::default());
             }
             "restart" => {
                 if let Some((name, value)) = line
@@ -225,7 +218,7 @@ impl<'t> Play<'t> {
                     self.settings.insert(name, value.to_owned());
                 }
                 self.engine = engine(&self.settings);
-                self.logs.values_mut().for_each(|log| log.reader = None);
+                self.readers = Readers::default();
                 self.start();
             }
             "stop" => self.step(Input::Shutdown),
@@ -267,18 +260,22 @@ impl<'t> Play<'t> {
         }
     }
 
-    /// Hands a topic partition's records over, one by one, where somebody reads it.
+    /// Hands a topic partition's records over, one by one, while its reader is there and not held.
     fn deliver(&mut self, p: Partition) {
-        while let Some((pos, false)) = self.logs[&p].reader {
-            let log = self.logs.get_mut(&p).expect("a topic partition");
-            if pos < log.start {
-                log.reader = None;
+        while let Some(reader) = self.readers.0.get_mut(&p)
+            && !reader.held
+            && !reader.halted
+        {
+            let log = &self.logs[&p];
+            if reader.next_offset < log.start {
+                reader.halted = true;
                 return self.step(Input::OutOfRange { partition: p });
             }
-            let Some((offset, (time, value))) = log.records.range(pos..).next() else {
+            let Some((offset, (time, value))) = log.records.range(reader.next_offset..).next()
+            else {
                 return;
             };
-            log.reader = Some((offset + 1, false));
+            reader.next_offset = offset + 1;
             let (time, value) = (*time, value.clone());
             let record = Record {
                 offset: *offset,
@@ -305,151 +302,65 @@ impl<'t> Play<'t> {
     }
 
     fn perform(&mut self, effect: Effect) {
-        let db_now = DbTime(NOON + self.now as i64);
+        self.readers.perform(&effect, self.topic_id);
         match effect {
-            Effect::Ask(Request::Catalog(CatalogRequest::Acquire)) => {
-                self.owners += 1;
-                let owner = Owner {
-                    term: self.owners,
-                    owner_id: self.owners.to_string(),
-                };
-                let head = self.head(db_now).map(Box::new);
-                self.step(CatalogAnswer::Acquire(Ok(Acquired::Ours {
-                    owner,
-                    lease_ms: 15_000,
-                    now: db_now,
-                    head,
-                })));
+            Effect::Ask(request) => {
+                if let Request::Catalog(CatalogRequest::Commit(commit)) = &request {
+                    self.show_epoch(commit);
+                }
+                if let Some(answer) = self.answer(request) {
+                    self.step(Input::Answer(answer));
+                }
             }
-            Effect::Ask(Request::Catalog(CatalogRequest::Renew { .. })) => {
-                self.step(CatalogAnswer::Renew(Ok((db_now, false))))
-            }
-            Effect::Ask(Request::Brokers(BrokersRequest::Topic)) => {
-                let facts = TopicFacts {
-                    cluster_id: "c".to_owned(),
-                    topic_id: self.topic_id.to_string(),
-                    partitions: self
-                        .logs
-                        .iter()
-                        .map(|(p, log)| (*p, (log.start, log.end)))
-                        .collect(),
-                };
-                self.step(BrokersAnswer::Topic(Ok(facts)));
-            }
-            Effect::Ask(Request::Brokers(BrokersRequest::TopicId)) => {
-                self.step(BrokersAnswer::TopicId(Ok(self.topic_id.to_string())))
-            }
-            Effect::Ask(Request::Store(StoreRequest::List { prefix })) => {
-                let keys = self
-                    .objects
-                    .keys()
-                    .filter(|k| k.starts_with(&prefix))
-                    .cloned()
-                    .collect();
-                self.step(StoreAnswer::List {
-                    prefix,
-                    result: Ok(keys),
-                });
-            }
-            Effect::Ask(Request::Store(StoreRequest::Get { key })) => {
-                let bytes = self.objects[&key].to_vec();
-                self.step(StoreAnswer::Get {
-                    key,
-                    result: Ok(Some(bytes)),
-                });
-            }
-            Effect::Start {
-                partition, offset, ..
-            } => {
-                self.logs
-                    .get_mut(&partition)
-                    .expect("a topic partition")
-                    .reader = Some((offset, false));
-                self.deliver(partition);
-            }
-            Effect::StopAll => self.logs.values_mut().for_each(|log| log.reader = None),
+            Effect::Start { partition, .. } => self.deliver(partition),
             Effect::Hold { partition } => {
                 let _ = writeln!(self.said, "  hold clicks/{partition}");
-                self.hold(partition, true);
             }
             Effect::Unhold { partition } => {
                 let _ = writeln!(self.said, "  unhold clicks/{partition}");
-                self.hold(partition, false);
                 self.deliver(partition);
             }
-            Effect::Ask(Request::Brokers(BrokersRequest::LogEnd { partition })) => {
-                let end = self.logs[&partition].end;
-                let end = Ok(LogEnd {
-                    last_stable: end,
-                    high_watermark: end,
-                });
-                self.step(BrokersAnswer::LogEnd { partition, end });
-            }
-            Effect::Ask(Request::Brokers(BrokersRequest::LogLimits { partition })) => {
-                let log = &self.logs[&partition];
-                let limits = Ok((log.start, log.end));
-                self.step(BrokersAnswer::LogLimits { partition, limits });
-            }
-            Effect::Ask(Request::Store(StoreRequest::Put { key, bytes })) => {
-                self.objects.insert(key.clone(), bytes);
-                self.step(StoreAnswer::Put {
-                    key,
-                    result: Ok(()),
-                });
-            }
-            Effect::Ask(Request::Catalog(CatalogRequest::Commit(commit))) => {
-                let epoch = commit.epoch;
-                assert_eq!(epoch, self.epochs.len() as u64, "epochs go by ones");
-                self.tell(&commit);
-                self.epochs.push((*commit).clone());
-                self.step(CatalogAnswer::Commit {
-                    epoch,
-                    result: Ok(db_now),
-                });
-            }
-            Effect::Ask(Request::Catalog(CatalogRequest::Outcome { .. })) => {
-                unreachable!("no answer to a commit is lost here")
-            }
-            Effect::Ask(Request::Catalog(CatalogRequest::Release { .. }))
-            | Effect::CommitGroup(_)
-            | Effect::Report(_) => {}
-            Effect::Ask(request) => unreachable!("not asked for here: {request:?}"),
-            Effect::UseWarehouse(_) => {}
             Effect::Exit(None) => self.said += "  exit\n",
             Effect::Exit(Some(reason)) => {
                 let _ = writeln!(self.said, "  exit: {reason}");
             }
+            Effect::StopAll
+            | Effect::UseWarehouse(_)
+            | Effect::CommitGroup(_)
+            | Effect::Report(_) => {}
         }
     }
 
-    fn hold(&mut self, partition: Partition, held: bool) {
-        if let Some(reader) = &mut self
-            .logs
-            .get_mut(&partition)
-            .expect("a topic partition")
-            .reader
-        {
-            reader.1 = held;
-        }
-    }
-
-    fn head(&self, db_now: DbTime) -> Option<Head> {
-        let at = self.epochs.iter().rposition(|c| c.checkpoint.is_some())?;
-        Some(Head {
-            genesis: self.epochs[0].genesis.clone().expect("epoch 0 has it"),
-            last: self.epochs.last()?.clone(),
-            committed_at: db_now,
-            checkpoint: Some((at as u64, self.epochs[at].checkpoint.clone()?)),
-            decisions: self.epochs[at + 1..]
-                .iter()
-                .flat_map(|c| c.decisions.clone())
-                .collect(),
-            paused: false,
+    /// Every request is answered at once.
+    fn answer(&mut self, request: Request) -> Option<Answer> {
+        let now = DbTime(NOON + self.now as i64);
+        // A process that is started again takes the table back without waiting for its lease.
+        let client = Client {
+            owner_id: "0".to_owned(),
+            lease_ms: 15_000,
+            mistake: None,
+        };
+        Some(match request {
+            Request::Catalog(request) => {
+                let (catalog, objects) = (&mut self.catalog, &self.objects);
+                Answer::Catalog(hands::ask_catalog(catalog, objects, &client, now, request)?)
+            }
+            Request::Brokers(request) => {
+                let limits = self.logs.iter().map(|(p, log)| (*p, (log.start, log.end)));
+                let topic = TopicFacts {
+                    cluster_id: "c".to_owned(),
+                    topic_id: self.topic_id.to_string(),
+                    partitions: limits.collect(),
+                };
+                Answer::Brokers(hands::ask_brokers(&topic, &request))
+            }
+            Request::Store(request) => Answer::Store(hands::ask_store(&mut self.objects, request)),
         })
     }
 
-    /// What an epoch shows, in words. Ceilings are left out, and the first delay: every text has them.
-    fn tell(&mut self, commit: &Commit) {
+    /// Writes what an epoch shows. Ceilings are left out, and so is the first delay, because every
+    /// text would have them.
+    fn show_epoch(&mut self, commit: &Commit) {
         for Decision {
             partition,
             offset,

@@ -2,8 +2,14 @@
 
 mod causes;
 mod golden;
+#[path = "../hands.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod hands;
 mod imports;
 mod properties;
 #[path = "../rng.rs"]
 mod rng;
+#[path = "../sim/store.rs"]
+#[allow(dead_code, reason = "the simulation makes its mistakes on purpose")]
+mod store;
 mod tidy;

@@ -1,15 +1,21 @@
-//! The simulation: seeded logs, faults and crashes around real engines, and an auditor that knows only the logs, the
-//! recorded decisions and a plain group-by. No thread, no clock, no I/O: a seed is a whole run.
+//! The simulation: seeded logs, faults and crashes around real engines, and an auditor that knows
+//! only the logs, the recorded decisions and a plain group-by. It has no clock and does no I/O, and
+//! each run stays in one thread: a seed is a whole run.
 //!
-//! `WINDROW_SIM_SEEDS=100000 cargo test --test sim` runs more of it; `WINDROW_SIM_SEED=17` runs one and tells what it did.
+//! `WINDROW_SIM_SEEDS=100000 cargo test -p windrow-core --test sim` runs more of it.
+//! `WINDROW_SIM_SEED=17` runs one seed and prints what it did.
 #![expect(
     clippy::disallowed_methods,
-    reason = "how many seeds is for the person at the keyboard"
+    reason = "the person at the keyboard says how many seeds are run"
 )]
 
 mod audit;
 #[path = "../catalog_cases.rs"]
 mod catalog_cases;
+mod faults;
+mod garbage;
+#[path = "../hands.rs"]
+mod hands;
 mod judge;
 mod process;
 mod requests;

@@ -1,40 +1,40 @@
-//! One process: an engine, its readers, and what it has not heard yet. Between it and Kafka it does what `driver` does.
+//! One process: an engine, its readers, and the answers that it has not received yet. Like the
+//! program's driver it performs what its engine asks for, and decides nothing.
 
+use crate::faults::CLOCK_OFF_MS;
+use crate::hands::Readers;
+use crate::requests::Sent;
 use crate::store::Mistake;
 use crate::topic::BASE;
-use crate::world::{CLOCK_OFF_MS, World};
+use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use windrow_core::engine::{Answer, Effect, Engine, Input, Rules};
+use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
 
 pub struct Process {
+    /// Unique in the whole simulation. It is the owner id, too.
     pub id: u64,
     pub settings: Rules,
     pub engine: Engine,
-    readers: BTreeMap<Partition, Reader>,
+    readers: Readers,
+    /// Where its requests to the store go; `None` until it knows where the table lies.
+    pub warehouse: Option<String>,
+    /// What it has not received yet.
     pub inbox: VecDeque<News>,
+    /// It is stopped, as by SIGSTOP. Answers wait.
     pub frozen: bool,
     /// When it was told the time last.
     pub ticked: u64,
-    /// It was told to end, for the last time, and did.
+    /// It was told to end.
     pub stopping: bool,
+    /// It is the last process of this run: the simulation ends with it.
     pub last: bool,
+    /// The last process has ended.
     pub done: bool,
-    /// Where each log ended when it was looked at, and when that was.
+    /// Where each log ended when the process asked, and when that was.
     pub looks: BTreeMap<Partition, Vec<(Offset, u64)>>,
-}
-
-struct Reader {
-    pos: Offset,
-    /// Of the record before, -1 when unknown.
-    leader_epoch: i32,
-    /// Which topic of that name it was started in: it goes on in another one without a word.
-    topic: usize,
-    held: bool,
-    told_end: bool,
-    /// It said why it does not go on.
-    halted: bool,
 }
 
 /// What comes back to a process.
@@ -48,8 +48,9 @@ impl Process {
         Self {
             id,
             engine: Engine::new(settings.clone()),
+            warehouse: given_warehouse(&settings),
             settings,
-            readers: BTreeMap::new(),
+            readers: Readers::default(),
             inbox: VecDeque::new(),
             frozen: false,
             ticked: 0,
@@ -58,6 +59,14 @@ impl Process {
             done: false,
             looks: BTreeMap::new(),
         }
+    }
+}
+
+/// Where the table lies, when the settings say it.
+fn given_warehouse(settings: &Rules) -> Option<String> {
+    match &settings.place {
+        TablePlace::At(place) => Some(place.to_string()),
+        TablePlace::InBucket(_) => None,
     }
 }
 
@@ -71,70 +80,67 @@ impl Batch for Held<'_> {
 }
 
 impl World {
-    /// A process hears one answer.
-    pub fn answer(&mut self, i: usize) -> Result<(), String> {
+    /// A process receives one answer.
+    pub fn receive_answer(&mut self, i: usize) -> Result<(), String> {
         if self.processes[i].frozen {
             return Ok(());
         }
-        let Some(answer) = self.processes[i].inbox.pop_front() else {
-            return Ok(());
-        };
-        let input = match answer {
-            News::Answer(answer) => Input::Answer(answer),
-            News::Paused(paused) => Input::Paused(paused),
-        };
-        self.feed(i, input)
+        match self.processes[i].inbox.pop_front() {
+            Some(News::Answer(answer)) => self.feed(i, Input::Answer(answer)),
+            Some(News::Paused(paused)) => self.feed(i, Input::Paused(paused)),
+            None => Ok(()),
+        }
     }
 
-    /// Carries out what an engine asks for, or sends it on its way. Returns its word to end.
+    /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if it
+    /// did: `Some(None)` when it was asked to.
     pub fn perform(&mut self, i: usize, effects: Vec<Effect>) -> Option<Option<Trouble>> {
-        let (id, topic) = (self.processes[i].id, self.topics.len() - 1);
+        let topic = self.topics.len() - 1;
         let mut exit = None;
         for effect in effects {
             let process = &mut self.processes[i];
+            process.readers.perform(&effect, topic);
             match effect {
-                Effect::Start {
-                    partition,
-                    offset,
-                    leader_epoch,
-                } => {
+                Effect::Start { partition, .. } => {
                     let lane = process.engine.lanes().get(&partition);
                     self.summary.replays += u64::from(lane.is_some_and(|lane| lane.replaying()));
-                    let late = self.mistake == Some(Mistake::StartsLate) && offset > 0;
-                    let reader = Reader {
-                        pos: offset + Offset::from(late),
-                        leader_epoch,
-                        topic,
-                        held: false,
-                        told_end: false,
-                        halted: false,
-                    };
-                    process.readers.insert(partition, reader);
-                }
-                Effect::StopAll => process.readers.clear(),
-                Effect::Hold { partition } => {
-                    if let Some(reader) = process.readers.get_mut(&partition) {
-                        reader.held = true;
+                    if self.mistake == Some(Mistake::StartsLate)
+                        && let Some(reader) = process.readers.0.get_mut(&partition)
+                    {
+                        reader.next_offset += Offset::from(reader.next_offset > 0);
                     }
                 }
-                Effect::Unhold { partition } => {
-                    if let Some(reader) = process.readers.get_mut(&partition) {
-                        reader.held = false;
-                        reader.told_end = false;
+                Effect::UseWarehouse(place) => {
+                    self.summary.located += 1;
+                    let kept = self.mistake == Some(Mistake::WarehouseKept);
+                    if !kept || process.warehouse.is_none() {
+                        self.summary.relocated += u64::from(process.warehouse.is_some());
+                        process.warehouse = Some(place.to_string());
                     }
                 }
-                Effect::UseWarehouse(_) | Effect::CommitGroup(_) | Effect::Report(_) => {}
                 Effect::Exit(reason) => exit = Some(reason),
-                Effect::Ask(request) => self.requests.push((id, request)),
+                Effect::Ask(request) => {
+                    let warehouse = process.warehouse.clone();
+                    self.requests.push(Sent {
+                        sender: process.id,
+                        warehouse,
+                        request,
+                    });
+                }
+                Effect::StopAll
+                | Effect::Hold { .. }
+                | Effect::Unhold { .. }
+                | Effect::CommitGroup(_)
+                | Effect::Report(_) => {}
             }
         }
         exit
     }
 
-    /// Hands over what comes next to one of a process's readers, at the end to all of them.
+    /// Hands over what comes next to one of the readers of a process; in the end to all of them.
     pub fn deliver(&mut self, i: usize) -> Result<(), String> {
         let process = &self.processes[i];
-        if process.frozen || process.readers.is_empty() || self.now < self.kafka_down_until {
+        if process.frozen || process.readers.0.is_empty() || self.now < self.kafka_down_until {
             return Ok(());
         }
         let id = process.id;
@@ -144,11 +150,11 @@ impl World {
         if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
-        let all: Vec<Partition> = self.processes[i].readers.keys().copied().collect();
+        let all: Vec<Partition> = self.processes[i].readers.0.keys().copied().collect();
         if all.is_empty() {
             return Ok(());
         }
-        let all = if self.fault == 0 && self.requests.is_empty() {
+        let all = if self.faults.lost_one_in == 0 && self.requests.is_empty() {
             all
         } else {
             vec![self.rng.pick(&all)]
@@ -171,32 +177,37 @@ impl World {
             return Ok(());
         };
         let process = &mut self.processes[i];
-        let Some(reader) = process.readers.get_mut(&p).filter(|r| !r.held && !r.halted) else {
+        let Some(reader) = process
+            .readers
+            .0
+            .get_mut(&p)
+            .filter(|r| !r.held && !r.halted)
+        else {
             return Ok(());
         };
-        let checked = reader.topic == topic && reader.leader_epoch >= 0 && reader.pos > 0;
+        let checked = reader.topic == topic && reader.leader_epoch >= 0 && reader.next_offset > 0;
         let kept = log
             .epoch_end(reader.leader_epoch)
-            .is_some_and(|end| reader.pos <= end);
+            .is_some_and(|end| reader.next_offset <= end);
         if checked && !kept && self.mistake != Some(Mistake::CutUnsaid) {
             reader.halted = true;
             let why = format!(
                 "topic partition {p} was cut off below offset {}",
-                reader.pos
+                reader.next_offset
             );
             return self.feed(i, Input::Truncated { partition: p, why });
         }
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
-            reader.pos = reader.pos.max(log.start);
+            reader.next_offset = reader.next_offset.max(log.start);
         }
-        if reader.pos < log.start || reader.pos > log.visible {
+        if reader.next_offset < log.start || reader.next_offset > log.visible {
             reader.halted = true;
             return self.feed(i, Input::OutOfRange { partition: p });
         }
         let most = 1 + self.rng.below(16) as usize;
         let mut records: Vec<Record<'_>> = log
             .records
-            .range(reader.pos..log.visible)
+            .range(reader.next_offset..log.visible)
             .take(most)
             .map(|(offset, r)| Record {
                 offset: *offset,
@@ -209,10 +220,10 @@ impl World {
                 return Ok(());
             }
             reader.told_end = true;
-            if log.visible > reader.pos {
+            if log.visible > reader.next_offset {
                 reader.leader_epoch = log.epoch_of(log.visible - 1);
             }
-            reader.pos = log.visible;
+            reader.next_offset = log.visible;
             let offset = log.visible;
             return self.feed(
                 i,
@@ -223,7 +234,7 @@ impl World {
             );
         };
         reader.told_end = false;
-        reader.pos = last + 1;
+        reader.next_offset = last + 1;
         reader.leader_epoch = log.records[&last].leader_epoch;
         let leader_epoch = reader.leader_epoch;
         if let Some(mistake) = self
@@ -258,7 +269,8 @@ impl World {
         self.records_of_now_are_counted(i, p)
     }
 
-    /// The ceiling is never below what the right time is, but for what the database's clock is off.
+    /// A record of this moment is never taken for one from the future: the ceiling is never below
+    /// the right time, except by as much as the database's clock is wrong.
     fn records_of_now_are_counted(&mut self, i: usize, p: Partition) -> Result<(), String> {
         let process = &self.processes[i];
         let Some(lane) = process.engine.lanes().get(&p) else {
@@ -279,7 +291,7 @@ impl World {
     }
 }
 
-/// What a reader must never do.
+/// Does what a reader must never do.
 fn spoil(records: &mut Vec<Record<'_>>, mistake: Mistake) {
     match mistake {
         Mistake::RecordSkipped => {

@@ -1,17 +1,28 @@
-//! Requests on their way: they arrive late, are lost, outlive their sender, or their answers are lost.
+//! Requests on their way: they arrive late, are lost, outlive their sender, or their answers are
+//! lost. What a request does where it arrives is in `hands`.
 
+use crate::hands::{self, Client};
 use crate::process::News;
 use crate::store::Mistake;
 use crate::world::World;
 use std::sync::Arc;
 use windrow_core::engine::{
-    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, LogEnd, Request,
-    StoreAnswer, StoreRequest, TopicFacts,
+    Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Request, StoreAnswer, StoreRequest,
+    TopicFacts,
 };
 use windrow_core::table::commit::{CatalogError, Commit};
 use windrow_core::values::record::Partition;
 
-/// What became of a request on its way.
+/// A request on its way.
+pub struct Sent {
+    /// The process that sent it. It may be dead by now.
+    pub sender: u64,
+    /// Where its sender kept objects when it was sent.
+    pub warehouse: Option<String>,
+    pub request: Request,
+}
+
+/// What becomes of a request on its way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Fine,
@@ -19,30 +30,23 @@ enum Way {
     AnswerLost,
 }
 
-fn gone() -> String {
-    "connection lost".to_owned()
+fn connection_lost() -> CatalogError {
+    CatalogError::Retry("connection lost".into())
+}
+
+fn outcome_unknown() -> CatalogError {
+    CatalogError::Unknown("connection lost".to_owned())
 }
 
 impl World {
     /// One request arrives, is lost on the way, or its answer is.
-    pub fn request(&mut self) -> Result<(), String> {
+    pub fn carry_request(&mut self) -> Result<(), String> {
         if self.requests.is_empty() {
             return Ok(());
         }
-        // One sender's requests to the catalog arrive in order, as on one connection; the others in any order.
-        let at = self.rng.below(self.requests.len() as u64) as usize;
-        let sender = self.requests[at].0;
-        let at = if to_catalog(&self.requests[at].1) {
-            self.requests
-                .iter()
-                .position(|(s, e)| *s == sender && to_catalog(e))
-                .expect("it is one of them")
-        } else {
-            at
-        };
-        let (sender, request) = self.requests.remove(at);
-        let dead = !self.processes.iter().any(|p| p.id == sender);
-        if dead && self.rng.one_in(2) {
+        let sent = self.next_request();
+        let dead = !self.processes.iter().any(|p| p.id == sent.sender);
+        if dead && self.rng.one_in(self.faults.lost_with_sender_one_in) {
             return Ok(());
         }
         self.summary.zombie_writes += u64::from(dead);
@@ -52,19 +56,18 @@ impl World {
             _ => Way::Fine,
         };
         self.summary.lost_answers += u64::from(way != Way::Fine);
-        let fine = way == Way::Fine;
-        let answer = match request {
-            Request::Catalog(request) => {
-                self.ask_catalog(sender, request, way).map(Answer::Catalog)
+        let (sender, request) = (sent.sender, sent.request.clone());
+        let answer = match way {
+            Way::NeverArrived => self
+                .lie_instead(&sent)
+                .or_else(|| self.not_arrived(&request)),
+            Way::AnswerLost => {
+                let answer = self.arrive(sent)?;
+                answer.and_then(|_| hands::failure(&request, lost_answer(&request)))
             }
-            Request::Brokers(request) => {
-                Some(Answer::Brokers(self.ask_brokers(sender, &request, fine)))
-            }
-            Request::Store(StoreRequest::Put { key, bytes }) => {
-                Some(Answer::Store(self.put(key, bytes, way)))
-            }
-            Request::Store(request) => Some(Answer::Store(self.look(request, fine))),
+            Way::Fine => self.arrive(sent)?,
         };
+        let answer = self.mistake_answer(&request, answer);
         if let (Some(answer), Some(process)) =
             (answer, self.processes.iter_mut().find(|p| p.id == sender))
         {
@@ -73,210 +76,218 @@ impl World {
         Ok(())
     }
 
+    /// Requests of one sender to the catalog arrive in the order in which they were sent, as over one
+    /// connection; all others in any order.
+    fn next_request(&mut self) -> Sent {
+        let at = self.rng.below(self.requests.len() as u64) as usize;
+        let sender = self.requests[at].sender;
+        let to_catalog = |sent: &Sent| matches!(sent.request, Request::Catalog(_));
+        let at = if to_catalog(&self.requests[at]) {
+            let first = |sent: &Sent| sent.sender == sender && to_catalog(sent);
+            self.requests
+                .iter()
+                .position(first)
+                .expect("it is one of them")
+        } else {
+            at
+        };
+        self.requests.remove(at)
+    }
+
+    /// The request is carried out.
+    fn arrive(&mut self, sent: Sent) -> Result<Option<Answer>, String> {
+        let Sent {
+            sender,
+            warehouse,
+            request,
+        } = sent;
+        Ok(match request {
+            Request::Catalog(request) => self.ask_catalog(sender, request)?.map(Answer::Catalog),
+            Request::Brokers(_) if self.now < self.kafka_down_until => {
+                let lie = self.lie_instead(&Sent {
+                    sender,
+                    warehouse,
+                    request: request.clone(),
+                });
+                lie.or_else(|| hands::failure(&request, connection_lost()))
+            }
+            Request::Brokers(request) => {
+                let answer = hands::ask_brokers(&self.topic_facts(), &request);
+                Some(Answer::Brokers(self.note_log_end(sender, answer)))
+            }
+            Request::Store(request) => Some(Answer::Store(self.ask_store(warehouse, request)?)),
+        })
+    }
+
     fn ask_catalog(
         &mut self,
         sender: u64,
         request: CatalogRequest,
-        way: Way,
-    ) -> Option<CatalogAnswer> {
-        let (db_now, lease_ms, mistake) = (self.db_now(), self.settings.lease_ms, self.mistake);
-        Some(match request {
-            CatalogRequest::Acquire if way == Way::NeverArrived => {
-                CatalogAnswer::Acquire(Err(CatalogError::Retry(gone().into())))
-            }
-            CatalogRequest::Acquire => {
-                let id = sender.to_string();
-                let answer =
-                    self.catalog
-                        .acquire(db_now, &format!("unit/{id}"), &id, lease_ms, mistake);
-                CatalogAnswer::Acquire(if way == Way::AnswerLost {
-                    Err(CatalogError::Retry(gone().into()))
-                } else {
-                    answer
-                })
-            }
-            CatalogRequest::Renew { .. } if way == Way::NeverArrived => {
-                CatalogAnswer::Renew(Err(CatalogError::Retry(gone().into())))
-            }
-            CatalogRequest::Renew { owner } => {
-                let answer = self.catalog.renew(db_now, &owner, lease_ms);
-                CatalogAnswer::Renew(if way == Way::AnswerLost {
-                    Err(CatalogError::Retry(gone().into()))
-                } else {
-                    answer
-                })
-            }
-            CatalogRequest::Release { owner } => {
-                self.catalog.release(&owner);
-                return None;
-            }
-            CatalogRequest::Commit(commit) => self.commit(&commit, way),
-            CatalogRequest::Locate => unreachable!("the place is in the settings"),
-            // Nothing is doomed or deleted yet.
-            CatalogRequest::Doom { .. }
-            | CatalogRequest::DoomedPast { .. }
-            | CatalogRequest::Forget { .. } => return None,
-            CatalogRequest::Outcome { epoch, .. } if way != Way::Fine => CatalogAnswer::Outcome {
-                epoch,
-                result: Err(CatalogError::Retry(gone().into())),
-            },
-            CatalogRequest::Outcome { epoch, .. } => CatalogAnswer::Outcome {
-                epoch,
-                result: Ok(self.catalog.outcome(epoch)),
-            },
-        })
+    ) -> Result<Option<CatalogAnswer>, String> {
+        if let CatalogRequest::Forget { keys, .. } = &request {
+            self.check_forgotten(keys)?;
+        }
+        let client = Client {
+            owner_id: sender.to_string(),
+            lease_ms: self.settings.lease_ms,
+            mistake: self.mistake,
+        };
+        let now = self.db_now();
+        let warehouse = warehouse_of(&request).or_else(|| self.catalog.warehouse());
+        let objects = self
+            .stores
+            .entry(warehouse.unwrap_or_default())
+            .or_default();
+        let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
+        if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
+            self.summary.doomed += keys.len() as u64;
+        }
+        Ok(answer)
     }
 
-    fn commit(&mut self, commit: &Commit, way: Way) -> CatalogAnswer {
-        let (db_now, mistake) = (self.db_now(), self.mistake);
-        let result = if way == Way::NeverArrived {
-            let told = self.rng.one_in(2);
-            Err(if told {
-                CatalogError::Retry(gone().into())
-            } else {
-                CatalogError::Unknown(gone())
-            })
-        } else {
-            let result = self.catalog.commit(db_now, commit, &self.objects, mistake);
-            if way == Way::AnswerLost {
-                Err(CatalogError::Unknown(gone()))
-            } else {
-                result
-            }
+    fn ask_store(
+        &mut self,
+        warehouse: Option<String>,
+        request: StoreRequest,
+    ) -> Result<StoreAnswer, String> {
+        let Some(warehouse) = warehouse else {
+            return Err(format!(
+                "it does not know where the table lies, and asks {request:?}"
+            ));
         };
-        let result = match (mistake, result) {
-            (Some(Mistake::UnknownIsSuccess), Err(CatalogError::Unknown(_))) => Ok(db_now),
-            (Some(Mistake::UnknownIsFailure), Err(CatalogError::Unknown(reason))) => {
-                // The same rows under another number.
-                let mut again = commit.clone();
-                again.epoch = self.catalog.epochs.len() as u64;
-                self.catalog.epochs.push((again, db_now));
-                Err(CatalogError::Retry(reason.into()))
-            }
-            (_, result) => result,
-        };
-        CatalogAnswer::Commit {
-            epoch: commit.epoch,
-            result,
-        }
-    }
-
-    fn put(&mut self, key: String, bytes: Arc<Vec<u8>>, way: Way) -> StoreAnswer {
-        let early = self.mistake == Some(Mistake::FilesAfterCommit) && key.ends_with(".parquet");
-        if early && self.rng.one_in(2) {
-            // Told as stored while it is still under way; a crash of the sender loses it.
-            return StoreAnswer::Put {
-                key,
-                result: Ok(()),
-            };
-        }
-        if way == Way::NeverArrived {
-            return StoreAnswer::Put {
-                key,
-                result: Err(gone().into()),
-            };
-        }
-        let damaged = self.mistake == Some(Mistake::FileDamaged) && self.rng.one_in(5);
-        let bytes = if damaged {
-            let mut other = bytes.to_vec();
-            let middle = other.len() / 2;
-            other[middle] ^= 1;
-            Arc::new(other)
-        } else {
-            bytes
-        };
-        self.objects.insert(key.clone(), bytes);
-        let lost = way == Way::AnswerLost;
-        StoreAnswer::Put {
-            key,
-            result: if lost { Err(gone().into()) } else { Ok(()) },
-        }
-    }
-
-    /// What changes nothing: questions to brokers.
-    fn ask_brokers(&mut self, sender: u64, request: &BrokersRequest, fine: bool) -> BrokersAnswer {
-        let up = fine && self.now >= self.kafka_down_until;
-        match request {
-            BrokersRequest::Topic => BrokersAnswer::Topic(if up {
-                Ok(self.facts())
-            } else {
-                Err(gone().into())
-            }),
-            BrokersRequest::TopicId => BrokersAnswer::TopicId(if up {
-                Ok(self.topic_id())
-            } else {
-                Err(gone().into())
-            }),
-            BrokersRequest::LogEnd { partition } => {
-                let partition = *partition;
-                let lies = self.mistake == Some(Mistake::EndAlwaysHere);
-                let there = self.topic().logs.get(&partition).map(|log| log.visible);
-                let Some(mut end) = there.filter(|_| up || lies) else {
-                    return BrokersAnswer::LogEnd {
-                        partition,
-                        end: Err(gone()),
-                    };
-                };
-                let now = self.now;
-                if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
-                    process.looks.entry(partition).or_default().push((end, now));
-                    let lane = process.engine.lanes().get(&partition);
-                    let here = lane.map(|lane| lane.ledger.next_offset);
-                    end = here.filter(|_| lies).unwrap_or(end);
+        let request = match request {
+            StoreRequest::Put { key, bytes } => {
+                let early = self.mistake == Some(Mistake::FilesAfterCommit);
+                if early && key.ends_with(".parquet") && self.rng.one_in(2) {
+                    // It is said to be stored while it is still on its way, and then it is lost.
+                    return Ok(StoreAnswer::Put {
+                        key,
+                        result: Ok(()),
+                    });
                 }
-                let end = Ok(LogEnd {
-                    last_stable: end,
-                    high_watermark: end,
-                });
-                BrokersAnswer::LogEnd { partition, end }
-            }
-            BrokersRequest::LogLimits { partition } => {
-                let log = self.topic().logs.get(partition).filter(|_| up);
-                BrokersAnswer::LogLimits {
-                    partition: *partition,
-                    limits: log.map(|log| (log.start, log.visible)).ok_or_else(gone),
+                self.deletions.note_put(&key);
+                StoreRequest::Put {
+                    key,
+                    bytes: self.damaged_or_not(bytes),
                 }
             }
+            StoreRequest::Delete { keys } => {
+                self.check_deletion(&keys)?;
+                StoreRequest::Delete { keys }
+            }
+            request @ (StoreRequest::List { .. } | StoreRequest::Get { .. }) => request,
+        };
+        Ok(hands::ask_store(
+            self.stores.entry(warehouse).or_default(),
+            request,
+        ))
+    }
+
+    fn damaged_or_not(&mut self, bytes: Arc<Vec<u8>>) -> Arc<Vec<u8>> {
+        if self.mistake != Some(Mistake::FileDamaged) || !self.rng.one_in(5) {
+            return bytes;
+        }
+        let mut damaged = bytes.to_vec();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        Arc::new(damaged)
+    }
+
+    /// What the sender learns of a request that never arrived.
+    fn not_arrived(&mut self, request: &Request) -> Option<Answer> {
+        // Nobody can tell whether a commit arrived, unless it was not even sent.
+        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit(_)));
+        let error = if commit && self.rng.one_in(2) {
+            outcome_unknown()
+        } else {
+            connection_lost()
+        };
+        hands::failure(request, error)
+    }
+
+    /// Remembers where the log ended when a process asked, for the auditor of idle floors.
+    fn note_log_end(&mut self, sender: u64, answer: BrokersAnswer) -> BrokersAnswer {
+        let BrokersAnswer::LogEnd {
+            partition,
+            end: Ok(mut end),
+        } = answer
+        else {
+            return answer;
+        };
+        let lies = self.mistake == Some(Mistake::EndAlwaysHere);
+        let now = self.now;
+        if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
+            process
+                .looks
+                .entry(partition)
+                .or_default()
+                .push((end.high_watermark, now));
+            let lane = process.engine.lanes().get(&partition);
+            if let Some(lane) = lane.filter(|_| lies) {
+                end.last_stable = lane.ledger.next_offset;
+                end.high_watermark = lane.ledger.next_offset;
+            }
+        }
+        BrokersAnswer::LogEnd {
+            partition,
+            end: Ok(end),
         }
     }
 
-    /// What changes nothing: questions to the store.
-    fn look(&mut self, request: StoreRequest, fine: bool) -> StoreAnswer {
-        match request {
-            StoreRequest::List { prefix } => {
-                let found = self
-                    .objects
-                    .keys()
-                    .filter(|k| k.starts_with(&prefix))
-                    .cloned();
-                let result = if fine {
-                    Ok(found.collect())
-                } else {
-                    Err(gone().into())
-                };
-                StoreAnswer::List { prefix, result }
-            }
-            StoreRequest::Get { key } => {
-                let found = self.objects.get(&key).map(|bytes| bytes.to_vec());
-                let result = if fine { Ok(found) } else { Err(gone().into()) };
-                StoreAnswer::Get { key, result }
-            }
-            StoreRequest::Put { .. } | StoreRequest::Delete { .. } => {
-                unreachable!("it changes something")
-            }
+    /// [`Mistake::EndAlwaysHere`]: a log's end is told although no broker was asked.
+    fn lie_instead(&mut self, sent: &Sent) -> Option<Answer> {
+        let Request::Brokers(request) = &sent.request else {
+            return None;
+        };
+        if self.mistake != Some(Mistake::EndAlwaysHere) {
+            return None;
         }
+        let answer = hands::ask_brokers(&self.topic_facts(), request);
+        let is_end = matches!(answer, BrokersAnswer::LogEnd { .. });
+        is_end.then(|| Answer::Brokers(self.note_log_end(sent.sender, answer)))
     }
 
-    fn topic_id(&self) -> String {
+    /// What a sender that is mistaken makes of an answer.
+    fn mistake_answer(&mut self, request: &Request, answer: Option<Answer>) -> Option<Answer> {
+        let (Some(mistake), Request::Catalog(CatalogRequest::Commit(commit))) =
+            (self.mistake, request)
+        else {
+            return answer;
+        };
+        let Some(Answer::Catalog(CatalogAnswer::Commit {
+            epoch,
+            result: Err(CatalogError::Unknown(_)),
+        })) = answer
+        else {
+            return answer;
+        };
+        let result = match mistake {
+            Mistake::UnknownIsSuccess => Ok(self.db_now()),
+            Mistake::UnknownIsFailure => {
+                self.commit_again(commit);
+                Err(connection_lost())
+            }
+            _ => return answer,
+        };
+        Some(Answer::Catalog(CatalogAnswer::Commit { epoch, result }))
+    }
+
+    /// The same rows under the next number.
+    fn commit_again(&mut self, commit: &Commit) {
+        let mut again = commit.clone();
+        again.epoch = self.catalog.epochs.len() as u64;
+        let now = self.db_now();
+        self.catalog.epochs.push((again, now));
+    }
+
+    /// The topic as brokers know it now.
+    fn topic_facts(&self) -> TopicFacts {
         let kept = self.mistake == Some(Mistake::TopicIdKept);
-        if kept {
-            self.topics[0].id.clone()
+        let id = if kept {
+            &self.topics[0].id
         } else {
-            self.topic().id.clone()
-        }
-    }
-
-    fn facts(&self) -> TopicFacts {
+            &self.topic().id
+        };
         let there = self
             .topic()
             .logs
@@ -284,7 +295,7 @@ impl World {
             .filter(|(_, log)| log.exists_from <= self.now);
         TopicFacts {
             cluster_id: "c".to_owned(),
-            topic_id: self.topic_id(),
+            topic_id: id.clone(),
             partitions: there
                 .map(|(p, log): (&Partition, _)| (*p, (log.start, log.visible)))
                 .collect(),
@@ -292,6 +303,21 @@ impl World {
     }
 }
 
-fn to_catalog(request: &Request) -> bool {
-    matches!(request, Request::Catalog(_))
+/// What the sender learns when the answer is lost.
+fn lost_answer(request: &Request) -> CatalogError {
+    match request {
+        Request::Catalog(CatalogRequest::Commit(_)) => outcome_unknown(),
+        _ => connection_lost(),
+    }
+}
+
+/// The warehouse that epoch 0 names; `None` for every other request.
+fn warehouse_of(request: &CatalogRequest) -> Option<String> {
+    match request {
+        CatalogRequest::Commit(commit) => commit
+            .genesis
+            .as_ref()
+            .map(|genesis| genesis.warehouse.to_string()),
+        _ => None,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use windrow_core::engine::Location;
 use windrow_core::table::admit::{
     CommittedEpoch, JobFacts, Verdict, Whose, admit, check_owner, outcome, whose,
 };
@@ -53,10 +54,18 @@ pub enum Mistake {
     EndTooFar,
     /// Whoever takes the table is told a time long past.
     ClockBehind,
+    /// A key is doomed that the last epoch names.
+    DoomsLiveKey,
+    /// A key is said to be doomed that was not.
+    DeletesUndoomed,
+    /// Doomed keys are said to be doomed long enough at once.
+    GraceIgnored,
+    /// A process that finds its table elsewhere goes on in the warehouse that it used before.
+    WarehouseKept,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 19] = [
+    pub const ALL: [Mistake; 23] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -76,6 +85,10 @@ impl Mistake {
         Mistake::EndAlwaysHere,
         Mistake::EndTooFar,
         Mistake::ClockBehind,
+        Mistake::DoomsLiveKey,
+        Mistake::DeletesUndoomed,
+        Mistake::GraceIgnored,
+        Mistake::WarehouseKept,
     ];
 }
 
@@ -94,11 +107,15 @@ pub struct Catalog {
     pub owners: u64,
     /// An operator's pause.
     pub paused: bool,
+    /// Where Hive keeps the database; `None` where Hive does not know it.
+    pub database_location: Option<String>,
+    /// Keys that no commit may name any more, and since when.
+    pub doomed: BTreeMap<String, DbTime>,
 }
 
 impl Catalog {
     /// What the rules of `windrow_core::table::admit` are asked with. Only a question about an
-    /// epoch names one. Doomed keys are not modelled.
+    /// epoch names one, and only a commit adds its doomed keys.
     fn facts(&self, epoch: Option<u64>) -> JobFacts {
         let there = epoch.and_then(|epoch| self.epochs.get(epoch as usize));
         let last = self.epochs.last();
@@ -243,13 +260,19 @@ impl Catalog {
         objects: &BTreeMap<String, Arc<Vec<u8>>>,
         mistake: Option<Mistake>,
     ) -> Result<DbTime, CatalogError> {
-        match admit(&self.facts(Some(commit.epoch)), commit) {
+        let mut facts = self.facts(Some(commit.epoch));
+        facts.doomed = commit.objects();
+        facts.doomed.retain(|key| self.doomed.contains_key(key));
+        match admit(&facts, commit) {
             Verdict::Write => {}
             Verdict::AlreadyThere(at) => return Ok(at),
-            Verdict::Fenced(_) if mistake == Some(Mistake::NoFence) => {}
+            Verdict::Fenced(_) if mistake == Some(Mistake::NoFence) && facts.doomed.is_empty() => {}
             Verdict::Fenced(why) => return Err(CatalogError::Fenced(why)),
             Verdict::Mistake(why) => return Err(CatalogError::Stop(why.into())),
         }
+        let replaced = self
+            .checkpoint_object()
+            .filter(|_| commit.checkpoint.is_some());
         let mut commit = commit.clone();
         match mistake {
             Some(Mistake::FilesTwice) => {
@@ -270,7 +293,109 @@ impl Catalog {
             );
         }
         self.epochs.push((commit, now));
+        if let Some(key) = replaced.filter(|key| self.checkpoint_object().as_ref() != Some(key)) {
+            self.doomed.entry(key).or_insert(now);
+        }
         Ok(now)
+    }
+
+    /// The key of the checkpoint in force; `None` where it lies in the catalog itself.
+    fn checkpoint_object(&self) -> Option<String> {
+        let newest = self
+            .epochs
+            .iter()
+            .rev()
+            .find_map(|(commit, _)| commit.checkpoint.as_ref());
+        match newest? {
+            CheckpointAt::Object(key) => Some(key.clone()),
+            CheckpointAt::Inline(_) => None,
+        }
+    }
+
+    /// Whether an epoch names this key as a file or its manifest, or a restart needs it as the
+    /// checkpoint.
+    pub fn is_live(&self, key: &str) -> bool {
+        let named = |commit: &Commit| {
+            commit.manifest == key || commit.files.iter().any(|file| file.key == key)
+        };
+        self.epochs.iter().any(|(commit, _)| named(commit))
+            || self
+                .checkpoint_object()
+                .is_some_and(|checkpoint| checkpoint == key)
+    }
+
+    /// What says where the table lies. Hive is only asked while there is no table.
+    pub fn locate(&self) -> Location {
+        match self.warehouse() {
+            Some(warehouse) => Location {
+                genesis: Some(warehouse),
+                database: None,
+            },
+            None => Location {
+                genesis: None,
+                database: self.database_location.clone(),
+            },
+        }
+    }
+
+    /// Where the table lies, as epoch 0 says; `None` for a table that does not exist.
+    pub fn warehouse(&self) -> Option<String> {
+        let (first, _) = self.epochs.first()?;
+        Some(first.genesis.as_ref()?.warehouse.to_string())
+    }
+
+    /// Dooms those of `keys` that are not live, and returns them.
+    pub fn doom(
+        &mut self,
+        now: DbTime,
+        owner: &Owner,
+        keys: &[String],
+        mistake: Option<Mistake>,
+    ) -> Result<Vec<String>, CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        let mut free: Vec<String> = keys
+            .iter()
+            .filter(|key| !self.is_live(key))
+            .cloned()
+            .collect();
+        if mistake == Some(Mistake::DoomsLiveKey) {
+            free.extend(
+                self.epochs
+                    .last()
+                    .map(|(commit, _)| commit.manifest.clone()),
+            );
+        }
+        for key in &free {
+            self.doomed.entry(key.clone()).or_insert(now);
+        }
+        Ok(free)
+    }
+
+    /// Keys that were doomed at least `grace_ms` ago, the oldest first.
+    pub fn doomed_past(&self, now: DbTime, grace_ms: u64, mistake: Option<Mistake>) -> Vec<String> {
+        let until = match mistake {
+            Some(Mistake::GraceIgnored) => now.0,
+            _ => now.0 - grace_ms as i64,
+        };
+        let mut past: Vec<_> = self.doomed.iter().filter(|(_, at)| at.0 <= until).collect();
+        past.sort_by_key(|(key, at)| (**at, *key));
+        let mut keys: Vec<String> = past.into_iter().map(|(key, _)| key.clone()).collect();
+        if mistake == Some(Mistake::DeletesUndoomed) {
+            keys.extend(
+                self.epochs
+                    .last()
+                    .map(|(commit, _)| commit.manifest.clone()),
+            );
+        }
+        keys.truncate(1000);
+        keys
+    }
+
+    /// Takes keys off the list of the doomed.
+    pub fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        self.doomed.retain(|key, _| !keys.contains(key));
+        Ok(())
     }
 
     pub fn outcome(&self, epoch: u64) -> Outcome {

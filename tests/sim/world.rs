@@ -1,14 +1,18 @@
-//! The world around the engines: what happens when, which processes live, what people and clocks do.
+//! The world around the engines: what happens when, which processes live, and what people and clocks
+//! do.
 
+use crate::faults::{CLOCK_OFF_MS, Faults};
+use crate::garbage::Deletions;
+use crate::hands::Objects;
 use crate::judge::Judge;
 use crate::process::{News, Process};
+use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
-use windrow_core::engine::{Input, Request, Rules, State};
+use windrow_core::engine::{Input, Rules, State};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -19,7 +23,7 @@ use windrow_core::values::time::{DbTime, EventTime, Mono};
 
 macro_rules! summary {
     ($($name:ident),* $(,)?) => {
-        /// What happened, for a simulation in which nothing happens finds nothing.
+        /// How often each thing happened: a simulation in which nothing happens finds nothing.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Summary { $(pub $name: u64),* }
 
@@ -35,46 +39,57 @@ summary! {
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
     replays, delays, pauses, clocks_back,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
+    located, relocated, doomed, deleted,
 }
 
 pub struct World {
     pub rng: Rng,
+    /// What one of the systems does wrong on purpose.
     pub mistake: Option<Mistake>,
+    /// What every process is started with, unless the settings vary.
     pub settings: Rules,
+    pub faults: Faults,
+    /// The time that has gone by, in milliseconds. It is the time of the engines, too.
     pub now: u64,
+    /// The topic, and the ones of the same name that were deleted before it.
     pub topics: Vec<Topic>,
     pub processes: Vec<Process>,
     next_id: u64,
-    /// Requests on their way, with their sender.
-    pub requests: Vec<(u64, Request)>,
+    pub requests: Vec<Sent>,
     pub catalog: Catalog,
-    pub objects: BTreeMap<String, Arc<Vec<u8>>>,
-    /// How often things go wrong: one in so many; 0 is never.
-    pub fault: u64,
+    /// The objects, by warehouse.
+    pub stores: BTreeMap<String, Objects>,
+    pub deletions: Deletions,
     /// No broker answers before this time.
     pub kafka_down_until: u64,
-    /// The database's clock is that much ahead of the right time.
+    /// By how much the database's clock is ahead of the right time.
     db_ahead: i64,
-    /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log is cut off. Each
-    /// epoch has a checkpoint then, as no replay can do without the log.
-    harm: bool,
-    /// Whether settings are others at each start.
-    vary: bool,
     pub summary: Summary,
 }
 
-/// How far the database's clock is off at most.
-pub const CLOCK_OFF_MS: i64 = 5000;
+/// Where Hive may keep the database. The table may only lie in bucket `spark`.
+const DATABASE_LOCATIONS: [Option<&str>; 4] = [
+    None,
+    Some("s3a://spark/hive/default.db"),
+    Some("s3a://spark/other"),
+    Some("s3a://elsewhere/warehouse"),
+];
+/// More than the engine lets pass between two rounds of deletion, which is an hour.
+const COLLECTED_WITHIN_MS: u64 = 3_700_000;
 
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let harm = rng.one_in(3);
+        let faults = Faults::draw(&mut rng);
         let settings = Rules {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
-            place: TablePlace::At("s3a://spark/warehouse".parse().expect("a place")),
+            place: if rng.one_in(2) {
+                TablePlace::InBucket("spark".to_owned())
+            } else {
+                TablePlace::At("s3a://spark/warehouse".parse().expect("a place"))
+            },
             timestamps: Timestamps::Micros,
             start_at_end: false,
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
@@ -85,33 +100,38 @@ impl World {
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
             lease_ms: 3000,
-            keep_replaced_ms: 60_000,
-            checkpoint_keys_small: if harm {
+            keep_replaced_ms: rng.pick(&[150_000, 600_000]),
+            checkpoint_keys_small: if faults.log_is_harmed {
                 20_000
             } else {
                 rng.pick(&[0, 4, 20_000])
             },
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
-        let fault = rng.pick(&[0, 8, 20, 60]);
-        Self {
+        let mut world = Self {
             mistake,
             settings,
+            faults,
             now: 0,
             topics,
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
             catalog: Catalog::default(),
-            objects: BTreeMap::new(),
-            fault,
+            stores: BTreeMap::new(),
+            deletions: Deletions::default(),
             kafka_down_until: 0,
             db_ahead: 0,
-            harm: harm && fault > 0,
-            vary: rng.one_in(2),
             rng,
             summary: Summary::default(),
-        }
+        };
+        world.move_database();
+        world
+    }
+
+    /// Somebody says to Hive that the database is kept at another place.
+    fn move_database(&mut self) {
+        self.catalog.database_location = self.rng.pick(&DATABASE_LOCATIONS).map(str::to_owned);
     }
 
     pub fn db_now(&self) -> DbTime {
@@ -124,7 +144,7 @@ impl World {
 
     fn start_process(&mut self) {
         let mut settings = self.settings.clone();
-        if self.vary {
+        if self.faults.settings_vary {
             settings.delay_ms = self.rng.pick(&[settings.delay_ms, 0, 5000, 20_000]);
             settings.idle_timeout_ms = self.rng.pick(&[1000, 3000, 8000]);
             settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
@@ -134,12 +154,12 @@ impl World {
     }
 
     pub fn fails(&mut self) -> bool {
-        self.fault > 0 && self.rng.one_in(self.fault)
+        self.faults.lost_one_in > 0 && self.rng.one_in(self.faults.lost_one_in)
     }
 
     pub fn run(&mut self) -> Result<(), String> {
         self.start_process();
-        if self.rng.one_in(3) {
+        if self.rng.one_in(2) {
             self.start_process();
         }
         let steps = 300 + self.rng.below(400);
@@ -155,11 +175,15 @@ impl World {
 
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
+        // What Hive says about the database counts only while there is no table.
+        if self.catalog.epochs.is_empty() && self.rng.one_in(10) {
+            self.move_database();
+        }
         match self.rng.below(100) {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
-            45..78 => self.request()?,
-            78..88 => self.answer(i)?,
+            45..78 => self.carry_request()?,
+            78..88 => self.receive_answer(i)?,
             88..93 => {
                 let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
                 let n = self.rng.below(12) as Offset;
@@ -170,16 +194,18 @@ impl World {
                     .expect("drawn");
                 log.visible = (log.visible + n).min(log.end);
             }
-            _ if self.fault == 0 => {}
+            _ if self.faults.lost_one_in == 0 => {}
             93 => self.processes[i].frozen = true,
             94 => self.processes.iter_mut().for_each(|p| p.frozen = false),
             95 if self.rng.one_in(2) => {
-                // kill -9: its requests go on without it.
+                // Killed by SIGKILL: its requests go on without it.
                 self.summary.crashes += 1;
                 self.processes.remove(i);
             }
-            96 if self.processes.len() < 3 && self.rng.one_in(3) => self.start_process(),
-            96 | 97 => self.harm(),
+            96 if self.processes.len() < self.faults.processes_max && self.rng.one_in(3) => {
+                self.start_process()
+            }
+            96 | 97 | 99 => self.harm_log(),
             98 => self.people_and_clocks(i)?,
             _ => {}
         }
@@ -202,7 +228,7 @@ impl World {
             }
             2 => {
                 self.summary.outages += 1;
-                self.kafka_down_until = self.now + self.rng.below(10_000);
+                self.kafka_down_until = self.now + self.rng.below(self.faults.outage_max_ms);
             }
             3 => {
                 let ahead = self.rng.below(2 * CLOCK_OFF_MS as u64 + 1) as i64 - CLOCK_OFF_MS;
@@ -210,17 +236,18 @@ impl World {
                 self.db_ahead = ahead;
             }
             _ => {
-                // Stopped for longer than its lease, answers to it and all; the others only have a busy machine.
+                // It is stopped for longer than its lease, and so are the answers to it. The others
+                // only have a busy machine.
                 self.summary.freezes += 1;
                 self.processes[i].frozen = true;
-                self.now += self.rng.pick(&[2000, 10_000, 100_000]);
+                self.now += self.rng.pick(&self.faults.freezes_ms);
             }
         }
         Ok(())
     }
 
-    /// The log itself comes to harm; without `harm` only what no restart needs expires.
-    fn harm(&mut self) {
+    /// The log itself comes to harm. Unless that is drawn, only records expire that no restart needs.
+    fn harm_log(&mut self) {
         let shape = &self.settings.shape;
         let made = self.topics.len();
         let topic = self.topics.last_mut().expect("one at least");
@@ -229,15 +256,17 @@ impl World {
         let log = topic.logs.get_mut(&p).expect("drawn");
         match self.rng.below(4) {
             0 => {
-                let to = if self.harm {
+                let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
                 } else {
                     self.catalog.checkpointed(p).unwrap_or(0)
                 };
                 log.expire(to);
             }
-            1 | 2 if self.harm && log.before.is_none() && log.visible > log.start => {
-                // Mostly below what is committed, or near the end, where readers are.
+            1 | 2
+                if self.faults.log_is_harmed && log.before.is_none() && log.visible > log.start =>
+            {
+                // Mostly it is cut below what is committed, else near the end, where readers are.
                 let committed = self
                     .catalog
                     .epochs
@@ -254,7 +283,7 @@ impl World {
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
-            3 if self.harm && made < 3 && self.rng.one_in(2) => {
+            3 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
             }
@@ -262,32 +291,20 @@ impl World {
         }
     }
 
-    /// No more faults: everything is read, idle topic partitions stand aside, a last commit.
+    /// There are no more faults: everything is read, idle topic partitions stand aside, garbage is
+    /// deleted when its time has come, and the last process is told to end.
     fn finish(&mut self) -> Result<(), String> {
-        self.fault = 0;
-        self.kafka_down_until = 0;
-        self.db_ahead = CLOCK_OFF_MS;
-        self.catalog.paused = false;
-        for log in self
-            .topics
-            .last_mut()
-            .expect("one at least")
-            .logs
-            .values_mut()
-        {
-            log.visible = log.end;
-            log.exists_from = 0;
-        }
-        self.processes.truncate(1);
-        self.processes[0].frozen = false;
+        self.end_faults();
         let mut quiet_since = self.now;
+        // The database's clock before the time went by in which garbage must be deleted.
+        let mut garbage_until = None;
         for _ in 0..3000 {
             self.now += 100;
             while !self.requests.is_empty() {
-                self.request()?;
+                self.carry_request()?;
             }
             while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
-                self.answer(0)?;
+                self.receive_answer(0)?;
             }
             if !self.processes.is_empty() {
                 self.deliver(0)?;
@@ -305,16 +322,39 @@ impl World {
             if !self.all_is_read() {
                 quiet_since = self.now;
             }
-            if self.now - quiet_since > 2 * process.settings.idle_timeout_ms + 8000 {
+            if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
+                continue;
+            }
+            let Some(until) = garbage_until else {
+                garbage_until = Some(self.db_now());
+                self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
+                continue;
+            };
+            if self.doomed_by(until).is_empty() {
                 self.processes[0].stopping = true;
                 self.processes[0].last = true;
                 self.feed(0, Input::Shutdown)?;
             }
         }
         Err(format!(
-            "it does not come to an end: {:?}",
-            self.processes[0].engine.state()
+            "it does not come to an end: {:?}, garbage {:?}",
+            self.processes[0].engine.state(),
+            garbage_until.map(|until| self.doomed_by(until)),
         ))
+    }
+
+    fn end_faults(&mut self) {
+        self.faults.end();
+        self.kafka_down_until = 0;
+        self.db_ahead = CLOCK_OFF_MS;
+        self.catalog.paused = false;
+        let topic = self.topics.last_mut().expect("one at least");
+        for log in topic.logs.values_mut() {
+            log.visible = log.end;
+            log.exists_from = 0;
+        }
+        self.processes.truncate(1);
+        self.processes[0].frozen = false;
     }
 
     fn all_is_read(&self) -> bool {
@@ -341,7 +381,7 @@ impl World {
             && watermarks.all(|w| w == first)
     }
 
-    /// What the last process was told holds for all its lanes.
+    /// The delay that the last process was started with holds for all its lanes.
     fn delay_is_in_force(&self) -> Result<(), String> {
         let must = self.processes[0].settings.delay_ms;
         let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();

@@ -147,8 +147,6 @@ pub enum CatalogRequest {
     Commit(Arc<Commit>),
     /// What became of a commit whose answer was lost? The old connection is waited out.
     Outcome {
-        /// The owner that committed.
-        owner: Owner,
         /// The epoch in question.
         epoch: u64,
     },

@@ -121,8 +121,8 @@ impl Flight {
     }
 
     fn ask_outcome(&self, step: &mut Step<'_>) {
-        let (owner, epoch) = (self.commit.owner.clone(), self.commit.epoch);
-        step.ask(CatalogRequest::Outcome { owner, epoch });
+        let epoch = self.commit.epoch;
+        step.ask(CatalogRequest::Outcome { epoch });
     }
 
     fn retry_later(&mut self, side: Side, trouble: impl Into<Trouble>, step: &mut Step<'_>) {

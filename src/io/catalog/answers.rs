@@ -1,9 +1,10 @@
 //! What a catalog answers to those who look: files, sums, leases. What it answers to the engine alone
 //! is in `windrow_core::table::commit`.
 
-use serde::{Deserialize, Serialize};
+pub use windrow_core::shown::snapshot::Totals;
+
 use windrow_core::table::commit::NewFile;
-use windrow_core::values::time::{DbTime, EventTime};
+use windrow_core::values::time::DbTime;
 
 /// A lease that was renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +22,6 @@ pub struct CommittedFile {
     pub epoch: u64,
     /// What its commit said of it.
     pub file: NewFile,
-}
-
-/// Sums over the files of one Hive table that readers see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Totals {
-    /// How many files.
-    pub files: u64,
-    /// Their size in the store.
-    pub bytes: u64,
-    /// Their rows.
-    pub rows: u64,
-    /// The least `window.start`; `None` for the side tables and while there is no row.
-    pub first_window: Option<EventTime>,
-    /// The greatest `window.start`, likewise.
-    pub last_window: Option<EventTime>,
 }
 
 /// The files of one Hive table.

@@ -1,0 +1,410 @@
+//! One engine, and what its run knows besides → the [`Status`] that everybody is shown.
+//! Nothing is asked here and nothing is logged.
+
+use crate::count::lane::Lane;
+use crate::engine::{Engine, State as EngineState};
+use crate::shown::status::{LaneStatus, State, Status, WindowStatus};
+use crate::table::commit::{Commit, FileKind};
+use crate::values::cause::Trouble;
+use crate::values::record::Partition;
+use crate::values::time::EventTime;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How many open windows one snapshot shows, the oldest first. Later ones are left out.
+const WINDOWS_MAX: usize = 1000;
+
+/// What a run knows besides its engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFacts {
+    /// `database.table`.
+    pub table: String,
+    /// The topic's name.
+    pub topic: String,
+    /// Windrow's own version.
+    pub version: String,
+    /// The name by which other processes know this one.
+    pub instance: String,
+    /// Sums over the committed files of rows.
+    pub totals: Totals,
+    /// The database's clock at the last commit; `None` before this run has seen one.
+    pub last_commit: Option<EventTime>,
+    /// Epochs that this run has committed.
+    pub commits: u64,
+    /// Attempts to store an object or to commit an epoch that failed and were made again.
+    pub commit_failures: u64,
+}
+
+impl RunFacts {
+    /// Takes an epoch that was committed into the sums. Returns how many rows it added.
+    pub fn count_commit(&mut self, commit: &Commit) -> u64 {
+        self.commits += 1;
+        let before = self.totals.rows;
+        self.totals.add_files(commit);
+        self.totals.rows - before
+    }
+}
+
+/// Sums over the files of one Hive table that readers see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Totals {
+    /// How many files there are.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// The least `window.start`; `None` for the side tables, and while there is no row.
+    pub first_window: Option<EventTime>,
+    /// The greatest `window.start`; `None` for the side tables, and while there is no row.
+    pub last_window: Option<EventTime>,
+}
+
+impl Totals {
+    /// Adds the files of rows that an epoch shows. Files of the side tables are not counted.
+    fn add_files(&mut self, commit: &Commit) {
+        for file in &commit.files {
+            let FileKind::Rows { .. } = file.kind else {
+                continue;
+            };
+            self.files += 1;
+            self.bytes += file.bytes;
+            self.rows += file.rows;
+            self.first_window = self.first_window.into_iter().chain(file.first_window).min();
+            self.last_window = self.last_window.max(file.last_window);
+        }
+    }
+}
+
+/// What a running windrow shows now.
+#[must_use]
+pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
+    let (state, why) = state_and_reason(engine.state());
+    let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
+    Status {
+        table: run.table.clone(),
+        state,
+        reason: why.text,
+        cause: why.cause,
+        rows: totals.rows,
+        files: totals.files,
+        bytes: totals.bytes,
+        first_window: totals.first_window,
+        last_window: totals.last_window,
+        watermark: engine.frontier(),
+        lag: lanes.iter().map(|lane| lane.lag).sum(),
+        epoch: engine.epoch(),
+        last_commit: run.last_commit,
+        consumed: ledger.consumed,
+        counted: ledger.counted,
+        late: ledger.late,
+        rejected: ledger.rejected,
+        tombstones: ledger.tombstones,
+        gaps: ledger.gaps,
+        lost: ledger.lost,
+        rows_committed: ledger.rows,
+        commits: run.commits,
+        commit_failures: run.commit_failures,
+        topic: run.topic.clone(),
+        owner: engine.holder().unwrap_or(&run.instance).to_owned(),
+        version: run.version.clone(),
+        lanes,
+        windows: open_windows(engine),
+    }
+}
+
+fn state_and_reason(state: EngineState) -> (State, Trouble) {
+    match state {
+        EngineState::Counting => (State::Counting, Trouble::from("")),
+        EngineState::Paused => (
+            State::Paused,
+            Trouble::from("by an operator; run: windrow resume"),
+        ),
+        EngineState::Waiting(why) => (State::Waiting, why),
+        EngineState::Standby(why) => (State::Standby, why),
+        EngineState::Failed(why) => (State::Failed, why),
+    }
+}
+
+fn lanes(engine: &Engine) -> Vec<LaneStatus> {
+    // Whoever is held back waits for the lane that is furthest behind.
+    let last = engine
+        .lanes()
+        .iter()
+        .min_by_key(|(_, lane)| lane.watermark())
+        .map(|(partition, _)| *partition);
+    let lane_status = |(partition, lane): (&Partition, &Lane)| {
+        let end_offset = engine.log_end(*partition);
+        LaneStatus {
+            partition: *partition,
+            next_offset: lane.ledger.next_offset,
+            end_offset,
+            // A log that was cut off may end before the next offset.
+            lag: end_offset.map(|end| u64::try_from(end - lane.ledger.next_offset).unwrap_or(0)),
+            watermark: lane.watermark(),
+            idle: engine.is_idle(*partition),
+            held_by: last.filter(|_| engine.is_held(*partition)),
+            ledger: lane.ledger,
+        }
+    };
+    engine.lanes().iter().map(lane_status).collect()
+}
+
+/// The open windows, summed over all topic partitions. A window that is closed in some of them is
+/// still shown as open until its row is cut.
+fn open_windows(engine: &Engine) -> Vec<WindowStatus> {
+    let mut sums: BTreeMap<(i64, i64), BTreeMap<&[u8], u64>> = BTreeMap::new();
+    let open: Vec<_> = engine
+        .lanes()
+        .values()
+        .flat_map(Lane::some_open_windows)
+        .collect();
+    for (start, end, entries) in &open {
+        let window = sums.entry((*start, *end)).or_default();
+        for entry in entries {
+            *window.entry(&entry.key[..]).or_default() += entry.count;
+        }
+    }
+    sums.into_iter()
+        .take(WINDOWS_MAX)
+        .map(|((start, end), keys)| WindowStatus {
+            start: EventTime(start),
+            end: EventTime(end),
+            keys: keys.len() as u64,
+            count: keys.values().sum(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{
+        Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
+        Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
+    };
+    use crate::table::commit::{Acquired, NewFile, Owner};
+    use crate::table::file::Timestamps;
+    use crate::table::place::TablePlace;
+    use crate::values::cause::Cause;
+    use crate::values::record::Record;
+    use crate::values::shape::Shape;
+    use crate::values::time::{DbTime, Mono};
+
+    /// The database's clock: 2023-11-14 22:13:20 UTC.
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn engine() -> Engine {
+        Engine::new(Rules {
+            shape: Shape::count_by_origin("clicks", 10_000, 10_000),
+            database: "default".to_owned(),
+            table: "t".to_owned(),
+            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
+            timestamps: Timestamps::Micros,
+            start_at_end: false,
+            delay_ms: 0,
+            idle_timeout_ms: 10_000,
+            quiet_timeout_ms: None,
+            max_skew_ms: 3_600_000,
+            max_future_ms: 600_000,
+            commit_interval_ms: 10_000,
+            continue_on_data_loss: false,
+            lease_ms: 15_000,
+            keep_replaced_ms: 604_800_000,
+            checkpoint_keys_small: 20_000,
+        })
+    }
+
+    fn run_facts() -> RunFacts {
+        RunFacts {
+            table: "default.t".to_owned(),
+            instance: "windrow/0".to_owned(),
+            ..RunFacts::default()
+        }
+    }
+
+    /// Every request is answered at once, and well. There is one topic partition, whose log is empty.
+    fn answer(request: Request) -> Option<Answer> {
+        let limits = (0, 0);
+        Some(match request {
+            Request::Catalog(CatalogRequest::Acquire) => {
+                Answer::Catalog(CatalogAnswer::Acquire(Ok(Acquired::Ours {
+                    owner: Owner {
+                        term: 1,
+                        owner_id: "1".to_owned(),
+                    },
+                    lease_ms: 15_000,
+                    now: DbTime(NOW),
+                    head: None,
+                })))
+            }
+            Request::Catalog(CatalogRequest::Commit(commit)) => {
+                Answer::Catalog(CatalogAnswer::Commit {
+                    epoch: commit.epoch,
+                    result: Ok(DbTime(NOW)),
+                })
+            }
+            Request::Brokers(BrokersRequest::Topic) => {
+                Answer::Brokers(BrokersAnswer::Topic(Ok(TopicFacts {
+                    cluster_id: "c".to_owned(),
+                    topic_id: "1".to_owned(),
+                    partitions: BTreeMap::from([(0, limits)]),
+                })))
+            }
+            Request::Brokers(BrokersRequest::TopicId) => {
+                Answer::Brokers(BrokersAnswer::TopicId(Ok("1".to_owned())))
+            }
+            Request::Store(StoreRequest::List { prefix }) => Answer::Store(StoreAnswer::List {
+                prefix,
+                result: Ok(Vec::new()),
+            }),
+            Request::Store(StoreRequest::Put { key, .. }) => Answer::Store(StoreAnswer::Put {
+                key,
+                result: Ok(()),
+            }),
+            _ => return None,
+        })
+    }
+
+    fn step(engine: &mut Engine, input: Input<'_>) {
+        let mut effects = Vec::new();
+        engine.step(input, &mut effects);
+        while !effects.is_empty() {
+            for effect in std::mem::take(&mut effects) {
+                if let Effect::Ask(request) = effect
+                    && let Some(answer) = answer(request)
+                {
+                    engine.step(Input::Answer(answer), &mut effects);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_engine_waits_and_its_own_name_is_shown_as_the_owner() {
+        let status = snapshot(&engine(), &run_facts());
+        assert_eq!(
+            (status.state, status.cause),
+            (State::Waiting, Cause::Starting)
+        );
+        assert_eq!(
+            (&*status.table, &*status.owner, status.epoch),
+            ("default.t", "windrow/0", None)
+        );
+    }
+
+    #[test]
+    fn a_standby_shows_who_has_the_table() {
+        let mut engine = engine();
+        engine.step(Input::Tick { now: Mono(0) }, &mut Vec::new());
+        let held = Acquired::Held {
+            by: "windrow/1".to_owned(),
+            left_ms: 9000,
+        };
+        engine.step(CatalogAnswer::Acquire(Ok(held)).into(), &mut Vec::new());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!(
+            (status.state, &*status.owner),
+            (State::Standby, "windrow/1")
+        );
+    }
+
+    #[test]
+    fn records_of_open_windows_are_shown_by_window_and_by_topic_partition() {
+        let mut engine = engine();
+        step(&mut engine, Input::Tick { now: Mono(0) });
+        let record = |offset, second: i64, value: &'static str| Record {
+            offset,
+            timestamp_ms: NOW + second * 1000,
+            value: Some(value.as_bytes()),
+        };
+        let (a, b) = (r#"{"origin": "a"}"#, r#"{"origin": "b"}"#);
+        let batch = [
+            record(0, 0, a),
+            record(1, 1, a),
+            record(2, 2, b),
+            record(3, 11, b),
+        ];
+        step(
+            &mut engine,
+            Input::Records {
+                partition: 0,
+                leader_epoch: 0,
+                batch: &&batch[..],
+            },
+        );
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!((status.state, &*status.reason), (State::Counting, ""));
+        assert_eq!(
+            (status.epoch, status.consumed, status.counted),
+            (Some(0), 4, 4)
+        );
+        let lane = &status.lanes[0];
+        assert_eq!(
+            (lane.partition, lane.next_offset, lane.held_by),
+            (0, 4, None)
+        );
+        // With no delay the watermark has closed the first window, but its row is not cut yet.
+        assert_eq!(status.watermark, Some(EventTime(NOW + 11_000)));
+        let windows: Vec<_> = status
+            .windows
+            .iter()
+            .map(|w| (w.start.0 - NOW, w.keys, w.count))
+            .collect();
+        assert_eq!(windows, [(0, 2, 3), (10_000, 1, 1)]);
+    }
+
+    #[test]
+    fn only_files_of_rows_are_summed() {
+        let file = |kind, first, last| NewFile {
+            kind,
+            chunk: "0".to_owned(),
+            key: "k".to_owned(),
+            bytes: 100,
+            rows: 7,
+            sha256: String::new(),
+            first_window: first,
+            last_window: last,
+        };
+        let rows = || FileKind::Rows {
+            date: "2023-11-14".to_owned(),
+        };
+        let mut run = run_facts();
+        let mut commit = commit();
+        commit.files = vec![
+            file(rows(), Some(EventTime(20)), Some(EventTime(30))),
+            file(FileKind::Late, None, None),
+            file(rows(), Some(EventTime(10)), Some(EventTime(10))),
+        ];
+        assert_eq!(run.count_commit(&commit), 14);
+        let totals = Totals {
+            files: 2,
+            bytes: 200,
+            rows: 14,
+            first_window: Some(EventTime(10)),
+            last_window: Some(EventTime(30)),
+        };
+        assert_eq!((run.totals, run.commits), (totals, 1));
+    }
+
+    fn commit() -> Commit {
+        Commit {
+            owner: Owner {
+                term: 1,
+                owner_id: "1".to_owned(),
+            },
+            epoch: 1,
+            genesis: None,
+            lanes: BTreeMap::new(),
+            topic_id: "1".to_owned(),
+            decisions: Vec::new(),
+            closed_through: None,
+            ledger: crate::values::ledger::TableLedger::default(),
+            files: Vec::new(),
+            checkpoint: None,
+            manifest: String::new(),
+            digest: String::new(),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the log says of the engine's answers, of its state, and of each committed epoch.
+
+use tracing::{debug, error, info, warn};
+use windrow_core::engine::{Answer, BrokersAnswer, CatalogAnswer, State, StoreAnswer};
+use windrow_core::table::commit::Commit;
+use windrow_core::values::cause::Trouble;
+
+/// Logs where the engine stands. Called when that has changed.
+pub fn log_state(state: &State) {
+    match state {
+        State::Counting => info!("counting"),
+        State::Paused => info!("paused"),
+        State::Waiting(Trouble { cause, text }) | State::Standby(Trouble { cause, text }) => {
+            info!(cause = cause.name(), reason = text, "waiting");
+        }
+        State::Failed(Trouble { cause, text }) => {
+            error!(cause = cause.name(), reason = text, "failed");
+        }
+    }
+}
+
+/// Logs what failed, unless the engine's state says it already.
+pub fn log_failure(answer: &Answer) {
+    match answer {
+        Answer::Catalog(CatalogAnswer::Commit {
+            epoch,
+            result: Err(error),
+        }) => {
+            warn!(epoch, error = %error, "an epoch was not committed");
+        }
+        Answer::Catalog(CatalogAnswer::Doom(Err(error))) => {
+            warn!(error = %error, "cannot note objects that nothing names; they stay");
+        }
+        Answer::Catalog(CatalogAnswer::Forget(Err(error))) => {
+            warn!(error = %error, "cannot note that objects are deleted; they are deleted again");
+        }
+        Answer::Store(StoreAnswer::Put {
+            result: Err(error), ..
+        }) => {
+            warn!(error = %error, "cannot store an object; trying again");
+        }
+        Answer::Store(StoreAnswer::Delete {
+            result: Err(error), ..
+        }) => {
+            warn!(error = %error, "cannot delete objects that nothing names; trying again in an hour");
+        }
+        Answer::Brokers(BrokersAnswer::LogEnd {
+            partition,
+            end: Err(error),
+        }) => {
+            debug!(
+                partition, error = %error,
+                "cannot ask for a topic partition's end; it is not idle until then"
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Logs one line for a committed epoch, which added this many rows to the table.
+pub fn log_commit(commit: &Commit, rows: u64) {
+    let ledger = &commit.ledger;
+    info!(
+        epoch = commit.epoch,
+        files = commit.files.len(),
+        rows,
+        consumed = ledger.consumed,
+        counted = ledger.counted,
+        late = ledger.late,
+        rejected = ledger.rejected,
+        tombstones = ledger.tombstones,
+        gaps = ledger.gaps,
+        lost = ledger.lost,
+        closed_through = commit.closed_through.map(|t| t.to_string()),
+        "committed"
+    );
+}

@@ -1,0 +1,89 @@
+//! One request to the brokers or to the store → its answer. Both wait for a network, so they run
+//! beside the loop; neither decides what to ask next.
+
+use crate::io::kafka::{At, Brokers, KafkaError};
+use crate::io::store::Store;
+use std::time::Duration;
+use windrow_core::engine::{
+    BrokersAnswer, BrokersRequest, LogEnd, StoreAnswer, StoreRequest, TopicFacts,
+};
+use windrow_core::values::cause::Trouble;
+use windrow_core::values::record::Partition;
+
+/// How long one question to Kafka may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks Kafka's brokers. It blocks for at most a few times [`ASK_TIMEOUT`].
+pub fn ask_brokers(brokers: &Brokers, request: BrokersRequest) -> BrokersAnswer {
+    match request {
+        BrokersRequest::Topic => BrokersAnswer::Topic(topic_facts(brokers).map_err(Trouble::from)),
+        BrokersRequest::TopicId => {
+            let topic = brokers.topic(ASK_TIMEOUT);
+            BrokersAnswer::TopicId(topic.map(|t| t.topic_id).map_err(Trouble::from))
+        }
+        BrokersRequest::LogEnd { partition } => {
+            let end = brokers.end(partition, ASK_TIMEOUT).map(|end| LogEnd {
+                last_stable: end.last_stable,
+                high_watermark: end.high_watermark,
+            });
+            BrokersAnswer::LogEnd {
+                partition,
+                end: end.map_err(|error| error.to_string()),
+            }
+        }
+        BrokersRequest::LogLimits { partition } => {
+            let end = brokers.end(partition, ASK_TIMEOUT);
+            let limits = end.map(|end| (end.log_start, end.high_watermark));
+            BrokersAnswer::LogLimits {
+                partition,
+                limits: limits.map_err(|error| error.to_string()),
+            }
+        }
+    }
+}
+
+fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
+    let topic = brokers.topic(ASK_TIMEOUT)?;
+    let first = brokers.offsets(&topic.partitions, At::Earliest, ASK_TIMEOUT)?;
+    let end = brokers.offsets(&topic.partitions, At::Latest, ASK_TIMEOUT)?;
+    let limits = |partition: &Partition| {
+        let offset_or_zero = |offsets: &std::collections::BTreeMap<_, _>| {
+            offsets.get(partition).copied().unwrap_or(0)
+        };
+        (*partition, (offset_or_zero(&first), offset_or_zero(&end)))
+    };
+    Ok(TopicFacts {
+        partitions: topic.partitions.iter().map(limits).collect(),
+        cluster_id: topic.cluster_id,
+        topic_id: topic.topic_id,
+    })
+}
+
+/// Asks the object store.
+pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
+    match request {
+        StoreRequest::List { prefix } => {
+            let found = store.list(&prefix).await;
+            let keys = found.map(|list| list.into_iter().map(|(key, _bytes)| key).collect());
+            StoreAnswer::List {
+                prefix,
+                result: keys.map_err(Trouble::from),
+            }
+        }
+        StoreRequest::Get { key } => {
+            let result = store.get(&key).await.map_err(Trouble::from);
+            StoreAnswer::Get { key, result }
+        }
+        StoreRequest::Put { key, bytes } => {
+            let result = store.put(&key, bytes.as_ref().clone()).await;
+            StoreAnswer::Put {
+                key,
+                result: result.map_err(Trouble::from),
+            }
+        }
+        StoreRequest::Delete { keys } => {
+            let result = store.delete(&keys).await.map_err(Trouble::from);
+            StoreAnswer::Delete { keys, result }
+        }
+    }
+}

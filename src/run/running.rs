@@ -1,0 +1,196 @@
+//! One run from its start to its end: the loop's thread, the tasks beside it, and the channels
+//! between them. What the loop then does is in `driver`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the engine's time begins here, with the machine's clock"
+)]
+
+use crate::io::http::Handle;
+use crate::io::kafka::{self, Reader};
+use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
+use crate::run::clients::Clients;
+use crate::run::driver::{Driver, Message};
+use crate::run::rotation::{Rotation, watch_secrets};
+use crate::run::rows::rows_reader;
+use anyhow::{Context, anyhow};
+use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, mpsc as async_mpsc, watch};
+use windrow_core::engine::{Answer, Engine};
+use windrow_core::settings::config::Config;
+use windrow_core::settings::secrets::Secrets;
+use windrow_core::shown::snapshot::{RunFacts, snapshot};
+use windrow_core::values::cause::Trouble;
+
+/// What a started run gives to those who watch it and command it.
+pub struct Running {
+    /// What the HTTP server needs.
+    pub handle: Handle,
+    /// Ends the run.
+    pub stop: Stopper,
+    /// Has the secrets file read again at once.
+    pub reload: Arc<Notify>,
+    thread: JoinHandle<Result<(), Trouble>>,
+}
+
+/// Asks a run to commit what there is, and to end.
+#[derive(Clone)]
+pub struct Stopper(mpsc::Sender<Message>);
+
+impl Stopper {
+    /// Asks once more, or for the first time. It does not wait for the end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Message::Shutdown);
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// Why it ended, when nobody asked for it.
+    pub fn join(self) -> Result<(), Trouble> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err("the loop panicked; see the log".into()))
+    }
+}
+
+/// Starts the loop on a thread of its own. `runtime` carries what waits for networks.
+///
+/// # Errors
+/// The Kafka client refuses its settings, or the system has no random bytes or no thread.
+pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
+    let (to_loop, from_tasks) = mpsc::channel();
+    let (brokers, reader) = kafka::open(&clients.kafka)?;
+    let run = run_facts(&clients);
+    let must_be_located = clients.bucket().is_some();
+    let task = CatalogTask {
+        catalog: clients.catalog,
+        instance: clients.who,
+        owner_id: random_owner_id()?,
+        lease_ms: clients.settings.lease_ms,
+        database: clients.settings.database.clone(),
+        init_metastore: wants_hive_schema(clients.config.as_ref()),
+    };
+    let to_catalog = start_catalog_task(task, runtime, to_loop.clone());
+    let engine = Engine::new(clients.settings);
+    let (look_login, look_login_rx) = watch::channel(None);
+    let (located_store, store_rx) =
+        watch::channel(Some(clients.store.clone()).filter(|_| !must_be_located));
+    let (status, status_rx) = watch::channel(Arc::new(snapshot(&engine, &run)));
+    let (token, token_rx) = watch::channel(clients.secrets.api_token.clone());
+    let (commands, commands_rx) = async_mpsc::channel(8);
+    runtime.spawn(pass_commands_on(commands_rx, to_catalog.clone()));
+    let handle = Handle {
+        status: status_rx,
+        commands,
+        rows: rows_reader(run.table.clone(), clients.look, look_login_rx, store_rx),
+        token: token_rx,
+    };
+    let reload = Arc::new(Notify::new());
+    if let Some(config) = clients.config.clone() {
+        start_watching_secrets(
+            config,
+            clients.secrets,
+            Arc::clone(&reload),
+            runtime,
+            to_loop.clone(),
+        );
+    }
+    let driver = Driver {
+        engine,
+        run,
+        kafka: clients.kafka,
+        brokers,
+        store: clients.store,
+        located_store,
+        rotation: clients.config.map(|config| Rotation {
+            config,
+            token,
+            look_login,
+        }),
+        runtime: runtime.clone(),
+        to_loop: to_loop.clone(),
+        to_catalog,
+        started: Instant::now(),
+        status,
+        status_at: None,
+        logged: None,
+        reading: BTreeSet::new(),
+        releasing: None,
+        ended: None,
+    };
+    let thread = start_thread(driver, reader, from_tasks)?;
+    Ok(Running {
+        handle,
+        stop: Stopper(to_loop),
+        reload,
+        thread,
+    })
+}
+
+fn run_facts(clients: &Clients) -> RunFacts {
+    let rules = &clients.settings;
+    RunFacts {
+        table: format!("{}.{}", rules.database, rules.table),
+        topic: rules.shape.topic.clone(),
+        version: crate::run::cli::VERSION.to_owned(),
+        instance: clients.who.clone(),
+        ..RunFacts::default()
+    }
+}
+
+fn start_watching_secrets(
+    config: Config,
+    secrets: Secrets,
+    reload: Arc<Notify>,
+    runtime: &Runtime,
+    to_loop: mpsc::Sender<Message>,
+) {
+    let report = move |secrets| to_loop.send(Message::Secrets(Box::new(secrets))).is_ok();
+    runtime.spawn(watch_secrets(config, secrets, reload, report));
+}
+
+fn wants_hive_schema(config: Option<&Config>) -> bool {
+    config.is_some_and(|config| config.init_metastore)
+}
+
+fn start_thread(
+    driver: Driver,
+    reader: Reader,
+    from_tasks: mpsc::Receiver<Message>,
+) -> anyhow::Result<JoinHandle<Result<(), Trouble>>> {
+    std::thread::Builder::new()
+        .name("windrow".to_owned())
+        .spawn(move || driver.run(reader, &from_tasks))
+        .context("cannot start a thread")
+}
+
+fn random_owner_id() -> anyhow::Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow!("cannot get random bytes from the system: {error}"))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
+}
+
+fn start_catalog_task(
+    task: CatalogTask,
+    runtime: &Runtime,
+    to_loop: mpsc::Sender<Message>,
+) -> async_mpsc::UnboundedSender<CatalogWork> {
+    let (to_catalog, work) = async_mpsc::unbounded_channel();
+    let report = move |report| {
+        let message = match report {
+            CatalogReport::Answer(answer) => Message::Answer(Answer::Catalog(answer)),
+            CatalogReport::Totals(totals) => Message::Totals(totals),
+            CatalogReport::Paused(paused) => Message::Paused(paused),
+        };
+        to_loop.send(message).is_ok()
+    };
+    runtime.spawn(task.run(work, report));
+    to_catalog
+}

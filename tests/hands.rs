@@ -1,0 +1,244 @@
+//! The hands of an engine in tests: what an effect does to modelled readers, brokers, objects and
+//! to the modelled catalog. Nothing fails here, and nothing takes time.
+//!
+//! The golden texts let every answer come at once. The simulation lays its faults around these
+//! functions: it delays and loses requests, replaces answers by [`failure`], and makes mistakes.
+
+use crate::store::{Catalog, Mistake};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use windrow_core::engine::{
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd, Request,
+    StoreAnswer, StoreRequest, TopicFacts,
+};
+use windrow_core::table::commit::CatalogError;
+use windrow_core::values::cause::Trouble;
+use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::time::DbTime;
+
+/// The reading of one topic partition.
+pub struct Reader {
+    pub next_offset: Offset,
+    /// The leader epoch of the record before `next_offset`; -1 when it is unknown.
+    pub leader_epoch: i32,
+    /// In which topic of that name it was started, where the topic was made again. A reader goes on
+    /// in the new one without a word.
+    pub topic: usize,
+    /// Flow control holds it back.
+    pub held: bool,
+    /// It has said that there is nothing more, and nothing came since.
+    pub told_end: bool,
+    /// It has said why it cannot go on.
+    pub halted: bool,
+}
+
+/// The readers of one process.
+#[derive(Default)]
+pub struct Readers(pub BTreeMap<Partition, Reader>);
+
+impl Readers {
+    /// Does what an effect says about reading. Other effects change nothing here.
+    pub fn perform(&mut self, effect: &Effect, topic: usize) {
+        match effect {
+            Effect::Start {
+                partition,
+                offset,
+                leader_epoch,
+            } => {
+                let reader = Reader {
+                    next_offset: *offset,
+                    leader_epoch: *leader_epoch,
+                    topic,
+                    held: false,
+                    told_end: false,
+                    halted: false,
+                };
+                self.0.insert(*partition, reader);
+            }
+            Effect::StopAll => self.0.clear(),
+            Effect::Hold { partition } => {
+                if let Some(reader) = self.0.get_mut(partition) {
+                    reader.held = true;
+                }
+            }
+            Effect::Unhold { partition } => {
+                if let Some(reader) = self.0.get_mut(partition) {
+                    (reader.held, reader.told_end) = (false, false);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the brokers answer when the topic is like this.
+pub fn ask_brokers(topic: &TopicFacts, request: &BrokersRequest) -> BrokersAnswer {
+    let limits = |partition: Partition| topic.partitions.get(&partition).copied();
+    match *request {
+        BrokersRequest::Topic => BrokersAnswer::Topic(Ok(topic.clone())),
+        BrokersRequest::TopicId => BrokersAnswer::TopicId(Ok(topic.topic_id.clone())),
+        BrokersRequest::LogEnd { partition } => BrokersAnswer::LogEnd {
+            partition,
+            end: limits(partition).map_or_else(
+                || Err("no such topic partition".to_owned()),
+                |(_, end)| {
+                    Ok(LogEnd {
+                        last_stable: end,
+                        high_watermark: end,
+                    })
+                },
+            ),
+        },
+        BrokersRequest::LogLimits { partition } => BrokersAnswer::LogLimits {
+            partition,
+            limits: limits(partition).ok_or_else(|| "no such topic partition".to_owned()),
+        },
+    }
+}
+
+/// The objects below one warehouse, by key.
+pub type Objects = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// Does what the object store is asked.
+pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
+    match request {
+        StoreRequest::List { prefix } => {
+            let found = objects.keys().filter(|key| key.starts_with(&prefix));
+            StoreAnswer::List {
+                result: Ok(found.cloned().collect()),
+                prefix,
+            }
+        }
+        StoreRequest::Get { key } => {
+            let result = Ok(objects.get(&key).map(|bytes| bytes.to_vec()));
+            StoreAnswer::Get { key, result }
+        }
+        StoreRequest::Put { key, bytes } => {
+            objects.insert(key.clone(), bytes);
+            StoreAnswer::Put {
+                key,
+                result: Ok(()),
+            }
+        }
+        StoreRequest::Delete { keys } => {
+            objects.retain(|key, _| !keys.contains(key));
+            StoreAnswer::Delete {
+                keys,
+                result: Ok(()),
+            }
+        }
+    }
+}
+
+/// A process, as the catalog knows it.
+pub struct Client {
+    /// What tells it from all other processes.
+    pub owner_id: String,
+    /// How long it holds the table without a renewal.
+    pub lease_ms: u64,
+    /// What the catalog does wrong for it; `None` in the golden texts.
+    pub mistake: Option<Mistake>,
+}
+
+/// Does what the catalog is asked, at `now` by the database's clock. `objects` are the ones below the
+/// table's warehouse. `None` is for a request that has no answer.
+pub fn ask_catalog(
+    catalog: &mut Catalog,
+    objects: &Objects,
+    client: &Client,
+    now: DbTime,
+    request: CatalogRequest,
+) -> Option<CatalogAnswer> {
+    let Client {
+        owner_id,
+        lease_ms,
+        mistake,
+    } = client;
+    Some(match request {
+        CatalogRequest::Locate => CatalogAnswer::Locate(Ok(catalog.locate())),
+        CatalogRequest::Acquire => {
+            let who = format!("unit/{owner_id}");
+            CatalogAnswer::Acquire(catalog.acquire(now, &who, owner_id, *lease_ms, *mistake))
+        }
+        CatalogRequest::Renew { owner } => {
+            CatalogAnswer::Renew(catalog.renew(now, &owner, *lease_ms))
+        }
+        CatalogRequest::Release { owner } => {
+            catalog.release(&owner);
+            return None;
+        }
+        CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+            epoch: commit.epoch,
+            result: catalog.commit(now, &commit, objects, *mistake),
+        },
+        CatalogRequest::Outcome { epoch } => CatalogAnswer::Outcome {
+            epoch,
+            result: Ok(catalog.outcome(epoch)),
+        },
+        CatalogRequest::Doom { owner, keys } => {
+            CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, *mistake))
+        }
+        CatalogRequest::DoomedPast { grace_ms } => {
+            CatalogAnswer::DoomedPast(Ok(catalog.doomed_past(now, grace_ms, *mistake)))
+        }
+        CatalogRequest::Forget { owner, keys } => {
+            CatalogAnswer::Forget(catalog.forget(&owner, &keys))
+        }
+    })
+}
+
+/// The answer to a request that failed: `error` where the catalog was asked, and its text elsewhere.
+/// `None` is for a request that has no answer.
+pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
+    let why = error.to_string();
+    let trouble = || Trouble::from(&*why);
+    Some(match request.clone() {
+        Request::Catalog(request) => Answer::Catalog(match request {
+            CatalogRequest::Locate => CatalogAnswer::Locate(Err(error)),
+            CatalogRequest::Acquire => CatalogAnswer::Acquire(Err(error)),
+            CatalogRequest::Renew { .. } => CatalogAnswer::Renew(Err(error)),
+            CatalogRequest::Release { .. } => return None,
+            CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+                epoch: commit.epoch,
+                result: Err(error),
+            },
+            CatalogRequest::Outcome { epoch, .. } => CatalogAnswer::Outcome {
+                epoch,
+                result: Err(error),
+            },
+            CatalogRequest::Doom { .. } => CatalogAnswer::Doom(Err(error)),
+            CatalogRequest::DoomedPast { .. } => CatalogAnswer::DoomedPast(Err(error)),
+            CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
+        }),
+        Request::Brokers(request) => Answer::Brokers(match request {
+            BrokersRequest::Topic => BrokersAnswer::Topic(Err(trouble())),
+            BrokersRequest::TopicId => BrokersAnswer::TopicId(Err(trouble())),
+            BrokersRequest::LogEnd { partition } => BrokersAnswer::LogEnd {
+                partition,
+                end: Err(why),
+            },
+            BrokersRequest::LogLimits { partition } => BrokersAnswer::LogLimits {
+                partition,
+                limits: Err(why),
+            },
+        }),
+        Request::Store(request) => Answer::Store(match request {
+            StoreRequest::List { prefix } => StoreAnswer::List {
+                prefix,
+                result: Err(trouble()),
+            },
+            StoreRequest::Get { key } => StoreAnswer::Get {
+                key,
+                result: Err(trouble()),
+            },
+            StoreRequest::Put { key, .. } => StoreAnswer::Put {
+                key,
+                result: Err(trouble()),
+            },
+            StoreRequest::Delete { keys } => StoreAnswer::Delete {
+                keys,
+                result: Err(trouble()),
+            },
+        }),
+    })
+}
