@@ -1,5 +1,5 @@
-//! The charm's options → what they say, checked as a whole. Most are settings of windrow, and the core
-//! knows their names, defaults and rules; here is what only the charm knows.
+//! The charm's options → what they say, checked as a whole. Most are settings of windrow, and the
+//! core knows their names, defaults and rules; here is what only the charm knows.
 
 use crate::endpoint::certificates::pem;
 use crate::facts::OptionValues;
@@ -59,7 +59,8 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         }
         pem(&value).unwrap_or_else(|why| {
             problems.push(format!(
-                "option {name}: {why}; give the certificate as PEM text: juju config APP {name}=@FILE"
+                "option {name}: {why}; give the certificate as PEM text: juju config APP \
+                 {name}=@FILE"
             ));
             String::new()
         })
@@ -164,8 +165,8 @@ fn check_own(options: &Options, problems: &mut Vec<String>) {
     );
 }
 
-/// The options that are settings, in the sections of the workload's file. An empty option is left out,
-/// so that the setting has its default.
+/// The options that are settings, in the sections of the workload's file. An empty option is left
+/// out, so that the setting has its default.
 fn settings(values: &OptionValues) -> Mapping {
     let mut all = Mapping::new();
     for (option, key) in setting::options() {

@@ -67,8 +67,8 @@ fn named(path: &Path, error: ConfigError) -> ConfigError {
     )
 }
 
-/// A file's text. The mode of a file with secrets is asked of the opened file, so that no other file
-/// can take its place in between.
+/// A file's text. The mode of a file with secrets is asked of the opened file, so that no other
+/// file can take its place in between.
 fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let name = path.display();
     let fail = |why: String| ConfigError(vec![format!("cannot read file \"{name}\": {why}")]);
@@ -80,7 +80,8 @@ fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let mode = file.metadata().map_err(cause)?.permissions().mode() & 0o777;
     if secret && mode & 0o077 != 0 {
         return Err(fail(format!(
-            "it holds secrets, and its mode {mode:03o} lets other users read them; run: chmod 600 {name}"
+            "it holds secrets, and its mode {mode:03o} lets other users read them; run: chmod \
+             600 {name}"
         )));
     }
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Settings and secrets → the rules of the engine and the clients of Kafka, store and catalog, and a
-//! look at what is committed when no process runs. Nothing is connected before it is used.
+//! Settings and secrets → the rules of the engine and the clients of Kafka, store and catalog, and
+//! a look at what is committed when no process runs. Nothing is connected before it is used.
 
 use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
@@ -40,8 +40,8 @@ pub struct Clients {
     pub secrets: Secrets,
 }
 
-/// Makes the clients that settings and secrets name. Where only the table's bucket is set, its place
-/// in there is not known yet: see [`Clients::bucket`].
+/// Makes the clients that settings and secrets name. Where only the table's bucket is set, its
+/// place in there is not known yet: see [`Clients::bucket`].
 ///
 /// # Errors
 /// In console mode; or a file that a setting names cannot be read, or a client refuses a value.
@@ -272,7 +272,8 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
-/// The name by which other processes know this one: the setting `instance`, else host and process id.
+/// The name by which other processes know this one: the setting `instance`, else host and process
+/// id.
 #[must_use]
 pub fn who(config: &Config) -> String {
     config

@@ -3,12 +3,13 @@
 
 use crate::settings::grammar::{parse_aggregates, parse_group_by, parse_time_field};
 use crate::settings::parse::{
-    HostPort, parse_addresses, parse_domain, parse_endpoint, parse_group_prefix, parse_instance,
-    parse_label, parse_name, parse_no_proxy, parse_table_name, parse_topic,
+    HostPort, parse_addresses, parse_bucket, parse_domain, parse_endpoint, parse_group_prefix,
+    parse_instance, parse_label, parse_name, parse_no_proxy, parse_postgres_url, parse_table_name,
+    parse_topic,
 };
 use crate::settings::written::Written;
 use crate::table::file::Timestamps;
-use crate::table::place::{Place, TablePlace, is_bucket_name};
+use crate::table::place::{Place, TablePlace};
 use crate::values::shape::{OnBadRecord, SEMANTICS, Shape};
 use crate::values::time::format_duration_ms;
 use std::collections::BTreeSet;
@@ -39,8 +40,8 @@ pub struct Config {
     pub idle_timeout_ms: u64,
     /// How long the whole topic is silent before open windows close; `None` is never.
     pub quiet_timeout_ms: Option<u64>,
-    /// How far the watermark of a topic partition may run ahead of the slowest one before its reading
-    /// is paused.
+    /// How far the watermark of a topic partition may run ahead of the slowest one before its
+    /// reading is paused.
     pub max_skew_ms: i64,
     /// How far past the database's clock an event time may lie.
     pub max_future_ms: i64,
@@ -370,7 +371,8 @@ fn kafka(w: &mut Written) -> KafkaSettings {
     }
 }
 
-/// The table's settings are checked in console mode, too, so that they are right when it gets a name.
+/// The table's settings are checked in console mode, too, so that they are right when it gets a
+/// name.
 fn table(w: &mut Written, catalog: Option<&CatalogSettings>) -> Option<TableSettings> {
     let given = w.is_given("table.name");
     let settings = TableSettings {
@@ -386,26 +388,14 @@ fn table(w: &mut Written, catalog: Option<&CatalogSettings>) -> Option<TableSett
         keep_replaced_ms: w.duration_ms("table.keep-replaced"),
     };
     if given {
-        w.must_be_given(
-            "catalog",
-            "write postgresql://HOST:5432/DATABASE or local:DIRECTORY",
-        );
+        w.must_be_given("catalog", CATALOG_HINT);
     }
     given.then_some(settings)
 }
 
 fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> TablePlace {
     let warehouse = w.optional("table.warehouse", str::parse);
-    let bucket = w.optional("table.bucket", |text| {
-        if is_bucket_name(text) {
-            Ok(text.to_owned())
-        } else {
-            Err(
-                "not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
-                    .to_owned(),
-            )
-        }
-    });
+    let bucket = w.optional("table.bucket", parse_bucket);
     // Stands in where there is a problem: then no settings come of it.
     let nowhere = TablePlace::At(Place::Directory(PathBuf::new()));
     match (warehouse, bucket, catalog) {
@@ -430,8 +420,8 @@ fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> Ta
             if dir.is_relative() =>
         {
             w.problem(format!(
-                "cannot read setting table.warehouse \"{}\": readers of a Hive table need the whole \
-                 path; write s3a://BUCKET/PATH or /DIRECTORY",
+                "cannot read setting table.warehouse \"{}\": readers of a Hive table need the \
+                 whole path; write s3a://BUCKET/PATH or /DIRECTORY",
                 dir.display()
             ));
             nowhere
@@ -462,6 +452,8 @@ fn s3(w: &mut Written) -> S3Settings {
     }
 }
 
+const CATALOG_HINT: &str = "write postgresql://HOST:5432/DATABASE or local:DIRECTORY";
+
 fn catalog(w: &mut Written) -> Option<CatalogSettings> {
     let tls = w.choice(
         "catalog-tls",
@@ -472,51 +464,22 @@ fn catalog(w: &mut Written) -> Option<CatalogSettings> {
         ],
     );
     let ca_file = w.file("catalog-ca-file");
-    w.optional("catalog", |text| parse_catalog(text, tls, ca_file.as_ref()))
-}
-
-fn parse_catalog(
-    text: &str,
-    tls: CatalogTls,
-    ca_file: Option<&PathBuf>,
-) -> Result<CatalogSettings, String> {
-    let hint = "write postgresql://HOST:5432/DATABASE or local:DIRECTORY";
-    if let Some(dir) = text.strip_prefix("local:") {
-        if dir.is_empty() {
-            return Err(format!("no directory; {hint}"));
+    w.optional("catalog", |text| {
+        if let Some(dir) = text.strip_prefix("local:") {
+            return match dir {
+                "" => Err(format!("no directory; {CATALOG_HINT}")),
+                dir => Ok(CatalogSettings::Local(PathBuf::from(dir))),
+            };
         }
-        return Ok(CatalogSettings::Local(PathBuf::from(dir)));
-    }
-    let Some(rest) = text
-        .strip_prefix("postgresql://")
-        .or_else(|| text.strip_prefix("postgres://"))
-    else {
-        return Err(format!("not a catalog; {hint}"));
-    };
-    if rest.contains('@') {
-        return Err(format!(
-            "a user's name and password go into the secrets file; {hint}"
-        ));
-    }
-    if rest.contains('?') {
-        return Err(format!(
-            "parameters are settings of their own here, such as catalog-tls; {hint}"
-        ));
-    }
-    let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
-    match HostPort::parse(server, Some(5432)) {
-        Some(server) if !database.is_empty() && !database.contains('/') => {
-            Ok(CatalogSettings::Postgres {
-                server,
-                database: database.to_owned(),
-                tls,
-                ca_file: ca_file.cloned(),
-            })
-        }
-        _ => Err(format!(
-            "one host, a port and a database are needed; {hint}"
-        )),
-    }
+        let (server, database) =
+            parse_postgres_url(text).map_err(|why| format!("{why}; {CATALOG_HINT}"))?;
+        Ok(CatalogSettings::Postgres {
+            server,
+            database,
+            tls,
+            ca_file: ca_file.clone(),
+        })
+    })
 }
 
 fn shape(w: &mut Written) -> Shape {
@@ -560,8 +523,8 @@ fn shape(w: &mut Written) -> Shape {
     }
 }
 
-/// Size, slide and offset of the windows in milliseconds: `1 <= slide <= window <= 1000 * slide` and
-/// `0 <= offset < slide`.
+/// Size, slide and offset of the windows in milliseconds: `1 <= slide <= window <= 1000 * slide`
+/// and `0 <= offset < slide`.
 fn windows(w: &mut Written) -> (i64, i64, i64) {
     let window = w.duration_ms("window");
     let slide = w.duration_ms("slide");
@@ -572,8 +535,8 @@ fn windows(w: &mut Written) -> (i64, i64, i64) {
         );
         let slide = format_duration_ms(slide);
         w.problem(format!(
-            "cannot use setting slide \"{slide}\" with window \"{most}\": each record would fall in \
-             no window or in more than 1000; write {least} to {most}"
+            "cannot use setting slide \"{slide}\" with window \"{most}\": each record would \
+             fall in no window or in more than 1000; write {least} to {most}"
         ));
     }
     let offset = w.duration_ms("offset");
@@ -680,12 +643,17 @@ secrets-file: /etc/windrow/secrets.yaml";
             Config::parse("kafka: { bootstrp: 'k:9092' }\nwindow: 10 sconds\nhttp: localhost\n")
                 .unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "cannot read setting kafka.bootstrp: unknown key; did you mean \"bootstrap\"?
-cannot find setting kafka.bootstrap: it has no default; write HOST:PORT, several with commas between
-cannot find setting kafka.topic: it has no default; write the topic's name
-cannot read setting window \"10 sconds\": unknown unit \"sconds\"; write 500ms, 10s or 5m
-cannot read setting http \"localhost\": not an IP address and port; write 127.0.0.1:8080 or 0.0.0.0:8080"
+            error.0,
+            [
+                "cannot read setting kafka.bootstrp: unknown key; did you mean \"bootstrap\"?",
+                "cannot find setting kafka.bootstrap: it has no default; write HOST:PORT, several \
+                 with commas between",
+                "cannot find setting kafka.topic: it has no default; write the topic's name",
+                "cannot read setting window \"10 sconds\": unknown unit \"sconds\"; write 500ms, 10s \
+                 or 5m",
+                "cannot read setting http \"localhost\": not an IP address and port; write \
+                 127.0.0.1:8080 or 0.0.0.0:8080",
+            ]
         );
     }
 
@@ -709,7 +677,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "log: debug",
-            "cannot read settings log: they are several; write them in lines of their own below \"log:\"",
+            "cannot read settings log: they are several; write them in lines of their own below \
+             \"log:\"",
         );
     }
 
@@ -735,19 +704,23 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "slide: 20s",
-            "cannot use setting slide \"20s\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s",
+            "cannot use setting slide \"20s\" with window \"10s\": each record would fall in no \
+             window or in more than 1000; write 10ms to 10s",
         );
         check(
             "slide: 9ms",
-            "cannot use setting slide \"9ms\" with window \"10s\": each record would fall in no window or in more than 1000; write 10ms to 10s",
+            "cannot use setting slide \"9ms\" with window \"10s\": each record would fall in no \
+             window or in more than 1000; write 10ms to 10s",
         );
         check(
             "offset: 10s",
-            "cannot use setting offset \"10s\" with slide \"10s\": windows begin again every 10s; write less than 10s",
+            "cannot use setting offset \"10s\" with slide \"10s\": windows begin again every \
+             10s; write less than 10s",
         );
         check(
             "on-bad-record: rejects",
-            "cannot read setting on-bad-record \"rejects\": did you mean \"reject\"? write reject, null or fail",
+            "cannot read setting on-bad-record \"rejects\": did you mean \"reject\"? write \
+             reject, null or fail",
         );
         check(
             "on-data-loss: no",
@@ -759,7 +732,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "max-key-bytes: 64kb",
-            "cannot read setting max-key-bytes \"64kb\": unknown unit \"kb\"; write 65536, 64KiB, 1MiB or 1GiB",
+            "cannot read setting max-key-bytes \"64kb\": unknown unit \"kb\"; write 65536, \
+             64KiB, 1MiB or 1GiB",
         );
         check(
             "group-by: [origin]",
@@ -767,11 +741,13 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "quiet-timeout: never",
-            "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or off",
+            "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or \
+             off",
         );
         check(
             "s3: { endpoint: 'minio:9000' }",
-            "cannot read setting s3.endpoint \"minio:9000\": not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS",
+            "cannot read setting s3.endpoint \"minio:9000\": not an address of S3; write \
+             http://HOST:PORT or https://HOST, or nothing for AWS",
         );
         for names in ["NewTable", "new-table", "a.b", "12"] {
             let text = format!("{LEAST}table: {{ name: '{names}' }}\ncatalog: local:/data");
@@ -815,7 +791,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         read(&table("group-by: count\naggregates: sum(a)"));
         check(
             "group-by: user-id",
-            "cannot read setting group-by \"user-id\": \"user-id\" cannot be a column's name; write \"... as NAME\" with a-z, 0-9 and \"_\"",
+            "cannot read setting group-by \"user-id\": \"user-id\" cannot be a column's name; \
+             write \"... as NAME\" with a-z, 0-9 and \"_\"",
         );
     }
 
@@ -882,7 +859,8 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         );
         check(
             "instance: my windrow",
-            "cannot read setting instance \"my windrow\": not a valid name; write one such as spark/windrow/0",
+            "cannot read setting instance \"my windrow\": not a valid name; write one such as \
+             spark/windrow/0",
         );
     }
 
@@ -994,8 +972,10 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
         };
         for written in [
             "",
-            "window: 90s\nslide: 30s\noffset: 1500ms\ngroup-by: origin, payload.Kind as k\non-bad-record: fail",
-            "aggregates: count as n, sum(bytes), max(a.Price decimal(18,2)), avg(x) as y\ntimestamp-field: a.at rfc3339",
+            "window: 90s\nslide: 30s\noffset: 1500ms\n\
+             group-by: origin, payload.Kind as k\non-bad-record: fail",
+            "aggregates: count as n, sum(bytes), max(a.Price decimal(18,2)), avg(x) as y\n\
+             timestamp-field: a.at rfc3339",
         ] {
             let shape = read(written);
             let told = shape.as_settings();

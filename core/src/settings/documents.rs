@@ -1,6 +1,6 @@
-//! The documents that are made from the rows of `setting`, `charm_options` and `secrets`, and the test
-//! that writes them: `WINDROW_WRITE=1 cargo test -p windrow-core documents`. Without that variable it
-//! only says where a document differs from the rows.
+//! The documents that are made from the rows of `setting`, `charm_options` and `secrets`, and the
+//! test that writes them: `WINDROW_WRITE=1 cargo test -p windrow-core documents`. Without that
+//! variable it only says where a document differs from the rows.
 
 use crate::settings::charm_options::OWN_OPTIONS;
 use crate::settings::parse::format_bytes;
@@ -17,10 +17,10 @@ const WIDTH: usize = 100;
 fn example_file() -> String {
     let mut text = comment(
         "",
-        "Every setting of windrow, with its default, or with an example where it says so. Durations \
-         are a number and a unit: 500ms, 10s, 5m, 1h, 7d. Settings that shape the rows are kept with \
-         the table, and another value later is refused: choose another table name for it. This file \
-         is written from core/src/settings/setting.rs.",
+        "Every setting of windrow, with its default, or with an example where it says so. \
+         Durations are a number and a unit: 500ms, 10s, 5m, 1h, 7d. Settings that shape the rows \
+         are kept with the table, and another value later is refused: choose another table name \
+         for it. This file is written from core/src/settings/setting.rs.",
     );
     let mut section = "";
     for row in SETTINGS {
@@ -51,11 +51,11 @@ fn example_file() -> String {
 fn reference() -> String {
     let mut text = "# Settings\n\n".to_owned();
     text += &paragraph(
-        "These are all settings of `windrow.yaml`. An unknown key is refused, and so is a value that \
-         is not allowed; `windrow check-config` tells of all problems at once. The key `kafka.topic` \
-         is the line `topic` in the section `kafka`. Durations are a number and a unit: `500ms`, \
-         `10s`, `5m`, `1h`, `7d`. Settings that shape the rows are kept with the table, and another \
-         value later is refused: choose another table name for it.",
+        "These are all settings of `windrow.yaml`. An unknown key is refused, and so is a value \
+         that is not allowed; `windrow check-config` tells of all problems at once. The key \
+         `kafka.topic` is the line `topic` in the section `kafka`. Durations are a number and a \
+         unit: `500ms`, `10s`, `5m`, `1h`, `7d`. Settings that shape the rows are kept with the \
+         table, and another value later is refused: choose another table name for it.",
     );
     text += &paragraph(
         "The charm takes most of them as options of `juju config`; it decides the others itself. \
@@ -105,11 +105,11 @@ fn reference() -> String {
 fn charm_config() -> String {
     let mut text = comment(
         "",
-        "The charm's options. Their defaults are windrow's own, and fill the table of the use case. \
-         Durations are a number and a unit: 500ms, 10s, 5m, 1h, 7d. A value that is not allowed \
-         changes nothing that runs: the unit's status names the option, the value and what is \
-         allowed. \"Shapes the rows\" marks what is kept with the table: another value later is \
-         refused, so choose another table-name for it. This file is written from \
+        "The charm's options. Their defaults are windrow's own, and fill the table of the use \
+         case. Durations are a number and a unit: 500ms, 10s, 5m, 1h, 7d. A value that is not \
+         allowed changes nothing that runs: the unit's status names the option, the value and \
+         what is allowed. \"Shapes the rows\" marks what is kept with the table: another value \
+         later is refused, so choose another table-name for it. This file is written from \
          core/src/settings/setting.rs and core/src/settings/charm_options.rs.",
     );
     text += "options:\n  # Settings of windrow.\n";

@@ -1,6 +1,6 @@
 //! The small languages of `group-by`, `aggregates` and `timestamp-field`: text → columns.
-//! Each error is the end of a sentence that begins with the setting and its value. Whether two columns
-//! have the same name is for `config`.
+//! Each error is the end of a sentence that begins with the setting and its value. Whether two
+//! columns have the same name is for `config`.
 
 use crate::settings::parse::parse_name;
 use crate::values::shape::{Aggregate, Column, Function, Number, TimeField, TimeUnit};

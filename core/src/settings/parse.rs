@@ -2,6 +2,7 @@
 //! Each error is the end of a sentence that begins with the setting and its value. Settings whose
 //! text is a small language are in `grammar`; whether several values fit together is for `config`.
 
+use crate::table::place::is_bucket_name;
 use crate::values::time::parse_duration_ms;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -284,6 +285,35 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
             "not an address of S3; write http://HOST:PORT or https://HOST, or nothing for AWS"
                 .to_owned(),
         )
+    }
+}
+
+/// The name of a bucket.
+pub(super) fn parse_bucket(text: &str) -> Result<String, String> {
+    if is_bucket_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned())
+}
+
+/// Takes `postgresql://HOST:5432/DATABASE` apart. What is allowed is not in the errors.
+pub(super) fn parse_postgres_url(text: &str) -> Result<(HostPort, String), &'static str> {
+    let rest = text
+        .strip_prefix("postgresql://")
+        .or_else(|| text.strip_prefix("postgres://"))
+        .ok_or("not a catalog")?;
+    if rest.contains('@') {
+        return Err("a user's name and password go into the secrets file");
+    }
+    if rest.contains('?') {
+        return Err("parameters are settings of their own here, such as catalog-tls");
+    }
+    let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
+    match HostPort::parse(server, Some(5432)) {
+        Some(server) if !database.is_empty() && !database.contains('/') => {
+            Ok((server, database.to_owned()))
+        }
+        _ => Err("one host, a port and a database are needed"),
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) const SECRET_KEYS: [(&str, &str); 8] = [
     ("catalog-password", "That user's password."),
     (
         "api-token",
-        "What HTTP requests from other machines must bring as \"Authorization: Bearer TOKEN\" to be \
-         told more than /healthz, /readyz and /metrics.",
+        "What HTTP requests from other machines must bring as \"Authorization: Bearer TOKEN\" \
+         to be told more than /healthz, /readyz and /metrics.",
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! What a person wrote: the text of `windrow.yaml` → values, and all problems of the file at once.
-//! Defaults, words and limits come from the rows of `setting`; what the values mean is for `config`.
+//! Defaults, words and limits come from the rows of `setting`; what the values mean is for
+//! `config`.
 
 use crate::settings::parse::{format_bytes, parse_bytes, parse_duration_or, quote};
 use crate::settings::secrets::is_secret_key;
@@ -13,15 +14,15 @@ use std::path::PathBuf;
 
 /// The values of a file by their keys, and its problems so far.
 ///
-/// A value that cannot be read is a problem, and its default stands in for it. So all other settings
-/// are checked, too, and the user is told of all problems at once.
+/// A value that cannot be read is a problem, and its default stands in for it. So all other
+/// settings are checked, too, and the user is told of all problems at once.
 pub(super) struct Written {
     given: BTreeMap<&'static str, String>,
     problems: Vec<String>,
     /// Settings that have a problem already: a rule over several would only repeat it.
     failed: BTreeSet<&'static str>,
-    /// Settings that were asked for. In the end these are all: a setting that nothing reads would do
-    /// nothing.
+    /// Settings that were asked for. In the end these are all: a setting that nothing reads would
+    /// do nothing.
     asked: BTreeSet<&'static str>,
 }
 
@@ -116,8 +117,8 @@ impl Written {
         }
     }
 
-    /// The value of a setting, by its own rule: `parse` answers the end of a sentence for a text that
-    /// it refuses.
+    /// The value of a setting, by its own rule: `parse` answers the end of a sentence for a text
+    /// that it refuses.
     pub(super) fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         let row = row(key);
         self.asked.insert(row.key);
@@ -289,7 +290,8 @@ impl Words {
     }
 }
 
-/// What to say of a key that is not a setting: the nearest one in its section, else where it belongs.
+/// What to say of a key that is not a setting: the nearest one in its section, else where it
+/// belongs.
 fn unknown_key(path: &str) -> String {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let divided = |row: &Setting| row.key.rsplit_once('.').unwrap_or(("", row.key));

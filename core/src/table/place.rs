@@ -1,5 +1,5 @@
-//! Where a table lies, from the settings through epoch 0 to Hive, and the names of its objects there.
-//! Nothing is looked up here: what the catalog answers arrives as an argument of [`locate`].
+//! Where a table lies, from the settings through epoch 0 to Hive, and the names of its objects
+//! there. Nothing is looked up here: what the catalog answers arrives as an argument of [`locate`].
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -63,8 +63,8 @@ impl Place {
         }
     }
 
-    /// The place as readers are told it. A directory gets its scheme, because Spark would look for a
-    /// path without one in its own default file system.
+    /// The place as readers are told it. A directory gets its scheme, because Spark would look for
+    /// a path without one in its own default file system.
     #[must_use]
     pub fn uri(&self) -> String {
         match self {
@@ -204,8 +204,8 @@ pub fn is_bucket_name(text: &str) -> bool {
 /// where it is. A new one goes where Hive keeps the database if that is in the bucket, and else to
 /// `s3a://BUCKET/warehouse`, where Spark's charms keep theirs.
 ///
-/// `recorded` is the place in the table's epoch 0, and `database` the location of the Hive database;
-/// each may be of any scheme, and `None` where there is no such thing.
+/// `recorded` is the place in the table's epoch 0, and `database` the location of the Hive
+/// database; each may be of any scheme, and `None` where there is no such thing.
 ///
 /// # Errors
 /// The table lies outside of the bucket: the text says where, and what to do.
@@ -452,7 +452,8 @@ mod tests {
         let sha256 = "0f343b0931126a20f133d67c2b018a3b".repeat(2);
         assert_eq!(
             names.file("rows", 3, 12, &sha256),
-            "_windrow/default.newtable/rows/3-0000000012-0f343b0931126a20f133d67c2b018a3b/part.parquet"
+            "_windrow/default.newtable/rows/3-0000000012-0f343b0931126a20f133d67c2b018a3b\
+             /part.parquet"
         );
         let manifest = names.manifest(3, 12, &sha256);
         assert_eq!(

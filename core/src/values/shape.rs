@@ -28,8 +28,8 @@ pub struct Shape {
     pub max_keys: u64,
     /// The longest key, all columns together, in bytes of their UTF-8.
     pub max_key_bytes: u64,
-    /// The version of the meaning of all this. It is raised when a new windrow would give other rows
-    /// for the same settings.
+    /// The version of the meaning of all this. It is raised when a new windrow would give other
+    /// rows for the same settings.
     pub semantics: u32,
 }
 
@@ -113,8 +113,8 @@ pub struct TimeField {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeUnit {
-    /// A string is RFC 3339. The unit of a number goes by its size: below 10^11 it is seconds, below
-    /// 10^14 milliseconds, and else microseconds.
+    /// A string is RFC 3339. The unit of a number goes by its size: below 10^11 it is seconds,
+    /// below 10^14 milliseconds, and else microseconds.
     Auto,
     /// Seconds since 1970.
     Seconds,
@@ -127,8 +127,8 @@ pub enum TimeUnit {
 }
 
 impl Shape {
-    /// The settings that it was read from, as a user writes them, in the order of the file. They say all
-    /// of it, so two shapes are equal exactly when these are.
+    /// The settings that it was read from, as a user writes them, in the order of the file. They
+    /// say all of it, so two shapes are equal exactly when these are.
     #[must_use]
     pub fn as_settings(&self) -> Vec<(&'static str, String)> {
         let time = |ms: i64| format_duration_ms(ms.unsigned_abs());
