@@ -1,9 +1,7 @@
-//! What a compiler does not see: headers, the border of the pure core, and that the documents say what is there.
+//! What a compiler does not see: headers, the border of the pure core, and where things come from.
 
-use clap::CommandFactory;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use windrow::run::cli::Cli;
 
 /// The rooms and those that each may use, besides itself. What stands further down may use what stands further up.
 const ROOMS: [(&str, &[&str]); 6] = [
@@ -15,11 +13,11 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("shown", &["values", "count", "table", "engine", "settings"]),
 ];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn text(path: impl AsRef<Path>) -> String {
+pub(crate) fn text(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
 }
@@ -47,7 +45,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn all_files() -> Vec<PathBuf> {
+pub(crate) fn all_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     files(root(), &mut found);
     found.sort();
@@ -224,108 +222,4 @@ fn no_file_speaks_of_one_machine() {
             .iter()
             .all(|s| s.starts_with("source = \"registry+"));
     assert!(one, "everything comes from the one registry: {sources:?}");
-}
-
-/// The words that follow `before` in the code of a document: in `backticks` and in blocks.
-fn words_after(document: &str, before: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut block = false;
-    for line in document.lines() {
-        if line.starts_with("```") {
-            block = !block;
-            continue;
-        }
-        let code: Vec<&str> = if block {
-            vec![line]
-        } else {
-            line.split('`').skip(1).step_by(2).collect()
-        };
-        for code in code {
-            if let Some(rest) = code.trim().strip_prefix(before) {
-                let word: String = rest
-                    .chars()
-                    .take_while(|c| c.is_ascii_lowercase() || *c == '-')
-                    .collect();
-                found.insert(word);
-            }
-        }
-    }
-    found.retain(|word| !word.is_empty() && !word.starts_with('-'));
-    found
-}
-
-#[test]
-fn documents_name_targets_verbs_settings_and_files_that_are_there() {
-    let makefile = text("Makefile");
-    let verbs: BTreeSet<String> = Cli::command()
-        .get_subcommands()
-        .map(|c| c.get_name().to_owned())
-        .collect();
-    for name in [
-        "README.md",
-        "CONTRIBUTING.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-    ] {
-        let document = text(name);
-        for target in words_after(&document, "make ") {
-            assert!(
-                makefile.contains(&format!("\n{target}:")),
-                "{name}: make {target}"
-            );
-        }
-        for verb in words_after(&document, "windrow ") {
-            assert!(verbs.contains(&verb), "{name}: windrow {verb}");
-        }
-    }
-    let readme = text("README.md");
-    for verb in &verbs {
-        assert!(
-            readme.contains(&format!("windrow {verb}")) || verb == "help",
-            "README.md leaves out windrow {verb}"
-        );
-    }
-    let mut section = String::new();
-    for line in text("windrow.example.yaml")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-    {
-        let key = line.trim().split(':').next().expect("a key");
-        let path = match (line.starts_with(' '), line.trim_end().ends_with(':')) {
-            (false, true) => {
-                section = format!("{key}.");
-                continue;
-            }
-            (true, _) => section.clone() + key,
-            (false, false) => key.to_owned(),
-        };
-        assert!(
-            readme.contains(&format!("`{path}`")),
-            "README.md leaves out the setting {path}"
-        );
-    }
-    let architecture = text("ARCHITECTURE.md");
-    let folders: BTreeSet<PathBuf> = all_files()
-        .iter()
-        .filter(|p| p.ends_with("mod.rs"))
-        .filter_map(|p| {
-            Some(
-                p.parent()?
-                    .strip_prefix(root())
-                    .expect("below it")
-                    .to_owned(),
-            )
-        })
-        .collect();
-    for folder in folders
-        .iter()
-        .filter(|f| f.components().count() <= 3 && !f.starts_with("charm"))
-    {
-        let name = folder.display().to_string();
-        let inside = name.starts_with("src/io/");
-        assert!(
-            inside || architecture.contains(&format!("`{name}`")),
-            "ARCHITECTURE.md leaves out {name}"
-        );
-    }
 }

@@ -1629,25 +1629,6 @@ cannot read setting http \"localhost\": not an IP address and port; write 127.0.
     }
 
     #[test]
-    fn the_readmes_first_settings_are_right() {
-        let readme = include_str!("../../../README.md");
-        let mut blocks = readme
-            .split("```yaml\n")
-            .skip(1)
-            .map(|rest| rest.split("```").next().unwrap());
-        let config = read(blocks.next().unwrap());
-        config
-            .check_secrets(&Secrets::parse(&blocks.next().unwrap().replace("...", "x")).unwrap())
-            .unwrap();
-        for key in KEYS {
-            assert!(
-                readme.contains(&format!("`{key}`")),
-                "the table of settings has {key}"
-            );
-        }
-    }
-
-    #[test]
     fn a_bucket_takes_the_place_of_a_warehouse() {
         let text = |table: &str, catalog: &str| {
             format!("{LEAST}table: {{ name: n, {table} }}\ncatalog: {catalog}")
