@@ -1,7 +1,7 @@
 # What can be done here; `make` alone lists it.
 # Every target installs what it needs, or says in one line what is missing.
-PARTS := tests/parts/parts.sh
-KUBE := tests/parts/kube.sh
+PARTS := tests/services/services.sh
+KUBE := tests/services/kube.sh
 CACHE := $${WINDROW_PARTS:-$$HOME/.cache/windrow-parts}
 
 help: ## This list
@@ -24,8 +24,8 @@ test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table
 # The scripts of this target and the next two exit with 3 where what they need cannot be had.
 test-juju: tools ## The charm under Juju's own hook runner and a real Pebble, where they can be had
 	cargo build --workspace --bins
-	@if tests/juju-bed/bed.py; then \
-	  WINDROW_PEBBLE_DIR=$(CACHE)/juju-bed \
+	@if tests/hook-runner/play_scenarios.py; then \
+	  WINDROW_PEBBLE_DIR=$(CACHE)/hook-runner \
 	    cargo test -p windrow-charm --lib pebble:: -- --ignored; \
 	  else [ $$? = 3 ]; fi
 

@@ -6,9 +6,9 @@ tool in WINDROW_JUJU_BED (else ../shared/tools/juju), prints a line an event, an
 hook fails, no credential is seen anywhere, memory stays in its limit, Spark finds the rows of the topic. Then it sets what a
 no-change dispatch costs beside a Python `ops` charm's. It wants root, for mount namespaces, and Go for the tool's first build.
 
-  bed.py                            every scenario of PLAN, and the cost
-  bed.py SCENARIO [PEBBLE]          one, such as: bed.py table v1.10.2
-  bed.py cost
+  play_scenarios.py                            every scenario of PLAN, and the cost
+  play_scenarios.py SCENARIO [PEBBLE]          one, such as: play_scenarios.py table v1.10.2
+  play_scenarios.py cost
   --charm FILE                      a packed charm instead of what lies here and in target/debug
 
 Exit 3: the tool, or what it needs, is not there, and why in one line.
@@ -33,12 +33,12 @@ import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-PARTS = f"{ROOT}/tests/parts/parts.sh"
-KUBE = f"{ROOT}/tests/parts/kube.sh"
+PARTS = f"{ROOT}/tests/services/services.sh"
+KUBE = f"{ROOT}/tests/services/kube.sh"
 TOOL = os.environ.get("WINDROW_JUJU_BED") or os.path.normpath(f"{ROOT}/../shared/tools/juju")
 CACHE = os.environ.get("WINDROW_PARTS") or f"{os.environ.get('HOME', '/root')}/.cache/windrow-parts"
 RUN = os.environ.get("WINDROW_RUN") or f"{CACHE}/run"
-BINARIES = f"{CACHE}/juju-bed"
+BINARIES = f"{CACHE}/hook-runner"
 PEBBLES = ("v1.19.2", "v1.10.2")  # of Juju 3.6 and 3.5
 PLAN = [("table", PEBBLES[0]), ("table", PEBBLES[1]), ("trouble", PEBBLES[0]), ("namespace", PEBBLES[0])]
 WITH_KUBE = ("namespace",)
@@ -67,7 +67,7 @@ def exports(text):
 def parts(*args, stdin=""):
     done = subprocess.run([PARTS, *args], input=stdin, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"bed: parts.sh {' '.join(args)}: {done.stderr or done.stdout}")
+        sys.exit(f"bed: services.sh {' '.join(args)}: {done.stderr or done.stdout}")
     return done.stdout
 
 
@@ -183,7 +183,7 @@ def the_world(folder, kube):
         for name, value in (kept | {"BED_FOLDER": folder, "PATH": os.environ["PATH"]}).items():
             # Juju's own path first: the hook commands are there.
             f.write(f"export {name}={shlex.quote(value)}{':$PATH' if name == 'PATH' else ''}\n")
-        f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/step.py "$@"\n')
+        f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/scenario_steps.py "$@"\n')
     os.chmod(f"{folder}/step", 0o700)
     words = {"step": f"{folder}/step", "topic": world["topic"], "database": database, "bucket": env["WINDROW_TEST_S3_BUCKET"],
              "kafka": env["WINDROW_TEST_KAFKA"], "kafka_port": env["WINDROW_TEST_KAFKA"].split(":")[1], "s3": env["WINDROW_TEST_S3"], "pg": env["WINDROW_TEST_PG"], "unchanged": UNCHANGED, "rounds": str(ROUNDS)}
@@ -278,7 +278,7 @@ def play(scenario, pebble, packed):
     with socket.socket() as s:
         if s.connect_ex(("127.0.0.1", 8080)) == 0:
             sys.exit("bed: port 8080 is taken by another process; the charm's workload wants it")
-    folder = f"{RUN}/juju-bed/{scenario}-{pebble}"
+    folder = f"{RUN}/hook-runner/{scenario}-{pebble}"
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder, mode=0o711)
     charm, cgroup = assemble(folder, packed), Cgroup()
@@ -388,7 +388,7 @@ def make_place(place):
 def judge(world):
     """Spark reads the table: it has each row of the topic's group-by that any reader was shown, and no other."""
     if not glob.glob(f"{CACHE}/spark-3.4*"):
-        say("no Spark to judge: tests/parts/parts.sh install spark")
+        say("no Spark to judge: tests/services/services.sh install spark")
         return
     counts = {}
     for line in parts("kafka", "--plain", "consume", world["topic"]).splitlines():
@@ -410,7 +410,7 @@ def cost(ours):
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         subprocess.run([f"{venv}/bin/pip", "-q", "--disable-pip-version-check", "install", OPS], check=True)
         open(f"{venv}/done", "w", encoding="utf-8").close()
-    folder = f"{RUN}/juju-bed/ops"
+    folder = f"{RUN}/hook-runner/ops"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(f"{TOOL}/scenarios/ops", f"{folder}/charm")
     events = [{"hook": h} for h in ("install", "config-changed", "start")] + [{"hook": UNCHANGED, "repeat": ROUNDS}]

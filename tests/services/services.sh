@@ -2,26 +2,26 @@
 # The real parts that tests need: installs, starts and stops Kafka, MinIO, PostgreSQL and Spark.
 # It needs no container engine and touches no other service of the machine; it does not run the tests.
 #
-#   parts.sh install [kafka|minio|postgres|spark|spark-3.5]...   default: kafka minio postgres
-#   parts.sh up [kafka|minio|minio-tls|postgres|thrift]...       default: kafka minio postgres; installs what is missing
-#   parts.sh down [PART]...                  ends what `up` started; the data stays
-#   parts.sh wipe [PART]...                  `down`, and the data goes too
-#   parts.sh env                             what the tests read, as shell exports
-#   parts.sh places                          Java's folder, that of Kafka's jars, MinIO, PostgreSQL's programs, a line each
-#   parts.sh status
-#   parts.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
+#   services.sh install [kafka|minio|postgres|spark|spark-3.5]...   default: kafka minio postgres
+#   services.sh up [kafka|minio|minio-tls|postgres|thrift]...       default: kafka minio postgres; installs what is missing
+#   services.sh down [PART]...                  ends what `up` started; the data stays
+#   services.sh wipe [PART]...                  `down`, and the data goes too
+#   services.sh env                             what the tests read, as shell exports
+#   services.sh places                          Java's folder, that of Kafka's jars, MinIO, PostgreSQL's programs, a line each
+#   services.sh status
+#   services.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
 #                                            for 2.3, the default), 3.1, 4.0, lazy (what a Spark makes that was told to create
 #                                            the tables itself), lazy-fresh (the same before its first CREATE TABLE), empty;
 #                                            nobody else may connect, so that no test's users get rights in it
-#   parts.sh psql DATABASE [ARGUMENT]...     as the super user
-#   parts.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
-#   parts.sh s3 VERB ...                     objects: s3_admin.py
-#   parts.sh spark-conf DATABASE             writes the Spark settings for that metastore, prints their folder
-#   parts.sh spark-job DATABASE ARGUMENT...  the streaming job that windrow replaces: spark_job.py
-#   parts.sh spark-sql DATABASE ARGUMENT...  SQL in a Spark of its own, rows as JSON: spark_sql.py
-#   parts.sh thrift-up DATABASE              Spark's Thrift server on that metastore (`up thrift`: on hivemetastore)
-#   parts.sh thrift-down
-#   parts.sh beeline [-t] [SQL]...           SQL (or standard input) to the Thrift server; -t: tab-separated
+#   services.sh psql DATABASE [ARGUMENT]...     as the super user
+#   services.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
+#   services.sh s3 VERB ...                     objects: s3_admin.py
+#   services.sh spark-conf DATABASE             writes the Spark settings for that metastore, prints their folder
+#   services.sh spark-job DATABASE ARGUMENT...  the streaming job that windrow replaces: spark_job.py
+#   services.sh spark-sql DATABASE ARGUMENT...  SQL in a Spark of its own, rows as JSON: spark_sql.py
+#   services.sh thrift-up DATABASE              Spark's Thrift server on that metastore (`up thrift`: on hivemetastore)
+#   services.sh thrift-down
+#   services.sh beeline [-t] [SQL]...           SQL (or standard input) to the Thrift server; -t: tab-separated
 #
 # spark-job and spark-sql end when they are done; WINDROW_SPARK_VERSION=3.5.3 reads with that one.
 #
@@ -449,7 +449,7 @@ s3_admin() { local s3=${WINDROW_TEST_S3:-}; environment && WINDROW_TEST_S3=${s3:
 # spark_conf DATABASE: sets CONF. Passwords go into files that only we may read, not into arguments.
 spark_conf() {
 	spark_home
-	[ -x "$SPARK/bin/python" ] && [ -d "$SPARK_JARS" ] || die "no Spark $SPARK_VERSION; run parts.sh install spark, or spark-3.5"
+	[ -x "$SPARK/bin/python" ] && [ -d "$SPARK_JARS" ] || die "no Spark $SPARK_VERSION; run services.sh install spark, or spark-3.5"
 	CONF=$RUN/spark-conf/$1-$SPARK_VERSION
 	mkdir -p "$CONF" "$RUN/spark-tmp"
 	local lib
@@ -621,7 +621,7 @@ environment() {
 	WINDROW_TEST_PG_PASSWORD=$PG_PASSWORD
 	WINDROW_TEST_THRIFT=127.0.0.1:$THRIFT_PORT
 	WINDROW_TEST_PYTHON=$VENV/bin/python
-	WINDROW_TEST_PARTS=$HERE/parts.sh
+	WINDROW_TEST_PARTS=$HERE/services.sh
 	set +a
 }
 

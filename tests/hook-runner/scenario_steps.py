@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What the scenarios do and wait for between two hooks. It runs as a hook command does: `$step VERB ARGUMENT...` in a `run:`.
 
-bed.py writes what it needs (names, ports, credentials) into world.json of the run's folder; what steps hand on is in
+play_scenarios.py writes what it needs (names, ports, credentials) into world.json of the run's folder; what steps hand on is in
 step.json. A step that waits has a deadline; one that fails says what it saw and exits 1, which ends the scenario.
-No credential is in its arguments or environment: bed.py looks for them there.
+No credential is in its arguments or environment: play_scenarios.py looks for them there.
 """
 import argparse
 import base64
@@ -73,7 +73,7 @@ def parts(*args, stdin=""):
     command = ["nsenter", f"--mount=/proc/{WORLD['pid']}/ns/mnt", WORLD["parts"], *args]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if done.returncode:
-        fail(f"parts.sh {' '.join(args)}: {done.stderr or done.stdout}")
+        fail(f"services.sh {' '.join(args)}: {done.stderr or done.stdout}")
     return done.stdout
 
 
