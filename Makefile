@@ -3,6 +3,8 @@
 PARTS := tests/services/services.sh
 KUBE := tests/services/kube.sh
 CACHE := $${WINDROW_PARTS:-$$HOME/.cache/windrow-parts}
+# The charm is always built by itself: in one build with the program, its dependencies would change
+# the features of those that both have, and what `make demo` has built would be built once more.
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,7 +15,8 @@ demo: tools ## Kafka, producer, windrow and a table in one process, for 30 s; AR
 test: test-fast test-real test-pack test-kube test-juju ## Everything but test-deploy
 
 test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the simulation
-	cargo test --workspace
+	cargo test -p windrow -p windrow-core
+	cargo test -p windrow-charm
 
 test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table and is the judge
 	$(PARTS) install kafka minio postgres spark spark-3.5
@@ -23,7 +26,8 @@ test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table
 
 # The scripts of this target and the next two exit with 3 where what they need cannot be had.
 test-juju: tools ## The charm under Juju's own hook runner and a real Pebble, where they can be had
-	cargo build --workspace --bins
+	cargo build --bins
+	cargo build -p windrow-charm --bins
 	@if tests/hook-runner/play_scenarios.py; then \
 	  WINDROW_PEBBLE_DIR=$(CACHE)/hook-runner \
 	    cargo test -p windrow-charm --lib pebble:: -- --ignored; \
