@@ -1,44 +1,55 @@
-# What one does here; `make` alone says so. Every target installs what it needs, or says in one line what is missing.
-PARTS := tests/parts/parts.sh
-KUBE := tests/parts/kube.sh
+# What can be done here; `make` alone lists it.
+# Every target installs what it needs, or says in one line what is missing.
+PARTS := tests/services/services.sh
+KUBE := tests/services/kube.sh
+CACHE := $${WINDROW_PARTS:-$$HOME/.cache/windrow-parts}
+# The charm is always built by itself: in one build with the program, its dependencies would change
+# the features of those that both have, and what `make demo` has built would be built once more.
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: tools ## Kafka, producer, windrow and table in one process, for 30 s; ARGS='--for 10s --rate 1000'
+demo: tools ## Kafka, producer, windrow and a table in one process, for 30 s; ARGS='--for 10s'
 	cargo run -- demo $(ARGS)
 
-test: test-fast test-real test-pack test-kube test-juju ## Everything, with real Kafka, MinIO, PostgreSQL, Spark, Pebble, Juju
+test: test-fast test-real test-pack test-kube test-juju ## Everything but test-deploy
 
-test-fast: lint ## The part without Java: unit tests, golden texts, 10 000 seeds of the simulation
-	cargo test --workspace
+test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the simulation
+	cargo test -p windrow -p windrow-core
+	cargo test -p windrow-charm
 
-test-real: tools ## The part with real Kafka, MinIO, PostgreSQL; Spark is the judge
+test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table and is the judge
 	$(PARTS) install kafka minio postgres spark spark-3.5
 	cargo test --no-run
 	$(PARTS) up kafka minio minio-tls postgres
 	eval "$$($(PARTS) env)" && cargo test --no-fail-fast -- --ignored --test-threads=2
 
-test-juju: tools ## The charm under Juju's own hook runner and Pebble, where these can be had, with the real parts
-	cargo build --workspace --bins
-	@if tests/juju-bed/bed.py; then \
-	  WINDROW_PEBBLE_DIR=$${WINDROW_PARTS:-$$HOME/.cache/windrow-parts}/juju-bed cargo test -p windrow-charm --lib pebble:: -- --ignored; \
+# The scripts of this target and the next two exit with 3 where what they need cannot be had.
+test-juju: tools ## The charm under Juju's own hook runner and a real Pebble, where they can be had
+	cargo build --bins
+	cargo build -p windrow-charm --bins
+	@if tests/hook-runner/play_scenarios.py; then \
+	  WINDROW_PEBBLE_DIR=$(CACHE)/hook-runner \
+	    cargo test -p windrow-charm --lib pebble:: -- --ignored; \
 	  else [ $$? = 3 ]; fi
 
 test-kube: tools ## The charm's question to a real kube-apiserver, where it can be had
-	@if $(KUBE) up; then eval "$$($(KUBE) env)" && cargo test -p windrow-charm --lib a_real_kube -- --ignored; \
+	@if $(KUBE) up; then \
+	  eval "$$($(KUBE) env)" && cargo test -p windrow-charm --lib a_real_kube -- --ignored; \
 	  rc=$$?; $(KUBE) down; exit $$rc; else [ $$? = 3 ]; fi
 
-test-deploy: pack ## The use case on a real Juju, some 15 minutes: WINDROW_CONTROLLER=NAME, or one made for it where it can be had
+test-deploy: pack ## The use case on a real Juju, some 15 minutes; WINDROW_CONTROLLER=NAME: on yours
 	@tests/juju/deploy.py || [ $$? = 3 ]
 
-lint: tools ## Formatting and lints
+lint: tools ## Formatting, clippy, and the licenses of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@tests/deny.sh
 
-parts-up: ## Start the real parts for use by hand: eval "$(tests/parts/parts.sh env)"
+parts-up: ## Start Kafka, MinIO and PostgreSQL, to try things by hand
 	$(PARTS) install kafka minio postgres
 	$(PARTS) up
+	@echo 'for their addresses and credentials: eval "$$($(PARTS) env)"'
 
 parts-down: ## Stop them
 	$(PARTS) down
@@ -46,10 +57,11 @@ parts-down: ## Stop them
 pack: tools ## The charm, windrow-k8s_amd64.charm, for Ubuntu 22.04 and later; without LXD
 	charm/pack.py
 
-test-pack: pack ## What is in it, as Juju, charmcraft and a bare Ubuntu see it
+test-pack: pack ## What is in the charm's file, as Juju, charmcraft and a bare Ubuntu see it
 	tests/pack/check.py
 
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real test-juju test-kube test-deploy lint parts-up parts-down pack test-pack tools
+.PHONY: help demo test test-fast test-real test-juju test-kube test-deploy lint
+.PHONY: parts-up parts-down pack test-pack tools

@@ -13,7 +13,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
-use tracing_subscriber::{EnvFilter, fmt, reload as reloading};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, reload};
 use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
 use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
@@ -72,40 +75,34 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Begins the log; what it returns sets another level.
+/// Starts the log on standard error. The function that it returns changes the level.
 fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
-    fn set<S>(handle: &reloading::Handle<EnvFilter, S>, level: &str) {
-        // Fails only when nobody logs any more.
-        let _ = handle.reload(filter(level));
-    }
-    let log = fmt()
-        .with_env_filter(filter(config.log.level))
-        .with_writer(std::io::stderr);
+    let (level, handle) = reload::Layer::new(filter(config.log.level));
+    let log = tracing_subscriber::registry().with(level);
+    let lines = fmt::layer().with_writer(std::io::stderr);
     match config.log.format {
-        LogFormat::Text => {
-            let log = log
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |level| set(&handle, level))
-        }
-        LogFormat::Json => {
-            let log = log.json().with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |level| set(&handle, level))
-        }
+        LogFormat::Text => log
+            .with(lines.with_ansi(std::io::stderr().is_terminal()))
+            .init(),
+        LogFormat::Json => log.with(lines.json()).init(),
     }
+    Box::new(move |level| {
+        // It fails only when the log has ended.
+        let _ = handle.reload(filter(level));
+    })
 }
 
-/// Our own at that level; libraries only when something is wrong with them.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::new(if level == "trace" {
-        level.to_owned()
-    } else {
-        format!("warn,windrow={level}")
-    })
+/// Our own events at that level, and those of libraries only when something is wrong with them.
+/// With `trace`, everything is logged.
+fn filter(level: &str) -> Targets {
+    // The settings allow only names of levels.
+    let level = level.parse().unwrap_or(LevelFilter::INFO);
+    if level == LevelFilter::TRACE {
+        return Targets::new().with_default(level);
+    }
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("windrow", level)
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -1,6 +1,7 @@
 //! Tests of the whole core: golden texts, properties over drawn logs, and a tidy repository.
 
 mod causes;
+mod documents;
 mod golden;
 #[path = "../hands.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]

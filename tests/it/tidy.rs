@@ -2,10 +2,8 @@
 //! is there.
 
 use crate::imports::{self, ModulePath, code_of, module_of, paths_named, without_tests};
-use clap::CommandFactory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use windrow::run::cli::Cli;
 
 /// The three crates, each with the folder of its source files.
 const CRATES: [(&str, &str); 3] = [
@@ -394,90 +392,4 @@ fn no_file_speaks_of_one_machine() {
             .iter()
             .all(|s| s.starts_with("source = \"registry+"));
     assert!(one, "everything comes from the one registry: {sources:?}");
-}
-
-/// The words that follow `before` in the code of a document: in `backticks` and in blocks.
-fn words_after(document: &str, before: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut block = false;
-    for line in document.lines() {
-        if line.starts_with("```") {
-            block = !block;
-            continue;
-        }
-        let code: Vec<&str> = if block {
-            vec![line]
-        } else {
-            line.split('`').skip(1).step_by(2).collect()
-        };
-        for code in code {
-            if let Some(rest) = code.trim().strip_prefix(before) {
-                let word: String = rest
-                    .chars()
-                    .take_while(|c| c.is_ascii_lowercase() || *c == '-')
-                    .collect();
-                found.insert(word);
-            }
-        }
-    }
-    found.retain(|word| !word.is_empty() && !word.starts_with('-'));
-    found
-}
-
-#[test]
-fn documents_name_targets_verbs_settings_and_files_that_are_there() {
-    let makefile = text("Makefile");
-    let verbs: BTreeSet<String> = Cli::command()
-        .get_subcommands()
-        .map(|c| c.get_name().to_owned())
-        .collect();
-    for name in [
-        "README.md",
-        "CONTRIBUTING.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "docs/settings.md",
-    ] {
-        let document = text(name);
-        for target in words_after(&document, "make ") {
-            assert!(
-                makefile.contains(&format!("\n{target}:")),
-                "{name}: make {target}"
-            );
-        }
-        for verb in words_after(&document, "windrow ") {
-            assert!(verbs.contains(&verb), "{name}: windrow {verb}");
-        }
-    }
-    let readme = text("README.md");
-    for verb in &verbs {
-        assert!(
-            readme.contains(&format!("windrow {verb}")) || verb == "help",
-            "README.md leaves out windrow {verb}"
-        );
-    }
-    let architecture = text("ARCHITECTURE.md");
-    let folders: BTreeSet<PathBuf> = all_files()
-        .iter()
-        .filter(|p| p.ends_with("mod.rs"))
-        .filter_map(|p| {
-            Some(
-                p.parent()?
-                    .strip_prefix(root())
-                    .expect("below it")
-                    .to_owned(),
-            )
-        })
-        .collect();
-    for folder in folders
-        .iter()
-        .filter(|f| f.components().count() <= 3 && !f.starts_with("charm"))
-    {
-        let name = folder.display().to_string();
-        let inside = name.starts_with("src/io/");
-        assert!(
-            inside || architecture.contains(&format!("`{name}`")),
-            "ARCHITECTURE.md leaves out {name}"
-        );
-    }
 }

@@ -1,16 +1,20 @@
 #!/bin/bash
-# The Kubernetes and the Juju controller that the use case is played on: the user's, or one made for it.
+# Gives the use case a Kubernetes cluster and a Juju controller: the user's, or one made for it.
 #
-#   cluster.sh up                 the controller answers; exit 3, and why in one line, if there is none to be had
-#   cluster.sh down               end what `up` made
-#   cluster.sh juju ARGUMENT...   the client
+#   cluster.sh up                 waits until the controller answers; exits with 3, and says why in
+#                                 one line, if there is none
+#   cluster.sh down               ends what `up` started
+#   cluster.sh juju ARGUMENT...   runs the client
 #   cluster.sh kubectl ARGUMENT...
-#   cluster.sh import IMAGE.tar   for all pods to come
+#   cluster.sh import IMAGE.tar   makes an image known to all pods
 #
-# WINDROW_CONTROLLER=NAME takes that controller of the user's (MicroK8s as in the use case, say) and kubectl from the PATH; images
-# then go through WINDROW_IMPORT, a command that takes the file's name ("microk8s ctr image import" if it is not set). Without it
-# this only calls the scripts of a tool beside the project (WINDROW_KUBE_BED, else ../shared/tools/kube), which build a node and
-# Juju from package registries (some 10 CPU minutes, 2 GB, kept in WINDROW_PARTS) and start them; as root.
+# WINDROW_CONTROLLER=NAME takes that controller of the user's, for example MicroK8s as in the use
+# case, and kubectl from the PATH. Images are then imported by WINDROW_IMPORT, a command that takes
+# the file's name; without it, by "microk8s ctr image import".
+#
+# Without WINDROW_CONTROLLER this calls the scripts of a tool beside the project (WINDROW_KUBE_BED,
+# else ../shared/tools/kube). They build a node and Juju from package registries (some 10 CPU
+# minutes and 2 GB, kept in WINDROW_PARTS) and start them, as root.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""The data-warehouse use case on a real Juju, from nothing: two models, one table, and what goes wrong with them in a year.
+"""Plays the data-warehouse use case on a real Juju: two models, one table, and what goes wrong in a year.
 
-Model `kafka` has Kafka and a producer, model `spark` has S3, the metastore, Kyuubi's part and windrow. The providers beside it
-stand for the real charms: their relations are those charms', their workloads are real. Spark reads the table from outside, as
-Kyuubi's user. After each step the table must be a plain group-by of the topic: each row there once, right, and none beside.
+Model `kafka` has Kafka and a producer. Model `spark` has S3, the metastore, a stand-in for Kyuubi,
+and windrow. The providers in this folder stand for the real charms: they have the relations of those
+charms, and their workloads are real. Spark reads the table from outside, as Kyuubi's user. After
+each step the table must be a plain group-by of the topic: each row is there once and is right, and
+there is no other row.
 
-  deploy.py [CHARM]      plays it; windrow-k8s_amd64.charm of `make pack` if none is named
-    --keep               leaves cluster and models up: look at them with cluster.sh juju status -m spark
-    --until STEP         ends after that step; --list names the steps
-    --from STEP          goes on with that step on what --keep left
+  deploy.py [CHARM]      plays it; without a name, with windrow-k8s_amd64.charm of `make pack`
+    --keep               leaves cluster and models up, to look at: cluster.sh juju status -m spark
+    --until STEP         ends after that step; --list prints the steps
+    --from STEP          goes on with that step, on what --keep left
 
-`juju status` of both models after each step is kept in WINDROW_RUN/deploy/status.txt. Which cluster: cluster.sh.
-Exit 3: there is no cluster to be had, and why in one line.
+`juju status` of both models after each step is kept in WINDROW_RUN/deploy/status.txt. cluster.sh
+says which cluster is used. It exits with 3, and says why in one line, where there is none.
 """
 import argparse
 import atexit
@@ -30,13 +32,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 CACHE = os.environ.get("WINDROW_PARTS") or f"{os.environ.get('HOME', '/root')}/.cache/windrow-parts"
 RUN = f"{os.environ.get('WINDROW_RUN') or CACHE + '/run'}/deploy"
-CLUSTER, PARTS = f"{HERE}/cluster.sh", f"{ROOT}/tests/parts/parts.sh"
+CLUSTER, PARTS = f"{HERE}/cluster.sh", f"{ROOT}/tests/services/services.sh"
 MINE = os.environ.get("WINDROW_CONTROLLER")
 IMAGE = "windrow.local/workloads:1"
 MODELS = ("kafka", "spark")
 TOPIC, TABLE, WINDOW_S, DELAY_S = "test-topic", "newtable", 10, 10
 S3 = {"access-key": "minio", "secret-key": "minio-secret"}
-# Spark's own ports on this machine, beside those of the other tests' parts.
+# Spark's ports on this machine differ from those of the other tests' services.
 SPARK = {"WINDROW_RUN": RUN, "WINDROW_PG_PORT": "25432", "WINDROW_MINIO_PORT": "29000", "WINDROW_THRIFT_PORT": "20909",
          "WINDROW_S3_KEY": S3["access-key"], "WINDROW_S3_SECRET": S3["secret-key"]}
 MINIO = """

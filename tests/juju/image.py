@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Make the one image of all stand-ins' workloads, from the programs that the real parts of the tests use on this machine.
+"""Makes the one image of all stand-ins' workloads, from the programs of the tests' services.
 
   image.py OUT.tar NAME:TAG JAVA_HOME KAFKA_JARS MINIO PG_BIN
 
-Bash and its company, Java at /opt/java, Kafka's jars at /opt/kafka, MinIO at /opt/minio, PostgreSQL at /usr/lib/postgresql/bin
-(what it shares, where it looks for it), the time zones, and the libraries that ldd names. `ctr images import` and `docker load` take it.
+It has Bash and the usual commands, Java at /opt/java, Kafka's jars at /opt/kafka, MinIO at /opt/minio,
+PostgreSQL at /usr/lib/postgresql/bin (with its shared files where it looks for them), the time
+zones, and the libraries that ldd names. `ctr images import` and `docker load` take the file.
 """
 import hashlib
 import io

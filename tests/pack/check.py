@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Reads the packed charm as Juju, charmcraft and a bare Ubuntu do. `make test-pack` packs it first.
 
-What needs charmcraft's own schema is skipped, and says so, where charmcraft cannot be installed; what needs a root
-directory of its own, where neither root nor user namespaces are there.
+Where charmcraft cannot be installed, what needs its schema is skipped; where neither root nor user
+namespaces are there, what needs a root directory of its own is skipped. A line says so each time.
 """
 
 import contextlib

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use tempfile::{NamedTempFile, TempDir};
 use windrow_core::shown::status::Status;
 
-/// One of the variables that `parts.sh env` prints, without its `WINDROW_TEST_`.
+/// One of the variables that `services.sh env` prints, without its `WINDROW_TEST_`.
 pub fn env(name: &str) -> String {
     let name = format!("WINDROW_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set; run: make test, or eval \"$(tests/parts/parts.sh env)\" after make parts-up"
+            "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" after make parts-up"
         )
     })
 }
@@ -50,9 +50,9 @@ pub fn wait<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Opti
     }
 }
 
-// ---- The parts' verbs (`parts.sh`) ----
+// ---- The parts' verbs (`services.sh`) ----
 
-/// Runs a verb of `parts.sh` with `stdin` and gives what it printed. Panics when it fails, with what it said.
+/// Runs a verb of `services.sh` with `stdin` and gives what it printed. Panics when it fails, with what it said.
 pub fn parts(args: &[&str], stdin: &str) -> String {
     parts_with(args, stdin, &[])
 }
@@ -62,11 +62,11 @@ pub fn parts_with(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> String {
     let output = try_parts(args, stdin, env);
     assert!(
         output.status.success(),
-        "parts.sh {args:?} failed: {}\n{}",
+        "services.sh {args:?} failed: {}\n{}",
         String::from_utf8_lossy(&output.stderr),
         String::from_utf8_lossy(&output.stdout)
     );
-    String::from_utf8(output.stdout).expect("parts.sh prints UTF-8")
+    String::from_utf8(output.stdout).expect("services.sh prints UTF-8")
 }
 
 /// The same for a verb that may fail.
@@ -76,11 +76,11 @@ pub fn try_parts(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("parts.sh starts");
+        .expect("services.sh starts");
     let mut pipe = child.stdin.take().expect("piped");
     std::thread::scope(|scope| {
         scope.spawn(move || pipe.write_all(stdin.as_bytes()).ok());
-        child.wait_with_output().expect("parts.sh ends")
+        child.wait_with_output().expect("services.sh ends")
     })
 }
 
@@ -480,7 +480,7 @@ impl Spark {
         .stdout(Stdio::piped())
         .stderr(log.reopen().expect("our file"))
         .spawn()
-        .expect("parts.sh starts");
+        .expect("services.sh starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -548,7 +548,7 @@ impl Drop for Spark {
     }
 }
 
-/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `parts.sh up thrift` starts.
+/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `services.sh up thrift` starts.
 pub struct Thrift {
     run: TempDir,
     port: String,

@@ -75,7 +75,7 @@ fn postgres(address: &str, database: &str, user: &str, name: TableName) -> Catal
 
 fn variable(name: &str) -> String {
     std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/parts/parts.sh env)\""))
+        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/services/services.sh env)\""))
 }
 
 fn address() -> String {
@@ -737,7 +737,7 @@ impl Charmed {
 /// Hive's tables as its script and as Spark's lazy way make them.
 const HIVE_SCHEMAS: [&str; 2] = [
     include_str!("hive-2.3.0.sql"),
-    include_str!("../../../tests/parts/hive-lazy.sql"),
+    include_str!("../../../tests/services/hive-lazy.sql"),
 ];
 
 /// What the charm's option `metastore-roles` is set to for version 14.

@@ -547,7 +547,7 @@ mod real {
             .unwrap_or_else(|_| panic!("{name} is not set: this test needs a real Kafka"))
     }
 
-    /// Runs `parts.sh kafka` with this on its standard input.
+    /// Runs `services.sh kafka` with this on its standard input.
     fn kafka(arguments: &[&str], input: &str) -> String {
         let mut child = Command::new(env("WINDROW_TEST_PARTS"))
             .arg("kafka")

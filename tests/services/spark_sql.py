@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs SQL in a Spark session of its own and prints the rows as JSON lines: the judge of what windrow wrote.
 
-It runs under `parts.sh spark-sql DATABASE ...`. Statements are separated by ";" at a line's end, or are one argument each. For each one comes
+It runs under `services.sh spark-sql DATABASE ...`. Statements are separated by ";" at a line's end, or are one argument each. For each one comes
 {"sql": ..., "columns": [...], "types": [...], "rows": N} or {"sql": ..., "error": ...}, then every row as an array. Timestamps
 are text in the session's time zone, structs are objects, decimals and dates text. It fails if a statement failed.
 With --follow each line of standard input is a statement, answered before the next is read: a session held open.

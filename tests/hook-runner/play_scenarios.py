@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""The charm under Juju's own hook runner and a real Pebble, with the real windrow, Kafka, MinIO and PostgreSQL.
+"""Plays the charm under Juju's own hook runner and a real Pebble, with the real windrow and services.
 
-It plays the scenarios beside it: assembles the charm's folder, makes the providers' side of the world, runs `jujubed` of the
-tool in WINDROW_JUJU_BED (else ../shared/tools/juju), prints a line an event, and judges what is the same for all scenarios: no
-hook fails, no credential is seen anywhere, memory stays in its limit, Spark finds the rows of the topic. Then it sets what a
-no-change dispatch costs beside a Python `ops` charm's. It wants root, for mount namespaces, and Go for the tool's first build.
+It plays the scenarios in this folder. For each it assembles the charm's folder, plays the providers'
+side (Kafka, MinIO, PostgreSQL), runs `jujubed` of the tool in WINDROW_JUJU_BED (else
+../shared/tools/juju), and prints a line for each event. Then it judges what must hold in all
+scenarios: no hook fails, no credential is seen anywhere, memory stays within its limit, and Spark
+finds the rows of the topic. At the end it compares the cost of a dispatch without any change with
+that of a Python `ops` charm. It needs root, for mount namespaces, and Go for the tool's first build.
 
-  bed.py                            every scenario of PLAN, and the cost
-  bed.py SCENARIO [PEBBLE]          one, such as: bed.py table v1.10.2
-  bed.py cost
-  --charm FILE                      a packed charm instead of what lies here and in target/debug
+  play_scenarios.py                         every scenario of PLAN, and the cost
+  play_scenarios.py SCENARIO [PEBBLE]       one, for example: play_scenarios.py table v1.10.2
+  play_scenarios.py cost
+  --charm FILE                              plays a packed charm, and not what was built here
 
-Exit 3: the tool, or what it needs, is not there, and why in one line.
+It exits with 3, and says why in one line, where the tool or something that it needs is not there.
 """
 import argparse
 import base64
@@ -33,16 +35,16 @@ import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-PARTS = f"{ROOT}/tests/parts/parts.sh"
-KUBE = f"{ROOT}/tests/parts/kube.sh"
+PARTS = f"{ROOT}/tests/services/services.sh"
+KUBE = f"{ROOT}/tests/services/kube.sh"
 TOOL = os.environ.get("WINDROW_JUJU_BED") or os.path.normpath(f"{ROOT}/../shared/tools/juju")
 CACHE = os.environ.get("WINDROW_PARTS") or f"{os.environ.get('HOME', '/root')}/.cache/windrow-parts"
 RUN = os.environ.get("WINDROW_RUN") or f"{CACHE}/run"
-BINARIES = f"{CACHE}/juju-bed"
+BINARIES = f"{CACHE}/hook-runner"
 PEBBLES = ("v1.19.2", "v1.10.2")  # of Juju 3.6 and 3.5
 PLAN = [("table", PEBBLES[0]), ("table", PEBBLES[1]), ("trouble", PEBBLES[0]), ("namespace", PEBBLES[0])]
 WITH_KUBE = ("namespace",)
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where Kubernetes lays it in a pod
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where Kubernetes puts it in a pod
 OPS = "ops==3.9.0"
 LIMIT_MIB = 96
 CONTAINER = "windrow"
@@ -59,7 +61,7 @@ def absent(text):
 
 
 def exports(text):
-    """Shell exports as a map."""
+    """Parses shell exports into a map."""
     pairs = (shlex.split(line)[1].split("=", 1) for line in text.splitlines())
     return dict(pairs)
 
@@ -67,12 +69,12 @@ def exports(text):
 def parts(*args, stdin=""):
     done = subprocess.run([PARTS, *args], input=stdin, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"bed: parts.sh {' '.join(args)}: {done.stderr or done.stdout}")
+        sys.exit(f"bed: services.sh {' '.join(args)}: {done.stderr or done.stdout}")
     return done.stdout
 
 
 def tools():
-    """Juju's runner and hook commands and the Pebbles, built once."""
+    """Builds Juju's runner, its hook commands and the Pebbles, once."""
     if os.geteuid() != 0:
         absent("not played: the charm under Juju's hook runner wants root, for mount namespaces")
     if not os.access(f"{TOOL}/with-pebble.sh", os.X_OK):
@@ -85,7 +87,7 @@ def tools():
 
 
 def assemble(folder, packed):
-    """An unpacked charm, as Juju lays it."""
+    """Makes the folder of an unpacked charm, as Juju has it."""
     charm = f"{folder}/charm"
     if packed:
         with zipfile.ZipFile(packed) as z:
@@ -98,7 +100,7 @@ def assemble(folder, packed):
             f.write("bases: [{name: ubuntu, channel: '22.04', architectures: [amd64]}]\n")
         for name in ("dispatch", "windrow"):
             built = f"{ROOT}/target/debug/{name}"
-            # Without what only a debugger reads, a tenth is pushed.
+            # Without debug information, a tenth of the size is pushed.
             if not shutil.which("strip") or subprocess.run(["strip", "-o", f"{charm}/{name}", built]).returncode:
                 shutil.copy(built, charm)
         digest = subprocess.run(["sha256sum", f"{charm}/windrow"], check=True, capture_output=True, text=True).stdout[:64]
@@ -110,7 +112,10 @@ def assemble(folder, packed):
 
 
 class Cgroup:
-    """A memory limit on Pebble and what it starts, as the container's is; below our own, and gone with us."""
+    """Limits the memory of Pebble and its children, as a container does, in a cgroup below ours.
+
+    The cgroup is removed when this process ends.
+    """
 
     def __init__(self):
         self.path, self.anonymous = None, 0
@@ -135,7 +140,7 @@ class Cgroup:
             self.anonymous = max(self.anonymous, int(stat["total_rss"]) + int(stat["total_shmem"]) if "total_shmem" in stat else int(stat["total_rss"]))
 
     def close(self):
-        """What was used; a process that was killed for memory is a failure."""
+        """Tells how much memory was used. A process that was killed for memory is a failure."""
         if not self.path:
             return
         peak = int(self.read("memory.max_usage_in_bytes")) / (1 << 20)
@@ -151,7 +156,7 @@ class Cgroup:
 
 
 def the_world(folder, kube):
-    """Names and credentials of one play, and the providers' side of them."""
+    """Makes the names and credentials of one play, and what the providers make of them."""
     mark = secrets.token_hex(3)
     env = exports(parts("env"))
     database = f"bed_{mark}"
@@ -161,7 +166,7 @@ def the_world(folder, kube):
         "names": {"kafka-user-1": f"relation-4-{mark}", "kafka-user-2": f"relation-9-{mark}", "prefix-1": "relation-4-", "prefix-2": "relation-9-",
                   "s3-key": f"key-{mark}", "pg-user": f"relation_id_6_{mark}"},
         "kube": kube,
-        # Random, so that finding one is no chance.
+        # They are random, so that one is never found by chance.
         "secrets": {n: secrets.token_hex(16) for n in ("kafka-1", "kafka-2", "kafka-3", "s3", "pg", "api-token")},
     }
     parts("kafka", "--plain", "topic", world["topic"], "--partitions", str(world["partitions"]))
@@ -170,9 +175,9 @@ def the_world(folder, kube):
     parts("kafka", "--plain", "allow", user, "--read", world["topic"], "--group", names["prefix-1"])
     parts("s3", "user", names["s3-key"], stdin=world["secrets"]["s3"] + "\n")
     parts("hive-db", database, "lazy")
-    # A warehouse of its own, where the Hive database lies: the bucket is everybody's.
+    # Each play has a warehouse of its own in the Hive database, because all share the bucket.
     parts("psql", database, "-q", stdin=f"""UPDATE "DBS" SET "DB_LOCATION_URI" = 's3a://{env['WINDROW_TEST_S3_BUCKET']}/{world['topic']}' WHERE "NAME" = 'default';""")
-    # As PostgreSQL 16's charm has it: the user is the owner from its log-in on.
+    # As the charm of PostgreSQL 16 does it: the user has the owner's role once logged in.
     parts("psql", "postgres", "-q", stdin=f"""CREATE ROLE {names['pg-user']} LOGIN PASSWORD '{world['secrets']['pg']}' IN ROLE {database};
         ALTER ROLE {names['pg-user']} SET role = '{database}';""")
     with open(f"{folder}/world.json", "w", encoding="utf-8") as f:
@@ -181,9 +186,9 @@ def the_world(folder, kube):
         f.write("#!/bin/sh\n")
         kept = {k: v for k, v in os.environ.items() if k.startswith(("WINDROW_", "HOME"))}
         for name, value in (kept | {"BED_FOLDER": folder, "PATH": os.environ["PATH"]}).items():
-            # Juju's own path first: the hook commands are there.
+            # Juju's own path comes first, because the hook commands are there.
             f.write(f"export {name}={shlex.quote(value)}{':$PATH' if name == 'PATH' else ''}\n")
-        f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/step.py "$@"\n')
+        f.write(f'exec {shlex.quote(sys.executable)} {shlex.quote(HERE)}/scenario_steps.py "$@"\n')
     os.chmod(f"{folder}/step", 0o700)
     words = {"step": f"{folder}/step", "topic": world["topic"], "database": database, "bucket": env["WINDROW_TEST_S3_BUCKET"],
              "kafka": env["WINDROW_TEST_KAFKA"], "kafka_port": env["WINDROW_TEST_KAFKA"].split(":")[1], "s3": env["WINDROW_TEST_S3"], "pg": env["WINDROW_TEST_PG"], "unchanged": UNCHANGED, "rounds": str(ROUNDS)}
@@ -207,7 +212,7 @@ def below(pid):
 
 
 def watch(pid, cgroup, seen, over):
-    """Arguments and environment of every process below, and the memory, as often as is cheap."""
+    """Reads arguments and environment of every process below, and the memory, again and again."""
     while not over.wait(0.03):
         cgroup.look()
         for child in below(pid):
@@ -224,7 +229,7 @@ def credentials_in(text, world):
 
 
 def shown(event):
-    """One event in a line."""
+    """Describes one event in a line."""
     said = [f"{event['wall-ms'] / 1000:6.1f} s  {event['event'].split('/step ')[-1][:70]}"]
     if event.get("output"):
         said.append((event["output"]["stdout"] + event["output"]["stderr"]).strip().replace("\n", " ")[:300])
@@ -237,7 +242,7 @@ def shown(event):
 
 
 def broken(event):
-    """What must not be in any scenario."""
+    """Finds what must not happen in any scenario."""
     if event.get("error"):
         return event["error"]
     if event.get("output") and event["output"]["code"]:
@@ -248,14 +253,17 @@ def broken(event):
 
 
 def kubernetes(folder):
-    """A real kube-apiserver, and the pod's account in it: what kube.sh tells, without its prefix; None where there is none."""
+    """Starts a real kube-apiserver, and returns what `kube.sh env` prints, without the prefix.
+
+    Returns None where there is no such server.
+    """
     told = subprocess.run([KUBE, "env"], check=True, capture_output=True, text=True).stdout
     kube = {k.removeprefix("WINDROW_KUBE_"): v for k, v in exports(told).items()}
     host, port = kube["API"].removeprefix("https://").split(":")
     kube |= {"HOST": host, "PORT": port, "OURS": "yes"}
     with socket.socket() as s:
         if s.connect_ex((host, int(port))) == 0:
-            kube["OURS"] = ""  # somebody else's stays
+            kube["OURS"] = ""  # one that was there before is left running
     done = subprocess.run([KUBE, "up"])
     if done.returncode == 3:
         return None
@@ -266,7 +274,7 @@ def kubernetes(folder):
     for name, text in (("namespace", "spark"), ("token", "")):
         with open(f"{folder}{ACCOUNT}/{name}", "w", encoding="utf-8") as f:
             f.write(text)
-    # Kafka's broker has a name only in its own namespace.
+    # The name of Kafka's broker resolves in its own namespace only.
     shutil.copy("/etc/hosts", f"{folder}/etc/hosts")
     with open(f"{folder}/etc/hosts", "a", encoding="utf-8") as f:
         f.write(f"127.0.0.1 kafka-0.kafka-endpoints.{kube['NAMESPACE']}.svc.cluster.local\n")
@@ -278,7 +286,7 @@ def play(scenario, pebble, packed):
     with socket.socket() as s:
         if s.connect_ex(("127.0.0.1", 8080)) == 0:
             sys.exit("bed: port 8080 is taken by another process; the charm's workload wants it")
-    folder = f"{RUN}/juju-bed/{scenario}-{pebble}"
+    folder = f"{RUN}/hook-runner/{scenario}-{pebble}"
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder, mode=0o711)
     charm, cgroup = assemble(folder, packed), Cgroup()
@@ -286,7 +294,7 @@ def play(scenario, pebble, packed):
         join = f"echo $$ >{cgroup.path}/cgroup.procs\n" if cgroup.path else ""
         f.write(f'#!/bin/sh\n{join}echo $$ >{folder}/pebble.pid\nexec {BINARIES}/pebble-{pebble} "$@"\n')
     os.chmod(f"{folder}/pebble", 0o755)
-    # The container's disk: below us, so that nothing is left in the machine's own folders.
+    # The container's disk lies below our folder, so that nothing is left elsewhere.
     places = ["/etc/windrow", "/opt/windrow"]
     for place in places:
         os.makedirs(folder + place)
@@ -316,12 +324,12 @@ def play(scenario, pebble, packed):
             log.flush()
             event = json.loads(line)
             if "world" in event:
-                # What the providers and the user gave is no leak.
+                # Where the providers and the user put a credential, it is not a leak.
                 event["world"]["secrets"] = []
                 for relation in event["world"]["relations"]:
                     relation["remote-app-data"] = {}
             else:
-                if not events or event["event"] != events[-1]["event"]:  # a repeated one is told in `cost`
+                if not events or event["event"] != events[-1]["event"]:  # repeated ones are told in `cost`
                     print(shown(event), flush=True)
                 fault = broken(event)
             found = credentials_in(json.dumps(event), world)
@@ -333,7 +341,7 @@ def play(scenario, pebble, packed):
                 break
     if fault:
         for child in below(bed.pid):
-            # jujubed first: then with-pebble.sh ends Pebble, which ends the service.
+            # jujubed ends first; then with-pebble.sh ends Pebble, which ends the service.
             with open(f"/proc/{child}/comm", encoding="utf-8") as f:
                 if f.read().strip() == "jujubed":
                     os.kill(child, signal.SIGTERM)
@@ -361,7 +369,7 @@ def play(scenario, pebble, packed):
 
 
 def end_pebble(folder):
-    """A Pebble that a step started is not the one that with-pebble.sh ends."""
+    """Ends the Pebble that a step started, because with-pebble.sh ends only its own."""
     with open(f"{folder}/pebble.pid", encoding="utf-8") as f:
         pid = int(f.read())
     try:
@@ -371,11 +379,11 @@ def end_pebble(folder):
             while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < end:
                 time.sleep(0.1)
     except OSError:
-        pass  # it is gone
+        pass  # it has ended already
 
 
 def make_place(place):
-    """Something to mount on; the folders made for it, to be taken away again."""
+    """Makes a folder to mount on, and returns the folders that must be removed again."""
     made = []
     while not os.path.exists(place):
         made.insert(0, place)
@@ -386,9 +394,12 @@ def make_place(place):
 
 
 def judge(world):
-    """Spark reads the table: it has each row of the topic's group-by that any reader was shown, and no other."""
+    """Lets Spark read the table, and compares it with a group-by of the topic.
+
+    Spark must find each row of it that any reader was shown, and no other row.
+    """
     if not glob.glob(f"{CACHE}/spark-3.4*"):
-        say("no Spark to judge: tests/parts/parts.sh install spark")
+        say("no Spark to judge: tests/services/services.sh install spark")
         return
     counts = {}
     for line in parts("kafka", "--plain", "consume", world["topic"]).splitlines():
@@ -404,13 +415,16 @@ def judge(world):
 
 
 def cost(ours):
-    """A no-change dispatch, ours beside that of a Python charm that observes six events and does nothing."""
+    """Measures a dispatch without any change beside that of a Python charm.
+
+    The Python charm observes six events and does nothing.
+    """
     venv = f"{CACHE}/venv-{OPS.replace('==', '-')}"
     if not os.path.exists(f"{venv}/done"):
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         subprocess.run([f"{venv}/bin/pip", "-q", "--disable-pip-version-check", "install", OPS], check=True)
         open(f"{venv}/done", "w", encoding="utf-8").close()
-    folder = f"{RUN}/juju-bed/ops"
+    folder = f"{RUN}/hook-runner/ops"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(f"{TOOL}/scenarios/ops", f"{folder}/charm")
     events = [{"hook": h} for h in ("install", "config-changed", "start")] + [{"hook": UNCHANGED, "repeat": ROUNDS}]
@@ -423,7 +437,7 @@ def cost(ours):
     theirs = [json.loads(line) for line in done.stdout.splitlines()]
     figures = {}
     for name, of in (("windrow", ours), ("ops, no-op", theirs)):
-        # Those in a row, but the first: it may have something to say.
+        # The first in a row is left out, because it may have something to do.
         runs = [e for before, e in zip(of, of[1:]) if before.get("event") == e.get("event") == UNCHANGED]
         if runs:
             cpu = [e["cpu-ms"] for e in runs]
@@ -433,7 +447,7 @@ def cost(ours):
     if len(figures) == 2:
         share = figures["windrow"] / figures["ops, no-op"]
         say(f"that is {share:.0%} of the Python charm's")
-        # A third is the aim; on a busy machine the two do not always meet the same load.
+        # The aim is a third. On a busy machine the two do not always meet the same load.
         if share > 0.5:
             sys.exit("bed: a no-change dispatch has become expensive")
 

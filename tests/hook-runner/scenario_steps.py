@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""What the scenarios do and wait for between two hooks. It runs as a hook command does: `$step VERB ARGUMENT...` in a `run:`.
+"""What the scenarios do, and wait for, between two hooks.
 
-bed.py writes what it needs (names, ports, credentials) into world.json of the run's folder; what steps hand on is in
-step.json. A step that waits has a deadline; one that fails says what it saw and exits 1, which ends the scenario.
-No credential is in its arguments or environment: bed.py looks for them there.
+It runs as a hook command does: `$step VERB ARGUMENT...` in a scenario's `run:`. Names, ports and
+credentials come from world.json in the run's folder, which play_scenarios.py writes. What one step
+leaves for the next is in step.json. A step that waits has a deadline; one that fails prints what it
+saw and exits with 1, which ends the scenario. No credential is in the arguments or the environment,
+because play_scenarios.py looks for them there.
 """
 import argparse
 import base64
@@ -54,7 +56,10 @@ def fail(text):
 
 
 def until(what, seconds, look):
-    """Waits until look() gives something; what it raised or gave last is told when it does not."""
+    """Waits until look() returns something true.
+
+    At the deadline, the message has what look() returned or raised last.
+    """
     end, last = time.monotonic() + seconds, None
     while True:
         try:
@@ -69,16 +74,16 @@ def until(what, seconds, look):
 
 
 def parts(*args, stdin=""):
-    """The parts' own verbs, in the mount namespace they were started in."""
+    """Runs a verb of services.sh, in the mount namespace that the services were started in."""
     command = ["nsenter", f"--mount=/proc/{WORLD['pid']}/ns/mnt", WORLD["parts"], *args]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if done.returncode:
-        fail(f"parts.sh {' '.join(args)}: {done.stderr or done.stdout}")
+        fail(f"services.sh {' '.join(args)}: {done.stderr or done.stdout}")
     return done.stdout
 
 
 class Unix(http.client.HTTPConnection):
-    """Pebble's API, over its socket."""
+    """Asks Pebble's API over its socket."""
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -91,7 +96,7 @@ def pebble(method, path, body=None):
     c.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
     answer = c.getresponse()
     text = answer.read().decode()
-    # Logs are a line of JSON each.
+    # Each line of a log is JSON.
     return answer.status, json.loads(text)["result"] if answer.headers.get_content_type() == "application/json" else text
 
 
@@ -101,12 +106,12 @@ def get(path, server=HTTP):
 
 
 def tool(*args):
-    """A hook command."""
+    """Runs a hook command."""
     return json.loads(subprocess.run(args, check=True, capture_output=True, text=True).stdout)
 
 
 def workload():
-    """The service's process, started by this container's Pebble."""
+    """Finds the service's process among those that this container's Pebble started."""
     with open(f"{FOLDER}/pebble.pid", encoding="utf-8") as f:
         found = below(int(f.read()))
     return [p for p in found if " run " in cmdline(p) and "/opt/windrow/" in cmdline(p)]
@@ -136,10 +141,13 @@ def below(pid):
 
 
 def produce(args):
-    """The use case's records: as many origins as topic partitions, so that all of these reach the same time."""
+    """Produces the use case's records.
+
+    There are as many origins as topic partitions, so that all of these reach the same time.
+    """
     known = remembered()
     n = known.get("partitions", WORLD["partitions"])
-    # In the past, and going on where the last ones ended.
+    # They lie in the past, and go on where the last ones ended.
     start = known.get("next-ms", (int(time.time()) - 7200) // 10 * 10_000)
     parts("kafka", "--plain", "produce", WORLD["topic"], "--generate", str(args.ticks * n), "--origins", str(n),
           "--spread", str(n), "--start-ms", str(start), "--step-ms", str(STEP_MS), "--seed", str(start))
@@ -147,11 +155,11 @@ def produce(args):
 
 
 def trickle(args):
-    """The use case's rate: ten records a second, each at its own time."""
+    """Produces records at the use case's rate: ten a second, each at its own time."""
     n = remembered().get("partitions", WORLD["partitions"])
     remember(**{"next-ms": int(time.time()) // 10 * 10_000})
     for _ in range(args.seconds):
-        time.sleep(1)  # the rate is what is tested
+        time.sleep(1)  # a sleep is right here: the rate itself is tested
         args.ticks = max(1, 10 // n)
         start = int(time.time() * 1000)
         parts("kafka", "--plain", "produce", WORLD["topic"], "--generate", str(args.ticks * n), "--origins", str(n),
@@ -160,7 +168,7 @@ def trickle(args):
 
 
 def expected():
-    """A plain group-by of the topic: the rows of the windows that its least watermark has passed."""
+    """Returns a plain group-by of the topic: the rows of windows that the least watermark has passed."""
     counts, newest = {}, {}
     for line in parts("kafka", "--plain", "consume", WORLD["topic"]).splitlines():
         record = json.loads(line)
@@ -177,7 +185,7 @@ def instant(text):
 
 
 def rows(args):
-    """Waits until windrow's table is that group-by, and no row more or other."""
+    """Waits until windrow's table has exactly the rows of that group-by."""
     want = expected()
     if len(want) < args.least:
         fail(f"the topic has only {len(want)} rows to come")
@@ -206,33 +214,39 @@ def reason():
 
 
 def partitions(args):
-    """More of them, and windrow has seen them: a record that came before would be late by the design's rule."""
+    """Adds topic partitions, and waits until windrow has seen them.
+
+    A record that is produced in one of them before that would be late.
+    """
     parts("kafka", "--plain", "partitions", WORLD["topic"], str(args.count))
     until("a lane for each", 30, lambda: (len(get("/v1/status")["lanes"]) == args.count, reason()))
     remember(partitions=args.count)
 
 
 def kafka(args):
-    """The broker, down or up."""
+    """Stops or starts the broker."""
     parts(args.what, "kafka")
 
 
 def kafka_user(args):
-    """A relation's user with the rights that the charm gives a consumer; credentials by their names in the world."""
+    """Makes a relation's user, with the rights that the charm gives a consumer.
+
+    Credentials are given by their names in world.json.
+    """
     user = WORLD["names"][args.user]
     parts("kafka", "--plain", "user", user, stdin=WORLD["secrets"][args.password] + "\n")
     parts("kafka", "--plain", "allow", user, "--read", WORLD["topic"], "--group", WORLD["names"][args.prefix])
 
 
 def kafka_gone(args):
-    """What relation-broken does on the provider's side: no such user, no rights."""
+    """Removes user and rights, as relation-broken does on the provider's side."""
     user = WORLD["names"][args.user]
     parts("kafka", "--plain", "delete-user", user)
     parts("kafka", "--plain", "revoke", user)
 
 
 def kafka_rotate(args):
-    """Another password, and every connection anew, as a rolling restart of the brokers does."""
+    """Changes the password and ends all connections, as a rolling restart of the brokers does."""
     parts("kafka", "--plain", "user", WORLD["names"][args.user], stdin=WORLD["secrets"][args.password] + "\n")
     parts("down", "kafka")
     parts("up", "kafka")
@@ -240,7 +254,7 @@ def kafka_rotate(args):
 
 
 def within(args):
-    """Back at work, within so many seconds of the mark."""
+    """Waits until windrow counts again, within so many seconds of the mark."""
     until("counting again", args.seconds, counting)
     took = time.time() - remembered()["mark"]
     if took > args.seconds:
@@ -257,7 +271,7 @@ def counting():
 
 
 def status(args):
-    """The unit's status as Juju has it, and words in its message."""
+    """Checks the unit's status in Juju, and words in its message."""
     s = tool("status-get", "--format=json", "--include-data")
     if s["status"] != args.status or not all(w in s["message"] for w in args.words):
         fail(f"the status is {s['status']} \"{s['message']}\"; wanted {args.status} {args.words}; windrow: {reason()}")
@@ -265,7 +279,7 @@ def status(args):
 
 
 def request(args):
-    """What the charm asked for in its application's databag."""
+    """Checks what the charm asked for in its application's databag."""
     data = tool("relation-get", "-r", args.relation, "--format=json", "-", os.environ["JUJU_UNIT_NAME"].split("/")[0], "--app")
     for pair in args.pairs:
         key, value = pair.split("=", 1)
@@ -275,7 +289,7 @@ def request(args):
 
 
 def state(args):
-    """What windrow says of itself."""
+    """Waits for what windrow says about itself."""
     def look():
         s = get("/v1/status")
         ok = s["state"] == args.state and (not args.cause or s.get("cause") == args.cause)
@@ -285,7 +299,10 @@ def state(args):
 
 
 def notice(args):
-    """Waits for the notice that Juju's agent would see: of the agent's own uid or public, newer than the last waited for."""
+    """Waits for a notice that Juju's agent would see.
+
+    That is one of the agent's own uid, or a public one, newer than the last one waited for.
+    """
     def look():
         _, found = pebble("GET", "/v1/notices?types=custom&keys=windrow.dev/state")
         mine = [n for n in found or [] if n.get("user-id") in (None, os.geteuid())]
@@ -300,7 +317,7 @@ def notice(args):
 
 
 def service(args):
-    """The service's state in Pebble."""
+    """Waits for the service's state in Pebble."""
     def look():
         _, found = pebble("GET", f"/v1/services?names={CONTAINER}")
         current = found[0]["current"] if found else "none"
@@ -310,7 +327,7 @@ def service(args):
 
 
 def stop_service(_):
-    """As `pebble stop` by hand."""
+    """Stops the service, as somebody does who runs `pebble stop`."""
     _, answer = pebble("POST", "/v1/services", {"action": "stop", "services": [CONTAINER]})
     del answer
     service(argparse.Namespace(current="inactive"))
@@ -319,7 +336,10 @@ def stop_service(_):
 
 
 def standing(args):
-    """For so many seconds the container is not restarted: Kubernetes' probes stay green and Pebble is the same process."""
+    """Checks for so many seconds that Kubernetes would not restart the container.
+
+    Its probes succeed, and Pebble stays the same process.
+    """
     end = time.monotonic() + args.seconds
     seen = set()
     while time.monotonic() < end:
@@ -336,7 +356,10 @@ def standing(args):
 
 
 def new_container(_):
-    """The container's processes end, its disk is empty, and a Pebble starts in it, as Kubernetes does in the same pod."""
+    """Restarts the container in the same pod, as Kubernetes does.
+
+    Its processes end, its disk is empty, and a new Pebble starts in it.
+    """
     with open(f"{FOLDER}/pebble.pid", encoding="utf-8") as f:
         old = int(f.read())
     for pid in [old, *below(old)]:
@@ -347,12 +370,12 @@ def new_container(_):
     until("the old container's end", 10, lambda: (not os.path.exists(f"/proc/{old}") or " Z " in open(f"/proc/{old}/stat").read(), old))
     for path in glob.glob("/etc/windrow/*") + glob.glob("/opt/windrow/*"):
         os.remove(path)
-    # Pebble's state lies in the pod and stays, notices with it; layers that were added since do not.
+    # Pebble's state, with its notices, lies in the pod and stays. Layers that were added do not.
     for path in glob.glob(f"{PEBBLE}/layers/*"):
         os.remove(path)
     if os.path.exists(f"{PEBBLE}.socket"):
         os.remove(f"{PEBBLE}.socket")
-    # The command line that Juju gives it.
+    # This is the command line that Juju gives it.
     env = {"PATH": os.environ["PATH"], "HOME": "/root", "PEBBLE": PEBBLE, "PEBBLE_SOCKET": f"{PEBBLE}.socket"}
     with open("/charm/pebble.log", "ab") as log:
         subprocess.Popen([WORLD["pebble"], "run", "--create-dirs", "--hold", "--verbose"], env=env, stdin=subprocess.DEVNULL,
@@ -361,7 +384,10 @@ def new_container(_):
 
 
 def upgrade(args):
-    """Another binary in the charm's folder, as a refresh brings one: what comes after an ELF file's end is not read."""
+    """Changes the binary in the charm's folder, as a refresh does.
+
+    It still runs, because nobody reads what follows the end of an ELF file.
+    """
     with open(f"{FOLDER}/charm/windrow", "ab") as f:
         f.write(args.mark.encode())
     digest = subprocess.run(["sha256sum", f"{FOLDER}/charm/windrow"], check=True, capture_output=True, text=True).stdout[:64]
@@ -370,7 +396,7 @@ def upgrade(args):
 
 
 def binary(_):
-    """The charm's own binary runs, alone in its folder, and as nobody's user."""
+    """Checks that the charm's own binary runs, alone in its folder, as a user without a name."""
     with open(f"{FOLDER}/charm/windrow.sha256", encoding="utf-8") as f:
         path = f"/opt/windrow/windrow-{f.read()[:16]}"
 
@@ -385,7 +411,7 @@ def binary(_):
 
 
 def has_secret(args):
-    """Whether a key is in the secrets file, which may be gone as a whole."""
+    """Checks whether a key is in the secrets file. The file itself may be gone."""
     found = False
     if os.path.exists(SECRETS):
         with open(SECRETS, encoding="utf-8") as f:
@@ -395,7 +421,7 @@ def has_secret(args):
 
 
 def replans(args):
-    """How often Pebble was told to replan or restart, since the last time this was asked."""
+    """Checks how often Pebble was told to replan or restart since the last such check."""
     _, changes = pebble("GET", "/v1/changes?select=all")
     ids = sorted(int(c["id"]) for c in changes if c["kind"] in ("replan", "start", "stop", "restart", "autostart"))
     new = [i for i in ids if i > remembered().get("change", 0)]
@@ -405,7 +431,7 @@ def replans(args):
 
 
 def other(args):
-    """Another windrow on the same table, as it says itself of another application or unit."""
+    """Starts another windrow on the same table, under the name of another application or unit."""
     if args.instance == "stop":
         pid = remembered()["other"]
         os.kill(pid, signal.SIGTERM)
@@ -428,18 +454,18 @@ def other(args):
 
 
 def account(args):
-    """Which service account the pod has: one that may list namespaces, or one that may not."""
+    """Gives the pod a service account that may list namespaces, or one that may not."""
     shutil.copy(WORLD["kube"][f"TOKEN_{args.rights.upper()}"], "/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 def api_calls(args):
-    """How often Kubernetes was asked for namespaces since the last time this was asked, as the server counts it."""
+    """Checks how often Kubernetes was asked for namespaces since the last check, by its own count."""
     with open(WORLD["kube"]["CA"].replace("ca.crt", "tokens.csv"), encoding="utf-8") as f:
         admin = f.readline().split(",")[0]
     request = urllib.request.Request(WORLD["kube"]["API"] + "/metrics", headers={"Authorization": f"Bearer {admin}"})
     with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=WORLD["kube"]["CA"])) as answer:
         text = answer.read().decode()
-    # Those of the server itself have another verb: they watch.
+    # The server's own requests have another verb, WATCH.
     counts = re.findall(r'^apiserver_request_total\{(?=.*resource="namespaces")(?=.*verb="LIST").*\} (\S+)$', text, re.M)
     total = int(sum(map(float, counts)))
     new = total - remembered().get("api", 0)
@@ -450,7 +476,7 @@ def api_calls(args):
 
 
 def leaks(_):
-    """No credential but in the secrets file, which is its user's alone."""
+    """Checks that credentials are only in the secrets file, which only its user may read."""
     seen = {}
     for path in ("/v1/plan?format=yaml", "/v1/changes?select=all", "/v1/notices?users=all", "/v1/logs?n=10000", "/v1/checks"):
         seen[f"Pebble's {path}"] = json.dumps(pebble("GET", path)[1])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The use case's Spark streaming job: the program that windrow replaces, as it stands, but for its inputs.
+"""The use case's Spark streaming job, which windrow replaces. Only its inputs were changed.
 
-It runs under `parts.sh spark-job DATABASE ...`, which sets up the metastore, the bucket and the Kafka log-in. It reads
+It runs under `services.sh spark-job DATABASE ...`, which sets up the metastore, the bucket and the Kafka log-in. It reads
 what is in the topic and ends (trigger availableNow), unless told to stay.
 """
 import argparse

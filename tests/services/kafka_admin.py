@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Topics, users, rights and records of the test's Kafka, about a second a call; Kafka's own tools start a JVM each.
 
-It reads the WINDROW_TEST_KAFKA* variables that `parts.sh env` prints, and logs in as the super user.
+It reads the WINDROW_TEST_KAFKA* variables that `services.sh env` prints, and logs in as the super user.
 """
 import argparse
 import base64

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bucket, the users and the objects of the test's MinIO. Reads the WINDROW_TEST_S3* variables of `parts.sh env`."""
+"""The bucket, the users and the objects of the test's MinIO. Reads the WINDROW_TEST_S3* variables of `services.sh env`."""
 import argparse
 import io
 import os

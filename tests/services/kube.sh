@@ -1,12 +1,14 @@
 #!/bin/bash
-# A real kube-apiserver on loopback, for the look-up of a model's namespace: with a service account that may look, and one that may not.
-# It only calls the scripts of a tool beside the project (WINDROW_KUBE_BED, else ../shared/tools/kube), which build and start it.
+# Starts a real kube-apiserver on loopback for the charm's question about a model's namespace. It has
+# a service account that may ask, and one that may not. The server is built and started by the
+# scripts of a tool beside the project (WINDROW_KUBE_BED, else ../shared/tools/kube).
 #
-#   kube.sh up      builds it where it is missing (some 6 CPU minutes, kept in WINDROW_PARTS), starts it, makes what the test wants
-#   kube.sh env     what the test reads, as shell exports
+#   kube.sh up      builds it if it is missing (some 6 CPU minutes; kept in WINDROW_PARTS), starts it,
+#                   and makes the accounts and namespaces of the test
+#   kube.sh env     prints what the test reads, as shell exports
 #   kube.sh down
 #
-# Exit 3: the tool, or what it needs, is not there, and why in one line.
+# It exits with 3, and says why in one line, where the tool or something that it needs is not there.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

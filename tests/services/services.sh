@@ -1,39 +1,50 @@
 #!/bin/bash
-# The real parts that tests need: installs, starts and stops Kafka, MinIO, PostgreSQL and Spark.
-# It needs no container engine and touches no other service of the machine; it does not run the tests.
+# The real services that the tests need: installs, starts and stops Kafka, MinIO, PostgreSQL and Spark.
+# It needs no container engine, touches no other service of the machine, and runs no tests.
 #
-#   parts.sh install [kafka|minio|postgres|spark|spark-3.5]...   default: kafka minio postgres
-#   parts.sh up [kafka|minio|minio-tls|postgres|thrift]...       default: kafka minio postgres; installs what is missing
-#   parts.sh down [PART]...                  ends what `up` started; the data stays
-#   parts.sh wipe [PART]...                  `down`, and the data goes too
-#   parts.sh env                             what the tests read, as shell exports
-#   parts.sh places                          Java's folder, that of Kafka's jars, MinIO, PostgreSQL's programs, a line each
-#   parts.sh status
-#   parts.sh hive-db NAME [KIND]             an owner and a database of that name, made anew; KIND: script (Hive's own
-#                                            for 2.3, the default), 3.1, 4.0, lazy (what a Spark makes that was told to create
-#                                            the tables itself), lazy-fresh (the same before its first CREATE TABLE), empty;
-#                                            nobody else may connect, so that no test's users get rights in it
-#   parts.sh psql DATABASE [ARGUMENT]...     as the super user
-#   parts.sh kafka VERB ...                  topics, users, rights, records: kafka_admin.py
-#   parts.sh s3 VERB ...                     objects: s3_admin.py
-#   parts.sh spark-conf DATABASE             writes the Spark settings for that metastore, prints their folder
-#   parts.sh spark-job DATABASE ARGUMENT...  the streaming job that windrow replaces: spark_job.py
-#   parts.sh spark-sql DATABASE ARGUMENT...  SQL in a Spark of its own, rows as JSON: spark_sql.py
-#   parts.sh thrift-up DATABASE              Spark's Thrift server on that metastore (`up thrift`: on hivemetastore)
-#   parts.sh thrift-down
-#   parts.sh beeline [-t] [SQL]...           SQL (or standard input) to the Thrift server; -t: tab-separated
+#   services.sh install [kafka|minio|postgres|spark|spark-3.5]...
+#                               without a name: kafka minio postgres
+#   services.sh up [kafka|minio|minio-tls|postgres|thrift]...
+#                               without a name: kafka minio postgres; installs what is missing
+#   services.sh down [NAME]...  stops what `up` started; the data stays
+#   services.sh wipe [NAME]...  `down`, and deletes the data
+#   services.sh env             prints what the tests read, as shell exports
+#   services.sh places          prints the folders of Java, Kafka's jars, MinIO and PostgreSQL's
+#                               programs, one on each line
+#   services.sh status
+#   services.sh hive-db NAME [KIND]
+#                               makes an owner and a database of that name anew; nobody else may
+#                               connect, so that users of other tests get no rights in it. KIND:
+#                               script (default)  Hive's own schema for 2.3
+#                               3.1, 4.0          Hive's own schemas for these
+#                               lazy              what a Spark makes that creates the tables itself
+#                               lazy-fresh        the same, before its first CREATE TABLE
+#                               empty             no schema
+#   services.sh psql DATABASE [ARGUMENT]...      psql as the superuser
+#   services.sh kafka VERB ...                   topics, users, rights, records: kafka_admin.py
+#   services.sh s3 VERB ...                      objects: s3_admin.py
+#   services.sh spark-conf DATABASE              writes Spark's settings for that metastore and
+#                                                prints their folder
+#   services.sh spark-job DATABASE ARGUMENT...   the streaming job that windrow replaces: spark_job.py
+#   services.sh spark-sql DATABASE ARGUMENT...   SQL in a Spark of its own, rows as JSON: spark_sql.py
+#   services.sh thrift-up DATABASE               Spark's Thrift server on that metastore
+#                                                (`up thrift` takes hivemetastore)
+#   services.sh thrift-down
+#   services.sh beeline [-t] [SQL]...            sends SQL, or else standard input, to the Thrift
+#                                                server; -t: tab-separated
 #
-# spark-job and spark-sql end when they are done; WINDROW_SPARK_VERSION=3.5.3 reads with that one.
+# spark-job and spark-sql end when they are done. WINDROW_SPARK_VERSION=3.5.3 reads with that version.
 #
-# The installs are kept in WINDROW_PARTS, what runs in WINDROW_RUN: delete either, and it is made again.
-# With another WINDROW_RUN and other ports a second set runs beside the first. WINDROW_PG_USER, WINDROW_PG_PASSWORD, WINDROW_S3_KEY
-# and WINDROW_S3_SECRET let Spark log in to somebody else's PostgreSQL and S3 on those ports.
+# What is installed is kept in WINDROW_PARTS, and what runs in WINDROW_RUN. Delete either, and it is
+# made again. With another WINDROW_RUN and other ports, a second set runs beside the first. With
+# WINDROW_PG_USER, WINDROW_PG_PASSWORD, WINDROW_S3_KEY and WINDROW_S3_SECRET, Spark logs in to
+# somebody else's PostgreSQL and S3 on those ports.
 set -euo pipefail
 
 KAFKA_VERSION=${WINDROW_KAFKA_VERSION:-4.1.0} # 3.9.1 works too
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 GO_TOOLCHAIN=go1.24.8 # only where the machine's Go is too old to fetch one by itself
-CONFLUENT_KAFKA_VERSION=2.12.1 # 2.6.1 or later: older ones cannot log in to Kafka 4 with SCRAM
+CONFLUENT_KAFKA_VERSION=2.12.1 # at least 2.6.1: older ones cannot log in to Kafka 4 with SCRAM
 MINIO_PY_VERSION=7.2.18
 SPARK_VERSION=${WINDROW_SPARK_VERSION:-3.4.2} # 3.5.3: the second reader
 SPARK_KAFKA_VERSION=3.4.4 # there is no 3.4.2 of the Kafka source; this one works with Spark 3.4.2
@@ -50,7 +61,7 @@ MINIO_TLS_PORT=${WINDROW_MINIO_TLS_PORT:-19001}
 PG_PORT=${WINDROW_PG_PORT:-15432}
 THRIFT_PORT=${WINDROW_THRIFT_PORT:-10909}
 
-# Made up, for loopback only.
+# Made-up credentials: everything listens on loopback only.
 KAFKA_USER=admin KAFKA_PASSWORD=admin-secret
 S3_BUCKET=spark
 S3_ROOT_KEY=minio-root S3_ROOT_SECRET=minio-root-secret
@@ -59,7 +70,7 @@ S3_READONLY_KEY=readonly S3_READONLY_SECRET=readonly-secret
 PG_USER=windrow PG_PASSWORD=${WINDROW_PG_PASSWORD:-windrow-secret}
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-HIVE_SQL=$HERE/../../src/io/catalog/hive-2.3.0.sql # what windrow itself makes
+HIVE_SQL=$HERE/../../src/io/catalog/hive-2.3.0.sql # the schema that windrow itself creates
 CACHE=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}
 RUN=${WINDROW_RUN:-$CACHE/run}
 KAFKA_RUN=$RUN/kafka-$KAFKA_VERSION
@@ -72,7 +83,7 @@ die() { say "$*"; exit 1; }
 
 ## Installing
 
-# try COMMAND...: registries drop a connection now and then.
+# try COMMAND...: runs it up to four times, because registries drop a connection now and then.
 try() {
 	local n
 	for n in 1 2 3 4; do
@@ -82,14 +93,14 @@ try() {
 	return 1
 }
 
-# quietly LOG COMMAND...: shows what it said only if it failed.
+# quietly LOG COMMAND...: shows the command's output only if it failed.
 quietly() {
 	local log=$1
 	shift
 	"$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
-# debian PACKAGE...: only as root; everybody else is told what to do.
+# debian PACKAGE...: installs them for root, and tells everybody else what to run.
 debian() {
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "missing: $*; run as root: apt-get install $*"
 	say "installing $*"
@@ -99,7 +110,7 @@ debian() {
 }
 need() { command -v "$1" >/dev/null || debian "$2"; }
 
-# Spark 3.4 runs on Java 8 to 17 only, so a newer default does not do.
+# Spark 3.4 runs on Java 8 to 17, so the machine's default may be too new.
 find_java() {
 	local home
 	for home in "${WINDROW_JAVA_HOME:-}" "${JAVA_HOME_17_X64:-}" /usr/lib/jvm/java-17-openjdk-* /usr/lib/jvm/*17*; do
@@ -139,7 +150,7 @@ venv() {
 	local dir=$1 python
 	shift
 	[ "$(cat "$dir/stamp" 2>/dev/null)" = "$*" ] && return
-	# Up to 3.11 first: Spark 3.4 was not made for later ones.
+	# Python up to 3.11 is tried first: Spark 3.4 was not made for later versions.
 	for python in python3.11 python3.10 python3 ''; do
 		[ -n "$python" ] || { debian python3-venv && python=python3; }
 		"$python" -c 'import ensurepip, venv' 2>/dev/null && break
@@ -167,12 +178,12 @@ go_new_enough() {
 	GO=go
 	local minor
 	minor=$(go env GOVERSION) minor=${minor#go1.} minor=${minor%%[!0-9]*}
-	[ "$minor" -ge 21 ] && return # from there on it fetches the toolchain that a module asks for
+	[ "$minor" -ge 21 ] && return # since 1.21, Go fetches the toolchain that a module asks for
 	local arch dir
 	arch=$(go env GOARCH) GO=$CACHE/go/bin/go
 	[ -x "$GO" ] && return
 	say "Go $GO_TOOLCHAIN"
-	# A toolchain is a module like any other; only its files have lost their mode.
+	# A toolchain is a module like any other, except that its files have lost their mode.
 	dir=$(cd / && try go mod download -json "golang.org/toolchain@v0.0.1-$GO_TOOLCHAIN.linux-$arch" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
 	rm -rf "$CACHE/go.new"
 	cp -r "$dir" "$CACHE/go.new" && chmod -R u+w "$CACHE/go.new" && chmod +x "$CACHE"/go.new/bin/* "$CACHE"/go.new/pkg/tool/*/*
@@ -199,7 +210,7 @@ find_postgres() {
 install_postgres() {
 	find_postgres && return
 	if [ "$(id -u)" = 0 ] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-		# Otherwise the package would start a server of its own.
+		# Without this, the package would start a server of its own.
 		mkdir -p /etc/postgresql-common
 		echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
 	fi
@@ -236,7 +247,7 @@ install() {
 
 ## Starting and stopping
 
-# born PID: when it started; a pid alone may be somebody else's by now.
+# born PID: when the process started. The pid alone may belong to another process by now.
 born() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 running() { # running NAME: sets PID
 	local t
@@ -249,7 +260,7 @@ start() {
 	setsid "$@" >>"$RUN/$name.log" 2>&1 </dev/null 9>&- &
 	echo "$! $(born $!)" >"$RUN/$name.pid"
 }
-# free PORT...: what is listening there would be taken for ours.
+# free PORT...: fails when something listens there, because it would be taken for ours.
 free() {
 	local port
 	for port; do
@@ -266,13 +277,13 @@ await() {
 		sleep 0.1
 	done
 }
-# signal NAME: only what `start` wrote down and what still is that process.
+# signal NAME: signals the process that `start` wrote down, if it is still that process.
 signal() {
 	local how=TERM
 	[ "$1" = postgres ] && how=INT # TERM would wait for every client to leave
 	if running "$1"; then kill -s $how "$PID"; fi
 }
-gone() { # gone NAME: waits until it is
+gone() { # gone NAME: waits until it has ended
 	local _
 	for _ in $(seq 200); do
 		running "$1" || break
@@ -282,7 +293,7 @@ gone() { # gone NAME: waits until it is
 	rm -f "$RUN/$1.pid"
 }
 
-# An authority of our own, and one certificate for everything on loopback.
+# Makes a certificate authority, and one certificate for everything on loopback.
 certificates() {
 	[ -f "$TLS/server.pem" ] && return
 	rm -rf "$TLS" && mkdir -p "$TLS" && (
@@ -348,7 +359,7 @@ start_kafka() {
 		-cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka "$conf"
 }
 ready_kafka() {
-	environment # or another set's broker would answer for this one
+	environment # without it, the broker of another set would answer
 	await kafka 60 "$VENV/bin/python" "$HERE/kafka_admin.py" --plain ready
 	# At every start: see delete-user in kafka_admin.py.
 	[ -z "${KAFKA_STARTED:-}" ] || kafka_admin --plain user "$KAFKA_USER" --password-env WINDROW_TEST_KAFKA_PASSWORD
@@ -449,7 +460,7 @@ s3_admin() { local s3=${WINDROW_TEST_S3:-}; environment && WINDROW_TEST_S3=${s3:
 # spark_conf DATABASE: sets CONF. Passwords go into files that only we may read, not into arguments.
 spark_conf() {
 	spark_home
-	[ -x "$SPARK/bin/python" ] && [ -d "$SPARK_JARS" ] || die "no Spark $SPARK_VERSION; run parts.sh install spark, or spark-3.5"
+	[ -x "$SPARK/bin/python" ] && [ -d "$SPARK_JARS" ] || die "no Spark $SPARK_VERSION; run services.sh install spark, or spark-3.5"
 	CONF=$RUN/spark-conf/$1-$SPARK_VERSION
 	mkdir -p "$CONF" "$RUN/spark-tmp"
 	local lib
@@ -534,7 +545,8 @@ beeline() { # beeline [-t] [SQL]...
 	java17
 	spark_conf beeline
 	if [ $# = 0 ]; then sql=$(cat); else sql=$(printf '%s;\n' "$@"); fi
-	# As a file: of what comes on standard input it would show the prompts too. The "null" is what its silence leaves of a log line.
+	# The SQL goes in as a file, because with standard input beeline also prints its prompts. The
+	# "null" is what its silent mode leaves of a log line.
 	local log
 	log=$(mktemp)
 	if SPARK_BEELINE_OPTS='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' "$SPARK_HOME/bin/beeline" -u "jdbc:hive2://127.0.0.1:$THRIFT_PORT/" -n test \
@@ -552,7 +564,7 @@ up() {
 	local part
 	mkdir -p "$RUN" && chmod 711 "$RUN"
 	install "$@"
-	# All are started before the first is waited for.
+	# All are started first, and then each is waited for.
 	for part; do
 		case $part in
 			kafka) start_kafka ;;
@@ -621,7 +633,7 @@ environment() {
 	WINDROW_TEST_PG_PASSWORD=$PG_PASSWORD
 	WINDROW_TEST_THRIFT=127.0.0.1:$THRIFT_PORT
 	WINDROW_TEST_PYTHON=$VENV/bin/python
-	WINDROW_TEST_PARTS=$HERE/parts.sh
+	WINDROW_TEST_PARTS=$HERE/services.sh
 	set +a
 }
 
