@@ -11,6 +11,7 @@
 
 mod audit;
 mod faults;
+mod finish;
 mod garbage;
 #[path = "../hands.rs"]
 mod hands;
