@@ -252,7 +252,7 @@ impl World {
         let p = self.rng.below(topic.logs.len() as u64) as Partition;
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
-        match self.rng.below(4) {
+        match self.rng.below(6) {
             0 => {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
@@ -281,7 +281,7 @@ impl World {
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
-            3 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
+            5 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
             }
