@@ -92,7 +92,8 @@ impl World {
         }
     }
 
-    /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if it
+    /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if
+    /// it
     /// did: `Some(None)` when it was asked to.
     pub fn perform(&mut self, i: usize, effects: Vec<Effect>) -> Option<Option<Trouble>> {
         let topic = self.topics.len() - 1;

@@ -1,4 +1,5 @@
-//! The world around the engines: what happens when, which processes live, and what people and clocks
+//! The world around the engines: what happens when, which processes live, and what people and
+//! clocks
 //! do.
 
 use crate::faults::{CLOCK_OFF_MS, Faults};
@@ -244,7 +245,8 @@ impl World {
         Ok(())
     }
 
-    /// The log itself comes to harm. Unless that is drawn, only records expire that no restart needs.
+    /// The log itself comes to harm. Unless that is drawn, only records expire that no restart
+    /// needs.
     fn harm_log(&mut self) {
         let shape = &self.settings.shape;
         let made = self.topics.len();
@@ -317,7 +319,8 @@ impl World {
         Ok(())
     }
 
-    /// Who was taken for idle had read all that there was when the log's end was looked at, a short while ago.
+    /// Who was taken for idle had read all that there was when the log's end was looked at, a
+    /// short while ago.
     fn idle_floors_are_right(
         &self,
         i: usize,
@@ -325,7 +328,8 @@ impl World {
     ) -> Result<(), String> {
         let process = &self.processes[i];
         for (p, lane) in process.engine.lanes() {
-            // No record came with the time: only a floor moves a watermark then, and each needs a look.
+            // No record came with the time: only a floor moves a watermark then, and each needs a
+            // look.
             if before
                 .get(p)
                 .is_none_or(|before| *before == lane.watermark())
