@@ -140,7 +140,8 @@ pub struct Client {
     pub mistake: Option<Mistake>,
 }
 
-/// Does what the catalog is asked, at `now` by the database's clock. `objects` are the ones below the
+/// Does what the catalog is asked, at `now` by the database's clock. `objects` are the ones below
+/// the
 /// table's warehouse. `None` is for a request that has no answer.
 pub fn ask_catalog(
     catalog: &mut Catalog,
@@ -187,7 +188,8 @@ pub fn ask_catalog(
     })
 }
 
-/// The answer to a request that failed: `error` where the catalog was asked, and its text elsewhere.
+/// The answer to a request that failed: `error` where the catalog was asked, and its text
+/// elsewhere.
 /// `None` is for a request that has no answer.
 pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
     let why = error.to_string();

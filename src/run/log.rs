@@ -42,7 +42,10 @@ pub fn log_failure(answer: &Answer) {
         Answer::Store(StoreAnswer::Delete {
             result: Err(error), ..
         }) => {
-            warn!(error = %error, "cannot delete objects that nothing names; trying again in an hour");
+            warn!(
+                error = %error,
+                "cannot delete objects that nothing names; trying again in an hour"
+            );
         }
         Answer::Brokers(BrokersAnswer::LogEnd {
             partition,

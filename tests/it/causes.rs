@@ -127,7 +127,7 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     play.step(BrokersAnswer::Topic(Ok(there)));
     assert_eq!(play.says().1, Cause::Starting);
     play.step(StoreAnswer::List {
-        prefix: String::new(),
+        prefix: "_windrow/default.n/manifests/".to_owned(),
         result: Err(Trouble::new(Cause::LoginS3, "no key")),
     });
     assert_eq!(

@@ -1,15 +1,27 @@
-//! Golden texts: each file in `golden/` tells an engine what happens, line by line, and shows indented what it answers.
+//! Golden texts: each file in `golden/` tells an engine what happens, line by line. What the engine
+//! does about it is shown in indented lines.
 //!
-//! Rules stand above `---`. Then a line is one of
-//! `in clicks/0 12:00:03 a` (a record with the origin `a`; else its value: JSON, or `tombstone`; `-` is no timestamp),
-//! `gap clicks/0 2` (offsets that are never shown), `end clicks/0` (the reader has nothing more), `wait 30s`,
-//! `add clicks/1`, `expire clicks/0 5` (the log begins there now), `recreate` (the topic is made again, empty),
-//! `restart` (killed, and started again; a setting may follow), `stop`, `watermarks`, `ledger`.
+//! Settings stand above `---`. Each line below it is one of these:
 //!
-//! `WINDROW_GOLDEN=write cargo test --test it golden` writes what is answered into the files, for `git diff` to judge.
+//! | line | means |
+//! |---|---|
+//! | `in clicks/0 12:00:03 a` | a record comes; its origin is `a` |
+//! | `in clicks/0 - {"n": 1}` | a record without a timestamp, whose value is JSON; or `tombstone` |
+//! | `gap clicks/0 2` | two offsets are never shown, as of an aborted transaction |
+//! | `end clicks/0` | the reader has nothing more |
+//! | `wait 30s` | time goes by |
+//! | `add clicks/1` | the topic gets another partition |
+//! | `expire clicks/0 5` | the log begins at offset 5 now |
+//! | `recreate` | the topic is deleted and made again, empty |
+//! | `restart` | the process is killed and started again; a setting may follow |
+//! | `stop` | the process is asked to end |
+//! | `watermarks`, `ledger` | these are shown |
+//!
+//! `WINDROW_GOLDEN=write cargo test --test it golden` writes the answers into the files, so that
+//! `git diff` shows what has changed.
 #![expect(
     clippy::disallowed_methods,
-    reason = "WINDROW_GOLDEN is for the person at the keyboard"
+    reason = "the person at the keyboard sets WINDROW_GOLDEN"
 )]
 
 use crate::hands::{self, Client, Objects, Readers};
@@ -210,54 +222,61 @@ impl<'t> Play<'t> {
                 self.topic_id += 1;
                 self.logs.values_mut().for_each(|log| *log = Log::default());
             }
-            "restart" => {
-                if let Some((name, value)) = line
-                    .strip_prefix("restart ")
-                    .and_then(|s| s.split_once(": "))
-                {
-                    self.settings.insert(name, value.to_owned());
-                }
-                self.engine = engine(&self.settings);
-                self.readers = Readers::default();
-                self.start();
-            }
+            "restart" => self.restart(line),
             "stop" => self.step(Input::Shutdown),
-            "watermarks" => {
-                let text = |w: Option<EventTime>| w.map_or("-".to_owned(), short);
-                let lanes = self
-                    .engine
-                    .lanes()
-                    .values()
-                    .map(|lane| text(lane.watermark()));
-                let lanes = lanes.collect::<Vec<_>>().join(" ");
-                let _ = writeln!(
-                    self.said,
-                    "  watermarks {lanes}, frontier {}",
-                    text(self.engine.frontier())
-                );
-            }
-            "ledger" => {
-                let l = self.engine.ledger();
-                let _ = writeln!(
-                    self.said,
-                    "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {}\n  \
-                     hits {} = in rows {} + open {} + closed {} + late hits {}",
-                    l.consumed,
-                    l.counted,
-                    l.late,
-                    l.rejected,
-                    l.tombstones,
-                    l.gaps,
-                    l.lost,
-                    l.hits,
-                    l.row_count,
-                    l.open,
-                    l.closed,
-                    l.late_hits
-                );
-            }
+            "watermarks" => self.show_watermarks(),
+            "ledger" => self.show_ledger(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    /// `restart`, or `restart <setting>: <value>`.
+    fn restart(&mut self, line: &'t str) {
+        if let Some((name, value)) = line
+            .strip_prefix("restart ")
+            .and_then(|s| s.split_once(": "))
+        {
+            self.settings.insert(name, value.to_owned());
+        }
+        self.engine = engine(&self.settings);
+        self.readers = Readers::default();
+        self.start();
+    }
+
+    fn show_watermarks(&mut self) {
+        let text = |w: Option<EventTime>| w.map_or("-".to_owned(), short);
+        let lanes = self
+            .engine
+            .lanes()
+            .values()
+            .map(|lane| text(lane.watermark()));
+        let lanes = lanes.collect::<Vec<_>>().join(" ");
+        let _ = writeln!(
+            self.said,
+            "  watermarks {lanes}, frontier {}",
+            text(self.engine.frontier())
+        );
+    }
+
+    fn show_ledger(&mut self) {
+        let l = self.engine.ledger();
+        let _ = writeln!(
+            self.said,
+            "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {}\n  \
+                     hits {} = in rows {} + open {} + closed {} + late hits {}",
+            l.consumed,
+            l.counted,
+            l.late,
+            l.rejected,
+            l.tombstones,
+            l.gaps,
+            l.lost,
+            l.hits,
+            l.row_count,
+            l.open,
+            l.closed,
+            l.late_hits
+        );
     }
 
     /// Hands a topic partition's records over, one by one, while its reader is there and not held.

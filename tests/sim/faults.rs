@@ -19,7 +19,8 @@ pub struct Faults {
     /// The most processes at a time.
     pub processes_max: usize,
     /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log
-    /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the log.
+    /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
+    /// log.
     pub log_is_harmed: bool,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,

@@ -13,6 +13,7 @@ mod audit;
 #[path = "../catalog_cases.rs"]
 mod catalog_cases;
 mod faults;
+mod finish;
 mod garbage;
 #[path = "../hands.rs"]
 mod hands;

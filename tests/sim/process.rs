@@ -92,7 +92,8 @@ impl World {
         }
     }
 
-    /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if it
+    /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if
+    /// it
     /// did: `Some(None)` when it was asked to.
     pub fn perform(&mut self, i: usize, effects: Vec<Effect>) -> Option<Option<Trouble>> {
         let topic = self.topics.len() - 1;
@@ -171,18 +172,14 @@ impl World {
         Ok(())
     }
 
+    /// One reader hands over what comes next, or says why it cannot.
     fn read(&mut self, i: usize, p: Partition) -> Result<(), String> {
         let topic = self.topics.len() - 1;
         let Some(log) = self.topics[topic].logs.get(&p) else {
             return Ok(());
         };
-        let process = &mut self.processes[i];
-        let Some(reader) = process
-            .readers
-            .0
-            .get_mut(&p)
-            .filter(|r| !r.held && !r.halted)
-        else {
+        let readers = &mut self.processes[i].readers.0;
+        let Some(reader) = readers.get_mut(&p).filter(|r| !r.held && !r.halted) else {
             return Ok(());
         };
         let checked = reader.topic == topic && reader.leader_epoch >= 0 && reader.next_offset > 0;
@@ -204,6 +201,14 @@ impl World {
             reader.halted = true;
             return self.feed(i, Input::OutOfRange { partition: p });
         }
+        self.read_on(i, p)
+    }
+
+    /// The log has what the reader wants next, unless it is at the end.
+    fn read_on(&mut self, i: usize, p: Partition) -> Result<(), String> {
+        let log = &self.topics[self.topics.len() - 1].logs[&p];
+        let readers = &mut self.processes[i].readers.0;
+        let reader = readers.get_mut(&p).expect("it reads");
         let most = 1 + self.rng.below(16) as usize;
         let mut records: Vec<Record<'_>> = log
             .records
@@ -224,14 +229,11 @@ impl World {
                 reader.leader_epoch = log.epoch_of(log.visible - 1);
             }
             reader.next_offset = log.visible;
-            let offset = log.visible;
-            return self.feed(
-                i,
-                Input::End {
-                    partition: p,
-                    offset,
-                },
-            );
+            let end = Input::End {
+                partition: p,
+                offset: log.visible,
+            };
+            return self.feed(i, end);
         };
         reader.told_end = false;
         reader.next_offset = last + 1;
@@ -254,14 +256,12 @@ impl World {
         }
         let mut out = Vec::new();
         let batch: &dyn Batch = &Held(&records);
-        self.processes[i].engine.step(
-            Input::Records {
-                partition: p,
-                leader_epoch,
-                batch,
-            },
-            &mut out,
-        );
+        let input = Input::Records {
+            partition: p,
+            leader_epoch,
+            batch,
+        };
+        self.processes[i].engine.step(input, &mut out);
         let exit = self.perform(i, out);
         if exit.is_some() {
             return Err(format!("records made it end: {exit:?}"));

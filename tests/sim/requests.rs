@@ -76,7 +76,8 @@ impl World {
         Ok(())
     }
 
-    /// Requests of one sender to the catalog arrive in the order in which they were sent, as over one
+    /// Requests of one sender to the catalog arrive in the order in which they were sent, as over
+    /// one
     /// connection; all others in any order.
     fn next_request(&mut self) -> Sent {
         let at = self.rng.below(self.requests.len() as u64) as usize;

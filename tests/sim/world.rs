@@ -1,4 +1,5 @@
-//! The world around the engines: what happens when, which processes live, and what people and clocks
+//! The world around the engines: what happens when, which processes live, and what people and
+//! clocks
 //! do.
 
 use crate::faults::{CLOCK_OFF_MS, Faults};
@@ -12,7 +13,7 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::engine::{Input, Rules, State};
+use windrow_core::engine::{Input, Rules};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -63,7 +64,7 @@ pub struct World {
     /// No broker answers before this time.
     pub kafka_down_until: u64,
     /// By how much the database's clock is ahead of the right time.
-    db_ahead: i64,
+    pub db_ahead: i64,
     pub summary: Summary,
 }
 
@@ -74,8 +75,6 @@ const DATABASE_LOCATIONS: [Option<&str>; 4] = [
     Some("s3a://spark/other"),
     Some("s3a://elsewhere/warehouse"),
 ];
-/// More than the engine lets pass between two rounds of deletion, which is an hour.
-const COLLECTED_WITHIN_MS: u64 = 3_700_000;
 
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
@@ -142,7 +141,7 @@ impl World {
         self.topics.last().expect("one at least")
     }
 
-    fn start_process(&mut self) {
+    pub fn start_process(&mut self) {
         let mut settings = self.settings.clone();
         if self.faults.settings_vary {
             settings.delay_ms = self.rng.pick(&[settings.delay_ms, 0, 5000, 20_000]);
@@ -246,7 +245,8 @@ impl World {
         Ok(())
     }
 
-    /// The log itself comes to harm. Unless that is drawn, only records expire that no restart needs.
+    /// The log itself comes to harm. Unless that is drawn, only records expire that no restart
+    /// needs.
     fn harm_log(&mut self) {
         let shape = &self.settings.shape;
         let made = self.topics.len();
@@ -254,7 +254,7 @@ impl World {
         let p = self.rng.below(topic.logs.len() as u64) as Partition;
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
-        match self.rng.below(4) {
+        match self.rng.below(6) {
             0 => {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
@@ -283,7 +283,7 @@ impl World {
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
-            3 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
+            5 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
             }
@@ -291,119 +291,7 @@ impl World {
         }
     }
 
-    /// There are no more faults: everything is read, idle topic partitions stand aside, garbage is
-    /// deleted when its time has come, and the last process is told to end.
-    fn finish(&mut self) -> Result<(), String> {
-        self.end_faults();
-        let mut quiet_since = self.now;
-        // The database's clock before the time went by in which garbage must be deleted.
-        let mut garbage_until = None;
-        for _ in 0..3000 {
-            self.now += 100;
-            while !self.requests.is_empty() {
-                self.carry_request()?;
-            }
-            while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
-                self.receive_answer(0)?;
-            }
-            if !self.processes.is_empty() {
-                self.deliver(0)?;
-            }
-            if !self.processes.is_empty() {
-                self.tick(0)?;
-            }
-            let Some(process) = self.processes.first() else {
-                self.start_process();
-                continue;
-            };
-            if process.done {
-                return self.delay_is_in_force();
-            }
-            if !self.all_is_read() {
-                quiet_since = self.now;
-            }
-            if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
-                continue;
-            }
-            let Some(until) = garbage_until else {
-                garbage_until = Some(self.db_now());
-                self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
-                continue;
-            };
-            if self.doomed_by(until).is_empty() {
-                self.processes[0].stopping = true;
-                self.processes[0].last = true;
-                self.feed(0, Input::Shutdown)?;
-            }
-        }
-        Err(format!(
-            "it does not come to an end: {:?}, garbage {:?}",
-            self.processes[0].engine.state(),
-            garbage_until.map(|until| self.doomed_by(until)),
-        ))
-    }
-
-    fn end_faults(&mut self) {
-        self.faults.end();
-        self.kafka_down_until = 0;
-        self.db_ahead = CLOCK_OFF_MS;
-        self.catalog.paused = false;
-        let topic = self.topics.last_mut().expect("one at least");
-        for log in topic.logs.values_mut() {
-            log.visible = log.end;
-            log.exists_from = 0;
-        }
-        self.processes.truncate(1);
-        self.processes[0].frozen = false;
-    }
-
-    fn all_is_read(&self) -> bool {
-        let engine = &self.processes[0].engine;
-        let topic = self.topic();
-        let read = |(p, log): (&Partition, &crate::topic::Log)| {
-            engine
-                .lanes()
-                .get(p)
-                .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
-        };
-        let mut watermarks = engine
-            .lanes()
-            .values()
-            .map(windrow_core::count::lane::Lane::watermark);
-        let first = watermarks.next().flatten();
-        engine.state() == State::Counting
-            && self
-                .catalog
-                .epochs
-                .last()
-                .is_some_and(|(c, _)| c.topic_id == topic.id)
-            && topic.logs.iter().all(read)
-            && watermarks.all(|w| w == first)
-    }
-
-    /// The delay that the last process was started with holds for all its lanes.
-    fn delay_is_in_force(&self) -> Result<(), String> {
-        let must = self.processes[0].settings.delay_ms;
-        let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();
-        for decision in self.decisions() {
-            if let Decided::Delay { ms } = decision.what {
-                delays.insert(decision.partition, ms);
-            }
-        }
-        let last = self.catalog.epochs.last().map(|(c, _)| c.lanes.keys());
-        match last
-            .into_iter()
-            .flatten()
-            .find(|p| delays.get(p).copied().unwrap_or(0) != must)
-        {
-            None => Ok(()),
-            Some(p) => Err(format!(
-                "topic partition {p} does not have the delay {must}"
-            )),
-        }
-    }
-
-    fn decisions(&self) -> impl Iterator<Item = &Decision> {
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
         self.catalog.epochs.iter().flat_map(|(c, _)| &c.decisions)
     }
 
@@ -431,7 +319,8 @@ impl World {
         Ok(())
     }
 
-    /// Who was taken for idle had read all that there was when the log's end was looked at, a short while ago.
+    /// Who was taken for idle had read all that there was when the log's end was looked at, a
+    /// short while ago.
     fn idle_floors_are_right(
         &self,
         i: usize,
@@ -439,7 +328,8 @@ impl World {
     ) -> Result<(), String> {
         let process = &self.processes[i];
         for (p, lane) in process.engine.lanes() {
-            // No record came with the time: only a floor moves a watermark then, and each needs a look.
+            // No record came with the time: only a floor moves a watermark then, and each needs a
+            // look.
             if before
                 .get(p)
                 .is_none_or(|before| *before == lane.watermark())

@@ -224,7 +224,8 @@ mod tests {
         }
     }
 
-    /// Every request is answered at once, and well. There is one topic partition, whose log is empty.
+    /// Every request is answered at once, and well. There is one topic partition, whose log is
+    /// empty.
     fn answer(request: Request) -> Option<Answer> {
         let limits = (0, 0);
         Some(match request {

@@ -1,0 +1,124 @@
+//! How a run ends: nothing goes wrong any more, and the last process must get everything done.
+
+use crate::faults::CLOCK_OFF_MS;
+use crate::topic::Log;
+use crate::world::World;
+use std::collections::BTreeMap;
+use windrow_core::count::lane::Lane;
+use windrow_core::engine::{Input, State};
+use windrow_core::values::decision::Decided;
+use windrow_core::values::record::Partition;
+
+/// More than the engine lets pass between two rounds of deletion, which is an hour.
+const COLLECTED_WITHIN_MS: u64 = 3_700_000;
+
+impl World {
+    /// There are no more faults: everything is read, idle topic partitions stand aside, garbage is
+    /// deleted when its time has come, and the last process is told to end.
+    pub fn finish(&mut self) -> Result<(), String> {
+        self.end_faults();
+        let mut quiet_since = self.now;
+        // The database's clock before the time went by in which garbage must be deleted.
+        let mut garbage_until = None;
+        for _ in 0..3000 {
+            self.now += 100;
+            while !self.requests.is_empty() {
+                self.carry_request()?;
+            }
+            while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
+                self.receive_answer(0)?;
+            }
+            if !self.processes.is_empty() {
+                self.deliver(0)?;
+            }
+            if !self.processes.is_empty() {
+                self.tick(0)?;
+            }
+            let Some(process) = self.processes.first() else {
+                self.start_process();
+                continue;
+            };
+            if process.done {
+                return self.delay_is_in_force();
+            }
+            if !self.all_is_read() {
+                quiet_since = self.now;
+            }
+            if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
+                continue;
+            }
+            let Some(until) = garbage_until else {
+                garbage_until = Some(self.db_now());
+                self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
+                continue;
+            };
+            if self.doomed_by(until).is_empty() {
+                self.processes[0].stopping = true;
+                self.processes[0].last = true;
+                self.feed(0, Input::Shutdown)?;
+            }
+        }
+        Err(format!(
+            "it does not come to an end: {:?}, garbage {:?}",
+            self.processes[0].engine.state(),
+            garbage_until.map(|until| self.doomed_by(until)),
+        ))
+    }
+
+    fn end_faults(&mut self) {
+        self.faults.end();
+        self.kafka_down_until = 0;
+        self.db_ahead = CLOCK_OFF_MS;
+        self.catalog.paused = false;
+        let topic = self.topics.last_mut().expect("one at least");
+        for log in topic.logs.values_mut() {
+            log.visible = log.end;
+            log.exists_from = 0;
+        }
+        self.processes.truncate(1);
+        self.processes[0].frozen = false;
+    }
+
+    fn all_is_read(&self) -> bool {
+        let engine = &self.processes[0].engine;
+        let topic = self.topic();
+        let read = |(p, log): (&Partition, &Log)| {
+            engine
+                .lanes()
+                .get(p)
+                .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+        };
+        let mut watermarks = engine.lanes().values().map(Lane::watermark);
+        let first = watermarks.next().flatten();
+        engine.state() == State::Counting
+            && self
+                .catalog
+                .epochs
+                .last()
+                .is_some_and(|(c, _)| c.topic_id == topic.id)
+            && topic.logs.iter().all(read)
+            && watermarks.all(|w| w == first)
+    }
+
+    /// The delay that the last process was started with holds for all its lanes.
+    fn delay_is_in_force(&self) -> Result<(), String> {
+        let must = self.processes[0].settings.delay_ms;
+        let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();
+        for decision in self.decisions() {
+            if let Decided::Delay { ms } = decision.what {
+                delays.insert(decision.partition, ms);
+            }
+        }
+        let last = self.catalog.epochs.last().map(|(c, _)| c.lanes.keys());
+        match last
+            .into_iter()
+            .flatten()
+            .find(|p| delays.get(p).copied().unwrap_or(0) != must)
+        {
+            None => Ok(()),
+            Some(p) => Err(format!(
+                "topic partition {p} does not have the delay {must}"
+            )),
+        }
+    }
+}
