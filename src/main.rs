@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             finish(match &cli.verb {
                 Verb::CheckConfig => print(&cli, &cli::checked(config)),
                 Verb::InitMetastore => init_metastore(config, secrets),
+                Verb::Restore => restore(config, secrets),
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -255,6 +256,12 @@ async fn signalled() {
 fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     runtime()?.block_on(clients::init_metastore(config, secrets))?;
     println!("Hive's schema is there");
+    Ok(())
+}
+
+fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    runtime()?.block_on(clients::restore(config, secrets))?;
+    println!("Hive shows what the journal says");
     Ok(())
 }
 
