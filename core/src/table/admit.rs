@@ -267,8 +267,8 @@ mod tests {
         ("our lease is over", |f, _| f.lease_until = Some(DbTime(0)), "write"),
         ("our lease was given back", |f, _| f.lease_until = None, "write"),
         ("epoch 0", begin, "write"),
-        ("a new topic partition", |f, _| drop(f.next_offsets.remove(&1)), "write"),
-        ("one topic partition less", |_, c| drop(c.lanes.remove(&1)), "write"),
+        ("a new topic partition", |f, _| f.next_offsets.retain(|p, _| *p != 1), "write"),
+        ("one topic partition less", |_, c| c.lanes.retain(|p, _| *p != 1), "write"),
         ("sent again", |f, _| found_epoch(f, 7, "ours"), "there since 500"),
         ("sent again, others went on", |f, _| found_epoch(f, 9, "ours"), "there since 500"),
         ("sent again, unowned", |f, _| { f.owner = None; found_epoch(f, 7, "ours") }, "there"),
@@ -280,8 +280,8 @@ mod tests {
         ("an older base", |f, _| f.last_epoch = Some(2), "fenced: the catalog's next epoch is 3;"),
         ("an empty base", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0"),
         ("our epoch is gone", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is"),
-        ("a lane is ahead", |f, _| drop(f.next_offsets.insert(1, 75)), "fenced: topic partition"),
-        ("a lane is behind", |f, _| drop(f.next_offsets.insert(0, 5)), "fenced: topic partition"),
+        ("a lane is ahead", |f, _| f.next_offsets.extend([(1, 75)]), "fenced: topic partition"),
+        ("a lane is behind", |f, _| f.next_offsets.extend([(0, 5)]), "fenced: topic partition"),
         ("described again", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes"),
         ("never described", |f, c| { begin(f, c); c.genesis = None }, "mistake: epoch 0 describes"),
     ];
@@ -301,9 +301,17 @@ mod tests {
         }
     }
 
-    /// What is found, the change that makes it so, who asks when, and the answer.
+    /// What is found, the change that makes it so, who asks, when, and how the answer begins.
+    type WhoseCase = (
+        &'static str,
+        fn(&mut JobFacts),
+        &'static str,
+        i64,
+        &'static str,
+    );
+
     #[rustfmt::skip] // One line a case; the lease of the facts above ends at 1,000.
-    const WHOSE: &[(&str, fn(&mut JobFacts), &str, i64, &str)] = &[
+    const WHOSE: &[WhoseCase] = &[
         ("the lease is another's", |_| {}, "b", 400, "held by unit/a for 600 ms"),
         ("it has a millisecond left", |_| {}, "b", 999, "held by unit/a for 1 ms"),
         ("it is over", |_| {}, "b", 1000, "ours"),

@@ -1296,6 +1296,19 @@ const HARMLESS_STATEMENTS: [&str; 9] = [
     "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
 ];
 
+/// The statement that makes Spark write a file of one row, of `producer-<n>`, whose window begins at
+/// this second.
+fn write_one_row(warehouse: &str, file: &NewFile, n: usize, second: u32) -> String {
+    let folder = file.key.rsplit_once('/').unwrap().0;
+    let end = second + 10;
+    format!(
+        "INSERT OVERWRITE DIRECTORY 'file:{warehouse}/{folder}' USING parquet SELECT \
+         named_struct('start', timestamp'2024-09-01 19:42:{second}', \
+           'end', timestamp'2024-09-01 19:42:{end}') AS window, \
+         'producer-{n}' AS origin, 20L AS count"
+    )
+}
+
 /// Spark is the judge. It writes two Parquet files itself, and must find exactly their rows through
 /// the view.
 #[tokio::test]
@@ -1321,17 +1334,10 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             chunk: format!("{n:010}"),
             ..file(&owner, n, rows())
         });
-        let write = |n: usize, second: u32| {
-            let folder = files[n].key.rsplit_once('/').unwrap().0;
-            format!(
-                "INSERT OVERWRITE DIRECTORY 'file:{warehouse}/{folder}' USING parquet SELECT \
-                 named_struct('start', timestamp'2024-09-01 19:42:{second}', \
-                   'end', timestamp'2024-09-01 19:42:{}') AS window, \
-                 'producer-{n}' AS origin, 20L AS count",
-                second + 10
-            )
-        };
-        spark(&[&write(0, 15), &write(1, 25)]);
+        spark(&[
+            &write_one_row(warehouse, &files[0], 0, 15),
+            &write_one_row(warehouse, &files[1], 1, 25),
+        ]);
         catalog
             .commit(&Commit {
                 files: files[..1].to_vec(),
