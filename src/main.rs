@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             finish(match &cli.verb {
                 Verb::CheckConfig => print(&cli, &cli::checked(config)),
                 Verb::InitMetastore => init_metastore(config, secrets),
+                Verb::Restore => restore(config, secrets),
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -252,6 +253,12 @@ async fn signalled() {
 fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     runtime()?.block_on(clients::init_metastore(config, secrets))?;
     println!("Hive's schema is there");
+    Ok(())
+}
+
+fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    runtime()?.block_on(clients::restore(config, secrets))?;
+    println!("Hive shows what the journal says");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the verbs that ask a running windrow and print its answer.
-//! Files are opened by `io/settings.rs`; `run`, `demo` and `init-metastore` are carried out by `main`.
+//! Files are opened by `io/files.rs`; `run`, `demo`, `init-metastore` and `restore` are carried out by
+//! `main`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -73,6 +74,8 @@ pub enum Verb {
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
+    /// Write the table's entries in Hive again, where somebody dropped or altered them
+    Restore,
     /// Add a notice to Pebble when windrow's state is another one than at the last notice: it wakes the charm
     Notify,
 }
@@ -154,7 +157,12 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
             })?;
             ("GET", format!("/v1/tables/{name}{side}/rows?limit={limit}"))
         }
-        Verb::Run | Verb::Demo(_) | Verb::CheckConfig | Verb::InitMetastore | Verb::Notify => {
+        Verb::Run
+        | Verb::Demo(_)
+        | Verb::CheckConfig
+        | Verb::InitMetastore
+        | Verb::Restore
+        | Verb::Notify => {
             return Ok(None);
         }
     };
@@ -268,7 +276,9 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
         Verb::CheckConfig => checked_text(&value(answer)),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Notify => String::new(),
+        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
+            String::new()
+        }
     })
 }
 

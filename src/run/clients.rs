@@ -18,6 +18,7 @@ use windrow_core::table::file::read_rows;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
 use windrow_core::table::place::{TablePlace, locate};
+use windrow_core::values::cause::Trouble;
 use windrow_core::values::time::EventTime;
 
 /// What a run talks to, and by which rules it counts.
@@ -149,6 +150,33 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
     Ok(open_catalog(config, secrets, &name)?
         .init_metastore()
         .await?)
+}
+
+/// Writes the table's rows in Hive again from the journal.
+///
+/// # Errors
+/// The catalog does not answer, another process owns the table, or a table that is not windrow's has
+/// one of its names.
+pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    let table = config.table.as_ref().context("console mode has no table")?;
+    let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
+    let owner_id = random_owner_id()?;
+    let mut catalog = open_catalog(config, secrets, &name)?;
+    let restored = catalog
+        .restore(&who(config), &owner_id, config.lease_ms)
+        .await;
+    restored.map_err(|error| Trouble::from(error).into())
+}
+
+/// An owner id that no other process has.
+///
+/// # Errors
+/// The system gives no random bytes.
+#[expect(clippy::disallowed_methods, reason = "owner ids are made at the edge")]
+fn random_owner_id() -> anyhow::Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| anyhow!("cannot make an owner id: {error}"))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 /// What the engine obeys: its part of the settings.

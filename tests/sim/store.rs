@@ -1,4 +1,5 @@
-//! The modelled catalog and object store: what PostgreSQL and S3 do for us, in the order in which requests arrive.
+//! The modelled catalog and object store: what PostgreSQL and S3 do for us, in the order in which
+//! requests arrive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
-/// What can be done wrong, one at a time, to see that the auditor sees it.
+/// What can be done wrong, one mistake a run, to test that the auditor notices it. The rules of the
+/// catalog itself are never changed: a mistake changes what it reads, ignores a verdict, or writes
+/// something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// A commit is taken from whoever sends it.
+    /// The catalog writes a commit although `admit` says that its sender is fenced.
     NoFence,
-    /// The catalog is told before the files are stored.
+    /// The catalog gets a commit before its files are stored.
     FilesAfterCommit,
     /// A lost answer is taken for a success.
     UnknownIsSuccess,
@@ -48,11 +51,12 @@ pub enum Mistake {
     ExpiredUnsaid,
     /// The reader goes on in a log that was cut off below it.
     CutUnsaid,
-    /// The log's end is told to be where the engine is, also while no broker can be asked.
+    /// Whoever asks for the end of a log hears that it is where the engine is, also while no broker
+    /// can be asked.
     EndAlwaysHere,
-    /// The reader tells an end that it has not read up to.
+    /// The reader reports an end up to which it has not read.
     EndTooFar,
-    /// Whoever takes the table is told a time long past.
+    /// Whoever takes the table hears a time long past from the catalog.
     ClockBehind,
     /// A key is doomed that the last epoch names.
     DoomsLiveKey,
@@ -95,11 +99,13 @@ impl Mistake {
 /// What the catalog holds of the one table.
 #[derive(Default)]
 pub struct Catalog {
-    /// The owner of the newest term, the name by which people know it, and the end of its lease.
+    /// The owner of the newest term, also after it gave the lease back.
     owner: Option<Owner>,
+    /// The name by which people know it.
     owner_name: String,
+    /// When its lease ends; `None` when it was given back.
     lease_until: Option<DbTime>,
-    /// By epoch, with the time of the commit.
+    /// Every epoch with the time of its commit; the index is its number.
     pub epochs: Vec<(Commit, DbTime)>,
     /// What an epoch's files held when it was committed; `None` for a file that was not there.
     pub seen: BTreeMap<String, Option<Arc<Vec<u8>>>>,
@@ -114,8 +120,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// What the rules of `windrow_core::table::admit` are asked with. Only a question about an
-    /// epoch names one, and only a commit adds its doomed keys.
+    /// What the rules of `windrow_core::table::admit` need to know. `epoch` is the one that is asked
+    /// about, if any. Only a commit adds its doomed keys.
     fn facts(&self, epoch: Option<u64>) -> JobFacts {
         let there = epoch.and_then(|epoch| self.epochs.get(epoch as usize));
         let last = self.epochs.last();
@@ -192,7 +198,7 @@ impl Catalog {
         match mistake {
             Some(Mistake::DecisionsForgotten) => decisions.clear(),
             Some(Mistake::NoReplay) => {
-                // The state of the first checkpoint with the offsets of the last commit.
+                // This is the state of the first checkpoint with the offsets of the last commit.
                 checkpoint = None;
                 for lane in last.lanes.values_mut() {
                     let n = lane.ledger.next_offset;

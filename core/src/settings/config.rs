@@ -568,7 +568,7 @@ fn signed(ms: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::setting::{SETTINGS};
+    use crate::settings::setting::SETTINGS;
 
     const LEAST: &str = "kafka: { bootstrap: 'k:9092', topic: t }\n";
 

@@ -134,9 +134,9 @@ pub enum Whose {
     },
 }
 
-/// Whether the process `owner_id` may take the table at `now`, by the catalog's clock: the lease was
-/// given back or is over, or is its own. The lease only saves work. What keeps the table right is
-/// that [`admit`] looks at the owner of every commit.
+/// Whether the process `owner_id` may take the table at `now`, by the catalog's clock: the lease
+/// was given back or is over, or is its own. The lease only saves work. What keeps the table right
+/// is that [`admit`] looks at the owner of every commit.
 #[must_use]
 pub fn whose(facts: &JobFacts, owner_id: &str, now: DbTime) -> Whose {
     let another = facts
@@ -241,31 +241,49 @@ mod tests {
         })
     }
 
+    fn found_owner(facts: &mut JobFacts, term: u64, owner_id: &str) {
+        facts.owner = Some(owner(term, owner_id));
+        facts.owner_name = format!("unit/{owner_id}");
+    }
+
+    /// Epoch 7 is there with this digest, and `last` is the last epoch.
+    fn found_epoch(facts: &mut JobFacts, last: u64, digest: &str) {
+        (facts.last_epoch, facts.epoch) = (Some(last), there(digest));
+    }
+
+    /// Nothing is committed yet, and epoch 0 is sent.
+    fn begin(facts: &mut JobFacts, commit: &mut Commit) {
+        (facts.last_epoch, facts.next_offsets) = (None, BTreeMap::new());
+        (commit.epoch, commit.genesis) = (0, Some(genesis()));
+    }
+
     /// Changes the facts or the commit of a case from those above.
     type Change = fn(&mut JobFacts, &mut Commit);
 
+    /// What is found or sent, the change that makes it so, and how the verdict begins.
     #[rustfmt::skip] // One line a case.
     const ADMIT: &[(&str, Change, &str)] = &[
         ("goes on from where we are", |_, _| {}, "write"),
-        ("our lease is over, but nobody has taken the table", |f, _| f.lease_until = Some(DbTime(0)), "write"),
+        ("our lease is over", |f, _| f.lease_until = Some(DbTime(0)), "write"),
         ("our lease was given back", |f, _| f.lease_until = None, "write"),
-        ("epoch 0", |f, c| { *f = JobFacts { owner: f.owner.clone(), ..JobFacts::default() }; c.epoch = 0; c.genesis = Some(genesis()) }, "write"),
-        ("a topic partition is new", |f, _| { f.next_offsets.remove(&1); }, "write"),
-        ("a topic partition is left out", |_, c| { c.lanes.remove(&1); }, "write"),
-        ("sent again", |f, _| { f.last_epoch = Some(7); f.epoch = there("ours") }, "already there since 500"),
-        ("sent again after others went on", |f, _| { f.last_epoch = Some(9); f.epoch = there("ours"); f.owner = Some(owner(4, "b")) }, "already there since 500"),
-        ("another term of ours", |f, _| f.owner = Some(owner(4, "a")), "fenced: \"unit/a\" owns it now"),
-        ("another owner with our term", |f, _| { f.owner = Some(owner(3, "b")); f.owner_name = "unit/b".to_owned() }, "fenced: \"unit/b\" owns it now"),
-        ("the catalog does not know the table", |f, _| *f = JobFacts::default(), "fenced: it has no owner any more; was it given back, or another database restored?"),
-        ("one of our keys is doomed", |f, _| f.doomed = vec!["rows/x".to_owned()], "fenced: key \"rows/x\" is doomed"),
-        ("our epoch is there with another digest", |f, _| { f.last_epoch = Some(7); f.epoch = there("theirs") }, "fenced: this epoch is there with other contents"),
-        ("an older database was restored", |f, _| f.last_epoch = Some(2), "fenced: the catalog's next epoch is 3; was another database restored?"),
-        ("a database without an epoch was restored", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0; was another database restored?"),
-        ("our epoch was passed and is no longer kept", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is 10; was another database restored?"),
-        ("a topic partition is further", |f, _| { f.next_offsets.insert(1, 75); }, "fenced: topic partition 1 goes on from offset 70, but the catalog is at 75"),
-        ("a topic partition is not that far", |f, _| { f.next_offsets.insert(0, 5); }, "fenced: topic partition 0 goes on from offset 70, but the catalog is at 5"),
-        ("a description in a later epoch", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes the table, and no other epoch does; this is a mistake of windrow's"),
-        ("no description in epoch 0", |f, c| { f.last_epoch = None; c.epoch = 0 }, "mistake: epoch 0 describes the table, and no other epoch does; this is a mistake of windrow's"),
+        ("epoch 0", begin, "write"),
+        ("a new topic partition", |f, _| f.next_offsets.retain(|p, _| *p != 1), "write"),
+        ("one topic partition less", |_, c| c.lanes.retain(|p, _| *p != 1), "write"),
+        ("sent again", |f, _| found_epoch(f, 7, "ours"), "there since 500"),
+        ("sent again, others went on", |f, _| found_epoch(f, 9, "ours"), "there since 500"),
+        ("sent again, unowned", |f, _| { f.owner = None; found_epoch(f, 7, "ours") }, "there"),
+        ("another term of ours", |f, _| found_owner(f, 4, "a"), "fenced: \"unit/a\" owns it"),
+        ("another owner in our term", |f, _| found_owner(f, 3, "b"), "fenced: \"unit/b\" owns it"),
+        ("an unknown table", |f, _| *f = JobFacts::default(), "fenced: it has no owner any more"),
+        ("a doomed key", |f, _| f.doomed.push("x".to_owned()), "fenced: key \"x\" is"),
+        ("another digest", |f, _| found_epoch(f, 7, "theirs"), "fenced: this epoch is there"),
+        ("an older base", |f, _| f.last_epoch = Some(2), "fenced: the catalog's next epoch is 3;"),
+        ("an empty base", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0"),
+        ("our epoch is gone", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is"),
+        ("a lane is ahead", |f, _| f.next_offsets.extend([(1, 75)]), "fenced: topic partition"),
+        ("a lane is behind", |f, _| f.next_offsets.extend([(0, 5)]), "fenced: topic partition"),
+        ("described again", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes"),
+        ("never described", |f, c| { begin(f, c); c.genesis = None }, "mistake: epoch 0 describes"),
     ];
 
     #[test]
@@ -275,24 +293,33 @@ mod tests {
             change(&mut facts, &mut commit);
             let verdict = match admit(&facts, &commit) {
                 Verdict::Write => "write".to_owned(),
-                Verdict::AlreadyThere(at) => format!("already there since {}", at.0),
+                Verdict::AlreadyThere(at) => format!("there since {}", at.0),
                 Verdict::Fenced(why) => format!("fenced: {why}"),
                 Verdict::Mistake(why) => format!("mistake: {why}"),
             };
-            assert_eq!(verdict, *expect, "{case}");
+            assert!(verdict.starts_with(expect), "{case}: {verdict}");
         }
     }
 
+    /// What is found, the change that makes it so, who asks, when, and how the answer begins.
+    type WhoseCase = (
+        &'static str,
+        fn(&mut JobFacts),
+        &'static str,
+        i64,
+        &'static str,
+    );
+
     #[rustfmt::skip] // One line a case; the lease of the facts above ends at 1,000.
-    const WHOSE: &[(&str, fn(&mut JobFacts), &str, i64, &str)] = &[
+    const WHOSE: &[WhoseCase] = &[
         ("the lease is another's", |_| {}, "b", 400, "held by unit/a for 600 ms"),
         ("it has a millisecond left", |_| {}, "b", 999, "held by unit/a for 1 ms"),
         ("it is over", |_| {}, "b", 1000, "ours"),
-        ("it is over for long", |_| {}, "b", 9000, "ours"),
+        ("it was over long ago", |_| {}, "b", 9000, "ours"),
         ("it was given back", |f| f.lease_until = None, "b", 400, "ours"),
         ("it is our own", |_| {}, "a", 400, "ours"),
         ("nobody ever had it", |f| *f = JobFacts::default(), "b", 400, "ours"),
-        ("it was written by a clock that was ahead", |f| f.lease_until = Some(DbTime(i64::MAX)), "b", -1, "held by unit/a for 9223372036854775807 ms"),
+        ("without end", |f| f.lease_until = Some(DbTime(i64::MAX)), "b", -1, "held by unit/a for"),
     ];
 
     #[test]
@@ -304,7 +331,7 @@ mod tests {
                 Whose::Ours => "ours".to_owned(),
                 Whose::Held { by, left_ms } => format!("held by {by} for {left_ms} ms"),
             };
-            assert_eq!(answer, *expect, "{case}");
+            assert!(answer.starts_with(expect), "{case}: {answer}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a commit says, and what a catalog answers: the values that pass between the engine and the catalog.
-//! No I/O in it: the engine decides, `driver` carries out, `io/` writes.
+//! What a commit says, and what a catalog answers: the values that pass between the engine and the
+//! catalog. Whether a commit may be written is decided in `admit`.
 
 use crate::table::place::Names;
 use crate::values::cause::Trouble;
@@ -12,14 +12,16 @@ use crate::values::time::{DbTime, EventTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Who may commit. Another owner has another `term`; the id tells two processes apart that believe in the same.
+/// Who may commit. Another owner has another `term`. The id tells apart two processes that believe
+/// to have the same term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Owner {
-    /// The number of this ownership; each new owner has a higher one. Files say `owner-epoch`.
+    /// The number of this ownership; each new owner has a higher one. Files and tables call it
+    /// `owner-epoch`.
     #[serde(rename = "owner-epoch")]
     pub term: u64,
-    /// Random; new with every process.
+    /// Random, and new with every process.
     pub owner_id: String,
 }
 
@@ -27,13 +29,15 @@ pub struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Genesis {
+    /// The settings that shape the rows. Other values later are refused.
     pub shape: Shape,
     /// Where the files are: `s3a://bucket/warehouse`, or a directory.
     pub warehouse: String,
+    /// Kafka's id of the cluster.
     pub cluster_id: String,
-    /// Kafka's id of the topic; empty where the broker is too old to tell.
+    /// Kafka's id of the topic; empty where the broker is too old to have one.
     pub topic_id: String,
-    /// The topic partitions and the offset each begins at.
+    /// The topic partitions, and the offset at which each begins.
     pub start_offsets: BTreeMap<Partition, Offset>,
 }
 
@@ -41,11 +45,14 @@ pub struct Genesis {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "kebab-case")]
 pub enum FileKind {
-    /// `<table>__chunks`; `date` is the UTC day of `window.start` of all its rows.
+    /// `<table>__chunks`.
     Rows {
+        /// The UTC day of `window.start` of all its rows, for example `2024-09-01`.
         date: String,
     },
+    /// `<table>__late`.
     Late,
+    /// `<table>__rejects`.
     Rejects,
 }
 
@@ -64,18 +71,23 @@ impl FileKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NewFile {
+    /// The table that it belongs to.
     #[serde(flatten)]
     pub kind: FileKind,
-    /// Value of the table partition column `chunk`; unique within the table.
+    /// The value of the partition column `chunk`; it is unique within the table.
     pub chunk: String,
-    /// Path below the warehouse; its folder holds this file alone and is the table partition's location.
+    /// Its path below the warehouse. The folder in it holds this file alone, and is the location of
+    /// the table partition.
     pub key: String,
+    /// Its size.
     pub bytes: u64,
+    /// How many rows it has.
     pub rows: u64,
-    /// Hex SHA-256 of the file.
+    /// The SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// Least and greatest `window.start`; `None` for the side tables.
+    /// The least `window.start`; `None` for the side tables.
     pub first_window: Option<EventTime>,
+    /// The greatest `window.start`; `None` for the side tables.
     pub last_window: Option<EventTime>,
 }
 
@@ -83,13 +95,15 @@ pub struct NewFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LaneCommit {
-    /// `next_offset` of the commit before; the catalog refuses a commit that does not go on from there.
+    /// The `to` of the commit before. A commit that does not go on from there is refused.
     pub from: Offset,
+    /// The next offset to read after this commit.
     pub to: Offset,
-    /// Leader epoch of the record before `to`; -1 when unknown, or when there is none to see.
+    /// Kafka's leader epoch of the record before `to`; -1 when it is unknown or there is no record.
     pub leader_epoch: i32,
+    /// The watermark at `to`; `None` while no record and no decision has set one.
     pub watermark: Option<EventTime>,
-    /// Cumulative.
+    /// Its ledger since the start offset, up to `to`.
     pub ledger: LaneLedger,
 }
 
@@ -97,42 +111,56 @@ pub struct LaneCommit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointAt {
-    /// In the catalog, when at most [`CHECKPOINT_INLINE_MAX_BYTES`]: hex of the bytes.
+    /// In the catalog, when it has at most [`CHECKPOINT_INLINE_MAX_BYTES`]: its bytes in
+    /// hexadecimal.
     Inline(String),
     /// In an object: its path below the warehouse.
     Object(String),
 }
 
+/// A checkpoint of more bytes than this is kept in an object, because every owner reads the
+/// catalog's row.
 pub const CHECKPOINT_INLINE_MAX_BYTES: usize = 16_384;
 
 /// One epoch: all of it becomes true in one act, or none of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Commit {
+    /// Who sends it.
     pub owner: Owner,
-    /// By ones from 0.
+    /// Its number. Epochs count by ones from 0.
     pub epoch: u64,
-    /// Epoch 0 only.
+    /// What the table is. Epoch 0 has it, and no other epoch.
     pub genesis: Option<Genesis>,
     /// Every topic partition of the table, also those that read nothing.
     pub lanes: BTreeMap<Partition, LaneCommit>,
-    /// Kafka's id of the topic that `lanes` speak of; another than the genesis' after a new generation.
+    /// Kafka's id of the topic that `lanes` are about. It differs from that of the genesis after
+    /// the topic was made again.
     pub topic_id: String,
+    /// What was decided since the commit before, in the order in which it holds in each lane.
     pub decisions: Vec<Decision>,
-    /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier one.
+    /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier
+    /// one.
     pub closed_through: Option<EventTime>,
+    /// The sums over all topic partitions since epoch 0.
     pub ledger: TableLedger,
+    /// The files that readers see from now on.
     pub files: Vec<NewFile>,
-    /// `None` leaves the last one in force: a restart replays from there.
+    /// `None` leaves the last one in force, and a restart replays from there.
     pub checkpoint: Option<CheckpointAt>,
-    /// The object that says all this once more, for a catalog that was lost: its path below the warehouse.
+    /// The object that says all this once more, for a catalog that was lost: its path below the
+    /// warehouse.
     pub manifest: String,
-    /// Hex SHA-256 over the commit without its owner and this field: two commits of one epoch are the same iff it is.
+    /// The SHA-256, in lower-case hexadecimal, over the commit without its owner, its manifest and
+    /// this field. Two commits of one epoch are the same if their digests are.
     pub digest: String,
 }
 
 impl Commit {
-    /// Fills in the digest, and the manifest's path with it.
+    /// Fills in the digest, and the path of the manifest, which has the digest in it.
+    ///
+    /// # Panics
+    /// Never: a commit is plain values, which are always JSON.
     pub fn seal(&mut self, prefix: &str) {
         let nobody = Owner {
             term: 0,
@@ -147,7 +175,7 @@ impl Commit {
             Names::with_prefix(prefix).manifest(self.owner.term, self.epoch, &self.digest);
     }
 
-    /// Paths of all objects that this epoch names.
+    /// The paths of all objects that this epoch names.
     #[must_use]
     pub fn objects(&self) -> Vec<String> {
         let checkpoint = match &self.checkpoint {
@@ -163,69 +191,91 @@ impl Commit {
     }
 }
 
-/// Folder of a table's objects below the warehouse. Its first letter hides it from whoever lists the warehouse.
+/// The folder of a table's objects below the warehouse. It begins with `_`, which hides it from
+/// readers that list the warehouse.
 #[must_use]
 pub fn object_prefix(database: &str, table: &str) -> String {
     Names::new(database, table).prefix().to_owned()
 }
 
-/// Where the manifests lie of an epoch that another owner may have left unfinished.
+/// How the keys begin of all manifests of one epoch and term. A process that takes the table looks
+/// for them, because the owner before may have left that epoch unfinished.
 #[must_use]
 pub fn manifests_of(prefix: &str, term: u64, epoch: u64) -> String {
     Names::with_prefix(prefix).manifests_of(term, epoch)
 }
 
-/// A path that no other owner and no other bytes can have: `<prefix><folder>/<owner epoch>-<epoch>-<sha256>`.
-/// The hash is cut at 128 bits, as paths are read by people.
+/// A path that no other owner and no other bytes can have:
+/// `<prefix><folder>/<term>-<epoch>-<sha256>`. The hash is cut at 128 bits, because people read
+/// paths.
+///
+/// # Panics
+/// When `sha256` has fewer than 32 digits.
 #[must_use]
 pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
     Names::with_prefix(prefix).object(folder, owner.term, epoch, sha256)
 }
 
-/// What the catalog knows of a table, read in the act that made us its owner (or without, for a look).
+/// What the catalog knows of a table. An owner reads it in the act that gives it the table; others
+/// may read it at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Head {
+    /// What epoch 0 said of the table.
     pub genesis: Genesis,
-    /// The last epoch, without the decisions of the ones before.
+    /// The last epoch.
     pub last: Commit,
-    /// The database's clock when `last` was committed.
+    /// The catalog's clock when `last` was committed.
     pub committed_at: DbTime,
-    /// The newest checkpoint and the epoch that wrote it; `None` when no epoch did: begin at the start offsets.
+    /// The newest checkpoint and the epoch that wrote it. `None` when no epoch did: then a restart
+    /// begins at the start offsets.
     pub checkpoint: Option<(u64, CheckpointAt)>,
-    /// Decisions of the epochs after the checkpoint's, in order.
+    /// The decisions of all epochs after the checkpoint's, in order.
     pub decisions: Vec<Decision>,
     /// An operator's `pause` is in force.
     pub paused: bool,
 }
 
-/// What came of asking for the table.
+/// The answer to a process that wants the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
-    /// It is ours until `lease_ms` after the request was sent. `head` is `None` for a table that does not exist yet.
+    /// It owns the table now.
     Ours {
+        /// What it commits as.
         owner: Owner,
+        /// How long the lease lasts. It is counted from the moment when the request was sent, so
+        /// that it does not end here later than in the catalog.
         lease_ms: u64,
+        /// The catalog's clock.
         now: DbTime,
+        /// `None` for a table that does not exist yet.
         head: Option<Box<Head>>,
     },
-    /// Another process has it, for at most `left_ms` more if it does not renew.
-    Held { by: String, left_ms: u64 },
+    /// Another process has it.
+    Held {
+        /// The name by which people know that process.
+        by: String,
+        /// How long it keeps the table if it does not renew.
+        left_ms: u64,
+    },
 }
 
-/// Why a catalog did not do what it was asked; what the caller does follows from the variant.
+/// Why a catalog did not do what it was asked. The variant says what the caller does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
-    /// Another owner has the table, or our epoch exists with another digest: stop and stand by.
+    /// Another owner has the table, or our epoch exists with another digest. Stop counting, and
+    /// come back as a standby.
     #[error("{0}")]
     Fenced(String),
-    /// Nothing was changed; try again later. Somebody may have to do something first, which the text says.
+    /// Nothing was changed. Try again later. Where a person must do something first, the text says
+    /// so.
     #[error("{0}")]
     Retry(Trouble),
-    /// The answer to a commit was lost: ask [`outcome`](CatalogError) before anything else.
+    /// The answer to a commit was lost, so the epoch may be there or not. Call `Catalog::outcome`
+    /// first: until it has answered, nothing may be deleted or planned.
     #[error("{0}")]
     Unknown(String),
-    /// It will not work until a person changes something and starts us again.
+    /// It will not work until a person has changed something. End the process.
     #[error("{0}")]
     Stop(Trouble),
 }
@@ -242,11 +292,13 @@ impl From<CatalogError> for Trouble {
 /// What became of an epoch whose answer was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is there with this digest; the database's clock when it was committed.
+    /// It is there.
     Committed {
+        /// The digest of its commit: another than ours when another owner committed it.
         digest: String,
+        /// The catalog's clock when it was committed.
         committed_at: DbTime,
     },
-    /// It is not there and can no longer arrive.
+    /// It is not there, and can no longer arrive. The same commit may be sent again.
     Absent,
 }

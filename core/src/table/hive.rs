@@ -1,6 +1,7 @@
-//! What the catalog must say for readers to see an epoch: Hive tables, the view and table partitions as plain values.
-//! No SQL and no I/O in it; `io/metastore.rs` writes these values as rows. What Spark needs of them was measured
-//! with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's `HiveExternalCatalog`.
+//! What the metastore must say for readers to see an epoch: Hive's tables, the view and the table
+//! partitions as plain values. `io/catalog/hive` writes these values as rows. What Spark needs of
+//! them was measured with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's
+//! `HiveExternalCatalog`.
 
 use crate::table::commit::{FileKind, Genesis, NewFile, object_prefix};
 use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
@@ -8,21 +9,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
 
-/// A table's name in Hive: both parts `[a-z0-9_]+`, so that no quoting rule of any reader matters.
+/// A table's name in Hive. Both parts are `[a-z0-9_]+`, so that no reader has to quote them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableName {
+    /// The name of the Hive database.
     pub database: String,
+    /// The name that users query.
     pub table: String,
 }
 
-/// Longest name of a database or a table; Hive's own limit is 128 for both, and `__rejects` must still fit.
+/// The longest name of a database or a table. Hive's own limit is 128 for both, and `__rejects`
+/// must still fit.
 const NAME_MAX_BYTES: usize = 119;
 
 /// Suffixes of the tables that windrow makes beside the one that users query.
 const SUFFIXES: [&str; 3] = ["__chunks", "__late", "__rejects"];
 
 impl TableName {
-    /// The name, if every reader can take it.
+    /// The name, if every reader can use it.
     ///
     /// # Errors
     /// What is wrong and what is allowed, as the end of a sentence.
@@ -42,7 +46,8 @@ impl TableName {
         }
         if let Some(suffix) = SUFFIXES.iter().find(|s| table.ends_with(*s)) {
             return Err(format!(
-                "table name \"{table}\" ends in {suffix}, as windrow's own tables do; choose another"
+                "table name \"{table}\" ends in {suffix}, as windrow's own tables do; \
+                 choose another"
             ));
         }
         Ok(Self {
@@ -51,14 +56,14 @@ impl TableName {
         })
     }
 
-    /// The Hive table of one kind.
+    /// The name of one of the four in Hive, without the database: for example `newtable__late`.
     #[must_use]
     pub fn of(&self, kind: TableKind) -> String {
         format!("{}{}", self.table, kind.suffix())
     }
 }
 
-/// `default.newtable`
+/// Both parts with a dot between, for example `default.newtable`.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.database, self.table)
@@ -70,12 +75,16 @@ impl fmt::Display for TableName {
 pub enum TableKind {
     /// What users query: the rows without the partition columns.
     View,
+    /// `__chunks`: the rows.
     Chunks,
+    /// `__late`: late records.
     Late,
+    /// `__rejects`: records that cannot be counted.
     Rejects,
 }
 
 impl TableKind {
+    /// All four; the view comes first.
     pub const ALL: [TableKind; 4] = [
         TableKind::View,
         TableKind::Chunks,
@@ -93,7 +102,7 @@ impl TableKind {
         }
     }
 
-    /// What its name ends in, after the table's own.
+    /// What follows the table's own name in its name; empty for the view.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
@@ -104,7 +113,7 @@ impl TableKind {
         }
     }
 
-    /// The word the ledger keeps for it.
+    /// The word for it in the journal and in paths.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -116,34 +125,43 @@ impl TableKind {
     }
 }
 
-/// All that a Hive table or view needs to exist, but its ids and times.
+/// All that a Hive table or view needs to exist, except its ids and times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiveTable {
+    /// Which of the four it is.
     pub kind: TableKind,
+    /// Its name without the database.
     pub name: String,
     /// `EXTERNAL_TABLE` or `VIRTUAL_VIEW`.
     pub table_type: &'static str,
     /// The view's query; `None` for a table.
     pub view_text: Option<String>,
-    /// Without the partition columns.
+    /// Its columns, without the partition columns.
     pub columns: Vec<ColumnType>,
+    /// The columns by which it is partitioned; none for the view.
     pub partition_columns: Vec<ColumnType>,
+    /// Where and how its rows are kept.
     pub storage: Storage,
+    /// Its properties: rows of TABLE_PARAMS.
     pub params: Vec<(String, String)>,
 }
 
-/// Where and how rows are kept: a row of SDS, one of SERDES and its SERDE_PARAMS.
+/// Where and how rows are kept: a row of `SDS`, and one of `SERDES` with its `SERDE_PARAMS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// `None` for a view.
     pub location: Option<String>,
+    /// The Java class that reads files.
     pub input_format: &'static str,
+    /// The Java class that writes files.
     pub output_format: &'static str,
+    /// The Java class that makes rows of what is in a file.
     pub serde: &'static str,
 }
 
 impl Storage {
-    /// Spark takes a datasource table's place from `path` and not from the location: without it the table is empty.
+    /// The rows of `SERDE_PARAMS`. Spark takes the place of a datasource table from `path` and not
+    /// from the location; without it the table is empty.
     #[must_use]
     pub fn serde_params(&self) -> Vec<(&'static str, &str)> {
         let mut params = vec![("serialization.format", "1")];
@@ -160,7 +178,7 @@ impl Storage {
         }
     }
 
-    /// What Spark writes for its own views; nobody reads through it.
+    /// The same that Spark writes for its own views. Nobody reads through it.
     fn view() -> Self {
         Self {
             location: None,
@@ -174,21 +192,24 @@ impl Storage {
 /// A table partition: it shows one file to readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HivePartition {
+    /// The table that it is part of.
     pub kind: TableKind,
-    /// `date=2024-09-01/chunk=0000000012`
+    /// For example `date=2024-09-01/chunk=0000000012`.
     pub name: String,
-    /// In the order of the partition columns.
+    /// The values of the partition columns, in their order.
     pub values: Vec<String>,
+    /// Where and how its rows are kept.
     pub storage: Storage,
 }
 
 /// The property that marks a table as windrow's; its value is [`TableName`] in full.
 pub const MARK: &str = "windrow.table";
 
-/// The Spark whose way of writing tables this is.
+/// The version of Spark that writes tables in this way.
 const SPARK_VERSION: &str = "3.4.2";
 
-/// Characters of a property's value that every schema holds; Spark cuts its schema JSON there too.
+/// How many characters of a property's value every version of Hive's schema can hold. Spark cuts
+/// the JSON of a table's schema there too.
 const PARAM_MAX_CHARS: usize = 4000;
 
 /// The four tables of epoch 0, in the order of [`TableKind::ALL`].
@@ -206,14 +227,15 @@ pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
 /// The table partition that shows `file`.
 ///
 /// # Errors
-/// When the file's names cannot be a table partition's; that is a mistake of the program, not of its user.
+/// The file's names cannot be those of a table partition. That is a mistake of windrow's, not of
+/// its user.
 pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, String> {
     let mut parts = Vec::new();
     if let FileKind::Rows { date } = &file.kind {
         parts.push(("date", date.as_str()));
     }
     parts.push(("chunk", file.chunk.as_str()));
-    // Hive escapes other characters in partition names; we use none of them.
+    // Hive escapes other characters in the names of table partitions; windrow uses none of them.
     let plain = |value: &str| {
         !value.is_empty()
             && value
@@ -248,15 +270,16 @@ pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, Strin
     })
 }
 
-/// A path below the warehouse as readers are told it. A warehouse that is a directory gets its scheme, or Spark would
-/// look for it in its own default file system.
+/// A path below the warehouse, as Hive's rows have it for readers. For example `a/b` in `/data` is
+/// `file:/data/a/b`.
 #[must_use]
 pub fn location(warehouse: &str, path: &str) -> String {
     let root = warehouse_uri(warehouse);
     format!("{}/{path}", root.trim_end_matches('/'))
 }
 
-/// The warehouse as readers are told it.
+/// The warehouse, as Hive's rows have it for readers. A directory gets the scheme `file:`, because
+/// Spark would look for it in its own default file system otherwise.
 #[must_use]
 pub fn warehouse_uri(warehouse: &str) -> String {
     if warehouse.contains("://") || warehouse.starts_with("file:") {
@@ -338,15 +361,15 @@ fn table(
             "spark.sql.sources.provider".to_owned(),
             "parquet".to_owned(),
         ),
-        // Without it Spark looks for table partitions in directories and not in the catalog.
+        // Without it Spark looks for table partitions in directories and not in the metastore.
         (
             "spark.sql.partitionProvider".to_owned(),
             "catalog".to_owned(),
         ),
     ];
     params.extend(schema_params(&columns, &partition_columns));
-    // A directory that stays empty: what lies in a table's own location can be found by listing, and nothing of ours
-    // may be.
+    // This directory stays empty. What lies in a table's own location can be found by listing it,
+    // and none of windrow's files may be found in that way.
     let folder = format!(
         "{}tables/{}",
         object_prefix(&name.database, &name.table),
@@ -364,7 +387,8 @@ fn table(
     }
 }
 
-/// The schema as Spark's catalog keeps it. In numbered parts, which all versions read; newer ones also know a single key.
+/// The schema, as Spark keeps it in a table's properties: JSON in numbered parts, which all
+/// versions of Spark read. Newer versions also know a single property.
 fn schema_params(
     columns: &[ColumnType],
     partition_columns: &[ColumnType],

@@ -1,17 +1,19 @@
-//! What kind of trouble it is that keeps windrow from counting: a closed set for programs, beside a sentence for people.
-//! Decided where the other side's own code is known (SQLSTATE, librdkafka's, S3's); nothing here reads sentences.
+//! What kind of trouble keeps windrow from counting: a word of a closed set for programs, beside a
+//! sentence for people. The word is chosen where the other side's own error code is known
+//! (SQLSTATE, librdkafka's, S3's); nothing here reads sentences.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Deref;
 
-/// Who or what must change before it counts. In JSON a word in kebab-case, and empty where it is none of these.
+/// Who or what must change before windrow counts. In JSON it is a word in kebab-case, for example
+/// `login-kafka`, and empty for [`Cause::None`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Kafka refuses user or password.
     LoginKafka,
-    /// S3 refuses the keys, or they may not do what is needed.
+    /// S3 refuses the keys, or the keys may not do what is needed.
     LoginS3,
     /// PostgreSQL refuses user or password.
     LoginCatalog,
@@ -27,7 +29,7 @@ pub enum Cause {
     OtherBucket,
     /// Another process has the table.
     Held,
-    /// It is on its way, and nothing is in it.
+    /// Windrow is starting, and nothing hinders it.
     Starting,
     /// None of these, or one that only a newer windrow knows.
     #[default]
@@ -36,6 +38,7 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in the order in which they stand above.
     pub const ALL: [Cause; 11] = [
         Cause::LoginKafka,
         Cause::LoginS3,
@@ -50,6 +53,7 @@ impl Cause {
         Cause::None,
     ];
 
+    /// The word that JSON has.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,7 +71,7 @@ impl Cause {
         }
     }
 
-    /// The cause of that name; `None` for a name that is none.
+    /// The cause with this name; [`Cause::None`] for a name that this windrow does not know.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self::ALL
@@ -92,14 +96,17 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Why something is not done: a sentence with the next step, and what kind of trouble it is. It prints as the sentence.
+/// Why something is not done. It prints as its sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
+    /// What kind of trouble it is.
     pub cause: Cause,
+    /// A sentence for people, with the next step.
     pub text: String,
 }
 
 impl Trouble {
+    /// A trouble of which the cause is known; where it is not, a text alone becomes one.
     #[must_use]
     pub fn new(cause: Cause, text: impl Into<String>) -> Self {
         Self {
@@ -108,7 +115,8 @@ impl Trouble {
         }
     }
 
-    /// As the last line of a process that ends with it: `windrow: <sentence> (cause: other-bucket)`.
+    /// The last line of a process that ends with it, for example
+    /// `windrow: table a.b lies elsewhere; set it back (cause: other-bucket)`.
     #[must_use]
     pub fn last_line(&self) -> String {
         match self.cause {
@@ -117,7 +125,8 @@ impl Trouble {
         }
     }
 
-    /// What [`Trouble::last_line`] made a line of; `None` for a line that it did not make.
+    /// The trouble of which [`Trouble::last_line`] made this line; `None` for a line that it did
+    /// not make.
     #[must_use]
     pub fn of_last_line(line: &str) -> Option<Self> {
         let text = line.trim_end().strip_prefix(LAST_LINE)?;
@@ -129,6 +138,7 @@ impl Trouble {
     }
 }
 
+/// How the last line of a process begins.
 const LAST_LINE: &str = "windrow: ";
 
 impl From<String> for Trouble {

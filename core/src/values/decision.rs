@@ -1,19 +1,24 @@
-//! What the log cannot say: floors, ceilings, delays, losses, generations. How they come about is not said here.
+//! What the log cannot say: floors, ceilings, delays, losses, generations. When such a decision is
+//! made is not said here.
 
 use crate::values::record::{Offset, Partition};
 use crate::values::time::EventTime;
 use serde::{Deserialize, Serialize};
 
-/// What the log cannot say, decided once and obeyed by every replay. It holds from `offset` on.
+/// Something that the log cannot say. It is decided once and recorded, and every replay obeys it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Decision {
+    /// The topic partition that it is about.
     pub partition: Partition,
+    /// It holds from this offset on.
     pub offset: Offset,
+    /// What was decided.
     #[serde(flatten)]
     pub what: Decided,
 }
 
+/// What can be decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "decided",
@@ -21,30 +26,51 @@ pub struct Decision {
     rename_all_fields = "kebab-case"
 )]
 pub enum Decided {
-    /// The topic partition's watermark is at least this.
-    Floor { at: EventTime, reason: FloorReason },
-    /// Event times past this are rejects.
-    Ceiling { at: EventTime },
-    /// The watermark delay from here on. It never lowers the watermark: a floor comes with it.
-    Delay { ms: i64 },
-    /// The offsets from here to `to` are no longer in the log.
-    Lost { to: Offset, reason: String },
-    /// The log itself is another one: the topic was made again, or cut off below here. It goes on at `to`.
-    Generation {
+    /// The topic partition's watermark is not less than `at` any more.
+    Floor {
+        /// The least watermark.
+        at: EventTime,
+        /// What made it necessary.
+        reason: FloorReason,
+    },
+    /// Records with a later event time than `at` are rejects.
+    Ceiling {
+        /// The latest event time that is counted.
+        at: EventTime,
+    },
+    /// The watermark delay from here on. The watermark does not go back, because the watermark of
+    /// this moment becomes a floor.
+    Delay {
+        /// How far the watermark trails the newest event time, in milliseconds.
+        ms: i64,
+    },
+    /// Offsets that are no longer in the log.
+    Lost {
+        /// The first offset that is still there.
         to: Offset,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// The log itself is another one from here on: the topic was made again, or was cut off.
+    Generation {
+        /// The offset at which the new log is read.
+        to: Offset,
+        /// Kafka's id of the topic that is read from here on; empty where the broker has none.
         topic_id: String,
+        /// What happened, for people.
         reason: String,
     },
 }
 
+/// Why a topic partition got a floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FloorReason {
-    /// Nothing to read for `idle-timeout`: it does not hold the others back.
+    /// It had nothing to read for `idle-timeout`, and must not hold the others back.
     Idle,
     /// The whole topic was silent for `quiet-timeout`.
     Quiet,
-    /// The topic partition appeared later than the table's frontier.
+    /// It appeared when windows of the table were closed already.
     Join,
     /// The topic was made again, or was cut off.
     Generation,

@@ -1,25 +1,26 @@
 //! SHA-256 and hexadecimal.
 
-/// Lower-case hex of the SHA-256 of some bytes.
+/// The SHA-256 of some bytes, in lower-case hexadecimal.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
     hex(&sha2::Sha256::digest(bytes))
 }
 
-/// Bytes as lower-case hex.
+/// Bytes in lower-case hexadecimal, two digits a byte.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("a String takes all");
+            write!(hex, "{byte:02x}").expect("a String takes everything");
             hex
         })
 }
 
-/// The bytes that [`hex`] was given; `None` when it is no hex.
+/// The bytes that [`hex`] was given; upper-case digits are taken too. `None` when the text is not
+/// hexadecimal.
 #[must_use]
 pub fn unhex(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();

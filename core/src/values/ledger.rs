@@ -1,34 +1,43 @@
-//! The ledger: offsets = counted + late + rejected + tombstones + gaps + lost, and hits = counts. If not, stop.
+//! The ledger: two equations that must hold at every commit, or windrow stops.
+//!
+//! - offsets = counted + late + rejected + tombstones + gaps + lost
+//! - window hits = counts in rows + open + closed + late hits
 
 use crate::values::record::Offset;
 use serde::{Deserialize, Serialize};
 
-/// What became of each offset of one topic partition, since its start offset, within one generation of the topic.
+/// What became of the offsets of one topic partition since its start offset. A topic that is made
+/// again begins a new ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LaneLedger {
+    /// The first offset that it accounts for.
     pub start_offset: Offset,
+    /// The next offset to read.
     pub next_offset: Offset,
+    /// Records that were counted in at least one window.
     pub counted: u64,
-    /// Late for all their windows.
+    /// Records that were late for all their windows.
     pub late: u64,
+    /// Records that cannot be counted.
     pub rejected: u64,
+    /// Records without a value.
     pub tombstones: u64,
-    /// Offsets never shown: control records, aborted transactions, compacted records.
+    /// Offsets that Kafka never shows: control records, aborted transactions, compacted records.
     pub gaps: u64,
-    /// No longer in the log, by a recorded decision.
+    /// Offsets that are no longer in the log, by a recorded decision.
     pub lost: u64,
-    /// Windows that counted records fall in, those they missed included.
+    /// Windows that counted records fall in, including those that were closed to the record.
     pub hits: u64,
-    /// Of `hits`, those of windows that were closed to the record.
+    /// Those of `hits` whose window was closed to the record.
     pub late_hits: u64,
 }
 
 impl LaneLedger {
-    /// Whether each offset is accounted for exactly once.
+    /// Checks that each offset is accounted for exactly once.
     ///
     /// # Errors
-    /// Both sides of the sum.
+    /// Both sides of the equation, as a message. The caller must stop.
     pub fn check(&self) -> Result<(), String> {
         let offsets = self.next_offset - self.start_offset;
         let sum =
@@ -37,7 +46,8 @@ impl LaneLedger {
             return Ok(());
         }
         Err(format!(
-            "ledger does not add up: {offsets} offsets from {} to {}, but counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {} = {sum}",
+            "ledger does not add up: {offsets} offsets from {} to {}, but counted {} + late {} \
+             + rejected {} + tombstones {} + gaps {} + lost {} = {sum}",
             self.start_offset,
             self.next_offset,
             self.counted,
@@ -54,29 +64,37 @@ impl LaneLedger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TableLedger {
-    /// Offsets consumed: the sum of all below but the hits, rows and counts.
+    /// Offsets that are accounted for: counted + late + rejected + tombstones + gaps + lost.
     pub consumed: u64,
+    /// The sum of [`LaneLedger::counted`].
     pub counted: u64,
+    /// The sum of [`LaneLedger::late`].
     pub late: u64,
+    /// The sum of [`LaneLedger::rejected`].
     pub rejected: u64,
+    /// The sum of [`LaneLedger::tombstones`].
     pub tombstones: u64,
+    /// The sum of [`LaneLedger::gaps`].
     pub gaps: u64,
+    /// The sum of [`LaneLedger::lost`].
     pub lost: u64,
-    /// Windows that counted records fall in.
+    /// The sum of [`LaneLedger::hits`].
     pub hits: u64,
+    /// The sum of [`LaneLedger::late_hits`].
     pub late_hits: u64,
-    /// Rows ever committed.
+    /// Rows that were ever committed.
     pub rows: u64,
-    /// Sum of `count` over the rows ever committed.
+    /// The sum of `count` over these rows.
     pub row_count: u64,
-    /// Sum of counts in windows that are still open in their topic partition.
+    /// The sum of counts in windows that are still open in their topic partition.
     pub open: u64,
-    /// Sum of counts in partials that are closed but not final, as another topic partition is behind.
+    /// The sum of counts in partials that are closed in their topic partition, but not yet rows,
+    /// because another topic partition is behind.
     pub closed: u64,
 }
 
 impl TableLedger {
-    /// Adds what one topic partition says.
+    /// Adds the ledger of one topic partition.
     pub fn add(&mut self, lane: &LaneLedger) {
         self.counted += lane.counted;
         self.late += lane.late;
@@ -90,17 +108,18 @@ impl TableLedger {
             lane.counted + lane.late + lane.rejected + lane.tombstones + lane.gaps + lane.lost;
     }
 
-    /// Whether each hit is in a row, in a partial, or missed.
+    /// Checks that each window hit is in a row, in a partial, or late.
     ///
     /// # Errors
-    /// Both sides of the sum.
+    /// Both sides of the equation, as a message. The caller must stop.
     pub fn check(&self) -> Result<(), String> {
         let sum = self.row_count + self.open + self.closed + self.late_hits;
         if self.hits == sum {
             return Ok(());
         }
         Err(format!(
-            "ledger does not add up: {} window hits, but rows {} + open {} + closed {} + late hits {} = {sum}",
+            "ledger does not add up: {} window hits, but rows {} + open {} + closed {} \
+             + late hits {} = {sum}",
             self.hits, self.row_count, self.open, self.closed, self.late_hits,
         ))
     }

@@ -1,5 +1,5 @@
-//! What a catalog answers to those who look: files, sums, leases. What it answers to the engine alone
-//! is in `windrow_core::table::commit`.
+//! What a catalog answers to those who look: files, sums, leases. What it answers to the engine
+//! alone is in `windrow_core::table::commit`.
 
 pub use windrow_core::shown::snapshot::Totals;
 

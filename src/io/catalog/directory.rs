@@ -1,11 +1,11 @@
-//! The catalog on a directory: for the demo, development and tests without PostgreSQL. Nobody except
-//! windrow reads it.
+//! The catalog on a directory: for the demo, development and tests without PostgreSQL. Nobody
+//! except windrow reads it.
 //!
 //! Each epoch is a file. It is written under a temporary name, fsynced, and linked to its number,
 //! which fails if that number is there. The owner is the process that has locked the lock file; the
 //! kernel unlocks it when the process ends, however it ends. So there is no lease that could be
-//! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit block
-//! the calling thread.
+//! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit
+//! block the calling thread.
 
 #![expect(
     clippy::disallowed_methods,
@@ -28,7 +28,7 @@ use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
 
-/// Folder of all tables below the catalog's directory.
+/// The folder of all tables below the catalog's directory.
 const FOLDER: &str = "_windrow_catalog";
 
 /// How many doomed keys are handed out for deletion at a time.
@@ -66,7 +66,7 @@ struct EpochFile {
     committed_at: DbTime,
     /// Sums over all epochs up to this one, by [`TableKind::word`].
     totals: BTreeMap<String, Totals>,
-    /// The checkpoint object that this epoch's replaces.
+    /// The checkpoint object that this epoch replaced by another one.
     superseded: Option<String>,
     commit: Commit,
 }
@@ -271,7 +271,7 @@ impl LocalCatalog {
         let _ = fs::remove_file(&temporary);
         linked.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => self.fenced(doing, "somebody else has committed it"),
-            // The link is there, but perhaps not yet on disk.
+            // The link is there, but it may not be on disk yet.
             _ if path.exists() => {
                 CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name))
             }
@@ -302,10 +302,6 @@ impl LocalCatalog {
         let mut doomed = self.doomed()?;
         doomed.entry(key).or_insert_with(now);
         write(&self.path("doomed.json"), &doomed)
-    }
-
-    pub(super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
-        self.check_owner("cannot restore", owner)
     }
 
     pub(super) async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
@@ -519,7 +515,7 @@ impl LocalCatalog {
         Ok(read(&self.path("doomed.json"))?.unwrap_or_default())
     }
 
-    /// The greatest number among the epochs' names; their files are not read.
+    /// The greatest number among the names of the epochs' files, which are not read.
     fn last_epoch(&self) -> io::Result<Option<u64>> {
         let number = |name: String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
         Ok(entries(&self.path("epochs"))?
@@ -540,7 +536,7 @@ impl LocalCatalog {
     }
 }
 
-/// The sums after `commit`, from those before it.
+/// The sums after `commit`, given those before it.
 fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<String, Totals> {
     for file in &commit.files {
         let sum = totals

@@ -51,8 +51,8 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Writes a file to the disk. A process that is killed meanwhile leaves a part of it, so the name is a
-/// temporary one.
+/// Writes a file to the disk. A process that is killed meanwhile leaves a part of it, so the name
+/// is a temporary one.
 pub(super) fn write_through(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&serde_json::to_vec(value)?)?;

@@ -1,6 +1,6 @@
-//! The catalog: who owns a table, which epochs are true, what readers see. One act commits all of an
-//! epoch. There are two kinds with the same methods: PostgreSQL with Hive's tables, and a directory.
-//! Neither decides anything. Whether a commit may be written is said by
+//! The catalog: who owns a table, which epochs are true, what readers see. One act commits all of
+//! an epoch. There are two kinds with the same methods: PostgreSQL with Hive's tables, and a
+//! directory. Neither decides anything. Whether a commit may be written is said by
 //! `windrow_core::table::admit`, and what an answer means for the table is up to the engine.
 //!
 //! Dropping one of these futures half-way drops the connection with it, so that nothing stays open.
@@ -68,8 +68,8 @@ impl Catalog {
         each!(self, c => c.renew(owner, lease_ms))
     }
 
-    /// Gives the table back, so that a standby need not wait for the end of the lease. It is no error
-    /// when the table is another's already.
+    /// Gives the table back, so that a standby need not wait for the end of the lease. It is no
+    /// error when the table is another's already.
     ///
     /// # Errors
     /// `Retry`. It may be left undone: the lease then ends by itself.
@@ -77,14 +77,15 @@ impl Catalog {
         each!(self, c => c.release(owner))
     }
 
-    /// Makes an epoch true, with all that readers see of it. Sending the same commit again is success.
-    /// Returns when the epoch was committed.
+    /// Makes an epoch true, with all that readers see of it. Sending the same commit again is
+    /// success. Returns when the epoch was committed.
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table, when the catalog does not go on from here, or when
-    /// this epoch is there with another digest: come back through [`Catalog::acquire`]. `Unknown` when
-    /// the answer was lost: until [`Catalog::outcome`] has answered, nothing may be deleted or planned
-    /// anew. `Stop` when somebody dropped the table. After `Retry` nothing has changed.
+    /// `Fenced` when another owner has the table, when the catalog does not go on from here, or
+    /// when this epoch is there with another digest: come back through [`Catalog::acquire`].
+    /// `Unknown` when the answer was lost: until [`Catalog::outcome`] has answered, nothing may be
+    /// deleted or planned anew. `Stop` when somebody dropped the table. After `Retry` nothing has
+    /// changed.
     pub async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
         each!(self, c => c.commit(commit))
     }
@@ -98,37 +99,42 @@ impl Catalog {
         each!(self, c => c.outcome(epoch))
     }
 
-    /// Takes the table, writes the journal's tables and files into Hive again, where somebody dropped
-    /// or altered them there, and gives the table back. The local catalog has no Hive, so nothing is
-    /// written there. The arguments are those of [`Catalog::acquire`].
+    /// Takes the table, writes the journal's tables and files into Hive again, where somebody
+    /// dropped or altered them there, and gives the table back. The arguments are those of
+    /// [`Catalog::acquire`].
     ///
     /// # Errors
-    /// `Retry` while another process owns the table; the message names it. `Stop` when a table that is
-    /// not windrow's has one of the names, or when no epoch of the table is committed. Otherwise those
-    /// of [`Catalog::acquire`] and [`Catalog::commit`].
+    /// `Retry` while another process owns the table; the message names it. `Stop` when a table that
+    /// is not windrow's has one of the names, when no epoch of the table is committed, or when the
+    /// catalog is a local one, which has no Hive. Otherwise those of [`Catalog::acquire`].
     pub async fn restore(
         &mut self,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
     ) -> Result<(), CatalogError> {
-        let owner = match self.acquire(who, owner_id, lease_ms).await? {
+        let Catalog::Postgres(catalog) = self else {
+            let why = "cannot restore the table: a local catalog has no entries in Hive";
+            return Err(CatalogError::Stop(why.into()));
+        };
+        let owner = match catalog.acquire(who, owner_id, lease_ms).await? {
             Acquired::Ours { owner, .. } => owner,
             Acquired::Held { by, left_ms } => {
                 let why = format!(
-                    "cannot restore the table while \"{by}\" owns it, for at most {left_ms} ms more; \
-                     stop that windrow first"
+                    "cannot restore the table while \"{by}\" owns it, for at most {left_ms} ms \
+                     more; stop that windrow first"
                 );
                 return Err(CatalogError::Retry(Trouble::new(Cause::Held, why)));
             }
         };
-        let restored = each!(self, c => c.restore(&owner));
+        let restored = catalog.restore(&owner).await;
         // If this fails, the lease ends by itself; what counts is whether the rows are there.
-        let _ = self.release(&owner).await;
+        let _ = catalog.release(&owner).await;
         restored
     }
 
-    /// What is committed, for a look without owning the table. `None` for a table that does not exist.
+    /// What is committed, for a look without owning the table. `None` for a table that does not
+    /// exist.
     ///
     /// # Errors
     /// `Retry`, or `Stop` when a newer windrow's journal is there.
@@ -136,7 +142,8 @@ impl Catalog {
         each!(self, c => c.head())
     }
 
-    /// The files of one Hive table, the newest first, at most `limit` of them. The view has none of its own.
+    /// The files of one Hive table, the newest first, at most `limit` of them. The view has none of
+    /// its own.
     ///
     /// # Errors
     /// As [`Catalog::head`].
@@ -144,8 +151,8 @@ impl Catalog {
         each!(self, c => c.files(kind, limit))
     }
 
-    /// Pauses or resumes the table for whoever owns it, now and later. `by` is noted for people: who
-    /// wanted it.
+    /// Pauses or resumes the table for whoever owns it, now and later. `by` is noted for people:
+    /// who wanted it.
     ///
     /// # Errors
     /// `Retry`, or `Stop` when there is no such table.
@@ -170,8 +177,8 @@ impl Catalog {
         each!(self, c => c.init_metastore())
     }
 
-    /// Dooms those of `keys` that no epoch, checkpoint or manifest names, and returns them. A commit
-    /// that names one of them later is refused. Keys are paths below the warehouse.
+    /// Dooms those of `keys` that no epoch, checkpoint or manifest names, and returns them. A
+    /// commit that names one of them later is refused. Keys are paths below the warehouse.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table.
@@ -187,7 +194,7 @@ impl Catalog {
     /// objects may be deleted.
     ///
     /// # Errors
-    /// `Retry`.
+    /// `Retry` when they cannot be read.
     pub async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
         each!(self, c => c.doomed_past(grace_ms))
     }

@@ -42,9 +42,9 @@ impl fmt::Debug for PgConfig {
 }
 
 impl PgConfig {
-    /// Reads a URL, for example `postgresql://10.0.0.5:5432/hivemetastore`. Several `host:port` with
-    /// commas between are tried in turn until one takes writes. `ca_pem` holds the authorities that
-    /// are trusted beside Mozilla's, for [`PgTls::VerifyFull`].
+    /// Reads a URL, for example `postgresql://10.0.0.5:5432/hivemetastore`. Several `host:port`
+    /// with commas between are tried in turn until one takes writes. `ca_pem` holds the authorities
+    /// that are trusted beside Mozilla's, for [`PgTls::VerifyFull`].
     ///
     /// # Errors
     /// What is wrong with the URL, as a whole sentence without secrets.
@@ -108,7 +108,8 @@ impl PgConfig {
 /// rolls back.
 pub(super) struct Session {
     client: Client,
-    /// The beginning of each error, for example `cannot commit epoch 12 of table "default.newtable"`.
+    /// The beginning of each error, for example `cannot commit epoch 12 of table
+    /// "default.newtable"`.
     doing: String,
     user: String,
     deadline: Instant,
@@ -184,14 +185,15 @@ impl Session {
         self.deadline = Instant::now() + TRANSACTION_MAX;
     }
 
-    /// Begins a transaction with limits: nobody's DDL waits long for us, and we do not wait long for
-    /// it. If this process stands still in the middle, the server ends the transaction, so that the
-    /// next owner can go on.
+    /// Begins a transaction with limits: nobody's DDL waits long for us, and we do not wait long
+    /// for it. If this process stands still in the middle, the server ends the transaction, so that
+    /// the next owner can go on.
     pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
         self.deadline = Instant::now() + TRANSACTION_MAX;
         self.batch(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
-             SET LOCAL statement_timeout = '15s'; SET LOCAL idle_in_transaction_session_timeout = '15s'",
+             SET LOCAL statement_timeout = '15s'; \
+             SET LOCAL idle_in_transaction_session_timeout = '15s'",
         )
         .await
     }
@@ -295,7 +297,9 @@ pub(super) trait Arg: ToSql + Sync + Sized {
 }
 
 macro_rules! arg_types {
-    ($($rust:ty => $pg:ident),* $(,)?) => { $(impl Arg for $rust { const TYPE: Type = Type::$pg; })* };
+    ($($rust:ty => $pg:ident),* $(,)?) => {
+        $(impl Arg for $rust { const TYPE: Type = Type::$pg; })*
+    };
 }
 
 arg_types! {
@@ -320,8 +324,8 @@ fn refused(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// What an error before COMMIT means to the caller. Nothing was changed, so most of them are `Retry`.
-/// The SQLSTATE decides (PostgreSQL's documentation, appendix A).
+/// What an error before COMMIT means to the caller. Nothing was changed, so most of them are
+/// `Retry`. The SQLSTATE decides (PostgreSQL's documentation, appendix A).
 fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
     let Some(db) = error.as_db_error() else {
         return CatalogError::Retry(

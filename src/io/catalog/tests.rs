@@ -1,8 +1,9 @@
-//! The same cases over both catalogs, and what only PostgreSQL can do: rights, schemas, other clients, lost answers.
+//! The cases that every catalog passes, over the directory and over PostgreSQL; then what only
+//! PostgreSQL can do: rights, schemas, other clients, lost answers.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests have deadlines, and the parts say by environment where they are"
+    reason = "tests have deadlines, and the environment says where the services are"
 )]
 
 use super::*;
@@ -35,7 +36,8 @@ impl Place {
         Self::Local(tempfile::tempdir().unwrap())
     }
 
-    /// A database made anew, of one of the kinds of the parts' `hive-db`; its owner is a role of the same name.
+    /// A database that is made anew, of one of the kinds that `parts.sh hive-db` knows. Its owner
+    /// is a role of the same name.
     fn postgres(name: &str, kind: &str) -> Self {
         let database = format!("catalog_{name}_{}", kind.replace(['.', '-'], "_"));
         parts(&["hive-db", &database, kind]);
@@ -57,7 +59,7 @@ impl Place {
         }
     }
 
-    /// A connection of somebody else's, with the owner's rights.
+    /// A connection of another program, with the rights of the database's owner.
     async fn other_client(&self) -> tokio_postgres::Client {
         let (user, password, address) = (self.database(), password(), address());
         let url = format!("postgresql://{user}:{password}@{address}/{user}");
@@ -164,7 +166,7 @@ impl cases::Client for Catalog {
     }
 }
 
-/// The files that the case of a table's life has left.
+/// Looks at the files that the case `a_table_lives_through_owners` has left.
 async fn files_are_listed_newest_first(place: &Place) {
     let mut catalog = place.catalog("life");
     let owner = catalog.head().await.unwrap().unwrap().last.owner;
@@ -204,7 +206,7 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         })
         .await
         .unwrap();
-    // The checkpoint of epoch 0 is replaced, so it is on the list already.
+    // The checkpoint of epoch 0 was replaced, so it is doomed already.
     assert_eq!(
         catalog.doomed_past(0).await.unwrap(),
         ["_windrow/default.t/checkpoints/0"]
@@ -313,9 +315,12 @@ async fn rows_are_what_spark_needs() {
     let rows = client
         .query(
             r#"SELECT t."TBL_NAME", t."TBL_TYPE", p."PART_NAME", s."LOCATION", sp."PARAM_VALUE",
-                 (SELECT string_agg(v."PART_KEY_VAL", ',' ORDER BY v."INTEGER_IDX") FROM "PARTITION_KEY_VALS" v WHERE v."PART_ID" = p."PART_ID")
-               FROM "TBLS" t LEFT JOIN "PARTITIONS" p USING ("TBL_ID") LEFT JOIN "SDS" s ON s."SD_ID" = p."SD_ID"
-               LEFT JOIN "SERDE_PARAMS" sp ON sp."SERDE_ID" = s."SERDE_ID" AND sp."PARAM_KEY" = 'path' ORDER BY 1"#,
+                 (SELECT string_agg(v."PART_KEY_VAL", ',' ORDER BY v."INTEGER_IDX") FROM
+                   "PARTITION_KEY_VALS" v WHERE v."PART_ID" = p."PART_ID")
+               FROM "TBLS" t LEFT JOIN "PARTITIONS" p USING ("TBL_ID") LEFT JOIN "SDS" s ON
+                 s."SD_ID" = p."SD_ID"
+               LEFT JOIN "SERDE_PARAMS" sp ON sp."SERDE_ID" = s."SERDE_ID" AND sp."PARAM_KEY" =
+                 'path' ORDER BY 1"#,
             &[],
         )
         .await
@@ -350,15 +355,17 @@ async fn table_that_is_not_ours_is_refused() {
         let mut first = place.catalog("first");
         let (owner, _) = take(&mut first, "a").await;
         first.commit(&epoch(&owner, 0)).await.unwrap();
-        let sql = r#"INSERT INTO "TBLS" ("TBL_ID", "CREATE_TIME", "DB_ID", "LAST_ACCESS_TIME", "RETENTION", "TBL_NAME", "TBL_TYPE", "IS_REWRITE_ENABLED")
-                     SELECT 1000, 0, "DB_ID", 0, 0, 'newtable', 'MANAGED_TABLE', false FROM "DBS" WHERE "NAME" = 'default'"#;
+        let sql = r#"INSERT INTO "TBLS" ("TBL_ID", "CREATE_TIME", "DB_ID", "LAST_ACCESS_TIME",
+          "RETENTION", "TBL_NAME", "TBL_TYPE", "IS_REWRITE_ENABLED")
+                     SELECT 1000, 0, "DB_ID", 0, 0, 'newtable', 'MANAGED_TABLE', false FROM
+                       "DBS" WHERE "NAME" = 'default'"#;
         client.batch_execute(sql).await.unwrap();
         let mut catalog = place.catalog("newtable");
         stopped(
             catalog.acquire("a", "x", LEASE_MS).await,
             "table \"default.newtable\" is there and is not windrow's",
         );
-        // Somebody makes one between the look and epoch 0.
+        // Somebody makes such a table after the look and before epoch 0.
         let mut late = place.catalog("second");
         let (owner, _) = take(&mut late, "a").await;
         client
@@ -370,7 +377,7 @@ async fn table_that_is_not_ours_is_refused() {
             "table \"default.second__late\" is there and is not windrow's",
         );
         assert_eq!(late.head().await.unwrap(), None);
-        // The journal is lost, the tables are not.
+        // The journal is lost, but Hive's tables are still there.
         client
             .batch_execute("DELETE FROM windrow_1.job; DELETE FROM windrow_1.epoch")
             .await
@@ -382,42 +389,50 @@ async fn table_that_is_not_ours_is_refused() {
     }
 }
 
+const GONE: &str = "is no longer in Hive";
+const OTHER: &str = "is another table now";
+
+/// What somebody does to Hive's rows, and what the next commit says of it.
+const DAMAGES: [(&str, &str); 6] = [
+    // Hive's own DROP TABLE sends these statements. It leaves the column list.
+    (
+        r#"CREATE TEMP TABLE gone AS SELECT "TBL_ID" FROM "TBLS"
+             WHERE "TBL_NAME" IN ('t', 't__chunks');
+           DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN
+             (SELECT "PART_ID" FROM "PARTITIONS" JOIN gone USING ("TBL_ID"));
+           DELETE FROM "PARTITIONS" WHERE "TBL_ID" IN (TABLE gone);
+           DELETE FROM "PARTITION_KEYS" WHERE "TBL_ID" IN (TABLE gone);
+           DELETE FROM "TABLE_PARAMS" WHERE "TBL_ID" IN (TABLE gone);
+           DELETE FROM "TBLS" WHERE "TBL_ID" IN (TABLE gone)"#,
+        GONE,
+    ),
+    (
+        r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#,
+        GONE,
+    ),
+    (
+        r#"UPDATE "TBLS" SET "VIEW_EXPANDED_TEXT" = 'SELECT 1' WHERE "TBL_NAME" = 't'"#,
+        "no longer as windrow made it",
+    ),
+    (
+        r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#,
+        OTHER,
+    ),
+    (
+        r#"DELETE FROM "PARTITION_KEY_VALS";
+           DELETE FROM "PARTITIONS" WHERE "PART_NAME" LIKE 'date=%'"#,
+        "the table partition of file",
+    ),
+    (
+        r#"UPDATE "SDS" SET "LOCATION" = 's3a://else' WHERE "LOCATION" LIKE '%/late/%'"#,
+        "missing or altered",
+    ),
+];
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
-    const GONE: &str = "is no longer in Hive";
-    const OTHER: &str = "is another table now";
-    let drops = [
-        // In the words of Hive's own DROP TABLE, which leaves the column list.
-        (
-            r#"CREATE TEMP TABLE gone AS SELECT "TBL_ID" FROM "TBLS" WHERE "TBL_NAME" IN ('t', 't__chunks');
-               DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS" JOIN gone USING ("TBL_ID"));
-               DELETE FROM "PARTITIONS" WHERE "TBL_ID" IN (TABLE gone); DELETE FROM "PARTITION_KEYS" WHERE "TBL_ID" IN (TABLE gone);
-               DELETE FROM "TABLE_PARAMS" WHERE "TBL_ID" IN (TABLE gone); DELETE FROM "TBLS" WHERE "TBL_ID" IN (TABLE gone)"#,
-            GONE,
-        ),
-        (
-            r#"UPDATE "TBLS" SET "TBL_NAME" = 'gone' WHERE "TBL_NAME" = 't__late'"#,
-            GONE,
-        ),
-        (
-            r#"UPDATE "TBLS" SET "VIEW_EXPANDED_TEXT" = 'SELECT 1' WHERE "TBL_NAME" = 't'"#,
-            "no longer as windrow made it",
-        ),
-        (
-            r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'windrow.table'"#,
-            OTHER,
-        ),
-        (
-            r#"DELETE FROM "PARTITION_KEY_VALS"; DELETE FROM "PARTITIONS" WHERE "PART_NAME" LIKE 'date=%'"#,
-            "the table partition of file",
-        ),
-        (
-            r#"UPDATE "SDS" SET "LOCATION" = 's3a://else' WHERE "LOCATION" LIKE '%/late/%'"#,
-            "missing or altered",
-        ),
-    ];
-    for (i, (sql, part)) in drops.into_iter().enumerate() {
+    for (i, (sql, part)) in DAMAGES.into_iter().enumerate() {
         let place = Place::postgres("dropped", if i % 2 == 0 { "script" } else { "lazy" });
         let mut catalog = place.catalog("t");
         let (owner, _) = take(&mut catalog, "a").await;
@@ -431,7 +446,7 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
             catalog.commit(&full(&owner, 2)).await,
             "run windrow restore",
         );
-        // As the verb does it: in a process of its own, once the owner has ended.
+        // The verb is a process of its own, which has to wait until the owner has ended.
         let mut verb = place.catalog("t");
         let answer = verb.restore("admin", "id of admin", LEASE_MS).await;
         because(answer, Cause::Held, "while \"a\" owns it");
@@ -453,7 +468,8 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         assert_eq!(head.unwrap().last.epoch, 1);
         catalog.commit(&full(&owner, 2)).await.unwrap();
         let client = place.other_client().await;
-        let partitions = r#"SELECT count(*) FROM "PARTITIONS" p JOIN "TBLS" t USING ("TBL_ID") WHERE t."TBL_NAME" LIKE 't\_\_%'"#;
+        let partitions = r#"SELECT count(*) FROM "PARTITIONS" p
+            JOIN "TBLS" t USING ("TBL_ID") WHERE t."TBL_NAME" LIKE 't\_\_%'"#;
         assert_eq!(
             client
                 .query_one(partitions, &[])
@@ -471,6 +487,11 @@ async fn a_table_that_never_was_is_not_restored() {
     let place = Place::postgres("never", "script");
     let answer = place.catalog("t").restore("admin", "x", LEASE_MS).await;
     stopped(answer, "there is nothing to restore");
+    let answer = Place::local()
+        .catalog("t")
+        .restore("admin", "x", LEASE_MS)
+        .await;
+    stopped(answer, "a local catalog has no entries in Hive");
 }
 
 #[tokio::test]
@@ -556,7 +577,8 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     let database = place.database();
     let sql = |sql: &str| parts(&["psql", database, "-qAt", "-c", sql]);
     sql(
-        "DO $$ BEGIN CREATE ROLE catalog_init_kyuubi LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "DO $$ BEGIN CREATE ROLE catalog_init_kyuubi LOGIN; EXCEPTION WHEN duplicate_object THEN \
+          NULL; END $$",
     );
     sql(&format!(
         "GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"
@@ -582,20 +604,22 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     all_cases(&place).await;
 }
 
-/// A database as Charmed PostgreSQL gives it to relations, in the words of that charm's library, for the tracks 14 and
-/// 16. The server is one of version 15 or later; what 14 does otherwise is set up here.
+/// A database as Charmed PostgreSQL gives it to relations, with the statements of that charm's
+/// library, for its tracks 14 and 16. The server has version 15 or later; where version 14 differs,
+/// the difference is set up here.
 struct Charmed {
     database: String,
 }
 
 impl Charmed {
-    /// In version 14 schema `public` is the super user's, and anybody may make tables in it; from 15 on it is the
-    /// database owner's, and nobody else may.
+    /// In version 14 the schema `public` belongs to the super user, and anybody may make tables in
+    /// it. From version 15 on it belongs to the database's owner, and nobody else may.
     fn of_14(name: &str) -> Self {
         let charmed = Self::new(name);
         let database = &charmed.database;
         charmed.sql(&format!(
-            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE {database} FROM PUBLIC; \
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE \
+              {database} FROM PUBLIC; \
              ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT ALL ON SCHEMA public TO PUBLIC"
         ));
         charmed
@@ -612,12 +636,14 @@ impl Charmed {
             charmed.make_role(&format!("charmed_{database}_{role}"), more);
         }
         charmed.sql(&format!(
-            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE {database} FROM PUBLIC; \
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE ALL PRIVILEGES ON DATABASE \
+              {database} FROM PUBLIC; \
              GRANT charmed_{database}_owner TO charmed_{database}_admin; \
              ALTER SCHEMA public OWNER TO charmed_{database}_owner; \
              GRANT CONNECT ON DATABASE {database} TO charmed_{database}_admin; \
              GRANT CREATE, TEMPORARY ON DATABASE {database} TO charmed_{database}_owner; \
-             ALTER DEFAULT PRIVILEGES FOR ROLE charmed_{database}_owner GRANT SELECT ON TABLES TO charmed_{database}_admin"
+             ALTER DEFAULT PRIVILEGES FOR ROLE charmed_{database}_owner GRANT SELECT ON TABLES \
+               TO charmed_{database}_admin"
         ));
         charmed
     }
@@ -633,12 +659,13 @@ impl Charmed {
         parts(&["psql", &self.database, "-qAt", "-c", sql])
     }
 
-    /// The role may be there from an earlier run, with rights in databases of other tests: `init-metastore`
-    /// grants rights to every user of its database.
+    /// The role may be there from an earlier run, with rights in databases of other tests:
+    /// `init-metastore` grants rights to every user of its database.
     fn make_role(&self, role: &str, more: &str) {
         let databases = format!(
             "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid \
-             JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = '{role}'"
+             JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass \
+               AND r.rolname = '{role}'"
         );
         for database in self.sql(&databases).lines() {
             parts(&[
@@ -656,12 +683,13 @@ impl Charmed {
         ));
     }
 
-    /// The user of a relation; its name is the database's and this one.
+    /// The user of a relation. Its name is the database's name, followed by the relation's.
     fn user(&self, relation: &str) -> String {
         format!("{}_{relation}", self.database)
     }
 
-    /// `alone`: no other relation asks for the database; then all tables that are there become this user's.
+    /// With `alone`, no other relation asks for the database. Then all tables that are there become
+    /// this user's.
     fn relate_14(&self, relation: &str, roles: &str, alone: bool) {
         let (database, user) = (&self.database, self.user(relation));
         self.make_role(&user, "LOGIN");
@@ -686,15 +714,17 @@ impl Charmed {
             for kind in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
                 each(
                     &format!(
-                        "format('GRANT ALL PRIVILEGES ON ALL {kind} IN SCHEMA %I TO {user}', schema_name)"
+                        "format('GRANT ALL PRIVILEGES ON ALL {kind} IN SCHEMA %I TO {user}', \
+                          schema_name)"
                     ),
-                    "information_schema.schemata WHERE schema_name NOT LIKE 'pg\\_%' AND schema_name",
+                    "information_schema.schemata WHERE schema_name NOT LIKE 'pg\\_%' AND \
+                      schema_name",
                 );
             }
         }
     }
 
-    /// The role is set by a hook at login there.
+    /// In track 16 a hook sets the role at login.
     fn relate_16(&self, relation: &str) {
         let (database, user) = (&self.database, self.user(relation));
         self.make_role(
@@ -734,16 +764,17 @@ impl Charmed {
     }
 }
 
-/// Hive's tables as its script and as Spark's lazy way make them.
+/// Hive's tables as its own script makes them, and as Spark makes them one by one when it needs
+/// them.
 const HIVE_SCHEMAS: [&str; 2] = [
     include_str!("hive-2.3.0.sql"),
     include_str!("../../../tests/services/hive-lazy.sql"),
 ];
 
-/// What the charm's option `metastore-roles` is set to for version 14.
+/// The value of the charm's option `metastore-roles` for version 14.
 const METASTORE_ROLES: &str = "pg_read_all_data, pg_write_all_data";
 
-/// Every statement that an owner's journal sees: rows come, are changed and go.
+/// Runs every statement that an owner sends to the journal: rows are added, changed and deleted.
 async fn uses_all_of_the_journal(catalog: &mut Catalog, who: &str) {
     let (owner, head) = take(catalog, who).await;
     let next = head.map_or(0, |head| head.last.epoch + 1);
@@ -776,7 +807,8 @@ async fn charmed_14_with_kyuubis_tables_first_needs_no_roles() {
         charmed.relate_14("windrow", "", false);
         uses_all_of_the_journal(&mut charmed.catalog("windrow"), "a").await;
         // Kyuubi sees the table, and drops a table partition as its own.
-        let dropped = r#"DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID" FROM "PARTITIONS")"#;
+        let dropped = r#"DELETE FROM "PARTITION_KEY_VALS" WHERE "PART_ID" IN (SELECT "PART_ID"
+          FROM "PARTITIONS")"#;
         assert!(kyuubi.execute(dropped, &[]).await.unwrap() > 0);
     }
 }
@@ -800,8 +832,10 @@ async fn charmed_14_with_windrow_first_needs_roles_and_goes_on_once_it_has_them(
             .batch_execute(schema)
             .await
             .unwrap();
-        let expect = "no rights on Hive's tables CDS, COLUMNS_V2, DBS, PARTITIONS, PARTITION_KEYS, PARTITION_KEY_VALS, SDS, \
-                      SEQUENCE_TABLE, SERDES, SERDE_PARAMS, TABLE_PARAMS, TBLS; grant the catalog's user \
+        let expect = "no rights on Hive's tables CDS, COLUMNS_V2, DBS, PARTITIONS, \
+          PARTITION_KEYS, PARTITION_KEY_VALS, SDS, \
+                      SEQUENCE_TABLE, SERDES, SERDE_PARAMS, TABLE_PARAMS, TBLS; grant the \
+                        catalog's user \
                       pg_read_all_data and pg_write_all_data";
         for _ in 0..2 {
             because(
@@ -838,7 +872,8 @@ async fn right_to_make_the_journal_is_asked_for_by_name() {
         catalog.acquire("a", "x", LEASE_MS).await,
         Cause::NoCreate,
         &format!(
-            "no right to make windrow's own schema; grant the user \"{user}\" CREATE on the database \"{database}\""
+            "no right to make windrow's own schema; grant the user \"{user}\" CREATE on the \
+              database \"{database}\""
         ),
     );
     charmed.sql(&format!(
@@ -874,10 +909,10 @@ async fn journal_of_an_earlier_relation_serves_later_ones() {
     assert_eq!(charmed.owner_of_the_journal(), operator);
     charmed.relate_14("second", METASTORE_ROLES, false);
     uses_all_of_the_journal(&mut charmed.catalog("second"), "second").await;
-    // While the second is there still: nothing of it was made by the third, nor reassigned.
+    // The second relation is still there, so no table was made by the third or given to it.
     charmed.relate_14("third", "", false);
     uses_all_of_the_journal(&mut charmed.catalog("third"), "third").await;
-    // The last one that asks for the database, but for nobody: all tables become its own.
+    // No other relation is left, so all tables become this one's.
     for relation in ["second", "third", "kyuubi"] {
         charmed.unrelate(relation);
     }
@@ -912,17 +947,22 @@ async fn journal_of_an_earlier_relation_serves_later_ones() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn hive_schema_that_windrow_makes_is_kyuubis_too() {
-    // What may be done with each of Hive's tables and sequences by a role: all of it, or the names of the others.
+    // The names of those of Hive's tables and sequences with which the role may not do everything.
     let closed = |charmed: &Charmed, user: &str| {
-        charmed.sql(&format!(
-            "SELECT string_agg(c.relname, ' ') FROM pg_class AS c WHERE relnamespace = 'public'::regnamespace AND CASE relkind \
-               WHEN 'r' THEN NOT (has_table_privilege('{user}', c.oid, 'SELECT') AND has_table_privilege('{user}', c.oid, 'INSERT') \
-                 AND has_table_privilege('{user}', c.oid, 'UPDATE') AND has_table_privilege('{user}', c.oid, 'DELETE')) \
-               WHEN 'S' THEN NOT (has_sequence_privilege('{user}', c.oid, 'USAGE') AND has_sequence_privilege('{user}', c.oid, 'UPDATE')) \
+        charmed
+            .sql(&format!(
+                "SELECT string_agg(c.relname, ' ') FROM pg_class AS c WHERE relnamespace = \
+              'public'::regnamespace AND CASE relkind \
+               WHEN 'r' THEN NOT (has_table_privilege('{user}', c.oid, 'SELECT') AND \
+                 has_table_privilege('{user}', c.oid, 'INSERT') \
+                 AND has_table_privilege('{user}', c.oid, 'UPDATE') AND \
+                   has_table_privilege('{user}', c.oid, 'DELETE')) \
+               WHEN 'S' THEN NOT (has_sequence_privilege('{user}', c.oid, 'USAGE') AND \
+                 has_sequence_privilege('{user}', c.oid, 'UPDATE')) \
                ELSE false END"
-        ))
-        .trim()
-        .to_owned()
+            ))
+            .trim()
+            .to_owned()
     };
     let charmed = Charmed::of_14("14init");
     charmed.relate_14("kyuubi", "", true);
@@ -943,7 +983,8 @@ async fn hive_schema_that_windrow_makes_is_kyuubis_too() {
             .contains("MASTER_KEYS_KEY_ID_seq")
     );
     uses_all_of_the_journal(&mut catalog, "a").await;
-    // One that comes later gets what is there, by the charm; and DataNucleus adds what it misses.
+    // The charm gives a relation that comes later the tables that are there, and DataNucleus can
+    // add those that it misses.
     charmed.relate_14("later", "", false);
     assert_eq!(closed(&charmed, &charmed.user("later")), "");
     charmed
@@ -1005,13 +1046,16 @@ async fn newer_journal_is_left_alone() {
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn ids_are_shared_with_others_and_never_collide() {
     let place = Place::postgres("ids", "lazy");
-    // As DataNucleus takes them, five at a time, and uses them.
+    // This takes ids as DataNucleus does, five at a time, and uses them.
     let client = place.other_client().await;
     let spark = tokio::spawn(async move {
         for _ in 0..40 {
             let sql = r#"WITH taken AS (UPDATE "SEQUENCE_TABLE" SET "NEXT_VAL" = "NEXT_VAL" + 5
-                           WHERE "SEQUENCE_NAME" = 'org.apache.hadoop.hive.metastore.model.MSerDeInfo' RETURNING "NEXT_VAL" - 5 AS id)
-                         INSERT INTO "SERDES" ("SERDE_ID") SELECT id + n FROM taken, generate_series(0, 4) AS n"#;
+                           WHERE "SEQUENCE_NAME" =
+                             'org.apache.hadoop.hive.metastore.model.MSerDeInfo' RETURNING
+                             "NEXT_VAL" - 5 AS id)
+                         INSERT INTO "SERDES" ("SERDE_ID") SELECT id + n FROM taken,
+                           generate_series(0, 4) AS n"#;
             client.execute(sql, &[]).await.unwrap();
         }
     });
@@ -1022,7 +1066,7 @@ async fn ids_are_shared_with_others_and_never_collide() {
             tokio::spawn(async move {
                 let (owner, _) = take(&mut catalog, table).await;
                 for n in 0..20 {
-                    // The three look for the database at once, and one makes it.
+                    // All three look for the database at the same time, and one of them makes it.
                     let deadline = Instant::now() + Duration::from_secs(20);
                     while let Err(error) = catalog.commit(&full_after_genesis(&owner, n)).await {
                         assert!(n == 0 && matches!(error, CatalogError::Retry(_)), "{error}");
@@ -1043,8 +1087,10 @@ async fn ids_are_shared_with_others_and_never_collide() {
         ("MTable", "TBLS", "TBL_ID"),
     ] {
         let sql = format!(
-            r#"SELECT (SELECT max("NEXT_VAL") FROM "SEQUENCE_TABLE" WHERE "SEQUENCE_NAME" LIKE '%.{class}') > max("{id}"),
-                 count(*), (SELECT count(*) FROM "SEQUENCE_TABLE" WHERE "SEQUENCE_NAME" LIKE '%.{class}') FROM "{table}""#
+            r#"SELECT (SELECT max("NEXT_VAL") FROM "SEQUENCE_TABLE" WHERE "SEQUENCE_NAME" LIKE
+              '%.{class}') > max("{id}"),
+                 count(*), (SELECT count(*) FROM "SEQUENCE_TABLE" WHERE "SEQUENCE_NAME" LIKE
+                   '%.{class}') FROM "{table}""#
         );
         let row = client.query_one(&sql, &[]).await.unwrap();
         assert!(
@@ -1059,7 +1105,7 @@ async fn ids_are_shared_with_others_and_never_collide() {
     assert_eq!(row.await.unwrap().get::<_, i64>(0), 1);
 }
 
-/// Passes bytes on to PostgreSQL, but for COMMIT, with which it does what `fault` says.
+/// Passes bytes on to PostgreSQL, except a COMMIT, with which it does what `fault` says.
 struct Proxy {
     address: String,
     fault: Arc<AtomicU8>,
@@ -1068,7 +1114,7 @@ struct Proxy {
 const PASS: u8 = 0;
 /// The connection breaks before COMMIT reaches the server.
 const BREAK_BEFORE: u8 = 1;
-/// The connection breaks when COMMIT has been passed on and before its answer.
+/// The connection breaks after COMMIT was passed on and before its answer comes.
 const BREAK_AFTER: u8 = 2;
 
 impl Proxy {
@@ -1123,7 +1169,7 @@ async fn lost_answer_to_commit_is_asked_for() {
     let mut catalog = postgres(&proxy.address, place.database(), place.database(), name);
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
-    // Ids are there, so that the only COMMIT under way is the one that counts.
+    // This commit reserves a block of ids, so that the next ones send only the COMMIT that counts.
     catalog.commit(&full(&owner, 1)).await.unwrap();
     for (n, fault) in [(2, BREAK_BEFORE), (3, BREAK_AFTER)] {
         proxy.fault.store(fault, Ordering::SeqCst);
@@ -1160,11 +1206,13 @@ async fn outcome_waits_for_the_old_transaction() {
     let mut catalog = place.catalog("t");
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
-    // The old transaction, still under way on a server that has not seen its client go.
+    // This is the old transaction: it is still under way, because the server has not noticed that
+    // its client is gone.
     let old = place.other_client().await;
     old.batch_execute(
         "BEGIN; SELECT 1 FROM windrow_1.job FOR UPDATE; \
-         INSERT INTO windrow_1.epoch SELECT database, \"table\", 1, 1, 'digest of 1', 'm', clock_timestamp(), 0, said FROM windrow_1.epoch",
+         INSERT INTO windrow_1.epoch SELECT database, \"table\", 1, 1, 'digest of 1', 'm', \
+           clock_timestamp(), 0, said FROM windrow_1.epoch",
     )
     .await
     .unwrap();
@@ -1176,9 +1224,10 @@ async fn outcome_waits_for_the_old_transaction() {
         "it must wait"
     );
     old.batch_execute("COMMIT").await.unwrap();
-    assert!(
-        matches!(asking.await.unwrap(), Outcome::Committed { digest, .. } if digest == "digest of 1")
-    );
+    assert!(matches!(
+        asking.await.unwrap(),
+        Outcome::Committed { digest, .. } if digest == "digest of 1"
+    ));
 }
 
 #[tokio::test]
@@ -1214,7 +1263,8 @@ async fn restored_database_makes_the_owner_read_again() {
     other
         .batch_execute(
             "UPDATE windrow_1.job SET last_epoch = 1; DELETE FROM windrow_1.epoch WHERE epoch > 1; \
-             DELETE FROM windrow_1.file WHERE epoch > 1; UPDATE windrow_1.lane SET next_offset = 10",
+             DELETE FROM windrow_1.file WHERE epoch > 1; UPDATE windrow_1.lane SET next_offset = \
+               10",
         )
         .await
         .unwrap();
@@ -1233,7 +1283,34 @@ async fn restored_database_makes_the_owner_read_again() {
     );
 }
 
-/// Spark is the judge: it writes two Parquet files, and must find their rows through the view and nothing else.
+/// What users of Spark may do with the tables.
+const HARMLESS_STATEMENTS: [&str; 9] = [
+    "SHOW TABLES",
+    "SELECT * FROM newtable",
+    "SELECT * FROM newtable__chunks",
+    "SELECT * FROM newtable__late",
+    "SELECT count(*) FROM newtable__rejects WHERE chunk > '0'",
+    "SHOW PARTITIONS newtable__chunks",
+    "ANALYZE TABLE newtable__chunks COMPUTE STATISTICS",
+    "ALTER VIEW newtable SET TBLPROPERTIES ('note' = 'ours')",
+    "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
+];
+
+/// The statement that makes Spark write a file of one row, of `producer-<n>`, whose window begins at
+/// this second.
+fn write_one_row(warehouse: &str, file: &NewFile, n: usize, second: u32) -> String {
+    let folder = file.key.rsplit_once('/').unwrap().0;
+    let end = second + 10;
+    format!(
+        "INSERT OVERWRITE DIRECTORY 'file:{warehouse}/{folder}' USING parquet SELECT \
+         named_struct('start', timestamp'2024-09-01 19:42:{second}', \
+           'end', timestamp'2024-09-01 19:42:{end}') AS window, \
+         'producer-{n}' AS origin, 20L AS count"
+    )
+}
+
+/// Spark is the judge. It writes two Parquet files itself, and must find exactly their rows through
+/// the view.
 #[tokio::test]
 #[ignore = "needs PostgreSQL and Spark: make parts-up"]
 async fn spark_reads_what_was_committed_and_changes_nothing() {
@@ -1257,16 +1334,10 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             chunk: format!("{n:010}"),
             ..file(&owner, n, rows())
         });
-        let write = |n: usize, second: u32| {
-            let folder = files[n].key.rsplit_once('/').unwrap().0;
-            format!(
-                "INSERT OVERWRITE DIRECTORY 'file:{warehouse}/{folder}' USING parquet SELECT \
-                 named_struct('start', timestamp'2024-09-01 19:42:{second}', 'end', timestamp'2024-09-01 19:42:{}') AS window, \
-                 'producer-{n}' AS origin, 20L AS count",
-                second + 10
-            )
-        };
-        spark(&[&write(0, 15), &write(1, 25)]);
+        spark(&[
+            &write_one_row(warehouse, &files[0], 0, 15),
+            &write_one_row(warehouse, &files[1], 1, 25),
+        ]);
         catalog
             .commit(&Commit {
                 files: files[..1].to_vec(),
@@ -1274,18 +1345,10 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             })
             .await
             .unwrap();
-        let said = spark(&[
-            "SHOW TABLES",
-            "SELECT * FROM newtable",
-            "SELECT * FROM newtable__chunks",
-            "SELECT * FROM newtable__late",
-            "SELECT count(*) FROM newtable__rejects WHERE chunk > '0'",
-            "SHOW PARTITIONS newtable__chunks",
-            "ANALYZE TABLE newtable__chunks COMPUTE STATISTICS",
-            "ALTER VIEW newtable SET TBLPROPERTIES ('note' = 'ours')",
-            "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
-        ]);
-        let row = r#"[{"start": "2024-09-01 19:42:15.000000", "end": "2024-09-01 19:42:25.000000"}, "producer-0", 20]"#;
+        let said = spark(&HARMLESS_STATEMENTS);
+        let window =
+            r#"{"start": "2024-09-01 19:42:15.000000", "end": "2024-09-01 19:42:25.000000"}"#;
+        let row = format!(r#"[{window}, "producer-0", 20]"#);
         assert!(
             said.contains(r#""columns": ["window", "origin", "count"]"#),
             "{said}"
@@ -1296,8 +1359,8 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             ),
             "{said}"
         );
-        assert!(said.contains(row), "{said}");
-        // What Spark did to the tables is not taken for damage, and the next epoch is seen.
+        assert!(said.contains(&row), "{said}");
+        // What Spark did to the tables does not count as damage, and readers see the next epoch.
         catalog
             .commit(&Commit {
                 files: files[1..].to_vec(),
@@ -1307,7 +1370,8 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             .unwrap();
         let said = spark(&[
             "SELECT count(*), sum(count), max(window.start) FROM newtable",
-            "SELECT count(*) FROM newtable__chunks WHERE chunk = '0000000002' AND date = '2024-09-01'",
+            "SELECT count(*) FROM newtable__chunks \
+             WHERE chunk = '0000000002' AND date = '2024-09-01'",
             "DROP VIEW newtable",
         ]);
         assert!(
@@ -1321,8 +1385,8 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
     }
 }
 
-/// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS, WINDROW_TEST_PG_CA the file of its authority, whose
-/// certificate for it names `localhost` alone.
+/// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS. WINDROW_TEST_PG_CA is the file of
+/// its authority, and the server's certificate names `localhost` alone.
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn tls_verifies_host_and_authority_when_told() {

@@ -105,7 +105,8 @@ impl Hive {
         )
         .await?;
         db.execute(
-            "INSERT INTO \"COLUMNS_V2\" (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
+            "INSERT INTO \"COLUMNS_V2\" \
+               (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
              SELECT $1, name, type, position - 1 \
              FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
             args![columns, names(&table.columns), types(&table.columns)],
@@ -141,7 +142,8 @@ impl Hive {
         )
         .await?;
         db.execute(
-            "INSERT INTO \"PARTITION_KEYS\" (\"TBL_ID\", \"PKEY_NAME\", \"PKEY_TYPE\", \"INTEGER_IDX\") \
+            "INSERT INTO \"PARTITION_KEYS\" \
+               (\"TBL_ID\", \"PKEY_NAME\", \"PKEY_TYPE\", \"INTEGER_IDX\") \
              SELECT $1, name, type, position - 1 \
              FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
             args![
@@ -155,7 +157,8 @@ impl Hive {
     }
 
     /// Makes a row of `SDS` for each, with a row of `SERDES` of its own, because `DROP PARTITION`
-    /// deletes both. Returns the ids of `SDS`. `columns` is the id of the column list that they share.
+    /// deletes both. Returns the ids of `SDS`. `columns` is the id of the column list that they
+    /// share.
     async fn create_storage(
         &mut self,
         db: &Session,

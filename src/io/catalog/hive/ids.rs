@@ -63,8 +63,9 @@ impl Class {
 
 impl Ids {
     /// Sees to it that so many ids of each class are reserved. It uses transactions of its own that
-    /// end at once, so that nobody's DDL waits for a commit. `needs` is in the order of the classes'
-    /// names: whoever locks several rows of `SEQUENCE_TABLE` must take them in the same order.
+    /// end at once, so that nobody's DDL waits for a commit. `needs` is in the order of the
+    /// classes' names: whoever locks several rows of `SEQUENCE_TABLE` must take them in the same
+    /// order.
     pub(super) async fn reserve(
         &mut self,
         db: &mut Session,

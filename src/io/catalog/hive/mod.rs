@@ -1,6 +1,6 @@
 //! Hive's own tables in PostgreSQL: the rows that make readers see windrow's tables and table
-//! partitions. What those rows say is decided in `windrow_core::table::hive`; when they are written,
-//! in `postgres`. This file looks whether they are as they should be.
+//! partitions. What those rows say is decided in `windrow_core::table::hive`; when they are
+//! written, in `postgres`. This file looks whether they are as they should be.
 //!
 //! Every statement names its columns, and only those that schema 2.3 has. So it works with the
 //! schemas of Hive's scripts for 2.3, 3.1 and 4.0, and with the one that Spark makes on the way,
@@ -166,8 +166,8 @@ impl Hive {
         }
     }
 
-    /// Locks the rows of the four tables, so that nobody drops or changes one before the commit, and
-    /// sees that they are as windrow made them.
+    /// Locks the rows of the four tables, so that nobody drops or changes one before the commit,
+    /// and sees that they are as windrow made them.
     ///
     /// # Errors
     /// `Stop` with the way out when a table, the view or a table partition is missing or altered.
@@ -231,7 +231,8 @@ impl Hive {
         Ok(())
     }
 
-    /// The rows of `TBLS` that have one of the four names, locked until the transaction ends or not.
+    /// The rows of `TBLS` that have one of the four names, locked until the transaction ends or
+    /// not.
     async fn table_rows(
         &self,
         db: &Session,
@@ -290,7 +291,8 @@ impl HiveTableRow {
     }
 }
 
-/// How Hive's rows differ from a table that windrow made, with the way out; `None` when they do not.
+/// How Hive's rows differ from a table that windrow made, with the way out; `None` when they do
+/// not.
 fn damage(rows: &[HiveTableRow], name: &TableName, table: &HiveTable) -> Option<String> {
     let full_name = format!("{}.{}", name.database, table.name);
     let dropped = |what: &str| {

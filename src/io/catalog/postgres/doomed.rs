@@ -76,7 +76,8 @@ impl PostgresCatalog {
 }
 
 impl Journal<'_> {
-    /// Those of `keys` that no file, no manifest and no checkpoint in force has; each once, in order.
+    /// Those of `keys` that no file, no manifest and no checkpoint in force has; each once, in
+    /// order.
     async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
         let TableName { database, table } = self.name;
         let rows = self

@@ -1,5 +1,5 @@
-//! The journal: windrow's own tables in PostgreSQL, schema `windrow_1`. It is made here, and read as
-//! the facts that `windrow_core::table::admit` judges by. What a commit writes is in `commit`.
+//! The journal: windrow's own tables in PostgreSQL, schema `windrow_1`. It is made here, and read
+//! as the facts that `windrow_core::table::admit` judges by. What a commit writes is in `commit`.
 
 use super::super::answers::CommittedFile;
 use super::super::session::{Lost, Session, args};
@@ -12,11 +12,11 @@ use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::cause::Cause;
 use windrow_core::values::time::{DbTime, EventTime};
 
-/// The journal's tables. The version is in the schema's name: a newer one is made beside it, because
-/// later users may not alter what earlier ones made.
+/// The journal's tables. The version is in the schema's name: a newer one is made beside it,
+/// because later users may not alter what earlier ones made.
 ///
-/// It is open to PUBLIC: each new relation comes with a new role whose name nobody can know now, and
-/// the journal must outlive them all. Who may reach it is decided by who may connect to the
+/// It is open to PUBLIC: each new relation comes with a new role whose name nobody can know now,
+/// and the journal must outlive them all. Who may reach it is decided by who may connect to the
 /// database. The columns are `json` and not `jsonb`, which refuses texts that hold U+0000.
 const SCHEMA: &str = r#"
 CREATE SCHEMA windrow_1;
@@ -90,8 +90,8 @@ const VERSION: u64 = 1;
 /// PostgreSQL's clock in milliseconds since 1970.
 pub(super) const NOW_MS: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// The job's row as [`Job`] and the clock. The end of the lease is rounded up, so that no lease ends
-/// early for others.
+/// The job's row as [`Job`] and the clock. The end of the lease is rounded up, so that no lease
+/// ends early for others.
 const JOB: &str = "SELECT owner_epoch, owner_id, owner_name, \
        ceil(extract(epoch FROM lease_until) * 1000)::bigint, last_epoch, checkpoint::text, \
        floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint \
@@ -171,8 +171,8 @@ pub(super) struct Job {
 }
 
 impl Journal<'_> {
-    /// The table's row and the clock, as they are at this moment, without a lock. `None` where there
-    /// is no row.
+    /// The table's row and the clock, as they are at this moment, without a lock. `None` where
+    /// there is no row.
     pub(super) async fn read_job(&self) -> Result<Option<(Job, DbTime)>, CatalogError> {
         self.job(JOB).await
     }

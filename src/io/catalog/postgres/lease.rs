@@ -45,7 +45,8 @@ impl PostgresCatalog {
         )
         .await?;
         // The first look is without the lock: processes that stand by ask again and again, and must
-        // not be in the owner's way. The second one is under it, and reads the clock after the wait.
+        // not be in the owner's way. The second one is under it, and reads the clock after the
+        // wait.
         if let Some(held) = self.held(link, owner_id).await? {
             return Ok(held);
         }

@@ -104,8 +104,8 @@ impl PostgresCatalog {
 }
 
 impl Journal<'_> {
-    /// The head; `None` before epoch 0. All of it is read for the epoch that the job's row names, so
-    /// that a commit between two statements does not show in a part of it.
+    /// The head; `None` before epoch 0. All of it is read for the epoch that the job's row names,
+    /// so that a commit between two statements does not show in a part of it.
     pub(super) async fn head(&self) -> Result<Option<Head>, CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let job = db

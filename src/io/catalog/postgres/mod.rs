@@ -1,9 +1,9 @@
 //! The catalog in the metastore's own PostgreSQL: the journal in schema `windrow_1`, and with each
-//! commit Hive's rows in the same transaction. This file keeps the connection; what is asked over it
-//! is in the files below. What Hive's rows are is in `hive`.
+//! commit Hive's rows in the same transaction. This file keeps the connection; what is asked over
+//! it is in the files below. What Hive's rows are is in `hive`.
 //!
-//! Whatever must not happen twice holds the table's row of `windrow_1.job` locked: taking the table,
-//! a commit, dooming keys. So each of them sees what the one before did, and an old owner's
+//! Whatever must not happen twice holds the table's row of `windrow_1.job` locked: taking the
+//! table, a commit, dooming keys. So each of them sees what the one before did, and an old owner's
 //! transaction ends before a new owner's begins.
 
 mod journal;
@@ -58,9 +58,9 @@ impl PostgresCatalog {
         self.link = None;
     }
 
-    /// The connection, taken out of `self`: the caller puts it back only when all went well, so that
-    /// whatever is left half-done is rolled back with it. `doing` begins every error message, for
-    /// example `cannot commit epoch 12 of`; the table's name follows it.
+    /// The connection, taken out of `self`: the caller puts it back only when all went well, so
+    /// that whatever is left half-done is rolled back with it. `doing` begins every error message,
+    /// for example `cannot commit epoch 12 of`; the table's name follows it.
     async fn link(&mut self, doing: &str) -> Result<Link, CatalogError> {
         let doing = format!("{doing} table \"{}\"", self.name);
         if let Some(mut link) = self.link.take().filter(|link| !link.db.is_closed()) {
