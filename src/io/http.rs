@@ -31,11 +31,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Sleep;
 use windrow_core::settings::config::Secret;
-use windrow_core::shown::access::{Asked, admit};
+use windrow_core::shown::access::{RequestFacts, admit};
+use windrow_core::shown::metrics::{METRICS_CONTENT_TYPE, ProcessUse, metrics};
 use windrow_core::shown::page::page;
-use windrow_core::shown::status::{
-    METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics,
-};
+use windrow_core::shown::status::{Rows, State as What, Status};
 use windrow_core::table::hive::TableKind;
 
 /// Without a new status for so long, `/healthz` says that the loop hangs.
@@ -293,7 +292,7 @@ async fn guard(
 ) -> Response {
     let token = app.handle.token.borrow().clone();
     let headers = request.headers();
-    let admitted = admit(&Asked {
+    let admitted = admit(&RequestFacts {
         path: request.uri().path(),
         changes: !matches!(*request.method(), Method::GET | Method::HEAD),
         peer: peer.ip(),

@@ -15,8 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
-use windrow_core::shown::status::parse_rfc3339;
 use windrow_core::values::cause::Cause;
+use windrow_core::values::time::parse_rfc3339;
 
 /// How long a neighbour may be silent. Pebble ends a check's command after three seconds.
 const SILENT_MAX: Duration = Duration::from_secs(1);

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets, Warehouse};
-use windrow_core::shown::status::{self, rows_table, status_table, tables_table, windows_table};
+use windrow_core::shown::status;
+use windrow_core::shown::tables::{rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::time::parse_duration_ms;
 

@@ -14,7 +14,8 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use windrow_core::settings::config::{Config, Secrets};
-use windrow_core::shown::status::{Status, rows_table};
+use windrow_core::shown::status::Status;
+use windrow_core::shown::tables::rows_table;
 use windrow_core::table::hive::TableKind;
 
 const TOPIC: &str = "test-topic";

@@ -652,9 +652,9 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             }],
             ..Default::default()
         };
-        metrics_in(&windrow_core::shown::status::metrics(
+        metrics_in(&windrow_core::shown::metrics::metrics(
             &status,
-            windrow_core::shown::status::ProcessUse::default(),
+            windrow_core::shown::metrics::ProcessUse::default(),
         ))
     }
 

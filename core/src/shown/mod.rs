@@ -1,6 +1,8 @@
 //! What people and programs see of a running windrow, all of it from one snapshot.
 
 pub mod status;
+pub mod metrics;
+pub mod tables;
 pub mod page;
 pub mod console;
 pub mod access;
