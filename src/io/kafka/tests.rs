@@ -1,7 +1,11 @@
 //! The source against librdkafka's mock cluster, and (ignored) against a real Kafka.
 
+use super::errors::cause;
 use super::*;
 use crate::io::kafka::mock::{Demo, DemoProducer, MockKafka};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(200);
@@ -24,7 +28,7 @@ fn plain(bootstrap: &str, topic: &str) -> KafkaConfig {
 
 /// What a reader handed over of one topic partition.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct Observation {
     /// Offset, timestamp, value.
     records: Vec<(Offset, i64, Option<Vec<u8>>)>,
     ends: Vec<Offset>,
@@ -34,7 +38,7 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Log {
-    seen: BTreeMap<Partition, Seen>,
+    seen: BTreeMap<Partition, Observation>,
     problems: Vec<KafkaError>,
 }
 
@@ -497,9 +501,7 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     let mut config = plain("x:1", "t");
     config.password = Secret::new("hunter2".to_owned());
     assert!(!format!("{config:?}").contains("hunter2"));
-    let mut text = String::new();
-    push_base64(&mut text, b"ab");
-    assert_eq!(text, "YWI=\n");
+
     config.security = Security::SaslSsl;
     config.username = "u".to_owned();
     open(&config)
@@ -651,8 +653,7 @@ mod real {
         eprintln!("end() took {:?}", begin.elapsed());
         let at = |at| consumer.offsets(&[0, 1], at, PATIENCE).expect("offsets");
         assert_eq!(at(At::Latest), BTreeMap::from([(0, 502), (1, 0)]));
-        assert_eq!(at(At::Timestamp(1_100)), BTreeMap::from([(0, 100), (1, 0)]));
-        assert_eq!(at(At::Timestamp(9_999)), BTreeMap::from([(0, 502), (1, 0)]));
+        assert_eq!(at(At::Earliest), BTreeMap::from([(0, 0), (1, 0)]));
         let begin = Instant::now();
         let log = read(&admin(&topic.0), 0, 0, 502);
         eprintln!("open, start and read took {:?}", begin.elapsed());
@@ -883,9 +884,9 @@ mod real {
         });
         assert_eq!(
             log.seen[&0],
-            Seen {
+            Observation {
                 out_of_range: vec![20],
-                ..Seen::default()
+                ..Observation::default()
             }
         );
         assert_eq!(
