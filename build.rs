@@ -1,7 +1,8 @@
 //! Tells the program which git revision it is built from, where there is one.
 //!
-//! Only for release builds: a revision in every build would compile the program anew after each commit. A source
-//! archive has no `.git`; then, and when anything else is amiss, the version stands alone.
+//! Only for release builds: a revision in every build would compile the program anew after each
+//! commit. A source archive has no `.git`; then, and when anything else is amiss, the version
+//! stands alone.
 
 #![expect(
     clippy::disallowed_methods,

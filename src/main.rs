@@ -23,7 +23,8 @@ use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::values::cause::Trouble;
 
-/// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
+/// How long the last commit may take once we are asked to end; a supervisor would end us soon
+/// after.
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
@@ -206,7 +207,8 @@ fn console(
     result
 }
 
-/// One look at windrow, and a notice to Pebble where there are news. It never fails: what runs it only wants it to run.
+/// One look at windrow, and a notice to Pebble where there are news. It never fails: what runs it
+/// only wants it to run.
 fn notify(cli: &Cli) {
     let config = match files::load_config(cli.config.as_deref()) {
         Ok(config) => config,

@@ -56,8 +56,8 @@ pub struct Handle {
     /// Sent again at least every few seconds, changed or not: see [`SILENT_MAX`].
     pub status: watch::Receiver<Arc<Status>>,
     pub commands: mpsc::Sender<Command>,
-    /// The newest rows of the committed table or one of its side tables, at most so many; the reason where it cannot be
-    /// read.
+    /// The newest rows of the committed table or one of its side tables, at most so many; the
+    /// reason where it cannot be read.
     pub rows: RowsFn,
     /// The `api-token` in force.
     pub token: watch::Receiver<Option<Secret>>,
@@ -66,7 +66,8 @@ pub struct Handle {
 pub type RowsFn = Arc<dyn Fn(TableKind, usize) -> RowsFuture + Send + Sync>;
 pub type RowsFuture = Pin<Box<dyn Future<Output = Result<Rows, String>> + Send>>;
 
-/// Something an operator wants; `answer` is sent once it holds for all units, or with the reason why it does not.
+/// Something an operator wants; `answer` is sent once it holds for all units, or with the reason
+/// why it does not.
 #[derive(Debug)]
 pub struct Command {
     pub wish: Wish,
@@ -130,8 +131,8 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
     }
 }
 
-/// The listener, with bounds for strangers: open files are few, and Kafka and S3 need them. Loopback is not bounded,
-/// so that nobody outside can make the health check fail.
+/// The listener, with bounds for strangers: open files are few, and Kafka and S3 need them.
+/// Loopback is not bounded, so that nobody outside can make the health check fail.
 struct Bounded {
     listener: TcpListener,
     others: Arc<Semaphore>,
@@ -355,7 +356,8 @@ async fn show_page(State(app): State<App>) -> Response {
         .into_response()
 }
 
-/// Alive is a process whose loop turns; what it waits for is `/readyz`'s, as a restart would not help.
+/// Alive is a process whose loop turns; what it waits for is `/readyz`'s, as a restart would not
+/// help.
 async fn healthz(State(app): State<App>) -> Response {
     let silent = Duration::from_millis(
         app.elapsed_ms()
@@ -517,7 +519,8 @@ fn process_use() -> ProcessUse {
                 .ok()
         })
         .unwrap_or(0);
-    // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name before may hold blanks.
+    // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name
+    // before may hold blanks.
     let stat = read("stat");
     let ticks: u32 = stat
         .rsplit_once(')')

@@ -1,5 +1,6 @@
-//! Plain HTTP to two neighbours in the container: windrow itself on loopback, and Pebble behind its unix socket.
-//! A look is over in milliseconds, so there is no client with pools, TLS or threads here.
+//! Plain HTTP to two neighbours in the container: windrow itself on loopback, and Pebble behind its
+//! unix socket. A look is over in milliseconds, so there is no client with pools, TLS or threads
+//! here.
 #![expect(
     clippy::disallowed_methods,
     reason = "Pebble says by environment where its socket is; a notice has an age"
@@ -22,7 +23,8 @@ use windrow_core::values::time::parse_rfc3339;
 const SILENT_MAX: Duration = Duration::from_secs(1);
 const ANSWER_MAX_BYTES: u64 = 1 << 20;
 
-/// Where Pebble listens: `PEBBLE_SOCKET`, else `.pebble.socket` in `PEBBLE`, else where Juju has it.
+/// Where Pebble listens: `PEBBLE_SOCKET`, else `.pebble.socket` in `PEBBLE`, else where Juju has
+/// it.
 #[must_use]
 pub fn socket() -> PathBuf {
     match (env::var_os("PEBBLE_SOCKET"), env::var_os("PEBBLE")) {
@@ -121,8 +123,8 @@ impl Pebble {
         self.post(&json!({"action": "add", "type": "custom", "key": KEY, "data": notice}))
     }
 
-    /// Changes what the latest notice says, and wakes nobody: Pebble takes it for a repetition that comes too soon. There
-    /// has to be one.
+    /// Changes what the latest notice says, and wakes nobody: Pebble takes it for a repetition that
+    /// comes too soon. There has to be one.
     ///
     /// # Errors
     /// As of [`Pebble::last_notice`].

@@ -1,5 +1,5 @@
-//! Console mode: what the Spark job does without a table. All windows so far, printed again as they change; nothing is
-//! kept. Health, metrics and status are served as they are with a table.
+//! Console mode: what the Spark job does without a table. All windows so far, printed again as they
+//! change; nothing is kept. Health, metrics and status are served as they are with a table.
 #![expect(
     clippy::disallowed_methods,
     reason = "it reads clocks to look at the topic and to print again"
@@ -28,7 +28,8 @@ use windrow_core::values::time::EventTime;
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at the topic: for topic partitions that are new, and for whether brokers answer.
+/// Between two looks at the topic: for topic partitions that are new, and for whether brokers
+/// answer.
 const TOPIC_EVERY: Duration = Duration::from_secs(10);
 /// The same while something is wrong.
 const TOPIC_AGAIN: Duration = Duration::from_secs(1);

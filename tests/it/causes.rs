@@ -1,4 +1,5 @@
-//! What the engine says of its troubles: which one of several, with which cause, and who has the table.
+//! What the engine says of its troubles: which one of several, with which cause, and who has the
+//! table.
 
 use std::collections::BTreeMap;
 use windrow::run::clients::engine_settings;

@@ -1,4 +1,5 @@
-//! `table.bucket`: where in a bucket a table lies, and what is told while nobody can say. Kafka is the one inside the process.
+//! `table.bucket`: where in a bucket a table lies, and what is told while nobody can say. Kafka is
+//! the one inside the process.
 #![expect(
     clippy::disallowed_methods,
     reason = "a thread stands between windrow and its catalog"
@@ -94,7 +95,8 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
         json!({"catalog": format!("postgresql://127.0.0.1:{port}/{database}")}),
     );
 
-    // Nobody answers at first, then there is no database, then no schema: each is told, and nothing is ended.
+    // Nobody answers at first, then there is no database, then no schema: each is told, and nothing
+    // is ended.
     let mut windrow = setup.start();
     let waits = |s: &windrow_core::shown::status::Status, part: &str| {
         s.state == State::Waiting && s.reason.contains(part)

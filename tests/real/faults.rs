@@ -1,5 +1,6 @@
-//! Bad input and failing surroundings: what windrow says meanwhile, and that nothing is lost once the cause is gone.
-//! Rows are read back by windrow's own verbs; that Spark reads the same is judged elsewhere.
+//! Bad input and failing surroundings: what windrow says meanwhile, and that nothing is lost once
+//! the cause is gone. Rows are read back by windrow's own verbs; that Spark reads the same is
+//! judged elsewhere.
 #![expect(
     clippy::disallowed_methods,
     reason = "gates to servers copy in threads, and a takeover is timed"
@@ -57,7 +58,8 @@ fn data(setup: &Setup) -> PathBuf {
     setup.config().with_file_name("data")
 }
 
-/// `count` records of three origins within nine seconds, less than the delay, over the topic partitions in turn.
+/// `count` records of three origins within nine seconds, less than the delay, over the topic
+/// partitions in turn.
 fn some(count: i64, from_ms: i64, partitions: i64) -> Vec<Value> {
     let origin = |i: i64| format!("producer-{}", i % 3);
     (0..count)
@@ -141,7 +143,8 @@ fn same(table: &Rows, expected: &Rows) {
     );
 }
 
-/// What the table must be: a plain group-by over the records of windows that end by the greatest time less the delay.
+/// What the table must be: a plain group-by over the records of windows that end by the greatest
+/// time less the delay.
 fn expected(records: &[Value]) -> Rows {
     let ts = |r: &Value| r["ts"].as_i64().expect("a number");
     let through = records.iter().map(ts).max().unwrap_or_default() - DELAY_MS;
@@ -1241,7 +1244,8 @@ fn a_second_windrow_stands_by_and_takes_over() {
     second.kill();
     comes_out_right(&mut first, &one, &records);
 
-    // Stopped for longer than its lease, it finds that it is no longer the owner, and changes nothing.
+    // Stopped for longer than its lease, it finds that it is no longer the owner, and changes
+    // nothing.
     let mut second = two.start();
     until(&mut second, State::Standby, &[&standby]);
     first.signal("STOP");

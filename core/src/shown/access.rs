@@ -99,7 +99,8 @@ fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
 }
 
 /// The request does not come from a page of another site, which a browser would send in the name of
-/// its user. Such a page cannot choose its `Origin`, and cannot send JSON without being asked first.
+/// its user. Such a page cannot choose its `Origin`, and cannot send JSON without being asked
+/// first.
 fn check_site(request: &RequestFacts<'_>) -> Result<(), Refusal> {
     if !request.host.is_some_and(is_local_or_address) {
         return refuse(

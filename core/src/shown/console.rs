@@ -41,8 +41,8 @@ pub struct Console {
     /// Windows that begin at this time or earlier were left out. Their records are not counted any
     /// more: otherwise such a window would be shown again with a count that begins at one.
     left_out: Option<EventTime>,
-    /// Hits that no row shows. They belong to windows that were left out, or to new keys of a window
-    /// that fills the memory alone.
+    /// Hits that no row shows. They belong to windows that were left out, or to new keys of a
+    /// window that fills the memory alone.
     unseen: u64,
     batch: u64,
 }
@@ -212,8 +212,8 @@ fn value(aggregate: &Aggregate, acc: Acc) -> String {
     .to_string()
 }
 
-/// Draws a table as Spark's `Dataset.showString` does when it cuts nothing: cells are aligned to the
-/// left, without blanks around them, and are at least three characters wide.
+/// Draws a table as Spark's `Dataset.showString` does when it cuts nothing: cells are aligned to
+/// the left, without blanks around them, and are at least three characters wide.
 fn spark_table(columns: &[String], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns.len())
         .map(|i| {

@@ -1,7 +1,7 @@
 //! A [`Status`] as metrics, in the text that Prometheus reads.
 //!
-//! Names are `windrow_<noun>_<unit>`, and the encoder adds `_total` to those of counters. Labels come
-//! from closed sets, except `partition`, which has one value for each topic partition.
+//! Names are `windrow_<noun>_<unit>`, and the encoder adds `_total` to those of counters. Labels
+//! come from closed sets, except `partition`, which has one value for each topic partition.
 
 use crate::shown::status::{State, Status};
 use crate::values::time::EventTime;

@@ -13,7 +13,8 @@ pub const DOWN: &str = "down";
 /// A refused login is told again after this time, because the charm reads the credentials anew each
 /// time it is told.
 const LOGIN_AGAIN_MS: u64 = 20_000;
-/// A start is told only when the last notice is at least this old. Usually the start is over before.
+/// A start is told only when the last notice is at least this old. Usually the start is over
+/// before.
 const START_AFTER_MS: u64 = 10_000;
 /// A windrow that comes up and goes down again and again is told at most this often.
 const RESTLESS_MS: u64 = 60_000;
@@ -172,7 +173,8 @@ mod tests {
         )
     }
 
-    /// Looks every five seconds at what windrow says then; gives the second and state of each notice.
+    /// Looks every five seconds at what windrow says then; gives the second and state of each
+    /// notice.
     fn watch(seconds: u64, says: impl Fn(u64) -> News) -> Vec<(u64, String)> {
         let mut last: Option<(Notice, u64)> = None;
         let mut told = Vec::new();
@@ -224,7 +226,8 @@ mod tests {
             None,
             "it shows what was told"
         );
-        // A container that was started anew: the charm saw it down, and it counts before the next look.
+        // A container that was started anew: the charm saw it down, and it counts before the next
+        // look.
         let noted = shown(&down(), false, &told, 5000).expect("it shows something else");
         assert_eq!(noted.credit, "185");
         let again =

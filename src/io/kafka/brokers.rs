@@ -22,7 +22,8 @@ const EARLIEST: i64 = -2;
 /// What it takes for the end.
 const LATEST: i64 = -1;
 
-/// Asks brokers. Each call blocks at most for the timeout that it is given. Clones share one client.
+/// Asks brokers. Each call blocks at most for the timeout that it is given. Clones share one
+/// client.
 #[derive(Clone)]
 pub struct Brokers {
     client: Arc<Client>,
@@ -48,8 +49,9 @@ impl Brokers {
 
     /// The cluster, and the id and the partitions of the topic. Each call asks anew.
     ///
-    /// When a topic is deleted and created again, librdkafka goes on in the new one, and says nothing
-    /// if that one is long enough. So a reader must compare the id before its records count.
+    /// When a topic is deleted and created again, librdkafka goes on in the new one, and says
+    /// nothing if that one is long enough. So a reader must compare the id before its records
+    /// count.
     ///
     /// # Errors
     /// `NotThere`, `TopicDenied`, `Login`, `Tls`, `Unreachable`.
@@ -182,8 +184,8 @@ impl Brokers {
         }
     }
 
-    /// Asks a question. It gives up early when a login fails meanwhile, or when one has failed before
-    /// and nothing was heard since.
+    /// Asks a question. It gives up early when a login fails meanwhile, or when one has failed
+    /// before and nothing was heard since.
     fn ask_brokers<T>(
         &self,
         timeout: Duration,

@@ -59,8 +59,8 @@ impl From<KafkaError> for Trouble {
     }
 }
 
-/// The errors that librdkafka has reported about the client as a whole. They answer the question why
-/// there is no answer.
+/// The errors that librdkafka has reported about the client as a whole. They answer the question
+/// why there is no answer.
 pub(super) struct ClientErrors {
     pub(super) bootstrap: String,
     pub(super) topic: String,
@@ -247,8 +247,8 @@ impl ClientErrors {
         }
     }
 
-    /// Takes the password out of a text. Brokers and libraries write these texts, and none of them is
-    /// known to quote a password; this makes sure of it.
+    /// Takes the password out of a text. Brokers and libraries write these texts, and none of them
+    /// is known to quote a password; this makes sure of it.
     pub(super) fn redact(&self, text: &str) -> String {
         let password = self.password.expose();
         if password.is_empty() {
@@ -262,8 +262,8 @@ impl ClientErrors {
 impl Hooks for ClientErrors {
     fn log(&self, level: i32, facility: &str, text: &str) {
         let text = self.redact(text);
-        // The levels are those of syslog. Most of librdkafka's errors are lost connections, which it
-        // makes again by itself.
+        // The levels are those of syslog. Most of librdkafka's errors are lost connections, which
+        // it makes again by itself.
         match level {
             ..=4 => warn!(facility, text, "librdkafka"),
             5..=6 => debug!(facility, text, "librdkafka"),
@@ -286,8 +286,8 @@ impl Hooks for ClientErrors {
                 let error = self.unreachable_error(&why);
                 state.add_news(error);
             }
-            // When a topic is gone, its topic partitions do not report that in their queues: it comes
-            // as an error of the client.
+            // When a topic is gone, its topic partitions do not report that in their queues: it
+            // comes as an error of the client.
             code::UNKNOWN_TOPIC_OR_PART
             | code::UNKNOWN_PARTITION
             | code::UNKNOWN_TOPIC
@@ -308,10 +308,9 @@ impl Hooks for ClientErrors {
     }
 }
 
-/// The cause alone, without the name of librdkafka's thread and without the time it took: with these
-/// every text would be a new one. Example: of
-/// `sasl_plaintext://host:9092/bootstrap: Connect failed (after 3ms in state CONNECT)` it is
-/// `Connect failed`.
+/// The cause alone, without the name of librdkafka's thread and without the time it took: with
+/// these every text would be a new one. Example: of `sasl_plaintext://host:9092/bootstrap: Connect
+/// failed (after 3ms in state CONNECT)` it is `Connect failed`.
 pub(super) fn cause(text: &str) -> &str {
     let text = match text.split_once("://") {
         Some((protocol, rest)) if !protocol.contains(' ') => {
@@ -325,8 +324,8 @@ pub(super) fn cause(text: &str) -> &str {
     }
 }
 
-/// The codes of `rd_kafka_resp_err_t`. Those of librdkafka itself are negative, and those of brokers
-/// are positive.
+/// The codes of `rd_kafka_resp_err_t`. Those of librdkafka itself are negative, and those of
+/// brokers are positive.
 pub(super) mod code {
     pub const BAD_MSG: i32 = -199;
     pub const BAD_COMPRESSION: i32 = -198;
@@ -353,8 +352,8 @@ pub(super) mod code {
     pub const GROUP_AUTHORIZATION_FAILED: i32 = 30;
     pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
     pub const UNKNOWN_TOPIC_ID: i32 = 100;
-    /// Errors that pass by themselves: there is no leader, or another one; a broker or a coordinator
-    /// is starting or gone.
+    /// Errors that pass by themselves: there is no leader, or another one; a broker or a
+    /// coordinator is starting or gone.
     pub const PASSING: [i32; 16] = [
         NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75,
     ];
@@ -372,7 +371,8 @@ pub(super) fn is_silence(code: i32) -> bool {
     )
 }
 
-/// Whether the code means that an earlier stop has not come to its end, so that a start has not begun.
+/// Whether the code means that an earlier stop has not come to its end, so that a start has not
+/// begun.
 pub(super) fn is_too_early(code: i32) -> bool {
     matches!(
         code,

@@ -13,8 +13,8 @@
 //!   stop comes out after it.
 //! - Nothing may subscribe to a topic: a batch call that meets a rebalance gives up the assignment.
 //! - `rd_kafka_pause_partitions` is not used. After a batch call that returned the end of a
-//!   partition, librdkafka would resume from that offset + 1, and a record would be lost. To pause a
-//!   partition, its queue is simply not read.
+//!   partition, librdkafka would resume from that offset + 1, and a record would be lost. To pause
+//!   a partition, its queue is simply not read.
 //! - Error codes are read as integers, because a newer broker may send a code that the enum of the
 //!   bindings does not have.
 #![expect(unsafe_code, reason = "the one file that calls librdkafka itself")]
@@ -132,9 +132,9 @@ unsafe impl Sync for Client {}
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // SAFETY: queues and messages hold an `Arc` of this, so this is the last use. The consumer is
-        // not closed: there is no group to leave, and closing would wait for a rebalance callback
-        // that we do not have.
+        // SAFETY: queues and messages hold an `Arc` of this, so this is the last use. The consumer
+        // is not closed: there is no group to leave, and closing would wait for a rebalance
+        // callback that we do not have.
         unsafe {
             sys::rd_kafka_queue_destroy(self.commits);
             sys::rd_kafka_destroy_flags(
@@ -188,7 +188,8 @@ impl Client {
         }
     }
 
-    /// Calls the error hook for the errors that have gathered. It is cheap, and any thread may do it.
+    /// Calls the error hook for the errors that have gathered. It is cheap, and any thread may do
+    /// it.
     pub fn serve(&self) {
         // SAFETY: a live handle; the hooks that it calls are alive.
         unsafe { sys::rd_kafka_poll(self.rk.as_ptr(), 0) };
@@ -220,8 +221,8 @@ impl Client {
         }
     }
 
-    /// Starts to fetch a topic partition. Call [`Client::queue`] before: otherwise its records go to
-    /// a queue that nobody reads.
+    /// Starts to fetch a topic partition. Call [`Client::queue`] before: otherwise its records go
+    /// to a queue that nobody reads.
     pub fn assign(
         &self,
         topic: &CStr,
@@ -317,8 +318,8 @@ unsafe fn set_option(conf: *mut sys::rd_kafka_conf_t, name: &str, value: &str) -
     let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
         return false;
     };
-    // SAFETY: two C strings, which librdkafka copies. Its text is left out, because it may quote the
-    // value.
+    // SAFETY: two C strings, which librdkafka copies. Its text is left out, because it may quote
+    // the value.
     let result =
         unsafe { sys::rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), ptr::null_mut(), 0) };
     result == sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK
@@ -349,7 +350,8 @@ unsafe extern "C" fn on_log(
     if rk.is_null() {
         return;
     }
-    // SAFETY: the opaque is what `Client::new` has set, and it lives as long as the client's threads.
+    // SAFETY: the opaque is what `Client::new` has set, and it lives as long as the client's
+    // threads.
     let hooks = unsafe { &*sys::rd_kafka_opaque(rk).cast::<Arc<dyn Hooks>>() };
     hooks.log(level, &text_of(facility), &text_of(text));
 }
@@ -374,8 +376,8 @@ unsafe extern "C" fn on_resolve(
     list: *mut *mut c_void,
     opaque: *mut c_void,
 ) -> c_int {
-    // SAFETY: librdkafka passes what getaddrinfo takes, and gives back the list that it got here; the
-    // opaque is as in `on_log`.
+    // SAFETY: librdkafka passes what getaddrinfo takes, and gives back the list that it got here;
+    // the opaque is as in `on_log`.
     unsafe {
         if node.is_null() {
             raw::freeaddrinfo(*list);

@@ -1,6 +1,6 @@
 //! A Kafka inside of this process, for the demo and for tests, and a producer of records like those
-//! of the use case. It is librdkafka's mock cluster, which has no logins and no rights, and keeps 5 MB
-//! or 100 000 batches of a topic partition.
+//! of the use case. It is librdkafka's mock cluster, which has no logins and no rights, and keeps 5
+//! MB or 100 000 batches of a topic partition.
 #![expect(
     clippy::disallowed_methods,
     reason = "a producer stamps records with the machine's time"
@@ -57,8 +57,8 @@ impl MockKafka {
             .map_err(|e| format!("cannot create topic \"{topic}\": {e}"))
     }
 
-    /// Makes the cluster answer as if this topic did not exist. By itself a mock cluster creates each
-    /// topic that it is asked for.
+    /// Makes the cluster answer as if this topic did not exist. By itself a mock cluster creates
+    /// each topic that it is asked for.
     ///
     /// # Errors
     /// librdkafka's text.

@@ -65,8 +65,8 @@ pub struct KafkaConfig {
     pub cluster_domain: String,
     /// CA certificates in PEM, which are trusted in addition to Mozilla's.
     pub ca_pem: Option<String>,
-    /// About how many topic partitions will be read: they share the memory for what is fetched. Zero
-    /// when that is unknown.
+    /// About how many topic partitions will be read: they share the memory for what is fetched.
+    /// Zero when that is unknown.
     pub partitions: usize,
 }
 
@@ -96,8 +96,8 @@ pub enum At {
 pub struct End {
     /// The first offset that is still there.
     pub log_start: Offset,
-    /// The last stable offset: no open transaction has begun below it, so offsets below it no longer
-    /// change.
+    /// The last stable offset: no open transaction has begun below it, so offsets below it no
+    /// longer change.
     pub last_stable: Offset,
     /// The end offset.
     pub high_watermark: Offset,
@@ -180,8 +180,8 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Brokers, Reader
             ))
         })
     };
-    // Without this check a text without any certificate would pass: librdkafka takes all that stands
-    // before the first certificate for a comment.
+    // Without this check a text without any certificate would pass: librdkafka takes all that
+    // stands before the first certificate for a comment.
     if let Some(pem) = &config.ca_pem
         && !pem.contains("-----BEGIN CERTIFICATE-----")
     {

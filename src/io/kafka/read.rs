@@ -52,8 +52,8 @@ impl Reader {
 
     /// Reads a topic partition from an offset on. Whatever was fetched before is forgotten.
     ///
-    /// `leader_epoch` is that of the record before the offset, or -1. With it, a log that was cut off
-    /// and written anew is reported as [`Event::Truncated`].
+    /// `leader_epoch` is that of the record before the offset, or -1. With it, a log that was cut
+    /// off and written anew is reported as [`Event::Truncated`].
     ///
     /// Ask for the topic first: librdkafka says nothing about a partition that never existed, or
     /// about a topic that the user may not see.
@@ -74,8 +74,8 @@ impl Reader {
                 self.errors.topic
             )));
         };
-        // Drops the errors of an earlier start. They carry no version, so librdkafka cannot know that
-        // they are old.
+        // Drops the errors of an earlier start. They carry no version, so librdkafka cannot know
+        // that they are old.
         loop {
             self.messages.fill(&queue);
             if self.messages.is_empty() {
@@ -162,8 +162,8 @@ impl Reader {
         self.report_problems(on);
         let mut every = false;
         while !self.read_feeds(every, on) && !every {
-            // After a wait in which the bell did not ring, each queue is read once, ready or not. So
-            // nothing depends on the bell alone.
+            // After a wait in which the bell did not ring, each queue is read once, ready or not.
+            // So nothing depends on the bell alone.
             every = !self.bell.wait(deadline);
         }
         self.errors.fatal().map_or(Ok(()), Err)

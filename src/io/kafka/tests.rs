@@ -537,8 +537,8 @@ fn texts_name_cause_and_cure() {
     );
 }
 
-/// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is the script that makes
-/// users, topics and records there.
+/// Against a real Kafka; `WINDROW_TEST_KAFKA` and its kin say where, and `WINDROW_TEST_PARTS` is
+/// the script that makes users, topics and records there.
 mod real {
     use super::*;
     use std::io::Write;
@@ -1016,7 +1016,8 @@ mod real {
         rdkafka::producer::Producer::flush(&producer, Duration::from_secs(60)).expect("sent");
     }
 
-    /// Prints what reading costs when nothing is done with it; run it alone, with `--nocapture`, in release.
+    /// Prints what reading costs when nothing is done with it; run it alone, with `--nocapture`, in
+    /// release.
     #[test]
     #[ignore = "needs a real Kafka, and measures"]
     fn what_reading_costs() {

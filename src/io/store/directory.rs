@@ -95,7 +95,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a file as a whole or not at all: temporary file, fsync, rename, fsync of the folder. What
-/// a crash leaves behind has a name that begins with a dot, and readers of tables ignore such files.
+/// a crash leaves behind has a name that begins with a dot, and readers of tables ignore such
+/// files.
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("a key is below the root");
     let name = path

@@ -180,8 +180,8 @@ impl Store {
         self.delete(&[KEY.to_owned()]).await
     }
 
-    /// The same store for another warehouse in the same bucket. Credentials and proxies that are set
-    /// later hold for both.
+    /// The same store for another warehouse in the same bucket. Credentials and proxies that are
+    /// set later hold for both.
     ///
     /// # Errors
     /// The warehouse is not in the same bucket, or this store is a directory.

@@ -367,8 +367,8 @@ impl S3Store {
         }
     }
 
-    /// Kind, reason and next step for an answer of the service. `code` is one of those in the Amazon
-    /// S3 API reference, "Error responses"; it is empty where the answer has none.
+    /// Kind, reason and next step for an answer of the service. `code` is one of those in the
+    /// Amazon S3 API reference, "Error responses"; it is empty where the answer has none.
     fn explain_refusal(
         &self,
         verb: &str,

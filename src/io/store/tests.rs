@@ -1,4 +1,5 @@
-//! Both stores against the same cases, what their errors say, and the S3 proxy; MinIO where there is one.
+//! Both stores against the same cases, what their errors say, and the S3 proxy; MinIO where there
+//! is one.
 
 #![expect(
     clippy::disallowed_methods,
@@ -306,7 +307,8 @@ fn refusals_say_what_to_do() {
     }
 }
 
-/// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else itself, or 407.
+/// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else
+/// itself, or 407.
 struct Proxy {
     address: std::net::SocketAddr,
     /// First line and `Proxy-Authorization` of each request.

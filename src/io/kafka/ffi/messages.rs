@@ -106,8 +106,9 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: switching off the callback takes the queue's lock, and the callback is called under
-        // that lock. So the signal is not used any more afterwards. The client is still alive.
+        // SAFETY: switching off the callback takes the queue's lock, and the callback is called
+        // under that lock. So the signal is not used any more afterwards. The client is still
+        // alive.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
@@ -115,7 +116,8 @@ impl Drop for Queue {
     }
 }
 
-/// A buffer of messages. They are freed when it is filled again or dropped. A reader has one buffer.
+/// A buffer of messages. They are freed when it is filled again or dropped. A reader has one
+/// buffer.
 pub struct Messages {
     messages: Vec<*mut sys::rd_kafka_message_t>,
 }

@@ -71,8 +71,8 @@ impl Client {
         }
     }
 
-    /// Asks for the topic's id and partitions. While there is no answer, `give_up` is called now and
-    /// then, and `true` ends the wait.
+    /// Asks for the topic's id and partitions. While there is no answer, `give_up` is called now
+    /// and then, and `true` ends the wait.
     pub fn describe(
         &self,
         topic: &CStr,
@@ -196,8 +196,8 @@ impl Client {
             for i in 0..count {
                 let found = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
                 match ptr::addr_of!((*found).err).cast::<i32>().read() {
-                    // For a leader that could not be asked there is no error, but librdkafka's number
-                    // for an invalid offset.
+                    // For a leader that could not be asked there is no error, but librdkafka's
+                    // number for an invalid offset.
                     0 if (*found).offset < -1 => return Err(Failure::of_code(TRANSPORT)),
                     0 => offsets.push(((*found).partition, (*found).offset)),
                     code => return Err(Failure::of_code(code)),
@@ -265,8 +265,8 @@ impl Client {
     ) -> Result<Reply, Failure> {
         let deadline = Instant::now() + timeout;
         let options = Options::new(self, what, timeout);
-        // SAFETY: a live handle. `Answers` frees the queue, and librdkafka drops an answer that comes
-        // later.
+        // SAFETY: a live handle. `Answers` frees the queue, and librdkafka drops an answer that
+        // comes later.
         let answers = Answers(unsafe { sys::rd_kafka_queue_new(self.rk.as_ptr()) });
         send(options.0.as_ptr(), answers.0);
         loop {
