@@ -12,8 +12,8 @@ pub const DEFAULT_CONFIG_FILES: [&str; 2] = ["/etc/windrow/windrow.yaml", "windr
 /// Reads the settings and the secrets they name. `path` is what `--config` says.
 ///
 /// # Errors
-/// All that is wrong with the files, each line beginning with the file's name; no secret is in it. Whether the secrets
-/// suffice is [`Config::check_secrets`]'s.
+/// All that is wrong with the files, each line beginning with the file's name; no secret is in it.
+/// Whether the secrets suffice is [`Config::check_secrets`]'s.
 pub fn load(path: Option<&Path>) -> Result<(Config, Secrets), ConfigError> {
     let config = load_config(path)?;
     let secrets = load_secrets(&config)?;
@@ -58,7 +58,8 @@ fn named(path: &Path, error: ConfigError) -> ConfigError {
     )
 }
 
-/// A file's text. A secret file's mode is asked of the opened file, so that no other file can take its place between.
+/// A file's text. A secret file's mode is asked of the opened file, so that no other file can take
+/// its place between.
 fn text(path: &Path, secret: bool) -> Result<String, ConfigError> {
     let name = path.display();
     let fail = |why: String| ConfigError(vec![format!("cannot read file \"{name}\": {why}")]);

@@ -200,8 +200,8 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
     Ok(Some(question))
 }
 
-/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, and its
-/// text is kept as it was written, because its numbers may have more digits than a JSON library
+/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, and
+/// its text is kept as it was written, because its numbers may have more digits than a JSON library
 /// keeps.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! `windrow demo`: a Kafka, a producer of records like those of the use case, windrow itself, a local
-//! table and the status page, all in one process.
+//! `windrow demo`: a Kafka, a producer of records like those of the use case, windrow itself, a
+//! local table and the status page, all in one process.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for the demo's time to pass"
@@ -121,8 +121,8 @@ fn serve_page(runtime: &Runtime, handle: Handle) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Draws how the records are counted, for the given time and until the last windows are closed. Says
-/// what was sent.
+/// Draws how the records are counted, for the given time and until the last windows are closed.
+/// Says what was sent.
 fn watch_counting(
     view: &mut View,
     status: &watch::Receiver<std::sync::Arc<Status>>,
