@@ -85,6 +85,10 @@ fn hive_keeps_default_at(database: &str, location: &str) {
 
 #[test]
 #[ignore = "needs MinIO and PostgreSQL: make parts-up"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn table_goes_where_hive_keeps_the_database_and_stays_there() {
     let (kafka, database, bucket) = (kafka(), unique("bucket"), env("S3_BUCKET"));
     let port = free_port();
