@@ -576,7 +576,9 @@ mod tests {
                     let row = json!([{"reason": format!("of {}", kind.word()), "offset": limit}]);
                     return Ok(rows(&["reason", "offset"], &row.to_string()));
                 }
-                let row = json!([{"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit}]);
+                let window =
+                    json!({"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"});
+                let row = json!([{"window": window, "origin": "a", "count": limit}]);
                 Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
         });
@@ -634,7 +636,14 @@ mod tests {
         body: &str,
     ) -> (u16, String, String) {
         let length = body.len();
-        ask(address, &format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}")).await
+        ask(
+            address,
+            &format!(
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: \
+                               close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+            ),
+        )
+        .await
     }
 
     const JSON: &str = "Content-Type: application/json\r\n";
@@ -753,7 +762,8 @@ mod tests {
         use crate::run::cli::{Output, Verb, ask, question, render};
         let running = start().await;
         let settings = format!(
-            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, catalog: 'local:/data', http: '{}' }}",
+            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, \
+             catalog: 'local:/data', http: '{}' }}",
             running.address
         );
         let config = windrow_core::settings::config::Config::parse(&settings).unwrap();
@@ -802,7 +812,8 @@ mod tests {
         let foreign =
             format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
         assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
-        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: \
+                       evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, foreign).await.0, 403);
         let rebound = "GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, rebound).await.0, 403);

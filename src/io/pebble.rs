@@ -281,7 +281,8 @@ mod tests {
             body("HTTP/1.0 200 OK\r\n\r\nto the end").unwrap(),
             "to the end"
         );
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nb;x=1\r\n, long text\r\n0\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: \
+                       chunked\r\n\r\n2\r\nhi\r\nb;x=1\r\n, long text\r\n0\r\n\r\n";
         assert_eq!(body(chunked).unwrap(), "hi, long text");
         for cut in [
             "",
@@ -313,7 +314,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let answers: &[&str] = &[
             "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: \
+             99\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
             "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
@@ -346,7 +348,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":[{\"id\":\"1\",\"last-occurred\":\"2024-09-01T19:42:15.123456789Z\",\"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
-            "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad key\"}}",
+            "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad \
+             key\"}}",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
         assert!(pebble.last_notice().unwrap().is_none());

@@ -415,7 +415,8 @@ mod tests {
 
     fn config() -> Config {
         Config::parse(
-            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: local:/data",
+            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: \
+             local:/data",
         )
         .unwrap()
     }
@@ -593,7 +594,13 @@ mod tests {
 
     #[test]
     fn answers_print_as_tables_or_json() {
-        let answer = json!({"windows": [{"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z", "keys": 1, "count": 2}], "count": 1, "truncated": true});
+        let window = json!({
+            "start": "2024-09-01T19:42:15Z",
+            "end": "2024-09-01T19:42:25Z",
+            "keys": 1,
+            "count": 2,
+        });
+        let answer = json!({"windows": [window], "count": 1, "truncated": true});
         let answer = raw(&answer);
         let out = render(&Verb::Windows, &answer, Output::Table).unwrap();
         assert!(
@@ -627,7 +634,8 @@ mod tests {
         let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
         assert_eq!(
             out,
-            "settings are fine: topic t is counted into default.newtable\ncolumns: window, origin, count\nconsumer group: windrow-default.newtable\n"
+            "settings are fine: topic t is counted into default.newtable\ncolumns: window, \
+             origin, count\nconsumer group: windrow-default.newtable\n"
         );
     }
 }

@@ -12,7 +12,8 @@ use windrow_core::values::time::{DbTime, Mono};
 fn settings(warehouse: &str) -> Rules {
     engine_settings(
         &Config::parse(&format!(
-            "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: '{warehouse}' }}\ncatalog: postgresql://db/hive"
+            "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: \
+             '{warehouse}' }}\ncatalog: postgresql://db/hive"
         ))
         .unwrap(),
     )

@@ -1,5 +1,5 @@
-//! Every command that a message advises exists: the verbs and options of `windrow`, and the actions and
-//! options of the charm. Commands in documents are the tidy test's.
+//! Every command that a message advises exists: the verbs and options of `windrow`, and the actions
+//! and options of the charm. Commands in documents are the tidy test's.
 
 use clap::{Command, CommandFactory};
 use std::collections::BTreeSet;

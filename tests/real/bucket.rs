@@ -268,7 +268,8 @@ fn table_in_another_bucket_is_left_alone() {
     psql(
         &database,
         &format!(
-            "UPDATE windrow_1.job SET genesis = replace(genesis::text, 's3a://{bucket}/', 's3a://other-bucket/')::json"
+            "UPDATE windrow_1.job SET genesis = replace(genesis::text, 's3a://{bucket}/', \
+             's3a://other-bucket/')::json"
         ),
     );
     windrow.wait("no more refusal", SOON, |s| !s.reason.contains(&text));

@@ -502,8 +502,8 @@ fn every_record_is_counted_or_kept_with_its_reason() {
     windrow.stop();
 }
 
-/// Every reject is kept, with its reason and with at most 64 KiB of its value, some bytes of which may
-/// have become three.
+/// Every reject is kept, with its reason and with at most 64 KiB of its value, some bytes of which
+/// may have become three.
 fn check_rejects(rejects: &BTreeMap<usize, (String, String)>, fates: &[Fate]) {
     let wanted = fates
         .iter()
@@ -955,7 +955,10 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
     let mut records = some(120, T0, 1);
     produce(&name, &records);
     let setup = on_s3(&name, &name);
-    let readonly = json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
+    let readonly = json!({
+        "s3-access-key": env("S3_READONLY_KEY"),
+        "s3-secret-key": env("S3_READONLY_SECRET"),
+    });
     with_secrets(&setup, readonly.clone());
     let mut windrow = setup.start();
     let denied = [

@@ -24,7 +24,8 @@ pub fn env(name: &str) -> String {
     let name = format!("WINDROW_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set; run: make test, or eval \"$(tests/parts/parts.sh env)\" after make parts-up"
+            "{name} is not set; run: make test, or eval \"$(tests/parts/parts.sh env)\" after \
+             make parts-up"
         )
     })
 }

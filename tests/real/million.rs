@@ -346,7 +346,8 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
     );
     used = used.and(windrow.stop());
     println!(
-        "{RECORDS} records, {KILLS} kills: {:.1} s CPU in all runs, peak RSS {:.0} MiB, after {:.1} s",
+        "{RECORDS} records, {KILLS} kills: {:.1} s CPU in all runs, peak RSS {:.0} MiB, after \
+         {:.1} s",
         used.cpu_s,
         used.peak_rss_mib,
         begun.elapsed().as_secs_f64()
@@ -413,7 +414,8 @@ fn spark_finds(database: &str, expected: &Expected) {
             .map(str::to_owned)
             .collect()
     };
-    let sql = "SELECT CAST(window.start AS long), CAST(window.end AS long), origin, count FROM newtable ORDER BY 1, 2, 3";
+    let sql = "SELECT CAST(window.start AS long), CAST(window.end AS long), origin, count FROM \
+               newtable ORDER BY 1, 2, 3";
     let found = query(sql);
     assert_eq!(found.len(), expected.rows.len());
     for (found, ((start, end, origin), count)) in found.iter().zip(&expected.rows) {

@@ -214,14 +214,16 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
         });
         side(
             spark,
-            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS long), key, \
+            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS \
+             long), key, \
              value LIKE '%\"origin\":\"late\"%' FROM newtable__late ORDER BY offset",
             late.collect(),
         );
         let rejects = (0..rounds).map(|r| json!([name, 0, r * 62 + 61, true, "{\"origin\": "]));
         side(
             spark,
-            "SELECT topic, partition, offset, length(reason) > 5, value FROM newtable__rejects ORDER BY offset",
+            "SELECT topic, partition, offset, length(reason) > 5, value FROM newtable__rejects \
+             ORDER BY offset",
             rejects.collect(),
         );
     };
@@ -288,7 +290,8 @@ fn aggregate_records() -> Vec<Value> {
     ]
 }
 
-const AGGREGATES: &str = "count, sum(bytes), min(bytes), max(bytes), avg(bytes), sum(price decimal(18,2)) as total, \
+const AGGREGATES: &str = "count, sum(bytes), min(bytes), max(bytes), avg(bytes), sum(price \
+                          decimal(18,2)) as total, \
                           min(price decimal(18,2)) as cheapest, max(latency) as worst";
 
 fn aggregate_rows() -> (Vec<(&'static str, &'static str)>, Vec<Value>) {

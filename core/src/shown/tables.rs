@@ -187,7 +187,8 @@ pub fn printable(text: &str) -> String {
     for c in text.chars() {
         // Marks that change the direction of writing can hide text just as control characters can.
         if c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{200e}' | '\u{200f}')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {
             out.extend(c.escape_default());
         } else {
@@ -205,7 +206,13 @@ mod tests {
 
     #[test]
     fn rows_print_as_beeline_prints_them() {
-        let row = |start: &str, end: &str, count: u64| json!({"window": {"start": start, "end": end}, "origin": "producer-0 (10.1.63.230)", "count": count});
+        let row = |start: &str, end: &str, count: u64| {
+            json!({
+                "window": {"start": start, "end": end},
+                "origin": "producer-0 (10.1.63.230)",
+                "count": count,
+            })
+        };
         let rows = rows(
             &["window", "origin", "count"],
             &json!([

@@ -175,7 +175,7 @@ fn all_records_of_all_partitions_come_in_order_and_then_the_end() {
         (4_007, 5_007, Some(b"value 4007".to_vec()))
     );
 
-    // What comes later comes, and the end is told anew.
+    // Later records come too, and the end is reported again.
     send(&kafka, "t", 1, 5_000..5_010);
     log.read(&mut reader, |log| log.last_end(1) == Some(5_010));
     assert_eq!(log.offsets(1), (4_000..5_010).collect::<Vec<_>>());
@@ -527,7 +527,8 @@ fn the_consumer_is_for_all_threads_and_the_reader_for_any_one() {
 fn texts_name_cause_and_cure() {
     assert_eq!(
         cause(
-            "sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in state CONNECT)"
+            "sasl_plaintext://127.0.0.1:1/bootstrap: Connect failed: refused (after 3ms in \
+             state CONNECT)"
         ),
         "Connect failed: refused"
     );
@@ -709,7 +710,7 @@ mod real {
         assert!(matches!(error, KafkaError::TopicDenied(_)), "{error:?}");
         drop((consumer, reader));
 
-        // The topic alone: records come, and the group is told.
+        // With rights on the topic alone, records come, and the group is reported.
         kafka(&["allow", &user, "--read", &topic.0], "");
         let (consumer, mut reader) = open(&config).expect("a client");
         assert_eq!(consumer.topic(PATIENCE).expect("a topic").partitions, [0]);
@@ -1066,7 +1067,8 @@ mod real {
             assert_eq!(sum, bytes);
             let (wall, cpu_s) = (begin.elapsed().as_secs_f64(), cpu() - before);
             eprintln!(
-                "{bootstrap}: {:.3} CPU s per million, {:.2} million/s, first after {first:?}, {} bytes a record, {:.0} records a batch, {polls} polls, {} MB resident",
+                "{bootstrap}: {:.3} CPU s per million, {:.2} million/s, first after {first:?}, \
+                 {} bytes a record, {:.0} records a batch, {polls} polls, {} MB resident",
                 cpu_s * 1e6 / records as f64,
                 records as f64 / 1e6 / wall,
                 bytes / records,

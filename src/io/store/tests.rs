@@ -442,7 +442,7 @@ fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
         assert_eq!(error.kind, StoreErrorKind::Unreachable, "{rules:?} {error}");
         assert_eq!(used(), [""; 0], "{rules:?}");
     }
-    // Straight to the server, which is no proxy then: the path alone is asked for.
+    // The request goes straight to the server: it names the path alone, as it does not for a proxy.
     for rules in [&["127.0.0.0/8"][..], &["10.0.0.1", "127.0.0.1"]] {
         put(&through(Some(proxy.url("")), rules, &own)).unwrap();
         assert_eq!(
