@@ -1,7 +1,7 @@
-//! Wiring and exit code: which verb, with which parts, and what is said at the end.
+//! Wiring and exit code: which verb runs, with which clients, and what is printed at the end.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits for the end, and ends what does not"
+    reason = "it waits for the last commit, and ends the process when that takes too long"
 )]
 
 use anyhow::Context;
@@ -26,7 +26,8 @@ use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::values::cause::Trouble;
 
-/// How long the last commit may take once we are asked to end; a supervisor would end us soon after.
+/// How long the last commit may take once windrow is asked to end. A supervisor would kill it soon
+/// after that.
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
@@ -115,7 +116,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 fn run(cli: &Cli) -> ExitCode {
-    // Before all else, so that a SIGHUP ends nothing at any time.
+    // This comes before all else, so that a SIGHUP never ends the process.
     let started = runtime().and_then(|runtime| {
         let hangups = rotation::hangups(&runtime).context("cannot listen to signals")?;
         Ok((runtime, hangups))
@@ -186,7 +187,7 @@ fn count(
     });
     let result = running.join();
     served.abort();
-    // What still waits for a network has nothing left to say.
+    // Tasks that still wait for the network have nothing left to do.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(result?)
 }
@@ -204,7 +205,8 @@ fn console(
     result
 }
 
-/// One look at windrow, and a notice to Pebble where there are news. It never fails: what runs it only wants it to run.
+/// Looks at windrow once, and adds a notice to Pebble where there is news. It never fails, because
+/// whatever runs it only wants it to run.
 fn notify(cli: &Cli) {
     let config = match files::load_config(cli.config.as_deref()) {
         Ok(config) => config,
@@ -235,7 +237,7 @@ fn notify(cli: &Cli) {
     }
 }
 
-/// SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT.
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (
@@ -262,7 +264,8 @@ fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A running windrow knows most; without one the catalog knows what was committed.
+/// Asks the running windrow, which knows most. Where none is running, the catalog knows what was
+/// committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let Some((method, path)) = cli::question(&cli.verb, config)? else {
         return Ok(());
@@ -306,7 +309,7 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 
 fn print(cli: &Cli, answer: &serde_json::value::RawValue) -> anyhow::Result<()> {
     let text = cli::render(&cli.verb, answer, cli.output)?;
-    // A reader that has seen enough is no failure.
+    // It is not a failure when the reader of a pipe has seen enough and closed it.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! The HTTP server: the status page, health, metrics, and what the command line and the charm ask.
-//! Who may ask what is `access`'s; what is answered is `status`'s and `page`'s.
+//! The HTTP server: the status page, health, metrics, and the questions of the command line and of
+//! the charm. Who may ask what is decided in `shown/access.rs`, and the answers come from
+//! `shown/status.rs`, `metrics.rs` and `page.rs`.
 #![expect(
     clippy::disallowed_methods,
     reason = "it measures how long the loop has been silent, and ends connections"
@@ -31,71 +32,80 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Sleep;
 use windrow_core::settings::config::Secret;
-use windrow_core::shown::access::{Asked, admit};
+use windrow_core::shown::access::{RequestFacts, admit};
+use windrow_core::shown::metrics::{METRICS_CONTENT_TYPE, ProcessUse, metrics};
 use windrow_core::shown::page::page;
-use windrow_core::shown::status::{
-    METRICS_CONTENT_TYPE, ProcessUse, Rows, State as What, Status, metrics,
-};
+use windrow_core::shown::status::{Rows, State as What, Status};
 use windrow_core::table::hive::TableKind;
 
-/// Without a new status for so long, `/healthz` says that the loop hangs.
+/// When there was no new status for this time, `/healthz` says that the loop hangs.
 pub const SILENT_MAX: Duration = Duration::from_secs(30);
-/// How long a command or a look at the rows may take before the asker is told to come again.
+/// How long a command or a look at the rows may take. After that the answer is to try again.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How many rows are in an answer when the question does not say.
 const ROWS_DEFAULT: usize = 20;
-/// Rows in one answer; a query tool reads the table itself.
+/// The most rows in one answer. For more, query tools read the table itself.
 pub const ROWS_MAX: usize = 1000;
-/// Connections of strangers at one time.
+/// How many connections from other machines there may be at a time.
 const CONNECTIONS_MAX: usize = 64;
-/// A connection's whole life; one that is still wanted is made again.
+/// A connection lives at most for this time. A peer that still needs one makes a new one.
 const CONNECTION_MAX: Duration = Duration::from_mins(1);
 const BODY_MAX_BYTES: usize = 65_536;
 
 /// What the server knows of the running windrow.
 #[derive(Clone)]
 pub struct Handle {
-    /// Sent again at least every few seconds, changed or not: see [`SILENT_MAX`].
+    /// The status. It is sent again every few seconds, also when nothing has changed: see
+    /// [`SILENT_MAX`].
     pub status: watch::Receiver<Arc<Status>>,
+    /// Takes what operators want.
     pub commands: mpsc::Sender<Command>,
-    /// The newest rows of the committed table or one of its side tables, at most so many; the reason where it cannot be
-    /// read.
+    /// Reads rows of the committed table.
     pub rows: RowsFn,
     /// The `api-token` in force.
     pub token: watch::Receiver<Option<Secret>>,
 }
 
+/// Reads the newest rows of the table or of one of its side tables, at most so many.
 pub type RowsFn = Arc<dyn Fn(TableKind, usize) -> RowsFuture + Send + Sync>;
+/// The rows, or the reason why they cannot be read.
 pub type RowsFuture = Pin<Box<dyn Future<Output = Result<Rows, String>> + Send>>;
 
-/// Something an operator wants; `answer` is sent once it holds for all units, or with the reason why it does not.
+/// Something that an operator wants.
 #[derive(Debug)]
 pub struct Command {
+    /// What is wanted.
     pub wish: Wish,
+    /// Takes the answer: `Ok` once it holds for all units, or the reason why it does not.
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// What an operator may want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
+    /// Stop reading until [`Wish::Resume`].
     Pause,
+    /// Go on.
     Resume,
 }
 
-/// Takes the address; port 0 takes any free port, which the listener tells.
+/// Listens on the address. With port 0 it takes any free port, which the listener knows.
 ///
 /// # Errors
-/// The address cannot be had: another program has it, or it is not one of this machine.
+/// Another program has the address, or it does not belong to this machine.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
-            "cannot listen on address \"{address}\"; change the setting http, or end the program that has it"
+            "cannot listen on address \"{address}\"; \
+             change the setting http, or end the program that has it"
         )
     })
 }
 
-/// Answers until `stop` is done, and then finishes the answers begun.
+/// Answers until `stop` is done, and then finishes those answers that it has begun.
 ///
 /// # Errors
-/// Those of the listener.
+/// The errors of the listener.
 pub async fn serve(
     listener: TcpListener,
     handle: Handle,
@@ -106,7 +116,7 @@ pub async fn serve(
         started: Instant::now(),
         heard_ms: Arc::default(),
     };
-    let listening = tokio::spawn(listen(app.clone()));
+    let noting = tokio::spawn(note_statuses(app.clone()));
     let listener = Bounded {
         listener,
         others: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -117,7 +127,7 @@ pub async fn serve(
     )
     .with_graceful_shutdown(stop)
     .await;
-    listening.abort();
+    noting.abort();
     served
 }
 
@@ -131,8 +141,9 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
     }
 }
 
-/// The listener, with bounds for strangers: open files are few, and Kafka and S3 need them. Loopback is not bounded,
-/// so that nobody outside can make the health check fail.
+/// A listener that bounds the connections from other machines, because open files are few, and
+/// Kafka and S3 need them. Connections from loopback are not bounded, so that nobody outside can
+/// make the health check fail.
 struct Bounded {
     listener: TcpListener,
     others: Arc<Semaphore>,
@@ -168,7 +179,7 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that ends by itself, also when its peer says nothing.
+/// A connection that ends by itself after [`CONNECTION_MAX`], even when its peer says nothing.
 struct Connection {
     stream: TcpStream,
     _permit: Option<OwnedSemaphorePermit>,
@@ -213,7 +224,7 @@ impl AsyncWrite for Connection {
 struct App {
     handle: Handle,
     started: Instant,
-    /// When the last status came, in ms after `started`.
+    /// When the last status has come, in ms after `started`.
     heard_ms: Arc<AtomicU64>,
 }
 
@@ -227,8 +238,8 @@ impl App {
     }
 }
 
-/// Notes when a status comes. It ends with the loop that sends them, and then no more is noted.
-async fn listen(mut app: App) {
+/// Notes when a status comes. It ends together with the loop that sends them.
+async fn note_statuses(mut app: App) {
     while app.handle.status.changed().await.is_ok() {
         app.heard_ms.store(app.elapsed_ms(), Ordering::Relaxed);
     }
@@ -256,11 +267,13 @@ fn router(app: App) -> Router {
         )
         .route(
             "/v1/pause",
-            post(async |State(app): State<App>, body: Json0| command(app, body, Wish::Pause).await),
+            post(async |State(app): State<App>, body: EmptyBody| {
+                command(app, body, Wish::Pause).await
+            }),
         )
         .route(
             "/v1/resume",
-            post(async |State(app): State<App>, body: Json0| {
+            post(async |State(app): State<App>, body: EmptyBody| {
                 command(app, body, Wish::Resume).await
             }),
         )
@@ -293,7 +306,7 @@ async fn guard(
 ) -> Response {
     let token = app.handle.token.borrow().clone();
     let headers = request.headers();
-    let admitted = admit(&Asked {
+    let admitted = admit(&RequestFacts {
         path: request.uri().path(),
         changes: !matches!(*request.method(), Method::GET | Method::HEAD),
         peer: peer.ip(),
@@ -334,12 +347,12 @@ const HARDENING: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// A header's text; one that is no text counts as there, and equals nothing.
+/// A header's text. A header that is not text counts as an empty one, which equals nothing.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or(""))
 }
 
-/// The same where there may be only one.
+/// A header's text, where the request has this header exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     if headers.get_all(name).iter().count() == 1 {
         text(headers, name)
@@ -356,7 +369,8 @@ async fn show_page(State(app): State<App>) -> Response {
         .into_response()
 }
 
-/// Alive is a process whose loop turns; what it waits for is `/readyz`'s, as a restart would not help.
+/// A process is alive as long as its loop turns. What the loop waits for does not matter here,
+/// because a restart would not help; `/readyz` tells that.
 async fn healthz(State(app): State<App>) -> Response {
     let silent = Duration::from_millis(
         app.elapsed_ms()
@@ -399,7 +413,7 @@ async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
     }
 }
 
-/// `newtable` and `default.newtable` are the same table here.
+/// Whether it is the name of our table: for `default.newtable` that is also `newtable`.
 fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
     let own = &status.table;
     if !own.is_empty()
@@ -454,10 +468,11 @@ fn limit(query: &HashMap<String, String>) -> Option<usize> {
     }
 }
 
-/// A body that says nothing: empty or `{}`. A field in it would be a wish that is not understood.
-struct Json0;
+/// A body that says nothing: it is empty or `{}`. A field in it would be a wish that is not
+/// understood, and so it is refused.
+struct EmptyBody;
 
-impl FromRequest<App> for Json0 {
+impl FromRequest<App> for EmptyBody {
     type Rejection = Response;
 
     async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Response> {
@@ -467,7 +482,7 @@ impl FromRequest<App> for Json0 {
         let empty = bytes.is_empty()
             || serde_json::from_slice::<HashMap<String, Value>>(&bytes).is_ok_and(|m| m.is_empty());
         if empty {
-            Ok(Json0)
+            Ok(EmptyBody)
         } else {
             Err(fail(
                 StatusCode::BAD_REQUEST,
@@ -477,7 +492,7 @@ impl FromRequest<App> for Json0 {
     }
 }
 
-async fn command(app: App, _: Json0, wish: Wish) -> Response {
+async fn command(app: App, _: EmptyBody, wish: Wish) -> Response {
     let (answer, answered) = oneshot::channel();
     let asked = async {
         app.handle
@@ -504,7 +519,7 @@ async fn command(app: App, _: Json0, wish: Wish) -> Response {
     }
 }
 
-/// Zeros where `/proc` cannot be read.
+/// What this process uses; zeros where `/proc` cannot be read.
 fn process_use() -> ProcessUse {
     let read =
         |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
@@ -518,7 +533,8 @@ fn process_use() -> ProcessUse {
                 .ok()
         })
         .unwrap_or(0);
-    // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name before may hold blanks.
+    // Fields 14 and 15, utime and stime, in hundredths of a second (proc_pid_stat(5)); the name
+    // before may hold blanks.
     let stat = read("stat");
     let ticks: u32 = stat
         .rsplit_once(')')
@@ -560,7 +576,9 @@ mod tests {
                     let row = json!([{"reason": format!("of {}", kind.word()), "offset": limit}]);
                     return Ok(rows(&["reason", "offset"], &row.to_string()));
                 }
-                let row = json!([{"window": {"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"}, "origin": "a", "count": limit}]);
+                let window =
+                    json!({"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z"});
+                let row = json!([{"window": window, "origin": "a", "count": limit}]);
                 Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
         });
@@ -618,7 +636,14 @@ mod tests {
         body: &str,
     ) -> (u16, String, String) {
         let length = body.len();
-        ask(address, &format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}")).await
+        ask(
+            address,
+            &format!(
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: \
+                               close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+            ),
+        )
+        .await
     }
 
     const JSON: &str = "Content-Type: application/json\r\n";
@@ -737,7 +762,8 @@ mod tests {
         use crate::run::cli::{Output, Verb, ask, question, render};
         let running = start().await;
         let settings = format!(
-            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, catalog: 'local:/data', http: '{}' }}",
+            "{{ kafka: {{ bootstrap: 'k:9092', topic: t }}, table: {{ name: newtable }}, \
+             catalog: 'local:/data', http: '{}' }}",
             running.address
         );
         let config = windrow_core::settings::config::Config::parse(&settings).unwrap();
@@ -786,7 +812,8 @@ mod tests {
         let foreign =
             format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
         assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
-        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: \
+                       evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, foreign).await.0, 403);
         let rebound = "GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
         assert_eq!(ask(to, rebound).await.0, 403);
@@ -832,14 +859,14 @@ mod tests {
             heard_ms: Arc::default(),
         };
         assert_eq!(healthz(State(app.clone())).await.status(), 503);
-        let listening = tokio::spawn(listen(app.clone()));
+        let noting = tokio::spawn(note_statuses(app.clone()));
         let deadline = Instant::now() + Duration::from_secs(10);
         while healthz(State(app.clone())).await.status() != 200 {
             assert!(Instant::now() < deadline, "a status was sent and not heard");
             running.status.send_replace(Arc::new(full()));
             tokio::task::yield_now().await;
         }
-        listening.abort();
+        noting.abort();
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
-//! Plain HTTP to two neighbours in the container: windrow itself on loopback, and Pebble behind its unix socket.
-//! A look is over in milliseconds, so there is no client with pools, TLS or threads here.
+//! Plain HTTP to two neighbors in the container: windrow itself on loopback, and Pebble behind its
+//! unix socket. A look takes a few milliseconds, so there is no client with pools, TLS or threads
+//! here.
 #![expect(
     clippy::disallowed_methods,
-    reason = "Pebble says by environment where its socket is; a notice has an age"
+    reason = "Pebble's environment says where its socket is; a notice has an age"
 )]
 
 use serde::Deserialize;
@@ -15,14 +16,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
-use windrow_core::shown::status::parse_rfc3339;
 use windrow_core::values::cause::Cause;
+use windrow_core::values::time::parse_rfc3339;
 
-/// How long a neighbour may be silent. Pebble ends a check's command after three seconds.
+/// How long a neighbor may be silent. Pebble ends the command of a check after three seconds.
 const SILENT_MAX: Duration = Duration::from_secs(1);
+/// Longer answers are cut off, and then they cannot be read.
 const ANSWER_MAX_BYTES: u64 = 1 << 20;
 
-/// Where Pebble listens: `PEBBLE_SOCKET`, else `.pebble.socket` in `PEBBLE`, else where Juju has it.
+/// Where Pebble listens: at `PEBBLE_SOCKET`; without it, at `.pebble.socket` in the folder
+/// `PEBBLE`; without that too, where Juju puts the socket.
 #[must_use]
 pub fn socket() -> PathBuf {
     match (env::var_os("PEBBLE_SOCKET"), env::var_os("PEBBLE")) {
@@ -32,13 +35,14 @@ pub fn socket() -> PathBuf {
     }
 }
 
-/// What the windrow at this address says of itself; one that does not answer is [`DOWN`].
+/// What the windrow at this address says about itself. The state of one that does not answer is
+/// [`DOWN`].
 #[must_use]
 pub fn look(address: SocketAddr) -> News {
     let asked = TcpStream::connect_timeout(&address, SILENT_MAX).and_then(|stream| {
         stream.set_read_timeout(Some(SILENT_MAX))?;
         stream.set_write_timeout(Some(SILENT_MAX))?;
-        // Ready or not, it says what it is doing, in fewer words than `/v1/status`.
+        // Ready or not, the answer says what windrow is doing, in fewer words than `/v1/status`.
         exchange(stream, &address.to_string(), "GET", "/readyz", "")
     });
     let down = |why: String| News {
@@ -60,7 +64,7 @@ pub struct Pebble {
     socket: PathBuf,
 }
 
-/// A notice as Pebble lists it; older ones have no data.
+/// A notice as Pebble lists it. Older ones have no data.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Listed {
@@ -69,7 +73,7 @@ struct Listed {
     last_data: Option<Notice>,
 }
 
-/// What is around each answer of Pebble's.
+/// What is around each of Pebble's answers.
 #[derive(Deserialize)]
 struct Answer<T> {
     result: T,
@@ -81,15 +85,16 @@ struct Refusal {
 }
 
 impl Pebble {
+    /// The Pebble that listens on this socket. Nothing is connected yet.
     #[must_use]
     pub fn at(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// The latest notice that we may see, and how long ago it was, in milliseconds.
+    /// The latest notice that we may see, and its age in milliseconds; `None` when there is none.
     ///
     /// # Errors
-    /// Pebble is not there, or refuses.
+    /// Pebble is not there, or it refuses.
     pub fn last_notice(&self) -> Result<Option<(Notice, u64)>> {
         let listed: Option<Vec<Listed>> =
             self.ask("GET", &format!("/v1/notices?types=custom&keys={KEY}"), "")?;
@@ -101,7 +106,7 @@ impl Pebble {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_millis();
-        // After a clock was set back, or with a time that cannot be read, it was long ago.
+        // A notice counts as very old when the clock was set back, or when its time cannot be read.
         let age = |ms: i64| {
             u64::try_from(i64::try_from(now).unwrap_or(i64::MAX) - ms).unwrap_or(u64::MAX)
         };
@@ -113,23 +118,27 @@ impl Pebble {
         }))
     }
 
-    /// Adds a notice. Who is woken by it: Juju's agent, where it runs as the same user as we do.
+    /// Adds a notice. It wakes Juju's agent, if that runs as the same user as windrow does.
     ///
     /// # Errors
-    /// As of [`Pebble::last_notice`].
+    /// As for [`Pebble::last_notice`].
     pub fn add(&self, notice: &Notice) -> Result<()> {
         self.post(&json!({"action": "add", "type": "custom", "key": KEY, "data": notice}))
     }
 
-    /// Changes what the latest notice says, and wakes nobody: Pebble takes it for a repetition that comes too soon. There
-    /// has to be one.
+    /// Changes what the latest notice says, and wakes nobody, because Pebble takes it for a
+    /// repetition that comes too soon. There must be an earlier notice.
     ///
     /// # Errors
-    /// As of [`Pebble::last_notice`].
+    /// As for [`Pebble::last_notice`].
     pub fn note(&self, notice: &Notice) -> Result<()> {
-        self.post(
-            &json!({"action": "add", "type": "custom", "key": KEY, "data": notice, "repeat-after": "87600h"}),
-        )
+        self.post(&json!({
+            "action": "add",
+            "type": "custom",
+            "key": KEY,
+            "data": notice,
+            "repeat-after": "87600h",
+        }))
     }
 
     fn post(&self, body: &serde_json::Value) -> Result<()> {
@@ -151,7 +160,7 @@ impl Pebble {
     }
 }
 
-/// One request and its answer: the code and the body.
+/// Sends one request, and gives the code and the body of its answer.
 fn exchange(
     mut stream: impl Read + Write,
     host: &str,
@@ -166,16 +175,22 @@ fn exchange(
     };
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{typed}Content-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+         {typed}Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer)?;
-    parse(&answer)
-        .ok_or_else(|| Error::new(ErrorKind::InvalidData, "the answer is cut off, or no HTTP"))
+    parse(&answer).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidData,
+            "the answer is cut off, or it is not HTTP",
+        )
+    })
 }
 
-/// Code and body of a whole answer (RFC 9112), also of one in chunks.
+/// The code and the body of an answer (RFC 9112), which may come in chunks; `None` when it is not
+/// complete.
 fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
@@ -266,7 +281,8 @@ mod tests {
             body("HTTP/1.0 200 OK\r\n\r\nto the end").unwrap(),
             "to the end"
         );
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nb;x=1\r\n, long text\r\n0\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: \
+                       chunked\r\n\r\n2\r\nhi\r\nb;x=1\r\n, long text\r\n0\r\n\r\n";
         assert_eq!(body(chunked).unwrap(), "hi, long text");
         for cut in [
             "",
@@ -298,7 +314,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let answers: &[&str] = &[
             "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: \
+             99\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
             "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
@@ -331,7 +348,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":[{\"id\":\"1\",\"last-occurred\":\"2024-09-01T19:42:15.123456789Z\",\"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
-            "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad key\"}}",
+            "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad \
+             key\"}}",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
         assert!(pebble.last_notice().unwrap().is_none());

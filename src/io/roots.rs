@@ -1,5 +1,6 @@
-//! The CA certificates that TLS trusts, as PEM: Mozilla's, carried in the binary as an image may have none, and those
-//! a person gives. No file is read here.
+//! The CA certificates that TLS trusts, as PEM: Mozilla's and those that a person gives.
+//! Mozilla's are part of the program, because the image of a container may have none. No file is
+//! read here.
 
 use base64::Engine;
 use rustls::RootCertStore;
@@ -9,7 +10,8 @@ use rustls::pki_types::pem::PemObject;
 /// Mozilla's CA certificates and, after them, the given ones.
 ///
 /// # Errors
-/// The given text is not PEM, holds no certificate, or one that cannot be a CA's; as the end of a sentence.
+/// The given text is not PEM, has no certificate in it, or has one that cannot be a CA's. The text
+/// of the error is the end of a sentence.
 pub fn trusted_pem(given: Option<&str>) -> Result<String, String> {
     let mut pem = mozilla_pem();
     if let Some(given) = given {
@@ -19,12 +21,13 @@ pub fn trusted_pem(given: Option<&str>) -> Result<String, String> {
     Ok(pem)
 }
 
-fn mozilla_pem() -> String {
+/// Mozilla's CA certificates.
+pub(crate) fn mozilla_pem() -> String {
     let mut pem = String::new();
     for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
         pem.push_str("-----BEGIN CERTIFICATE-----\n");
         let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        // RFC 7468: lines of 64 characters.
+        // A line has 64 characters (RFC 7468).
         for line in text.as_bytes().chunks(64) {
             pem.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
             pem.push('\n');
@@ -34,7 +37,8 @@ fn mozilla_pem() -> String {
     pem
 }
 
-/// Clients panic at a bad certificate or pass over it in silence, so it is looked at first.
+/// Checks certificates before they go to a client, because clients panic at a bad certificate or
+/// ignore it in silence.
 fn check_pem(pem: &str) -> Result<(), String> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {

@@ -1,6 +1,5 @@
-//! The command line: what can be asked for, and the verbs that ask a running windrow and print its answer.
-//! Files are opened by `io/files.rs`; `run`, `demo`, `init-metastore` and `restore` are carried out by
-//! `main`.
+//! The command line: its verbs and options, the questions to a running windrow, and what is printed
+//! of its answers. Files are opened by `io/files.rs`, and `main` carries out the verbs.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -10,108 +9,148 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets};
-use windrow_core::shown::status::{self, rows_table, status_table, tables_table, windows_table};
+use windrow_core::shown::status;
+use windrow_core::shown::tables::{rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
 
-/// Version, and the git revision where the program was built from one.
+/// The version, and the git revision where a release was built from one.
 pub const VERSION: &str = match option_env!("WINDROW_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// Exit code of a verb that did what it should.
+/// The exit code of a verb that has done what it should.
 pub const EXIT_FINE: u8 = 0;
-/// Of one that did not.
+/// The exit code of a verb that has failed.
 pub const EXIT_FAILED: u8 = 1;
-/// Of wrong usage, as clap has it, and of wrong settings.
+/// The exit code for wrong settings and, as clap has it, for wrong usage.
 pub const EXIT_USAGE: u8 = 2;
 
+// The doc comments from here to `Of` are the program's help texts, without a full stop, as is usual
+// there.
+
+/// Counts Kafka records in event-time windows, exactly once, into a Hive table
 #[derive(Debug, Parser)]
 #[command(
     name = "windrow",
     version = VERSION,
-    about = "Counts Kafka records in event-time windows, exactly once, into a Hive table",
+
     max_term_width = 110
 )]
 pub struct Cli {
-    /// Settings [default: /etc/windrow/windrow.yaml, else ./windrow.yaml]
+    /// The settings file [default: /etc/windrow/windrow.yaml, else ./windrow.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How answers are printed
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+    /// What to do
     #[command(subcommand)]
     pub verb: Verb,
 }
 
+/// How answers are printed
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    /// As text, for people
     Table,
+    /// As JSON, for programs
     Json,
 }
 
+#[expect(
+    missing_docs,
+    reason = "clap would print a comment here in place of the program's own"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Verb {
-    /// Count, until it is told to stop
+    /// Count records until it is told to stop
     Run,
-    /// Count made-up records into a local table, and show it
+    /// Count made-up records into a local table, and show how that goes
     Demo(Demo),
-    /// What the running windrow is doing, and its topic partitions
+    /// Show what the running windrow is doing, and its topic partitions
     Status,
-    /// The tables it writes
+    /// Show the tables that it writes
     Tables,
-    /// The newest rows of the table
+    /// Show the newest rows of the table
     Rows(Rows),
-    /// The windows that are still open
+    /// Show the windows that are still open
     Windows,
-    /// Stop reading, in all units and through restarts, until `resume`
+    /// Stop reading, in all units and also after restarts, until `windrow resume`
     Pause,
-    /// Go on after `pause`
+    /// Go on after `windrow pause`
     Resume,
-    /// Check the settings and secrets, and say what they come to
+    /// Check the settings and the secrets, and show what they mean
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
     /// Write the table's entries in Hive again, where somebody dropped or altered them
     Restore,
-    /// Add a notice to Pebble when windrow's state is another one than at the last notice: it wakes the charm
+    /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
+    /// notice
     Notify,
 }
 
+/// The options of `windrow demo`
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Demo {
-    /// How long it runs, in milliseconds
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration_ms, default_value = "30s")]
+    /// How long it sends records, such as 10s or 2m
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        value_parser = parse_duration_ms,
+        default_value = "30s"
+    )]
     pub for_ms: u64,
-    /// Records a second
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 1000)]
+    /// How many records it sends each second
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        default_value_t = 1000
+    )]
     pub rate: u32,
-    /// How many origins they come from
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 5)]
+    /// How many origins the records come from
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        default_value_t = 5
+    )]
     pub origins: u32,
 }
 
+/// The options of `windrow rows`
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// How many at most
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 20)]
+    /// How many rows to show at most
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        default_value_t = 20
+    )]
     pub limit: u32,
-    /// The table's own rows, or the records that came late or could not be counted
+    /// Which rows to show
     #[arg(long, value_enum, default_value_t = Of::Rows)]
     pub of: Of,
 }
 
+/// Which rows are shown
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Of {
+    /// Those of the table itself
     Rows,
+    /// Records that came too late
     Late,
+    /// Records that could not be counted
     Rejects,
 }
 
 impl Of {
-    /// The Hive table that holds them.
+    /// The Hive table that holds these rows.
     #[must_use]
     pub fn kind(self) -> TableKind {
         match self {
@@ -125,18 +164,18 @@ impl Of {
 /// Why a question to the running windrow was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens, or not in time: look into the catalog instead.
+    /// Nobody listens there, or nobody answered in time: look into the catalog instead.
     #[error("{0}")]
     NotRunning(String),
-    /// It answered, and says why not.
+    /// It has answered, and says why it does not do what it was asked. Do not look elsewhere.
     #[error("{0}")]
     Refused(String),
 }
 
-/// What a verb asks over HTTP: the method's name and the path. `None` for verbs that ask nobody.
+/// What a verb asks over HTTP, as method and path; `None` for verbs that ask nobody.
 ///
 /// # Errors
-/// The table's rows in console mode.
+/// The verb is `rows`, and there is no table, because it is console mode.
 pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, String)>, AskError> {
     let question = match verb {
         Verb::Status => ("GET", "/v1/status".to_owned()),
@@ -169,11 +208,12 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
     Ok(Some(question))
 }
 
-/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, as it was written: its
-/// numbers may have more digits than a JSON library keeps.
+/// Asks the windrow that runs with these settings on this machine. The answer is a JSON map, and
+/// its text is kept as it was written, because its numbers may have more digits than a JSON library
+/// keeps.
 ///
 /// # Errors
-/// [`AskError`]: whether to look elsewhere.
+/// See [`AskError`], which says whether to look elsewhere.
 pub fn ask(
     config: &Config,
     secrets: &Secrets,
@@ -188,7 +228,7 @@ pub fn ask(
     )
 }
 
-/// The address at which one asks on the machine itself.
+/// The address at which one asks on the machine itself: `0.0.0.0:8080` becomes `127.0.0.1:8080`.
 #[must_use]
 pub fn loopback(http: SocketAddr) -> SocketAddr {
     let ip = match http.ip() {
@@ -206,7 +246,7 @@ fn ask_at(
     path: &str,
 ) -> Result<Box<RawValue>, AskError> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        // A proxy would see the token, and another loopback.
+        // A proxy would see the token, and its loopback is not ours.
         .proxy(None)
         .max_redirects(0)
         .http_status_as_error(false)
@@ -228,14 +268,18 @@ fn ask_at(
     };
     let stranger = |what: &str| {
         AskError::Refused(format!(
-            "cannot ask windrow at {address}: {what}; another program may have the port, see the setting http"
+            "cannot ask windrow at {address}: {what}; \
+             another program may have the port, see the setting http"
         ))
     };
     let mut response = sent.map_err(|error| match error {
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => AskError::NotRunning(format!(
-            "cannot ask windrow at {address}: {error}; start it with \"windrow run\", or see the setting http"
-        )),
-        // Such errors name the fault and hold neither header nor body.
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => {
+            AskError::NotRunning(format!(
+                "cannot ask windrow at {address}: {error}; \
+                 start it with \"windrow run\", or see the setting http"
+            ))
+        }
+        // These errors name the fault, and hold neither a header nor a body.
         other => stranger(&other.to_string()),
     })?;
     let code = response.status();
@@ -244,7 +288,10 @@ fn ask_at(
         .with_config()
         .limit(64 << 20)
         .read_json()
-        .map_err(|_| stranger(&format!("the answer, code {}, is no JSON", code.as_u16())))?;
+        .map_err(|_| {
+            let code = code.as_u16();
+            stranger(&format!("the answer, with code {code}, is not JSON"))
+        })?;
     if code.is_success() && body.get().starts_with('{') {
         return Ok(body);
     }
@@ -256,11 +303,11 @@ fn ask_at(
     }
 }
 
-/// What is printed of an answer, with the last line's end. The answer is [`ask`]'s, or one made in its form from the
-/// catalog by [`raw`].
+/// What is printed of an answer, with the end of the last line. The answer comes from [`ask`], or
+/// was made from the catalog in the same form by [`raw`].
 ///
 /// # Errors
-/// The answer is not one to this verb.
+/// The answer does not belong to this verb.
 pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, serde_json::Error> {
     if output == Output::Json {
         return Ok(answer.get().to_owned() + "\n");
@@ -285,14 +332,15 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
 /// A value as an answer.
 ///
 /// # Panics
-/// When it is not JSON, such as a map whose keys are no texts.
+/// When the value cannot be JSON, such as a map whose keys are not texts.
 #[must_use]
 pub fn raw(answer: &impl Serialize) -> Box<RawValue> {
     to_raw_value(answer).expect("answers are JSON")
 }
 
 fn value(answer: &RawValue) -> Value {
-    // Not JSON in spite of its type: a number out of range, or too deep.
+    // In spite of its type, an answer may be unreadable: a number may be out of range, or the maps
+    // too deep.
     serde_json::from_str(answer.get()).unwrap_or_default()
 }
 
@@ -316,7 +364,7 @@ fn shown(count: usize, truncated: bool) -> String {
     )
 }
 
-/// What right settings come to: the answer of `check-config`.
+/// What the settings mean: the answer of `windrow check-config`.
 #[must_use]
 pub fn checked(config: &Config) -> Box<RawValue> {
     let shape = &config.shape;
@@ -374,7 +422,8 @@ mod tests {
 
     fn config() -> Config {
         Config::parse(
-            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: local:/data",
+            "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: \
+             local:/data",
         )
         .unwrap()
     }
@@ -552,7 +601,13 @@ mod tests {
 
     #[test]
     fn answers_print_as_tables_or_json() {
-        let answer = json!({"windows": [{"start": "2024-09-01T19:42:15Z", "end": "2024-09-01T19:42:25Z", "keys": 1, "count": 2}], "count": 1, "truncated": true});
+        let window = json!({
+            "start": "2024-09-01T19:42:15Z",
+            "end": "2024-09-01T19:42:25Z",
+            "keys": 1,
+            "count": 2,
+        });
+        let answer = json!({"windows": [window], "count": 1, "truncated": true});
         let answer = raw(&answer);
         let out = render(&Verb::Windows, &answer, Output::Table).unwrap();
         assert!(
@@ -586,7 +641,8 @@ mod tests {
         let out = render(&Verb::CheckConfig, &checked(&config()), Output::Table).unwrap();
         assert_eq!(
             out,
-            "settings are fine: topic t is counted into default.newtable\ncolumns: window, origin, count\nconsumer group: windrow-default.newtable\n"
+            "settings are fine: topic t is counted into default.newtable\ncolumns: window, \
+             origin, count\nconsumer group: windrow-default.newtable\n"
         );
     }
 }

@@ -1,8 +1,9 @@
-//! Console mode: what the Spark job does without a table. All windows so far, printed again as they change; nothing is
-//! kept. Health, metrics and status are served as they are with a table.
+//! Console mode, which does what the Spark job does without a table: it prints all windows so far,
+//! again and again as they change, and stores nothing. Health, metrics and the status are served as
+//! in the mode with a table.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it reads clocks to look at the topic and to print again"
+    reason = "it reads clocks to know when to ask for the topic and when to print again"
 )]
 
 use crate::io::http::{self, Command, Handle};
@@ -28,28 +29,30 @@ use windrow_core::values::time::EventTime;
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at the topic: for topic partitions that are new, and for whether brokers answer.
+/// How often it asks for the topic: for new topic partitions, and to see whether brokers answer.
 const TOPIC_EVERY: Duration = Duration::from_secs(10);
 /// The same while something is wrong.
 const TOPIC_AGAIN: Duration = Duration::from_secs(1);
+/// How long one read waits for records.
 const POLL: Duration = Duration::from_millis(100);
-/// Between two snapshots of the status, changed or not.
+/// How often it sends a snapshot of the status, whether it has changed or not.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
-/// Between two prints on a terminal. Where it is none, a pod's log for one, `commit-interval` is.
+/// How often it prints on a terminal. Otherwise, for example into the log of a pod, it prints every
+/// `commit-interval`.
 const REDRAW: Duration = Duration::from_secs(1);
-/// How long a word to end may wait for a broker's answer.
+/// How long it may wait for a broker's answer after it was asked to end.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// What comes to the loop from beside it.
+/// What other tasks send to the loop.
 enum Message {
     Secrets(Secrets),
     Stop,
 }
 
-/// Prints until it is told to stop, or nobody reads it any more.
+/// Prints until it is told to stop, or until nobody reads the output any more.
 ///
 /// # Errors
-/// The address of `http` cannot be had, or the Kafka client refuses its settings.
+/// The address of the setting `http` is not free, or the Kafka client refuses its settings.
 pub fn run(
     config: &Config,
     secrets: &Secrets,
@@ -58,7 +61,7 @@ pub fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let kafka = clients::kafka_config(config, secrets)?;
-    let (consumer, reader) = kafka::open(&kafka)?;
+    let (brokers, reader) = kafka::open(&kafka)?;
     let listener = runtime.block_on(http::bind(config.http))?;
     let status = Status {
         topic: config.shape.topic.clone(),
@@ -82,20 +85,20 @@ pub fn run(
     };
     runtime.spawn(http::serve(listener, handle, std::future::pending()));
     let (to_loop, inbox) = mpsc::channel();
-    let tell = to_loop.clone();
-    let tell = move |secrets| tell.send(Message::Secrets(secrets)).is_ok();
-    runtime.spawn(watch_secrets(config.clone(), secrets.clone(), reload, tell));
+    let secrets_to_loop = to_loop.clone();
+    let send = move |secrets| secrets_to_loop.send(Message::Secrets(secrets)).is_ok();
+    runtime.spawn(watch_secrets(config.clone(), secrets.clone(), reload, send));
     runtime.spawn(async move {
         stop.await;
         let _ = to_loop.send(Message::Stop);
         tokio::time::sleep(END_MAX).await;
-        // Nothing is kept, so that nothing is lost.
+        // Nothing is stored, so nothing is lost.
         std::process::exit(i32::from(cli::EXIT_FINE));
     });
     let printer = Printer {
         config,
         kafka,
-        consumer,
+        brokers,
         reader,
         token_tx,
         next: None,
@@ -109,7 +112,7 @@ pub fn run(
     Ok(())
 }
 
-/// There is nothing that could be paused.
+/// Refuses all commands, because there is nothing that could be paused.
 async fn refuse(mut commands: async_mpsc::Receiver<Command>) {
     while let Some(Command { answer, .. }) = commands.recv().await {
         let _ = answer.send(Err(
@@ -118,19 +121,22 @@ async fn refuse(mut commands: async_mpsc::Receiver<Command>) {
     }
 }
 
+/// The loop's state.
 struct Printer<'a> {
     config: &'a Config,
     kafka: KafkaConfig,
-    consumer: Brokers,
+    brokers: Brokers,
     reader: Reader,
     token_tx: watch::Sender<Option<Secret>>,
-    /// The next offset of each topic partition that is read; `None` until the topic was seen.
+    /// The next offset of each topic partition that is read; `None` until the topic is known.
     next: Option<BTreeMap<Partition, Offset>>,
+    /// When the brokers were asked for the topic.
     asked_at: Option<Instant>,
-    /// A topic partition that cannot be read on: that does not pass.
+    /// Why a topic partition cannot be read any further. This does not pass by itself.
     damaged: Option<Trouble>,
     status: Status,
     status_tx: watch::Sender<Arc<Status>>,
+    /// When the status was sent; `None` when it must be sent at once.
     status_at: Option<Instant>,
 }
 
@@ -159,9 +165,9 @@ impl Printer<'_> {
                 }
             }
             if !stop {
-                self.look_at_topic();
+                self.check_topic();
                 self.read(&mut windows);
-                self.tell();
+                self.send_status();
             }
             let due = stop || printed.is_none_or(|at| at.elapsed() >= every);
             if windows.changed && due {
@@ -175,8 +181,8 @@ impl Printer<'_> {
         }
     }
 
-    /// Starts topic partitions that are not read yet.
-    fn look_at_topic(&mut self) {
+    /// Asks for the topic when that is due, and starts topic partitions that are not read yet.
+    fn check_topic(&mut self) {
         let every = if self.status.state == State::Counting {
             TOPIC_EVERY
         } else {
@@ -186,24 +192,24 @@ impl Printer<'_> {
             return;
         }
         match self.start_new() {
-            Ok(()) => self.passed(),
-            Err(why) => self.hindered(why),
+            Ok(()) => self.set_counting(),
+            Err(why) => self.set_waiting(why),
         }
         self.asked_at = Some(Instant::now());
     }
 
     fn start_new(&mut self) -> Result<(), Trouble> {
-        let found = self.consumer.topic(ASK_TIMEOUT)?.partitions;
+        let found = self.brokers.topic(ASK_TIMEOUT)?.partitions;
         let known = self.next.as_ref();
         let new: Vec<Partition> = found
             .iter()
             .filter(|p| known.is_none_or(|known| !known.contains_key(p)))
             .copied()
             .collect();
-        // What a new topic partition has was sent after we began.
+        // All records of a topic partition that is new since were sent after we began.
         let latest = self.config.kafka.start == Start::Latest && known.is_none();
         let at = if latest { At::Latest } else { At::Earliest };
-        for (partition, offset) in self.consumer.offsets(&new, at, ASK_TIMEOUT)? {
+        for (partition, offset) in self.brokers.offsets(&new, at, ASK_TIMEOUT)? {
             self.reader.start(partition, offset, -1)?;
             self.next.get_or_insert_default().insert(partition, offset);
         }
@@ -260,7 +266,7 @@ impl Printer<'_> {
             }
         });
         if read {
-            self.passed();
+            self.set_counting();
         }
         for what in news {
             let damaged = matches!(what, KafkaError::Damaged(_));
@@ -268,18 +274,18 @@ impl Printer<'_> {
             if damaged {
                 self.damaged = Some(why.clone());
             }
-            self.hindered(why);
+            self.set_waiting(why);
         }
         if let Err(error) = polled {
-            warn!(error = %error, "the Kafka client is done for: making a new one");
+            warn!(error = %error, "the Kafka client no longer works: making a new one");
             self.reopen();
         }
     }
 
-    /// Brokers answer, or records come.
-    fn passed(&mut self) {
+    /// Goes on counting, because brokers answer or records come.
+    fn set_counting(&mut self) {
         match self.damaged.clone() {
-            Some(why) => self.hindered(why),
+            Some(why) => self.set_waiting(why),
             None if self.status.state != State::Counting => {
                 (self.status.state, self.status.reason) = (State::Counting, String::new());
                 self.status.cause = Cause::None;
@@ -290,7 +296,7 @@ impl Printer<'_> {
         }
     }
 
-    fn hindered(&mut self, why: Trouble) {
+    fn set_waiting(&mut self, why: Trouble) {
         if self.status.state != State::Waiting || self.status.reason != why.text {
             info!(cause = why.cause.name(), reason = why.text, "waiting");
             self.status_at = None;
@@ -315,20 +321,20 @@ impl Printer<'_> {
         }
     }
 
-    /// Another client in place of this one, which goes on where this one is.
+    /// Replaces the client by a new one, which goes on where the old one was.
     fn reopen(&mut self) {
-        let started = kafka::open(&self.kafka).and_then(|(consumer, reader)| {
-            (self.consumer, self.reader) = (consumer, reader);
+        let started = kafka::open(&self.kafka).and_then(|(brokers, reader)| {
+            (self.brokers, self.reader) = (brokers, reader);
             let mut next = self.next.iter().flatten();
             next.try_for_each(|(partition, offset)| self.reader.start(*partition, *offset, -1))
         });
         if let Err(error) = started {
-            self.hindered(error.into());
+            self.set_waiting(error.into());
         }
         self.asked_at = None;
     }
 
-    fn tell(&mut self) {
+    fn send_status(&mut self) {
         if self.status_at.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
             self.status_at = Some(Instant::now());
             self.status_tx.send_replace(Arc::new(self.status.clone()));
@@ -341,7 +347,7 @@ struct Counts {
     windows: Windows,
     extractor: Extractor,
     console: Console,
-    /// Something is not printed yet.
+    /// Something has changed that is not printed yet.
     changed: bool,
 }
 

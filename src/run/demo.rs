@@ -1,9 +1,11 @@
-//! `windrow demo`: a Kafka, a producer of the use case's records, windrow itself and a local table, in one process.
+//! `windrow demo`: a Kafka, a producer of records like those of the use case, windrow itself, a
+//! local table and the status page, all in one process.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for the demo's time to pass"
 )]
 
+use crate::io::http::{self, Handle};
 use crate::io::kafka::mock::{Demo, DemoProducer, DemoSent, MockKafka};
 use crate::run::cli;
 use crate::run::clients;
@@ -11,23 +13,34 @@ use crate::run::running;
 use anyhow::anyhow;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use windrow_core::settings::config::{Config, Secrets};
-use windrow_core::shown::status::{Status, rows_table};
+use windrow_core::shown::status::Status;
+use windrow_core::shown::tables::rows_table;
 use windrow_core::table::hive::TableKind;
 
 const TOPIC: &str = "test-topic";
-/// As many as kafka-test-app makes.
+/// kafka-test-app makes as many.
 const PARTITIONS: i32 = 5;
+/// How often the view is drawn again.
 const REDRAW: Duration = Duration::from_millis(250);
+/// How long the last windows may take to close after the producer has stopped.
+const LAST_WINDOWS_MAX: Duration = Duration::from_secs(20);
+/// The port of the status page. A running windrow has the same one by default.
+const PAGE_PORT: u16 = 8080;
+/// How many rows of the table are printed at the end.
+const ROWS_SHOWN: usize = 10;
 
-/// Runs it and prints what came of it.
+/// Runs the demo and prints what has come of it.
 ///
 /// # Errors
-/// A part cannot be started, or the ledger does not say what was sent.
+/// A part cannot be started, or the ledger differs from what was sent.
 pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
-    let dir = folder()?;
+    let dir = create_folder()?;
     let kafka = MockKafka::start(TOPIC, PARTITIONS).map_err(|why| anyhow!(why))?;
     let config = config(&kafka.bootstrap(), &dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -38,6 +51,7 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     let mut look = clients::open(&config, &Secrets::default())?;
     parts.config = None;
     let running = running::start(parts, runtime.handle())?;
+    let page = serve_page(&runtime, running.handle.clone())?;
     let producer = DemoProducer::start(Demo {
         bootstrap: kafka.bootstrap(),
         topic: TOPIC.to_owned(),
@@ -48,31 +62,25 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     })
     .map_err(|why| anyhow!(why))?;
     println!(
-        "windrow demo: {} records a second from {} origins through a Kafka topic of {PARTITIONS} partitions,\n\
-         counted in windows of 2 s by origin into a table in {}\n",
+        "windrow demo: {} records a second from {} origins, through a Kafka topic of \
+         {PARTITIONS} partitions,\n\
+         counted in windows of 2 s by origin into a table in {}\n\
+         status page: http://{page}/\n",
         demo.rate,
         demo.origins,
         dir.display()
     );
-    let status = running.handle.status.clone();
     let mut view = View {
         terminal: std::io::stdout().is_terminal(),
         lines: 0,
         epoch: None,
     };
-    let end = Instant::now() + Duration::from_millis(demo.for_ms);
-    while Instant::now() < end {
-        view.draw(&status.borrow(), producer.sent());
-        std::thread::sleep(REDRAW);
-    }
-    let sent = producer.stop().map_err(|why| anyhow!(why))?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    // All that was sent is read, and as the topic is quiet then the last windows close.
-    let done = |s: &Status| s.consumed >= sent.total() && s.windows.is_empty() && s.lag == Some(0);
-    while !done(&status.borrow()) && Instant::now() < deadline {
-        view.draw(&status.borrow(), sent);
-        std::thread::sleep(REDRAW);
-    }
+    let sent = watch_counting(
+        &mut view,
+        &running.handle.status,
+        producer,
+        Duration::from_millis(demo.for_ms),
+    )?;
     running.stop.stop();
     running.join().map_err(|reason| anyhow!(reason))?;
     let last = runtime.block_on(clients::look(&mut look))?;
@@ -81,7 +89,7 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
         TableKind::Chunks,
         &mut look.look,
         &look.store,
-        10,
+        ROWS_SHOWN,
     ))?;
     view.draw(&last, sent);
     println!(
@@ -101,8 +109,44 @@ pub fn run(demo: &cli::Demo) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new folder for this run; what an earlier one wrote stays.
-fn folder() -> anyhow::Result<PathBuf> {
+/// Serves the status page and all else that a running windrow serves, for as long as the runtime
+/// lives. Gives the address: port 8080 of loopback, or any free port where another program has it.
+fn serve_page(runtime: &Runtime, handle: Handle) -> anyhow::Result<SocketAddr> {
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = runtime
+        .block_on(http::bind(loopback(PAGE_PORT)))
+        .or_else(|_| runtime.block_on(http::bind(loopback(0))))?;
+    let address = listener.local_addr()?;
+    runtime.spawn(http::serve(listener, handle, std::future::pending()));
+    Ok(address)
+}
+
+/// Draws how the records are counted, for the given time and until the last windows are closed.
+/// Says what was sent.
+fn watch_counting(
+    view: &mut View,
+    status: &watch::Receiver<std::sync::Arc<Status>>,
+    producer: DemoProducer,
+    time: Duration,
+) -> anyhow::Result<DemoSent> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        view.draw(&status.borrow(), producer.sent());
+        std::thread::sleep(REDRAW);
+    }
+    let sent = producer.stop().map_err(|why| anyhow!(why))?;
+    let deadline = Instant::now() + LAST_WINDOWS_MAX;
+    // The topic is quiet from here on, so the last windows close once all records are read.
+    let done = |s: &Status| s.consumed >= sent.total() && s.windows.is_empty() && s.lag == Some(0);
+    while !done(&status.borrow()) && Instant::now() < deadline {
+        view.draw(&status.borrow(), sent);
+        std::thread::sleep(REDRAW);
+    }
+    Ok(sent)
+}
+
+/// Makes a new folder for this run. What an earlier run has written stays.
+fn create_folder() -> anyhow::Result<PathBuf> {
     let base = std::env::temp_dir();
     for n in 1.. {
         let dir = base.join(format!("windrow-demo-{n}"));
@@ -111,7 +155,8 @@ fn folder() -> anyhow::Result<PathBuf> {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 return Err(anyhow!(
-                    "cannot create folder \"{}\": {error}; set TMPDIR to one that takes files",
+                    "cannot create folder \"{}\": {error}; \
+                     set TMPDIR to a folder that you may write to",
                     dir.display()
                 ));
             }
@@ -120,25 +165,28 @@ fn folder() -> anyhow::Result<PathBuf> {
     unreachable!("one of them is free")
 }
 
-fn config(bootstrap: &str, dir: &std::path::Path) -> anyhow::Result<Config> {
+fn config(bootstrap: &str, dir: &Path) -> anyhow::Result<Config> {
     let text = format!(
         "kafka: {{ bootstrap: '{bootstrap}', topic: {TOPIC}, security: plaintext }}\n\
          table: {{ name: demo }}\ncatalog: 'local:{}'\n\
-         window: 2s\nwatermark-delay: 1s\ncommit-interval: 1s\nidle-timeout: 2s\nquiet-timeout: 4s\n",
+         window: 2s\nwatermark-delay: 1s\ncommit-interval: 1s\n\
+         idle-timeout: 2s\nquiet-timeout: 4s\n",
         dir.display()
     );
     Ok(Config::parse(&text)?)
 }
 
+/// What the demo shows while it runs.
 struct View {
     terminal: bool,
-    /// Drawn last time, to be drawn over.
+    /// How many lines were drawn last time; the next ones are drawn over them.
     lines: usize,
+    /// The last epoch that has its line, where it is not a terminal.
     epoch: Option<u64>,
 }
 
 impl View {
-    /// On a terminal the same lines again; else one line for each new epoch.
+    /// Draws over the same lines on a terminal, and otherwise writes one line for each new epoch.
     fn draw(&mut self, status: &Status, sent: DemoSent) {
         let mut out = String::new();
         if self.terminal {
@@ -152,7 +200,8 @@ impl View {
             self.epoch = status.epoch;
             let _ = writeln!(
                 out,
-                "epoch {:>3}: {:>7} records counted, {:>4} late, {:>4} rejected; {:>4} rows in {:>3} files, windows closed through {}",
+                "epoch {:>3}: {:>7} records counted, {:>4} late, {:>4} rejected; \
+                 {:>4} rows in {:>3} files, windows closed through {}",
                 status.epoch.unwrap_or(0),
                 status.counted,
                 status.late,
@@ -217,7 +266,7 @@ fn dashboard(status: &Status, sent: DemoSent) -> String {
 fn ledger(status: &Status, sent: DemoSent) -> String {
     format!(
         "the ledger: {} sent = {} consumed = {} counted + {} late + {} rejected\n\
-         (sent: {} good, {} half a minute late, {} no JSON, {} without an origin)",
+         (sent: {} good, {} half a minute late, {} not JSON, {} without an origin)",
         sent.total(),
         status.consumed,
         status.counted,
@@ -230,13 +279,15 @@ fn ledger(status: &Status, sent: DemoSent) -> String {
     )
 }
 
-fn how_to_read(dir: &std::path::Path) -> String {
+fn how_to_read(dir: &Path) -> String {
     let files = format!(
         "{}/_windrow/default.demo/rows/*/*/part.parquet",
         dir.display()
     );
     format!(
-        "the Parquet files stay in {}; read them with\n  DuckDB:   SELECT * FROM read_parquet('{files}') ORDER BY \"window\";\n  PySpark:  spark.read.parquet(\"{files}\").show(truncate=False)",
+        "the Parquet files stay in {}; read them with\n  \
+         DuckDB:   SELECT * FROM read_parquet('{files}') ORDER BY \"window\";\n  \
+         PySpark:  spark.read.parquet(\"{files}\").show(truncate=False)",
         dir.display()
     )
 }

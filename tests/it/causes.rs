@@ -1,4 +1,5 @@
-//! What the engine says of its troubles: which one of several, with which cause, and who has the table.
+//! What the engine says of its troubles: which one of several, with which cause, and who has the
+//! table.
 
 use std::collections::BTreeMap;
 use windrow::run::clients::engine_settings;
@@ -14,7 +15,8 @@ use windrow_core::values::time::{DbTime, Mono};
 fn settings(warehouse: &str) -> Rules {
     engine_settings(
         &Config::parse(&format!(
-            "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: '{warehouse}' }}\ncatalog: postgresql://db/hive"
+            "kafka: {{ bootstrap: 'k:9092', topic: t }}\ntable: {{ name: n, warehouse: \
+             '{warehouse}' }}\ncatalog: postgresql://db/hive"
         ))
         .unwrap(),
     )

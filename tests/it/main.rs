@@ -1,6 +1,8 @@
 //! Tests of the whole core: golden texts, properties over drawn logs, and a tidy repository.
 
 mod causes;
+mod commands;
+mod demo;
 mod documents;
 mod golden;
 #[path = "../hands.rs"]

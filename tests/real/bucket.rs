@@ -1,4 +1,5 @@
-//! `table.bucket`: where in a bucket a table lies, and what is told while nobody can say. Kafka is the one inside the process.
+//! `table.bucket`: where in a bucket a table lies, and what is told while nobody can say. Kafka is
+//! the one inside the process.
 #![expect(
     clippy::disallowed_methods,
     reason = "a thread stands between windrow and its catalog"
@@ -84,6 +85,10 @@ fn hive_keeps_default_at(database: &str, location: &str) {
 
 #[test]
 #[ignore = "needs MinIO and PostgreSQL: make parts-up"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn table_goes_where_hive_keeps_the_database_and_stays_there() {
     let (kafka, database, bucket) = (kafka(), unique("bucket"), env("S3_BUCKET"));
     let port = free_port();
@@ -94,7 +99,8 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
         json!({"catalog": format!("postgresql://127.0.0.1:{port}/{database}")}),
     );
 
-    // Nobody answers at first, then there is no database, then no schema: each is told, and nothing is ended.
+    // Nobody answers at first, then there is no database, then no schema: each is told, and nothing
+    // is ended.
     let mut windrow = setup.start();
     let waits = |s: &windrow_core::shown::status::Status, part: &str| {
         s.state == State::Waiting && s.reason.contains(part)
@@ -262,7 +268,8 @@ fn table_in_another_bucket_is_left_alone() {
     psql(
         &database,
         &format!(
-            "UPDATE windrow_1.job SET genesis = replace(genesis::text, 's3a://{bucket}/', 's3a://other-bucket/')::json"
+            "UPDATE windrow_1.job SET genesis = replace(genesis::text, 's3a://{bucket}/', \
+             's3a://other-bucket/')::json"
         ),
     );
     windrow.wait("no more refusal", SOON, |s| !s.reason.contains(&text));

@@ -1,5 +1,6 @@
-//! Bad input and failing surroundings: what windrow says meanwhile, and that nothing is lost once the cause is gone.
-//! Rows are read back by windrow's own verbs; that Spark reads the same is judged elsewhere.
+//! Bad input and failing surroundings: what windrow says meanwhile, and that nothing is lost once
+//! the cause is gone. Rows are read back by windrow's own verbs; that Spark reads the same is
+//! judged elsewhere.
 #![expect(
     clippy::disallowed_methods,
     reason = "gates to servers copy in threads, and a takeover is timed"
@@ -57,7 +58,8 @@ fn data(setup: &Setup) -> PathBuf {
     setup.config().with_file_name("data")
 }
 
-/// `count` records of three origins within nine seconds, less than the delay, over the topic partitions in turn.
+/// `count` records of three origins within nine seconds, less than the delay, over the topic
+/// partitions in turn.
 fn some(count: i64, from_ms: i64, partitions: i64) -> Vec<Value> {
     let origin = |i: i64| format!("producer-{}", i % 3);
     (0..count)
@@ -141,7 +143,8 @@ fn same(table: &Rows, expected: &Rows) {
     );
 }
 
-/// What the table must be: a plain group-by over the records of windows that end by the greatest time less the delay.
+/// What the table must be: a plain group-by over the records of windows that end by the greatest
+/// time less the delay.
 fn expected(records: &[Value]) -> Rows {
     let ts = |r: &Value| r["ts"].as_i64().expect("a number");
     let through = records.iter().map(ts).max().unwrap_or_default() - DELAY_MS;
@@ -334,24 +337,19 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-#[test]
-#[ignore = "needs the real parts: make test"]
-fn every_record_is_counted_or_kept_with_its_reason() {
-    use Fate::{Gap, Key, Late, Reject, Tombstone};
-    let name = unique("fr");
-    topic_with(
-        &name,
-        1,
-        &[
-            "max.message.bytes=33554432",
-            "message.timestamp.after.max.ms=9223372036854775807",
-        ],
-    );
+/// A record of topic partition 0 at the time `T0`.
+fn at_t0(value: Value) -> Value {
+    json!({"p": 0, "ts": T0, "v": value})
+}
+
+/// Every odd value that we could think of, with what must become of the record.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
+fn odd_records() -> Vec<(Value, Fate)> {
+    use Fate::{Key, Reject, Tombstone};
     let long_key = format!(r#"{{"origin":"{}"}}"#, "k".repeat(1_000_000));
     let long_value = |origin: &str| format!(r#"{{{origin}"x":"{}"}}"#, "v".repeat(10_000_000));
-    let at = |v: Value| json!({"p": 0, "ts": T0, "v": v});
-    let text = |v: &str| at(json!(v));
-    let first: Vec<(Value, Fate)> = vec![
+    let text = |v: &str| at_t0(json!(v));
+    vec![
         (text(r#"{"origin":"a"}"#), Key("a")),
         (text("no json"), Reject("value is not JSON")),
         (text(""), Reject("value is not JSON")),
@@ -406,9 +404,15 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         (text(&long_key), Reject("the key has 1000000 bytes")),
         (text(&long_value(r#""origin":"big","#)), Key("big")),
         (text(&long_value("")), Reject(r#""origin" is missing"#)),
-        (at(Value::Null), Tombstone),
+        (at_t0(Value::Null), Tombstone),
         (
-            json!({"p": 0, "ts": T0, "v": r#"{"origin":"a"}"#, "k": "k".repeat(1_000_000), "h": {"origin": "no"}}),
+            json!({
+                "p": 0,
+                "ts": T0,
+                "v": r#"{"origin":"a"}"#,
+                "k": "k".repeat(1_000_000),
+                "h": {"origin": "no"},
+            }),
             Key("a"),
         ),
         (
@@ -423,11 +427,26 @@ fn every_record_is_counted_or_kept_with_its_reason() {
             json!({"p": 0, "ts": 253_402_300_800_000_i64, "v": r#"{"origin":"a"}"#}),
             Reject("timestamp is after the year 9999"),
         ),
-    ];
-    let mut fates = send(&name, first, &[]);
+    ]
+}
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn every_record_is_counted_or_kept_with_its_reason() {
+    use Fate::{Gap, Key, Late, Reject};
+    let name = unique("fr");
+    topic_with(
+        &name,
+        1,
+        &[
+            "max.message.bytes=33554432",
+            "message.timestamp.after.max.ms=9223372036854775807",
+        ],
+    );
+    let a = || at_t0(json!(r#"{"origin":"a"}"#));
+    let mut fates = send(&name, odd_records(), &[]);
     // A transaction ends with an offset of its own, which no reader sees.
     let transaction = unique("tx");
-    let a = || text(r#"{"origin":"a"}"#);
     fates.extend(send(
         &name,
         vec![(a(), Gap), (a(), Gap)],
@@ -474,12 +493,20 @@ fn every_record_is_counted_or_kept_with_its_reason() {
     table.insert((EventTime(T0 + 60_000).to_string(), "later".to_owned()), 1);
     same(&rows(&setup), &table);
 
-    let rejects = side_rows(&data(&setup), "rejects");
+    check_rejects(&side_rows(&data(&setup), "rejects"), &fates);
+    assert_eq!(side_rows(&data(&setup), "late").len(), 1);
+    keeps_secrets(&setup, &status);
+    windrow.stop();
+}
+
+/// Every reject is kept, with its reason and with at most 64 KiB of its value, some bytes of which
+/// may have become three.
+fn check_rejects(rejects: &BTreeMap<usize, (String, String)>, fates: &[Fate]) {
     let wanted = fates
         .iter()
         .enumerate()
         .filter_map(|(offset, fate)| match fate {
-            Reject(words) => Some((offset, *words)),
+            Fate::Reject(words) => Some((offset, *words)),
             _ => None,
         });
     let mut checked = 0;
@@ -497,9 +524,6 @@ fn every_record_is_counted_or_kept_with_its_reason() {
         checked += 1;
     }
     assert_eq!(checked, rejects.len());
-    assert_eq!(side_rows(&data(&setup), "late").len(), 1);
-    keeps_secrets(&setup, &status);
-    windrow.stop();
 }
 
 fn send(topic: &str, records: Vec<(Value, Fate)>, more: &[&str]) -> Vec<Fate> {
@@ -553,6 +577,10 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
     let name = unique("fk");
     let user = name.as_str();
@@ -635,6 +663,10 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
 
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     let name = unique("ft");
     let setup = in_a_directory(&name, &name);
@@ -920,7 +952,10 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
     let mut records = some(120, T0, 1);
     produce(&name, &records);
     let setup = on_s3(&name, &name);
-    let readonly = json!({"s3-access-key": env("S3_READONLY_KEY"), "s3-secret-key": env("S3_READONLY_SECRET")});
+    let readonly = json!({
+        "s3-access-key": env("S3_READONLY_KEY"),
+        "s3-secret-key": env("S3_READONLY_SECRET"),
+    });
     with_secrets(&setup, readonly.clone());
     let mut windrow = setup.start();
     let denied = [
@@ -950,6 +985,10 @@ fn an_s3_key_that_may_not_write_is_told_and_replaced() {
 
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     let name = unique("fp");
     topic(&name, 1);
@@ -1085,6 +1124,10 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
 
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn a_table_of_other_settings_or_owners_is_refused_with_the_way_out() {
     let name = unique("fo");
     topic(&name, 1);
@@ -1238,7 +1281,8 @@ fn a_second_windrow_stands_by_and_takes_over() {
     second.kill();
     comes_out_right(&mut first, &one, &records);
 
-    // Stopped for longer than its lease, it finds that it is no longer the owner, and changes nothing.
+    // Stopped for longer than its lease, it finds that it is no longer the owner, and changes
+    // nothing.
     let mut second = two.start();
     until(&mut second, State::Standby, &[&standby]);
     first.signal("STOP");

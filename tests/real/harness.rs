@@ -1,5 +1,6 @@
-//! What the tests with real parts share: names of one's own, the parts' own verbs, windrow as a process, a Spark session.
-//! It asserts nothing about windrow; whatever cannot be had is a panic that says what was asked.
+//! What the tests with real parts share: names of one's own, the parts' own verbs, windrow as a
+//! process, a Spark session. It asserts nothing about windrow; whatever cannot be had is a panic
+//! that says what was asked.
 #![expect(
     clippy::disallowed_methods,
     reason = "it plays the user: it starts processes, and waits for them by the clock"
@@ -23,7 +24,8 @@ pub fn env(name: &str) -> String {
     let name = format!("WINDROW_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" after make parts-up"
+            "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" after \
+             make parts-up"
         )
     })
 }
@@ -38,7 +40,8 @@ pub fn unique(prefix: &str) -> String {
     )
 }
 
-/// Waits for a condition; `what` is said when it does not come true in time. Returns what the condition gave.
+/// Waits for a condition; `what` is said when it does not come true in time. Returns what the
+/// condition gave.
 pub fn wait<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + within;
     loop {
@@ -52,7 +55,8 @@ pub fn wait<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Opti
 
 // ---- The parts' verbs (`services.sh`) ----
 
-/// Runs a verb of `services.sh` with `stdin` and gives what it printed. Panics when it fails, with what it said.
+/// Runs a verb of `services.sh` with `stdin` and gives what it printed. Panics when it fails, with
+/// what it said.
 pub fn parts(args: &[&str], stdin: &str) -> String {
     parts_with(args, stdin, &[])
 }
@@ -104,7 +108,8 @@ pub fn topic(name: &str, partitions: u32) {
     );
 }
 
-/// Produces records, each `{"p": partition, "ts": ms, "v": text or null}`. See `kafka_admin.py` for more keys.
+/// Produces records, each `{"p": partition, "ts": ms, "v": text or null}`. See `kafka_admin.py` for
+/// more keys.
 pub fn produce(topic: &str, records: &[Value]) {
     let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
     parts(&["kafka", "produce", topic], &lines);
@@ -116,7 +121,8 @@ pub fn record(partition: i32, ts: i64, origin: &str) -> Value {
     json!({"p": partition, "ts": ts, "v": value.to_string()})
 }
 
-/// Makes a database with a Hive schema of that kind, anew: `script`, `3.1`, `4.0`, `lazy`, `lazy-fresh`, `empty`.
+/// Makes a database with a Hive schema of that kind, anew: `script`, `3.1`, `4.0`, `lazy`,
+/// `lazy-fresh`, `empty`.
 pub fn hive_db(name: &str, kind: &str) {
     parts(&["hive-db", name, kind], "");
 }
@@ -138,8 +144,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A windrow that counts `topic` into `table` of the metastore `database` (whose owner has its name), below a
-    /// warehouse of that name. `settings` are merged over that, key by key: `json!({"table": {"timestamps": "int96"}})`.
+    /// A windrow that counts `topic` into `table` of the metastore `database` (whose owner has its
+    /// name), below a warehouse of that name. `settings` are merged over that, key by key:
+    /// `json!({"table": {"timestamps": "int96"}})`.
     pub fn new(database: &str, topic: &str, table: &str, settings: Value) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let http = format!("127.0.0.1:{}", free_port());
@@ -306,8 +313,8 @@ impl Windrow<'_> {
         Some(answer.body_mut().read_json().expect("a status"))
     }
 
-    /// Waits until the status fulfils a condition, and gives it. Panics with the last status and the log's end when it
-    /// does not in time, or when the process ends.
+    /// Waits until the status fulfils a condition, and gives it. Panics with the last status and
+    /// the log's end when it does not in time, or when the process ends.
     pub fn wait(
         &mut self,
         what: &str,
@@ -334,8 +341,9 @@ impl Windrow<'_> {
         }
     }
 
-    /// Waits until `records` offsets are accounted for and each row that `idle-timeout` can close is committed. Needs a
-    /// short `idle-timeout`. Late records and rejects may take another commit: `stop` brings them in.
+    /// Waits until `records` offsets are accounted for and each row that `idle-timeout` can close
+    /// is committed. Needs a short `idle-timeout`. Late records and rejects may take another
+    /// commit: `stop` brings them in.
     pub fn wait_for_all(&mut self, records: u64) -> Status {
         self.wait("all records are committed", Duration::from_secs(60), |s| {
             let idle = !s.lanes.is_empty() && s.lanes.iter().all(|l| l.idle);
@@ -404,7 +412,8 @@ impl Windrow<'_> {
             / 1024.0
     }
 
-    /// Waits until it has ended and nobody has asked yet how: its whole CPU time is still there then.
+    /// Waits until it has ended and nobody has asked yet how: its whole CPU time is still there
+    /// then.
     fn cpu_until_its_end(&self) -> f64 {
         const TICKS_A_SECOND: f64 = 100.0;
         wait("windrow ends", Duration::from_secs(30), || {
@@ -426,8 +435,8 @@ impl Drop for Windrow<'_> {
 
 // ---- Spark ----
 
-/// What one SQL statement gave. Timestamps are text in the session's time zone; cast decimals to string, as JSON's
-/// numbers are not exact.
+/// What one SQL statement gave. Timestamps are text in the session's time zone; cast decimals to
+/// string, as JSON's numbers are not exact.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub columns: Vec<String>,
@@ -454,7 +463,8 @@ impl Found {
     }
 }
 
-/// A Spark session that stays open: a JVM of its own, some 10 s to start. Ends when this is dropped.
+/// A Spark session that stays open: a JVM of its own, some 10 s to start. Ends when this is
+/// dropped.
 pub struct Spark {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -548,7 +558,8 @@ impl Drop for Spark {
     }
 }
 
-/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `services.sh up thrift` starts.
+/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `services.sh up
+/// thrift` starts.
 pub struct Thrift {
     run: TempDir,
     port: String,

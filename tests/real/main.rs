@@ -1,5 +1,6 @@
-//! Windrow against a real Kafka, MinIO and PostgreSQL, as a user runs it: the built program, a settings file, signals.
-//! Spark is the judge. All of it is ignored until the parts are there; `make test` brings them up and runs it.
+//! Windrow against a real Kafka, MinIO and PostgreSQL, as a user runs it: the built program, a
+//! settings file, signals. Spark is the judge. All of it is ignored until the parts are there;
+//! `make test` brings them up and runs it.
 
 mod bucket;
 mod faults;

@@ -1,8 +1,9 @@
-//! A million records through Kafka, S3 and the metastore while windrow is killed ten times: Spark finds the rows of a
-//! plain group-by over the log, and the ledger adds up.
+//! A million records through Kafka, S3 and the metastore while windrow is killed ten times: Spark
+//! finds the rows of a plain group-by over the log, and the ledger adds up.
 //!
-//! The log is drawn from a seed, and what the table must hold is worked out here from the log alone, by the definition:
-//! one record and one window at a time. Nothing of that is shared with windrow.
+//! The log is drawn from a seed, and what the table must hold is worked out here from the log
+//! alone, by the definition: one record and one window at a time. Nothing of that is shared with
+//! windrow.
 
 use crate::harness::{Setup, Thrift, Used, env, hive_db, parts, unique};
 use rdkafka::ClientConfig;
@@ -68,8 +69,9 @@ impl Dice {
     }
 }
 
-/// The record number `i`: its topic partition and what it is. Time goes on by 4 ms a record; the third topic partition
-/// is a quarter of a minute behind the others, so that each closed window waits for it.
+/// The record number `i`: its topic partition and what it is. Time goes on by 4 ms a record; the
+/// third topic partition is a quarter of a minute behind the others, so that each closed window
+/// waits for it.
 fn draw(dice: &mut Dice, i: usize) -> (usize, Entry) {
     let partition = dice.below(PARTITIONS as u64) as usize;
     let back = match dice.below(200) {
@@ -186,8 +188,9 @@ struct Expected {
     late_hits: u64,
 }
 
-/// The definition: a topic partition's watermark is the greatest time counted before, less the delay; a record is late
-/// for a window that ends there or before; a window is closed when it ends at the least watermark or before.
+/// The definition: a topic partition's watermark is the greatest time counted before, less the
+/// delay; a record is late for a window that ends there or before; a window is closed when it ends
+/// at the least watermark or before.
 fn group_by(log: &Log) -> Expected {
     let mut out = Expected::default();
     let mut windows: BTreeMap<(i64, u64), u64> = BTreeMap::new();
@@ -244,8 +247,8 @@ fn group_by(log: &Log) -> Expected {
     out
 }
 
-/// Runs it while a slice is produced, and kills it at a moment of that time drawn from the dice. What was produced later
-/// is there when the next one starts.
+/// Runs it while a slice is produced, and kills it at a moment of that time drawn from the dice.
+/// What was produced later is there when the next one starts.
 fn run_and_kill(setup: &Setup, dice: &mut Dice, produce: impl FnOnce()) -> Used {
     let mut windrow = setup.start();
     windrow.wait("it counts", Duration::from_secs(60), |s| {
@@ -272,6 +275,10 @@ fn pause(time: Duration) {
 
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
     #[expect(clippy::disallowed_methods, reason = "it is told how long it took")]
     let begun = Instant::now();
@@ -339,7 +346,8 @@ fn a_million_records_and_ten_kills_give_the_rows_of_a_plain_group_by() {
     );
     used = used.and(windrow.stop());
     println!(
-        "{RECORDS} records, {KILLS} kills: {:.1} s CPU in all runs, peak RSS {:.0} MiB, after {:.1} s",
+        "{RECORDS} records, {KILLS} kills: {:.1} s CPU in all runs, peak RSS {:.0} MiB, after \
+         {:.1} s",
         used.cpu_s,
         used.peak_rss_mib,
         begun.elapsed().as_secs_f64()
@@ -406,7 +414,8 @@ fn spark_finds(database: &str, expected: &Expected) {
             .map(str::to_owned)
             .collect()
     };
-    let sql = "SELECT CAST(window.start AS long), CAST(window.end AS long), origin, count FROM newtable ORDER BY 1, 2, 3";
+    let sql = "SELECT CAST(window.start AS long), CAST(window.end AS long), origin, count FROM \
+               newtable ORDER BY 1, 2, 3";
     let found = query(sql);
     assert_eq!(found.len(), expected.rows.len());
     for (found, ((start, end, origin), count)) in found.iter().zip(&expected.rows) {

@@ -1,5 +1,6 @@
-//! Spark reads what windrow wrote, and judges it: against the table that the use case's Spark job makes of the same
-//! topic, against values worked out by hand, and in `million.rs` against a plain group-by.
+//! Spark reads what windrow wrote, and judges it: against the table that the use case's Spark job
+//! makes of the same topic, against values worked out by hand, and in `million.rs` against a plain
+//! group-by.
 
 use crate::harness::{
     Found, Setup, Spark, Thrift, hive_db, parts, produce, psql, record, topic, unique, wait,
@@ -14,8 +15,8 @@ const START_MS: i64 = 1_725_219_720_000;
 /// The delay of both: how far a record may be behind the newest one.
 const DELAY_MS: i64 = 10_000;
 
-/// Records whose time goes on by `step_ms` and is taken back by less than the delay, in a fixed disorder: neither
-/// windrow nor Spark finds one late. Topic partitions and origins take turns.
+/// Records whose time goes on by `step_ms` and is taken back by less than the delay, in a fixed
+/// disorder: neither windrow nor Spark finds one late. Topic partitions and origins take turns.
 fn disordered(count: i64, partitions: i64, origins: i64, step_ms: i64) -> Vec<Value> {
     (0..count)
         .map(|i| {
@@ -40,9 +41,9 @@ fn spark_job(database: &str, topic: &str, table: &str, slide: &[&str]) {
 
 /// Windrow on a topic, until it has closed all that Spark's job closes, and to its end.
 ///
-/// Spark's watermark is the greatest time of the whole topic less the delay, and it closes what ends there or before when
-/// it has read everything. Windrow does the same once all topic partitions are idle: their floors rise to the greatest
-/// watermark of all.
+/// Spark's watermark is the greatest time of the whole topic less the delay, and it closes what
+/// ends there or before when it has read everything. Windrow does the same once all topic
+/// partitions are idle: their floors rise to the greatest watermark of all.
 fn windrow(database: &str, topic: &str, table: &str, records: usize, settings: Value) {
     let setup = Setup::new(database, topic, table, settings);
     let mut windrow = setup.start();
@@ -104,8 +105,8 @@ fn the_table_looks_and_counts_as_the_spark_jobs() {
     });
 }
 
-/// What the use case types into beeline, on both tables: the same to the character, up to the table's name and the
-/// order of rows.
+/// What the use case types into beeline, on both tables: the same to the character, up to the
+/// table's name and the order of rows.
 fn beeline_shows_the_same(database: &str, ours: &str, theirs: &str) {
     let thrift = Thrift::up(database);
     for statement in [
@@ -129,7 +130,8 @@ fn beeline_shows_the_same(database: &str, ours: &str, theirs: &str) {
     assert_eq!(line(ours).replace(ours, theirs), line(theirs));
 }
 
-/// Rows as multisets, types and times, in two time zones, with and without a filter that Parquet's statistics serve.
+/// Rows as multisets, types and times, in two time zones, with and without a filter that Parquet's
+/// statistics serve.
 fn sessions_see_the_same(spark: &mut Spark, ours: &str, theirs: &str) {
     for (zone, from) in [
         ("UTC", "2024-09-01 19:42:20"),
@@ -159,9 +161,14 @@ fn sessions_see_the_same(spark: &mut Spark, ours: &str, theirs: &str) {
     }
 }
 
-/// A connection that has read the tables before sees each commit; Spark's own tables come and go beside ours.
+/// A connection that has read the tables before sees each commit; Spark's own tables come and go
+/// beside ours.
 #[test]
 #[ignore = "needs the real parts: make test"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in order: each step needs what the last one left"
+)]
 fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
     let name = unique("fresh");
     topic(&name, 1);
@@ -170,7 +177,8 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
     let mut windrow = setup.start();
     let mut spark = Spark::open(&name);
     let mut round = |number: i64, spark: &mut Spark| {
-        // A minute of one record a second; then one of the first minute's start, and one that is no JSON.
+        // A minute of one record a second; then one of the first minute's start, and one that is no
+        // JSON.
         let start = START_MS + number * 60_000;
         let mut records: Vec<Value> = (0..60).map(|i| record(0, start + i * 1000, "a")).collect();
         records.push(record(0, START_MS, "late"));
@@ -206,14 +214,16 @@ fn an_open_connection_sees_each_commit_and_makes_tables_of_its_own() {
         });
         side(
             spark,
-            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS long), key, \
+            "SELECT topic, partition, offset, CAST(event_time AS long), CAST(watermark AS \
+             long), key, \
              value LIKE '%\"origin\":\"late\"%' FROM newtable__late ORDER BY offset",
             late.collect(),
         );
         let rejects = (0..rounds).map(|r| json!([name, 0, r * 62 + 61, true, "{\"origin\": "]));
         side(
             spark,
-            "SELECT topic, partition, offset, length(reason) > 5, value FROM newtable__rejects ORDER BY offset",
+            "SELECT topic, partition, offset, length(reason) > 5, value FROM newtable__rejects \
+             ORDER BY offset",
             rejects.collect(),
         );
     };
@@ -271,7 +281,8 @@ fn aggregate_records() -> Vec<Value> {
         value(7, format!(r#"{{"origin": 7, "payload": {{"kind": true}}, "bytes": {big}}}"#)),
         // No key and no number at all.
         value(8, "{}".to_owned()),
-        // Rejects: a float in an integer's field, more digits than the decimal takes, a key that is a list.
+        // Rejects: a float in an integer's field, more digits than the decimal takes, a key that is
+        // a list.
         value(9, r#"{"origin": "a", "bytes": 1.5}"#.to_owned()),
         value(10, r#"{"origin": "a", "price": 0.001}"#.to_owned()),
         value(11, r#"{"origin": ["a"]}"#.to_owned()),
@@ -279,7 +290,8 @@ fn aggregate_records() -> Vec<Value> {
     ]
 }
 
-const AGGREGATES: &str = "count, sum(bytes), min(bytes), max(bytes), avg(bytes), sum(price decimal(18,2)) as total, \
+const AGGREGATES: &str = "count, sum(bytes), min(bytes), max(bytes), avg(bytes), sum(price \
+                          decimal(18,2)) as total, \
                           min(price decimal(18,2)) as cheapest, max(latency) as worst";
 
 fn aggregate_rows() -> (Vec<(&'static str, &'static str)>, Vec<Value>) {
@@ -382,7 +394,8 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// The schemas that Hive's own scripts make, and those that a Spark makes that was told to create the tables itself.
+/// The schemas that Hive's own scripts make, and those that a Spark makes that was told to create
+/// the tables itself.
 #[test]
 #[ignore = "needs the real parts: make test"]
 fn aggregates_and_null_keys_are_read_from_every_kind_of_hive_schema() {
@@ -413,7 +426,8 @@ fn kind_holds(kind: &str, topic: &str, records: u64) {
     // Of these two there is a like that is read.
     let mut spark = (kind != "3.1" && kind != "lazy-fresh").then(|| Spark::open(&database));
     if kind == "empty" {
-        // Spark makes Hive's tables when somebody needs them: they are waited for, and the reason says how to get them.
+        // Spark makes Hive's tables when somebody needs them: they are waited for, and the reason
+        // says how to get them.
         windrow.wait("it says what it waits for", Duration::from_secs(20), |s| {
             s.epoch.is_none() && s.reason.contains("open Kyuubi and create a table")
         });

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 use windrow_core::shown::notice::{KEY, Notice};
-use windrow_core::shown::status::parse_rfc3339;
+use windrow_core::values::time::parse_rfc3339;
 
 /// How long we wait for services. Pebble itself waits 1 s to see whether a service stays up.
 pub(super) const START: Duration = Duration::from_secs(15);

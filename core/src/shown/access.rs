@@ -1,24 +1,29 @@
-//! Who may ask what over HTTP. No request is seen here, only what matters of one.
+//! Decides who may ask what over HTTP. It sees only those parts of a request that matter for this.
 //!
-//! `/healthz`, `/readyz` and `/metrics` are for everybody. All else is for those who come from loopback or bring the
-//! token. Where there is a token, whatever changes something needs it, from wherever it comes.
+//! - `/healthz`, `/readyz` and `/metrics` are open to everybody.
+//! - Everything else needs a peer on loopback, or the token.
+//! - Where a token is configured, requests that change something need it, also those from loopback.
 
 use std::net::IpAddr;
 
-/// What matters of a request.
+/// The parts of a request that matter here. A header is `None` where the request does not have it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestFacts<'a> {
+    /// The path, without the query.
     pub path: &'a str,
-    /// Anything but GET and HEAD.
+    /// The method is neither GET nor HEAD.
     pub changes: bool,
+    /// The address that the connection comes from.
     pub peer: IpAddr,
-    /// The token that is configured.
+    /// The token that is configured, if any.
     pub token: Option<&'a str>,
     /// Header `Authorization`.
     pub authorization: Option<&'a str>,
-    /// Header `Host`; `None` also where it is there twice.
+    /// Header `Host`; `None` also where the request has it twice.
     pub host: Option<&'a str>,
+    /// Header `Origin`.
     pub origin: Option<&'a str>,
+    /// Header `Content-Type`; `None` also where the request has it twice.
     pub content_type: Option<&'a str>,
 }
 
@@ -27,52 +32,62 @@ pub struct Asked<'a> {
 pub struct Refusal {
     /// The HTTP status code.
     pub code: u16,
+    /// The reason and the next step.
     pub why: &'static str,
 }
 
-/// The paths that tell nothing of the records.
+/// These paths tell nothing about the records.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const WRONG_TOKEN: &str =
+    "wrong token; send \"Authorization: Bearer\" and the api-token of the secrets file";
+const NO_TOKEN: &str =
+    "no token; send \"Authorization: Bearer\" and the api-token of the secrets file";
 
 /// Decides whether the request is answered.
 ///
 /// # Errors
-/// The code and the reason; neither says whether the path exists.
-pub fn admit(asked: &Asked<'_>) -> Result<(), Refusal> {
-    if !asked.changes && OPEN.contains(&asked.path) {
+/// The code and the reason. Neither says whether the path exists.
+pub fn admit(request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    if !request.changes && OPEN.contains(&request.path) {
         return Ok(());
     }
-    let refuse = |code, why| Err(Refusal { code, why });
-    match (asked.token, asked.authorization) {
+    check_peer(request)?;
+    if request.changes {
+        check_site(request)?;
+    }
+    Ok(())
+}
+
+fn refuse(code: u16, why: &'static str) -> Result<(), Refusal> {
+    Err(Refusal { code, why })
+}
+
+/// The peer brings the token, or is on loopback and need not bring it.
+fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    match (request.token, request.authorization) {
         (Some(token), Some(given)) => {
             if !bearer(given).is_some_and(|given| same(given, token)) {
-                return refuse(
-                    401,
-                    "wrong token; send \"Authorization: Bearer\" and the api-token of the secrets file",
-                );
+                return refuse(401, WRONG_TOKEN);
             }
         }
         (token, _) => {
             // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
-            if !asked.peer.to_canonical().is_loopback() {
+            if !request.peer.to_canonical().is_loopback() {
                 return match token {
-                    Some(_) => refuse(
-                        401,
-                        "no token; send \"Authorization: Bearer\" and the api-token of the secrets file",
-                    ),
+                    Some(_) => refuse(401, NO_TOKEN),
                     None => refuse(
                         403,
-                        "only loopback may ask this; ask from the machine itself, or set api-token in the secrets file",
+                        "only loopback may ask this; ask from the machine itself, \
+                         or set api-token in the secrets file",
                     ),
                 };
             }
-            if token.is_some() && asked.changes {
-                return refuse(
-                    401,
-                    "no token; send \"Authorization: Bearer\" and the api-token of the secrets file",
-                );
+            if token.is_some() && request.changes {
+                return refuse(401, NO_TOKEN);
             }
-            // DNS rebinding: a page of a foreign site whose name has come to mean loopback.
-            if !asked.host.is_some_and(is_local_or_address) {
+            // Against DNS rebinding: a page of a foreign site may have a name that now resolves to
+            // loopback. Its requests carry that name as their Host.
+            if !request.host.is_some_and(is_local_or_address) {
                 return refuse(
                     403,
                     "the Host is neither localhost nor an IP address; ask http://127.0.0.1",
@@ -80,25 +95,30 @@ pub fn admit(asked: &Asked<'_>) -> Result<(), Refusal> {
             }
         }
     }
-    if asked.changes {
-        if !asked.host.is_some_and(is_local_or_address) {
-            return refuse(
-                403,
-                "the Host is neither localhost nor an IP address; ask by address",
-            );
-        }
-        if asked
-            .origin
-            .is_some_and(|origin| !is_own(origin, asked.host))
-        {
-            return refuse(403, "a page of another site asks; ask from a command line");
-        }
-        if !asked.content_type.is_some_and(is_json) {
-            return refuse(
-                415,
-                "the content type is not JSON; send \"Content-Type: application/json\"",
-            );
-        }
+    Ok(())
+}
+
+/// The request does not come from a page of another site, which a browser would send in the name of
+/// its user. Such a page cannot choose its `Origin`, and cannot send JSON without being asked
+/// first.
+fn check_site(request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    if !request.host.is_some_and(is_local_or_address) {
+        return refuse(
+            403,
+            "the Host is neither localhost nor an IP address; ask by address",
+        );
+    }
+    if request
+        .origin
+        .is_some_and(|origin| !is_own(origin, request.host))
+    {
+        return refuse(403, "a page of another site asks; ask from a command line");
+    }
+    if !request.content_type.is_some_and(is_json) {
+        return refuse(
+            415,
+            "the content type is not JSON; send \"Content-Type: application/json\"",
+        );
     }
     Ok(())
 }
@@ -108,7 +128,8 @@ fn bearer(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Compares in a time that depends on the lengths only.
+/// Compares two texts in a time that depends on their lengths alone, so that nobody can find out a
+/// token character by character.
 fn same(a: &str, b: &str) -> bool {
     let differing = a
         .bytes()
@@ -145,8 +166,8 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const FAR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
 
-    fn get(path: &str, peer: IpAddr) -> Asked<'_> {
-        Asked {
+    fn get(path: &str, peer: IpAddr) -> RequestFacts<'_> {
+        RequestFacts {
             path,
             changes: false,
             peer,
@@ -158,16 +179,16 @@ mod tests {
         }
     }
 
-    fn post(peer: IpAddr) -> Asked<'static> {
-        Asked {
+    fn post(peer: IpAddr) -> RequestFacts<'static> {
+        RequestFacts {
             changes: true,
             content_type: Some("application/json"),
             ..get("/v1/pause", peer)
         }
     }
 
-    fn code(asked: Asked<'_>) -> u16 {
-        admit(&asked).map_or_else(|refusal| refusal.code, |()| 200)
+    fn code(request: RequestFacts<'_>) -> u16 {
+        admit(&request).map_or_else(|refusal| refusal.code, |()| 200)
     }
 
     #[test]
@@ -188,14 +209,14 @@ mod tests {
         }
         assert_eq!(code(post(FAR)), 403);
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 path: "/metrics",
                 ..post(FAR)
             }),
             403
         );
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 authorization: Some("Bearer x"),
                 ..get("/", FAR)
             }),
@@ -207,17 +228,17 @@ mod tests {
 
     #[test]
     fn the_token_opens_all_to_all() {
-        for (asked, peer) in [
+        for (request, peer) in [
             (get("/v1/status", FAR), FAR),
             (post(FAR), FAR),
             (post(LOCAL), LOCAL),
         ] {
-            let asked = Asked {
+            let request = RequestFacts {
                 peer,
                 token: Some("t0ken"),
-                ..asked
+                ..request
             };
-            assert_eq!(code(asked), 401);
+            assert_eq!(code(request), 401);
             for (authorization, expect) in [
                 ("Bearer t0ken", 200),
                 ("bearer t0ken", 200),
@@ -229,9 +250,9 @@ mod tests {
                 ("", 401),
             ] {
                 assert_eq!(
-                    code(Asked {
+                    code(RequestFacts {
                         authorization: Some(authorization),
-                        ..asked
+                        ..request
                     }),
                     expect,
                     "{authorization}"
@@ -243,14 +264,14 @@ mod tests {
     #[test]
     fn with_a_token_loopback_reads_without_and_changes_with_it() {
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 token: Some("t"),
                 ..get("/v1/status", LOCAL)
             }),
             200
         );
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 token: Some("t"),
                 authorization: Some("Bearer u"),
                 ..get("/v1/status", LOCAL)
@@ -258,7 +279,7 @@ mod tests {
             401
         );
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 token: Some("t"),
                 ..post(LOCAL)
             }),
@@ -281,7 +302,7 @@ mod tests {
             (None, 403),
         ] {
             assert_eq!(
-                code(Asked {
+                code(RequestFacts {
                     host,
                     ..post(LOCAL)
                 }),
@@ -289,7 +310,7 @@ mod tests {
                 "{host:?}"
             );
             assert_eq!(
-                code(Asked {
+                code(RequestFacts {
                     host,
                     ..get("/v1/status", LOCAL)
                 }),
@@ -297,7 +318,7 @@ mod tests {
                 "{host:?}"
             );
         }
-        let with_token = Asked {
+        let with_token = RequestFacts {
             token: Some("t"),
             authorization: Some("Bearer t"),
             host: Some("windrow.example"),
@@ -305,7 +326,7 @@ mod tests {
         };
         assert_eq!(code(with_token), 200);
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 token: Some("t"),
                 authorization: Some("Bearer t"),
                 host: Some("windrow.example"),
@@ -318,7 +339,7 @@ mod tests {
     #[test]
     fn foreign_pages_and_forms_cannot_post() {
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 origin: Some("http://10.1.63.9:8080"),
                 ..post(LOCAL)
             }),
@@ -332,7 +353,7 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                code(Asked {
+                code(RequestFacts {
                     origin: Some(origin),
                     ..post(LOCAL)
                 }),
@@ -341,7 +362,7 @@ mod tests {
             );
         }
         assert_eq!(
-            code(Asked {
+            code(RequestFacts {
                 content_type: Some("Application/JSON; charset=utf-8"),
                 ..post(LOCAL)
             }),
@@ -354,7 +375,7 @@ mod tests {
             Some("application/jsonp"),
         ] {
             assert_eq!(
-                code(Asked {
+                code(RequestFacts {
                     content_type,
                     ..post(LOCAL)
                 }),

@@ -1,34 +1,35 @@
-//! Console mode: the windows so far, printed whole each time, as Spark's console sink does in complete mode.
-//! Nothing is closed here and nothing kept; memory is bounded by leaving out the oldest windows, which is said.
+//! Console mode: all windows so far as text, as Spark's console sink prints them in complete mode.
+//! No window is closed and nothing is stored. To bound the memory, the oldest windows are left out,
+//! and the text says so.
 
-use crate::shown::status::{printable, sql_time};
+use crate::shown::tables::printable;
 use crate::table::listing::Value;
-use crate::values::aggregate::Acc;
-use crate::values::aggregate::average;
-use crate::values::aggregate::merge;
+use crate::values::aggregate::{Acc, average, merge};
 use crate::values::record::key_columns;
 use crate::values::shape::{Aggregate, Function, Shape};
-use crate::values::time::EventTime;
+use crate::values::time::{EventTime, sql_time};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Rows held, over all windows; past it the oldest windows go.
+/// The most rows that are held, over all windows. Beyond that the oldest windows are left out.
 pub const ROWS_MAX: usize = 100_000;
-/// Rows printed, the newest: as many as Spark's `numRows`.
+/// How many rows are printed, which are the newest ones. Spark's default of `numRows` is the same.
 pub const SHOWN_MAX: usize = 20;
 
 /// One record in one of its windows.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit<'a> {
+    /// The first time that is in the window.
     pub start: EventTime,
+    /// The first time that is after the window.
     pub end: EventTime,
-    /// Bytes as of [`crate::values::record::Key`].
+    /// The bytes of a [`crate::values::record::Key`].
     pub key: &'a [u8],
-    /// One for each of [`Shape::inputs`], scaled; `None` where the record has none.
+    /// One number for each of [`Shape::inputs`], scaled; `None` where the record has none.
     pub values: &'a [Option<i64>],
 }
 
-/// Counts of all windows, by start and key.
+/// The counts of all windows, by start and key.
 #[derive(Debug)]
 pub struct Console {
     columns: Vec<String>,
@@ -37,9 +38,11 @@ pub struct Console {
     windows: BTreeMap<EventTime, Window>,
     rows: usize,
     rows_max: usize,
-    /// Windows that begin here or earlier were left out; a record of theirs is not shown again as if it were the first.
+    /// Windows that begin at this time or earlier were left out. Their records are not counted any
+    /// more: otherwise such a window would be shown again with a count that begins at one.
     left_out: Option<EventTime>,
-    /// Hits that are in no row shown: of windows left out, or of new keys when one window alone fills the memory.
+    /// Hits that no row shows. They belong to windows that were left out, or to new keys of a
+    /// window that fills the memory alone.
     unseen: u64,
     batch: u64,
 }
@@ -57,7 +60,7 @@ struct Counts {
 }
 
 impl Console {
-    /// An empty one that holds at most `rows_max` rows; [`ROWS_MAX`] is the usual.
+    /// An empty console that holds at most `rows_max` rows, usually [`ROWS_MAX`].
     #[must_use]
     pub fn new(shape: &Shape, rows_max: usize) -> Self {
         let names = shape
@@ -113,7 +116,7 @@ impl Console {
         }
     }
 
-    /// The next batch as text. On a terminal it takes the place of the one before.
+    /// The next batch as text. On a terminal it replaces the previous one.
     pub fn render(&mut self, terminal: bool) -> String {
         let newest = self.windows.iter().rev().flat_map(|(start, window)| {
             window
@@ -124,7 +127,7 @@ impl Console {
         });
         let mut rows: Vec<Vec<String>> = newest.take(SHOWN_MAX).collect();
         rows.reverse();
-        // Home, clear to the end, and the lines that scrolled off.
+        // Go to the top left, clear the screen, and clear the lines that have scrolled off.
         let mut out = if terminal {
             "\x1b[H\x1b[2J\x1b[3J".to_owned()
         } else {
@@ -193,7 +196,7 @@ impl Counts {
     }
 }
 
-/// An aggregate's value as text.
+/// An aggregate's value as text; `NULL` when no record had a number for it.
 fn value(aggregate: &Aggregate, acc: Acc) -> String {
     let scale = aggregate.number.scale();
     if acc.n == 0 {
@@ -209,7 +212,8 @@ fn value(aggregate: &Aggregate, acc: Acc) -> String {
     .to_string()
 }
 
-/// As `Dataset.showString` draws it when nothing is cut: cells to the left, without blanks, at least three wide.
+/// Draws a table as Spark's `Dataset.showString` does when it cuts nothing: cells are aligned to
+/// the left, without blanks around them, and are at least three characters wide.
 fn spark_table(columns: &[String], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns.len())
         .map(|i| {

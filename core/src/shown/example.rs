@@ -49,6 +49,7 @@ pub fn full() -> Status {
     }
 }
 
+/// One answer with rows: `json` is the list of maps.
 pub fn rows(columns: &[&str], json: &str) -> Rows {
     let columns = columns.iter().map(|c| (*c).to_owned()).collect();
     Rows {

@@ -2,6 +2,8 @@
 
 pub mod status;
 pub mod snapshot;
+pub mod metrics;
+pub mod tables;
 pub mod page;
 pub mod console;
 pub mod access;

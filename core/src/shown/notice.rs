@@ -1,43 +1,52 @@
-//! Whether the charm should be woken by a Pebble notice: what windrow says now against what was told last.
-//! No socket here: `io/pebble` asks and tells. All memory between two looks is the last notice itself.
+//! Decides whether a Pebble notice should wake the charm: what windrow says now is compared with
+//! what the last notice said. There is no socket here; `io/pebble` asks and tells. The last notice
+//! itself is all that is remembered from one look to the next.
 
 use crate::values::cause::Cause;
 use serde::{Deserialize, Serialize};
 
-/// The notice's key.
+/// The key of the notice.
 pub const KEY: &str = "windrow.dev/state";
-/// The state of a windrow that does not answer; it is none of its own.
+/// The state of a windrow that does not answer. No running windrow has this state.
 pub const DOWN: &str = "down";
 
-/// A refused login is told again this often: each time the credentials are read anew.
+/// A refused login is told again after this time, because the charm reads the credentials anew each
+/// time it is told.
 const LOGIN_AGAIN_MS: u64 = 20_000;
-/// A start is told only this long after the last notice: mostly it is over by then.
+/// A start is told only when the last notice is at least this old. Usually the start is over
+/// before.
 const START_AFTER_MS: u64 = 10_000;
-/// One that comes up and goes down again is told this often.
+/// A windrow that comes up and goes down again and again is told at most this often.
 const RESTLESS_MS: u64 = 60_000;
-/// What a notice costs, and how much can be saved up: four at once, then one a minute.
+/// What one notice costs, in seconds of waiting: on average there is at most one a minute.
 const COST_S: u64 = 60;
+/// How much can be saved up: four notices may follow each other at once.
 const CREDIT_MAX_S: u64 = 4 * COST_S;
-/// Letters of a reason. Pebble takes 4 KiB of data, and JSON may write a letter as six bytes.
-const REASON_MAX: usize = 600;
+/// The most characters of a reason. Pebble takes 4 KiB of data, and JSON may write one character as
+/// six bytes.
+const REASON_MAX_CHARS: usize = 600;
 
-/// What a look found, or a notice says.
+/// What a look at windrow has found, or what a notice says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct News {
     /// The name of a [`crate::shown::status::State`], or [`DOWN`].
     pub state: String,
+    /// What kind of reason it is, for programs.
     pub cause: Cause,
+    /// Why it is not counting, for people; empty while it is counting.
     pub reason: String,
 }
 
-/// The data of a notice: Pebble keeps texts only.
+/// The data of a notice. Each value is a text, because Pebble keeps nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Notice {
+    /// What the notice says.
     #[serde(flatten)]
     pub news: News,
-    /// How many more may follow soon, in seconds that were waited for them; a number.
+    /// The seconds of waiting that are saved up for further notices, as a number; each costs 60.
+    /// Example: with `180`, three more may follow at once.
     pub credit: String,
 }
 
@@ -51,13 +60,14 @@ impl Notice {
     }
 }
 
-/// The notice to add now, if any. `last` is the latest one and how long ago it was, in milliseconds.
+/// The notice to add now; `None` where there is nothing new, or where it is too soon. `last` is the
+/// latest notice and its age in milliseconds.
 #[must_use]
 pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     let news = clipped(now);
     let starting = news.cause == Cause::Starting;
     let Some((last, age_ms)) = last else {
-        // Whoever started it knows.
+        // There is no notice of a start: whoever started windrow knows about it.
         return (!starting).then(|| Notice {
             news,
             credit: (CREDIT_MAX_S - COST_S).to_string(),
@@ -71,7 +81,8 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
             credit: credit.to_string(),
         });
     }
-    // New credentials may be there already, and only the charm can fetch them: that never waits for credit.
+    // New credentials may be there already, and only the charm can fetch them. So a refused login
+    // never waits for credit.
     if news.cause.is_login() {
         let soon = last.news.cause.is_login() && age_ms < LOGIN_AGAIN_MS;
         return (!soon).then(|| Notice {
@@ -91,9 +102,11 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     })
 }
 
-/// What the charm shows now, where that is not what was told last: to be noted without waking anybody. The next look then
-/// compares with what is shown; or a state that came and went between two looks would be shown for long. `restarted`: the
-/// charm has just done so, and the notice of how that ends is free.
+/// The notice that says what the charm shows now; `None` where the last notice says the same. It is
+/// noted without waking anybody, so that the next look compares with what is shown. Otherwise a
+/// state that came and went between two looks would be shown for a long time.
+///
+/// With `restarted`, the charm has just restarted windrow, and the notice of how that ends is free.
 #[must_use]
 pub fn shown(seen: &News, restarted: bool, last: &Notice, age_ms: u64) -> Option<Notice> {
     let news = clipped(seen);
@@ -107,12 +120,13 @@ pub fn shown(seen: &News, restarted: bool, last: &Notice, age_ms: u64) -> Option
 
 fn clipped(news: &News) -> News {
     News {
-        reason: news.reason.chars().take(REASON_MAX).collect(),
+        reason: news.reason.chars().take(REASON_MAX_CHARS).collect(),
         ..news.clone()
     }
 }
 
-/// Whether two say the same, but for numbers, ids and paths in them. Who has the table is told by name, and names count.
+/// Whether two pieces of news say the same, apart from numbers, ids and paths in them. For
+/// [`Cause::Held`] the reason names the holder of the table, so there every character counts.
 fn same(a: &News, b: &News) -> bool {
     let reason = if a.cause == Cause::Held {
         a.reason == b.reason
@@ -122,7 +136,7 @@ fn same(a: &News, b: &News) -> bool {
     (&a.state, a.cause) == (&b.state, b.cause) && reason
 }
 
-/// A sentence with each word that has a digit in it left out.
+/// A sentence without those words that have a digit in them.
 fn kind(reason: &str) -> String {
     let words = reason.split(|c: char| !c.is_alphanumeric());
     words
@@ -159,7 +173,8 @@ mod tests {
         )
     }
 
-    /// Looks every five seconds at what windrow says then; gives the second and state of each notice.
+    /// Looks every five seconds at what windrow says then; gives the second and state of each
+    /// notice.
     fn watch(seconds: u64, says: impl Fn(u64) -> News) -> Vec<(u64, String)> {
         let mut last: Option<(Notice, u64)> = None;
         let mut told = Vec::new();
@@ -211,7 +226,8 @@ mod tests {
             None,
             "it shows what was told"
         );
-        // A container that was started anew: the charm saw it down, and it counts before the next look.
+        // A container that was started anew: the charm saw it down, and it counts before the next
+        // look.
         let noted = shown(&down(), false, &told, 5000).expect("it shows something else");
         assert_eq!(noted.credit, "185");
         let again =

@@ -1,12 +1,12 @@
-//! The status page: a [`Status`] as one piece of HTML that needs nothing else, not even a script.
+//! The status page: a [`Status`] as one HTML document. It loads nothing else and runs no script.
 
 use crate::shown::status::{State, Status};
 use crate::values::time::EventTime;
 use std::fmt::Write;
 
-/// Seconds after which a browser asks again.
+/// A browser loads the page again after this many seconds.
 const REFRESH_S: u32 = 5;
-/// Open windows shown, the oldest; the rest is counted.
+/// How many open windows are shown, oldest first. Of the others the page says how many there are.
 const WINDOWS_MAX: usize = 50;
 
 const STYLE: &str = "
@@ -14,15 +14,19 @@ const STYLE: &str = "
 @media(prefers-color-scheme:dark){:root{--ok:#3fb950;--warn:#d29922;--bad:#f85149}}
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
-.state{font-weight:600}.counting{color:var(--ok)}.waiting,.paused,.standby{color:var(--warn)}.failed{color:var(--bad)}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem 1.5rem;margin:1.5rem 0}
-dt{color:var(--dim);font-size:.85rem}dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.state{font-weight:600}.counting{color:var(--ok)}.failed{color:var(--bad)}
+.waiting,.paused,.standby{color:var(--warn)}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem 1.5rem}
+dl{margin:1.5rem 0}dt{color:var(--dim);font-size:.85rem}
+dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:right;padding:.25rem .75rem;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;white-space:nowrap}
-th{color:var(--dim);font-weight:400}th:first-child,td:first-child{text-align:left}footer,.note{color:var(--dim);font-size:.85rem}
+th,td{text-align:right;padding:.25rem .75rem;border-bottom:1px solid var(--line)}
+th,td{font-variant-numeric:tabular-nums;white-space:nowrap}
+th{color:var(--dim);font-weight:400}th:first-child,td:first-child{text-align:left}
+footer,.note{color:var(--dim);font-size:.85rem}
 ";
 
-/// The whole page.
+/// The whole page, as HTML.
 #[must_use]
 pub fn page(status: &Status) -> String {
     let name = if status.table.is_empty() {
@@ -55,13 +59,14 @@ pub fn page(status: &Status) -> String {
         push(&mut out, format_args!(": {}", Html(&status.reason)));
     }
     out += "</p>";
-    figures(&mut out, status);
-    lanes(&mut out, status);
-    windows(&mut out, status);
+    push_figures(&mut out, status);
+    push_lanes(&mut out, status);
+    push_windows(&mut out, status);
     push(
         &mut out,
         format_args!(
-            "<footer><p>windrow {} · topic {} · owner {} · <a href=\"/metrics\">metrics</a> · <a href=\"/v1/status\">json</a></p></footer></body></html>",
+            "<footer><p>windrow {} · topic {} · owner {} · <a href=\"/metrics\">metrics</a> · \
+             <a href=\"/v1/status\">json</a></p></footer></body></html>",
             Html(&status.version),
             Html(&status.topic),
             Html(&status.owner),
@@ -70,7 +75,7 @@ pub fn page(status: &Status) -> String {
     out
 }
 
-fn figures(out: &mut String, s: &Status) {
+fn push_figures(out: &mut String, s: &Status) {
     let times = [
         ("watermark", s.watermark),
         ("first window", s.first_window),
@@ -94,7 +99,7 @@ fn figures(out: &mut String, s: &Status) {
     for (name, time) in times {
         push(
             out,
-            format_args!("<div><dt>{name}</dt><dd>{}</dd></div>", shown(time)),
+            format_args!("<div><dt>{name}</dt><dd>{}</dd></div>", time_text(time)),
         );
     }
     for (name, n) in numbers
@@ -107,12 +112,13 @@ fn figures(out: &mut String, s: &Status) {
     *out += "</dl>";
 }
 
-fn lanes(out: &mut String, status: &Status) {
+fn push_lanes(out: &mut String, status: &Status) {
     if status.lanes.is_empty() {
         return;
     }
-    *out += "<h2>Topic partitions</h2><div class=\"wide\"><table><tr><th>partition</th><th>next offset</th><th>lag</th>\
-        <th>watermark</th><th>counted</th><th>late</th><th>rejected</th><th></th></tr>";
+    *out += "<h2>Topic partitions</h2><div class=\"wide\"><table>\
+        <tr><th>partition</th><th>next offset</th><th>lag</th><th>watermark</th>\
+        <th>counted</th><th>late</th><th>rejected</th><th></th></tr>";
     for lane in &status.lanes {
         let note = match lane.held_by {
             Some(slow) => format!("held by {slow}"),
@@ -122,11 +128,12 @@ fn lanes(out: &mut String, status: &Status) {
         push(
             out,
             format_args!(
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{note}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+                 <td>{}</td><td>{}</td><td>{}</td><td>{note}</td></tr>",
                 lane.partition,
                 lane.next_offset,
                 lane.lag.map_or_else(|| "–".to_owned(), grouped),
-                shown(lane.watermark),
+                time_text(lane.watermark),
                 grouped(lane.ledger.counted),
                 grouped(lane.ledger.late),
                 grouped(lane.ledger.rejected),
@@ -136,7 +143,7 @@ fn lanes(out: &mut String, status: &Status) {
     *out += "</table></div>";
 }
 
-fn windows(out: &mut String, status: &Status) {
+fn push_windows(out: &mut String, status: &Status) {
     *out += "<h2>Open windows</h2>";
     if status.windows.is_empty() {
         *out += "<p class=\"note\">None.</p>";
@@ -169,11 +176,11 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a string takes all text");
 }
 
-fn shown(time: Option<EventTime>) -> String {
+fn time_text(time: Option<EventTime>) -> String {
     time.map_or_else(|| "–".to_owned(), |t| t.to_string())
 }
 
-/// `1234567` as `1 234 567`, with blanks at which no line breaks.
+/// `1234567` as `1 234 567`, with narrow spaces at which a line does not break.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
@@ -186,7 +193,8 @@ fn grouped(n: u64) -> String {
     out
 }
 
-/// Text from outside, in a form that is text to a browser in elements and in quoted attributes.
+/// Text from outside, escaped so that a browser takes it as text, both in elements and in quoted
+/// attributes.
 struct Html<'a>(&'a str);
 
 impl std::fmt::Display for Html<'_> {

@@ -169,6 +169,22 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
+/// An error and all that caused it, in one line: `cannot connect: TLS: certificate has expired`.
+#[must_use]
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The text of the innermost cause alone. It is for errors whose outer layers only say that
+/// something inside of them has failed, as those of HTTP clients do.
+#[must_use]
+pub fn innermost_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

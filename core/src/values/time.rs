@@ -154,6 +154,28 @@ pub fn format_duration_ms(ms: u64) -> String {
     format!("{ms}ms")
 }
 
+/// A time as SQL prints it: `2024-09-01T19:42:15.500Z` becomes `2024-09-01 19:42:15.5`.
+#[must_use]
+pub fn sql_time(rfc3339: &str) -> String {
+    let text = rfc3339.trim_end_matches('Z').replacen('T', " ", 1);
+    if text.contains('.') {
+        text.trim_end_matches('0').to_owned()
+    } else {
+        text
+    }
+}
+
+/// Reads a time as RFC 3339 writes it, such as [`EventTime`]'s `Display` does. Parts of a
+/// millisecond are left out. `None` for any other text, and for years that do not have four digits.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
+    use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    let ns = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .unix_timestamp_nanos();
+    i64::try_from(ns.div_euclid(1_000_000)).ok().map(EventTime)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +210,16 @@ mod tests {
         for bad in ["", "10", "10 sconds", "-1s", "1.5s", "99999999999d", "s"] {
             assert!(parse_duration_ms(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_come_back() {
+        for ms in [0, -1, 1_725_219_735_123, 253_402_300_799_999] {
+            assert_eq!(
+                parse_rfc3339(&EventTime(ms).to_string()),
+                Some(EventTime(ms))
+            );
+        }
+        assert_eq!(parse_rfc3339("yesterday"), None);
     }
 }

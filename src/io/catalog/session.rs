@@ -13,7 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use windrow_core::table::commit::CatalogError;
-use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::cause::{Cause, Trouble, error_chain};
 
 pub use super::tls::PgTls;
 
@@ -62,7 +62,7 @@ impl PgConfig {
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
             return Err(wrong("it does not begin with postgresql://".to_owned()));
         }
-        let mut config: Config = url.parse().map_err(|error| wrong(causes(&error)))?;
+        let mut config: Config = url.parse().map_err(|error| wrong(error_chain(&error)))?;
         if config.get_user().is_some() || config.get_password().is_some() {
             return Err(wrong(
                 "it holds a user or a password, which belong in the secrets file".to_owned(),
@@ -204,7 +204,7 @@ impl Session {
         let why = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if refused(&error) => return Err(self.meaning(&error)),
-            Ok(Err(error)) => causes(&error),
+            Ok(Err(error)) => error_chain(&error),
             Err(_) => format!("no answer in {COMMIT_MAX:?}"),
         };
         let said = format!("{}: the answer to COMMIT was lost: {why}", self.doing);
@@ -329,7 +329,7 @@ fn refused(error: &tokio_postgres::Error) -> bool {
 fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
     let Some(db) = error.as_db_error() else {
         return CatalogError::Retry(
-            format!("{doing}: {}; is PostgreSQL up?", causes(error)).into(),
+            format!("{doing}: {}; is PostgreSQL up?", error_chain(error)).into(),
         );
     };
     let (code, message) = (db.code().code(), db.message());
@@ -376,17 +376,6 @@ fn cause_of(code: &str) -> Cause {
         "3F000" | "42P01" => Cause::NoSchema,
         _ => Cause::None,
     }
-}
-
-/// An error and its causes, in one line.
-fn causes(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(under) = cause {
-        text = format!("{text}: {under}");
-        cause = under.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! A Kafka inside the process, for the demo and for tests, and a producer of the records that the use case has.
-//! librdkafka's mock cluster: no logins, no rights, and it keeps 5 MB or 100 000 batches of a topic partition.
+//! A Kafka inside of this process, for the demo and for tests, and a producer of records like those
+//! of the use case. It is librdkafka's mock cluster, which has no logins and no rights, and keeps 5
+//! MB or 100 000 batches of a topic partition.
 #![expect(
     clippy::disallowed_methods,
     reason = "a producer stamps records with the machine's time"
@@ -19,14 +20,14 @@ use windrow_core::values::record::Partition;
 /// How long records that were sent may take to arrive.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One broker; it ends with this value.
+/// A cluster with one broker. It ends when this value is dropped.
 pub struct MockKafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
 }
 
 impl MockKafka {
-    /// Starts it with one topic.
+    /// Starts the cluster with one topic.
     ///
     /// # Errors
     /// librdkafka's text.
@@ -40,7 +41,7 @@ impl MockKafka {
         Ok(Self { cluster, producer })
     }
 
-    /// `host:port`.
+    /// The broker's address, as `host:port`.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         self.cluster.bootstrap_servers()
@@ -56,7 +57,8 @@ impl MockKafka {
             .map_err(|e| format!("cannot create topic \"{topic}\": {e}"))
     }
 
-    /// Answers for this topic as if it did not exist; a mock cluster creates what it is asked for.
+    /// Makes the cluster answer as if this topic did not exist. By itself a mock cluster creates
+    /// each topic that it is asked for.
     ///
     /// # Errors
     /// librdkafka's text.
@@ -84,10 +86,11 @@ impl MockKafka {
         .map_err(|e| e.to_string())
     }
 
-    /// Sends records of (timestamp in ms, value) to a topic partition; they are there when it returns.
+    /// Sends records, each as timestamp (ms since 1970) and value, to a topic partition. They have
+    /// arrived when this returns.
     ///
     /// # Errors
-    /// librdkafka's text; some of the records may be there.
+    /// librdkafka's text. Some of the records may have arrived.
     pub fn send<'a>(
         &self,
         topic: &str,
@@ -112,7 +115,7 @@ fn producer(bootstrap: &str) -> Result<BaseProducer, String> {
         .map_err(|e| format!("cannot make a producer for Kafka \"{bootstrap}\": {e}"))
 }
 
-/// Hands a record to the producer; waits while its queue is full.
+/// Hands a record to the producer, and waits while the producer's queue is full.
 fn push(
     producer: &BaseProducer,
     topic: &str,
@@ -135,12 +138,13 @@ fn push(
     }
 }
 
-/// What a demo record is.
+/// The kinds of demo records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DemoKind {
+    /// As the use case has them.
     Good,
-    /// As good, but half a minute old.
+    /// Like a good one, but half a minute old.
     Late,
     /// Not JSON.
     Broken,
@@ -152,9 +156,13 @@ pub enum DemoKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DemoSent {
+    /// Records of [`DemoKind::Good`].
     pub good: u64,
+    /// Records of [`DemoKind::Late`].
     pub late: u64,
+    /// Records of [`DemoKind::Broken`].
     pub broken: u64,
+    /// Records of [`DemoKind::NoOrigin`].
     pub no_origin: u64,
 }
 
@@ -168,6 +176,7 @@ impl DemoSent {
         } += 1;
     }
 
+    /// Records of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.good + self.late + self.broken + self.no_origin
@@ -177,15 +186,18 @@ impl DemoSent {
 /// One record of the demo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoRecord {
+    /// What kind of record it is.
     pub kind: DemoKind,
+    /// The topic partition that it is sent to.
     pub partition: Partition,
-    /// The Kafka timestamp, ms since 1970.
+    /// The Kafka timestamp, in ms since 1970.
     pub timestamp_ms: i64,
+    /// The value; the record has no key.
     pub value: Vec<u8>,
 }
 
-/// The `index`-th record of the demo with this seed, sent at `now_ms`: kafka-test-app's format, without a key.
-/// 3 in 100 are late, 1 in 100 is broken, 1 in 100 has no origin.
+/// The `index`-th record of the demo with this seed, sent at `now_ms`, in the format of
+/// kafka-test-app. Of 100 records about 3 are late, 1 is broken, and 1 has no origin.
 #[must_use]
 pub fn demo_record(
     seed: u64,
@@ -209,21 +221,20 @@ pub fn demo_record(
     };
     let (seconds, millis) = (timestamp_ms.div_euclid(1000), timestamp_ms.rem_euclid(1000));
     let id = (u128::from(dice) << 64) | u128::from(mix(dice ^ 1));
-    let origin_field = format!(
-        "\"origin\": \"producer-{origin} (10.1.{}.{})\", ",
+    let fields = format!(r#""timestamp": {seconds}.{millis:03}, "_id": "{id:032x}""#);
+    let origin = format!(
+        r#""origin": "producer-{origin} (10.1.{}.{})""#,
         63 + origin / 250,
         1 + origin % 250
     );
     let value = match kind {
         DemoKind::Broken => format!("Message #{index} is not JSON"),
         DemoKind::NoOrigin => {
-            format!(
-                r#"{{"timestamp": {seconds}.{millis:03}, "_id": "{id:032x}", "content": "Message #{index}"}}"#
-            )
+            format!(r#"{{{fields}, "content": "Message #{index}"}}"#)
         }
-        DemoKind::Good | DemoKind::Late => format!(
-            r#"{{"timestamp": {seconds}.{millis:03}, "_id": "{id:032x}", {origin_field}"content": "Message #{index}"}}"#
-        ),
+        DemoKind::Good | DemoKind::Late => {
+            format!(r#"{{{fields}, {origin}, "content": "Message #{index}"}}"#)
+        }
     };
     let partition = (index % u64::from(partitions.max(1).unsigned_abs())) as Partition;
     DemoRecord {
@@ -234,7 +245,8 @@ pub fn demo_record(
     }
 }
 
-/// `SplitMix64` (Steele, Lea, Flood 2014): as good as dice here, and the same everywhere.
+/// `SplitMix64` (Steele, Lea, Flood 2014): a number that is as good as random here, and the same on
+/// every machine.
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -245,16 +257,21 @@ fn mix(x: u64) -> u64 {
 /// What the demo sends.
 #[derive(Clone, Debug)]
 pub struct Demo {
+    /// The broker's address, as `host:port`.
     pub bootstrap: String,
+    /// The topic that the records are sent to.
     pub topic: String,
+    /// How many partitions the topic has.
     pub partitions: Partition,
+    /// How many origins the records have.
     pub origins: u32,
     /// Records a second.
     pub rate: u32,
+    /// Decides what the records are: the same seed gives the same records.
     pub seed: u64,
 }
 
-/// Sends demo records from a thread of its own until it is stopped.
+/// Sends demo records, from a thread of its own, until it is stopped.
 pub struct DemoProducer {
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<DemoSent>>,
@@ -284,16 +301,16 @@ impl DemoProducer {
         })
     }
 
-    /// How many were handed to Kafka's client so far.
+    /// How many records were handed to Kafka's client so far.
     #[must_use]
     pub fn sent(&self) -> DemoSent {
         *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops, waits until all have arrived, and says how many.
+    /// Stops, waits until all records have arrived, and says how many there are.
     ///
     /// # Errors
-    /// librdkafka's text: some of the records may not be there.
+    /// librdkafka's text. Some of the records may not have arrived.
     pub fn stop(mut self) -> Result<DemoSent, String> {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

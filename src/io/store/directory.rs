@@ -1,5 +1,6 @@
 //! Objects as files of a directory.
-//! Half a file is never seen: each is written to a temporary name, made durable and renamed.
+//! Nobody ever sees half a file: each one is written under a temporary name, made durable, and
+//! renamed.
 
 use super::{StoreError, StoreErrorKind};
 use bytes::Bytes;
@@ -89,11 +90,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         .expect("file work does not panic")
 }
 
-/// Tells apart the writes under way of one process.
+/// A number for each write of this process, so that two writes of one object at the same time have
+/// different temporary names.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
-/// Temporary file, fsync, rename, fsync of the folder: whole or not at all. What a crash leaves begins with a dot,
-/// which no reader of tables looks at.
+/// Writes a file as a whole or not at all: temporary file, fsync, rename, fsync of the folder. What
+/// a crash leaves behind has a name that begins with a dot, and readers of tables ignore such
+/// files.
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("a key is below the root");
     let name = path
@@ -108,7 +111,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = loop {
         make_folders(folder)?;
         match File::create(&temporary) {
-            // A delete took the folder away, as it was empty.
+            // Meanwhile a delete has removed the folder, because it was empty.
             Err(e) if e.kind() == io::ErrorKind::NotFound && !folder.exists() => {}
             result => break result?,
         }
@@ -118,14 +121,14 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // Of the two errors the first is the one to tell.
+        // The first of the two errors is the one to report.
         _ = fs::remove_file(&temporary);
     }
     written?;
     sync_folder(folder)
 }
 
-/// Each new folder's name is made durable too.
+/// Creates a folder and those above it, and makes the name of each new one durable.
 fn make_folders(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -134,7 +137,7 @@ fn make_folders(folder: &Path) -> io::Result<()> {
     make_folders(above)?;
     match fs::create_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        // A delete was quicker; the caller looks again.
+        // Meanwhile a delete has removed the folder above; the caller tries again.
         Err(e) if e.kind() == io::ErrorKind::NotFound && !above.exists() => Ok(()),
         Err(e) => Err(e),
         Ok(()) => sync_folder(above),
@@ -161,7 +164,7 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         .skip(1)
         .take_while(|folder| *folder != root)
     {
-        // Fails where it is not empty, which is the end of it.
+        // This fails for a folder that is not empty, and then those above are not empty either.
         if fs::remove_dir(folder).is_err() {
             break;
         }
@@ -169,9 +172,10 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds the key and the size of every file below `folder`.
 fn walk(root: &Path, folder: &Path, found: &mut Vec<(String, u64)>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
-        // No folder is no objects; or a delete took it away.
+        // A folder that is not there has no objects; or a delete has just removed it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };

@@ -1,5 +1,5 @@
-//! Objects in an S3 bucket, by aws-sdk-s3 with settings made by hand: no profile, no environment, no look-up of
-//! credentials at addresses of the cloud.
+//! Objects in an S3 bucket, through aws-sdk-s3. All of its settings are made here: it reads no
+//! profile and no environment, and asks no address of a cloud for credentials.
 
 use super::{S3Config, StoreError, StoreErrorKind};
 use crate::io::roots::trusted_pem;
@@ -22,14 +22,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use windrow_core::settings::config::Secret;
+use windrow_core::values::cause::innermost_cause;
 
-/// How long to wait. An attempt's time grows with the bytes it sends.
+/// How long to wait, and how often to try.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
+    /// For a connection.
     pub(super) connect: Duration,
+    /// For the answer to one attempt, in addition to the time that its bytes may take.
     pub(super) answer: Duration,
-    /// Slowest sending that is still waited for.
+    /// The slowest sending that is waited for. Example: 1 MiB may take 8 s at 128 KiB a second.
     pub(super) bytes_per_second: u64,
+    /// How often one request is sent before it has failed.
     pub(super) attempts: u32,
 }
 
@@ -44,7 +48,7 @@ impl Default for Limits {
     }
 }
 
-/// A bucket, or a folder of it.
+/// A bucket, or a folder of it. Clones share one client.
 #[derive(Clone)]
 pub struct S3Store {
     inner: Arc<S3Inner>,
@@ -60,7 +64,7 @@ struct S3Inner {
     tls: bool,
     ca_pem: Option<String>,
     no_proxy: Vec<String>,
-    /// Replaced as a whole when the credentials or the proxy are.
+    /// The client and its proxy. Both are replaced when the credentials or the proxy change.
     client: RwLock<(Client, Option<Secret>)>,
 }
 
@@ -73,7 +77,7 @@ impl fmt::Debug for S3Store {
     }
 }
 
-/// Deletes under way at once.
+/// How many objects are deleted at the same time.
 const DELETES_MAX: usize = 16;
 
 impl S3Store {
@@ -89,7 +93,8 @@ impl S3Store {
                 .any(|scheme| endpoint.starts_with(scheme))
         {
             return Err(format!(
-                "cannot parse s3 endpoint \"{endpoint}\": no scheme; write http://host:port or https://host"
+                "cannot parse s3 endpoint \"{endpoint}\": no scheme; \
+                 write http://host:port or https://host"
             ));
         }
         let tls = !config
@@ -107,7 +112,7 @@ impl S3Store {
             .http_client(http)
             .region(Region::new(config.region.clone()))
             .force_path_style(config.path_style)
-            // The checksums that SDKs send by themselves since 2025 break older MinIO and Ceph.
+            // SDKs send checksums by themselves since 2025, which older MinIO and Ceph refuse.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(
@@ -117,7 +122,7 @@ impl S3Store {
                     .with_max_backoff(Duration::from_secs(2)),
             )
             .timeout_config(limits.timeouts(0))
-            // Credentials that were replaced count at once.
+            // New credentials are used at once.
             .identity_cache(IdentityCache::no_cache())
             .credentials_provider(credentials(&config.access_key, &config.secret_key));
         settings.set_endpoint_url(config.endpoint.clone());
@@ -206,14 +211,14 @@ impl S3Store {
         Ok(())
     }
 
-    /// The proxy's address without name and password, for messages.
+    /// The proxy's address without user name and password, for messages.
     fn proxy_shown(&self) -> Option<String> {
         let client = self
             .inner
             .client
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        client.1.as_ref().map(|proxy| shown(proxy.expose()))
+        client.1.as_ref().map(|proxy| without_login(proxy.expose()))
     }
 
     fn path(&self, key: &str) -> String {
@@ -248,14 +253,15 @@ impl S3Store {
             Err(e) if e.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
             Err(e) => return Err(self.error("read", &object(key), &e)),
         };
-        // A store that stalls in the middle is noticed by the SDK's stalled stream protection.
+        // The SDK's stalled stream protection notices a store that stops in the middle.
         match answer.body.collect().await {
             Ok(body) => Ok(Some(body.to_vec())),
-            Err(e) => Err(self.unreachable("read", &object(key), &root_cause(&e))),
+            Err(e) => Err(self.unreachable("read", &object(key), &innermost_cause(&e))),
         }
     }
 
-    /// One request for each: the request that deletes many needs a checksum or MD5, and stores differ on which.
+    /// Sends one request for each object. The request that deletes many objects needs a checksum or
+    /// an MD5, and stores differ on which.
     pub(super) async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         let mut first = Ok(());
         for some in keys.chunks(DELETES_MAX) {
@@ -340,11 +346,11 @@ impl S3Store {
                 )
             }
             SdkError::TimeoutError(_) => self.unreachable(verb, what, "no answer in time"),
-            _ => self.unreachable(verb, what, &root_cause(error)),
+            _ => self.unreachable(verb, what, &innermost_cause(error)),
         }
     }
 
-    /// What the service said no to. Codes: Amazon S3 API reference, "Error responses".
+    /// The error for a request that the service has refused.
     pub(super) fn refusal(
         &self,
         verb: &str,
@@ -353,9 +359,25 @@ impl S3Store {
         code: &str,
         message: &str,
     ) -> StoreError {
-        use StoreErrorKind::{BadKey, Clock, Denied, NoBucket, Other};
         let bucket = &self.inner.bucket;
-        let (kind, why) = match code {
+        let (kind, why) = self.explain_refusal(verb, status, code, message);
+        StoreError {
+            kind,
+            text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}"),
+        }
+    }
+
+    /// Kind, reason and next step for an answer of the service. `code` is one of those in the
+    /// Amazon S3 API reference, "Error responses"; it is empty where the answer has none.
+    fn explain_refusal(
+        &self,
+        verb: &str,
+        status: u16,
+        code: &str,
+        message: &str,
+    ) -> (StoreErrorKind, String) {
+        use StoreErrorKind::{BadKey, Clock, Denied, NoBucket, Other};
+        match code {
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "InvalidToken"
@@ -363,7 +385,8 @@ impl S3Store {
             | "TokenRefreshRequired" => (
                 BadKey,
                 format!(
-                    "the S3 key is not accepted ({code}); give the right s3-access-key and s3-secret-key"
+                    "the S3 key is not accepted ({code}); \
+                     give the right s3-access-key and s3-secret-key"
                 ),
             ),
             "RequestTimeTooSkewed" | "RequestExpired" => (
@@ -373,13 +396,12 @@ impl S3Store {
             ),
             "NoSuchBucket" => (
                 NoBucket,
-                format!("no such bucket; create bucket \"{bucket}\" or correct the warehouse"),
+                format!(
+                    "no such bucket; create bucket \"{}\" or correct the warehouse",
+                    self.inner.bucket
+                ),
             ),
-            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => (
-                Denied,
-                format!("access denied; allow the user of s3-access-key to {verb} objects there"),
-            ),
-            // RFC 9110, 15.5.8: only a proxy says so.
+            // Only a proxy answers 407 (RFC 9110, 15.5.8).
             "" if status == 407 => (
                 Denied,
                 format!(
@@ -387,10 +409,8 @@ impl S3Store {
                     self.proxy_shown().unwrap_or_default()
                 ),
             ),
-            "" if status == 403 => (
-                Denied,
-                format!("access denied; allow the user of s3-access-key to {verb} objects there"),
-            ),
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => denied(verb),
+            "" if status == 403 => denied(verb),
             "AuthorizationHeaderMalformed"
             | "PermanentRedirect"
             | "TemporaryRedirect"
@@ -402,28 +422,19 @@ impl S3Store {
                 ),
             ),
             _ => {
-                let said = [code, message]
-                    .into_iter()
-                    .filter(|s| !s.is_empty())
-                    .collect::<Vec<_>>()
-                    .join(": ");
-                let said = if said.is_empty() {
-                    "without a reason".to_owned()
-                } else {
-                    cut(&said)
+                let reason = match (code, message) {
+                    ("", "") => "without a reason".to_owned(),
+                    ("", text) | (text, "") => cut(text),
+                    (code, message) => cut(&format!("{code}: {message}")),
                 };
                 (
                     Other,
                     format!(
-                        "{} answered {status}: {said}; it is tried again",
+                        "{} answered {status}: {reason}; it is tried again",
                         self.inner.endpoint
                     ),
                 )
             }
-        };
-        StoreError {
-            kind,
-            text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}"),
         }
     }
 
@@ -443,7 +454,8 @@ impl S3Store {
             "check the s3 endpoint and that the store is running"
         };
         let text = format!(
-            "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; {advice}",
+            "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; \
+             {advice}",
             cut(cause)
         );
         StoreError {
@@ -453,7 +465,15 @@ impl S3Store {
     }
 }
 
+fn denied(verb: &str) -> (StoreErrorKind, String) {
+    (
+        StoreErrorKind::Denied,
+        format!("access denied; allow the user of s3-access-key to {verb} objects there"),
+    )
+}
+
 impl Limits {
+    /// For a request that sends so many bytes.
     fn timeouts(&self, bytes: u64) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
@@ -472,7 +492,7 @@ fn credentials(access_key: &str, secret_key: &str) -> Credentials {
     Credentials::new(access_key, secret_key, None, None, "windrow")
 }
 
-/// An HTTP client that takes the given proxy and none of the environment.
+/// An HTTP client that uses the given proxy, and ignores proxies of the environment.
 fn http_client(
     tls: bool,
     ca_pem: Option<&str>,
@@ -481,7 +501,7 @@ fn http_client(
 ) -> Result<SharedHttpClient, String> {
     let proxy = match proxy_url {
         None => ProxyConfig::disabled(),
-        // What the crate says of it might repeat a part of the URL.
+        // The crate's own error is left out, because it might repeat a part of the URL.
         Some(url) => ProxyConfig::all(url.expose())
             .map_err(|_| {
                 "cannot use secret s3-proxy: not the address of a proxy; write http://HOST:PORT"
@@ -491,7 +511,7 @@ fn http_client(
     };
     let trusted = trusted_pem(ca_pem)
         .map_err(|cause| format!("cannot read CA certificates of s3: {cause}"))?;
-    // A proxy may be spoken to over TLS where the store is not.
+    // The proxy may need TLS even where the store does not.
     let tls = tls || proxy_url.is_some_and(|url| url.expose().starts_with("https://"));
     let tls = tls.then_some(trusted).map(|pem| {
         let store = TrustStore::empty().with_pem_certificate(pem);
@@ -500,7 +520,7 @@ fn http_client(
             .build()
             .expect("certificates were checked")
     });
-    // Called once; the connector is kept by the client it returns.
+    // The closure is called once, and the client that it returns keeps the connector.
     Ok(
         HttpBuilder::new().build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder().proxy_config(proxy.clone());
@@ -517,24 +537,15 @@ fn http_client(
     )
 }
 
-/// A proxy's URL without name and password.
-fn shown(proxy: &str) -> String {
+/// A proxy's URL without user name and password.
+fn without_login(proxy: &str) -> String {
     match (proxy.split_once("://"), proxy.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
         _ => proxy.to_owned(),
     }
 }
 
-/// The innermost error: the outer ones only say that something inside failed.
-fn root_cause(error: &dyn Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
-}
-
-/// What a stranger said, at a length that a status line bears.
+/// Text from outside, cut to a length that fits into a status line.
 fn cut(text: &str) -> String {
     text.trim()
         .trim_end_matches('.')

@@ -1,0 +1,381 @@
+//! Why Kafka does not do what it was asked: librdkafka's errors, kept and put into sentences.
+//! Nothing is retried here.
+
+use super::ffi::{Failure, Hooks};
+use super::{KafkaConfig, Names, RESPONSE_MAX_BYTES};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tracing::{debug, trace, warn};
+use windrow_core::settings::config::Secret;
+use windrow_core::values::cause::{Cause, Trouble};
+
+/// Why Kafka does not do what it was asked. Each text is a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaError {
+    /// The topic, or a topic partition, does not exist, or not any more.
+    #[error("{0}")]
+    NotThere(String),
+    /// The user may not read the topic. Kafka also says this about a topic that does not exist.
+    #[error("{0}")]
+    TopicDenied(String),
+    /// The user has no right on the group. Reading goes on, but tools that show lag see nothing.
+    #[error("{0}")]
+    GroupDenied(String),
+    /// User name or password are wrong. Waiting does not help, and new credentials need a new
+    /// client.
+    #[error("{0}")]
+    Login(String),
+    /// There is no TLS connection to a broker that is trusted. Waiting does not help.
+    #[error("{0}")]
+    Tls(String),
+    /// No broker answers, or no broker leads the topic partition: try again.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Bytes in the log cannot be read. Reading the topic partition ends here, so that no record is
+    /// skipped.
+    #[error("{0}")]
+    Damaged(String),
+    /// The client no longer works: make a new one.
+    #[error("{0}")]
+    Fatal(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        let cause = match &error {
+            KafkaError::NotThere(_) | KafkaError::TopicDenied(_) => Cause::NoTopic,
+            KafkaError::Login(_) => Cause::LoginKafka,
+            KafkaError::GroupDenied(_)
+            | KafkaError::Tls(_)
+            | KafkaError::Unreachable(_)
+            | KafkaError::Damaged(_)
+            | KafkaError::Fatal(_)
+            | KafkaError::Other(_) => Cause::None,
+        };
+        Trouble::new(cause, error.to_string())
+    }
+}
+
+/// The errors that librdkafka has reported about the client as a whole. They answer the question
+/// why there is no answer.
+pub(super) struct ClientErrors {
+    pub(super) bootstrap: String,
+    pub(super) topic: String,
+    group: String,
+    username: String,
+    password: Secret,
+    names: Box<Names>,
+    /// Whether `state` may hold an error that an answer clears. It saves taking the lock.
+    any: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last [`KafkaError::Login`] or [`KafkaError::Tls`] since there was an answer.
+    login: Option<KafkaError>,
+    logins_failed: u64,
+    /// Why a broker could not be reached.
+    unreachable: Option<String>,
+    /// Errors that were not reported to the reader yet, each of them once.
+    news: Vec<KafkaError>,
+    fatal: Option<String>,
+    commit_problem: Option<KafkaError>,
+}
+
+impl State {
+    fn add_news(&mut self, error: KafkaError) {
+        if !self.news.contains(&error) {
+            self.news.push(error);
+        }
+    }
+}
+
+impl ClientErrors {
+    pub(super) fn new(config: &KafkaConfig, names: Box<Names>) -> Self {
+        Self {
+            bootstrap: config.bootstrap.clone(),
+            topic: config.topic.clone(),
+            group: config.group.clone(),
+            username: config.username.clone(),
+            password: config.password.clone(),
+            names,
+            any: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the errors that hinder a connection, because an answer has come.
+    pub(super) fn clear(&self) {
+        if self.any.swap(false, Ordering::AcqRel) {
+            let mut state = self.lock();
+            (state.login, state.unreachable) = (None, None);
+            state.news.retain(|news| {
+                !matches!(
+                    news,
+                    KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_)
+                )
+            });
+        }
+    }
+
+    pub(super) fn logins_failed(&self) -> u64 {
+        self.lock().logins_failed
+    }
+
+    pub(super) fn cannot_log_in(&self) -> bool {
+        self.lock().login.is_some()
+    }
+
+    pub(super) fn take_news(&self) -> Vec<KafkaError> {
+        std::mem::take(&mut self.lock().news)
+    }
+
+    /// The error after which the client no longer works, if there was one.
+    pub(super) fn fatal(&self) -> Option<KafkaError> {
+        self.lock().fatal.clone().map(KafkaError::Fatal)
+    }
+
+    pub(super) fn set_fatal(&self, why: &str) {
+        let why = self.redact(why);
+        self.lock().fatal = Some(format!(
+            "cannot go on with Kafka \"{}\": {why}",
+            self.bootstrap
+        ));
+    }
+
+    /// Notes how a group commit has ended. Says whether that differs from the last one.
+    pub(super) fn note_commit_problem(&self, problem: Option<&KafkaError>) -> bool {
+        let mut state = self.lock();
+        let new = state.commit_problem.as_ref() != problem;
+        state.commit_problem = problem.cloned();
+        new
+    }
+
+    /// Why there was no answer.
+    pub(super) fn explain_silence(&self) -> KafkaError {
+        let state = self.lock();
+        match (&state.login, &state.unreachable) {
+            (Some(error), _) => error.clone(),
+            (None, Some(why)) => self.unreachable_error(why),
+            (None, None) => self.unreachable_error("no answer in time"),
+        }
+    }
+
+    fn login_error(&self, code: i32, text: &str) -> KafkaError {
+        let cause = cause(text);
+        if code == code::SSL {
+            return KafkaError::Tls(format!(
+                "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its \
+                 certificate, and check that this port speaks TLS",
+                self.bootstrap
+            ));
+        }
+        KafkaError::Login(format!(
+            "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name \
+             and password",
+            self.bootstrap, self.username
+        ))
+    }
+
+    fn unreachable_error(&self, why: &str) -> KafkaError {
+        let hint = if why.contains("resolve") {
+            "check the host name, or set the Kubernetes namespace that Kafka runs in"
+        } else {
+            "check that it runs, and address and security protocol"
+        };
+        KafkaError::Unreachable(format!(
+            "cannot reach Kafka \"{}\": {}; {hint}",
+            self.bootstrap,
+            cause(why)
+        ))
+    }
+
+    /// librdkafka's error as one of ours. `verb` is what was attempted with the topic, such as
+    /// `read`.
+    pub(super) fn classify(&self, failure: &Failure, verb: &str) -> KafkaError {
+        let text = self.redact(cause(&failure.text));
+        let topic = &self.topic;
+        match failure.code {
+            code::UNKNOWN_TOPIC_OR_PART
+            | code::UNKNOWN_TOPIC
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC_ID => KafkaError::NotThere(format!(
+                "cannot {verb} topic \"{topic}\": it does not exist; create it, or name another"
+            )),
+            code::TOPIC_AUTHORIZATION_FAILED => KafkaError::TopicDenied(format!(
+                "cannot {verb} topic \"{topic}\": user \"{}\" may not, or it does not exist; \
+                 grant Read and Describe on the topic",
+                self.username
+            )),
+            code::GROUP_AUTHORIZATION_FAILED => KafkaError::GroupDenied(format!(
+                "cannot use group \"{}\": user \"{}\" may not; grant Read on the group",
+                self.group, self.username
+            )),
+            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
+                self.login_error(failure.code, &text)
+            }
+            code::BAD_MSG | code::BAD_COMPRESSION | code::NOT_IMPLEMENTED | code::INVALID_MSG => {
+                KafkaError::Damaged(format!(
+                    "cannot {verb} topic \"{topic}\": {text}; a batch in the log is damaged or \
+                     of an unknown format, repair it or skip it by hand"
+                ))
+            }
+            code::MSG_SIZE_TOO_LARGE => KafkaError::Damaged(format!(
+                "cannot {verb} topic \"{topic}\": {text}; \
+                 a batch is larger than {RESPONSE_MAX_BYTES} bytes"
+            )),
+            code::FATAL => KafkaError::Fatal(format!(
+                "cannot go on with Kafka \"{}\": {text}",
+                self.bootstrap
+            )),
+            code if is_silence(code) || code::PASSING.contains(&code) => {
+                KafkaError::Unreachable(format!(
+                    "cannot {verb} topic \"{topic}\": {text}; tried again until brokers are back"
+                ))
+            }
+            code => KafkaError::Other(format!(
+                "cannot {verb} topic \"{topic}\": {text} (code {code})"
+            )),
+        }
+    }
+
+    /// Takes the password out of a text. Brokers and libraries write these texts, and none of them
+    /// is known to quote a password; this makes sure of it.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let password = self.password.expose();
+        if password.is_empty() {
+            text.to_owned()
+        } else {
+            text.replace(password, "…")
+        }
+    }
+}
+
+impl Hooks for ClientErrors {
+    fn log(&self, level: i32, facility: &str, text: &str) {
+        let text = self.redact(text);
+        // The levels are those of syslog. Most of librdkafka's errors are lost connections, which
+        // it makes again by itself.
+        match level {
+            ..=4 => warn!(facility, text, "librdkafka"),
+            5..=6 => debug!(facility, text, "librdkafka"),
+            _ => trace!(facility, text, "librdkafka"),
+        }
+    }
+
+    fn error(&self, code: i32, text: &str) {
+        let text = self.redact(text);
+        let mut state = self.lock();
+        match code {
+            code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
+                let error = self.login_error(code, &text);
+                state.logins_failed += 1;
+                state.login = Some(error.clone());
+                state.add_news(error);
+            }
+            code::ALL_BROKERS_DOWN if state.login.is_none() => {
+                let why = state.unreachable.clone().unwrap_or(text);
+                let error = self.unreachable_error(&why);
+                state.add_news(error);
+            }
+            // When a topic is gone, its topic partitions do not report that in their queues: it
+            // comes as an error of the client.
+            code::UNKNOWN_TOPIC_OR_PART
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC
+            | code::UNKNOWN_TOPIC_ID => {
+                let error = self.classify(&Failure { code, text }, "read");
+                state.add_news(error);
+            }
+            code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
+            // `Client::fatal` tells the cause.
+            code::FATAL | code::ALL_BROKERS_DOWN => {}
+            _ => debug!(code, text, "librdkafka reported an error"),
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn names(&self, host: &str) -> Vec<String> {
+        (self.names)(host)
+    }
+}
+
+/// The cause alone, without the name of librdkafka's thread and without the time it took: with
+/// these every text would be a new one. Example: of `sasl_plaintext://host:9092/bootstrap: Connect
+/// failed (after 3ms in state CONNECT)` it is `Connect failed`.
+pub(super) fn cause(text: &str) -> &str {
+    let text = match text.split_once("://") {
+        Some((protocol, rest)) if !protocol.contains(' ') => {
+            rest.split_once(": ").map_or(text, |(_, cause)| cause)
+        }
+        _ => text,
+    };
+    match text.rsplit_once(" (after ") {
+        Some((cause, after)) if after.contains("ms in state ") => cause,
+        _ => text,
+    }
+}
+
+/// The codes of `rd_kafka_resp_err_t`. Those of librdkafka itself are negative, and those of
+/// brokers are positive.
+pub(super) mod code {
+    pub const BAD_MSG: i32 = -199;
+    pub const BAD_COMPRESSION: i32 = -198;
+    pub const TRANSPORT: i32 = -195;
+    pub const RESOLVE: i32 = -193;
+    pub const PARTITION_EOF: i32 = -191;
+    pub const UNKNOWN_PARTITION: i32 = -190;
+    pub const UNKNOWN_TOPIC: i32 = -188;
+    pub const ALL_BROKERS_DOWN: i32 = -187;
+    pub const TIMED_OUT: i32 = -185;
+    pub const SSL: i32 = -181;
+    pub const PREV_IN_PROGRESS: i32 = -177;
+    pub const STATE: i32 = -172;
+    pub const NOT_IMPLEMENTED: i32 = -170;
+    pub const AUTHENTICATION: i32 = -169;
+    pub const TIMED_OUT_QUEUE: i32 = -166;
+    pub const NO_LEADER: i32 = -156;
+    pub const FATAL: i32 = -150;
+    pub const AUTO_OFFSET_RESET: i32 = -140;
+    pub const INVALID_MSG: i32 = 2;
+    pub const UNKNOWN_TOPIC_OR_PART: i32 = 3;
+    pub const MSG_SIZE_TOO_LARGE: i32 = 10;
+    pub const TOPIC_AUTHORIZATION_FAILED: i32 = 29;
+    pub const GROUP_AUTHORIZATION_FAILED: i32 = 30;
+    pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
+    pub const UNKNOWN_TOPIC_ID: i32 = 100;
+    /// Errors that pass by themselves: there is no leader, or another one; a broker or a
+    /// coordinator is starting or gone.
+    pub const PASSING: [i32; 16] = [
+        NO_LEADER, -195, -193, -187, -180, 5, 6, 7, 8, 9, 13, 14, 15, 16, 74, 75,
+    ];
+}
+
+/// Whether the code means that no answer came.
+pub(super) fn is_silence(code: i32) -> bool {
+    matches!(
+        code,
+        code::TIMED_OUT
+            | code::TIMED_OUT_QUEUE
+            | code::TRANSPORT
+            | code::ALL_BROKERS_DOWN
+            | code::RESOLVE
+    )
+}
+
+/// Whether the code means that an earlier stop has not come to its end, so that a start has not
+/// begun.
+pub(super) fn is_too_early(code: i32) -> bool {
+    matches!(
+        code,
+        code::STATE | code::PREV_IN_PROGRESS | code::UNKNOWN_PARTITION
+    )
+}

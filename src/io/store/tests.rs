@@ -1,0 +1,722 @@
+//! Both stores against the same cases, what their errors say, and the S3 proxy; MinIO where there
+//! is one.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by environment where the real parts are"
+)]
+
+use super::*;
+use std::fs;
+use std::future::Future;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
+}
+
+fn config(endpoint: &str, access_key: &str, secret_key: &str) -> S3Config {
+    S3Config {
+        endpoint: Some(endpoint.to_owned()),
+        region: "us-east-1".to_owned(),
+        path_style: true,
+        ca_pem: None,
+        access_key: access_key.to_owned(),
+        secret_key: secret_key.to_owned(),
+        proxy: None,
+        no_proxy: Vec::new(),
+    }
+}
+
+/// What both stores do alike, below a folder of its own.
+async fn cases(store: &Store) {
+    let keys =
+        |found: Vec<(String, u64)>| found.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    store.check().await.unwrap();
+    assert_eq!(store.list("").await.unwrap(), []);
+    assert_eq!(store.get("a/none").await.unwrap(), None);
+    store.delete(&["a/none".to_owned()]).await.unwrap();
+    store.delete(&[]).await.unwrap();
+
+    let large = Bytes::from(vec![7_u8; 3 << 20]);
+    for (key, bytes) in [
+        ("a/b c/é=1.parquet", Bytes::from_static(b"one")),
+        ("a/b/empty", Bytes::new()),
+        ("ab/large", large.clone()),
+        ("z+%41", Bytes::from_static(b"4")),
+    ] {
+        store.put(key, bytes.clone()).await.unwrap();
+        store.put(key, bytes).await.unwrap();
+    }
+    assert_eq!(
+        store.get("a/b c/é=1.parquet").await.unwrap().as_deref(),
+        Some(b"one".as_slice())
+    );
+    assert_eq!(
+        store.get("a/b/empty").await.unwrap().as_deref(),
+        Some(b"".as_slice())
+    );
+    assert!(store.get("ab/large").await.unwrap().unwrap() == large);
+    let all = [
+        ("a/b c/é=1.parquet", 3),
+        ("a/b/empty", 0),
+        ("ab/large", 3 << 20),
+        ("z+%41", 1),
+    ];
+    assert_eq!(
+        store.list("").await.unwrap(),
+        all.map(|(key, size)| (key.to_owned(), size))
+    );
+    assert_eq!(
+        keys(store.list("a/").await.unwrap()),
+        ["a/b c/é=1.parquet", "a/b/empty"]
+    );
+    assert_eq!(keys(store.list("a/b/e").await.unwrap()), ["a/b/empty"]);
+    assert_eq!(keys(store.list("a").await.unwrap()).len(), 3);
+    assert_eq!(store.list("no/such/").await.unwrap(), []);
+
+    let gone: Vec<String> = keys(store.list("").await.unwrap());
+    store.delete(&gone[..2]).await.unwrap();
+    assert_eq!(keys(store.list("").await.unwrap()), ["ab/large", "z+%41"]);
+    store.delete(&gone).await.unwrap();
+    assert_eq!(store.list("").await.unwrap(), []);
+}
+
+/// One worker puts and lists, the other deletes in the same folder.
+async fn puts_and_deletes_side_by_side(store: &Store) {
+    let other = store.clone();
+    let deleter = tokio::spawn(async move {
+        for i in 0..50 {
+            other.delete(&[format!("x/y/{i}/f")]).await.unwrap();
+        }
+    });
+    for i in 0..50 {
+        store
+            .put(&format!("x/y/{i}/f"), Bytes::from_static(b"1"))
+            .await
+            .unwrap();
+        store.list("x/").await.unwrap();
+    }
+    deleter.await.unwrap();
+    let rest: Vec<String> = store
+        .list("")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    store.delete(&rest).await.unwrap();
+}
+
+fn local(folder: &Path) -> Store {
+    Store::open(folder.to_str().unwrap(), &config("http://unused", "", "")).unwrap()
+}
+
+#[test]
+fn local_store_does_all_cases_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("warehouse");
+    run(async {
+        cases(&local(&root)).await;
+        puts_and_deletes_side_by_side(&local(&root)).await;
+    });
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+#[test]
+fn local_store_hides_what_a_crash_left_and_stays_below_its_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    run(async {
+        store.put("a/f", Bytes::from_static(b"1")).await.unwrap();
+        fs::write(folder.path().join("a/.f.1-2"), "half").unwrap();
+        assert_eq!(store.list("").await.unwrap(), [("a/f".to_owned(), 1)]);
+        for key in ["../f", "/etc/f", "a//f", "", "a/../../f"] {
+            assert!(store.put(key, Bytes::new()).await.is_err(), "{key}");
+        }
+    });
+}
+
+#[test]
+fn local_errors_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let error = run(local(&folder.path().join("file")).put("a/f", Bytes::new())).unwrap_err();
+    assert!(error.to_string().contains("cannot write file"), "{error}");
+    let full = directory::file_error("write", Path::new("w/f"), &io::Error::from_raw_os_error(28));
+    assert_eq!(
+        full.text,
+        "cannot write file \"w/f\": No space left on device (os error 28); free some space"
+    );
+}
+
+#[test]
+fn warehouses_are_read() {
+    let bucket = |prefix: &str| Location::Bucket {
+        bucket: "spark".to_owned(),
+        prefix: prefix.to_owned(),
+    };
+    for (text, place) in [
+        ("s3a://spark/warehouse", bucket("warehouse")),
+        ("s3://spark/a/b/", bucket("a/b")),
+        ("s3n://spark", bucket("")),
+        ("s3a://spark/", bucket("")),
+        ("file:///var/w", Location::Folder("/var/w".into())),
+        ("file:/var/w", Location::Folder("/var/w".into())),
+        ("w/here", Location::Folder("w/here".into())),
+    ] {
+        assert_eq!(Location::parse(text).unwrap(), place, "{text}");
+    }
+    for bad in [
+        "",
+        "s3a://",
+        "s3a:///w",
+        "hdfs://x/y",
+        "file://host/x",
+        "s3a://b/../c",
+        "s3a://b/c//d",
+    ] {
+        let error = Location::parse(bad).unwrap_err();
+        assert!(error.starts_with("cannot parse warehouse"), "{error}");
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_before_any_request() {
+    let open = |config: &S3Config| Store::open("s3a://spark/w", config).unwrap_err().text;
+    let error = open(&config("127.0.0.1:80", "", ""));
+    assert!(
+        error.contains("no scheme; write http://host:port"),
+        "{error}"
+    );
+    let bad_ca = S3Config {
+        ca_pem: Some("hello".to_owned()),
+        ..config("https://s3", "", "")
+    };
+    assert!(open(&bad_ca).contains("no certificate in it"));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let config = config("http://127.0.0.1:1", "key-id", "very-secret");
+    let store = Store::open("s3a://spark/w", &config).unwrap();
+    let printed = format!("{config:?} {store:?}");
+    assert!(
+        !printed.contains("very-secret") && !printed.contains("key-id"),
+        "{printed}"
+    );
+}
+
+fn impatient(endpoint: &str) -> Store {
+    let limits = s3::Limits {
+        connect: Duration::from_millis(500),
+        answer: Duration::from_millis(500),
+        attempts: 2,
+        ..s3::Limits::default()
+    };
+    let store = S3Store::new(
+        &config(endpoint, "key", "very-secret"),
+        "spark".to_owned(),
+        "w".to_owned(),
+        limits,
+    );
+    Store::S3(store.unwrap())
+}
+
+#[test]
+fn unreachable_store_is_an_error_within_its_time() {
+    // One that refuses, one that takes the connection and never answers, one that is no S3 at all.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (endpoint, cause) in [
+        (format!("http://{closed}"), "Connection refused"),
+        (
+            format!("http://{}", silent.local_addr().unwrap()),
+            "no answer in time",
+        ),
+        ("http://no-such-host.invalid".to_owned(), "cannot reach"),
+    ] {
+        let start = Instant::now();
+        let error = run(impatient(&endpoint).put("a", Bytes::from_static(b"1"))).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+        assert!(error.text.contains(cause), "{error}");
+        assert!(
+            error
+                .text
+                .starts_with("cannot write object \"a\" in bucket \"spark\": cannot reach http://"),
+            "{error}"
+        );
+        assert!(!error.text.contains("very-secret"));
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let Store::S3(store) = impatient("http://s3:80") else {
+        unreachable!()
+    };
+    for (status, code, kind, text) in [
+        (
+            403,
+            "RequestTimeTooSkewed",
+            StoreErrorKind::Clock,
+            "set both by NTP",
+        ),
+        (
+            403,
+            "SignatureDoesNotMatch",
+            StoreErrorKind::BadKey,
+            "give the right s3-access-key",
+        ),
+        (
+            404,
+            "NoSuchBucket",
+            StoreErrorKind::NoBucket,
+            "create bucket \"spark\"",
+        ),
+        (403, "", StoreErrorKind::Denied, "access denied"),
+        (
+            507,
+            "XMinioStorageFull",
+            StoreErrorKind::Other,
+            "http://s3:80 answered 507: XMinioStorageFull: m; it is",
+        ),
+    ] {
+        let error = store.refusal("write", "object \"k\"", status, code, "m.");
+        assert_eq!(error.kind, kind);
+        assert!(error.text.contains(text), "{error}");
+    }
+}
+
+/// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else
+/// itself, or 407.
+struct Proxy {
+    address: std::net::SocketAddr,
+    /// First line and `Proxy-Authorization` of each request.
+    seen: Arc<Mutex<Vec<(String, String)>>>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, refuses) = (
+            Arc::<Mutex<Vec<_>>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (to, refuse) = (Arc::clone(&seen), Arc::clone(&refuses));
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (to, refuse) = (Arc::clone(&to), Arc::clone(&refuse));
+                std::thread::spawn(move || Self::serve(client.unwrap(), &to, &refuse));
+            }
+        });
+        Self {
+            address,
+            seen,
+            refuses,
+        }
+    }
+
+    fn serve(mut client: TcpStream, seen: &Mutex<Vec<(String, String)>>, refuses: &AtomicBool) {
+        let mut reader = BufReader::new(client.try_clone().unwrap());
+        loop {
+            let (mut first, mut login, mut length) = (String::new(), String::new(), 0);
+            if reader.read_line(&mut first).unwrap_or(0) == 0 {
+                return;
+            }
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let Some((name, value)) = line.trim_end().split_once(": ") else {
+                    break;
+                };
+                match name.to_lowercase().as_str() {
+                    "proxy-authorization" => value.clone_into(&mut login),
+                    "content-length" => length = value.parse().unwrap(),
+                    _ => {}
+                }
+            }
+            std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
+            seen.lock()
+                .unwrap()
+                .push((first.trim_end().to_owned(), login));
+            if refuses.load(Ordering::SeqCst) {
+                let no = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                client.write_all(no).unwrap();
+            } else if let Some(to) = first.strip_prefix("CONNECT ") {
+                let server = TcpStream::connect(to.split(' ').next().unwrap()).unwrap();
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut from, mut back) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut back));
+                let _ = std::io::copy(&mut reader, &mut &server);
+                return;
+            } else {
+                client
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    .unwrap();
+            }
+        }
+    }
+
+    fn url(&self, login: &str) -> Secret {
+        Secret::new(format!("http://{login}{}", self.address))
+    }
+
+    fn seen(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+}
+
+fn through(proxy: Option<Secret>, no_proxy: &[&str], endpoint: &str) -> Store {
+    let limits = s3::Limits {
+        connect: Duration::from_secs(2),
+        attempts: 1,
+        ..s3::Limits::default()
+    };
+    let no_proxy = no_proxy.iter().map(|&rule| rule.to_owned()).collect();
+    let config = S3Config {
+        proxy,
+        no_proxy,
+        ..config(endpoint, "key", "very-secret")
+    };
+    Store::S3(S3Store::new(&config, "spark".to_owned(), "w".to_owned(), limits).unwrap())
+}
+
+fn put(store: &Store) -> Result<(), StoreError> {
+    run(store.put("a", Bytes::from_static(b"1")))
+}
+
+#[test]
+fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
+    let proxy = Proxy::new();
+    let own = format!("http://{}", proxy.address);
+    let used = || {
+        proxy
+            .seen()
+            .into_iter()
+            .map(|(line, _)| line)
+            .collect::<Vec<_>>()
+    };
+    let store = through(
+        Some(proxy.url("me:p%40ss-word@")),
+        &["10.0.0.0/8", "other.invalid"],
+        "http://s3.invalid:9000",
+    );
+    put(&store).unwrap();
+    let put_there = "PUT http://s3.invalid:9000/spark/w/a?x-id=PutObject HTTP/1.1".to_owned();
+    // me:p@ss-word
+    assert_eq!(
+        proxy.seen(),
+        [(put_there.clone(), "Basic bWU6cEBzcy13b3Jk".to_owned())]
+    );
+
+    for rules in [&["s3.invalid"][..], &[".invalid"], &["invalid"], &["*"]] {
+        let error = put(&through(
+            Some(proxy.url("")),
+            rules,
+            "http://s3.invalid:9000",
+        ))
+        .unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{rules:?} {error}");
+        assert_eq!(used(), [""; 0], "{rules:?}");
+    }
+    // The request goes straight to the server: it names the path alone, as it does not for a proxy.
+    for rules in [&["127.0.0.0/8"][..], &["10.0.0.1", "127.0.0.1"]] {
+        put(&through(Some(proxy.url("")), rules, &own)).unwrap();
+        assert_eq!(
+            used(),
+            ["PUT /spark/w/a?x-id=PutObject HTTP/1.1"],
+            "{rules:?}"
+        );
+    }
+
+    // A proxy that comes and goes with the secrets counts for all stores of the bucket.
+    let store = through(None, &[], "http://s3.invalid:9000");
+    let other = store.elsewhere("s3a://spark/other").unwrap();
+    assert!(store.elsewhere("s3a://spark2/other").is_err());
+    put(&other).unwrap_err();
+    store.set_proxy(Some(&proxy.url(""))).unwrap();
+    put(&other).unwrap();
+    store.set_credentials("key", "secret");
+    put(&store).unwrap();
+    assert_eq!(used(), [put_there.replace("/w/", "/other/"), put_there]);
+    store.set_proxy(None).unwrap();
+    put(&other).unwrap_err();
+    assert_eq!(used(), [""; 0]);
+}
+
+#[test]
+fn proxys_password_is_never_said() {
+    let proxy = Proxy::new();
+    let url = proxy.url("me:hunter2@");
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
+    for (scheme, kind) in [
+        ("http", StoreErrorKind::Denied),
+        ("https", StoreErrorKind::Unreachable),
+    ] {
+        proxy.refuses.store(true, Ordering::SeqCst);
+        let endpoint = format!("{scheme}://s3.invalid");
+        let refused = put(&through(Some(url.clone()), &[], &endpoint)).unwrap_err();
+        assert_eq!(refused.kind, kind, "{refused}");
+        let dead = put(&through(Some(gone.clone()), &[], &endpoint)).unwrap_err();
+        assert_eq!(dead.kind, StoreErrorKind::Unreachable, "{dead}");
+        assert!(
+            dead.text.contains("cannot reach") && dead.text.contains(" through http://127.0.0.1:"),
+            "{dead}"
+        );
+        for error in [refused, dead] {
+            println!("{error}");
+            assert!(
+                !error.text.contains("hunter2") && error.text.contains("http://127.0.0.1:"),
+                "{error}"
+            );
+        }
+    }
+    assert!(
+        proxy
+            .seen()
+            .iter()
+            .any(|(line, _)| line.starts_with("CONNECT s3.invalid:443 "))
+    );
+    let store = through(Some(url.clone()), &[], "http://s3.invalid");
+    let config = S3Config {
+        proxy: Some(url),
+        ..config("http://s3.invalid", "", "")
+    };
+    assert!(!format!("{store:?}{config:?}").contains("hunter2"));
+    let error = store
+        .set_proxy(Some(&Secret::new("socks5://me:hunter2@proxy")))
+        .unwrap_err();
+    assert!(
+        error.text.contains("not the address of a proxy") && !error.text.contains("hunter2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn environments_proxy_is_not_used() {
+    const ASKED: &str = "WINDROW_TEST_ENDPOINT";
+    if let Ok(endpoint) = std::env::var(ASKED) {
+        return put(&through(None, &[], &endpoint)).unwrap();
+    }
+    // A process of its own, as this one's environment is all tests'.
+    let (server, proxy) = (Proxy::new(), Proxy::new());
+    let url = format!("http://{}", proxy.address);
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args([
+        "--exact",
+        "io::store::tests::environments_proxy_is_not_used",
+    ]);
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        again.env(name, &url);
+    }
+    let output = again
+        .env(ASKED, format!("http://{}", server.address))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+    assert_eq!((server.seen().len(), proxy.seen().len()), (1, 0));
+}
+
+#[test]
+#[ignore = "needs MinIO with TLS: make parts-up"]
+fn s3_over_tls_goes_through_a_tunnel() {
+    let endpoint = std::env::var("WINDROW_TEST_S3_TLS").unwrap();
+    let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
+    let proxy = Proxy::new();
+    let host = endpoint.strip_prefix("https://").unwrap().to_owned();
+    let config = S3Config {
+        endpoint: Some(endpoint),
+        ca_pem: Some(ca_pem),
+        proxy: Some(proxy.url("me:hunter2@")),
+        ..minio(USER.0, USER.1)
+    };
+    run(Store::open("s3a://spark/store-tunnel", &config)
+        .unwrap()
+        .check())
+    .unwrap();
+    let seen = proxy.seen();
+    let login = "Basic bWU6aHVudGVyMg=="; // me:hunter2
+    assert!(!seen.is_empty(), "the proxy was asked");
+    for (line, of) in seen {
+        assert_eq!(
+            (line, of.as_str()),
+            (format!("CONNECT {host} HTTP/1.1"), login)
+        );
+    }
+}
+
+/// What MinIO is reached by: `make parts-up` says it.
+fn minio(key: &str, secret: &str) -> S3Config {
+    let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    config(&env("WINDROW_TEST_S3"), &env(key), &env(secret))
+}
+
+fn of_minio(warehouse: &str, key: &str, secret: &str) -> Store {
+    Store::open(warehouse, &minio(key, secret)).unwrap()
+}
+
+const USER: (&str, &str) = ("WINDROW_TEST_S3_KEY", "WINDROW_TEST_S3_SECRET");
+
+#[test]
+#[ignore = "needs MinIO: make parts-up"]
+fn s3_store_does_all_cases() {
+    let folder = format!("s3a://spark/store-test/{}", std::process::id());
+    let store = of_minio(&folder, USER.0, USER.1);
+    run(async {
+        cases(&store).await;
+        puts_and_deletes_side_by_side(&store).await;
+    });
+}
+
+#[test]
+#[ignore = "needs MinIO: make parts-up"]
+fn s3_lists_more_than_one_page() {
+    let store = of_minio(
+        &format!("s3a://spark/store-pages/{}", std::process::id()),
+        USER.0,
+        USER.1,
+    );
+    run(async {
+        let keys: Vec<String> = (0..1005).map(|i| format!("k/{i:04}")).collect();
+        for some in keys.chunks(16) {
+            let mut puts = JoinSet::new();
+            for key in some {
+                let (store, key) = (store.clone(), key.clone());
+                puts.spawn(async move { store.put(&key, Bytes::from_static(b"1")).await.unwrap() });
+            }
+            puts.join_all().await;
+        }
+        let found = store.list("k/").await.unwrap();
+        assert!(found.iter().map(|(key, _)| key).eq(&keys));
+        store.delete(&keys).await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), []);
+    });
+}
+
+#[test]
+#[ignore = "needs MinIO: make parts-up"]
+fn s3_refusals_have_their_kind_and_credentials_can_change() {
+    run(async {
+        let kind = |result: Result<(), StoreError>| {
+            let error = result.unwrap_err();
+            println!("{error}");
+            for secret in [
+                USER.1,
+                "WINDROW_TEST_S3_READONLY_SECRET",
+                "WINDROW_TEST_S3_ROOT_SECRET",
+            ] {
+                assert!(
+                    !error.text.contains(&std::env::var(secret).unwrap()),
+                    "{error}"
+                );
+            }
+            error.kind
+        };
+        let put = async |store: &Store| kind(store.put("denied", Bytes::from_static(b"1")).await);
+        let readonly = of_minio(
+            "s3a://spark/w",
+            "WINDROW_TEST_S3_READONLY_KEY",
+            "WINDROW_TEST_S3_READONLY_SECRET",
+        );
+        assert_eq!(put(&readonly).await, StoreErrorKind::Denied);
+        assert_eq!(
+            kind(readonly.delete(&["denied".to_owned()]).await),
+            StoreErrorKind::Denied
+        );
+        assert_eq!(kind(readonly.check().await), StoreErrorKind::Denied);
+        let root = ("WINDROW_TEST_S3_ROOT_KEY", "WINDROW_TEST_S3_ROOT_SECRET");
+        assert_eq!(
+            put(&of_minio("s3a://no-such-bucket/w", root.0, root.1)).await,
+            StoreErrorKind::NoBucket
+        );
+        let list = of_minio("s3a://no-such-bucket/w", root.0, root.1)
+            .list("")
+            .await;
+        assert_eq!(kind(list.map(drop)), StoreErrorKind::NoBucket);
+
+        let wrong = S3Config {
+            secret_key: "wrong".to_owned(),
+            ..minio(USER.0, USER.1)
+        };
+        let store = Store::open("s3a://spark/store-keys", &wrong).unwrap();
+        assert_eq!(put(&store).await, StoreErrorKind::BadKey);
+        store.set_credentials("nobody", "wrong");
+        assert_eq!(put(&store).await, StoreErrorKind::BadKey);
+        let right = minio(USER.0, USER.1);
+        store.set_credentials(&right.access_key, &right.secret_key);
+        store.check().await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs MinIO with TLS: make parts-up"]
+fn s3_over_tls_needs_the_given_ca() {
+    let endpoint = std::env::var("WINDROW_TEST_S3_TLS").unwrap();
+    let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
+    let without = S3Config {
+        endpoint: Some(endpoint),
+        ..minio(USER.0, USER.1)
+    };
+    let with = S3Config {
+        ca_pem: Some(ca_pem),
+        ..without.clone()
+    };
+    run(async {
+        Store::open("s3a://spark/store-tls", &with)
+            .unwrap()
+            .check()
+            .await
+            .unwrap();
+        let error = Store::open("s3a://spark/store-tls", &without)
+            .unwrap()
+            .check()
+            .await
+            .unwrap_err();
+        println!("{error}");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable);
+        assert!(
+            error
+                .text
+                .ends_with("give the CA of the store's certificate"),
+            "{error}"
+        );
+    });
+}
