@@ -173,7 +173,8 @@ pub(crate) mod tests {
     use super::*;
     use serde_json::Value;
     use std::collections::{BTreeMap, BTreeSet};
-    use windrow_core::shown::status::{LaneStatus, ProcessUse, Status, metrics};
+    use windrow_core::shown::metrics::{ProcessUse, metrics};
+    use windrow_core::shown::status::{LaneStatus, Status};
     use windrow_core::values::time::EventTime;
 
     /// A relation whose application wrote this. A key such as `secret-user/username` is in that

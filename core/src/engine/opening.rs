@@ -41,7 +41,7 @@ pub(super) enum Opening {
         /// What the catalog says of the table.
         head: Box<Head>,
         /// The table as of the last commit, still without lanes.
-        table: Table,
+        table: Box<Table>,
     },
 }
 
@@ -153,7 +153,7 @@ impl Opening {
                     key,
                     facts,
                     head,
-                    table,
+                    table: Box::new(table),
                 };
                 return Ok(None);
             }
@@ -230,7 +230,7 @@ impl Opening {
         };
         match answer.and_then(|bytes| bytes.ok_or_else(missing)) {
             Ok(bytes) => {
-                let table = std::mem::take(table);
+                let table = std::mem::take(&mut **table);
                 restore(Some(&bytes), head, table, facts, lease, step)
             }
             Err(trouble) => {
