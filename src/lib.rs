@@ -1,4 +1,5 @@
-//! The program: what the engine in `windrow-core` asks for is performed here, against Kafka, the store and the catalog.
+//! The program: what the engine in `windrow-core` asks for is performed here, against Kafka, the
+//! store and the catalog.
 
 pub mod io;
 pub mod run;

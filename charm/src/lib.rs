@@ -1,4 +1,4 @@
-//! The charm's hook binary: look at everything, decide, act. It is the same for every event.
+//! What Juju runs at every event: look at everything, decide, act.
 //!
 //! A hook of Juju only says that something has changed. So each dispatch reads all there is
 //! (`gather`), decides what should be (`reconcile`, which does no I/O), and makes it so (`apply`).

@@ -313,7 +313,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let answers: &[&str] = &[
-            "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n\
+             {\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
             "HTTP/1.1 503 Service Unavailable\r\nContent-Length: \
              99\r\n\r\n{\"state\":\"waiting\",\"cause\":\"login-kafka\",\"reason\":\"refused\"}",
             "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
@@ -345,7 +346,10 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let answers: &[&str] = &[
             "HTTP/1.1 200 OK\r\n\r\n{\"type\":\"sync\",\"status-code\":200,\"result\":[]}",
-            "HTTP/1.1 200 OK\r\n\r\n{\"result\":[{\"id\":\"1\",\"last-occurred\":\"2024-09-01T19:42:15.123456789Z\",\"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\"credit\":\"60\"}}]}",
+            "HTTP/1.1 200 OK\r\n\r\n\
+             {\"result\":[{\"id\":\"1\",\"last-occurred\":\"2024-09-01T19:42:15.123456789Z\",\
+             \"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\
+             \"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad \
@@ -378,7 +382,9 @@ mod tests {
         let body = asked[2].split_once("\r\n\r\n").unwrap().1;
         assert_eq!(
             body,
-            "{\"action\":\"add\",\"data\":{\"cause\":\"login-s3\",\"credit\":\"60\",\"reason\":\"no\",\"state\":\"waiting\"},\"key\":\"windrow.dev/state\",\"type\":\"custom\"}"
+            "{\"action\":\"add\",\"data\":{\"cause\":\"login-s3\",\"credit\":\"60\",\
+             \"reason\":\"no\",\"state\":\"waiting\"},\"key\":\"windrow.dev/state\",\
+             \"type\":\"custom\"}"
         );
     }
 }

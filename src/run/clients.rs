@@ -155,8 +155,8 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
 /// Writes the table's rows in Hive again from the journal.
 ///
 /// # Errors
-/// The catalog does not answer, another process owns the table, or a table that is not windrow's has
-/// one of its names.
+/// The catalog does not answer, another process owns the table, or a table that is not windrow's
+/// has one of its names.
 pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;

@@ -202,7 +202,8 @@ pub async fn reload_at_hangups(
                         "CA files"
                     };
                     warn!(
-                        "{what} have changed that are only read at the start: restart windrow to use them"
+                        "{what} have changed that are only read at the start: restart windrow to \
+                         use them"
                     );
                 }
             }

@@ -73,7 +73,8 @@ fn all_messages() -> Vec<(String, String)> {
     for folder in MESSAGES {
         files_below(&root().join(folder), &mut files);
     }
-    files.retain(|path| !path.ends_with("tests.rs"));
+    // The charm's own test of commands names some that do not exist.
+    files.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("commands.rs"));
     files.sort();
     let mut found: Vec<(String, String)> = files
         .iter()

@@ -262,7 +262,8 @@ impl<'t> Play<'t> {
         let l = self.engine.ledger();
         let _ = writeln!(
             self.said,
-            "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost {}\n  \
+            "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost \
+             {}\n  \
                      hits {} = in rows {} + open {} + closed {} + late hits {}",
             l.consumed,
             l.counted,

@@ -239,7 +239,8 @@ fn no_files_of_a_folder_form_a_circle() {
     for (_, module, paths) in &files {
         for path in paths {
             let same = module.iter().zip(path).take_while(|(a, b)| a == b).count();
-            // A file that is named, or else `mod.rs`, which holds the item that is named.
+            // A file that is named, or else `mod.rs`. That one holds what its files share and hands
+            // on what they offer, so it is no neighbor of theirs and no part of a circle.
             let node = |of: &ModulePath| match of.get(same) {
                 Some(name) if is_module(&of[..=same]) => name.clone(),
                 _ => "mod".to_owned(),
@@ -249,7 +250,9 @@ fn no_files_of_a_folder_form_a_circle() {
             let is_folder = modules
                 .iter()
                 .any(|m| m.len() > same && m.starts_with(folder));
-            if same > 0 && is_folder && node(module) != node(path) {
+            let neighbors =
+                node(module) != node(path) && node(module) != "mod" && node(path) != "mod";
+            if same > 0 && is_folder && neighbors {
                 let edges = folders.entry(folder).or_default();
                 edges.insert((node(module), node(path)));
             }
@@ -284,7 +287,7 @@ fn every_room_begins_with_its_sentence() {
     );
     let mut wrong = Vec::new();
     for (folder, sentence) in rows {
-        let first = ["mod.rs", "main.rs"].map(|name| root().join(folder).join(name));
+        let first = ["mod.rs", "lib.rs"].map(|name| root().join(folder).join(name));
         let file = first
             .iter()
             .find(|path| path.is_file())
@@ -336,7 +339,9 @@ fn no_line_is_too_long_to_read() {
             } else {
                 100
             };
-            if line.chars().count() > columns_max {
+            // What a raw string or a printed table holds cannot be broken.
+            let fixed = line.contains("r#\"") || line.starts_with(['+', '|']);
+            if line.chars().count() > columns_max && (markdown || !fixed) {
                 wrong.push(format!("{place}:{n}: {} columns", line.chars().count()));
             }
         }

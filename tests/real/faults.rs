@@ -1216,11 +1216,14 @@ fn foreign_table(id: u32, table: &str, database: &str, provider: &str) -> String
     format!(
         "INSERT INTO \"CDS\" VALUES ({id}); \
          INSERT INTO \"SERDES\" (\"SERDE_ID\") VALUES ({id}); \
-         INSERT INTO \"SDS\" (\"SD_ID\", \"CD_ID\", \"LOCATION\", \"SERDE_ID\", \"IS_COMPRESSED\", \"IS_STOREDASSUBDIRECTORIES\", \
+         INSERT INTO \"SDS\" (\"SD_ID\", \"CD_ID\", \"LOCATION\", \"SERDE_ID\", \"IS_COMPRESSED\", \
+         \"IS_STOREDASSUBDIRECTORIES\", \
            \"NUM_BUCKETS\") VALUES ({id}, {id}, '{location}', {id}, false, false, -1); \
-         INSERT INTO \"TBLS\" (\"TBL_ID\", \"DB_ID\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
+         INSERT INTO \"TBLS\" (\"TBL_ID\", \"DB_ID\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
+         \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
            \"RETENTION\", \"IS_REWRITE_ENABLED\") \
-           SELECT {id}, \"DB_ID\", {id}, '{table}', 'MANAGED_TABLE', 0, 0, 0, false FROM \"DBS\" WHERE \"NAME\" = 'default'; \
+           SELECT {id}, \"DB_ID\", {id}, '{table}', 'MANAGED_TABLE', 0, 0, 0, false FROM \"DBS\" \
+           WHERE \"NAME\" = 'default'; \
          INSERT INTO \"TABLE_PARAMS\" VALUES ({id}, 'spark.sql.sources.provider', '{provider}')"
     )
 }

@@ -24,7 +24,8 @@ pub fn env(name: &str) -> String {
     let name = format!("WINDROW_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" after \
+            "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" \
+             after \
              make parts-up"
         )
     })
@@ -558,8 +559,8 @@ impl Drop for Spark {
     }
 }
 
-/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `services.sh up
-/// thrift` starts.
+/// Spark's Thrift server on one metastore, and beeline to it; apart from the one that `services.sh
+/// up thrift` starts.
 pub struct Thrift {
     run: TempDir,
     port: String,

@@ -120,8 +120,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// What the rules of `windrow_core::table::admit` need to know. `epoch` is the one that is asked
-    /// about, if any. Only a commit adds its doomed keys.
+    /// What the rules of `windrow_core::table::admit` need to know. `epoch` is the one that is
+    /// asked about, if any. Only a commit adds its doomed keys.
     fn facts(&self, epoch: Option<u64>) -> JobFacts {
         let there = epoch.and_then(|epoch| self.epochs.get(epoch as usize));
         let last = self.epochs.last();

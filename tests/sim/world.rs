@@ -30,7 +30,9 @@ macro_rules! summary {
 
         impl Summary {
             pub fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
-            pub fn all(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name)),*] }
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
         }
     };
 }
@@ -350,7 +352,8 @@ impl World {
             };
             if !gone && !other && !looks.iter().any(seen) {
                 return Err(format!(
-                    "topic partition {p} was taken for idle at offset {} at {}, but the looks were {looks:?}",
+                    "topic partition {p} was taken for idle at offset {} at {}, but the looks were \
+                     {looks:?}",
                     lane.ledger.next_offset, self.now
                 ));
             }
@@ -431,9 +434,10 @@ impl World {
         let all = count(&|d| matches!(d, Decided::Generation { .. }));
         let cuts = self
             .decisions()
-            .filter(
-                |d| matches!(&d.what, Decided::Generation { reason, .. } if !reason.contains("made again")),
-            )
+            .filter(|d| {
+                matches!(&d.what, Decided::Generation { reason, .. } if !reason.contains("made \
+                 again"))
+            })
             .count() as u64;
         let new = Summary {
             rows: seen.rows.len() as u64,

@@ -1,4 +1,5 @@
-//! The database's clock, as last heard, and the ceiling that follows from it. No clock is read here.
+//! The database's clock, as last heard, and the ceiling that follows from it. No clock is read
+//! here.
 
 use crate::values::time::{DbTime, EventTime, Mono};
 
@@ -9,8 +10,9 @@ pub(super) const CLOCK_BACK: &str =
 /// The database's clock beside the machine's monotonic time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clocks {
-    /// The database's clock, and the monotonic time when it was asked for. It was read at that moment or later, so that
-    /// what is reckoned from it is never behind, however late the answer came.
+    /// The database's clock, and the monotonic time when it was asked for. It was read at that
+    /// moment or later, so that what is reckoned from it is never behind, however late the answer
+    /// came.
     heard: Option<(DbTime, Mono)>,
     /// When the last commit was, by the database's clock.
     committed_at: Option<DbTime>,

@@ -1,8 +1,8 @@
-//! The one conversation between the engine and whoever performs for it: requests and answers, each named once.
-//! Nothing is decided here, and nothing is performed.
+//! The one conversation between the engine and whoever performs for it: requests and answers, each
+//! named once. Nothing is decided here, and nothing is performed.
 //!
-//! The driver, the simulation and the golden texts speak these types. A question is a [`Request`], and what comes back
-//! is the [`Answer`] of the same name:
+//! The driver, the simulation and the golden texts speak these types. A question is a [`Request`],
+//! and what comes back is the [`Answer`] of the same name:
 //!
 //! ```text
 //! engine  →  Effect::Ask(Request::Brokers(BrokersRequest::LogEnd { partition: 1 }))
@@ -43,7 +43,8 @@ pub enum Input<'a> {
         /// The next offset to read.
         offset: Offset,
     },
-    /// Reading could not begin, or not go on, at the offset that was asked for: the log may not have it.
+    /// Reading could not begin, or not go on, at the offset that was asked for: the log may not
+    /// have it.
     OutOfRange {
         /// The topic partition that cannot be read.
         partition: Partition,
@@ -78,7 +79,8 @@ pub enum Effect {
         partition: Partition,
         /// The next offset to read.
         offset: Offset,
-        /// The leader epoch of the record before `offset`, by which a broker notices a truncated log; -1 when unknown.
+        /// The leader epoch of the record before `offset`, by which a broker notices a truncated
+        /// log; -1 when unknown.
         leader_epoch: i32,
     },
     /// Stop reading all topic partitions.
@@ -93,7 +95,8 @@ pub enum Effect {
         /// The topic partition that may be read again.
         partition: Partition,
     },
-    /// The table lies here: from now on the keys of [`StoreRequest`] are paths below this warehouse.
+    /// The table lies here: from now on the keys of [`StoreRequest`] are paths below this
+    /// warehouse.
     UseWarehouse(Place),
     /// Commit the offsets to the consumer group, for lag tools only.
     CommitGroup(BTreeMap<Partition, Offset>),
@@ -106,7 +109,8 @@ pub enum Effect {
 /// A question to one of the three systems around windrow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To the catalog. Its requests are carried out one after the other, in the order in which they were made.
+    /// To the catalog. Its requests are carried out one after the other, in the order in which they
+    /// were made.
     Catalog(CatalogRequest),
     /// To Kafka's brokers.
     Brokers(BrokersRequest),
@@ -128,8 +132,8 @@ pub enum Answer {
 /// What the catalog is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogRequest {
-    /// Where does the table lie, and where does Hive keep its database? Asked only where the settings name no more than
-    /// a bucket, and before the table is taken.
+    /// Where does the table lie, and where does Hive keep its database? Asked only where the
+    /// settings name no more than a bucket, and before the table is taken.
     Locate,
     /// Take the table.
     Acquire,
@@ -138,7 +142,8 @@ pub enum CatalogRequest {
         /// The owner that goes on.
         owner: Owner,
     },
-    /// Give the table back, so that a standby need not wait for the end of the lease. There is no answer.
+    /// Give the table back, so that a standby need not wait for the end of the lease. There is no
+    /// answer.
     Release {
         /// The owner that ends.
         owner: Owner,
@@ -150,7 +155,8 @@ pub enum CatalogRequest {
         /// The epoch in question.
         epoch: u64,
     },
-    /// Doom those of the keys that no epoch, checkpoint or manifest names: no later commit may name them.
+    /// Doom those of the keys that no epoch, checkpoint or manifest names: no later commit may name
+    /// them.
     Doom {
         /// The owner that asks.
         owner: Owner,
@@ -207,15 +213,16 @@ pub enum CatalogAnswer {
 pub enum BrokersRequest {
     /// What is there of the topic?
     Topic,
-    /// What is the topic's id now? A client reads on silently in a topic that was deleted and made again: what was read
-    /// counts only if the topic is still the same when all of it was read.
+    /// What is the topic's id now? A client reads on silently in a topic that was deleted and made
+    /// again: what was read counts only if the topic is still the same when all of it was read.
     TopicId,
     /// Where does the log of a topic partition end now?
     LogEnd {
         /// The topic partition in question.
         partition: Partition,
     },
-    /// Where does the log of a topic partition begin and end now? Asked after [`Input::OutOfRange`].
+    /// Where does the log of a topic partition begin and end now? Asked after
+    /// [`Input::OutOfRange`].
     LogLimits {
         /// The topic partition in question.
         partition: Partition,
@@ -240,7 +247,8 @@ pub enum BrokersAnswer {
     LogLimits {
         /// The topic partition that was asked for.
         partition: Partition,
-        /// The first offset that its log still has and the offset after the last one, or why that cannot be told.
+        /// The first offset that its log still has and the offset after the last one, or why that
+        /// cannot be told.
         limits: Result<(Offset, Offset), String>,
     },
 }

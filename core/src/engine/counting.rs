@@ -6,11 +6,10 @@ use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
-use super::opening::{ask_topic, with_partitions};
 use super::reading::Reading;
 use super::step::{Break, Going, Step};
 use super::table::Table;
-use super::topic::{TOPIC_EVERY_MS, Topic};
+use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
 use crate::count::merger;
 use crate::table::commit::{Genesis, Owner};
@@ -53,8 +52,8 @@ impl Counting {
         Ok(counting)
     }
 
-    /// A table with epochs: its lanes are replayed from the checkpoint. Before anything is read, it is seen whether the
-    /// topic is another one of the same name.
+    /// A table with epochs: its lanes are replayed from the checkpoint. Before anything is read, it
+    /// is seen whether the topic is another one of the same name.
     pub(super) fn resume(
         owner: Owner,
         table: Table,
@@ -229,8 +228,8 @@ impl Counting {
         match with_partitions(answer, step) {
             Ok(facts) => {
                 step.troubles.end(Side::Topic);
-                // Brokers answer: a login that was refused is over, also where there is nothing to read that would show
-                // it.
+                // Brokers answer: a login that was refused is over, also where there is nothing to
+                // read that would show it.
                 step.troubles.end_cause(Side::Reader, Cause::LoginKafka);
                 self.compare_topic(&facts, step)
             }
@@ -246,7 +245,8 @@ impl Counting {
     fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
         self.reading.note_log_ends(&facts.partitions);
         if self.topic.is_other(facts) {
-            // What was read since the last commit may be of either: back to the journal, which is of the one before.
+            // What was read since the last commit may be of either: back to the journal, which is
+            // of the one before.
             let why = format!(
                 "topic \"{}\" was made again: its id is {}",
                 step.rules.shape.topic, facts.topic_id
@@ -256,7 +256,8 @@ impl Counting {
         self.reading
             .note_topic(&facts.partitions, !facts.topic_id.is_empty(), step.now);
         for (partition, (start, end)) in self.reading.take_known_limits() {
-            // Either answer may be an old one. A log neither begins earlier nor, uncut, ends earlier than it says.
+            // Either answer may be an old one. A log neither begins earlier nor, uncut, ends
+            // earlier than it says.
             let (first, last) = facts
                 .partitions
                 .get(&partition)
@@ -274,14 +275,16 @@ impl Counting {
         let topic = &step.rules.shape.topic;
         if self.table.is_replaying() {
             return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again since (its id is {}), and \
+                "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again \
+                 since (its id is {}), and \
                  open windows counted the old one; choose another table name",
                 facts.topic_id
             )));
         }
         if !step.rules.continue_on_data_loss {
             return Err(Break::fail(format!(
-                "topic \"{topic}\" was deleted and made again: its id is {}, table {} counts {}; set on-data-loss: continue \
+                "topic \"{topic}\" was deleted and made again: its id is {}, table {} counts {}; \
+                 set on-data-loss: continue \
                  to count the new one into the same table, or choose another table name",
                 facts.topic_id,
                 step.table(),
@@ -325,21 +328,25 @@ impl Counting {
         }
         let what = if next < log_start {
             format!(
-                "offsets {next} to {log_start} of topic partition {partition} are no longer in Kafka (retention, or deleted records)"
+                "offsets {next} to {log_start} of topic partition {partition} are no longer in \
+                 Kafka (retention, or deleted records)"
             )
         } else {
             format!(
-                "topic partition {partition} was cut off at offset {log_end}, below the next offset {next}"
+                "topic partition {partition} was cut off at offset {log_end}, below the next \
+                 offset {next}"
             )
         };
         if lane.replaying() {
             return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: {what}, and open windows counted them; choose another table name"
+                "cannot go on from the checkpoint: {what}, and open windows counted them; choose \
+                 another table name"
             )));
         }
         if !step.rules.continue_on_data_loss {
             return Err(Break::fail(format!(
-                "{what}; set on-data-loss: continue to go on without them, or choose another table name"
+                "{what}; set on-data-loss: continue to go on without them, or choose another table \
+                 name"
             )));
         }
         if next < log_start {
@@ -363,7 +370,8 @@ impl Counting {
         };
         if lane.replaying() {
             return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: {why}, and open windows counted what was cut off; choose another table name"
+                "cannot go on from the checkpoint: {why}, and open windows counted what was cut \
+                 off; choose another table name"
             )));
         }
         if !step.rules.continue_on_data_loss {
@@ -379,8 +387,8 @@ impl Counting {
         Ok(())
     }
 
-    /// After each input: commits what is due. Returns why counting should end, where a record cannot be counted and
-    /// `on-bad-record` is `fail`.
+    /// After each input: commits what is due. Returns why counting should end, where a record
+    /// cannot be counted and `on-bad-record` is `fail`.
     pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
         let bad_record = self.table.settle(step)?;
         let ending = step.ending || bad_record.is_some();
@@ -429,7 +437,8 @@ impl Counting {
         }
     }
 
-    /// The catalog answered the commit, or what became of it. Returns when the epoch was committed, if it is true now.
+    /// The catalog answered the commit, or what became of it. Returns when the epoch was committed,
+    /// if it is true now.
     pub(super) fn catalog_answered(
         &mut self,
         answer: CatalogAnswer,

@@ -1,5 +1,6 @@
-//! What is in an epoch: files, checkpoint and manifest, made in memory at one line through all lanes.
-//! Nothing is stored here. Reading goes on at once; the epoch's way into the catalog is in `flight`.
+//! What is in an epoch: files, checkpoint and manifest, made in memory at one line through all
+//! lanes. Nothing is stored here. Reading goes on at once; the epoch's way into the catalog is in
+//! `flight`.
 
 use super::step::{Break, Step};
 use super::table::Table;
@@ -151,7 +152,8 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Adds a file. `part` counts the files of one day from 0; `windows` are the least and the greatest `window.start`.
+    /// Adds a file. `part` counts the files of one day from 0; `windows` are the least and the
+    /// greatest `window.start`.
     fn add(
         &mut self,
         kind: FileKind,
@@ -211,8 +213,8 @@ impl<'a> Files<'a> {
             rejects.append(&mut lane.rejects);
             lane.side_bytes = 0;
         });
-        // The records are already in order, except after a truncation: then one epoch may hold records from before the
-        // cut and from after it.
+        // The records are already in order, except after a truncation: then one epoch may hold
+        // records from before the cut and from after it.
         late.sort_by_key(|row| (row.partition, row.offset));
         rejects.sort_by_key(|row| (row.partition, row.offset));
         let (shape, timestamps) = (&self.step.rules.shape, self.step.rules.timestamps);

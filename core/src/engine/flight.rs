@@ -1,5 +1,5 @@
-//! One epoch on its way into the catalog: store its objects, check the topic, commit, find out after a lost answer.
-//! What is in the epoch is not looked at here.
+//! One epoch on its way into the catalog: store its objects, check the topic, commit, find out
+//! after a lost answer. What is in the epoch is not looked at here.
 
 use super::conversation::{BrokersRequest, CatalogRequest, StoreRequest};
 use super::cut::Objects;
@@ -79,7 +79,8 @@ impl Flight {
         flight
     }
 
-    /// Carries the epoch on: what is not stored is stored, then the catalog is told, then asked when it was silent.
+    /// Carries the epoch on: what is not stored is stored, then the catalog is told, then asked
+    /// when it was silent.
     pub(super) fn push(&mut self, step: &mut Step<'_>) {
         if self.retry_at.is_some_and(|at| step.now < at) {
             return;
@@ -177,7 +178,8 @@ impl Flight {
                 self.push(step);
                 Ok(())
             }
-            // What was read since the last commit may be of either topic: back to the journal, which decides by the id.
+            // What was read since the last commit may be of either topic: back to the journal,
+            // which decides by the id.
             Ok(id) => Err(Break::Reload(format!(
                 "topic \"{}\" was made again while it was read: its id is {id}",
                 step.rules.shape.topic

@@ -1,5 +1,6 @@
-//! Garbage: objects that an earlier owner left behind are doomed, and objects that were doomed long enough ago are deleted.
-//! Only doomed keys are deleted. That no live row names a doomed key is the catalog's promise.
+//! Garbage: objects that an earlier owner left behind are doomed, and objects that were doomed long
+//! enough ago are deleted. Only doomed keys are deleted. That no live row names a doomed key is the
+//! catalog's promise.
 
 use super::conversation::{CatalogRequest, StoreRequest};
 use super::step::Step;
@@ -20,7 +21,8 @@ pub(super) struct Garbage {
     collect_at: Mono,
 }
 
-/// What the owner before us left behind for the epoch that it did not finish: its manifests name the objects.
+/// What the owner before us left behind for the epoch that it did not finish: its manifests name
+/// the objects.
 enum Orphans {
     /// There is nothing more to find.
     Done,
@@ -48,7 +50,8 @@ enum Orphans {
 }
 
 impl Garbage {
-    /// The table has become ours; `last_epoch` is its last one, `None` for a table that does not exist yet.
+    /// The table has become ours; `last_epoch` is its last one, `None` for a table that does not
+    /// exist yet.
     pub(super) fn new(owner: Owner, last_epoch: Option<u64>, step: &Step<'_>) -> Self {
         let before = owner.term.checked_sub(1);
         let orphans = match before.zip(last_epoch) {
@@ -177,8 +180,8 @@ impl Garbage {
         }
     }
 
-    /// The catalog answered which keys were doomed long enough ago: their objects are deleted. After a failure the next
-    /// round asks again.
+    /// The catalog answered which keys were doomed long enough ago: their objects are deleted.
+    /// After a failure the next round asks again.
     pub(super) fn delete(
         &mut self,
         result: Result<Vec<String>, CatalogError>,

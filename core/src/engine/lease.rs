@@ -22,8 +22,9 @@ pub(super) struct Lease {
     lost_catalog: Option<LostCatalog>,
 }
 
-/// The catalog has no epoch, but the store has manifests. That is a reason to stop only while the lease is ours, because
-/// the manifests may be those of an owner that came after us. So a renewal must succeed first.
+/// The catalog has no epoch, but the store has manifests. That is a reason to stop only while the
+/// lease is ours, because the manifests may be those of an owner that came after us. So a renewal
+/// must succeed first.
 #[derive(Debug)]
 enum LostCatalog {
     /// The renewal that is on its way was sent before the manifests were found.

@@ -1,4 +1,5 @@
-//! Where the table lies, before anything else begins. Only a table whose settings name no more than a bucket is looked for.
+//! Where the table lies, before anything else begins. Only a table whose settings name no more than
+//! a bucket is looked for.
 
 use super::conversation::{CatalogRequest, Location};
 use super::step::Step;
@@ -16,7 +17,8 @@ pub(super) struct Locating {
     bucket: String,
     /// When to ask; `None` while the answer is on its way.
     ask_at: Option<Mono>,
-    /// Why the table cannot be taken where it lies. The catalog is asked on, because a person may mend it.
+    /// Why the table cannot be taken where it lies. The catalog is asked on, because a person may
+    /// mend it.
     refused: Option<Trouble>,
 }
 

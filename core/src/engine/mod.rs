@@ -1,8 +1,8 @@
 //! One table's whole state behind one door, `step`. It reads no clock and does no I/O.
 //!
-//! Each part of the state has one owner, whose fields nobody else can write: [`Engine::step`] decides only which owner
-//! hears an input, and what it says to the next. What the engine asks for is performed by the driver, and comes back as
-//! another input, also when it failed.
+//! Each part of the state has one owner, whose fields nobody else can write: [`Engine::step`]
+//! decides only which owner hears an input, and what it says to the next. What the engine asks for
+//! is performed by the driver, and comes back as another input, also when it failed.
 
 mod clocks;
 mod conversation;
@@ -42,7 +42,8 @@ use questions::Questions;
 use step::{Break, Going, Step};
 use troubles::{Side, Troubles};
 
-/// How long the last commit is waited for when windrow is to end; without it a restart reads again what it held.
+/// How long the last commit is waited for when windrow is to end; without it a restart reads again
+/// what it held.
 const ENDING_WAITS_MS: u64 = 10_000;
 
 /// One table.

@@ -1,16 +1,17 @@
-//! The table is ours, and counting has not begun: what the topic is, whether the store has manifests of a catalog that was
-//! lost, and the checkpoint. Epoch 0 is made here.
+//! The table is ours, and counting has not begun: what the topic is, whether the store has
+//! manifests of a catalog that was lost, and the checkpoint. Epoch 0 is made here.
 
-use super::conversation::{BrokersRequest, StoreRequest, TopicFacts};
+use super::conversation::{StoreRequest, TopicFacts};
 use super::counting::Counting;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
+use super::topic::{ask_topic, with_partitions};
 use super::troubles::Side;
 use crate::count::checkpoint;
 use crate::table::commit::{CheckpointAt, Genesis, Head};
 use crate::table::place::{Names, Place};
-use crate::values::cause::{Cause, Trouble};
+use crate::values::cause::Trouble;
 use crate::values::digest::unhex;
 use crate::values::time::Mono;
 
@@ -132,7 +133,8 @@ impl Opening {
         let recorded = &head.genesis;
         if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
             return Err(Break::fail(format!(
-                "topic \"{}\" is of Kafka cluster \"{}\", but table {} counts the one of cluster \"{}\"; choose another table name",
+                "topic \"{}\" is of Kafka cluster \"{}\", but table {} counts the one of cluster \
+                 \"{}\"; choose another table name",
                 recorded.shape.topic,
                 facts.cluster_id,
                 step.table(),
@@ -188,7 +190,8 @@ impl Opening {
         let epochs = keys.iter().filter_map(|key| Names::epoch_of_manifest(key));
         if let Some(lost) = epochs.filter(|epoch| *epoch > 0).max() {
             let why = format!(
-                "the catalog has no epoch of table {}, but {place} holds manifests up to epoch {lost}: the catalog was \
+                "the catalog has no epoch of table {}, but {place} holds manifests up to epoch \
+                 {lost}: the catalog was \
                  lost, or restored from before the table; restore it, or choose another table name",
                 step.table()
             );
@@ -225,7 +228,8 @@ impl Opening {
         };
         let missing = || {
             Trouble::from(format!(
-                "cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a backup"
+                "cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a \
+                 backup"
             ))
         };
         match answer.and_then(|bytes| bytes.ok_or_else(missing)) {
@@ -289,26 +293,6 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
             .into_iter()
             .map(|(p, limits)| (p, start(limits)))
             .collect(),
-    }
-}
-
-/// A topic without topic partitions is one that is not there yet.
-pub(super) fn with_partitions(
-    answer: Result<TopicFacts, Trouble>,
-    step: &Step<'_>,
-) -> Result<TopicFacts, Trouble> {
-    let facts = answer?;
-    if facts.partitions.is_empty() {
-        let why = format!("topic \"{}\" has no partitions yet", step.rules.shape.topic);
-        return Err(Trouble::new(Cause::NoTopic, why));
-    }
-    Ok(facts)
-}
-
-/// Asks what the topic is, unless the answer is on its way.
-pub(super) fn ask_topic(step: &mut Step<'_>) {
-    if step.questions.topic.due() {
-        step.ask(BrokersRequest::Topic);
     }
 }
 

@@ -39,8 +39,8 @@ enum Stage {
 }
 
 impl Ours {
-    /// The table has become ours. `clock` is the database's clock, and when it was asked for; `head` is what the catalog
-    /// says of a table that has epochs.
+    /// The table has become ours. `clock` is the database's clock, and when it was asked for;
+    /// `head` is what the catalog says of a table that has epochs.
     ///
     /// # Errors
     /// The recorded table is not the one that the settings ask for.
@@ -152,7 +152,8 @@ impl Ours {
         Ok(())
     }
 
-    /// After each input: commits what is due. Returns why counting should end, where a record cannot be counted.
+    /// After each input: commits what is due. Returns why counting should end, where a record
+    /// cannot be counted.
     pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
         match &mut self.stage {
             Stage::Opening(_) | Stage::Founding(_) => Ok(None),

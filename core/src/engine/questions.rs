@@ -1,5 +1,5 @@
-//! The questions that are on their way. An answer to a question of an earlier ownership does not count: it speaks of
-//! another time, so the question is asked again.
+//! The questions that are on their way. An answer to a question of an earlier ownership does not
+//! count: it speaks of another time, so the question is asked again.
 
 use super::conversation::{Answer, BrokersAnswer, StoreAnswer};
 use crate::table::place::Names;
@@ -42,7 +42,8 @@ pub(super) struct Questions {
     pub(super) manifests: Question,
     /// The checkpoint's object.
     pub(super) checkpoint: Question,
-    /// When the end of a topic partition's log was asked for, also if that was for an earlier reader.
+    /// When the end of a topic partition's log was asked for, also if that was for an earlier
+    /// reader.
     log_ends: BTreeMap<Partition, Mono>,
 }
 

@@ -1,5 +1,6 @@
-//! What is known of the reading of each topic partition: whether it is read, who stands aside, and who must wait.
-//! Only processing time is looked at. Nothing here decides about a record: floors and ceilings are the lane's decisions.
+//! What is known of the reading of each topic partition: whether it is read, who stands aside, and
+//! who must wait. Only processing time is looked at. Nothing here decides about a record: floors
+//! and ceilings are the lane's decisions.
 
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::lease::RETRY_MS;
@@ -10,15 +11,18 @@ use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
-/// What was seen of a log's end holds for `idle-timeout`, and at least this long, because asking takes a second or two.
+/// What was seen of a log's end holds for `idle-timeout`, and at least this long, because asking
+/// takes a second or two.
 const IDLE_HOLDS_MS_MIN: u64 = 5000;
 /// At least this long between two questions for a log's end.
 const LOOK_AGAIN_MS: u64 = 500;
-/// A topic partition that the topic has not had for this long is gone. One broker may not know of a new one yet.
+/// A topic partition that the topic has not had for this long is gone. One broker may not know of a
+/// new one yet.
 const GONE_AFTER_MS: u64 = 30_000;
 /// Late records and rejects that make a commit, in bytes; twice that holds all reading.
 pub(super) const SIDE_BYTES_MAX: usize = 16 << 20;
-/// Entries of closed windows that make a commit; twice that holds the topic partitions that are ahead.
+/// Entries of closed windows that make a commit; twice that holds the topic partitions that are
+/// ahead.
 pub(super) const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
 
 /// The reading of all topic partitions.
@@ -44,20 +48,22 @@ struct Feed {
     end_answered_at: Option<Mono>,
     /// The greatest watermark of all lanes when the end of this log was asked for.
     watermark_when_asked: Option<EventTime>,
-    /// How far the floor of this lane may be raised: `watermark_when_asked` of the last question that found nothing to
-    /// read. A watermark that was reached later does not count, because the record that moved it may have come together
-    /// with records here.
+    /// How far the floor of this lane may be raised: `watermark_when_asked` of the last question
+    /// that found nothing to read. A watermark that was reached later does not count, because the
+    /// record that moved it may have come together with records here.
     ///
-    /// Example: the greatest watermark was 12:00:20 when the question was asked, and has since moved to 12:00:40. The
-    /// floor may go to 12:00:20; for more, the question is asked again.
+    /// Example: the greatest watermark was 12:00:20 when the question was asked, and has since
+    /// moved to 12:00:40. The floor may go to 12:00:20; for more, the question is asked again.
     floor_limit: Option<EventTime>,
-    /// The end of the log was where we are, and nothing has come since. That is taken to hold until this time.
+    /// The end of the log was where we are, and nothing has come since. That is taken to hold until
+    /// this time.
     idle_until: Option<Mono>,
     /// The end of the log as last heard of.
     log_end: Offset,
 }
 
-/// Whether the offset that was asked for is in the log: until that is known, reading is not started again.
+/// Whether the offset that was asked for is in the log: until that is known, reading is not started
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Limits {
     /// Nothing is in doubt.
@@ -91,8 +97,8 @@ impl Reading {
         );
     }
 
-    /// The topic was made again: nothing that was known of this topic partition holds. `gone` says that the new topic
-    /// does not have it.
+    /// The topic was made again: nothing that was known of this topic partition holds. `gone` says
+    /// that the new topic does not have it.
     pub(super) fn begin_generation(&mut self, partition: Partition, gone: bool, now: Mono) {
         let gone = gone.then_some(now);
         self.feeds.insert(
@@ -177,8 +183,8 @@ impl Reading {
         }
     }
 
-    /// The reader has nothing more. `went_on` says that offsets without records came before the end; `here` that the
-    /// end is where the lane is.
+    /// The reader has nothing more. `went_on` says that offsets without records came before the
+    /// end; `here` that the end is where the lane is.
     pub(super) fn note_end(
         &mut self,
         partition: Partition,
@@ -196,7 +202,8 @@ impl Reading {
         }
     }
 
-    /// The topic was looked up: it has these topic partitions, each with its first offset and its end.
+    /// The topic was looked up: it has these topic partitions, each with its first offset and its
+    /// end.
     pub(super) fn note_topic(
         &mut self,
         partitions: &BTreeMap<Partition, (Offset, Offset)>,
@@ -219,8 +226,8 @@ impl Reading {
         }
     }
 
-    /// Reading does not go on at the offset that was asked for. Before anything is said of lost records, the brokers are
-    /// asked what the log has.
+    /// Reading does not go on at the offset that was asked for. Before anything is said of lost
+    /// records, the brokers are asked what the log has.
     pub(super) fn out_of_range(&mut self, partition: Partition, step: &mut Step<'_>) {
         if let Some(feed) = self.feeds.get_mut(&partition)
             && std::mem::take(&mut feed.reading)
@@ -230,8 +237,8 @@ impl Reading {
         }
     }
 
-    /// The brokers answered what the log has. Returns whether the topic should be looked up now, because it may be
-    /// another topic of the same name.
+    /// The brokers answered what the log has. Returns whether the topic should be looked up now,
+    /// because it may be another topic of the same name.
     pub(super) fn take_limits(
         &mut self,
         partition: Partition,
@@ -265,7 +272,8 @@ impl Reading {
         known
     }
 
-    /// Asks what is due: the limits of logs that could not be asked for, and the ends of silent logs.
+    /// Asks what is due: the limits of logs that could not be asked for, and the ends of silent
+    /// logs.
     pub(super) fn ask(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
         for (partition, feed) in &mut self.feeds {
             if let Limits::AskAt(at) = feed.limits
@@ -280,8 +288,8 @@ impl Reading {
         self.ask_log_ends(lanes, step);
     }
 
-    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again where that is what
-    /// keeps a window from closing.
+    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again
+    /// where that is what keeps a window from closing.
     fn ask_log_ends(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
         let timeout = step.rules.idle_timeout_ms;
         let shape = &step.rules.shape;
@@ -339,8 +347,8 @@ impl Reading {
         }
     }
 
-    /// The idle topic partitions, and where their floors belong: at the least watermark of the others, or at the
-    /// greatest of all when all are idle.
+    /// The idle topic partitions, and where their floors belong: at the least watermark of the
+    /// others, or at the greatest of all when all are idle.
     fn idle_and_target(&self, lanes: &Lanes, now: Mono) -> (Vec<Partition>, Option<EventTime>) {
         let idle: Vec<Partition> = lanes
             .keys()
@@ -358,7 +366,8 @@ impl Reading {
         (idle, target)
     }
 
-    /// The floors of topic partitions that stand aside: as far up as was known when their logs were seen to be empty.
+    /// The floors of topic partitions that stand aside: as far up as was known when their logs were
+    /// seen to be empty.
     pub(super) fn idle_floors(&self, lanes: &Lanes, now: Mono) -> Vec<(Partition, EventTime)> {
         let (idle, target) = self.idle_and_target(lanes, now);
         let Some(target) = target else {
@@ -376,8 +385,8 @@ impl Reading {
         idle.into_iter().filter_map(floor).collect()
     }
 
-    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`: the end of the last
-    /// open window.
+    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`:
+    /// the end of the last open window.
     pub(super) fn quiet_floor(&self, lanes: &Lanes, step: &Step<'_>) -> Option<EventTime> {
         let quiet_ms = step.rules.quiet_timeout_ms?;
         let silent_since = self.feeds.values().map(|feed| feed.last_record).max()?;
@@ -391,7 +400,8 @@ impl Reading {
         lanes.values().filter_map(Lane::last_end).max()
     }
 
-    /// Flow control: holds back what runs ahead too far or fills memory. It changes no row. `all` holds everything.
+    /// Flow control: holds back what runs ahead too far or fills memory. It changes no row. `all`
+    /// holds everything.
     pub(super) fn control_flow(&mut self, lanes: &Lanes, all: bool, step: &mut Step<'_>) {
         let side: usize = lanes.values().map(|lane| lane.side_bytes).sum();
         let closed = closed_entries(lanes);

@@ -33,14 +33,15 @@ pub struct Rules {
     pub max_future_ms: i64,
     /// At most this long between a closed window and its commit.
     pub commit_interval_ms: u64,
-    /// Whether records that are no longer in the log are a recorded decision instead of a reason to stop.
+    /// Whether records that are no longer in the log are a recorded decision instead of a reason to
+    /// stop.
     pub continue_on_data_loss: bool,
     /// How long the table stays ours without a renewal.
     pub lease_ms: u64,
     /// How long a replaced or orphaned object is kept before it is deleted.
     pub keep_replaced_ms: u64,
-    /// With at most this many keys in open windows a checkpoint goes with each commit; with more it goes by the
-    /// distance of a replay.
+    /// With at most this many keys in open windows a checkpoint goes with each commit; with more it
+    /// goes by the distance of a replay.
     pub checkpoint_keys_small: u64,
 }
 
@@ -54,7 +55,8 @@ pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
 pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<(), Trouble> {
     let differs = |cause, name: &str, then: &str, now: &str| {
         let why = format!(
-            "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or choose another table name",
+            "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or \
+             choose another table name",
             rules.database, rules.table
         );
         Err(Trouble::new(cause, why))

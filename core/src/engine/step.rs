@@ -1,4 +1,5 @@
-//! What the owners share while one input is handled, and how they say that counting cannot go on as it was.
+//! What the owners share while one input is handled, and how they say that counting cannot go on as
+//! it was.
 
 use super::conversation::Effect;
 use super::questions::Questions;
@@ -42,8 +43,8 @@ impl Step<'_> {
 /// Why counting cannot go on as it was.
 #[derive(Debug)]
 pub(super) enum Break {
-    /// Another process has the table, or the journal differs from what we thought: forget everything, and ask for the
-    /// table again.
+    /// Another process has the table, or the journal differs from what we thought: forget
+    /// everything, and ask for the table again.
     Fenced(String),
     /// The same, but the table is still ours: it is given back first.
     Reload(String),

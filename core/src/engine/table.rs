@@ -1,5 +1,6 @@
-//! What is counted and what of it is committed: the lanes, the ledger, the frontier, the checkpoint.
-//! When an epoch is due is decided here; what is in it is in `cut`, and its way into the catalog in `flight`.
+//! What is counted and what of it is committed: the lanes, the ledger, the frontier, the
+//! checkpoint. When an epoch is due is decided here; what is in it is in `cut`, and its way into
+//! the catalog in `flight`.
 
 use super::conversation::TopicFacts;
 use super::reading::{CLOSED_ENTRIES_MAX, SIDE_BYTES_MAX, closed_entries};
@@ -96,7 +97,8 @@ impl Table {
         for (partition, commit) in &head.last.lanes {
             let state = match states.remove(partition) {
                 Some(state) => state,
-                // There is no checkpoint yet, or none since it joined: a lane begins at its start offset.
+                // There is no checkpoint yet, or none since it joined: a lane begins at its start
+                // offset.
                 None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
             };
             let decisions = head
@@ -155,7 +157,8 @@ impl Table {
         ledger
     }
 
-    /// Counts records. Returns the lane's next offset; `None` for a topic partition that has no lane.
+    /// Counts records. Returns the lane's next offset; `None` for a topic partition that has no
+    /// lane.
     pub(super) fn count(
         &mut self,
         partition: Partition,
@@ -165,9 +168,9 @@ impl Table {
         max_future_ms: i64,
     ) -> Option<Offset> {
         let lane = self.lanes.get_mut(&partition)?;
-        // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h: every 7.5 minutes).
-        // That is often enough that a record of this moment is never taken for one of the future, and seldom enough
-        // that few decisions are recorded.
+        // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h:
+        // every 7.5 minutes). That is often enough that a record of this moment is never taken for
+        // one of the future, and seldom enough that few decisions are recorded.
         if let Some(ceiling) = ceiling
             && lane.ceiling_is_off(ceiling, max_future_ms.unsigned_abs() / 8)
         {
@@ -180,14 +183,14 @@ impl Table {
         Some(lane.ledger.next_offset)
     }
 
-    /// A topic partition has nothing more below this offset. Returns whether offsets without records came before it, and
-    /// whether it is where the lane is now.
+    /// A topic partition has nothing more below this offset. Returns whether offsets without
+    /// records came before it, and whether it is where the lane is now.
     pub(super) fn end(&mut self, partition: Partition, offset: Offset) -> Option<(bool, bool)> {
         let lane = self.lanes.get_mut(&partition)?;
         let went_on = offset > lane.ledger.next_offset;
         if went_on {
-            // What lies between, such as a transaction's marker, may be of a later leader epoch, with which the log
-            // would seem to have been cut off.
+            // What lies between, such as a transaction's marker, may be of a later leader epoch,
+            // with which the log would seem to have been cut off.
             lane.leader_epoch = -1;
         }
         lane.end(offset);
@@ -216,7 +219,8 @@ impl Table {
         }
     }
 
-    /// Records that a lane's log is another one from here on: it goes on at `to`, and its ledger starts anew.
+    /// Records that a lane's log is another one from here on: it goes on at `to`, and its ledger
+    /// starts anew.
     pub(super) fn begin_generation(
         &mut self,
         partition: Partition,
@@ -244,8 +248,8 @@ impl Table {
         }
     }
 
-    /// The topic partitions that appeared get lanes, which begin at the frontier: what they hold of closed windows is
-    /// late. Returns them.
+    /// The topic partitions that appeared get lanes, which begin at the frontier: what they hold of
+    /// closed windows is late. Returns them.
     pub(super) fn join(&mut self, frontier: Option<EventTime>, step: &Step<'_>) -> Vec<Partition> {
         let joining = std::mem::take(&mut self.joining);
         for (partition, start) in &joining {
@@ -260,8 +264,9 @@ impl Table {
         joining.into_keys().collect()
     }
 
-    /// Looks for a lane that takes no further record, and leaves out what a replay has closed anew although its rows are
-    /// committed. After a replay the delay of the settings holds, which may be another one than before.
+    /// Looks for a lane that takes no further record, and leaves out what a replay has closed anew
+    /// although its rows are committed. After a replay the delay of the settings holds, which may
+    /// be another one than before.
     ///
     /// # Errors
     /// The log is not the one that was counted.
@@ -300,7 +305,8 @@ impl Table {
         if step.ending || joins || self.checkpoint.wanted {
             return moved || decided || joins || self.checkpoint.behind;
         }
-        // Also when nothing comes any more, because the log's start moves up to where a restart would begin.
+        // Also when nothing comes any more, because the log's start moves up to where a restart
+        // would begin.
         if self.checkpoint.behind && step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS {
             return true;
         }
@@ -320,7 +326,8 @@ impl Table {
         (moved || decided) && step.now.since(self.last_progress) >= PROGRESS_EVERY_MS
     }
 
-    /// Takes the windows up to `frontier` out of the lanes, as final rows, and adds these to the ledger.
+    /// Takes the windows up to `frontier` out of the lanes, as final rows, and adds these to the
+    /// ledger.
     pub(super) fn close(&mut self, frontier: Option<EventTime>, shape: &Shape) -> Vec<Row> {
         let rows = frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, shape, f));
         self.rows += rows.len() as u64;
@@ -357,8 +364,8 @@ impl Table {
         self.last_progress = now;
     }
 
-    /// Whether the epoch that is cut carries a checkpoint. It does while the checkpoint is small, else by the distance of
-    /// a replay, and always with decisions that a replay could not repeat.
+    /// Whether the epoch that is cut carries a checkpoint. It does while the checkpoint is small,
+    /// else by the distance of a replay, and always with decisions that a replay could not repeat.
     pub(super) fn take_checkpoint_due(&mut self, consumed: u64, step: &Step<'_>) -> bool {
         let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
         let far = step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS

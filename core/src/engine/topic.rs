@@ -1,6 +1,9 @@
-//! The topic as it is now against the topic as it is counted: when it is looked up, and whether it is still the same.
+//! The topic as it is now against the topic as it is counted: when it is looked up, and whether it
+//! is still the same.
 
-use super::conversation::TopicFacts;
+use super::conversation::{BrokersRequest, TopicFacts};
+use super::step::Step;
+use crate::values::cause::{Cause, Trouble};
 use crate::values::time::Mono;
 
 /// Between two looks at the topic, in milliseconds.
@@ -41,5 +44,25 @@ impl Topic {
     /// The topic is looked up again after this time.
     pub(super) fn look_up_after(&mut self, ms: u64, now: Mono) {
         self.look_up_at = now.plus(ms);
+    }
+}
+
+/// A topic without topic partitions is one that is not there yet.
+pub(super) fn with_partitions(
+    answer: Result<TopicFacts, Trouble>,
+    step: &Step<'_>,
+) -> Result<TopicFacts, Trouble> {
+    let facts = answer?;
+    if facts.partitions.is_empty() {
+        let why = format!("topic \"{}\" has no partitions yet", step.rules.shape.topic);
+        return Err(Trouble::new(Cause::NoTopic, why));
+    }
+    Ok(facts)
+}
+
+/// Asks what the topic is, unless the answer is on its way.
+pub(super) fn ask_topic(step: &mut Step<'_>) {
+    if step.questions.topic.due() {
+        step.ask(BrokersRequest::Topic);
     }
 }

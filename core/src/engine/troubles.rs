@@ -1,5 +1,5 @@
-//! What hinders counting, and whose trouble it is. A trouble is over when the same one works again, never when another
-//! one does.
+//! What hinders counting, and whose trouble it is. A trouble is over when the same one works again,
+//! never when another one does.
 
 use crate::values::cause::{Cause, Trouble};
 use std::collections::BTreeMap;
@@ -50,8 +50,8 @@ impl Troubles {
         self.0.clear();
     }
 
-    /// Of several troubles the one to be shown: one whose cause is known comes before one that may pass by itself, and
-    /// among these the order of [`Side`] decides.
+    /// Of several troubles the one to be shown: one whose cause is known comes before one that may
+    /// pass by itself, and among these the order of [`Side`] decides.
     pub(super) fn worst(&self) -> Option<&Trouble> {
         self.0
             .values()

@@ -174,7 +174,8 @@ impl TryFrom<String> for Place {
 pub enum TablePlace {
     /// Here: `table.warehouse`, or the directory of a local catalog.
     At(Place),
-    /// Somewhere in this bucket, `table.bucket`. Where, [`locate`] decides once the catalog has been asked.
+    /// Somewhere in this bucket, `table.bucket`. Where, [`locate`] decides once the catalog has
+    /// been asked.
     InBucket(String),
 }
 

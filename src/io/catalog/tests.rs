@@ -1296,8 +1296,8 @@ const HARMLESS_STATEMENTS: [&str; 9] = [
     "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
 ];
 
-/// The statement that makes Spark write a file of one row, of `producer-<n>`, whose window begins at
-/// this second.
+/// The statement that makes Spark write a file of one row, of `producer-<n>`, whose window begins
+/// at this second.
 fn write_one_row(warehouse: &str, file: &NewFile, n: usize, second: u32) -> String {
     let folder = file.key.rsplit_once('/').unwrap().0;
     let end = second + 10;
