@@ -186,8 +186,13 @@ fn messages() -> Vec<(String, String)> {
         "charm/alerts.yaml",
     ] {
         let yaml = serde_yaml::from_str(&read(name)).expect("YAML");
+        // Prose is broken into lines anywhere, also within a command. An indented line is one of
+        // an example, and stands for itself.
         texts(&yaml, &mut |text| {
-            all.push((name.to_owned(), text.to_owned()));
+            let text = text.replace("\n\n", "\0").replace("\n    ", "\0");
+            for part in text.split('\0') {
+                all.push((name.to_owned(), part.replace('\n', " ")));
+            }
         });
     }
     all
