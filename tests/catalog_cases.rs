@@ -58,7 +58,7 @@ pub async fn take(client: &mut impl Client, who: &str) -> (Owner, Option<Head>) 
 pub fn genesis() -> Genesis {
     Genesis {
         shape: Shape::count_by_origin("test-topic", 10_000, 10_000),
-        warehouse: "s3a://spark/warehouse".to_owned(),
+        warehouse: "s3a://spark/warehouse".parse().unwrap(),
         cluster_id: "cluster".to_owned(),
         topic_id: "topic".to_owned(),
         start_offsets: BTreeMap::from([(0, 0), (1, 0)]),

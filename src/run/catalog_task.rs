@@ -150,7 +150,7 @@ impl CatalogTask {
     /// schema made where that is wished.
     async fn locate(&mut self) -> Result<Location, CatalogError> {
         if let Some(head) = self.catalog.head().await? {
-            let genesis = Some(head.genesis.warehouse);
+            let genesis = Some(head.genesis.warehouse.to_string());
             return Ok(Location {
                 genesis,
                 database: None,

@@ -53,10 +53,7 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
     Ok(Clients {
         settings: engine_settings(config),
         kafka: kafka_config(config, secrets)?,
-        store: Store::open(
-            &table.place.or_default().to_string(),
-            &s3_config(config, secrets)?,
-        )?,
+        store: Store::open(&table.place.or_default(), &s3_config(config, secrets)?)?,
         catalog: catalog()?,
         look: catalog()?,
         who: who(config),
@@ -84,11 +81,15 @@ impl Clients {
         let Some(bucket) = self.bucket().map(str::to_owned) else {
             return Ok(());
         };
-        let genesis = self.look.head().await?.map(|head| head.genesis.warehouse);
+        let genesis = self
+            .look
+            .head()
+            .await?
+            .map(|head| head.genesis.warehouse.to_string());
         let name = format!("{}.{}", self.settings.database, self.settings.table);
         let place = locate(&bucket, genesis.as_deref(), None)
             .map_err(|why| anyhow!("cannot read table \"{name}\": {why}"))?;
-        self.store = self.store.elsewhere(&place.to_string())?;
+        self.store = self.store.elsewhere(&place)?;
         Ok(())
     }
 }

@@ -36,6 +36,7 @@ use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
 use windrow_core::shown::status::Status;
 use windrow_core::table::commit::Acquired;
+use windrow_core::table::place::Place;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::Partition;
 use windrow_core::values::time::{EventTime, Mono};
@@ -191,7 +192,7 @@ impl Driver {
                 }
                 Effect::Hold { partition } => reader.pause(partition),
                 Effect::Unhold { partition } => reader.resume(partition),
-                Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse.to_string()),
+                Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse),
                 Effect::CommitGroup(offsets) => self.brokers.commit_group(&offsets),
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
@@ -239,10 +240,10 @@ impl Driver {
         let _ = self.to_catalog.send(work);
     }
 
-    fn use_warehouse(&mut self, warehouse: &str) {
+    fn use_warehouse(&mut self, warehouse: &Place) {
         match self.store.elsewhere(warehouse) {
             Ok(store) => {
-                info!(warehouse, "found where the table lies");
+                info!(%warehouse, "found where the table lies");
                 self.located_store.send_replace(Some(store.clone()));
                 self.store = store;
             }

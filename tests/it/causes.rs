@@ -160,7 +160,7 @@ fn of_several_troubles_one_with_a_cause_is_told() {
 fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
     let recorded = Genesis {
         shape: settings("s3a://spark/w").shape,
-        warehouse: "s3a://spark/w".to_owned(),
+        warehouse: "s3a://spark/w".parse().unwrap(),
         cluster_id: String::new(),
         topic_id: String::new(),
         start_offsets: BTreeMap::new(),

@@ -75,7 +75,7 @@ pub(super) fn cut(
         manifest: String::new(),
         digest: String::new(),
     };
-    commit.seal(step.names.prefix());
+    commit.seal(step.names);
     let manifest = serde_json::to_vec(&commit).expect("plain values");
     objects.insert(commit.manifest.clone(), Arc::new(manifest));
     table.note_cut(frontier, step.now);

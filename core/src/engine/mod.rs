@@ -279,7 +279,7 @@ impl Engine {
             owner: lease.owner().clone(),
         };
         if let Some(head) = &head {
-            let elsewhere = head.genesis.warehouse != place.to_string();
+            let elsewhere = head.genesis.warehouse != place;
             if let TablePlace::InBucket(bucket) = &self.rules.place
                 && elsewhere
             {

@@ -285,7 +285,7 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
     let start = |(first, end): (i64, i64)| if at_end { end } else { first };
     Genesis {
         shape: step.rules.shape.clone(),
-        warehouse: place.to_string(),
+        warehouse: place.clone(),
         cluster_id: facts.cluster_id,
         topic_id: facts.topic_id,
         start_offsets: facts

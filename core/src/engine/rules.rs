@@ -71,19 +71,15 @@ pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<()
             return differs(Cause::None, name, then, &now);
         }
     }
-    let (then, now) = (&recorded.warehouse, place.to_string());
-    if *then != now {
-        let bucket = then
-            .parse::<Place>()
-            .ok()
-            .and_then(|place| place.bucket().map(str::to_owned));
-        let other = bucket.as_deref() != place.bucket();
+    let then = &recorded.warehouse;
+    if then != place {
+        let other = then.bucket() != place.bucket();
         let cause = if other {
             Cause::OtherBucket
         } else {
             Cause::None
         };
-        return differs(cause, "warehouse", then, &now);
+        return differs(cause, "warehouse", &then.to_string(), &place.to_string());
     }
     Ok(())
 }

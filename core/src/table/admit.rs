@@ -227,7 +227,7 @@ mod tests {
     fn genesis() -> Genesis {
         Genesis {
             shape: Shape::count_by_origin("test-topic", 10_000, 10_000),
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            warehouse: "s3a://spark/warehouse".parse().unwrap(),
             cluster_id: "cluster".to_owned(),
             topic_id: "topic".to_owned(),
             start_offsets: BTreeMap::from([(0, 70), (1, 70)]),

@@ -1,7 +1,7 @@
 //! What a commit says, and what a catalog answers: the values that pass between the engine and the
 //! catalog. Whether a commit may be written is decided in `admit`.
 
-use crate::table::place::Names;
+use crate::table::place::{Names, Place};
 use crate::values::cause::Trouble;
 use crate::values::decision::Decision;
 use crate::values::digest::sha256_hex;
@@ -31,8 +31,8 @@ pub struct Owner {
 pub struct Genesis {
     /// The settings that shape the rows. Other values later are refused.
     pub shape: Shape,
-    /// Where the files are: `s3a://bucket/warehouse`, or a directory.
-    pub warehouse: String,
+    /// Where the files are. It is kept as text: `s3a://bucket/warehouse`, or a directory.
+    pub warehouse: Place,
     /// Kafka's id of the cluster.
     pub cluster_id: String,
     /// Kafka's id of the topic; empty where the broker is too old to have one.
@@ -161,7 +161,7 @@ impl Commit {
     ///
     /// # Panics
     /// Never: a commit is plain values, which are always JSON.
-    pub fn seal(&mut self, prefix: &str) {
+    pub fn seal(&mut self, names: &Names) {
         let nobody = Owner {
             term: 0,
             owner_id: String::new(),
@@ -171,8 +171,7 @@ impl Commit {
         self.digest.clear();
         self.digest = sha256_hex(&serde_json::to_vec(self).expect("plain values"));
         self.owner = owner;
-        self.manifest =
-            Names::with_prefix(prefix).manifest(self.owner.term, self.epoch, &self.digest);
+        self.manifest = names.manifest(self.owner.term, self.epoch, &self.digest);
     }
 
     /// The paths of all objects that this epoch names.
@@ -189,31 +188,6 @@ impl Commit {
             .chain([self.manifest.clone()])
             .collect()
     }
-}
-
-/// The folder of a table's objects below the warehouse. It begins with `_`, which hides it from
-/// readers that list the warehouse.
-#[must_use]
-pub fn object_prefix(database: &str, table: &str) -> String {
-    Names::new(database, table).prefix().to_owned()
-}
-
-/// How the keys begin of all manifests of one epoch and term. A process that takes the table looks
-/// for them, because the owner before may have left that epoch unfinished.
-#[must_use]
-pub fn manifests_of(prefix: &str, term: u64, epoch: u64) -> String {
-    Names::with_prefix(prefix).manifests_of(term, epoch)
-}
-
-/// A path that no other owner and no other bytes can have:
-/// `<prefix><folder>/<term>-<epoch>-<sha256>`. The hash is cut at 128 bits, because people read
-/// paths.
-///
-/// # Panics
-/// When `sha256` has fewer than 32 digits.
-#[must_use]
-pub fn object_key(prefix: &str, folder: &str, owner: &Owner, epoch: u64, sha256: &str) -> String {
-    Names::with_prefix(prefix).object(folder, owner.term, epoch, sha256)
 }
 
 /// What the catalog knows of a table. An owner reads it in the act that gives it the table; others

@@ -3,8 +3,9 @@
 //! them was measured with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's
 //! `HiveExternalCatalog`.
 
-use crate::table::commit::{FileKind, Genesis, NewFile, object_prefix};
+use crate::table::commit::{FileKind, Genesis, NewFile};
 use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
+use crate::table::place::{Names, Place};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
@@ -229,7 +230,7 @@ pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
 /// # Errors
 /// The file's names cannot be those of a table partition. That is a mistake of windrow's, not of
 /// its user.
-pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, String> {
+pub fn partition(warehouse: &Place, file: &NewFile) -> Result<HivePartition, String> {
     let mut parts = Vec::new();
     if let FileKind::Rows { date } = &file.kind {
         parts.push(("date", date.as_str()));
@@ -266,27 +267,8 @@ pub fn partition(warehouse: &str, file: &NewFile) -> Result<HivePartition, Strin
             .into_iter()
             .map(|(_, value)| value.to_owned())
             .collect(),
-        storage: Storage::parquet(location(warehouse, folder)),
+        storage: Storage::parquet(warehouse.uri_of(folder)),
     })
-}
-
-/// A path below the warehouse, as Hive's rows have it for readers. For example `a/b` in `/data` is
-/// `file:/data/a/b`.
-#[must_use]
-pub fn location(warehouse: &str, path: &str) -> String {
-    let root = warehouse_uri(warehouse);
-    format!("{}/{path}", root.trim_end_matches('/'))
-}
-
-/// The warehouse, as Hive's rows have it for readers. A directory gets the scheme `file:`, because
-/// Spark would look for it in its own default file system otherwise.
-#[must_use]
-pub fn warehouse_uri(warehouse: &str) -> String {
-    if warehouse.contains("://") || warehouse.starts_with("file:") {
-        warehouse.to_owned()
-    } else {
-        format!("file:{warehouse}")
-    }
 }
 
 fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
@@ -343,7 +325,7 @@ fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
 fn table(
     name: &TableName,
     kind: TableKind,
-    warehouse: &str,
+    warehouse: &Place,
     columns: Vec<ColumnType>,
 ) -> HiveTable {
     let partition_columns = match kind {
@@ -370,11 +352,7 @@ fn table(
     params.extend(schema_params(&columns, &partition_columns));
     // This directory stays empty. What lies in a table's own location can be found by listing it,
     // and none of windrow's files may be found in that way.
-    let folder = format!(
-        "{}tables/{}",
-        object_prefix(&name.database, &name.table),
-        kind.word()
-    );
+    let folder = Names::new(&name.database, &name.table).empty_folder(kind.word());
     HiveTable {
         kind,
         name: name.of(kind),
@@ -382,7 +360,7 @@ fn table(
         view_text: None,
         columns,
         partition_columns,
-        storage: Storage::parquet(location(warehouse, &folder)),
+        storage: Storage::parquet(warehouse.uri_of(&folder)),
         params,
     }
 }
@@ -451,7 +429,7 @@ mod tests {
     fn genesis(shape: Shape) -> Genesis {
         Genesis {
             shape,
-            warehouse: "s3a://spark/warehouse".to_owned(),
+            warehouse: "s3a://spark/warehouse".parse().unwrap(),
             cluster_id: "c".to_owned(),
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
@@ -605,7 +583,7 @@ mod tests {
             first_window: None,
             last_window: None,
         };
-        let rows = partition("s3a://spark/warehouse", &file).unwrap();
+        let rows = partition(&"s3a://spark/warehouse".parse().unwrap(), &file).unwrap();
         assert_eq!(rows.name, "date=2024-09-01/chunk=0000000012");
         assert_eq!(rows.values, ["2024-09-01", "0000000012"]);
         assert_eq!(
@@ -613,7 +591,7 @@ mod tests {
             Some("s3a://spark/warehouse/_windrow/default.newtable/rows/1-12-ab")
         );
         file.kind = FileKind::Late;
-        let late = partition("/data/warehouse/", &file).unwrap();
+        let late = partition(&"/data/warehouse/".parse().unwrap(), &file).unwrap();
         assert_eq!(late.name, "chunk=0000000012");
         assert!(
             late.storage
@@ -622,9 +600,9 @@ mod tests {
                 .starts_with("file:/data/warehouse/_windrow/")
         );
         file.chunk = "a/b".to_owned();
-        assert!(partition("/w", &file).is_err());
+        assert!(partition(&"/w".parse().unwrap(), &file).is_err());
         file.chunk = "a".to_owned();
         file.key = "part.parquet".to_owned();
-        assert!(partition("/w", &file).is_err());
+        assert!(partition(&"/w".parse().unwrap(), &file).is_err());
     }
 }

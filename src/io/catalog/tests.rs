@@ -1322,7 +1322,7 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
         let mut catalog = place.catalog("newtable");
         let (owner, _) = take(&mut catalog, "a").await;
         let mut genesis = genesis();
-        warehouse.clone_into(&mut genesis.warehouse);
+        genesis.warehouse = warehouse.parse().unwrap();
         catalog
             .commit(&Commit {
                 genesis: Some(genesis),

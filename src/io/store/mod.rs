@@ -3,18 +3,17 @@
 //! error.
 
 mod directory;
-mod location;
 mod s3;
 #[cfg(test)]
 mod tests;
 
 pub use directory::LocalStore;
-pub use location::Location;
 pub use s3::S3Store;
 
 use bytes::Bytes;
 use std::fmt;
 use windrow_core::settings::config::Secret;
+use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
 
 /// Where a table's files are.
@@ -104,17 +103,19 @@ impl Store {
     /// `s3` is ignored. A proxy that is named in the environment is not used.
     ///
     /// # Errors
-    /// The warehouse, the endpoint or the CA certificates cannot be used; a person must correct
-    /// them.
-    pub fn open(warehouse: &str, s3: &S3Config) -> Result<Self, StoreError> {
+    /// The endpoint or the CA certificates cannot be used; a person must correct them.
+    pub fn open(warehouse: &Place, s3: &S3Config) -> Result<Self, StoreError> {
         let other = |text| StoreError {
             kind: StoreErrorKind::Other,
             text,
         };
-        Ok(match Location::parse(warehouse).map_err(other)? {
-            Location::Folder(root) => Store::Local(LocalStore { root }),
-            Location::Bucket { bucket, prefix } => {
-                Store::S3(S3Store::new(s3, bucket, prefix, s3::Limits::default()).map_err(other)?)
+        Ok(match warehouse {
+            Place::Directory(path) => Store::Local(LocalStore {
+                root: warehouse.directory().unwrap_or(path).to_owned(),
+            }),
+            Place::Bucket { bucket, path } => {
+                let limits = s3::Limits::default();
+                Store::S3(S3Store::new(s3, bucket.clone(), path.clone(), limits).map_err(other)?)
             }
         })
     }
@@ -185,17 +186,16 @@ impl Store {
     ///
     /// # Errors
     /// The warehouse is not in the same bucket, or this store is a directory.
-    pub fn elsewhere(&self, warehouse: &str) -> Result<Self, StoreError> {
-        let text = match (self, Location::parse(warehouse)) {
-            (Store::S3(s3), Ok(Location::Bucket { bucket, prefix })) if bucket == s3.bucket() => {
-                return Ok(Store::S3(s3.elsewhere(&prefix)));
-            }
-            (_, Err(why)) => why,
-            _ => format!(
-                "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; \
-                 this is a mistake in windrow"
-            ),
-        };
+    pub fn elsewhere(&self, warehouse: &Place) -> Result<Self, StoreError> {
+        if let (Store::S3(s3), Place::Bucket { bucket, path }) = (self, warehouse)
+            && bucket == s3.bucket()
+        {
+            return Ok(Store::S3(s3.elsewhere(path)));
+        }
+        let text = format!(
+            "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this is a \
+             mistake in windrow"
+        );
         Err(StoreError {
             kind: StoreErrorKind::Other,
             text,

@@ -119,8 +119,16 @@ async fn puts_and_deletes_side_by_side(store: &Store) {
     store.delete(&rest).await.unwrap();
 }
 
+fn place(text: &str) -> Place {
+    text.parse().unwrap()
+}
+
 fn local(folder: &Path) -> Store {
-    Store::open(folder.to_str().unwrap(), &config("http://unused", "", "")).unwrap()
+    Store::open(
+        &place(folder.to_str().unwrap()),
+        &config("http://unused", "", ""),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -162,39 +170,12 @@ fn local_errors_say_what_to_do() {
 }
 
 #[test]
-fn warehouses_are_read() {
-    let bucket = |prefix: &str| Location::Bucket {
-        bucket: "spark".to_owned(),
-        prefix: prefix.to_owned(),
-    };
-    for (text, place) in [
-        ("s3a://spark/warehouse", bucket("warehouse")),
-        ("s3://spark/a/b/", bucket("a/b")),
-        ("s3n://spark", bucket("")),
-        ("s3a://spark/", bucket("")),
-        ("file:///var/w", Location::Folder("/var/w".into())),
-        ("file:/var/w", Location::Folder("/var/w".into())),
-        ("w/here", Location::Folder("w/here".into())),
-    ] {
-        assert_eq!(Location::parse(text).unwrap(), place, "{text}");
-    }
-    for bad in [
-        "",
-        "s3a://",
-        "s3a:///w",
-        "hdfs://x/y",
-        "file://host/x",
-        "s3a://b/../c",
-        "s3a://b/c//d",
-    ] {
-        let error = Location::parse(bad).unwrap_err();
-        assert!(error.starts_with("cannot parse warehouse"), "{error}");
-    }
-}
-
-#[test]
 fn bad_settings_are_refused_before_any_request() {
-    let open = |config: &S3Config| Store::open("s3a://spark/w", config).unwrap_err().text;
+    let open = |config: &S3Config| {
+        Store::open(&place("s3a://spark/w"), config)
+            .unwrap_err()
+            .text
+    };
     let error = open(&config("127.0.0.1:80", "", ""));
     assert!(
         error.contains("no scheme; write http://host:port"),
@@ -210,7 +191,7 @@ fn bad_settings_are_refused_before_any_request() {
 #[test]
 fn secrets_are_not_printed() {
     let config = config("http://127.0.0.1:1", "key-id", "very-secret");
-    let store = Store::open("s3a://spark/w", &config).unwrap();
+    let store = Store::open(&place("s3a://spark/w"), &config).unwrap();
     let printed = format!("{config:?} {store:?}");
     assert!(
         !printed.contains("very-secret") && !printed.contains("key-id"),
@@ -454,8 +435,8 @@ fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
 
     // A proxy that comes and goes with the secrets counts for all stores of the bucket.
     let store = through(None, &[], "http://s3.invalid:9000");
-    let other = store.elsewhere("s3a://spark/other").unwrap();
-    assert!(store.elsewhere("s3a://spark2/other").is_err());
+    let other = store.elsewhere(&place("s3a://spark/other")).unwrap();
+    assert!(store.elsewhere(&place("s3a://spark2/other")).is_err());
     put(&other).unwrap_err();
     store.set_proxy(Some(&proxy.url(""))).unwrap();
     put(&other).unwrap();
@@ -568,7 +549,7 @@ fn s3_over_tls_goes_through_a_tunnel() {
         proxy: Some(proxy.url("me:hunter2@")),
         ..minio(USER.0, USER.1)
     };
-    run(Store::open("s3a://spark/store-tunnel", &config)
+    run(Store::open(&place("s3a://spark/store-tunnel"), &config)
         .unwrap()
         .check())
     .unwrap();
@@ -590,7 +571,7 @@ fn minio(key: &str, secret: &str) -> S3Config {
 }
 
 fn of_minio(warehouse: &str, key: &str, secret: &str) -> Store {
-    Store::open(warehouse, &minio(key, secret)).unwrap()
+    Store::open(&place(warehouse), &minio(key, secret)).unwrap()
 }
 
 const USER: (&str, &str) = ("WINDROW_TEST_S3_KEY", "WINDROW_TEST_S3_SECRET");
@@ -676,7 +657,7 @@ fn s3_refusals_have_their_kind_and_credentials_can_change() {
             secret_key: "wrong".to_owned(),
             ..minio(USER.0, USER.1)
         };
-        let store = Store::open("s3a://spark/store-keys", &wrong).unwrap();
+        let store = Store::open(&place("s3a://spark/store-keys"), &wrong).unwrap();
         assert_eq!(put(&store).await, StoreErrorKind::BadKey);
         store.set_credentials("nobody", "wrong");
         assert_eq!(put(&store).await, StoreErrorKind::BadKey);
@@ -700,12 +681,12 @@ fn s3_over_tls_needs_the_given_ca() {
         ..without.clone()
     };
     run(async {
-        Store::open("s3a://spark/store-tls", &with)
+        Store::open(&place("s3a://spark/store-tls"), &with)
             .unwrap()
             .check()
             .await
             .unwrap();
-        let error = Store::open("s3a://spark/store-tls", &without)
+        let error = Store::open(&place("s3a://spark/store-tls"), &without)
             .unwrap()
             .check()
             .await

@@ -6,6 +6,7 @@ use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
 use windrow_core::table::file::ColumnType;
 use windrow_core::table::hive::{self, HivePartition, HiveTable, Storage, TableKind, TableName};
+use windrow_core::table::place::Place;
 
 impl Hive {
     /// Reserves the ids that the rows of a commit need: of the four tables where it `creates` them,
@@ -85,7 +86,7 @@ impl Hive {
             "INSERT INTO \"DBS\" (\"DB_ID\", \"DESC\", \"DB_LOCATION_URI\", \"NAME\", \
                \"OWNER_NAME\", \"OWNER_TYPE\") \
              VALUES ($1, 'Default Hive database', $2, 'default', 'public', 'ROLE')",
-            args![id, hive::warehouse_uri(&genesis.warehouse)],
+            args![id, genesis.warehouse.uri()],
         )
         .await?;
         Ok(id)
@@ -216,7 +217,7 @@ impl Hive {
     pub(in super::super) async fn add_partitions(
         &mut self,
         db: &Session,
-        warehouse: &str,
+        warehouse: &Place,
         tables: &[HiveTableRow],
         name: &TableName,
         files: &[NewFile],

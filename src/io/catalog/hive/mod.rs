@@ -216,7 +216,7 @@ impl Hive {
                     name.table,
                     limit,
                     table_ids,
-                    hive::location(&genesis.warehouse, "")
+                    genesis.warehouse.uri_of("")
                 ],
             )
             .await?;

@@ -4,6 +4,7 @@ use super::super::session::{Session, args};
 use super::{Hive, HiveTableRow, refusal};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
 use windrow_core::table::hive::{self, TableName};
+use windrow_core::table::place::Place;
 
 impl Hive {
     /// Writes again what is missing or altered of the four tables, and of the table partitions that
@@ -94,7 +95,7 @@ async fn partition_ids(
     db: &Session,
     name: &TableName,
     tables: &[HiveTableRow],
-    warehouse: &str,
+    warehouse: &Place,
     files: &[(i64, NewFile)],
 ) -> Result<Vec<Option<i64>>, CatalogError> {
     let (mut table_ids, mut names) = (Vec::new(), Vec::new());
@@ -121,7 +122,7 @@ async fn partition_ids(
 /// journal knows, and the file.
 async fn relocate(
     db: &Session,
-    warehouse: &str,
+    warehouse: &Place,
     there: &[(i64, i64, &NewFile)],
 ) -> Result<(), CatalogError> {
     let ids: Vec<i64> = there.iter().map(|(id, ..)| *id).collect();
