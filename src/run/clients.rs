@@ -4,14 +4,13 @@
 use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
 use crate::io::catalog::postgres::PostgresCatalog;
-use crate::io::catalog::session::{PgConfig, PgTls};
+use crate::io::catalog::session::PgConfig;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Rules};
-use windrow_core::settings::config::{CatalogSettings, CatalogTls, Config, OnDataLoss, Start};
-use windrow_core::settings::parse::join_addresses;
+use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
 use windrow_core::table::file::read_rows;
@@ -224,32 +223,24 @@ fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// The CA file cannot be read.
 pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaConfig> {
-    let kafka = &config.kafka;
     Ok(KafkaConfig {
-        bootstrap: join_addresses(&kafka.bootstrap),
+        settings: config.kafka.clone(),
         topic: config.shape.topic.clone(),
-        security: kafka.security,
-        mechanism: kafka.mechanism,
         username: expose(secrets.kafka_username.as_ref()),
         password: secrets.kafka_password.clone().unwrap_or_default(),
         group: config.group(),
-        namespace: kafka.namespace.clone(),
-        cluster_domain: kafka.cluster_domain.clone(),
-        ca_pem: pem(kafka.ca_file.as_deref())?,
+        ca_pem: pem(config.kafka.ca_file.as_deref())?,
         partitions: 0,
     })
 }
 
 fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
     Ok(S3Config {
-        endpoint: config.s3.endpoint.clone(),
-        region: config.s3.region.clone(),
-        path_style: config.s3.path_style,
+        settings: config.s3.clone(),
         ca_pem: pem(config.s3.ca_file.as_deref())?,
         access_key: expose(secrets.s3_access_key.as_ref()),
         secret_key: expose(secrets.s3_secret_key.as_ref()),
         proxy: secrets.s3_proxy.clone(),
-        no_proxy: config.s3.no_proxy.clone(),
     })
 }
 
@@ -287,18 +278,13 @@ pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<Pg
     else {
         return Err(anyhow!("the catalog is not a PostgreSQL database"));
     };
-    let tls = match tls {
-        CatalogTls::Disable => PgTls::Disable,
-        CatalogTls::Require => PgTls::Require,
-        CatalogTls::VerifyFull => PgTls::VerifyFull,
-    };
     let ca = pem(ca_file.as_deref())?;
     let url = format!("postgresql://{server}/{database}");
     let (user, password) = (
         expose(secrets.catalog_username.as_ref()),
         expose(secrets.catalog_password.as_ref()),
     );
-    PgConfig::new(&url, &user, &password, tls, ca.as_deref()).map_err(|why| anyhow!(why))
+    PgConfig::new(&url, &user, &password, *tls, ca.as_deref()).map_err(|why| anyhow!(why))
 }
 
 /// The name by which other processes know this one: the setting `instance`, else host and process

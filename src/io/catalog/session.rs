@@ -12,10 +12,9 @@ use tokio_postgres::error::Severity;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use windrow_core::settings::config::CatalogTls;
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::{Cause, Trouble, error_chain};
-
-pub use super::tls::PgTls;
 
 /// How long connecting and logging in may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -31,7 +30,7 @@ pub struct PgConfig {
     config: Config,
     /// As it was given; it holds no password.
     url: String,
-    tls: PgTls,
+    tls: CatalogTls,
     ca_pem: Option<String>,
 }
 
@@ -44,7 +43,7 @@ impl fmt::Debug for PgConfig {
 impl PgConfig {
     /// Reads a URL, for example `postgresql://10.0.0.5:5432/hivemetastore`. Several `host:port`
     /// with commas between are tried in turn until one takes writes. `ca_pem` holds the authorities
-    /// that are trusted beside Mozilla's, for [`PgTls::VerifyFull`].
+    /// that are trusted beside Mozilla's, for [`CatalogTls::VerifyFull`].
     ///
     /// # Errors
     /// What is wrong with the URL, as a whole sentence without secrets.
@@ -52,7 +51,7 @@ impl PgConfig {
         url: &str,
         user: &str,
         password: &str,
-        tls: PgTls,
+        tls: CatalogTls,
         ca_pem: Option<&str>,
     ) -> Result<Self, String> {
         let wrong = |why: String| {
@@ -82,8 +81,10 @@ impl PgConfig {
             .keepalives_retries(3)
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .ssl_mode(match tls {
-                PgTls::Disable => tokio_postgres::config::SslMode::Disable,
-                PgTls::Require | PgTls::VerifyFull => tokio_postgres::config::SslMode::Require,
+                CatalogTls::Disable => tokio_postgres::config::SslMode::Disable,
+                CatalogTls::Require | CatalogTls::VerifyFull => {
+                    tokio_postgres::config::SslMode::Require
+                }
             });
         Ok(Self {
             config,
@@ -151,7 +152,7 @@ impl Session {
         let failed = |error| meaning(&error, &format!("{doing}: {}", config.url), config.user());
         // The connection's own task ends when the client is dropped. An error in it reaches the
         // client's next call.
-        if config.tls == PgTls::Disable {
+        if config.tls == CatalogTls::Disable {
             let (client, connection) = config.config.connect(NoTls).await.map_err(failed)?;
             tokio::spawn(connection);
             return Ok(client);
@@ -384,7 +385,7 @@ mod tests {
 
     #[test]
     fn url_must_name_host_and_database_and_no_login() {
-        let read = |url| PgConfig::new(url, "u", "hunter2", PgTls::Disable, None);
+        let read = |url| PgConfig::new(url, "u", "hunter2", CatalogTls::Disable, None);
         for good in [
             "postgresql://h:5432/db",
             "postgres://h/db",
@@ -425,8 +426,14 @@ mod tests {
 
     #[test]
     fn password_is_not_in_debug_output() {
-        let config =
-            PgConfig::new("postgresql://h/db", "u", "hunter2", PgTls::Disable, None).unwrap();
+        let config = PgConfig::new(
+            "postgresql://h/db",
+            "u",
+            "hunter2",
+            CatalogTls::Disable,
+            None,
+        )
+        .unwrap();
         assert_eq!(format!("{config:?}"), "PgConfig(postgresql://h/db)");
     }
 }

@@ -7,7 +7,7 @@
 )]
 
 use super::*;
-use crate::io::catalog::session::{PgConfig, PgTls};
+use crate::io::catalog::session::PgConfig;
 use cases::{
     LEASE_MS, epoch, fenced, file, full, full_after_genesis, genesis, rows, stopped, take,
 };
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tokio_postgres::NoTls;
+use windrow_core::settings::config::CatalogTls;
 use windrow_core::table::commit::{CheckpointAt, NewFile};
 use windrow_core::table::hive::TableName;
 use windrow_core::values::time::EventTime;
@@ -71,7 +72,7 @@ impl Place {
 
 fn postgres(address: &str, database: &str, user: &str, name: TableName) -> Catalog {
     let url = format!("postgresql://{address}/{database}");
-    let config = PgConfig::new(&url, user, &password(), PgTls::Disable, None).unwrap();
+    let config = PgConfig::new(&url, user, &password(), CatalogTls::Disable, None).unwrap();
     Catalog::Postgres(Box::new(PostgresCatalog::new(config, name)))
 }
 
@@ -548,7 +549,7 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
         &format!("postgresql://{}/{database}", address()),
         user,
         "wrong-secret",
-        PgTls::Disable,
+        CatalogTls::Disable,
         None,
     );
     let mut wrong = Catalog::Postgres(Box::new(PostgresCatalog::new(wrong.unwrap(), name.clone())));
@@ -1404,17 +1405,23 @@ async fn tls_verifies_host_and_authority_when_told() {
             .head()
             .await
     };
-    assert_eq!(head(&address, PgTls::VerifyFull, Some(&ca)).await, Ok(None));
-    assert_eq!(head(&by_number, PgTls::Require, None).await, Ok(None));
-    retried(head(&address, PgTls::VerifyFull, None).await, "certificate");
+    assert_eq!(
+        head(&address, CatalogTls::VerifyFull, Some(&ca)).await,
+        Ok(None)
+    );
+    assert_eq!(head(&by_number, CatalogTls::Require, None).await, Ok(None));
     retried(
-        head(&by_number, PgTls::VerifyFull, Some(&ca)).await,
+        head(&address, CatalogTls::VerifyFull, None).await,
+        "certificate",
+    );
+    retried(
+        head(&by_number, CatalogTls::VerifyFull, Some(&ca)).await,
         "certificate",
     );
     stopped(
         head(
             &address,
-            PgTls::VerifyFull,
+            CatalogTls::VerifyFull,
             Some("-----BEGIN CERTIFICATE-----\n"),
         )
         .await,

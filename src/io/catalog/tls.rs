@@ -6,29 +6,19 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
-
-/// Whether and how the connection is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PgTls {
-    /// It is not.
-    Disable,
-    /// It is encrypted; the server's certificate is not looked at.
-    Require,
-    /// It is encrypted, and the certificate must be for the host and from a known authority.
-    VerifyFull,
-}
+use windrow_core::settings::config::CatalogTls;
 
 /// What the TLS library needs to know. `ca_pem` holds the authorities that are trusted beside
 /// Mozilla's.
 ///
 /// # Errors
 /// What is wrong with `ca_pem`, as the end of a sentence.
-pub(super) fn tls_config(tls: PgTls, ca_pem: Option<&str>) -> Result<ClientConfig, String> {
+pub(super) fn tls_config(tls: CatalogTls, ca_pem: Option<&str>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    if tls == PgTls::Require {
+    if tls == CatalogTls::Require {
         let verifier = Arc::new(AnyCertificate(provider));
         return Ok(builder
             .dangerous()
@@ -48,7 +38,7 @@ pub(super) fn tls_config(tls: PgTls, ca_pem: Option<&str>) -> Result<ClientConfi
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// For [`PgTls::Require`]: whoever is at the other end is believed.
+/// For [`CatalogTls::Require`]: whoever is at the other end is believed.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -103,11 +93,11 @@ mod tests {
 
     #[test]
     fn tls_takes_given_authorities_and_refuses_what_is_not_one() {
-        assert!(tls_config(PgTls::Require, None).is_ok());
-        assert!(tls_config(PgTls::VerifyFull, None).is_ok());
+        assert!(tls_config(CatalogTls::Require, None).is_ok());
+        assert!(tls_config(CatalogTls::VerifyFull, None).is_ok());
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(
-            tls_config(PgTls::VerifyFull, Some(broken))
+            tls_config(CatalogTls::VerifyFull, Some(broken))
                 .unwrap_err()
                 .contains("catalog-ca-file")
         );

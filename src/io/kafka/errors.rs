@@ -97,7 +97,7 @@ impl State {
 impl ClientErrors {
     pub(super) fn new(config: &KafkaConfig, names: Box<Names>) -> Self {
         Self {
-            bootstrap: config.bootstrap.clone(),
+            bootstrap: config.bootstrap(),
             topic: config.topic.clone(),
             group: config.group.clone(),
             username: config.username.clone(),

@@ -27,7 +27,8 @@ use ffi::Client;
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
 use std::sync::Arc;
-use windrow_core::settings::config::{Mechanism, Secret, Security};
+use windrow_core::settings::config::{KafkaSettings, Secret, Security};
+use windrow_core::settings::parse::join_addresses;
 use windrow_core::values::record::{Batch, Offset, Partition};
 
 /// How many bytes may be fetched and not yet read, over all topic partitions. Each message costs
@@ -44,14 +45,10 @@ const RESPONSE_MAX_BYTES: usize = 256 << 20;
 /// How to reach one topic.
 #[derive(Clone, Debug)]
 pub struct KafkaConfig {
-    /// The brokers to ask first: `host:port,host:port`.
-    pub bootstrap: String,
+    /// Where the brokers are, and how to log in.
+    pub settings: KafkaSettings,
     /// The name of the topic.
     pub topic: String,
-    /// Whether to log in, and whether to use TLS.
-    pub security: Security,
-    /// How to log in; ignored without SASL.
-    pub mechanism: Mechanism,
     /// Ignored without SASL.
     pub username: String,
     /// Ignored without SASL.
@@ -59,15 +56,18 @@ pub struct KafkaConfig {
     /// The group whose offsets are committed for tools that show lag. No group is ever joined, but
     /// Kafka wants the right Read on it all the same.
     pub group: String,
-    /// The Kubernetes namespace that completes short broker names which do not resolve.
-    pub namespace: Option<String>,
-    /// The domain of the Kubernetes cluster, such as `cluster.local`.
-    pub cluster_domain: String,
     /// CA certificates in PEM, which are trusted in addition to Mozilla's.
     pub ca_pem: Option<String>,
     /// About how many topic partitions will be read: they share the memory for what is fetched.
     /// Zero when that is unknown.
     pub partitions: usize,
+}
+
+impl KafkaConfig {
+    /// The servers to ask first, as librdkafka takes them: `host:port,host:port`.
+    fn bootstrap(&self) -> String {
+        join_addresses(&self.settings.bootstrap)
+    }
 }
 
 /// What brokers say about the topic.
@@ -164,7 +164,10 @@ type Names = dyn Fn(&str) -> Vec<String> + Send + Sync;
 /// # Errors
 /// librdkafka refuses a setting, such as a CA that is not PEM. A person must correct it.
 pub fn open(config: &KafkaConfig) -> Result<(Brokers, Reader), KafkaError> {
-    let (namespace, domain) = (config.namespace.clone(), config.cluster_domain.clone());
+    let (namespace, domain) = (
+        config.settings.namespace.clone(),
+        config.settings.cluster_domain.clone(),
+    );
     open_with(
         config,
         Box::new(move |host| names_to_try(host, namespace.as_deref(), &domain)),
@@ -187,7 +190,7 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Brokers, Reader
     {
         return Err(KafkaError::Other(format!(
             "cannot use the CA for Kafka \"{}\": no certificate in it; give it in PEM",
-            config.bootstrap
+            config.bootstrap()
         )));
     }
     let errors = Arc::new(ClientErrors::new(config, names));
@@ -195,7 +198,7 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Brokers, Reader
     let client = Client::new(&client_options(config), hooks).map_err(|why| {
         KafkaError::Other(format!(
             "cannot make a client for Kafka \"{}\": {}",
-            config.bootstrap,
+            config.bootstrap(),
             errors.redact(&why)
         ))
     })?;
@@ -257,20 +260,26 @@ fn client_options(config: &KafkaConfig) -> Vec<(&'static str, String)> {
     .map(|(name, value)| (name, value.to_owned()))
     .into();
     options.extend([
-        ("bootstrap.servers", config.bootstrap.clone()),
+        ("bootstrap.servers", config.bootstrap()),
         ("group.id", config.group.clone()),
         ("queued.max.messages.kbytes", queue_kbytes.to_string()),
         ("queued.min.messages", queue_messages.to_string()),
         ("fetch.max.bytes", FETCH_MAX_BYTES.to_string()),
         ("receive.message.max.bytes", RESPONSE_MAX_BYTES.to_string()),
     ]);
-    options.push(("security.protocol", config.security.protocol().to_owned()));
-    if config.security.logs_in() {
-        options.push(("sasl.mechanism", config.mechanism.name().to_owned()));
+    options.push((
+        "security.protocol",
+        config.settings.security.protocol().to_owned(),
+    ));
+    if config.settings.security.logs_in() {
+        options.push((
+            "sasl.mechanism",
+            config.settings.mechanism.name().to_owned(),
+        ));
         options.push(("sasl.username", config.username.clone()));
         options.push(("sasl.password", config.password.expose().to_owned()));
     }
-    if matches!(config.security, Security::Ssl | Security::SaslSsl) {
+    if matches!(config.settings.security, Security::Ssl | Security::SaslSsl) {
         options.push(("ssl.ca.pem", trusted_pem(config.ca_pem.as_deref())));
     }
     options

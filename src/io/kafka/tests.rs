@@ -6,21 +6,33 @@ use crate::io::kafka::mock::{Demo, DemoProducer, MockKafka};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use windrow_core::settings::config::{Mechanism, Start};
+use windrow_core::settings::parse::HostPort;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(200);
 
+fn servers(text: &str) -> Vec<HostPort> {
+    let servers = text.split(',').map(|server| server.parse());
+    servers.collect::<Result<_, _>>().expect("HOST:PORT")
+}
+
 fn plain(bootstrap: &str, topic: &str) -> KafkaConfig {
     KafkaConfig {
-        bootstrap: bootstrap.to_owned(),
+        settings: KafkaSettings {
+            bootstrap: servers(bootstrap),
+            security: Security::Plaintext,
+            mechanism: Mechanism::ScramSha512,
+            group_prefix: String::new(),
+            namespace: None,
+            cluster_domain: "cluster.local".to_owned(),
+            ca_file: None,
+            start: Start::Earliest,
+        },
         topic: topic.to_owned(),
-        security: Security::Plaintext,
-        mechanism: Mechanism::ScramSha512,
         username: String::new(),
         password: Secret::default(),
         group: "windrow-test".to_owned(),
-        namespace: None,
-        cluster_domain: "cluster.local".to_owned(),
         ca_pem: None,
         partitions: 3,
     }
@@ -502,7 +514,7 @@ fn no_secret_is_printed_and_mozillas_roots_are_pem() {
     config.password = Secret::new("hunter2".to_owned());
     assert!(!format!("{config:?}").contains("hunter2"));
 
-    config.security = Security::SaslSsl;
+    config.settings.security = Security::SaslSsl;
     config.username = "u".to_owned();
     open(&config)
         .map(|_| ())
@@ -607,12 +619,11 @@ mod real {
     }
 
     fn admin(topic: &str) -> KafkaConfig {
-        KafkaConfig {
-            security: Security::SaslPlaintext,
-            username: env("WINDROW_TEST_KAFKA_USER"),
-            password: Secret::new(env("WINDROW_TEST_KAFKA_PASSWORD")),
-            ..plain(&env("WINDROW_TEST_KAFKA"), topic)
-        }
+        let mut config = plain(&env("WINDROW_TEST_KAFKA"), topic);
+        config.settings.security = Security::SaslPlaintext;
+        config.username = env("WINDROW_TEST_KAFKA_USER");
+        config.password = Secret::new(env("WINDROW_TEST_KAFKA_PASSWORD"));
+        config
     }
 
     /// Reads a topic partition from an offset to its end.
@@ -766,8 +777,8 @@ mod real {
         let topic = Topic::new("tls", 1);
         topic.send(0..100, &[]);
         let mut config = admin(&topic.0);
-        config.bootstrap = env("WINDROW_TEST_KAFKA_SSL");
-        config.security = Security::SaslSsl;
+        config.settings.bootstrap = servers(&env("WINDROW_TEST_KAFKA_SSL"));
+        config.settings.security = Security::SaslSsl;
         let (consumer, _reader) = open(&config).expect("a client");
         let error = consumer
             .topic(PATIENCE)
@@ -783,7 +794,7 @@ mod real {
         eprintln!("open, start and read took {:?}", begin.elapsed());
         assert_eq!(log.offsets(0).len(), 100);
         // TLS spoken to a port that does not.
-        config.bootstrap = env("WINDROW_TEST_KAFKA");
+        config.settings.bootstrap = servers(&env("WINDROW_TEST_KAFKA"));
         let (consumer, _reader) = open(&config).expect("a client");
         eprintln!(
             "{}",
@@ -1030,9 +1041,9 @@ mod real {
             "WINDROW_TEST_KAFKA",
         ] {
             let mut config = admin(&topic.0);
-            config.bootstrap = env(bootstrap);
+            config.settings.bootstrap = servers(&env(bootstrap));
             if bootstrap == "WINDROW_TEST_KAFKA_PLAIN" {
-                config.security = Security::Plaintext;
+                config.settings.security = Security::Plaintext;
             }
             let (before, begin) = (cpu(), Instant::now());
             let (_, mut reader) = open(&config).expect("a client");

@@ -12,7 +12,7 @@ pub use s3::S3Store;
 
 use bytes::Bytes;
 use std::fmt;
-use windrow_core::settings::config::Secret;
+use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
 
@@ -28,30 +28,23 @@ pub enum Store {
 /// How to reach an S3 service. The bucket is not here: the warehouse names it.
 #[derive(Clone)]
 pub struct S3Config {
-    /// `http://host:port` or `https://…`; with `None` it is AWS's own endpoint of the region.
-    pub endpoint: Option<String>,
-    /// The region that requests are signed for, such as `us-east-1`.
-    pub region: String,
-    /// The bucket is named in the path and not in the host name. MinIO and Ceph need this.
-    pub path_style: bool,
+    /// The settings of the service.
+    pub settings: S3Settings,
     /// CA certificates in PEM, which are trusted in addition to Mozilla's.
     pub ca_pem: Option<String>,
     /// The id of the access key.
     pub access_key: String,
     /// The secret of the access key.
     pub secret_key: String,
-    /// URL of the HTTP proxy for all requests, except those to `no_proxy`. It may hold a password.
+    /// URL of the HTTP proxy for all requests, except those to the settings' `no_proxy`. It may hold
+    /// a password.
     pub proxy: Option<Secret>,
-    /// Hosts, domains (with all hosts below them) and networks in CIDR notation; `*` means all.
-    pub no_proxy: Vec<String>,
 }
 
 impl fmt::Debug for S3Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Config")
-            .field("endpoint", &self.endpoint)
-            .field("region", &self.region)
-            .field("path_style", &self.path_style)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -87,7 +87,7 @@ impl S3Store {
         prefix: String,
         limits: Limits,
     ) -> Result<Self, String> {
-        if let Some(endpoint) = &config.endpoint
+        if let Some(endpoint) = &config.settings.endpoint
             && !["http://", "https://"]
                 .iter()
                 .any(|scheme| endpoint.starts_with(scheme))
@@ -98,6 +98,7 @@ impl S3Store {
             ));
         }
         let tls = !config
+            .settings
             .endpoint
             .as_ref()
             .is_some_and(|e| e.starts_with("http://"));
@@ -105,13 +106,13 @@ impl S3Store {
             tls,
             config.ca_pem.as_deref(),
             config.proxy.as_ref(),
-            &config.no_proxy,
+            &config.settings.no_proxy,
         )?;
         let mut settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .http_client(http)
-            .region(Region::new(config.region.clone()))
-            .force_path_style(config.path_style)
+            .region(Region::new(config.settings.region.clone()))
+            .force_path_style(config.settings.path_style)
             // SDKs send checksums by themselves since 2025, which older MinIO and Ceph refuse.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -125,14 +126,15 @@ impl S3Store {
             // New credentials are used at once.
             .identity_cache(IdentityCache::no_cache())
             .credentials_provider(credentials(&config.access_key, &config.secret_key));
-        settings.set_endpoint_url(config.endpoint.clone());
+        settings.set_endpoint_url(config.settings.endpoint.clone());
         let client = Client::from_conf(settings.build());
         let endpoint = config
+            .settings
             .endpoint
             .clone()
-            .unwrap_or_else(|| format!("AWS {}", config.region));
+            .unwrap_or_else(|| format!("AWS {}", config.settings.region));
         let client = RwLock::new((client, config.proxy.clone()));
-        let (ca_pem, no_proxy) = (config.ca_pem.clone(), config.no_proxy.clone());
+        let (ca_pem, no_proxy) = (config.ca_pem.clone(), config.settings.no_proxy.clone());
         let inner = Arc::new(S3Inner {
             endpoint,
             bucket,

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use windrow_core::settings::config::S3Settings;
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
@@ -28,14 +29,17 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 fn config(endpoint: &str, access_key: &str, secret_key: &str) -> S3Config {
     S3Config {
-        endpoint: Some(endpoint.to_owned()),
-        region: "us-east-1".to_owned(),
-        path_style: true,
+        settings: S3Settings {
+            endpoint: Some(endpoint.to_owned()),
+            region: "us-east-1".to_owned(),
+            path_style: true,
+            ca_file: None,
+            no_proxy: Vec::new(),
+        },
         ca_pem: None,
         access_key: access_key.to_owned(),
         secret_key: secret_key.to_owned(),
         proxy: None,
-        no_proxy: Vec::new(),
     }
 }
 
@@ -377,11 +381,9 @@ fn through(proxy: Option<Secret>, no_proxy: &[&str], endpoint: &str) -> Store {
         ..s3::Limits::default()
     };
     let no_proxy = no_proxy.iter().map(|&rule| rule.to_owned()).collect();
-    let config = S3Config {
-        proxy,
-        no_proxy,
-        ..config(endpoint, "key", "very-secret")
-    };
+    let mut config = config(endpoint, "key", "very-secret");
+    config.proxy = proxy;
+    config.settings.no_proxy = no_proxy;
     Store::S3(S3Store::new(&config, "spark".to_owned(), "w".to_owned(), limits).unwrap())
 }
 
@@ -543,12 +545,10 @@ fn s3_over_tls_goes_through_a_tunnel() {
     let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
     let proxy = Proxy::new();
     let host = endpoint.strip_prefix("https://").unwrap().to_owned();
-    let config = S3Config {
-        endpoint: Some(endpoint),
-        ca_pem: Some(ca_pem),
-        proxy: Some(proxy.url("me:hunter2@")),
-        ..minio(USER.0, USER.1)
-    };
+    let mut config = minio(USER.0, USER.1);
+    config.settings.endpoint = Some(endpoint);
+    config.ca_pem = Some(ca_pem);
+    config.proxy = Some(proxy.url("me:hunter2@"));
     run(Store::open(&place("s3a://spark/store-tunnel"), &config)
         .unwrap()
         .check())
@@ -672,10 +672,8 @@ fn s3_refusals_have_their_kind_and_credentials_can_change() {
 fn s3_over_tls_needs_the_given_ca() {
     let endpoint = std::env::var("WINDROW_TEST_S3_TLS").unwrap();
     let ca_pem = fs::read_to_string(std::env::var("WINDROW_TEST_S3_CA").unwrap()).unwrap();
-    let without = S3Config {
-        endpoint: Some(endpoint),
-        ..minio(USER.0, USER.1)
-    };
+    let mut without = minio(USER.0, USER.1);
+    without.settings.endpoint = Some(endpoint);
     let with = S3Config {
         ca_pem: Some(ca_pem),
         ..without.clone()
