@@ -299,8 +299,7 @@ impl Driver {
         log_failure(answer);
     }
 
-    /// Makes a new snapshot for those who watch: at least twice a second, and at once when the
-    /// state
+    /// Makes a new snapshot for those who watch: at least twice a second, and at once when the state
     /// has changed.
     fn show_status(&mut self) {
         let state = self.engine.state();
