@@ -299,8 +299,8 @@ impl Driver {
         log_failure(answer);
     }
 
-    /// Makes a new snapshot for those who watch: at least twice a second, and at once when the state
-    /// has changed.
+    /// Makes a new snapshot for those who watch: at least twice a second, and at once when the
+    /// state has changed.
     fn show_status(&mut self) {
         let state = self.engine.state();
         if self.logged.as_ref() != Some(&state) {

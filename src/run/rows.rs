@@ -1,6 +1,5 @@
 //! The newest rows of the table, for people who ask over HTTP. They are read beside the loop, with
-//! a
-//! connection to the catalog of their own, so that nobody who looks makes the count wait.
+//! a connection to the catalog of their own, so that nobody who looks makes the count wait.
 
 use crate::io::catalog::Catalog;
 use crate::io::catalog::session::PgConfig;

@@ -36,8 +36,8 @@ pub struct S3Config {
     pub access_key: String,
     /// The secret of the access key.
     pub secret_key: String,
-    /// URL of the HTTP proxy for all requests, except those to the settings' `no_proxy`. It may hold
-    /// a password.
+    /// URL of the HTTP proxy for all requests, except those to the settings' `no_proxy`. It may
+    /// hold a password.
     pub proxy: Option<Secret>,
 }
 
@@ -186,8 +186,8 @@ impl Store {
             return Ok(Store::S3(s3.elsewhere(path)));
         }
         let text = format!(
-            "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this is a \
-             mistake in windrow"
+            "cannot use warehouse \"{warehouse}\": it is not in the bucket that was opened; this \
+             is a mistake in windrow"
         );
         Err(StoreError {
             kind: StoreErrorKind::Other,
