@@ -35,6 +35,8 @@ enum Orphans {
     },
     /// The manifests are being read.
     Read {
+        /// What their keys begin with.
+        prefix: String,
         /// Those that are not read yet.
         manifests: BTreeSet<String>,
         /// What those that are read name.
@@ -114,8 +116,9 @@ impl Garbage {
                 for key in &manifests {
                     step.ask(StoreRequest::Get { key: key.clone() });
                 }
-                let manifests = manifests.into_iter().collect();
+                let (prefix, manifests) = (prefix.clone(), manifests.into_iter().collect());
                 self.orphans = Orphans::Read {
+                    prefix,
                     manifests,
                     keys: Vec::new(),
                 };
@@ -130,20 +133,33 @@ impl Garbage {
         matches!(&self.orphans, Orphans::Read { manifests, .. } if manifests.contains(key))
     }
 
-    /// The store answered with a manifest. One that is gone or damaged names nothing.
+    /// The store answered with a manifest. One that is gone or damaged names nothing. When the store
+    /// could not answer, all of them are listed again a little later.
     pub(super) fn read(
         &mut self,
         key: &str,
         result: Result<Option<Vec<u8>>, Trouble>,
         step: &Step<'_>,
     ) {
-        let Orphans::Read { manifests, keys } = &mut self.orphans else {
+        let Orphans::Read {
+            prefix,
+            manifests,
+            keys,
+        } = &mut self.orphans
+        else {
             return;
         };
         if !manifests.remove(key) {
             return;
         }
-        let bytes = result.ok().flatten().unwrap_or_default();
+        let Ok(bytes) = result else {
+            self.orphans = Orphans::List {
+                prefix: std::mem::take(prefix),
+                ask_at: Some(step.now.plus(ORPHANS_AGAIN_MS)),
+            };
+            return;
+        };
+        let bytes = bytes.unwrap_or_default();
         if let Ok(commit) = serde_json::from_slice::<Commit>(&bytes) {
             keys.extend(commit.objects());
         }
@@ -151,7 +167,9 @@ impl Garbage {
     }
 
     fn doom_when_read(&mut self, now: Mono) {
-        if let Orphans::Read { manifests, keys } = &mut self.orphans
+        if let Orphans::Read {
+            manifests, keys, ..
+        } = &mut self.orphans
             && manifests.is_empty()
         {
             let keys = std::mem::take(keys);

@@ -9,11 +9,14 @@ use super::table::Table;
 use super::topic::{ask_topic, with_partitions};
 use super::troubles::Side;
 use crate::count::checkpoint;
+use crate::count::lane::LaneState;
 use crate::table::commit::{CheckpointAt, Genesis, Head};
 use crate::table::place::{Names, Place};
 use crate::values::cause::Trouble;
 use crate::values::digest::unhex;
+use crate::values::record::Partition;
 use crate::values::time::Mono;
+use std::collections::BTreeMap;
 
 /// What must be known before counting begins.
 pub(super) enum Opening {
@@ -160,7 +163,16 @@ impl Opening {
                 return Ok(None);
             }
         };
-        restore(bytes.as_deref(), &head, table, &facts, lease, step)
+        let states = bytes.map(|bytes| checkpoint::decode(&bytes));
+        let states = states.transpose().map_err(Break::fail)?;
+        restore(
+            states.unwrap_or_default(),
+            &head,
+            table,
+            &facts,
+            lease,
+            step,
+        )
     }
 
     /// The store says which manifests it has; `None` when the answer does not count.
@@ -234,8 +246,10 @@ impl Opening {
         };
         match answer.and_then(|bytes| bytes.ok_or_else(missing)) {
             Ok(bytes) => {
+                // A table that cannot be restored is still shown as of its last commit.
+                let states = checkpoint::decode(&bytes).map_err(Break::fail)?;
                 let table = std::mem::take(&mut **table);
-                restore(Some(&bytes), head, table, facts, lease, step)
+                restore(states, head, table, facts, lease, step)
             }
             Err(trouble) => {
                 *ask_at = Some(step.now.plus(RETRY_MS));
@@ -254,25 +268,16 @@ impl Opening {
     }
 }
 
-/// The lanes as the checkpoint has them; without one they begin at their start offsets.
+/// The lanes as the checkpoint has them. One that it does not have begins at its start offset.
 fn restore(
-    bytes: Option<&[u8]>,
+    states: BTreeMap<Partition, LaneState>,
     head: &Head,
     mut table: Table,
     facts: &TopicFacts,
     lease: &Lease,
     step: &mut Step<'_>,
 ) -> Result<Option<Opened>, Break> {
-    let states = bytes
-        .map(checkpoint::decode)
-        .transpose()
-        .map_err(Break::fail)?;
-    table.restore(
-        head,
-        states.unwrap_or_default(),
-        &step.rules.shape,
-        step.now,
-    );
+    table.restore(head, states, &step.rules.shape, step.now);
     step.troubles.end(Side::Store);
     let topic_id = head.last.topic_id.clone();
     let counting = Counting::resume(lease.owner().clone(), table, topic_id, facts, step)?;

@@ -45,6 +45,11 @@ impl Troubles {
         }
     }
 
+    /// The trouble of one side.
+    pub(super) fn of(&self, side: Side) -> Option<&Trouble> {
+        self.0.get(&side)
+    }
+
     /// Forgets all of them.
     pub(super) fn clear(&mut self) {
         self.0.clear();

@@ -2,6 +2,7 @@
 
 use super::ours::Ours;
 use super::table::Table;
+use super::troubles::Side;
 use super::{Engine, Phase};
 use crate::count::merger::Lanes;
 use crate::values::cause::{Cause, Trouble};
@@ -38,8 +39,12 @@ impl Engine {
             Phase::Over { why: Some(why), .. } => State::Failed(why.clone()),
             Phase::Locating(locating) => match locating.refused() {
                 Some(why) => State::Failed(why.clone()),
+                // Only the catalog is waited for, whatever else is in trouble.
                 None => State::Waiting(
-                    trouble.unwrap_or_else(|| starting("asking the catalog where the table lies")),
+                    self.troubles
+                        .of(Side::Catalog)
+                        .cloned()
+                        .unwrap_or_else(|| starting("asking the catalog where the table lies")),
                 ),
             },
             Phase::Standby { .. } | Phase::Asking { .. } if self.holder.is_some() => {
