@@ -16,7 +16,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
-use windrow_core::values::cause::Cause;
 use windrow_core::values::time::parse_rfc3339;
 
 /// How long a neighbor may be silent. Pebble ends the command of a check after three seconds.
@@ -47,7 +46,7 @@ pub fn look(address: SocketAddr) -> News {
     });
     let down = |why: String| News {
         state: DOWN.to_owned(),
-        cause: Cause::None,
+        cause: None,
         reason: format!("cannot ask windrow at {address}: {why}"),
     };
     match asked {
@@ -237,6 +236,7 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
     use std::thread::JoinHandle;
+    use windrow_core::values::cause::Cause;
 
     /// Answers one request after another, and gives what was asked.
     fn answering<S: Read + Write + 'static>(
@@ -303,7 +303,7 @@ mod tests {
             .local_addr()
             .unwrap();
         let news = look(free);
-        assert_eq!((news.state.as_str(), news.cause), (DOWN, Cause::None));
+        assert_eq!((news.state.as_str(), news.cause), (DOWN, None));
         assert!(
             news.reason.contains("connection refused"),
             "{}",
@@ -323,7 +323,7 @@ mod tests {
         let news = look(address);
         assert_eq!(
             (news.state.as_str(), news.cause, news.reason.as_str()),
-            ("waiting", Cause::LoginKafka, "refused")
+            ("waiting", Some(Cause::LoginKafka), "refused")
         );
         let news = look(address);
         assert_eq!(news.state, DOWN, "one that is cut: {news:?}");
@@ -360,7 +360,7 @@ mod tests {
         let (notice, age_ms) = pebble.last_notice().unwrap().unwrap();
         assert_eq!(
             (notice.news.cause, notice.credit.as_str()),
-            (Cause::LoginS3, "60")
+            (Some(Cause::LoginS3), "60")
         );
         assert!(age_ms > 3_600_000 && age_ms < u64::MAX);
         pebble.add(&notice).unwrap();

@@ -113,7 +113,7 @@ fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
 #[track_caller]
 fn because<T: std::fmt::Debug>(answer: Result<T, CatalogError>, cause: Cause, part: &str) {
     assert!(
-        matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == cause),
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == Some(cause)),
         "{answer:?}"
     );
     retried(answer, part);
