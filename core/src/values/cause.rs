@@ -3,7 +3,6 @@
 //! (SQLSTATE, librdkafka's, S3's); nothing here reads sentences.
 
 use std::fmt;
-use std::ops::Deref;
 
 /// Who or what must change before windrow counts. A trouble that is none of these has no cause, so
 /// values and fields are `Option<Cause>`; in JSON they are written by [`optional`].
@@ -174,14 +173,6 @@ impl From<String> for Trouble {
 impl From<&str> for Trouble {
     fn from(text: &str) -> Self {
         Self::from(text.to_owned())
-    }
-}
-
-impl Deref for Trouble {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
     }
 }
 

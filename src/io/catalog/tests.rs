@@ -105,7 +105,7 @@ fn parts(args: &[&str]) -> String {
 #[track_caller]
 fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
     assert!(
-        matches!(&answer, Err(CatalogError::Retry(why)) if why.contains(part)),
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.text.contains(part)),
         "{answer:?}"
     );
 }
