@@ -122,25 +122,7 @@ impl Pebble {
     /// # Errors
     /// As for [`Pebble::last_notice`].
     pub fn add(&self, notice: &Notice) -> Result<()> {
-        self.post(&json!({"action": "add", "type": "custom", "key": KEY, "data": notice}))
-    }
-
-    /// Changes what the latest notice says, and wakes nobody, because Pebble takes it for a
-    /// repetition that comes too soon. There must be an earlier notice.
-    ///
-    /// # Errors
-    /// As for [`Pebble::last_notice`].
-    pub fn note(&self, notice: &Notice) -> Result<()> {
-        self.post(&json!({
-            "action": "add",
-            "type": "custom",
-            "key": KEY,
-            "data": notice,
-            "repeat-after": "87600h",
-        }))
-    }
-
-    fn post(&self, body: &serde_json::Value) -> Result<()> {
+        let body = json!({"action": "add", "type": "custom", "key": KEY, "data": notice});
         self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string())
             .map(|_| ())
     }
@@ -351,7 +333,6 @@ mod tests {
              \"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\
              \"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
-            "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad \
              key\"}}",
         ];
@@ -364,7 +345,6 @@ mod tests {
         );
         assert!(age_ms > 3_600_000 && age_ms < u64::MAX);
         pebble.add(&notice).unwrap();
-        pebble.note(&notice).unwrap();
         assert_eq!(
             pebble.add(&notice).unwrap_err().to_string(),
             "Pebble answers 400: bad key"
@@ -373,11 +353,6 @@ mod tests {
         assert!(
             asked[0]
                 .starts_with("GET /v1/notices?types=custom&keys=windrow.dev/state HTTP/1.1\r\n")
-        );
-        assert!(
-            asked[3].contains("\"repeat-after\":\"87600h\""),
-            "{}",
-            asked[3]
         );
         let body = asked[2].split_once("\r\n\r\n").unwrap().1;
         assert_eq!(
