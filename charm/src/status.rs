@@ -377,12 +377,12 @@ mod tests {
     fn a_dead_windrow_is_described_by_its_last_words() {
         let words = [
             "INFO x".to_owned(),
-            "windrow: table was dropped; run adopt".to_owned(),
+            "windrow: table was dropped; run windrow restore".to_owned(),
         ];
         let describe = |service, words: &[String]| describe_silence(service, words, "w");
         assert_eq!(
             describe(Some("backoff"), &words).text,
-            "windrow ended: table was dropped; run adopt"
+            "windrow ended: table was dropped; run windrow restore"
         );
         assert_eq!(describe(Some("active"), &words).level, Level::Maintenance);
     }
