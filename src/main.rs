@@ -24,7 +24,7 @@ use windrow::run::clients;
 use windrow::run::{console_loop, demo, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
-use windrow_core::values::cause::Trouble;
+use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// How long the last commit may take once windrow is asked to end. A supervisor would kill it soon
 /// after that.
@@ -225,9 +225,10 @@ fn notify(cli: &Cli) {
             .map_or(Ok(()), |notice| pebble.add(notice))?;
         Ok(notice.is_some())
     });
+    let cause = name_or_empty(news.cause);
     match told {
-        Ok(true) => println!("{} {} {}: told Pebble", news.state, news.cause, news.reason),
-        Ok(false) => println!("{} {} {}: no news", news.state, news.cause, news.reason),
+        Ok(true) => println!("{} {} {}: told Pebble", news.state, cause, news.reason),
+        Ok(false) => println!("{} {} {}: no news", news.state, cause, news.reason),
         Err(error) => {
             eprintln!(
                 "cannot tell Pebble at \"{}\": {error}; is it running?",

@@ -165,7 +165,7 @@ pub fn fenced<T: Debug>(answer: Result<T, CatalogError>, part: &str) {
 #[track_caller]
 pub fn stopped<T: Debug>(answer: Result<T, CatalogError>, part: &str) {
     assert!(
-        matches!(&answer, Err(CatalogError::Stop(why)) if why.contains(part)),
+        matches!(&answer, Err(CatalogError::Stop(why)) if why.text.contains(part)),
         "{answer:?}"
     );
 }

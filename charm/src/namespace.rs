@@ -13,6 +13,7 @@ use kube::api::ListParams;
 use std::net::ToSocketAddrs as _;
 use std::sync::mpsc;
 use std::time::Duration;
+use windrow_core::values::cause::innermost_cause;
 
 /// The most time that one question may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -27,7 +28,7 @@ pub fn find_namespace(uuid: &str) -> Namespace {
         Ok(config) => ask_kubernetes(config, uuid),
         Err(error) => Namespace::Unknown(format!(
             "this is not a pod of Kubernetes: {}",
-            root_cause(error)
+            innermost_cause(&error)
         )),
     }
 }
@@ -67,7 +68,7 @@ async fn list(config: kube::Config, uuid: &str) -> Namespace {
         Err(error) => {
             return Namespace::Unknown(format!(
                 "cannot set up a client of Kubernetes: {}",
-                root_cause(error)
+                innermost_cause(&error)
             ));
         }
     };
@@ -111,16 +112,15 @@ fn describe_refusal(error: kube::Error) -> Namespace {
         }
         Api(status) => Namespace::Unknown(format!("Kubernetes answers {}", status.code)),
         SerdeError(_) => Namespace::Later("Kubernetes' answer cannot be read".to_owned()),
-        HyperError(_) | Service(_) | ReadEvents(_) => {
-            Namespace::Later(format!("Kubernetes does not answer: {}", root_cause(error)))
-        }
-        _ => Namespace::Unknown(format!("cannot ask Kubernetes: {}", root_cause(error))),
+        HyperError(_) | Service(_) | ReadEvents(_) => Namespace::Later(format!(
+            "Kubernetes does not answer: {}",
+            innermost_cause(&error)
+        )),
+        _ => Namespace::Unknown(format!(
+            "cannot ask Kubernetes: {}",
+            innermost_cause(&error)
+        )),
     }
-}
-
-/// The last cause of an error says what happened. The errors around it only say who noticed.
-fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    anyhow::Error::new(error).root_cause().to_string()
 }
 
 /// Whether a host's name, or an address, resolves from here within 2 seconds.

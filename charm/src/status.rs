@@ -187,9 +187,9 @@ pub fn describe_windrow(windrow: &Windrow, unit: &str, model: &str, model_name: 
             Level::Maintenance,
             format!("Paused by action; to go on run: juju run {app}/leader resume"),
         ),
-        (Cause::Held, _) => describe_holder(&windrow.owner, table, app, model, model_name),
+        (Some(Cause::Held), _) => describe_holder(&windrow.owner, table, app, model, model_name),
         (_, State::Standby) => Status::new(Level::Active, "Standby"),
-        (Cause::OtherBucket, _) => Status::blocked(&windrow.reason),
+        (Some(Cause::OtherBucket), _) => Status::blocked(&windrow.reason),
         (cause, State::Failed) => {
             describe_cause(cause, topic, app).unwrap_or_else(|| Status::blocked(&windrow.reason))
         }
@@ -199,9 +199,9 @@ pub fn describe_windrow(windrow: &Windrow, unit: &str, model: &str, model_name: 
     }
 }
 
-/// A cause that has a next step of its own in this charm; `None` for the others.
-fn describe_cause(cause: Cause, topic: &str, app: &str) -> Option<Status> {
-    Some(match cause {
+/// What is shown for a cause that has a next step of its own in this charm; `None` for the others.
+fn describe_cause(cause: Option<Cause>, topic: &str, app: &str) -> Option<Status> {
+    Some(match cause? {
         Cause::NoRights => Status::blocked(format!(
             "{METASTORE}: no rights on Hive's tables. Run: juju config {app} \
              metastore-roles=pg_read_all_data,pg_write_all_data, \
@@ -221,7 +221,7 @@ fn describe_cause(cause: Cause, topic: &str, app: &str) -> Option<Status> {
         Cause::LoginS3 => describe_refused_login(S3),
         Cause::LoginCatalog => describe_refused_login(METASTORE),
         Cause::Starting => Status::new(Level::Maintenance, "starting windrow"),
-        Cause::OtherBucket | Cause::Held | Cause::None => return None,
+        Cause::OtherBucket | Cause::Held => return None,
     })
 }
 
@@ -288,7 +288,7 @@ pub fn describe_silence(service: Option<&str>, last_words: &[String], app: &str)
 mod tests {
     use super::*;
 
-    fn describe(state: State, cause: Cause, owner: &str) -> Status {
+    fn describe(state: State, cause: Option<Cause>, owner: &str) -> Status {
         let windrow = Windrow {
             table: "default.newtable".to_owned(),
             topic: "test-topic".to_owned(),
@@ -309,28 +309,28 @@ mod tests {
         };
         check(
             State::Counting,
-            Cause::None,
+            None,
             "",
             Level::Active,
             "counting test-topic into default.newtable",
         );
         check(
             State::Standby,
-            Cause::Held,
+            Some(Cause::Held),
             "uuid-1/windrow/0",
             Level::Active,
             "Standby for windrow/0",
         );
         check(
             State::Standby,
-            Cause::Held,
+            Some(Cause::Held),
             "uuid-1/other/0",
             Level::Blocked,
             "table default.newtable is written by other in model spark; choose another table-name",
         );
         check(
             State::Standby,
-            Cause::Held,
+            Some(Cause::Held),
             "uuid-2/windrow/0",
             Level::Blocked,
             "table default.newtable is written by windrow in model uuid-2; \
@@ -338,14 +338,14 @@ mod tests {
         );
         check(
             State::Paused,
-            Cause::None,
+            None,
             "",
             Level::Maintenance,
             "Paused by action; to go on run: juju run windrow/leader resume",
         );
         check(
             State::Waiting,
-            Cause::NoRights,
+            Some(Cause::NoRights),
             "",
             Level::Blocked,
             "metastore-db: no rights on Hive's tables. Run: juju config windrow \
@@ -353,19 +353,13 @@ mod tests {
         );
         check(
             State::Waiting,
-            Cause::LoginKafka,
+            Some(Cause::LoginKafka),
             "",
             Level::Waiting,
             "kafka-client: the login was refused; waiting for new credentials",
         );
-        check(State::Failed, Cause::None, "", Level::Blocked, "the reason");
-        check(
-            State::Waiting,
-            Cause::None,
-            "",
-            Level::Waiting,
-            "the reason",
-        );
+        check(State::Failed, None, "", Level::Blocked, "the reason");
+        check(State::Waiting, None, "", Level::Waiting, "the reason");
     }
 
     #[test]
@@ -383,12 +377,12 @@ mod tests {
     fn a_dead_windrow_is_described_by_its_last_words() {
         let words = [
             "INFO x".to_owned(),
-            "windrow: table was dropped; run adopt".to_owned(),
+            "windrow: table was dropped; run windrow restore".to_owned(),
         ];
         let describe = |service, words: &[String]| describe_silence(service, words, "w");
         assert_eq!(
             describe(Some("backoff"), &words).text,
-            "windrow ended: table was dropped; run adopt"
+            "windrow ended: table was dropped; run windrow restore"
         );
         assert_eq!(describe(Some("active"), &words).level, Level::Maintenance);
     }

@@ -37,6 +37,7 @@ use windrow_core::shown::metrics::{METRICS_CONTENT_TYPE, ProcessUse, metrics};
 use windrow_core::shown::page::page;
 use windrow_core::shown::status::{Rows, State as What, Status};
 use windrow_core::table::hive::TableKind;
+use windrow_core::values::cause::name_or_empty;
 
 /// When there was no new status for this time, `/healthz` says that the loop hangs.
 pub const SILENT_MAX: Duration = Duration::from_secs(30);
@@ -388,7 +389,11 @@ async fn healthz(State(app): State<App>) -> Response {
 
 async fn readyz(State(app): State<App>) -> Response {
     let status = app.status();
-    let body = Json(json!({"state": status.state, "cause": status.cause, "reason": status.reason}));
+    let body = Json(json!({
+        "state": status.state,
+        "cause": name_or_empty(status.cause),
+        "reason": status.reason,
+    }));
     match status.state {
         What::Counting => body.into_response(),
         What::Waiting | What::Paused | What::Failed | What::Standby => {

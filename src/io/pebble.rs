@@ -16,7 +16,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
-use windrow_core::values::cause::Cause;
 use windrow_core::values::time::parse_rfc3339;
 
 /// How long a neighbor may be silent. Pebble ends the command of a check after three seconds.
@@ -47,7 +46,7 @@ pub fn look(address: SocketAddr) -> News {
     });
     let down = |why: String| News {
         state: DOWN.to_owned(),
-        cause: Cause::None,
+        cause: None,
         reason: format!("cannot ask windrow at {address}: {why}"),
     };
     match asked {
@@ -123,25 +122,7 @@ impl Pebble {
     /// # Errors
     /// As for [`Pebble::last_notice`].
     pub fn add(&self, notice: &Notice) -> Result<()> {
-        self.post(&json!({"action": "add", "type": "custom", "key": KEY, "data": notice}))
-    }
-
-    /// Changes what the latest notice says, and wakes nobody, because Pebble takes it for a
-    /// repetition that comes too soon. There must be an earlier notice.
-    ///
-    /// # Errors
-    /// As for [`Pebble::last_notice`].
-    pub fn note(&self, notice: &Notice) -> Result<()> {
-        self.post(&json!({
-            "action": "add",
-            "type": "custom",
-            "key": KEY,
-            "data": notice,
-            "repeat-after": "87600h",
-        }))
-    }
-
-    fn post(&self, body: &serde_json::Value) -> Result<()> {
+        let body = json!({"action": "add", "type": "custom", "key": KEY, "data": notice});
         self.ask::<serde::de::IgnoredAny>("POST", "/v1/notices", &body.to_string())
             .map(|_| ())
     }
@@ -237,6 +218,7 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
     use std::thread::JoinHandle;
+    use windrow_core::values::cause::Cause;
 
     /// Answers one request after another, and gives what was asked.
     fn answering<S: Read + Write + 'static>(
@@ -303,7 +285,7 @@ mod tests {
             .local_addr()
             .unwrap();
         let news = look(free);
-        assert_eq!((news.state.as_str(), news.cause), (DOWN, Cause::None));
+        assert_eq!((news.state.as_str(), news.cause), (DOWN, None));
         assert!(
             news.reason.contains("connection refused"),
             "{}",
@@ -323,7 +305,7 @@ mod tests {
         let news = look(address);
         assert_eq!(
             (news.state.as_str(), news.cause, news.reason.as_str()),
-            ("waiting", Cause::LoginKafka, "refused")
+            ("waiting", Some(Cause::LoginKafka), "refused")
         );
         let news = look(address);
         assert_eq!(news.state, DOWN, "one that is cut: {news:?}");
@@ -351,7 +333,6 @@ mod tests {
              \"last-data\":{\"state\":\"waiting\",\"cause\":\"login-s3\",\"reason\":\"no\",\
              \"credit\":\"60\"}}]}",
             "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
-            "HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"id\":\"2\"}}",
             "HTTP/1.1 400 Bad Request\r\n\r\n{\"type\":\"error\",\"result\":{\"message\":\"bad \
              key\"}}",
         ];
@@ -360,11 +341,10 @@ mod tests {
         let (notice, age_ms) = pebble.last_notice().unwrap().unwrap();
         assert_eq!(
             (notice.news.cause, notice.credit.as_str()),
-            (Cause::LoginS3, "60")
+            (Some(Cause::LoginS3), "60")
         );
         assert!(age_ms > 3_600_000 && age_ms < u64::MAX);
         pebble.add(&notice).unwrap();
-        pebble.note(&notice).unwrap();
         assert_eq!(
             pebble.add(&notice).unwrap_err().to_string(),
             "Pebble answers 400: bad key"
@@ -373,11 +353,6 @@ mod tests {
         assert!(
             asked[0]
                 .starts_with("GET /v1/notices?types=custom&keys=windrow.dev/state HTTP/1.1\r\n")
-        );
-        assert!(
-            asked[3].contains("\"repeat-after\":\"87600h\""),
-            "{}",
-            asked[3]
         );
         let body = asked[2].split_once("\r\n\r\n").unwrap().1;
         assert_eq!(

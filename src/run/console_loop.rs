@@ -23,7 +23,7 @@ use windrow_core::count::window::Windows;
 use windrow_core::settings::config::{Config, Secret, Secrets, Start};
 use windrow_core::shown::console::{Console, Hit, ROWS_MAX};
 use windrow_core::shown::status::{State, Status};
-use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::cause::{Cause, Trouble, name_or_empty};
 use windrow_core::values::record::{Offset, Partition, Record};
 use windrow_core::values::time::EventTime;
 
@@ -68,7 +68,7 @@ pub fn run(
         owner: clients::who(config),
         version: cli::VERSION.to_owned(),
         reason: "starting".to_owned(),
-        cause: Cause::Starting,
+        cause: Some(Cause::Starting),
         ..Status::default()
     };
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
@@ -288,7 +288,7 @@ impl Printer<'_> {
             Some(why) => self.set_waiting(why),
             None if self.status.state != State::Counting => {
                 (self.status.state, self.status.reason) = (State::Counting, String::new());
-                self.status.cause = Cause::None;
+                self.status.cause = None;
                 self.status_at = None;
                 info!("counting");
             }
@@ -298,7 +298,11 @@ impl Printer<'_> {
 
     fn set_waiting(&mut self, why: Trouble) {
         if self.status.state != State::Waiting || self.status.reason != why.text {
-            info!(cause = why.cause.name(), reason = why.text, "waiting");
+            info!(
+                cause = name_or_empty(why.cause),
+                reason = why.text,
+                "waiting"
+            );
             self.status_at = None;
         }
         (self.status.state, self.status.cause, self.status.reason) =

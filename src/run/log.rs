@@ -3,7 +3,7 @@
 use tracing::{debug, error, info, warn};
 use windrow_core::engine::{Answer, BrokersAnswer, CatalogAnswer, State, StoreAnswer};
 use windrow_core::table::commit::Commit;
-use windrow_core::values::cause::Trouble;
+use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// Logs where the engine stands. Called when that has changed.
 pub fn log_state(state: &State) {
@@ -11,10 +11,10 @@ pub fn log_state(state: &State) {
         State::Counting => info!("counting"),
         State::Paused => info!("paused"),
         State::Waiting(Trouble { cause, text }) | State::Standby(Trouble { cause, text }) => {
-            info!(cause = cause.name(), reason = text, "waiting");
+            info!(cause = name_or_empty(*cause), reason = text, "waiting");
         }
         State::Failed(Trouble { cause, text }) => {
-            error!(cause = cause.name(), reason = text, "failed");
+            error!(cause = name_or_empty(*cause), reason = text, "failed");
         }
     }
 }

@@ -149,7 +149,7 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
     let mut windrow = setup.start();
     hive_db(&database, "empty");
     windrow.wait("no schema", SOON, |s| {
-        s.cause == Cause::NoSchema && waits(s, "Hive schema not there yet")
+        s.cause == Some(Cause::NoSchema) && waits(s, "Hive schema not there yet")
     });
     drop(windrow);
     hive_db(&database, "script");
@@ -158,7 +158,7 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
     with_secrets(&setup, json!({"catalog-password": "of-yesterday"}));
     let mut windrow = setup.start();
     windrow.wait("the refused login", SOON, |s| {
-        s.cause == Cause::LoginCatalog && waits(s, "the login of user")
+        s.cause == Some(Cause::LoginCatalog) && waits(s, "the login of user")
     });
     // Secrets that come while it asks count without a restart.
     setup.write();
@@ -232,7 +232,7 @@ fn table_in_another_bucket_is_left_alone() {
     let text =
         format!("the table lies in s3a://{bucket}/warehouse and not in bucket \"other-bucket\"");
     windrow.wait("the refusal", SOON, |s| {
-        s.state == State::Failed && s.cause == Cause::OtherBucket && s.reason.contains(&text)
+        s.state == State::Failed && s.cause == Some(Cause::OtherBucket) && s.reason.contains(&text)
     });
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -263,7 +263,7 @@ fn table_in_another_bucket_is_left_alone() {
     // It looks again by itself, as whoever restores a database would want.
     let mut windrow = setup.start();
     windrow.wait("the refusal", SOON, |s| {
-        s.state == State::Failed && s.cause == Cause::OtherBucket && s.reason.contains(&text)
+        s.state == State::Failed && s.cause == Some(Cause::OtherBucket) && s.reason.contains(&text)
     });
     psql(
         &database,

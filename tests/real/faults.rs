@@ -612,7 +612,7 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
             "give the current user name and password",
         ],
     );
-    assert_eq!(status.cause, Cause::LoginKafka);
+    assert_eq!(status.cause, Some(Cause::LoginKafka));
     keeps_secrets(&setup, &status);
     // Picked up without a restart, and with a SIGHUP at once.
     setup.write();
@@ -624,7 +624,7 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
         "grant Read and Describe on the topic",
     ];
     let status = until(&mut windrow, State::Waiting, &denied);
-    assert_eq!(status.cause, Cause::NoTopic);
+    assert_eq!(status.cause, Some(Cause::NoTopic));
     // Without the group: only lag tools miss something.
     parts(&["kafka", "allow", user, "--read", &name], "");
     comes_out_right(&mut windrow, &setup, &records);
@@ -845,13 +845,12 @@ fn console_mode_serves_its_status_and_takes_other_secrets() {
     );
     assert_eq!(
         (status.cause, status.topic.as_str()),
-        (Cause::LoginKafka, name.as_str())
+        (Some(Cause::LoginKafka), name.as_str())
     );
     setup.write();
     windrow.signal("HUP");
-    let read = |n| {
-        move |s: &Status| s.state == State::Counting && s.consumed == n && s.cause == Cause::None
-    };
+    let read =
+        |n| move |s: &Status| s.state == State::Counting && s.consumed == n && s.cause.is_none();
     let status = windrow.wait("all is read", SOON, read(120));
     assert_eq!((status.counted, status.table.as_str()), (120, ""));
     keeps_secrets(&setup, &status);
@@ -908,7 +907,7 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     s3.open();
     let refused = ["the S3 key is not accepted", "give the right s3-access-key"];
     let status = until(&mut windrow, State::Waiting, &refused);
-    assert_eq!(status.cause, Cause::LoginS3);
+    assert_eq!(status.cause, Some(Cause::LoginS3));
     setup.write();
     s3.backdates.store(true, Ordering::SeqCst);
     until(
@@ -1020,7 +1019,7 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     ];
     assert_eq!(
         until(&mut windrow, State::Waiting, &missing).cause,
-        Cause::NoSchema
+        Some(Cause::NoSchema)
     );
     with_secrets(
         &setup,
@@ -1034,7 +1033,7 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     ];
     assert_eq!(
         until(&mut windrow, State::Waiting, &refused).cause,
-        Cause::LoginCatalog
+        Some(Cause::LoginCatalog)
     );
     setup.write();
     until(&mut windrow, State::Waiting, &["Hive schema not there yet"]);
@@ -1104,14 +1103,14 @@ fn a_postgresql_user_without_rights_is_told_which_to_grant() {
         State::Waiting,
         &["no rights", "pg_read_all_data and pg_write_all_data"],
     );
-    assert_eq!(status.cause, Cause::NoRights);
+    assert_eq!(status.cause, Some(Cause::NoRights));
     keeps_secrets(&setup, &status);
     psql(
         &name,
         &format!("GRANT pg_read_all_data, pg_write_all_data TO {user}"),
     );
     let status = until(&mut windrow, State::Waiting, &["CREATE", "database"]);
-    assert_eq!(status.cause, Cause::NoCreate);
+    assert_eq!(status.cause, Some(Cause::NoCreate));
     psql(&name, &format!("GRANT CREATE ON DATABASE {name} TO {user}"));
     comes_out_right(&mut windrow, &setup, &records);
     windrow.stop();
@@ -1253,7 +1252,7 @@ fn a_second_windrow_stands_by_and_takes_over() {
     );
     assert_eq!(
         (status.cause, status.owner.as_str()),
-        (Cause::Held, "a-model/windrow/0")
+        (Some(Cause::Held), "a-model/windrow/0")
     );
 
     // Given back: the other one has it at once, not after the lease.
@@ -1261,7 +1260,7 @@ fn a_second_windrow_stands_by_and_takes_over() {
     let asked = Instant::now();
     let status = second.wait("it takes over", SOON, |s| s.state == State::Counting);
     assert!(
-        status.cause == Cause::None && status.owner != "a-model/windrow/0",
+        status.cause.is_none() && status.owner != "a-model/windrow/0",
         "{}",
         status.owner
     );

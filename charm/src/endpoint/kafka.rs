@@ -4,9 +4,10 @@
 //! never creates the topic.
 
 use super::certificates::pem;
-use super::{Endpoint, Fault, field, is_yes, join_addresses, parse_addresses, plain};
+use super::{Endpoint, Fault, field, is_yes, parse_addresses, plain};
 use crate::facts::{Bag, KAFKA, Relation};
 use windrow_core::settings::config::Secret;
+use windrow_core::settings::parse::join_addresses;
 
 /// What Kafka's charm gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ fn parse(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
         group_prefix: plain(relation, "", "consumer-group-prefix")?.unwrap_or_default(),
         short_host: endpoints
             .into_iter()
-            .map(|(host, _)| host)
+            .map(|address| address.host)
             .find(|host| is_short(host)),
     })
 }

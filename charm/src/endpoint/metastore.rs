@@ -2,9 +2,10 @@
 //! charm is asked for.
 
 use super::certificates::pem;
-use super::{Endpoint, Fault, field, is_yes, join_addresses, parse_addresses, plain};
+use super::{Endpoint, Fault, field, is_yes, parse_addresses, plain};
 use crate::facts::{Bag, METASTORE, Relation};
 use windrow_core::settings::config::Secret;
+use windrow_core::settings::parse::join_addresses;
 
 /// What PostgreSQL's charm gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

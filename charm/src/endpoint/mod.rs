@@ -15,6 +15,7 @@ pub use topology::Topology;
 
 use crate::facts::{Bag, Relation};
 use windrow_core::settings::config::Secret;
+use windrow_core::settings::parse::HostPort;
 
 /// Longer values are not host names, topics or passwords. Certificates have a limit of their own.
 const FIELD_MAX_BYTES: usize = 16_384;
@@ -114,10 +115,10 @@ fn is_yes(value: Option<&str>) -> bool {
 ///
 /// # Errors
 /// The text is something else.
-fn parse_addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
+fn parse_addresses(text: &str) -> Result<Vec<HostPort>, Fault> {
     let mut all = Vec::new();
     for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-        match parse_address(one) {
+        match HostPort::parse(one, None) {
             Some(address) if all.contains(&address) => {}
             Some(address) => all.push(address),
             None => {
@@ -134,30 +135,6 @@ fn parse_addresses(text: &str) -> Result<Vec<(String, u16)>, Fault> {
     } else {
         Ok(all)
     }
-}
-
-/// `host:port` or `[IPv6 address]:port`.
-fn parse_address(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let is_name = !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    let is_ipv6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
-    (host.len() <= 255 && (is_name || is_ipv6)).then(|| (host.to_owned(), port))
-}
-
-/// The opposite of [`parse_addresses`].
-fn join_addresses(addresses: &[(String, u16)]) -> String {
-    addresses
-        .iter()
-        .map(|(host, port)| format!("{host}:{port}"))
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// A databag of these fields.

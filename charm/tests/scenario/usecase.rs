@@ -8,7 +8,7 @@ use crate::world::{MODEL, OTHER_MODEL, Run, World, hosts};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use windrow_core::shown::status::{State, Status};
-use windrow_core::values::cause::Cause;
+use windrow_core::values::cause::{Cause, name_or_empty};
 
 pub fn trials() -> Vec<Trial> {
     let tests: [(&str, fn()); 25] = [
@@ -101,7 +101,7 @@ impl Story {
 }
 
 /// What a workload that counts answers.
-pub fn says(state: State, cause: Cause, reason: &str, owner: &str) -> Value {
+pub fn says(state: State, cause: Option<Cause>, reason: &str, owner: &str) -> Value {
     let status = Status {
         table: "default.newtable".to_owned(),
         topic: "test-topic".to_owned(),
@@ -122,7 +122,7 @@ pub fn answers(world: &mut World, status: Value) {
 }
 
 pub fn counts(world: &mut World) {
-    answers(world, says(State::Counting, Cause::None, "", ""));
+    answers(world, says(State::Counting, None, "", ""));
 }
 
 /// A unit whose workload counts: the use case, one minute later.
@@ -219,7 +219,7 @@ fn rotation() {
         &mut world,
         says(
             State::Waiting,
-            Cause::LoginKafka,
+            Some(Cause::LoginKafka),
             "Kafka refuses the login",
             "",
         ),
@@ -318,7 +318,7 @@ fn console() {
         "Kafka alone.",
         &world.relation_event(kafka, "changed").good(),
     );
-    let mut status = says(State::Counting, Cause::None, "", "");
+    let mut status = says(State::Counting, None, "", "");
     status["table"] = json!("");
     answers(&mut world, status);
     story.brief("It prints.", &notice(&mut world));
@@ -617,25 +617,25 @@ fn states() {
     let mut story = Story::default();
     let held = says(
         State::Standby,
-        Cause::Held,
+        Some(Cause::Held),
         "another process has the table",
         &format!("{MODEL}/windrow/1"),
     );
     let other = says(
         State::Waiting,
-        Cause::Held,
+        Some(Cause::Held),
         "another process has the table",
         &format!("{MODEL}/other/0"),
     );
     let stranger = says(
         State::Waiting,
-        Cause::Held,
+        Some(Cause::Held),
         "another process has the table",
         "host/17",
     );
     let hostile = says(
         State::Failed,
-        Cause::None,
+        None,
         "line\nline \u{1b}[31m red ' \" $(reboot)",
         "",
     );
@@ -646,14 +646,14 @@ fn states() {
         ("a reason of odd characters", hostile),
         (
             "a reason of great length",
-            says(State::Failed, Cause::None, &"long ".repeat(500), ""),
+            says(State::Failed, None, &"long ".repeat(500), ""),
         ),
     ] {
         answers(&mut world, status);
         story.brief(why, &notice(&mut world));
     }
     for state in State::ALL {
-        for cause in Cause::ALL {
+        for cause in Cause::ALL.map(Some).into_iter().chain([None]) {
             answers(&mut world, says(state, cause, "the workload's reason", ""));
             let run = notice(&mut world);
             assert_eq!(
@@ -662,7 +662,7 @@ fn states() {
                 "{}",
                 run.tell()
             );
-            story.0 += &format!("{} {}: {}\n", state.name(), cause.name(), run.status);
+            story.0 += &format!("{state} {}: {}\n", name_or_empty(cause), run.status);
         }
     }
     for (what, answer) in [
@@ -851,7 +851,7 @@ fn not_the_leader() {
         &mut world,
         says(
             State::Standby,
-            Cause::Held,
+            Some(Cause::Held),
             "",
             &format!("{MODEL}/windrow/1"),
         ),
@@ -898,7 +898,7 @@ fn some_rows() -> Value {
 /// What a workload that counts answers to all actions, by method and path.
 fn action_answers() -> Vec<(&'static str, Value)> {
     let rows = some_rows();
-    let mut status = says(State::Counting, Cause::None, "", "");
+    let mut status = says(State::Counting, None, "", "");
     status["rows"] = json!(7);
     status["lanes"] = json!([{
         "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2,

@@ -54,12 +54,12 @@ pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
 /// The setting, both values, and the way out.
 pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<(), Trouble> {
     let differs = |cause, name: &str, then: &str, now: &str| {
-        let why = format!(
+        let text = format!(
             "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or \
              choose another table name",
             rules.database, rules.table
         );
-        Err(Trouble::new(cause, why))
+        Err(Trouble { cause, text })
     };
     for ((name, then), (_, now)) in recorded
         .shape
@@ -68,17 +68,13 @@ pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<()
         .zip(rules.shape.as_settings())
     {
         if *then != now {
-            return differs(Cause::None, name, then, &now);
+            return differs(None, name, then, &now);
         }
     }
     let then = &recorded.warehouse;
     if then != place {
         let other = then.bucket() != place.bucket();
-        let cause = if other {
-            Cause::OtherBucket
-        } else {
-            Cause::None
-        };
+        let cause = other.then_some(Cause::OtherBucket);
         return differs(cause, "warehouse", &then.to_string(), &place.to_string());
     }
     Ok(())

@@ -39,7 +39,7 @@ impl Troubles {
         if self
             .0
             .get(&side)
-            .is_some_and(|trouble| trouble.cause == cause)
+            .is_some_and(|trouble| trouble.cause == Some(cause))
         {
             self.end(side);
         }
@@ -60,6 +60,6 @@ impl Troubles {
     pub(super) fn worst(&self) -> Option<&Trouble> {
         self.0
             .values()
-            .min_by_key(|trouble| trouble.cause == Cause::None)
+            .min_by_key(|trouble| trouble.cause.is_none())
     }
 }

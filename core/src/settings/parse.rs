@@ -83,8 +83,8 @@ pub fn split_host_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// `[::1]` → `::1`.
-fn in_brackets(host: &str) -> Option<&str> {
+/// The address of `[::1]`, which is `::1`; `None` for a host without brackets.
+pub(crate) fn in_brackets(host: &str) -> Option<&str> {
     host.strip_prefix('[')?.strip_suffix(']')
 }
 

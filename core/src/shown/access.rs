@@ -4,6 +4,7 @@
 //! - Everything else needs a peer on loopback, or the token.
 //! - Where a token is configured, requests that change something need it, also those from loopback.
 
+use crate::settings::parse::{in_brackets, split_host_port};
 use std::net::IpAddr;
 
 /// The parts of a request that matter here. A header is `None` where the request does not have it.
@@ -139,10 +140,8 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 fn is_local_or_address(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
+    let (name, _) = split_host_port(host);
+    let name = in_brackets(name).unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
@@ -296,6 +295,8 @@ mod tests {
             (Some("127.0.0.1:8080"), 200),
             (Some("[::1]:8080"), 200),
             (Some("[::1]"), 200),
+            (Some("[::1"), 403),
+            (Some("[::1].evil.example:8080"), 403),
             (Some("evil.example:8080"), 403),
             (Some("localhost.evil.example"), 403),
             (Some(""), 403),

@@ -2,7 +2,7 @@
 //! what the last notice said. There is no socket here; `io/pebble` asks and tells. The last notice
 //! itself is all that is remembered from one look to the next.
 
-use crate::values::cause::Cause;
+use crate::values::cause::{Cause, optional};
 use serde::{Deserialize, Serialize};
 
 /// The key of the notice.
@@ -32,8 +32,10 @@ const REASON_MAX_CHARS: usize = 600;
 pub struct News {
     /// The name of a [`crate::shown::status::State`], or [`DOWN`].
     pub state: String,
-    /// What kind of reason it is, for programs.
-    pub cause: Cause,
+    /// What kind of reason it is, for programs; `None`, in JSON the empty text, where it is of no
+    /// known kind.
+    #[serde(with = "optional")]
+    pub cause: Option<Cause>,
     /// Why it is not counting, for people; empty while it is counting.
     pub reason: String,
 }
@@ -65,7 +67,7 @@ impl Notice {
 #[must_use]
 pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     let news = clipped(now);
-    let starting = news.cause == Cause::Starting;
+    let starting = news.cause == Some(Cause::Starting);
     let Some((last, age_ms)) = last else {
         // There is no notice of a start: whoever started windrow knows about it.
         return (!starting).then(|| Notice {
@@ -75,7 +77,7 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     };
     let credit = last.credit_after(age_ms);
     if same(&news, &last.news) {
-        let again = news.cause.is_login() && age_ms >= LOGIN_AGAIN_MS;
+        let again = news.cause.is_some_and(Cause::is_login) && age_ms >= LOGIN_AGAIN_MS;
         return again.then(|| Notice {
             news,
             credit: credit.to_string(),
@@ -83,14 +85,14 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     }
     // New credentials may be there already, and only the charm can fetch them. So a refused login
     // never waits for credit.
-    if news.cause.is_login() {
-        let soon = last.news.cause.is_login() && age_ms < LOGIN_AGAIN_MS;
+    if news.cause.is_some_and(Cause::is_login) {
+        let soon = last.news.cause.is_some_and(Cause::is_login) && age_ms < LOGIN_AGAIN_MS;
         return (!soon).then(|| Notice {
             news,
             credit: credit.to_string(),
         });
     }
-    let restless = |news: &News| news.state == DOWN || news.cause == Cause::Starting;
+    let restless = |news: &News| news.state == DOWN || news.cause == Some(Cause::Starting);
     let too_soon = (starting && age_ms < START_AFTER_MS)
         || (restless(&news) && restless(&last.news) && age_ms < RESTLESS_MS);
     if too_soon {
@@ -128,7 +130,7 @@ fn clipped(news: &News) -> News {
 /// Whether two pieces of news say the same, apart from numbers, ids and paths in them. For
 /// [`Cause::Held`] the reason names the holder of the table, so there every character counts.
 fn same(a: &News, b: &News) -> bool {
-    let reason = if a.cause == Cause::Held {
+    let reason = if a.cause == Some(Cause::Held) {
         a.reason == b.reason
     } else {
         kind(&a.reason) == kind(&b.reason)
@@ -149,7 +151,7 @@ fn kind(reason: &str) -> String {
 mod tests {
     use super::*;
 
-    fn news(state: &str, cause: Cause, reason: &str) -> News {
+    fn news(state: &str, cause: Option<Cause>, reason: &str) -> News {
         News {
             state: state.to_owned(),
             cause,
@@ -158,17 +160,17 @@ mod tests {
     }
 
     fn counting() -> News {
-        news("counting", Cause::None, "")
+        news("counting", None, "")
     }
 
     fn starting() -> News {
-        news("waiting", Cause::Starting, "asking for the table")
+        news("waiting", Some(Cause::Starting), "asking for the table")
     }
 
     fn down() -> News {
         news(
             DOWN,
-            Cause::None,
+            None,
             "cannot ask windrow at 127.0.0.1:8080: connection refused",
         )
     }
@@ -200,10 +202,10 @@ mod tests {
             news: counting(),
             credit: "0".to_owned(),
         };
-        let refused = news("waiting", Cause::LoginKafka, "cannot log in");
+        let refused = news("waiting", Some(Cause::LoginKafka), "cannot log in");
         let told = decide(&refused, Some((&spent, 5000)))
             .expect("only the charm can fetch the new password");
-        let other = news("waiting", Cause::LoginS3, "cannot log in");
+        let other = news("waiting", Some(Cause::LoginS3), "cannot log in");
         assert!(
             decide(&other, Some((&told, 5000))).is_none(),
             "the charm has just looked"
@@ -266,7 +268,7 @@ mod tests {
         let told = watch(600, |at| {
             news(
                 "waiting",
-                Cause::None,
+                None,
                 &format!("cannot write object \"rows/0-{at:010}-ab{at}f\" in {at}ms; again"),
             )
         });
@@ -277,7 +279,7 @@ mod tests {
             } else {
                 "cannot reach S3"
             };
-            news("waiting", Cause::None, what)
+            news("waiting", None, what)
         });
         assert_eq!(seconds(&told), [0, 30]);
     }
@@ -287,7 +289,7 @@ mod tests {
         let told = watch(60, |at| {
             news(
                 "standby",
-                Cause::Held,
+                Some(Cause::Held),
                 &format!("table a.b is written by m/windrow/{}", at / 30),
             )
         });
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_told_again_until_it_is_over() {
-        let refused = || news("waiting", Cause::LoginKafka, "cannot log in");
+        let refused = || news("waiting", Some(Cause::LoginKafka), "cannot log in");
         let told = watch(600, |at| if at < 90 { refused() } else { counting() });
         assert_eq!(seconds(&told), [0, 20, 40, 60, 80, 90]);
         assert_eq!(told.last().unwrap().1, "counting");
@@ -339,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_notice_is_small_and_made_of_texts() {
-        let long = news("failed", Cause::OtherBucket, &"\u{1}é".repeat(5000));
+        let long = news("failed", Some(Cause::OtherBucket), &"\u{1}é".repeat(5000));
         let notice = decide(&long, None).unwrap();
         let json = serde_json::to_value(&notice).unwrap();
         assert!(json.to_string().len() < 4096);

@@ -287,7 +287,7 @@ mod tests {
         let status = snapshot(&engine(), &run_facts());
         assert_eq!(
             (status.state, status.cause),
-            (State::Waiting, Cause::Starting)
+            (State::Waiting, Some(Cause::Starting))
         );
         assert_eq!(
             (&*status.table, &*status.owner, status.epoch),

@@ -1,7 +1,7 @@
 //! What windrow is doing, as one value, and the JSON that programs read of it.
 //! Nothing is asked here: the program fills in a [`Status`], and every reader gets the same one.
 
-use crate::values::cause::Cause;
+use crate::values::cause::{Cause, optional};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Offset, Partition};
 use crate::values::time::EventTime;
@@ -28,8 +28,10 @@ pub struct Status {
     pub state: State,
     /// Why it is not counting, with the next step, for people; empty while it is counting.
     pub reason: String,
-    /// What kind of reason that is, for programs.
-    pub cause: Cause,
+    /// What kind of reason that is, for programs; `None` while it is counting, and for a reason of
+    /// no known kind. In JSON that is the empty text.
+    #[serde(with = "optional")]
+    pub cause: Option<Cause>,
     /// Rows of the committed table.
     pub rows: u64,
     /// Files of the committed table.

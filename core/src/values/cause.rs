@@ -2,14 +2,11 @@
 //! sentence for people. The word is chosen where the other side's own error code is known
 //! (SQLSTATE, librdkafka's, S3's); nothing here reads sentences.
 
-use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::ops::Deref;
 
-/// Who or what must change before windrow counts. In JSON it is a word in kebab-case, for example
-/// `login-kafka`, and empty for [`Cause::None`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Who or what must change before windrow counts. A trouble that is none of these has no cause, so
+/// values and fields are `Option<Cause>`; in JSON they are written by [`optional`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Kafka refuses user or password.
     LoginKafka,
@@ -31,15 +28,11 @@ pub enum Cause {
     Held,
     /// Windrow is starting, and nothing hinders it.
     Starting,
-    /// None of these, or one that only a newer windrow knows.
-    #[default]
-    #[serde(rename = "", other)]
-    None,
 }
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 10] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -50,10 +43,10 @@ impl Cause {
         Cause::OtherBucket,
         Cause::Held,
         Cause::Starting,
-        Cause::None,
     ];
 
-    /// The word that JSON has.
+    /// The word that programs read, for example `login-kafka`. It is the same in JSON, in the log
+    /// and in the last line of a process.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,17 +60,14 @@ impl Cause {
             Cause::OtherBucket => "other-bucket",
             Cause::Held => "held",
             Cause::Starting => "starting",
-            Cause::None => "",
         }
     }
 
-    /// The cause with this name; [`Cause::None`] for a name that this windrow does not know.
+    /// The cause with this name; `None` for the empty text, and for a name that only a newer
+    /// windrow knows.
     #[must_use]
-    pub fn of(name: &str) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|cause| cause.name() == name)
-            .unwrap_or_default()
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.name() == name)
     }
 
     /// Whether new credentials would help.
@@ -96,11 +86,44 @@ impl fmt::Display for Cause {
     }
 }
 
+/// The word of a cause where a word must stand: empty if there is no cause.
+#[must_use]
+pub fn name_or_empty(cause: Option<Cause>) -> &'static str {
+    cause.map_or("", Cause::name)
+}
+
+/// How `Option<Cause>` is written by serde, with `#[serde(with = "optional")]`: the cause's name,
+/// or the empty text for `None`. A name that only a newer windrow knows is read as `None`.
+pub mod optional {
+    use super::{Cause, name_or_empty};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the name, or the empty text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes each field by reference"
+    )]
+    pub fn serialize<S: Serializer>(cause: &Option<Cause>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(name_or_empty(*cause))
+    }
+
+    /// Reads what [`serialize`] writes.
+    ///
+    /// # Errors
+    /// The value is not a text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cause>, D::Error> {
+        String::deserialize(from).map(|name| Cause::parse(&name))
+    }
+}
+
 /// Why something is not done. It prints as its sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// What kind of trouble it is.
-    pub cause: Cause,
+    /// What kind of trouble it is; `None` for one that is not in the closed set.
+    pub cause: Option<Cause>,
     /// A sentence for people, with the next step.
     pub text: String,
 }
@@ -110,7 +133,7 @@ impl Trouble {
     #[must_use]
     pub fn new(cause: Cause, text: impl Into<String>) -> Self {
         Self {
-            cause,
+            cause: Some(cause),
             text: text.into(),
         }
     }
@@ -120,8 +143,8 @@ impl Trouble {
     #[must_use]
     pub fn last_line(&self) -> String {
         match self.cause {
-            Cause::None => format!("{LAST_LINE}{}", self.text),
-            cause => format!("{LAST_LINE}{} (cause: {cause})", self.text),
+            None => format!("{LAST_LINE}{}", self.text),
+            Some(cause) => format!("{LAST_LINE}{} (cause: {cause})", self.text),
         }
     }
 
@@ -130,11 +153,11 @@ impl Trouble {
     #[must_use]
     pub fn of_last_line(line: &str) -> Option<Self> {
         let text = line.trim_end().strip_prefix(LAST_LINE)?;
-        let cause = |rest: &str| rest.strip_suffix(')').map_or(Cause::None, Cause::of);
-        match text.rsplit_once(" (cause: ") {
-            Some((text, rest)) if cause(rest) != Cause::None => Some(Self::new(cause(rest), text)),
-            _ => Some(Self::from(text)),
-        }
+        let with_cause = text.rsplit_once(" (cause: ").and_then(|(text, rest)| {
+            let cause = Cause::parse(rest.strip_suffix(')')?)?;
+            Some(Self::new(cause, text))
+        });
+        Some(with_cause.unwrap_or_else(|| Self::from(text)))
     }
 }
 
@@ -143,21 +166,13 @@ const LAST_LINE: &str = "windrow: ";
 
 impl From<String> for Trouble {
     fn from(text: String) -> Self {
-        Self::new(Cause::None, text)
+        Self { cause: None, text }
     }
 }
 
 impl From<&str> for Trouble {
     fn from(text: &str) -> Self {
-        Self::new(Cause::None, text)
-    }
-}
-
-impl Deref for Trouble {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
+        Self::from(text.to_owned())
     }
 }
 
@@ -191,19 +206,19 @@ mod tests {
 
     #[test]
     fn names_are_those_of_json_and_come_back() {
+        let write = |cause| optional::serialize(&cause, serde_json::value::Serializer).unwrap();
+        let read = |json: serde_json::Value| optional::deserialize(json);
         for cause in Cause::ALL {
-            assert_eq!(serde_json::to_value(cause).unwrap(), cause.name());
-            assert_eq!(
-                serde_json::from_value::<Cause>(cause.name().into()).unwrap(),
-                cause
-            );
-            assert_eq!(Cause::of(cause.name()), cause);
+            assert_eq!(write(Some(cause)), cause.name());
+            assert_eq!(read(cause.name().into()).unwrap(), Some(cause));
+            assert_eq!(Cause::parse(cause.name()), Some(cause));
         }
-        assert_eq!(
-            serde_json::from_str::<Cause>("\"of-a-newer-windrow\"").unwrap(),
-            Cause::None
-        );
-        assert_eq!(Cause::of("of-a-newer-windrow"), Cause::None);
+        assert_eq!(write(None), "");
+        for none in ["", "of-a-newer-windrow"] {
+            assert_eq!(read(none.into()).unwrap(), None);
+            assert_eq!(Cause::parse(none), None);
+        }
+        assert!(read(serde_json::Value::Null).is_err(), "it never was null");
     }
 
     #[test]

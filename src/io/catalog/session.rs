@@ -260,7 +260,7 @@ impl Session {
     }
 
     pub(super) fn retry(&self, why: impl fmt::Display) -> CatalogError {
-        self.retry_for(Cause::None, why)
+        CatalogError::Retry(format!("{}: {why}", self.doing).into())
     }
 
     /// As [`Session::retry`], where it is known what kind of trouble it is.
@@ -365,17 +365,19 @@ fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogErr
         }
         _ => "trying again".to_owned(),
     };
-    let why = format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}");
-    CatalogError::Retry(Trouble::new(cause_of(code), why))
+    CatalogError::Retry(Trouble {
+        cause: cause_of(code),
+        text: format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}"),
+    })
 }
 
-/// What kind of trouble a SQLSTATE stands for.
-fn cause_of(code: &str) -> Cause {
+/// What kind of trouble a SQLSTATE stands for; `None` for one of no known kind.
+fn cause_of(code: &str) -> Option<Cause> {
     match code {
-        "42501" => Cause::NoRights,
-        "28P01" | "28000" => Cause::LoginCatalog,
-        "3F000" | "42P01" => Cause::NoSchema,
-        _ => Cause::None,
+        "42501" => Some(Cause::NoRights),
+        "28P01" | "28000" => Some(Cause::LoginCatalog),
+        "3F000" | "42P01" => Some(Cause::NoSchema),
+        _ => None,
     }
 }
 
@@ -413,12 +415,12 @@ mod tests {
     #[test]
     fn what_a_server_refuses_has_its_cause() {
         for (code, cause) in [
-            ("28P01", Cause::LoginCatalog),
-            ("28000", Cause::LoginCatalog),
-            ("42501", Cause::NoRights),
-            ("42P01", Cause::NoSchema),
-            ("3D000", Cause::None),
-            ("57P03", Cause::None),
+            ("28P01", Some(Cause::LoginCatalog)),
+            ("28000", Some(Cause::LoginCatalog)),
+            ("42501", Some(Cause::NoRights)),
+            ("42P01", Some(Cause::NoSchema)),
+            ("3D000", None),
+            ("57P03", None),
         ] {
             assert_eq!(cause_of(code), cause, "{code}");
         }

@@ -106,7 +106,7 @@ fn parts(args: &[&str]) -> String {
 #[track_caller]
 fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
     assert!(
-        matches!(&answer, Err(CatalogError::Retry(why)) if why.contains(part)),
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.text.contains(part)),
         "{answer:?}"
     );
 }
@@ -114,7 +114,7 @@ fn retried<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
 #[track_caller]
 fn because<T: std::fmt::Debug>(answer: Result<T, CatalogError>, cause: Cause, part: &str) {
     assert!(
-        matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == cause),
+        matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == Some(cause)),
         "{answer:?}"
     );
     retried(answer, part);

@@ -46,16 +46,19 @@ pub enum KafkaError {
 impl From<KafkaError> for Trouble {
     fn from(error: KafkaError) -> Self {
         let cause = match &error {
-            KafkaError::NotThere(_) | KafkaError::TopicDenied(_) => Cause::NoTopic,
-            KafkaError::Login(_) => Cause::LoginKafka,
+            KafkaError::NotThere(_) | KafkaError::TopicDenied(_) => Some(Cause::NoTopic),
+            KafkaError::Login(_) => Some(Cause::LoginKafka),
             KafkaError::GroupDenied(_)
             | KafkaError::Tls(_)
             | KafkaError::Unreachable(_)
             | KafkaError::Damaged(_)
             | KafkaError::Fatal(_)
-            | KafkaError::Other(_) => Cause::None,
+            | KafkaError::Other(_) => None,
         };
-        Trouble::new(cause, error.to_string())
+        Trouble {
+            cause,
+            text: error.to_string(),
+        }
     }
 }
 

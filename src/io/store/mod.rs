@@ -81,13 +81,16 @@ pub struct StoreError {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         let cause = match error.kind {
-            StoreErrorKind::Denied | StoreErrorKind::BadKey => Cause::LoginS3,
+            StoreErrorKind::Denied | StoreErrorKind::BadKey => Some(Cause::LoginS3),
             StoreErrorKind::NoBucket
             | StoreErrorKind::Clock
             | StoreErrorKind::Unreachable
-            | StoreErrorKind::Other => Cause::None,
+            | StoreErrorKind::Other => None,
         };
-        Trouble::new(cause, error.text)
+        Trouble {
+            cause,
+            text: error.text,
+        }
     }
 }
 
