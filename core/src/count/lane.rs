@@ -468,6 +468,32 @@ impl Lane {
             > ms
     }
 
+    /// The leader epoch of the record before the next offset; -1 when it is unknown, for example
+    /// because a transaction's marker lies between.
+    pub fn note_leader_epoch(&mut self, leader_epoch: i32) {
+        self.leader_epoch = leader_epoch;
+    }
+
+    /// Takes out the late records and the rejects, for an epoch that is being cut.
+    pub fn take_side_rows(&mut self) -> (Vec<LateRecord>, Vec<RejectRecord>) {
+        self.side_bytes = 0;
+        (
+            std::mem::take(&mut self.late),
+            std::mem::take(&mut self.rejects),
+        )
+    }
+
+    /// Takes out the decisions that were made since the last cut.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.decisions)
+    }
+
+    /// Takes out the closed windows that start before `start`.
+    pub(super) fn take_closed_before(&mut self, start: i64) -> Closed {
+        let later = self.closed.split_off(&start);
+        std::mem::replace(&mut self.closed, later)
+    }
+
     /// The watermark before the next record; `None` while there is none.
     #[must_use]
     pub fn watermark(&self) -> Option<EventTime> {

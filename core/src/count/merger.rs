@@ -82,8 +82,7 @@ pub fn take(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<(i64, 
     let mut taken = Vec::new();
     for lane in lanes.values_mut() {
         // The first start of a window that ends after the frontier.
-        let later = lane.closed.split_off(&(frontier.0 - shape.window_ms + 1));
-        taken.extend(std::mem::replace(&mut lane.closed, later));
+        taken.extend(lane.take_closed_before(frontier.0 - shape.window_ms + 1));
     }
     taken
 }

@@ -387,19 +387,18 @@ impl Counting {
         Ok(())
     }
 
-    /// After each input: commits what is due. Returns why counting should end, where a record
-    /// cannot be counted and `on-bad-record` is `fail`.
-    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
-        let bad_record = self.table.settle(step)?;
-        let ending = step.ending || bad_record.is_some();
-        let was = std::mem::replace(&mut step.ending, ending);
-        let cut = if self.flight.is_none() && self.table.is_due(step) {
-            self.cut(None, step)
-        } else {
-            Ok(())
-        };
-        step.ending = was;
-        cut.map(|()| bad_record)
+    /// After each input: looks for a lane that takes no further record. Returns why counting should
+    /// end, where a record cannot be counted and `on-bad-record` is `fail`.
+    pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
+        self.table.settle(step)
+    }
+
+    /// Commits what is due, unless an epoch is on its way.
+    pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
+        if self.flight.is_none() && self.table.is_due(step) {
+            self.cut(None, step)?;
+        }
+        Ok(())
     }
 
     /// Draws the line: everything up to here becomes one epoch.

@@ -59,7 +59,7 @@ pub(super) fn cut(
     let Files {
         files, mut objects, ..
     } = files;
-    let decisions = table.take_from_lanes(|lane| std::mem::take(&mut lane.decisions));
+    let decisions = table.take_from_lanes(Lane::take_decisions);
     let checkpoint = write_checkpoint(table, owner, epoch, ledger.consumed, &mut objects, step);
     let mut commit = Commit {
         owner: owner.clone(),
@@ -209,9 +209,9 @@ impl<'a> Files<'a> {
     fn add_side_tables(&mut self, table: &mut Table) {
         let (mut late, mut rejects) = (Vec::new(), Vec::new());
         table.take_from_lanes(|lane| {
-            late.append(&mut lane.late);
-            rejects.append(&mut lane.rejects);
-            lane.side_bytes = 0;
+            let (more_late, more_rejects) = lane.take_side_rows();
+            late.extend(more_late);
+            rejects.extend(more_rejects);
         });
         // The records are already in order, except after a truncation: then one epoch may hold
         // records from before the cut and from after it.

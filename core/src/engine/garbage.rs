@@ -133,8 +133,8 @@ impl Garbage {
         matches!(&self.orphans, Orphans::Read { manifests, .. } if manifests.contains(key))
     }
 
-    /// The store answered with a manifest. One that is gone or damaged names nothing. When the store
-    /// could not answer, all of them are listed again a little later.
+    /// The store answered with a manifest. One that is gone or damaged names nothing. When the
+    /// store could not answer, all of them are listed again a little later.
     pub(super) fn read(
         &mut self,
         key: &str,

@@ -313,16 +313,18 @@ impl Engine {
         }
     }
 
-    /// After each input: commits what is due.
+    /// After each input: commits what is due. A record that cannot be counted ends counting first,
+    /// so that the commit is the last one.
     fn commit_what_is_due(&mut self, effects: &mut Vec<Effect>) -> Going {
-        let (Phase::Ours(ours), mut step) = self.split(effects) else {
-            return Ok(());
-        };
-        let bad_record = ours.settle(&mut step)?;
-        if let Some(why) = bad_record {
+        if let (Phase::Ours(ours), step) = self.split(effects)
+            && let Some(why) = ours.settle(&step)?
+        {
             self.end_soon(Some(why.into()));
         }
-        Ok(())
+        match self.split(effects) {
+            (Phase::Ours(ours), mut step) => ours.commit_what_is_due(&mut step),
+            _ => Ok(()),
+        }
     }
 
     /// Counting cannot go on as it was.

@@ -152,12 +152,20 @@ impl Ours {
         Ok(())
     }
 
-    /// After each input: commits what is due. Returns why counting should end, where a record
-    /// cannot be counted.
-    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
+    /// After each input: looks for a lane that takes no further record. Returns why counting should
+    /// end, where a record cannot be counted.
+    pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
         match &mut self.stage {
             Stage::Opening(_) | Stage::Founding(_) => Ok(None),
             Stage::Counting(counting) => counting.settle(step),
+        }
+    }
+
+    /// Commits what is due.
+    pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
+        match &mut self.stage {
+            Stage::Opening(_) | Stage::Founding(_) => Ok(()),
+            Stage::Counting(counting) => counting.commit_what_is_due(step),
         }
     }
 

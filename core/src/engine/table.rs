@@ -178,7 +178,7 @@ impl Table {
         }
         lane.records(batch);
         if leader_epoch >= 0 {
-            lane.leader_epoch = leader_epoch;
+            lane.note_leader_epoch(leader_epoch);
         }
         Some(lane.ledger.next_offset)
     }
@@ -191,7 +191,7 @@ impl Table {
         if went_on {
             // What lies between, such as a transaction's marker, may be of a later leader epoch,
             // with which the log would seem to have been cut off.
-            lane.leader_epoch = -1;
+            lane.note_leader_epoch(-1);
         }
         lane.end(offset);
         Some((went_on, offset == lane.ledger.next_offset))
