@@ -173,9 +173,10 @@ pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 /// # Errors
 /// The system gives no random bytes.
 #[expect(clippy::disallowed_methods, reason = "owner ids are made at the edge")]
-fn random_owner_id() -> anyhow::Result<String> {
+pub(super) fn random_owner_id() -> anyhow::Result<String> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| anyhow!("cannot make an owner id: {error}"))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow!("cannot get random bytes from the system: {error}"))?;
     Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 

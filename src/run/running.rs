@@ -8,11 +8,11 @@
 use crate::io::http::Handle;
 use crate::io::kafka::{self, Reader};
 use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
-use crate::run::clients::Clients;
+use crate::run::clients::{Clients, random_owner_id};
 use crate::run::driver::{Driver, Message};
 use crate::run::rotation::{Rotation, watch_secrets};
 use crate::run::rows::rows_reader;
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -168,13 +168,6 @@ fn start_thread(
         .name("windrow".to_owned())
         .spawn(move || driver.run(reader, &from_tasks))
         .context("cannot start a thread")
-}
-
-fn random_owner_id() -> anyhow::Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| anyhow!("cannot get random bytes from the system: {error}"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 fn start_catalog_task(

@@ -88,6 +88,11 @@ impl Counting {
         &self.reading
     }
 
+    /// Whether epoch 0 is still on its way. Nothing is read before it is true.
+    pub(super) fn is_founding(&self) -> bool {
+        self.table.next_epoch() == 0
+    }
+
     /// Whether an epoch is on its way.
     pub(super) fn is_committing(&self) -> bool {
         self.flight.is_some()

@@ -49,14 +49,6 @@ pub(super) enum Opening {
     },
 }
 
-/// How counting begins.
-pub(super) enum Opened {
-    /// Epoch 0 is on its way; nothing is read before it is true.
-    Founded(Counting),
-    /// Counting goes on where the last commit was.
-    Resumed(Counting),
-}
-
 impl Opening {
     /// Asks what the topic is.
     pub(super) fn begin(head: Option<Box<Head>>, step: &mut Step<'_>) -> Self {
@@ -95,7 +87,7 @@ impl Opening {
         answer: Option<Result<TopicFacts, Trouble>>,
         lease: &Lease,
         step: &mut Step<'_>,
-    ) -> Result<Option<Opened>, Break> {
+    ) -> Result<Option<Counting>, Break> {
         let Opening::Topic { ask_at, head } = self else {
             return Ok(None);
         };
@@ -132,7 +124,7 @@ impl Opening {
         facts: TopicFacts,
         lease: &Lease,
         step: &mut Step<'_>,
-    ) -> Result<Option<Opened>, Break> {
+    ) -> Result<Option<Counting>, Break> {
         let recorded = &head.genesis;
         if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
             return Err(Break::fail(format!(
@@ -182,7 +174,7 @@ impl Opening {
         place: &Place,
         lease: &mut Lease,
         step: &mut Step<'_>,
-    ) -> Result<Option<Opened>, Break> {
+    ) -> Result<Option<Counting>, Break> {
         let Opening::Manifests { ask_at, facts } = self else {
             return Ok(None);
         };
@@ -213,7 +205,7 @@ impl Opening {
         step.troubles.end(Side::Store);
         let facts = facts.clone();
         let genesis = genesis(facts, place, step);
-        Counting::found(lease.owner().clone(), genesis, step).map(|c| Some(Opened::Founded(c)))
+        Counting::found(lease.owner().clone(), genesis, step).map(Some)
     }
 
     /// The store answered with the object of this key; `None` when the answer does not count.
@@ -223,7 +215,7 @@ impl Opening {
         answer: Option<Result<Option<Vec<u8>>, Trouble>>,
         lease: &Lease,
         step: &mut Step<'_>,
-    ) -> Result<Option<Opened>, Break> {
+    ) -> Result<Option<Counting>, Break> {
         let Opening::Checkpoint {
             ask_at,
             key,
@@ -276,12 +268,11 @@ fn restore(
     facts: &TopicFacts,
     lease: &Lease,
     step: &mut Step<'_>,
-) -> Result<Option<Opened>, Break> {
+) -> Result<Option<Counting>, Break> {
     table.restore(head, states, &step.rules.shape, step.now);
     step.troubles.end(Side::Store);
     let topic_id = head.last.topic_id.clone();
-    let counting = Counting::resume(lease.owner().clone(), table, topic_id, facts, step)?;
-    Ok(Some(Opened::Resumed(counting)))
+    Counting::resume(lease.owner().clone(), table, topic_id, facts, step).map(Some)
 }
 
 /// Epoch 0: everything that later epochs only refer to.

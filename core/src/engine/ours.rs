@@ -8,7 +8,7 @@ use super::conversation::{
 use super::counting::Counting;
 use super::garbage::Garbage;
 use super::lease::{Lease, Renewal};
-use super::opening::{Opened, Opening};
+use super::opening::Opening;
 use super::questions::Counts;
 use super::reading::Reading;
 use super::rules::same_table;
@@ -29,12 +29,14 @@ pub(super) struct Ours {
 }
 
 /// How far we are with it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of it, and `Ours` is in a box already"
+)]
 enum Stage {
     /// What must be known before counting begins is being asked.
     Opening(Opening),
-    /// Epoch 0 is on its way; nothing is read before it is true.
-    Founding(Counting),
-    /// Records are read, replays included.
+    /// Epoch 0 is on its way, or records are read, replays included.
     Counting(Counting),
 }
 
@@ -82,7 +84,7 @@ impl Ours {
     pub(super) fn table(&self) -> Option<&Table> {
         match &self.stage {
             Stage::Opening(opening) => opening.table(),
-            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting.table()),
+            Stage::Counting(counting) => Some(counting.table()),
         }
     }
 
@@ -90,20 +92,20 @@ impl Ours {
     pub(super) fn reading(&self) -> Option<&Reading> {
         match &self.stage {
             Stage::Opening(_) => None,
-            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting.reading()),
+            Stage::Counting(counting) => Some(counting.reading()),
         }
     }
 
     /// Whether records are read, replays included.
     pub(super) fn is_counting(&self) -> bool {
-        matches!(self.stage, Stage::Counting(_))
+        matches!(&self.stage, Stage::Counting(counting) if !counting.is_founding())
     }
 
     /// Whether an epoch is on its way into the catalog.
     pub(super) fn is_committing(&self) -> bool {
         match &self.stage {
             Stage::Opening(_) => false,
-            Stage::Founding(counting) | Stage::Counting(counting) => counting.is_committing(),
+            Stage::Counting(counting) => counting.is_committing(),
         }
     }
 
@@ -111,7 +113,7 @@ impl Ours {
     pub(super) fn tick(&mut self, step: &mut Step<'_>) {
         match &mut self.stage {
             Stage::Opening(opening) => opening.tick(step),
-            Stage::Founding(_) => {}
+            Stage::Counting(counting) if counting.is_founding() => {}
             Stage::Counting(counting) => counting.tick(&self.clocks, step),
         }
         self.lease.tick(step);
@@ -126,13 +128,13 @@ impl Ours {
         self.lease.retry_now(step);
         match &mut self.stage {
             Stage::Opening(opening) => opening.retry_now(step),
-            Stage::Founding(counting) | Stage::Counting(counting) => counting.retry_now(step),
+            Stage::Counting(counting) => counting.retry_now(step),
         }
     }
 
     /// Hands on what the reader says. Before counting begins it has nothing to say.
     pub(super) fn reader_says(&mut self, input: Input<'_>, step: &mut Step<'_>) -> Going {
-        let Stage::Counting(counting) = &mut self.stage else {
+        let Some(counting) = self.stage.reading() else {
             return Ok(());
         };
         match input {
@@ -155,17 +157,17 @@ impl Ours {
     /// After each input: looks for a lane that takes no further record. Returns why counting should
     /// end, where a record cannot be counted.
     pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
-        match &mut self.stage {
-            Stage::Opening(_) | Stage::Founding(_) => Ok(None),
-            Stage::Counting(counting) => counting.settle(step),
+        match self.stage.reading() {
+            Some(counting) => counting.settle(step),
+            None => Ok(None),
         }
     }
 
     /// Commits what is due.
     pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
-        match &mut self.stage {
-            Stage::Opening(_) | Stage::Founding(_) => Ok(()),
-            Stage::Counting(counting) => counting.commit_what_is_due(step),
+        match self.stage.reading() {
+            Some(counting) => counting.commit_what_is_due(step),
+            None => Ok(()),
         }
     }
 
@@ -221,7 +223,6 @@ impl Ours {
                 };
                 if let Some(at) = counting.catalog_answered(answer, step)? {
                     self.clocks.note_commit(at);
-                    self.stage.epoch_is_true();
                 }
             }
             CatalogAnswer::Doom(result) => self.garbage.doomed(&result, step),
@@ -245,29 +246,28 @@ impl Ours {
                 let answer = (counts == Counts::Yes).then_some(answer);
                 let opened = opening.take_topic(answer, &self.lease, step)?;
                 self.stage.open(opened);
-                Ok(())
-            }
-            (BrokersAnswer::Topic(answer), Stage::Counting(counting)) => {
-                counting.take_topic((counts == Counts::Yes).then_some(answer), step)
             }
             // An answer to an earlier ownership came in the place of ours, which is asked for next.
-            (BrokersAnswer::TopicId(_), _) if counts == Counts::No => Ok(()),
-            (
-                BrokersAnswer::TopicId(answer),
-                Stage::Founding(counting) | Stage::Counting(counting),
-            ) => counting.topic_checked(answer, step),
+            (BrokersAnswer::TopicId(_), _) if counts == Counts::No => {}
+            (BrokersAnswer::TopicId(answer), Stage::Counting(counting)) => {
+                return counting.topic_checked(answer, step);
+            }
+            // Before epoch 0 is true, nothing else is asked.
+            (_, Stage::Counting(counting)) if counting.is_founding() => {}
+            (BrokersAnswer::Topic(answer), Stage::Counting(counting)) => {
+                return counting.take_topic((counts == Counts::Yes).then_some(answer), step);
+            }
             (BrokersAnswer::LogEnd { partition, end }, Stage::Counting(counting)) => {
                 if let Counts::AskedAt(asked_at) = counts {
                     counting.take_log_end(partition, asked_at, end, step);
                 }
-                Ok(())
             }
             (BrokersAnswer::LogLimits { partition, limits }, Stage::Counting(counting)) => {
                 counting.take_limits(partition, limits, step);
-                Ok(())
             }
-            _ => Ok(()),
+            (_, Stage::Opening(_)) => {}
         }
+        Ok(())
     }
 
     fn store_answered(
@@ -293,10 +293,7 @@ impl Ours {
                 let opened = opening.take_checkpoint(&key, answer, &self.lease, step)?;
                 self.stage.open(opened);
             }
-            (
-                StoreAnswer::Put { key, result },
-                Stage::Founding(counting) | Stage::Counting(counting),
-            ) => {
+            (StoreAnswer::Put { key, result }, Stage::Counting(counting)) => {
                 counting.stored(&key, result, step);
             }
             (StoreAnswer::Delete { keys, result }, _) => self.garbage.deleted(keys, &result, step),
@@ -310,30 +307,18 @@ impl Stage {
     fn counting(&mut self) -> Option<&mut Counting> {
         match self {
             Stage::Opening(_) => None,
-            Stage::Founding(counting) | Stage::Counting(counting) => Some(counting),
+            Stage::Counting(counting) => Some(counting),
         }
+    }
+
+    /// What is counted once epoch 0 is true, so that records may be read.
+    fn reading(&mut self) -> Option<&mut Counting> {
+        self.counting().filter(|counting| !counting.is_founding())
     }
 
     /// Counting begins, where all that it needs is known.
-    fn open(&mut self, opened: Option<Opened>) {
-        match opened {
-            Some(Opened::Founded(counting)) => *self = Stage::Founding(counting),
-            Some(Opened::Resumed(counting)) => *self = Stage::Counting(counting),
-            None => {}
-        }
-    }
-
-    /// After epoch 0 is true, records are read.
-    fn epoch_is_true(&mut self) {
-        if let Stage::Founding(_) = self
-            && let Stage::Founding(counting) = std::mem::replace(
-                self,
-                Stage::Opening(Opening::Topic {
-                    ask_at: None,
-                    head: None,
-                }),
-            )
-        {
+    fn open(&mut self, opened: Option<Counting>) {
+        if let Some(counting) = opened {
             *self = Stage::Counting(counting);
         }
     }
