@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::Rows;
+use windrow_core::shown::tables::LANE_COLUMNS;
 
 /// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
 /// a terminal.
@@ -207,22 +208,13 @@ fn summary(answer: &str) -> Result<Results> {
 
 /// The results of `get-lag`, from a status.
 fn lag(answer: &str) -> Result<Results> {
-    const KEYS: [&str; 7] = [
-        "partition",
-        "next-offset",
-        "end-offset",
-        "lag",
-        "watermark",
-        "idle",
-        "held-by",
-    ];
     let answer: Value = parse(answer)?;
     let partitions: Vec<String> = answer["lanes"]
         .as_array()
         .into_iter()
         .flatten()
         .map(|lane| {
-            let fields: Value = KEYS
+            let fields: Value = LANE_COLUMNS
                 .iter()
                 .map(|key| ((*key).to_owned(), lane[*key].clone()))
                 .collect();

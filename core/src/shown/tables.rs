@@ -8,6 +8,18 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+/// What people are shown of a topic partition: keys of `lanes` in the JSON of a status, in this
+/// order.
+pub const LANE_COLUMNS: [&str; 7] = [
+    "partition",
+    "next-offset",
+    "end-offset",
+    "lag",
+    "watermark",
+    "idle",
+    "held-by",
+];
+
 /// The answer of `/v1/status`: first the keys of the action `get-table-status`, then a table of the
 /// topic partitions, where the answer has any.
 #[must_use]
@@ -49,16 +61,7 @@ pub fn status_table(status: &Value) -> String {
         .collect();
     let mut out = draw_box(&["key", "value"], &rows);
     if let Some(lanes) = status["lanes"].as_array().filter(|lanes| !lanes.is_empty()) {
-        let columns = [
-            "partition",
-            "next-offset",
-            "end-offset",
-            "lag",
-            "watermark",
-            "idle",
-            "held-by",
-        ];
-        out += &draw_maps(&columns, lanes.iter());
+        out += &draw_maps(&LANE_COLUMNS, lanes.iter());
     }
     out
 }
