@@ -17,11 +17,11 @@
 //! | `stop` | the process is asked to end |
 //! | `watermarks`, `ledger` | these are shown |
 //!
-//! `WINDROW_GOLDEN=write cargo test --test it golden` writes the answers into the files, so that
+//! `WINDROW_WRITE=1 cargo test --test it golden` writes the answers into the files, so that
 //! `git diff` shows what has changed.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the person at the keyboard sets WINDROW_GOLDEN"
+    reason = "the person at the keyboard sets WINDROW_WRITE"
 )]
 
 use crate::hands::{self, Client, Objects, Readers};
@@ -42,7 +42,7 @@ use windrow_core::values::time::{DbTime, EventTime, Mono, format_duration_ms, pa
 #[test]
 fn golden_texts_are_answered_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden");
-    let write = std::env::var("WINDROW_GOLDEN").is_ok_and(|w| w == "write");
+    let write = std::env::var("WINDROW_WRITE").is_ok_and(|w| w == "1");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("it is there")
         .map(|f| f.expect("readable").path())
@@ -262,9 +262,9 @@ impl<'t> Play<'t> {
         let l = self.engine.ledger();
         let _ = writeln!(
             self.said,
-            "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} + lost \
-             {}\n  \
-                     hits {} = in rows {} + open {} + closed {} + late hits {}",
+            "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} \
+             + lost {}\n  \
+             hits {} = in rows {} + open {} + closed {} + late hits {}",
             l.consumed,
             l.counted,
             l.late,

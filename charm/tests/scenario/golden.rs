@@ -1,4 +1,4 @@
-//! Golden files: what a run has said, compared to the letter. `WINDROW_GOLDEN=write` writes them.
+//! Golden files: what a run has said, compared to the letter. `WINDROW_WRITE=1` writes them.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub fn check(name: &str, what: &str, text: &str) -> Result<(), String> {
         .join("tests/scenario/golden")
         .join(format!("{name}.txt"));
     let text = format!("# {what}\n{text}");
-    if std::env::var("WINDROW_GOLDEN").is_ok_and(|w| w == "write") {
+    if std::env::var("WINDROW_WRITE").is_ok_and(|w| w == "1") {
         std::fs::create_dir_all(path.parent().expect("joined")).map_err(|e| e.to_string())?;
         return std::fs::write(&path, text).map_err(|e| e.to_string());
     }

@@ -5,7 +5,7 @@
 //! 127.0.0.1:8080 (the workload), `/etc/hosts` and `/run` belong to this test alone. As these
 //! places are fixed, one world runs at a time.
 //!
-//! `WINDROW_GOLDEN=write cargo test -p windrow-charm --test scenario` writes the golden files; look
+//! `WINDROW_WRITE=1 cargo test -p windrow-charm --test scenario` writes the golden files; look
 //! at what has changed with `git diff`.
 #![expect(
     clippy::disallowed_methods,
