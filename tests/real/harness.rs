@@ -25,8 +25,7 @@ pub fn env(name: &str) -> String {
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
             "{name} is not set; run: make test, or eval \"$(tests/services/services.sh env)\" \
-             after \
-             make parts-up"
+             after make parts-up"
         )
     })
 }

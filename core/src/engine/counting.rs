@@ -281,16 +281,16 @@ impl Counting {
         if self.table.is_replaying() {
             return Err(Break::fail(format!(
                 "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again \
-                 since (its id is {}), and \
-                 open windows counted the old one; choose another table name",
+                 since (its id is {}), and open windows counted the old one; choose another table \
+                 name",
                 facts.topic_id
             )));
         }
         if !step.rules.continue_on_data_loss {
             return Err(Break::fail(format!(
                 "topic \"{topic}\" was deleted and made again: its id is {}, table {} counts {}; \
-                 set on-data-loss: continue \
-                 to count the new one into the same table, or choose another table name",
+                 set on-data-loss: continue to count the new one into the same table, or choose \
+                 another table name",
                 facts.topic_id,
                 step.table(),
                 self.topic.id()

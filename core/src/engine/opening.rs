@@ -195,8 +195,8 @@ impl Opening {
         if let Some(lost) = epochs.filter(|epoch| *epoch > 0).max() {
             let why = format!(
                 "the catalog has no epoch of table {}, but {place} holds manifests up to epoch \
-                 {lost}: the catalog was \
-                 lost, or restored from before the table; restore it, or choose another table name",
+                 {lost}: the catalog was lost, or restored from before the table; restore it, or \
+                 choose another table name",
                 step.table()
             );
             lease.suspect_lost_catalog(why.into(), step);

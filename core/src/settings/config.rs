@@ -650,8 +650,7 @@ secrets-file: /etc/windrow/secrets.yaml";
                  with commas between",
                 "cannot find setting kafka.topic: it has no default; write the topic's name",
                 "cannot read setting window \"10 sconds\": unknown unit \"sconds\"; write 500ms, \
-                 10s \
-                 or 5m",
+                 10s or 5m",
                 "cannot read setting http \"localhost\": not an IP address and port; write \
                  127.0.0.1:8080 or 0.0.0.0:8080",
             ]
