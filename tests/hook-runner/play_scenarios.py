@@ -33,8 +33,6 @@ import threading
 import time
 import zipfile
 
-from scenario_steps import below
-
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PARTS = f"{ROOT}/tests/services/services.sh"
@@ -199,6 +197,18 @@ def the_world(folder, kube):
     for group in ("names", "secrets"):
         words |= {f"{group}_{k}".replace("-", "_"): v for k, v in world[group].items()}
     return world, words
+
+
+def below(pid):
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path, encoding="utf-8") as f:
+                for child in map(int, f.read().split()):
+                    found += [child, *below(child)]
+        except OSError:
+            pass
+    return found
 
 
 def watch(pid, cgroup, seen, over):
