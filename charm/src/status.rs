@@ -221,7 +221,7 @@ fn describe_cause(cause: Option<Cause>, topic: &str, app: &str) -> Option<Status
         Cause::LoginS3 => describe_refused_login(S3),
         Cause::LoginCatalog => describe_refused_login(METASTORE),
         Cause::Starting => Status::new(Level::Maintenance, "starting windrow"),
-        Cause::OtherBucket | Cause::Held => return None,
+        _ => return None,
     })
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 pub enum Cause {
     /// Kafka refuses user or password.
     LoginKafka,
-    /// S3 refuses the keys, or the keys may not do what is needed.
+    /// S3 refuses the keys.
     LoginS3,
     /// PostgreSQL refuses user or password.
     LoginCatalog,
@@ -24,6 +24,34 @@ pub enum Cause {
     NoTopic,
     /// The table lies in another bucket than the settings name.
     OtherBucket,
+    /// Kafka knows the user, who lacks rights on the topic or the group.
+    KafkaRights,
+    /// S3 knows the keys, which lack rights on the bucket.
+    S3Rights,
+    /// The bucket is not there.
+    NoBucket,
+    /// No TLS with Kafka: a certificate that is not trusted, or only one side wants TLS.
+    TlsKafka,
+    /// No TLS with S3: a certificate that is not trusted, or only one side wants TLS.
+    TlsS3,
+    /// No TLS with PostgreSQL: a certificate that is not trusted, or only one side wants TLS.
+    TlsCatalog,
+    /// The database's clock and the machine's differ, so nothing is read or committed.
+    Clocks,
+    /// A transaction of a producer is open, so that nothing behind it can be read.
+    OpenTransaction,
+    /// No window has closed for `stalled-after`, although records are being read.
+    Stalled,
+    /// Memory is full, so reading waits.
+    Memory,
+    /// Records are gone from the log, and `on-data-loss` is `stop`.
+    DataLoss,
+    /// A record cannot be counted, and `on-bad-record` is `fail`.
+    BadRecord,
+    /// Hive's rows of the table are not as windrow wrote them.
+    TableDropped,
+    /// The table was made with other settings than these, or by another revision of windrow.
+    OtherSettings,
     /// Another process has the table.
     Held,
     /// Windrow is starting, and nothing hinders it.
@@ -32,7 +60,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 10] = [
+    pub const ALL: [Cause; 24] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -41,6 +69,20 @@ impl Cause {
         Cause::NoSchema,
         Cause::NoTopic,
         Cause::OtherBucket,
+        Cause::KafkaRights,
+        Cause::S3Rights,
+        Cause::NoBucket,
+        Cause::TlsKafka,
+        Cause::TlsS3,
+        Cause::TlsCatalog,
+        Cause::Clocks,
+        Cause::OpenTransaction,
+        Cause::Stalled,
+        Cause::Memory,
+        Cause::DataLoss,
+        Cause::BadRecord,
+        Cause::TableDropped,
+        Cause::OtherSettings,
         Cause::Held,
         Cause::Starting,
     ];
@@ -58,6 +100,20 @@ impl Cause {
             Cause::NoSchema => "no-schema",
             Cause::NoTopic => "no-topic",
             Cause::OtherBucket => "other-bucket",
+            Cause::KafkaRights => "kafka-rights",
+            Cause::S3Rights => "s3-rights",
+            Cause::NoBucket => "no-bucket",
+            Cause::TlsKafka => "tls-kafka",
+            Cause::TlsS3 => "tls-s3",
+            Cause::TlsCatalog => "tls-catalog",
+            Cause::Clocks => "clocks",
+            Cause::OpenTransaction => "open-transaction",
+            Cause::Stalled => "stalled",
+            Cause::Memory => "memory",
+            Cause::DataLoss => "data-loss",
+            Cause::BadRecord => "bad-record",
+            Cause::TableDropped => "table-dropped",
+            Cause::OtherSettings => "other-settings",
             Cause::Held => "held",
             Cause::Starting => "starting",
         }
