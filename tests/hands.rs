@@ -8,8 +8,8 @@ use crate::store::{Catalog, Mistake};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::{
-    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd, Request,
-    StoreAnswer, StoreRequest, TopicFacts,
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, ListedObject,
+    LogEnd, ObjectPage, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::Trouble;
@@ -96,6 +96,10 @@ pub fn ask_brokers(topic: &TopicFacts, request: &BrokersRequest) -> BrokersAnswe
     }
 }
 
+/// How many objects a page of a listing has, and how many doomed keys are told at a time. It is
+/// small, so that pages follow each other.
+pub const PAGE_MAX: usize = 7;
+
 /// The objects below one warehouse, by key.
 pub type Objects = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -107,6 +111,27 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
             StoreAnswer::List {
                 result: Ok(found.cloned().collect()),
                 prefix,
+            }
+        }
+        StoreRequest::ListPage { prefix, after } => {
+            let all = objects.keys().filter(|key| key.starts_with(&prefix));
+            let mut rest = all.filter(|key| after.as_ref().is_none_or(|after| *key > after));
+            let age_ms = 0;
+            let page: Vec<ListedObject> = rest
+                .by_ref()
+                .take(PAGE_MAX)
+                .map(|key| ListedObject {
+                    key: key.clone(),
+                    age_ms,
+                })
+                .collect();
+            let next = rest.next().and(page.last()).map(|last| last.key.clone());
+            StoreAnswer::ListPage {
+                after,
+                result: Ok(ObjectPage {
+                    objects: page,
+                    next,
+                }),
             }
         }
         StoreRequest::Get { key } => {
@@ -123,8 +148,8 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
         StoreRequest::Delete { keys } => {
             objects.retain(|key, _| !keys.contains(key));
             StoreAnswer::Delete {
-                keys,
-                result: Ok(()),
+                gone: keys,
+                kept: Vec::new(),
             }
         }
     }
@@ -179,8 +204,12 @@ pub fn ask_catalog(
         CatalogRequest::Doom { owner, keys } => {
             CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, *mistake))
         }
-        CatalogRequest::DoomedPast { grace_ms } => {
-            CatalogAnswer::DoomedPast(Ok(catalog.doomed_past(now, grace_ms, *mistake)))
+        CatalogRequest::DoomedPast { grace_ms, after } => {
+            let keys = catalog.doomed_past(now, grace_ms, after.as_deref(), *mistake);
+            CatalogAnswer::DoomedPast {
+                after,
+                result: Ok(keys),
+            }
         }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
@@ -209,7 +238,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 result: Err(error),
             },
             CatalogRequest::Doom { .. } => CatalogAnswer::Doom(Err(error)),
-            CatalogRequest::DoomedPast { .. } => CatalogAnswer::DoomedPast(Err(error)),
+            CatalogRequest::DoomedPast { after, .. } => CatalogAnswer::DoomedPast {
+                after,
+                result: Err(error),
+            },
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {
@@ -237,9 +269,13 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 key,
                 result: Err(trouble()),
             },
-            StoreRequest::Delete { keys } => StoreAnswer::Delete {
-                keys,
+            StoreRequest::ListPage { after, .. } => StoreAnswer::ListPage {
+                after,
                 result: Err(trouble()),
+            },
+            StoreRequest::Delete { keys } => StoreAnswer::Delete {
+                gone: Vec::new(),
+                kept: keys,
             },
         }),
     })

@@ -129,8 +129,9 @@ impl CatalogTask {
             CatalogRequest::Doom { owner, keys } => {
                 CatalogAnswer::Doom(catalog.doom(&owner, &keys).await)
             }
-            CatalogRequest::DoomedPast { grace_ms } => {
-                CatalogAnswer::DoomedPast(catalog.doomed_past(grace_ms).await)
+            CatalogRequest::DoomedPast { grace_ms, after } => {
+                let result = catalog.doomed_past(grace_ms, after.as_deref()).await;
+                CatalogAnswer::DoomedPast { after, result }
             }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)

@@ -22,6 +22,10 @@ pub struct Faults {
     /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
     /// log.
     pub log_is_harmed: bool,
+    /// Objects that cannot be deleted when it is tried. 0 is never.
+    pub undeletable_one_in: u64,
+    /// Whether one object can never be deleted.
+    pub one_key_is_stuck: bool,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
 }
@@ -36,6 +40,8 @@ impl Faults {
             outage_max_ms: 10_000,
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
+            undeletable_one_in: rng.pick(&[0, 2, 10]),
+            one_key_is_stuck: rng.one_in(4),
             settings_vary: rng.one_in(2),
         }
     }
@@ -43,5 +49,6 @@ impl Faults {
     /// From now on nothing goes wrong.
     pub fn end(&mut self) {
         self.lost_one_in = 0;
+        self.undeletable_one_in = 0;
     }
 }

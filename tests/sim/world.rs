@@ -13,7 +13,7 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::engine::{Input, Rules};
+use windrow_core::engine::{GarbageRules, Input, Rules};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -42,7 +42,7 @@ summary! {
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
     replays, delays, pauses, clocks_back,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
-    located, relocated, doomed, deleted,
+    located, relocated, doomed, deleted, undeletable, pages,
 }
 
 pub struct World {
@@ -101,7 +101,12 @@ impl World {
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
             lease_ms: 3000,
-            keep_replaced_ms: rng.pick(&[150_000, 600_000]),
+            keep_replaced_ms: rng.pick(&[20_000, 150_000, 600_000]),
+            garbage: GarbageRules {
+                search_every_ms: rng.pick(&[5000, 60_000, 86_400_000]),
+                orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
+                delete_every_ms: rng.pick(&[3000, 3_600_000]),
+            },
             checkpoint_keys_small: if faults.log_is_harmed {
                 20_000
             } else {

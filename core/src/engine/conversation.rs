@@ -167,6 +167,8 @@ pub enum CatalogRequest {
     DoomedPast {
         /// How long ago at least, in milliseconds.
         grace_ms: u64,
+        /// Only keys behind this one, in the catalog's own order of keys; `None` for the first.
+        after: Option<String>,
     },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
@@ -200,10 +202,16 @@ pub enum CatalogAnswer {
         /// What became of it, or why that cannot be told.
         result: Result<Outcome, CatalogError>,
     },
-    /// To [`CatalogRequest::Doom`]: the keys that are doomed now.
+    /// To [`CatalogRequest::Doom`]: the keys that were doomed by it.
     Doom(Result<Vec<String>, CatalogError>),
-    /// To [`CatalogRequest::DoomedPast`]: the oldest keys first, at most a thousand.
-    DoomedPast(Result<Vec<String>, CatalogError>),
+    /// To [`CatalogRequest::DoomedPast`].
+    DoomedPast {
+        /// The key that was asked with.
+        after: Option<String>,
+        /// The next keys, in the catalog's own order of keys and at most a thousand; none when
+        /// there are no more.
+        result: Result<Vec<String>, CatalogError>,
+    },
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }
@@ -261,6 +269,13 @@ pub enum StoreRequest {
         /// The beginning of the keys.
         prefix: String,
     },
+    /// Which objects begin like this? At most a thousand, in the order of their keys.
+    ListPage {
+        /// The beginning of the keys.
+        prefix: String,
+        /// Only keys behind this one; `None` for the first page.
+        after: Option<String>,
+    },
     /// Fetch an object.
     Get {
         /// Its key.
@@ -290,6 +305,13 @@ pub enum StoreAnswer {
         /// The keys, in any order.
         result: Result<Vec<String>, Trouble>,
     },
+    /// To [`StoreRequest::ListPage`].
+    ListPage {
+        /// The key that was asked with.
+        after: Option<String>,
+        /// The page, or why it cannot be had.
+        result: Result<ObjectPage, Trouble>,
+    },
     /// To [`StoreRequest::Get`].
     Get {
         /// The key that was asked for.
@@ -306,11 +328,29 @@ pub enum StoreAnswer {
     },
     /// To [`StoreRequest::Delete`].
     Delete {
-        /// The keys that were asked for.
-        keys: Vec<String>,
-        /// Whether all of the objects are gone now.
-        result: Result<(), Trouble>,
+        /// The keys whose objects are gone now.
+        gone: Vec<String>,
+        /// The keys whose objects could not be deleted, or of which that is not known.
+        kept: Vec<String>,
     },
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// The objects, in the order of their keys.
+    pub objects: Vec<ListedObject>,
+    /// The key behind which the next page begins; `None` after the last page.
+    pub next: Option<String>,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key.
+    pub key: String,
+    /// How long ago it was stored, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// What says where a table lies. Either may be of any scheme, as others wrote it.

@@ -24,10 +24,10 @@ mod troubles;
 mod view;
 
 pub use conversation::{
-    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
-    LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
+    ListedObject, Location, LogEnd, ObjectPage, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
-pub use rules::{CHECKPOINT_KEYS_SMALL, Rules, same_table};
+pub use rules::{CHECKPOINT_KEYS_SMALL, GarbageRules, Rules, same_table};
 pub use view::State;
 
 use crate::table::commit::{Acquired, CatalogError, Head};

@@ -40,9 +40,35 @@ pub struct Rules {
     pub lease_ms: u64,
     /// How long a replaced or orphaned object is kept before it is deleted.
     pub keep_replaced_ms: u64,
+    /// How often garbage is looked for and deleted.
+    pub garbage: GarbageRules,
     /// With at most this many keys in open windows a checkpoint goes with each commit; with more it
     /// goes by the distance of a replay.
     pub checkpoint_keys_small: u64,
+}
+
+/// How often garbage is looked for and deleted. The simulation varies it; everybody else uses the
+/// default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GarbageRules {
+    /// Between the beginnings of two searches for orphans.
+    pub search_every_ms: u64,
+    /// How old an object is before it may be taken for an orphan although its owner is not known to
+    /// be gone.
+    pub orphan_age_ms: u64,
+    /// Between the beginnings of two rounds of deletion. A key that cannot be deleted is tried
+    /// again in the next one.
+    pub delete_every_ms: u64,
+}
+
+impl Default for GarbageRules {
+    fn default() -> Self {
+        Self {
+            search_every_ms: 86_400_000,
+            orphan_age_ms: 86_400_000,
+            delete_every_ms: 3_600_000,
+        }
+    }
 }
 
 /// The usual [`Rules::checkpoint_keys_small`].

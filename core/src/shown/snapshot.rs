@@ -212,6 +212,7 @@ mod tests {
             continue_on_data_loss: false,
             lease_ms: 15_000,
             keep_replaced_ms: 604_800_000,
+            garbage: crate::engine::GarbageRules::default(),
             checkpoint_keys_small: 20_000,
         })
     }

@@ -177,8 +177,9 @@ impl Catalog {
         each!(self, c => c.init_metastore())
     }
 
-    /// Dooms those of `keys` that no epoch, checkpoint or manifest names, and returns them. A
-    /// commit that names one of them later is refused. Keys are paths below the warehouse.
+    /// Dooms those of `keys` that no epoch, checkpoint or manifest names and that are not doomed
+    /// already, and returns them. A commit that names one of them later is refused. Keys are paths
+    /// below the warehouse.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table.
@@ -190,13 +191,17 @@ impl Catalog {
         each!(self, c => c.doom(owner, keys))
     }
 
-    /// Keys that were doomed at least `grace_ms` ago, the oldest first, at most a thousand. Their
-    /// objects may be deleted.
+    /// Keys that were doomed at least `grace_ms` ago: those behind `after` in the catalog's own
+    /// order of keys, at most a thousand. Their objects may be deleted.
     ///
     /// # Errors
     /// `Retry` when they cannot be read.
-    pub async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
-        each!(self, c => c.doomed_past(grace_ms))
+    pub async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        after: Option<&str>,
+    ) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doomed_past(grace_ms, after))
     }
 
     /// Takes keys off the list of doomed ones, after their objects were deleted.

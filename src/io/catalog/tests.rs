@@ -209,10 +209,16 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .unwrap();
     // The checkpoint of epoch 0 was replaced, so it is doomed already.
     assert_eq!(
-        catalog.doomed_past(0).await.unwrap(),
+        catalog.doomed_past(0, None).await.unwrap(),
         ["_windrow/default.t/checkpoints/0"]
     );
-    assert!(catalog.doomed_past(3_600_000).await.unwrap().is_empty());
+    assert!(
+        catalog
+            .doomed_past(3_600_000, None)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let next = full(&owner, 2);
     let named = [
         file(&owner, 1, rows()).key,
@@ -231,7 +237,7 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .await
         .unwrap();
     assert_eq!(
-        catalog.doomed_past(0).await.unwrap(),
+        catalog.doomed_past(0, None).await.unwrap(),
         [next.files[0].key.clone()]
     );
     let stranger = Owner {
