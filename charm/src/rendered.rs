@@ -171,11 +171,12 @@ impl Draft<'_> {
         let catalog = format!("postgresql://{}/{}", metastore.endpoint, metastore.database);
         self.set("catalog", catalog);
         let own = [metastore.ca.as_str(), &self.inputs.options.metastore_ca];
-        let has_ca = own.iter().any(|pem| !pem.is_empty());
-        let tls = match (metastore.tls, has_ca) {
-            (false, _) => "disable",
-            (true, false) => "require",
-            (true, true) => "verify-full",
+        // Who answers is always checked, by Mozilla's CAs where no others are given: a password
+        // that is sent to whoever answers is given away.
+        let tls = if metastore.tls {
+            "verify-full"
+        } else {
+            "disable"
         };
         self.set("catalog-tls", tls);
         if metastore.tls {
@@ -399,6 +400,21 @@ mod tests {
         let mut world = World::new();
         world.options = options(&[("window", "20s")]);
         assert_ne!(world.render().digest, before);
+    }
+
+    #[test]
+    fn a_metastore_with_tls_is_always_checked_whoever_brings_the_ca() {
+        let mut world = World::new();
+        world.metastore.as_mut().unwrap().tls = true;
+        let rendered = world.render();
+        let settings = rendered.files[SETTINGS_FILE].expose();
+        assert!(
+            settings.contains("catalog-tls: verify-full\n"),
+            "{settings}"
+        );
+        // Then Mozilla's CAs are trusted, which are part of the program.
+        assert!(!settings.contains("catalog-ca-file"), "{settings}");
+        assert!(config(&rendered).0.catalog.is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod answers;
 mod local_files;
 pub mod directory;
 mod tls;
+mod meaning;
 pub mod session;
 mod hive;
 pub mod postgres;
@@ -213,5 +214,7 @@ impl Catalog {
     }
 }
 
+#[cfg(test)]
+mod fake_server;
 #[cfg(test)]
 mod tests;
