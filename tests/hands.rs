@@ -98,7 +98,7 @@ pub fn ask_brokers(topic: &TopicFacts, request: &BrokersRequest) -> BrokersAnswe
 
 /// How many objects a page of a listing has, and how many doomed keys are told at a time. It is
 /// small, so that pages follow each other.
-pub const PAGE_MAX: usize = 7;
+pub const PAGE_MAX: usize = 20;
 
 /// The objects below one warehouse, by key.
 pub type Objects = BTreeMap<String, Arc<Vec<u8>>>;

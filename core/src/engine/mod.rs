@@ -27,7 +27,7 @@ pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
     ListedObject, Location, LogEnd, ObjectPage, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
-pub use rules::{CHECKPOINT_KEYS_SMALL, GarbageRules, Rules, same_table};
+pub use rules::{GarbageRules, Limits, Rules, same_table};
 pub use view::State;
 
 use crate::table::commit::{Acquired, CatalogError, Head};

@@ -507,7 +507,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "catalog-ca-file",
         kind: File,
         doc: "CA certificates in PEM that PostgreSQL's certificate is signed by. They are \
-              trusted in addition to Mozilla's. Only with `catalog-tls: verify-full`.",
+              trusted in addition to Mozilla's. Only where `catalog-tls` is verify-full.",
         ..ROW
     },
     Setting {
