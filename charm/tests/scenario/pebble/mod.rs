@@ -249,7 +249,7 @@ impl State {
 }
 
 impl File {
-    fn folder() -> File {
+    pub(crate) fn folder() -> File {
         File {
             bytes: Vec::new(),
             mode: "755".to_owned(),
