@@ -3,8 +3,8 @@
 //!
 //! Every unit gives the same answer, because what is committed is in the catalog.
 
-use crate::hookcmd::HookCommands;
 use crate::facts::TokenFault;
+use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, USER_ID, binary_name};
 use crate::pebble::Pebble;
 use crate::rendered::SETTINGS_FILE;
@@ -77,7 +77,10 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
         }
         "restore-table" => {
             let done = asker.run_program(&["restore"])?;
-            Ok(Results::from([("restored".to_owned(), done.trim().to_owned())]))
+            Ok(Results::from([(
+                "restored".to_owned(),
+                done.trim().to_owned(),
+            )]))
         }
         _ => bail!("cannot run action \"{name}\": this charm has no such action"),
     }
@@ -149,12 +152,15 @@ impl Asker<'_> {
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self.pebble.exec(&command, USER_ID, PROGRAM).map_err(|error| {
-            anyhow!(
-                "windrow does not answer, and its program cannot be run to ask the catalog: \
+        let output = self
+            .pebble
+            .exec(&command, USER_ID, PROGRAM)
+            .map_err(|error| {
+                anyhow!(
+                    "windrow does not answer, and its program cannot be run to ask the catalog: \
                  {error}; see the unit's status"
-            )
-        })?;
+                )
+            })?;
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),

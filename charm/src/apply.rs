@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::facts::{Container, Facts, Memo};
-use crate::gather::Observation;
+use crate::gather::{Observation, trouble_of};
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LABEL, LAST_WORDS, SERVICE, USER_ID};
 use crate::pebble::{Content, FileWrite, Pebble, PebbleError};
@@ -133,10 +133,6 @@ fn status_after_failure(
     let (Failure::Setup(error) | Failure::Start(error)) = failure;
     eprintln!("cannot set up container windrow: {error}");
     let ours = match (failure, error) {
-        (_, PebbleError::Down(_)) => status::describe_no_pebble(false),
-        (_, PebbleError::Slow(_) | PebbleError::Refused { status: 500.., .. }) => {
-            status::describe_no_pebble(true)
-        }
         (Failure::Start(_), PebbleError::Failed(_)) => {
             let words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
             let silence = status::describe_silence(Some("error"), &words, names);
@@ -147,7 +143,7 @@ fn status_after_failure(
                 silence
             }
         }
-        _ => status::describe_refusal(&error.to_string(), &names.unit),
+        _ => status::describe_pebble(&trouble_of(error), &names.unit),
     };
     status::most_urgent([ours.clone(), planned.clone()]).unwrap_or(ours)
 }
@@ -218,8 +214,10 @@ fn write_files(run: &Run, pebble: &Pebble) -> Result<(), PebbleError> {
     };
     // Pebble makes a folder for the owner of the first file in it. The folder must be root's: then
     // windrow's user can put no other file in the place of one that root reads.
-    let (secret, others): (Vec<_>, Vec<_>) =
-        run.write.iter().partition(|(path, _)| *path == SECRETS_FILE);
+    let (secret, others): (Vec<_>, Vec<_>) = run
+        .write
+        .iter()
+        .partition(|(path, _)| *path == SECRETS_FILE);
     let files: Vec<FileWrite> = others
         .into_iter()
         .chain(secret)

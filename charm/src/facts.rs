@@ -112,14 +112,23 @@ pub struct Relation {
 /// The workload's container.
 #[derive(Clone, Debug)]
 pub enum Container {
-    /// No Pebble listens there.
-    Down,
-    /// Its Pebble does not answer in time, or answers that it is not well.
-    Slow,
-    /// Its Pebble refuses to say what is in it, or what it says cannot be understood: why.
-    Refused(String),
+    /// Its Pebble says nothing about it.
+    Away(PebbleTrouble),
     /// Its Pebble answers.
     Up(Box<Up>),
+}
+
+/// Why Pebble does not do what it is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PebbleTrouble {
+    /// Nobody listens there.
+    Down,
+    /// No answer comes in time.
+    Slow,
+    /// It says that it is not well: its words.
+    Unwell(String),
+    /// It refuses, or what it says cannot be understood: why.
+    Refused(String),
 }
 
 /// What Pebble and the running windrow say.

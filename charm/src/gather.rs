@@ -5,8 +5,8 @@
 
 use crate::context::{Context, RelationEvent};
 use crate::facts::{
-    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, LOGGING, METASTORE, Memo, Namespace, Proxy,
-    Relation, RelationMemo, S3, Up, endpoint_of,
+    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, LOGGING, METASTORE, Memo, Namespace,
+    PebbleTrouble, Proxy, Relation, RelationMemo, S3, Up, endpoint_of,
 };
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE};
@@ -276,16 +276,24 @@ fn ask_namespace(model: &str, host: &str) -> Namespace {
 // ---------------------------------------------------------------- the container
 
 fn read_container(pebble: &Pebble) -> Container {
-    let error = match read_pebble(pebble) {
-        Ok(up) => return Container::Up(Box::new(up)),
-        Err(error) => error,
-    };
-    println!("{error}");
+    match read_pebble(pebble) {
+        Ok(up) => Container::Up(Box::new(up)),
+        Err(error) => {
+            println!("{error}");
+            Container::Away(trouble_of(&error))
+        }
+    }
+}
+
+/// What an error of Pebble means for people.
+#[must_use]
+pub fn trouble_of(error: &PebbleError) -> PebbleTrouble {
     match error {
-        PebbleError::Down(_) => Container::Down,
-        PebbleError::Slow(_) | PebbleError::Refused { status: 500.., .. } => Container::Slow,
+        PebbleError::Down(_) => PebbleTrouble::Down,
+        PebbleError::Slow(_) | PebbleError::Refused { status: 504, .. } => PebbleTrouble::Slow,
+        PebbleError::Refused { status: 500.., .. } => PebbleTrouble::Unwell(error.to_string()),
         PebbleError::Refused { .. } | PebbleError::Failed(_) => {
-            Container::Refused(error.to_string())
+            PebbleTrouble::Refused(error.to_string())
         }
     }
 }

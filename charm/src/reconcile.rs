@@ -113,11 +113,8 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
             let (options, names) = (options.as_ref(), &plan.names);
             plan_container(facts, up, options, &plan.memo, names, &mut statuses)
         }
-        other => {
-            statuses.push(match other {
-                Container::Refused(why) => status::describe_refusal(why, &facts.unit),
-                other => status::describe_no_pebble(matches!(other, Container::Slow)),
-            });
+        Container::Away(trouble) => {
+            statuses.push(status::describe_pebble(trouble, &facts.unit));
             Work::LeaveAlone
         }
     };
@@ -322,7 +319,11 @@ impl Endpoints {
     /// What contradicts an option: a CA for a server without TLS, another bucket than the warehouse's.
     fn contradictions(&self, facts: &Facts, options: &Options) -> Vec<Status> {
         let app = facts.app();
-        let remote = |endpoint| facts.newest(endpoint).map_or("", |found| found.app.as_str());
+        let remote = |endpoint| {
+            facts
+                .newest(endpoint)
+                .map_or("", |found| found.app.as_str())
+        };
         let s3 = self.s3.ready();
         let is_plain_s3 = s3.is_some_and(|s3| s3.endpoint.starts_with("http://"));
         let no_tls = [

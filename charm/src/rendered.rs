@@ -585,11 +585,18 @@ mod tests {
         world.metastore.as_mut().unwrap().tls = true;
         world.ca.blocks = many(1500);
         let rendered = world.written();
-        let bytes: usize = rendered.files.values().map(|text| text.expose().len()).sum();
+        let bytes: usize = rendered
+            .files
+            .values()
+            .map(|text| text.expose().len())
+            .sum();
         assert!(bytes < 900 << 10, "{bytes}");
         assert_eq!(rendered.left_out.len(), 3);
         let why = &rendered.left_out[0].1;
-        assert!(why.contains("more than 256 KiB of CA certificates"), "{why}");
+        assert!(
+            why.contains("more than 256 KiB of CA certificates"),
+            "{why}"
+        );
         // Others come along: what windrow trusts already stays.
         world.ca.blocks = many(1600);
         assert_eq!(world.render().digest, rendered.digest);

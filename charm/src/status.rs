@@ -3,7 +3,7 @@
 //! Every text says the next step. Blocked is used only when a person must act.
 
 use crate::endpoint::Endpoint;
-use crate::facts::{CA, KAFKA, METASTORE, S3, TokenFault};
+use crate::facts::{CA, KAFKA, METASTORE, PebbleTrouble, S3, TokenFault};
 use crate::options::as_option;
 use windrow_core::shown::causes::{Acts, row};
 use windrow_core::shown::status::{State, Status as Windrow};
@@ -210,22 +210,21 @@ pub fn describe_namespace(why: &str, app: &str) -> Status {
 
 // ---------------------------------------------------------------- the container
 
-/// No Pebble answers: nobody is there, or it takes too long, or it is not well.
+/// Pebble does not do what it is asked to do. Only where it refuses must a person act. `unit` is ours.
 #[must_use]
-pub fn describe_no_pebble(is_slow: bool) -> Status {
-    Status::waiting(if is_slow {
-        "Pebble in container windrow does not answer in time; it is asked again"
-    } else {
-        "waiting for Pebble in container windrow"
-    })
-}
-
-/// Pebble answers, and refuses. `unit` is ours.
-#[must_use]
-pub fn describe_refusal(why: &str, unit: &str) -> Status {
-    Status::blocked(format!(
-        "cannot set up container windrow: {why}; for more run: juju debug-log --include {unit}"
-    ))
+pub fn describe_pebble(trouble: &PebbleTrouble, unit: &str) -> Status {
+    match trouble {
+        PebbleTrouble::Down => Status::waiting("waiting for Pebble in container windrow"),
+        PebbleTrouble::Slow => Status::waiting(
+            "Pebble in container windrow does not answer in time; it is asked again",
+        ),
+        PebbleTrouble::Unwell(why) => Status::waiting(format!(
+            "Pebble in container windrow is not well and is asked again: {why}"
+        )),
+        PebbleTrouble::Refused(why) => Status::blocked(format!(
+            "cannot set up container windrow: {why}; for more run: juju debug-log --include {unit}"
+        )),
+    }
 }
 
 // ---------------------------------------------------------------- the workload
@@ -300,7 +299,10 @@ pub fn describe_windrow(windrow: &Windrow, names: &Names) -> Status {
 /// What is shown for a cause, with windrow's own reason where that has data which matters. The step
 /// comes before the reason, because a long text loses its end.
 #[must_use]
-#[expect(clippy::too_many_lines, reason = "it is a table with one row for each cause")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one row for each cause"
+)]
 pub fn describe_cause(
     cause: Cause,
     reason: &str,
@@ -521,9 +523,10 @@ pub fn describe_silence(service: Option<&str>, last_words: &[String], names: &Na
 fn refused_setting(line: &str) -> Option<String> {
     let (file, problem) = line.trim().split_once(": ")?;
     let is_ours = file.starts_with("/etc/windrow/") && problem.starts_with("cannot ");
-    is_ours
-        .then(|| problem.to_owned())
-        .or_else(|| line.starts_with("cannot read file \"/etc/windrow/").then(|| line.to_owned()))
+    is_ours.then(|| problem.to_owned()).or_else(|| {
+        line.starts_with("cannot read file \"/etc/windrow/")
+            .then(|| line.to_owned())
+    })
 }
 
 /// A setting or a secret that windrow refuses, told of the option or the endpoint it comes from.
@@ -549,7 +552,9 @@ fn describe_refused_setting(problem: &str, app: &str) -> Status {
     } else {
         String::new()
     };
-    Status::blocked(format!("windrow does not start: {place}: secret {secret}{step}"))
+    Status::blocked(format!(
+        "windrow does not start: {place}: secret {secret}{step}"
+    ))
 }
 
 #[cfg(test)]
@@ -760,7 +765,10 @@ mod tests {
             (of(Cause::NoRights), of(Cause::NoCreate))
         };
         let (rights, create) = with(Some(16), false);
-        assert!(rights.contains("TO charmed_hivemetastore_owner"), "{rights}");
+        assert!(
+            rights.contains("TO charmed_hivemetastore_owner"),
+            "{rights}"
+        );
         assert!(!(rights + &create).contains("roles"));
         let (rights, create) = with(Some(16), true);
         for text in [rights, create] {

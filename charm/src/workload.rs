@@ -2,8 +2,8 @@
 //!
 //! The answers are passed on; this file decides nothing.
 
-use crate::hookcmd::HookCommands;
 use crate::facts::TokenFault;
+use crate::hookcmd::HookCommands;
 use crate::rendered::{HTTP_PORT, usable_secret};
 use anyhow::{Context as _, Result};
 use std::time::Duration;

@@ -23,7 +23,8 @@ pub fn read(relations: &[Relation]) -> Certificates {
         let read = Certificates::read(&text);
         all.blocks.extend(read.blocks);
         let why = read.left_out.into_iter();
-        all.left_out.extend(why.map(|why| format!("{place}: {why}")));
+        all.left_out
+            .extend(why.map(|why| format!("{place}: {why}")));
     }
     all
 }
@@ -113,7 +114,10 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let first = of_app("ca", &[("certificates", &one), ("version", "1")]);
         let second = of_app("other", &[("certificates", &two), ("version", "1")]);
         let Certificates { blocks, left_out } = read(&[first, second]);
-        assert_eq!(BTreeSet::from_iter(blocks), BTreeSet::from([B, A].map(str::to_owned)));
+        assert_eq!(
+            BTreeSet::from_iter(blocks),
+            BTreeSet::from([B, A].map(str::to_owned))
+        );
         assert_eq!(left_out, [""; 0]);
         assert_eq!(app_data(), bag([("version", "1".to_owned())]));
     }
@@ -145,7 +149,10 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let lone = of_units("ca", &[("ca/0", &[("certificate", B)])]);
         for relation in [plain, quoted, lone] {
             let read = read(&[relation]);
-            assert_eq!(BTreeSet::from_iter(read.blocks), BTreeSet::from([B.to_owned()]));
+            assert_eq!(
+                BTreeSet::from_iter(read.blocks),
+                BTreeSet::from([B.to_owned()])
+            );
             assert_eq!(read.left_out, [""; 0]);
         }
     }

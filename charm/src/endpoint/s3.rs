@@ -91,7 +91,11 @@ fn parse_chain(value: Option<Secret>) -> Certificates {
     let list = value
         .as_ref()
         .and_then(|value| serde_json::from_str::<Vec<String>>(value.expose()).ok());
-    certificates(list.map(|list| Secret::new(list.join("\n"))).or(value).as_ref())
+    certificates(
+        list.map(|list| Secret::new(list.join("\n")))
+            .or(value)
+            .as_ref(),
+    )
 }
 
 #[cfg(test)]

@@ -399,7 +399,9 @@ fn commands_are_run() {
             error.to_string(),
             "cannot run command \"sh\": it was not done in time"
         );
-        let error = pebble.exec(&["/no/such".to_owned()], own_uid(), SOON).unwrap_err();
+        let error = pebble
+            .exec(&["/no/such".to_owned()], own_uid(), SOON)
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot run command \"/no/such\": \

@@ -183,7 +183,8 @@ const WHAT_REASON_NAMES: &str = "what `reason` names";
 /// The table of `docs/causes.md`.
 #[must_use]
 pub fn document() -> String {
-    let mut text = "| `cause` | what is wrong | what to change | who can |\n|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| `cause` | what is wrong | what to change | who can |\n|---|---|---|---|\n".to_owned();
     for row in Cause::ALL.map(row) {
         let (cause, acts) = (row.cause, row.acts.name());
         text += &format!("| `{cause}` | {} | {} | {acts} |\n", row.wrong, row.change);

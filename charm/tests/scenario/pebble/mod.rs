@@ -31,6 +31,8 @@ pub enum Mood {
     Late,
     /// Every request is answered 500.
     Broken,
+    /// Every request is answered 401, as to a user that Pebble does not obey.
+    Forbidden,
 }
 
 pub struct File {
