@@ -805,4 +805,49 @@ mod tests {
         }
         assert_eq!(of("an ordinary line").level, Level::Maintenance);
     }
+
+    /// The statuses of all causes, as a list for `docs/charm.md`.
+    fn document() -> String {
+        let mut text = "<!-- causes -->\n\n".to_owned();
+        for cause in Cause::ALL.into_iter().filter(|cause| *cause != Cause::Held) {
+            let status =
+                describe_cause(cause, "REASON", "default.newtable", "test-topic", &names());
+            let says = format!("- `{cause}`, {}: {}", status.level.name(), status.text);
+            let mut line = String::new();
+            for word in says.split(' ') {
+                if line.chars().count() + 1 + word.chars().count() > 100 {
+                    text += &line;
+                    text += "\n";
+                    line = "  ".to_owned();
+                } else if !line.is_empty() {
+                    line += " ";
+                }
+                line += word;
+            }
+            text += &line;
+            text += "\n";
+        }
+        text + "\n<!-- end of causes -->"
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "WINDROW_WRITE is for the person at the keyboard"
+    )]
+    fn documents_say_what_the_statuses_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/charm.md");
+        let there = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = there.split_once("<!-- causes -->").expect("the list");
+        let (_, after) = rest.split_once("<!-- end of causes -->").expect("its end");
+        let right = format!("{before}{}{after}", document());
+        if std::env::var("WINDROW_WRITE").is_ok_and(|w| w == "1") {
+            std::fs::write(path, right).unwrap();
+            return;
+        }
+        assert!(
+            there == right,
+            "docs/charm.md differs; run: WINDROW_WRITE=1 cargo test -p windrow-charm documents"
+        );
+    }
 }
