@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use windrow_charm::context::{Context, Happened};
 use windrow_charm::hookcmd::HookCommands;
 use windrow_charm::pebble::Pebble;
-use windrow_charm::{action, apply, gather, reconcile};
+use windrow_charm::{action, apply, gather, reconcile, status};
 
 /// Where Juju puts the socket of the Pebble in the workload's container.
 const PEBBLE_SOCKET: &str = "/charm/containers/windrow/pebble.socket";
@@ -36,10 +36,9 @@ fn main() -> ExitCode {
         },
         Err(error) => {
             // Juju runs a failed hook again. Until then the status says why it failed.
-            let text = format!("{error:#}");
-            hooks.juju_log("ERROR", &text);
-            let status = format!("the hook failed and is run again: {text}");
-            let _ = hooks.status_set("blocked", &status);
+            hooks.juju_log("ERROR", &format!("{error:#}"));
+            let status = status::describe_failed_hook(&error);
+            let _ = hooks.status_set(status.level.name(), &status.text);
             ExitCode::FAILURE
         }
     }
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
     reason = "Juju speaks to charms by environment variables; none holds a secret of ours"
 )]
 fn read_context() -> Result<Context> {
-    Ok(Context::read(|name| std::env::var(name).ok())?)
+    Context::read(|name| std::env::var(name).ok())
 }
 
 fn dispatch(context: &Context, hooks: &HookCommands) -> Result<()> {

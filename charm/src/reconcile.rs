@@ -141,15 +141,19 @@ fn names(facts: &Facts, options: Option<&Options>) -> Names {
         ..Names::default()
     };
     if let Endpoint::Ready(kafka) = kafka::read(facts.newest(KAFKA), "") {
+        names.plain.extend((!kafka.tls).then_some(KAFKA));
         names.kafka_user = kafka.username.expose().to_owned();
         names.group_prefix = kafka.group_prefix;
     }
     let bucket = options.map_or("", |options| options.bucket.as_str());
     if let Endpoint::Ready(s3) = s3::read(facts.newest(S3), bucket) {
+        let is_plain = s3.endpoint.starts_with("http://");
+        names.plain.extend(is_plain.then_some(S3));
         names.bucket = s3.bucket;
     }
     let database = options.map_or("", |options| options.metastore_database.as_str());
     if let Endpoint::Ready(metastore) = metastore::read(facts.newest(METASTORE), database) {
+        names.plain.extend((!metastore.tls).then_some(METASTORE));
         names.database = metastore.database;
         names.postgresql = metastore.version;
     }

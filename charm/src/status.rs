@@ -4,6 +4,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::facts::{CA, KAFKA, METASTORE, PebbleTrouble, S3, TokenFault};
+use crate::hookcmd::HookError;
 use crate::options::as_option;
 use windrow_core::shown::causes::{Acts, row};
 use windrow_core::shown::status::{State, Status as Windrow};
@@ -208,6 +209,17 @@ pub fn describe_namespace(why: &str, app: &str) -> Status {
     ))
 }
 
+/// A hook has failed, and Juju runs it again. A person must act only where another try ends in the
+/// same way.
+#[must_use]
+pub fn describe_failed_hook(error: &anyhow::Error) -> Status {
+    let text = format!("the hook failed and is run again: {error:#}");
+    match error.downcast_ref::<HookError>() {
+        Some(HookError::NotFound { .. }) | None => Status::blocked(text),
+        Some(_) => Status::waiting(text),
+    }
+}
+
 // ---------------------------------------------------------------- the container
 
 /// Pebble does not do what it is asked to do. Only where it refuses must a person act. `unit` is ours.
@@ -256,6 +268,8 @@ pub struct Names {
     pub postgresql: Option<u32>,
     /// Whether roles are asked for.
     pub has_roles: bool,
+    /// The endpoints that say of themselves that they speak no TLS.
+    pub plain: Vec<&'static str>,
 }
 
 impl Names {
@@ -334,8 +348,8 @@ pub fn describe_cause(
             format!("{KAFKA}: topic {topic} is not there yet; a producer creates it")
         }
         Cause::KafkaRights => format!(
-            "{KAFKA}: {remote} lets its user {user} not READ and DESCRIBE topic {topic} or groups \
-             {prefix}*; grant it, or run: juju remove-relation {app} {remote}, \
+            "{KAFKA}: user {user} has no rights on topic {topic} or on groups {prefix}*; grant it \
+             READ and DESCRIBE there, or run: juju remove-relation {app} {remote}, \
              then juju integrate {app}:{KAFKA} {remote}",
             remote = names.kafka,
             user = names.kafka_user,
@@ -350,6 +364,17 @@ pub fn describe_cause(
         Cause::NoBucket => format!(
             "{S3}: bucket {} is not there; create it, or name another: juju config {} bucket=NAME",
             names.bucket, names.s3
+        ),
+        Cause::TlsKafka if names.plain.contains(&KAFKA) => {
+            wants_tls(KAFKA, &names.kafka, app, &reason)
+        }
+        Cause::TlsCatalog if names.plain.contains(&METASTORE) => {
+            wants_tls(METASTORE, &names.metastore, app, &reason)
+        }
+        Cause::TlsS3 if names.plain.contains(&S3) => format!(
+            "{S3}: TLS is wanted, and {} gives an endpoint with http://; let it give one with \
+             https://; {reason}",
+            names.s3
         ),
         Cause::TlsKafka => no_tls(KAFKA, &names.kafka, "kafka-ca", app, &reason),
         Cause::TlsS3 => no_tls(S3, &names.s3, "s3-ca", app, &reason),
@@ -448,6 +473,14 @@ fn no_create(names: &Names) -> String {
     )
 }
 
+/// The server takes TLS only, and its relation says that it has none. No CA would help.
+fn wants_tls(endpoint: &str, remote: &str, app: &str, reason: &str) -> String {
+    format!(
+        "{endpoint}: {remote} wants TLS, and said that it has none; to ask again run: \
+         juju remove-relation {app} {remote}, then juju integrate {app}:{endpoint} {remote}; {reason}"
+    )
+}
+
 fn no_tls(endpoint: &str, remote: &str, option: &str, app: &str, reason: &str) -> String {
     format!(
         "{endpoint}: no TLS with {remote}; give the CA of its certificate: \
@@ -507,7 +540,7 @@ pub fn describe_silence(service: Option<&str>, last_words: &[String], names: &Na
         };
     }
     // Before it begins, windrow checks its files; each line names a file and what is wrong in it.
-    let refused = lines().filter_map(|line| refused_setting(line)).last();
+    let refused = lines().find_map(|line| refused_setting(line));
     refused.map_or_else(
         || {
             Status::new(
@@ -588,6 +621,7 @@ mod tests {
             database: "hivemetastore".to_owned(),
             postgresql: Some(14),
             has_roles: false,
+            plain: Vec::new(),
         }
     }
 
@@ -750,6 +784,20 @@ mod tests {
             assert_eq!(status.level, Level::Blocked);
             assert!(status.text.contains(option), "{}", status.text);
             assert!(!status.text.contains("credentials; "), "{}", status.text);
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_tls_only_is_not_told_to_need_a_ca() {
+        let names = Names {
+            plain: vec![KAFKA, S3, METASTORE],
+            ..names()
+        };
+        for cause in [Cause::TlsKafka, Cause::TlsS3, Cause::TlsCatalog] {
+            let status = describe_cause(cause, REASON, "t", "t", &names);
+            assert_eq!(status.level, Level::Blocked);
+            assert!(!status.text.contains("-ca"), "{}", status.text);
+            assert!(!status.text.contains("login"), "{}", status.text);
         }
     }
 

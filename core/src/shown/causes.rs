@@ -63,6 +63,10 @@ pub const LOGIN_AGAIN: Again = Again::BackOff {
 
 /// The row of a cause.
 #[must_use]
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one row for each cause"
+)]
 pub fn row(cause: Cause) -> CauseRow {
     use Acts::{Itself, Person, Provider};
     let (acts, wrong, change) = match cause {
