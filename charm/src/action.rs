@@ -144,8 +144,8 @@ impl Asker<'_> {
         }
     }
 
-    /// Runs the program in the workload's container, as the user that windrow runs as, and gives what
-    /// it prints.
+    /// Runs the program in the workload's container, as the user that windrow runs as, and gives
+    /// what it prints.
     fn run_program(&self, verb: &[&str]) -> Result<String> {
         let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
             .context("the charm is incomplete; deploy it again")?;

@@ -25,8 +25,8 @@ fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // What has failed is the action alone, which Juju does not run again. The unit is as well as
-        // it was before.
+        // What has failed is the action alone, which Juju does not run again. The unit is as well
+        // as it was before.
         Err(error) if is_action => match hooks.action_fail(&format!("{error:#}")) {
             Ok(()) => ExitCode::SUCCESS,
             Err(again) => {

@@ -320,7 +320,8 @@ impl Endpoints {
         }
     }
 
-    /// What contradicts an option: a CA for a server without TLS, another bucket than the warehouse's.
+    /// What contradicts an option: a CA for a server without TLS, another bucket than the
+    /// warehouse's.
     fn contradictions(&self, facts: &Facts, options: &Options) -> Vec<Status> {
         let app = facts.app();
         let remote = |endpoint| {

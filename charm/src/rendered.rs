@@ -135,8 +135,8 @@ impl Draft<'_> {
     /// PEM) and those that are trusted everywhere; and the setting that names it. Without any
     /// certificate there is neither.
     ///
-    /// Each certificate is there once, and they are sorted: in which order they come changes nothing.
-    /// As long as something that is given cannot be used, what is in the file already stays. So a
+    /// Each certificate is there once, and they are sorted: in which order they come changes
+    /// nothing. As long as something that is given cannot be used, what is in the file already stays. So a
     /// certificate that is none never takes away a trust that windrow runs with.
     fn add_certificates(
         &mut self,
