@@ -468,7 +468,6 @@ mod tests {
         assert_eq!(describe(Some("active"), &words).level, Level::Maintenance);
     }
 
-    #[test]
     /// Windrow's reason in each cause that shows it: it has the data of this one trouble.
     const REASON: &str = "topic partition t/3, offset 17";
 
