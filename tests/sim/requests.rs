@@ -197,7 +197,7 @@ impl World {
     /// What the sender learns of a request that never arrived.
     fn not_arrived(&mut self, request: &Request) -> Option<Answer> {
         // Nobody can tell whether a commit arrived, unless it was not even sent.
-        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit(_)));
+        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit { .. }));
         let error = if commit && self.rng.one_in(2) {
             outcome_unknown()
         } else {
@@ -250,7 +250,7 @@ impl World {
 
     /// What a sender that is mistaken makes of an answer.
     fn mistake_answer(&mut self, request: &Request, answer: Option<Answer>) -> Option<Answer> {
-        let (Some(mistake), Request::Catalog(CatalogRequest::Commit(commit))) =
+        let (Some(mistake), Request::Catalog(CatalogRequest::Commit { commit, .. })) =
             (self.mistake, request)
         else {
             return answer;
@@ -307,7 +307,7 @@ impl World {
 /// What the sender learns when the answer is lost.
 fn lost_answer(request: &Request) -> CatalogError {
     match request {
-        Request::Catalog(CatalogRequest::Commit(_)) => outcome_unknown(),
+        Request::Catalog(CatalogRequest::Commit { .. }) => outcome_unknown(),
         _ => connection_lost(),
     }
 }
@@ -315,7 +315,7 @@ fn lost_answer(request: &Request) -> CatalogError {
 /// The warehouse that epoch 0 names; `None` for every other request.
 fn warehouse_of(request: &CatalogRequest) -> Option<String> {
     match request {
-        CatalogRequest::Commit(commit) => commit
+        CatalogRequest::Commit { commit, .. } => commit
             .genesis
             .as_ref()
             .map(|genesis| genesis.warehouse.to_string()),

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::Location;
 use windrow_core::table::admit::{
-    CommittedEpoch, JobFacts, Verdict, Whose, admit, check_owner, outcome, whose,
+    CommittedEpoch, JobFacts, Verdict, Whose, admit, check_clock, check_owner, committed_at,
+    outcome, whose,
 };
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, FileKind, Head, Outcome, Owner,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Head, LeaseMark, Outcome,
+    Owner, Renewed,
 };
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
@@ -129,7 +132,7 @@ impl Catalog {
             owner: self.owner.clone(),
             owner_name: self.owner_name.clone(),
             lease_until: self.lease_until,
-            last_epoch: (self.epochs.len() as u64).checked_sub(1),
+            last_epoch: self.last_epoch(),
             epoch: there.map(|(commit, at)| CommittedEpoch {
                 digest: commit.digest.clone(),
                 committed_at: *at,
@@ -144,16 +147,21 @@ impl Catalog {
         }
     }
 
+    fn last_epoch(&self) -> Option<u64> {
+        (self.epochs.len() as u64).checked_sub(1)
+    }
+
     pub fn acquire(
         &mut self,
         now: DbTime,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
         mistake: Option<Mistake>,
     ) -> Result<Acquired, CatalogError> {
-        if let Whose::Held { by, left_ms } = whose(&self.facts(None), owner_id, now) {
-            return Ok(Acquired::Held { by, left_ms });
+        if let Whose::Held { by, left_ms, lease } = whose(&self.facts(None), owner_id, now, over) {
+            return Ok(Acquired::Held { by, left_ms, lease });
         }
         self.owners += 1;
         let owner = Owner {
@@ -227,10 +235,15 @@ impl Catalog {
         now: DbTime,
         owner: &Owner,
         lease_ms: u64,
-    ) -> Result<(DbTime, bool), CatalogError> {
+        _mistake: Option<Mistake>,
+    ) -> Result<Renewed, CatalogError> {
         check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
         self.lease_until = Some(DbTime(now.0 + lease_ms as i64));
-        Ok((now, self.paused))
+        Ok(Renewed {
+            now,
+            paused: self.paused,
+            last_epoch: self.last_epoch(),
+        })
     }
 
     /// # Errors
@@ -263,6 +276,7 @@ impl Catalog {
         &mut self,
         now: DbTime,
         commit: &Commit,
+        clock: &ClockBound,
         objects: &BTreeMap<String, Arc<Vec<u8>>>,
         mistake: Option<Mistake>,
     ) -> Result<DbTime, CatalogError> {
@@ -276,6 +290,8 @@ impl Catalog {
             Verdict::Fenced(why) => return Err(CatalogError::Fenced(why)),
             Verdict::Mistake(why) => return Err(CatalogError::Stop(why.into())),
         }
+        refuse_other_clock(now, clock)?;
+        let at = committed_at(now, self.epochs.last().map(|(_, at)| *at));
         let replaced = self
             .checkpoint_object()
             .filter(|_| commit.checkpoint.is_some());
@@ -298,11 +314,11 @@ impl Catalog {
                 "a checkpoint is stored before its commit"
             );
         }
-        self.epochs.push((commit, now));
+        self.epochs.push((commit, at));
         if let Some(key) = replaced.filter(|key| self.checkpoint_object().as_ref() != Some(key)) {
             self.doomed.entry(key).or_insert(now);
         }
-        Ok(now)
+        Ok(at)
     }
 
     /// The key of the checkpoint in force; `None` where it lies in the catalog itself.
@@ -356,9 +372,11 @@ impl Catalog {
         now: DbTime,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
         mistake: Option<Mistake>,
     ) -> Result<Vec<String>, CatalogError> {
         check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        refuse_other_clock(now, clock)?;
         let mut free: Vec<String> = keys
             .iter()
             .filter(|key| !self.is_live(key))
@@ -378,7 +396,14 @@ impl Catalog {
     }
 
     /// Keys that were doomed at least `grace_ms` ago, the oldest first.
-    pub fn doomed_past(&self, now: DbTime, grace_ms: u64, mistake: Option<Mistake>) -> Vec<String> {
+    pub fn doomed_past(
+        &self,
+        now: DbTime,
+        grace_ms: u64,
+        clock: &ClockBound,
+        mistake: Option<Mistake>,
+    ) -> Result<Vec<String>, CatalogError> {
+        refuse_other_clock(now, clock)?;
         let until = match mistake {
             Some(Mistake::GraceIgnored) => now.0,
             _ => now.0 - grace_ms as i64,
@@ -394,7 +419,7 @@ impl Catalog {
             );
         }
         keys.truncate(1000);
-        keys
+        Ok(keys)
     }
 
     /// Takes keys off the list of the doomed.
@@ -407,4 +432,9 @@ impl Catalog {
     pub fn outcome(&self, epoch: u64) -> Outcome {
         outcome(&self.facts(Some(epoch)))
     }
+}
+
+fn refuse_other_clock(now: DbTime, clock: &ClockBound) -> Result<(), CatalogError> {
+    let refuse = |why| CatalogError::Retry(Trouble::new(Cause::Clocks, why));
+    check_clock(now, clock).map_err(refuse)
 }

@@ -20,7 +20,7 @@ use windrow_core::table::place::TablePlace;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
-use windrow_core::values::time::{DbTime, EventTime, Mono};
+use windrow_core::values::time::{DbTime, EventTime, Mono, WallTime};
 
 macro_rules! summary {
     ($($name:ident),* $(,)?) => {
@@ -313,6 +313,7 @@ impl World {
             i,
             Input::Tick {
                 now: Mono(self.now),
+                wall: WallTime(BASE + 60_000 + self.now as i64),
             },
         )?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {

@@ -16,6 +16,8 @@ use crate::values::shape::Shape;
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
+/// A lane records a ceiling at most this often, however short `max-future` is: never for each batch.
+const CEILING_EVERY_MS: u64 = 1000;
 /// Offsets that moved without anything to show are committed this often.
 const PROGRESS_EVERY_MS: u64 = 30_000;
 /// A checkpoint is at most this old when a restart has to replay from it.
@@ -164,16 +166,15 @@ impl Table {
         partition: Partition,
         leader_epoch: i32,
         batch: &dyn Batch,
-        ceiling: Option<EventTime>,
+        ceiling: EventTime,
         max_future_ms: i64,
     ) -> Option<Offset> {
         let lane = self.lanes.get_mut(&partition)?;
         // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h:
         // every 7.5 minutes). That is often enough that a record of this moment is never taken for
         // one of the future, and seldom enough that few decisions are recorded.
-        if let Some(ceiling) = ceiling
-            && lane.ceiling_is_off(ceiling, max_future_ms.unsigned_abs() / 8)
-        {
+        let off_max_ms = (max_future_ms.unsigned_abs() / 8).max(CEILING_EVERY_MS);
+        if lane.ceiling_is_off(ceiling, off_max_ms) {
             lane.offer_ceiling(ceiling);
         }
         lane.records(batch);
