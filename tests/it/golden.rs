@@ -198,13 +198,7 @@ impl<'t> Play<'t> {
         match verb {
             "in" => {
                 let (p, time, value) = (partition(word()), word(), word());
-                let value = match value {
-                    "tombstone" => None,
-                    origin if origin.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-                        Some(format!("{{\"origin\": \"{origin}\"}}").into_bytes())
-                    }
-                    json => Some(json.as_bytes().to_vec()),
-                };
+                let value = value_bytes(value);
                 let log = self.logs.get_mut(&p).expect("a topic partition");
                 log.records.insert(log.end, (time_ms(time), value));
                 log.end += 1;
@@ -244,25 +238,15 @@ impl<'t> Play<'t> {
                 self.logs.values_mut().for_each(|log| *log = Log::default());
             }
             "clock" => {
-                let off = match word() {
-                    "database" => &mut self.database_off,
-                    "machine" => &mut self.machine_off,
-                    other => panic!("database or machine, not {other}"),
-                };
-                let text = word();
-                let ms =
-                    parse_duration_ms(text.trim_start_matches('-')).expect("a duration") as i64;
-                *off = if text.starts_with('-') { -ms } else { ms };
+                let (whose, off) = (word(), word());
+                self.set_clock(whose, off);
             }
             "sleep" => {
                 let ms = parse_duration_ms(word()).expect("a duration");
                 (self.now, self.slept) = (self.now + ms, self.slept + ms);
                 self.step(self.tick());
             }
-            "forget" => {
-                let left = self.catalog.epochs.len() as i64 - offset(word());
-                self.catalog.epochs.truncate(left as usize);
-            }
+            "forget" => self.forget(offset(word())),
             "state" => self.show_state(),
             "restart" => self.restart(line),
             "stop" => self.step(Input::Shutdown),
@@ -270,6 +254,20 @@ impl<'t> Play<'t> {
             "ledger" => self.show_ledger(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    fn set_clock(&mut self, whose: &str, text: &str) {
+        let ms = parse_duration_ms(text.trim_start_matches('-')).expect("a duration") as i64;
+        *match whose {
+            "database" => &mut self.database_off,
+            "machine" => &mut self.machine_off,
+            other => panic!("database or machine, not {other}"),
+        } = if text.starts_with('-') { -ms } else { ms };
+    }
+
+    fn forget(&mut self, epochs: i64) {
+        let left = self.catalog.epochs.len() - epochs as usize;
+        self.catalog.epochs.truncate(left);
     }
 
     /// `restart`, or `restart <setting>: <value>`.
@@ -484,6 +482,17 @@ impl<'t> Play<'t> {
                 self.said += &format!("  {line}\n");
             }
         }
+    }
+}
+
+/// The bytes of a record's value; `None` for a tombstone.
+fn value_bytes(value: &str) -> Option<Vec<u8>> {
+    match value {
+        "tombstone" => None,
+        origin if origin.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            Some(format!("{{\"origin\": \"{origin}\"}}").into_bytes())
+        }
+        json => Some(json.as_bytes().to_vec()),
     }
 }
 
