@@ -139,7 +139,13 @@ impl World {
             .stores
             .entry(warehouse.unwrap_or_default())
             .or_default();
+        let before = self.catalog.epochs.len();
         let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
+        if self.catalog.epochs.len() > before {
+            self.commit_is_by_a_right_clock(sender)?;
+        }
+        self.deletions.note_doomed(&self.catalog, self.now);
+        self.back_up();
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
         }
@@ -216,8 +222,9 @@ impl World {
             return answer;
         };
         let lies = self.mistake == Some(Mistake::EndAlwaysHere);
-        let now = self.now;
+        let world = self.now;
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
+            let now = world - process.clocks.slept;
             process
                 .looks
                 .entry(partition)

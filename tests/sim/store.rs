@@ -69,10 +69,19 @@ pub enum Mistake {
     GraceIgnored,
     /// A process that finds its table elsewhere goes on in the warehouse that it used before.
     WarehouseKept,
+    /// A commit is written whatever the catalog's clock says.
+    ClockUnchecked,
+    /// Keys are handed out for deletion whatever the catalog's clock says.
+    DeletesByAnyClock,
+    /// The wall clock that a process is told stands still in sleep, as monotonic time does.
+    WallClockSleeps,
+    /// A renewal says that the last epoch is the greatest that there ever was, although epochs were
+    /// lost.
+    LostEpochsUnsaid,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 23] = [
+    pub const ALL: [Mistake; 27] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -96,11 +105,15 @@ impl Mistake {
         Mistake::DeletesUndoomed,
         Mistake::GraceIgnored,
         Mistake::WarehouseKept,
+        Mistake::ClockUnchecked,
+        Mistake::DeletesByAnyClock,
+        Mistake::WallClockSleeps,
+        Mistake::LostEpochsUnsaid,
     ];
 }
 
 /// What the catalog holds of the one table.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Catalog {
     /// The owner of the newest term, also after it gave the lease back.
     owner: Option<Owner>,
@@ -120,6 +133,8 @@ pub struct Catalog {
     pub database_location: Option<String>,
     /// Keys that no commit may name any more, and since when.
     pub doomed: BTreeMap<String, DbTime>,
+    /// The greatest epoch that there ever was, also before a failover.
+    last_epoch_ever: Option<u64>,
 }
 
 impl Catalog {
@@ -147,7 +162,17 @@ impl Catalog {
         }
     }
 
-    fn last_epoch(&self) -> Option<u64> {
+    /// What a failover does not take away: it is the auditor's, not the catalog's.
+    pub fn keep_what_auditors_know(&mut self, newer: Catalog) {
+        self.owners = newer.owners;
+        self.last_epoch_ever = newer.last_epoch_ever;
+        self.database_location = newer.database_location;
+        for (key, bytes) in newer.seen {
+            self.seen.entry(key).or_insert(bytes);
+        }
+    }
+
+    pub fn last_epoch(&self) -> Option<u64> {
         (self.epochs.len() as u64).checked_sub(1)
     }
 
@@ -235,14 +260,17 @@ impl Catalog {
         now: DbTime,
         owner: &Owner,
         lease_ms: u64,
-        _mistake: Option<Mistake>,
+        mistake: Option<Mistake>,
     ) -> Result<Renewed, CatalogError> {
         check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
         self.lease_until = Some(DbTime(now.0 + lease_ms as i64));
         Ok(Renewed {
             now,
             paused: self.paused,
-            last_epoch: self.last_epoch(),
+            last_epoch: match mistake {
+                Some(Mistake::LostEpochsUnsaid) => self.last_epoch_ever,
+                _ => self.last_epoch(),
+            },
         })
     }
 
@@ -290,7 +318,9 @@ impl Catalog {
             Verdict::Fenced(why) => return Err(CatalogError::Fenced(why)),
             Verdict::Mistake(why) => return Err(CatalogError::Stop(why.into())),
         }
-        refuse_other_clock(now, clock)?;
+        if mistake != Some(Mistake::ClockUnchecked) {
+            refuse_other_clock(now, clock)?;
+        }
         let at = committed_at(now, self.epochs.last().map(|(_, at)| *at));
         let replaced = self
             .checkpoint_object()
@@ -315,6 +345,7 @@ impl Catalog {
             );
         }
         self.epochs.push((commit, at));
+        self.last_epoch_ever = self.last_epoch_ever.max(self.last_epoch());
         if let Some(key) = replaced.filter(|key| self.checkpoint_object().as_ref() != Some(key)) {
             self.doomed.entry(key).or_insert(now);
         }
@@ -403,7 +434,9 @@ impl Catalog {
         clock: &ClockBound,
         mistake: Option<Mistake>,
     ) -> Result<Vec<String>, CatalogError> {
-        refuse_other_clock(now, clock)?;
+        if mistake != Some(Mistake::DeletesByAnyClock) {
+            refuse_other_clock(now, clock)?;
+        }
         let until = match mistake {
             Some(Mistake::GraceIgnored) => now.0,
             _ => now.0 - grace_ms as i64,

@@ -10,7 +10,7 @@
 //! |---|---|---|---|
 //! | the machine slept for 2 h | 2 h behind, until it is heard again | right | it is heard at once |
 //! | the database's clock is set back | wrong | right | reading holds; nothing is committed |
-//! | windrow is moved to a machine with a wrong clock | right | wrong | the same; the table is given back |
+//! | windrow's machine has a wrong clock | right | wrong | the same; the table is given back |
 
 use super::step::Step;
 use crate::table::commit::ClockBound;
@@ -133,11 +133,13 @@ impl Clocks {
 
     /// By which clock records are judged, and what is written is written: the greater of both, and
     /// how far the database's may be from it when something is written. `None` while they differ.
-    pub(super) fn bound(&self) -> Option<ClockBound> {
-        (!self.are_apart()).then(|| ClockBound {
+    /// And by how many milliseconds they differ.
+    pub(super) fn bound(&self) -> (Option<ClockBound>, u64) {
+        let bound = (!self.are_apart()).then(|| ClockBound {
             expected: self.greater(),
             off_max_ms: self.apart_max_ms,
-        })
+        });
+        (bound, self.differ_by())
     }
 
     fn greater(&self) -> DbTime {

@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 /// Everything that the engine is told.
 pub enum Input<'a> {
-    /// Time has gone on; sent at least ten times a second.
+    /// Time has gone on; sent at least ten times a second, and before any other input that may have
+    /// come while the process was frozen or the machine slept.
     Tick {
         /// The machine's monotonic time. It stands still while the machine sleeps.
         now: Mono,

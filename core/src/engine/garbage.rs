@@ -212,7 +212,7 @@ impl Garbage {
         result: Result<Vec<String>, CatalogError>,
         step: &mut Step<'_>,
     ) {
-        if step.clock.is_none() {
+        if bound(step).is_none() {
             self.collect_at = step.now;
             return;
         }
@@ -243,12 +243,12 @@ impl Garbage {
     }
 }
 
-/// How far the database's clock may be off when keys are doomed or handed out. A `max-future` of a
-/// year lets the clocks differ by a year, but no object is deleted a year too early.
+/// By which clock keys are doomed and handed out for deletion. A `max-future` of a year lets the
+/// clocks differ by a year, but no object is deleted a year too early.
 fn bound(step: &Step<'_>) -> Option<ClockBound> {
     let clock = step.clock?;
     let tolerable_ms = (step.rules.keep_replaced_ms / 8).max(CLOCK_OFF_MS);
-    Some(ClockBound {
+    (step.clocks_differ_ms <= tolerable_ms).then(|| ClockBound {
         off_max_ms: clock.off_max_ms.min(tolerable_ms),
         ..clock
     })

@@ -129,14 +129,15 @@ impl Engine {
 
     /// The phase, and beside it what all owners share during a step.
     fn split<'a>(&'a mut self, effects: &'a mut Vec<Effect>) -> (&'a mut Phase, Step<'a>) {
-        let clock = match &self.phase {
+        let (clock, clocks_differ_ms) = match &self.phase {
             Phase::Ours(ours) => ours.clock(),
-            _ => None,
+            _ => (None, 0),
         };
         let step = Step {
             now: self.now,
             wall: self.wall,
             clock,
+            clocks_differ_ms,
             rules: &self.rules,
             names: &self.names,
             troubles: &mut self.troubles,
@@ -338,7 +339,7 @@ impl Engine {
             return Ok(());
         }
         step.troubles.end(Side::Clocks);
-        step.clock = clocks.bound();
+        (step.clock, step.clocks_differ_ms) = clocks.bound();
         match Ours::begin(place, lease, clocks, head, &mut step) {
             Ok(ours) => {
                 *phase = Phase::Ours(Box::new(ours));

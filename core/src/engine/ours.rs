@@ -122,8 +122,8 @@ impl Ours {
     }
 
     /// By which clock records are judged, and what is written is written; `None` while the clocks
-    /// differ.
-    pub(super) fn clock(&self) -> Option<ClockBound> {
+    /// differ. And by how much they do.
+    pub(super) fn clock(&self) -> (Option<ClockBound>, u64) {
         self.clocks.bound()
     }
 
@@ -152,7 +152,7 @@ impl Ours {
     /// The clocks were compared: says what hinders, goes on where they agree again, and gives the
     /// table back where they have differed for longer than a lease.
     fn clocks_compared(&mut self, were_apart: bool, step: &mut Step<'_>) -> Going {
-        step.clock = self.clocks.bound();
+        (step.clock, step.clocks_differ_ms) = self.clocks.bound();
         if let Some(why) = self.clocks.trouble() {
             if self.clocks.are_apart_for(self.lease.length_ms()) {
                 return Err(Break::ClocksApart(why.clone()));

@@ -18,6 +18,8 @@ pub(super) struct Step<'a> {
     /// By which clock records are judged, and what is written is written. `None` while the clocks
     /// differ: then nothing is read, committed or deleted.
     pub(super) clock: Option<ClockBound>,
+    /// By how many milliseconds the clocks differ, although they agree well enough for records.
+    pub(super) clocks_differ_ms: u64,
     pub(super) rules: &'a Rules,
     pub(super) names: &'a Names,
     pub(super) troubles: &'a mut Troubles,

@@ -7,19 +7,13 @@
 //! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit
 //! block the calling thread.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the machine's clock stands in for the database's"
-)]
-
 use super::answers::{CommittedFile, Files, Totals};
-use super::local_files::{entries, read, remove_temporary, sync_parent, write, write_through};
+use super::local_files::{entries, now, read, remove_temporary, sync_parent, write, write_through};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 use windrow_core::table::admit::{
     CommittedEpoch, JobFacts, Verdict, admit, check_clock, check_owner, committed_at, outcome,
 };
@@ -589,17 +583,6 @@ fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<Str
         sum.last_window = sum.last_window.max(file.last_window);
     }
     totals
-}
-
-fn now() -> DbTime {
-    let ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    DbTime(
-        match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(since) => ms(since),
-            // A machine without a battery begins in 1970, or before it.
-            Err(before) => -ms(before.duration()),
-        },
-    )
 }
 
 fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
