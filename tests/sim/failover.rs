@@ -11,7 +11,8 @@ const LOST_MS: u64 = 60_000;
 impl World {
     /// From time to time the catalog is kept as it is now.
     pub fn back_up(&mut self) {
-        // A catalog that lost all epochs of a table is not gone on from: windrow stops, and says so.
+        // A catalog that lost all epochs of a table is not gone on from: windrow stops, and says
+        // so.
         let worth_it = !self.catalog.epochs.is_empty();
         if self.faults.epochs_are_forgotten && worth_it && self.rng.one_in(4) {
             self.backups.retain(|(at, _)| at + LOST_MS >= self.now);

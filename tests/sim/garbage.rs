@@ -58,8 +58,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off, and
-    /// its time was told by one.
+    /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,
+    /// and its time was told by one.
     fn grace_is_over(&self, key: &str) -> bool {
         let off_max_ms = if self.faults.clocks_vary {
             let max_future_ms = self.settings.max_future_ms.max(300_000);

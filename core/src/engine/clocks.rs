@@ -8,8 +8,8 @@
 //!
 //! | what happens | database's | machine's | what follows |
 //! |---|---|---|---|
-//! | the machine slept for 2 h | 2 h behind, until it is heard again | right | it is heard at once |
-//! | the database's clock is set back | wrong | right | reading holds; nothing is committed |
+//! | the machine slept for 2 h | 2 h behind, until heard again | right | it is heard at once |
+//! | the database's clock is set back | wrong | right | reading holds, nothing is committed |
 //! | windrow's machine has a wrong clock | right | wrong | the same; the table is given back |
 
 use super::step::Step;

@@ -248,9 +248,9 @@ impl Ours {
         }
     }
 
-    /// The journal's last epoch must be ours, also while there is nothing to commit: a database that
-    /// failed over or was restored may have lost epochs, and its readers then see less than we say.
-    /// While a commit of ours is on its way, its epoch may be there or not.
+    /// The journal's last epoch must be ours, also while there is nothing to commit: a database
+    /// that failed over or was restored may have lost epochs, and its readers then see less than we
+    /// say. While a commit of ours is on its way, its epoch may be there or not.
     fn check_last_epoch(&self, found: Option<u64>) -> Going {
         let (ours, sent) = match &self.stage {
             Stage::Opening(_) => (self.last_epoch, false),

@@ -428,3 +428,40 @@ fn archived(commit: &Commit) -> TableLedger {
         ..TableLedger::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::record::Record;
+
+    /// 2024-09-01T12:00:00Z.
+    const NOON: i64 = 1_725_192_000_000;
+
+    /// How many ceilings a lane records whose records come every 50 ms for 5 s.
+    fn ceilings(max_future_ms: i64) -> usize {
+        let mut table = Table::default();
+        let shape = Shape::count_by_origin("t", 10_000, 10_000);
+        table.lanes.insert(0, Lane::new(0, &shape, 0));
+        for n in 0..100 {
+            let now = NOON + n * 50;
+            let batch = [Record {
+                offset: n,
+                timestamp_ms: now,
+                value: Some(br#"{"origin": "a"}"#),
+            }];
+            let ceiling = EventTime(now + max_future_ms);
+            table.count(0, 0, &&batch[..], ceiling, max_future_ms);
+        }
+        let ceiling =
+            |d: &&crate::values::decision::Decision| matches!(d.what, Decided::Ceiling { .. });
+        table.lanes[&0].decisions.iter().filter(ceiling).count()
+    }
+
+    #[test]
+    fn a_short_max_future_is_not_a_decision_for_each_batch() {
+        assert!((1..=5).contains(&ceilings(0)), "{}", ceilings(0));
+        assert!((1..=5).contains(&ceilings(1000)));
+        assert_eq!(ceilings(10_000), 4, "every 1,250 ms");
+        assert_eq!(ceilings(3_600_000), 1);
+    }
+}

@@ -234,8 +234,8 @@ pub struct Renewed {
     pub now: DbTime,
     /// An operator's `pause` is in force.
     pub paused: bool,
-    /// The journal's last epoch; `None` before epoch 0. If the owner knows another one, commits were
-    /// lost (a failover, a restored backup), or somebody else has written.
+    /// The journal's last epoch; `None` before epoch 0. If the owner knows another one, commits
+    /// were lost (a failover, a restored backup), or somebody else has written.
     pub last_epoch: Option<u64>,
 }
 

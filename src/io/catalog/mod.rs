@@ -202,8 +202,8 @@ impl Catalog {
     /// commit that names one of them later is refused. Keys are paths below the warehouse.
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the catalog's
-    /// clock is not as `clock` says.
+    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
+    /// catalog's clock is not as `clock` says.
     pub async fn doom(
         &mut self,
         owner: &Owner,
@@ -217,8 +217,8 @@ impl Catalog {
     /// objects may be deleted.
     ///
     /// # Errors
-    /// `Retry` when they cannot be read, or, with the cause `Clocks`, when the catalog's clock is not
-    /// as `clock` says.
+    /// `Retry` when they cannot be read, or, with the cause `Clocks`, when the catalog's clock is
+    /// not as `clock` says.
     pub async fn doomed_past(
         &mut self,
         grace_ms: u64,

@@ -66,8 +66,8 @@ impl PostgresCatalog {
         journal.update_lanes(commit).await?;
         journal.update_job(commit, checkpoint).await?;
         let (committed_at, now) = journal.insert_epoch(commit).await?;
-        // The last thing before the commit, so that no wait for a lock comes in between. Without the
-        // commit, all of it is rolled back.
+        // The last thing before the commit, so that no wait for a lock comes in between. Without
+        // the commit, all of it is rolled back.
         check_clock(now, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
         Ok(committed_at)
     }
@@ -203,8 +203,8 @@ impl Journal<'_> {
         }
     }
 
-    /// Returns when the epoch was committed, which is never before the epoch before it, and what the
-    /// clock says.
+    /// Returns when the epoch was committed, which is never before the epoch before it, and what
+    /// the clock says.
     async fn insert_epoch(&self, commit: &Commit) -> Result<(DbTime, DbTime), CatalogError> {
         // The checkpoint is kept once, with the job: it is large, and only the newest is needed.
         let said = Commit {
