@@ -1,6 +1,10 @@
 //! Clocks that are wrong and databases that forget, as the whole program meets them. PostgreSQL's
 //! clock is set for one database alone: its function `clock_timestamp` is replaced by one that adds
 //! what a table says.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "records of this moment are sent, by the machine's clock"
+)]
 
 use crate::faults::{comes_out_right, on_s3, some, until};
 use crate::harness::{hive_db, produce, psql, topic, unique, wait};
