@@ -8,11 +8,12 @@ use crate::store::{Catalog, Mistake};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::{
-    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, ListedObject,
-    LogEnd, ObjectPage, Request, StoreAnswer, StoreRequest, TopicFacts,
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd, Request,
+    StoreAnswer, StoreRequest, TopicFacts,
 };
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::object::{ListedObject, ObjectPage};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
@@ -182,34 +183,37 @@ pub fn ask_catalog(
     } = client;
     Some(match request {
         CatalogRequest::Locate => CatalogAnswer::Locate(Ok(catalog.locate())),
-        CatalogRequest::Acquire => {
+        CatalogRequest::Acquire { over } => {
             let who = format!("unit/{owner_id}");
-            CatalogAnswer::Acquire(catalog.acquire(now, &who, owner_id, *lease_ms, *mistake))
+            let over = over.as_ref();
+            CatalogAnswer::Acquire(catalog.acquire(now, &who, owner_id, *lease_ms, over, *mistake))
         }
         CatalogRequest::Renew { owner } => {
-            CatalogAnswer::Renew(catalog.renew(now, &owner, *lease_ms))
+            CatalogAnswer::Renew(catalog.renew(now, &owner, *lease_ms, *mistake))
         }
         CatalogRequest::Release { owner } => {
             catalog.release(&owner);
             return None;
         }
-        CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+        CatalogRequest::Commit { commit, clock } => CatalogAnswer::Commit {
             epoch: commit.epoch,
-            result: catalog.commit(now, &commit, objects, *mistake),
+            result: catalog.commit(now, &commit, &clock, objects, *mistake),
         },
         CatalogRequest::Outcome { epoch } => CatalogAnswer::Outcome {
             epoch,
             result: Ok(catalog.outcome(epoch)),
         },
-        CatalogRequest::Doom { owner, keys } => {
-            CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, *mistake))
+        CatalogRequest::Doom { owner, keys, clock } => {
+            CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, &clock, *mistake))
         }
-        CatalogRequest::DoomedPast { grace_ms, after } => {
-            let keys = catalog.doomed_past(now, grace_ms, after.as_deref(), *mistake);
-            CatalogAnswer::DoomedPast {
-                after,
-                result: Ok(keys),
-            }
+        CatalogRequest::DoomedPast {
+            grace_ms,
+            after,
+            clock,
+        } => {
+            let from = after.as_deref();
+            let result = catalog.doomed_past(now, grace_ms, from, &clock, *mistake);
+            CatalogAnswer::DoomedPast { after, result }
         }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
@@ -226,10 +230,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
     Some(match request.clone() {
         Request::Catalog(request) => Answer::Catalog(match request {
             CatalogRequest::Locate => CatalogAnswer::Locate(Err(error)),
-            CatalogRequest::Acquire => CatalogAnswer::Acquire(Err(error)),
+            CatalogRequest::Acquire { .. } => CatalogAnswer::Acquire(Err(error)),
             CatalogRequest::Renew { .. } => CatalogAnswer::Renew(Err(error)),
             CatalogRequest::Release { .. } => return None,
-            CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+            CatalogRequest::Commit { commit, .. } => CatalogAnswer::Commit {
                 epoch: commit.epoch,
                 result: Err(error),
             },

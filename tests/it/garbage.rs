@@ -11,7 +11,7 @@ use windrow_core::engine::{
 };
 use windrow_core::settings::config::Config;
 use windrow_core::table::place::Names;
-use windrow_core::values::time::{DbTime, Mono};
+use windrow_core::values::time::{DbTime, Mono, WallTime};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -66,6 +66,7 @@ impl Play {
             for _ in 0..20 {
                 self.step(Input::Tick {
                     now: Mono(self.now),
+                    wall: WallTime(1_700_000_000_000 + self.now as i64),
                 });
             }
         }

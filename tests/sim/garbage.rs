@@ -3,10 +3,11 @@
 
 use crate::faults::CLOCK_OFF_MS;
 use crate::hands;
-use crate::store::Mistake;
+use crate::store::{Catalog, Mistake};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::engine::{StoreAnswer, StoreRequest};
+use windrow_core::table::place::Names;
 use windrow_core::values::time::DbTime;
 
 /// How long a new object is missing from a stale listing.
@@ -17,6 +18,8 @@ const STALE_MS: u64 = 10_000;
 pub struct Deletions {
     /// Keys whose objects were deleted at least once.
     deleted: BTreeSet<String>,
+    /// When each key was doomed, by the right time.
+    doomed_at: BTreeMap<String, u64>,
     /// Keys that were put again after that, by a process that was thought to be dead.
     put_again: BTreeSet<String>,
     /// When each object was stored last.
@@ -26,6 +29,13 @@ pub struct Deletions {
 }
 
 impl Deletions {
+    /// The catalog was asked something: maybe to doom keys.
+    pub fn note_doomed(&mut self, catalog: &Catalog, now: u64) {
+        for key in catalog.doomed.keys() {
+            self.doomed_at.entry(key.clone()).or_insert(now);
+        }
+    }
+
     /// An object is stored.
     pub fn note_put(&mut self, key: &str, now: u64) {
         self.stored_at.insert(key.to_owned(), now);
@@ -38,13 +48,12 @@ impl Deletions {
 impl World {
     /// Called before the objects of these keys are deleted.
     pub fn check_deletion(&mut self, keys: &[String]) -> Result<(), String> {
-        let now = self.db_now();
         for key in keys {
             if self.catalog.is_live(key) {
                 return Err(format!("{key} is deleted, but it is still needed"));
             }
             match self.catalog.doomed.get(key) {
-                Some(at) if !self.grace_is_over(*at, now) => {
+                Some(at) if !self.grace_is_over(key) => {
                     return Err(format!(
                         "{key} is deleted too soon: it was doomed at {at:?}"
                     ));
@@ -116,7 +125,15 @@ impl World {
             .warehouse()
             .and_then(|place| self.stores.get(&place));
         let keys = objects.into_iter().flat_map(|objects| objects.keys());
+        // What a catalog that was set back has lost is left alone until it is there again.
+        let (names, last) = (Names::new("default", "t"), self.catalog.epochs.len() as u64);
+        let is_reached = |key: &str| {
+            names
+                .term_and_epoch(key)
+                .is_some_and(|(_term, epoch)| epoch < last)
+        };
         keys.filter(|key| !self.catalog.is_live(key) && !self.catalog.doomed.contains_key(*key))
+            .filter(|key| is_reached(key))
             .collect()
     }
 
@@ -139,10 +156,17 @@ impl World {
         }
     }
 
-    /// The database's clock may have been set back since the catalog was asked.
-    fn grace_is_over(&self, doomed: DbTime, now: DbTime) -> bool {
-        let grace_ms = self.settings.keep_replaced_ms as i64;
-        now.0 + 2 * CLOCK_OFF_MS - doomed.0 >= grace_ms
+    /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,
+    /// and its time was told by one.
+    fn grace_is_over(&self, key: &str) -> bool {
+        let off_max_ms = if self.faults.clocks_vary {
+            let max_future_ms = self.settings.max_future_ms.max(300_000);
+            4 * max_future_ms as u64
+        } else {
+            4 * CLOCK_OFF_MS as u64
+        };
+        let doomed_at = self.deletions.doomed_at.get(key).copied();
+        doomed_at.is_some_and(|at| self.now - at + off_max_ms >= self.settings.keep_replaced_ms)
     }
 
     /// Called before the catalog forgets that these keys were doomed.

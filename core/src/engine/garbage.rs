@@ -8,14 +8,17 @@
 //! list, and goes on behind the page's last key. So a key that cannot be deleted is passed over
 //! until the next round.
 
-use super::conversation::{CatalogRequest, ObjectPage, StoreRequest};
+use super::conversation::{CatalogRequest, StoreRequest};
 use super::rules::GarbageRules;
 use super::step::Step;
-use crate::table::commit::{CatalogError, Owner};
+use crate::table::commit::{CatalogError, ClockBound, Owner};
 use crate::table::place::Names;
 use crate::values::cause::Trouble;
+use crate::values::object::ObjectPage;
 use crate::values::time::Mono;
 
+/// A clock that is off by so little deletes nothing too early, however short the grace is.
+const CLOCK_OFF_MS: u64 = 60_000;
 /// Between two attempts at what failed.
 const AGAIN_MS: u64 = 60_000;
 
@@ -77,8 +80,6 @@ enum Deletion {
 pub(super) struct Watch {
     /// The last epoch; `None` before epoch 0 is true.
     pub(super) last_epoch: Option<u64>,
-    /// The clocks agree, so that ages and grace periods can be believed.
-    pub(super) clocks_agree: bool,
 }
 
 impl Garbage {
@@ -93,10 +94,13 @@ impl Garbage {
         }
     }
 
-    /// Asks what is due. Nothing is searched for before epoch 0 is true: a catalog without epochs
-    /// may be one that was lost, and then it would name none of the objects.
+    /// Asks what is due; nothing while the clocks differ, because what was doomed by a wrong clock,
+    /// or is said to be doomed for long enough by one, may still be needed.
+    ///
+    /// Nothing is searched for before epoch 0 is true: a catalog without epochs may be one that was
+    /// lost, and then it would name none of the objects.
     pub(super) fn tick(&mut self, watch: Watch, step: &mut Step<'_>) {
-        if !watch.clocks_agree || watch.last_epoch.is_none() {
+        if bound(step).is_none() || watch.last_epoch.is_none() {
             return;
         }
         if self.search == Search::Idle && step.now >= self.search_at {
@@ -118,6 +122,9 @@ impl Garbage {
 
     /// Sends the requests whose time has come.
     fn ask(&mut self, step: &mut Step<'_>) {
+        let Some(clock) = bound(step) else {
+            return;
+        };
         let now = step.now;
         let is_due = |ask_at: &mut Option<Mono>| ask_at.take_if(|at| now >= *at).is_some();
         match &mut self.search {
@@ -130,7 +137,7 @@ impl Garbage {
             Search::Doom { keys, ask_at, .. } => {
                 if is_due(ask_at) {
                     let (owner, keys) = (self.owner.clone(), keys.clone());
-                    step.ask(CatalogRequest::Doom { owner, keys });
+                    step.ask(CatalogRequest::Doom { owner, keys, clock });
                 }
             }
             Search::Idle => {}
@@ -139,7 +146,11 @@ impl Garbage {
             && is_due(ask_at)
         {
             let (after, grace_ms) = (after.clone(), step.rules.keep_replaced_ms);
-            step.ask(CatalogRequest::DoomedPast { grace_ms, after });
+            step.ask(CatalogRequest::DoomedPast {
+                grace_ms,
+                after,
+                clock,
+            });
         }
     }
 
@@ -228,7 +239,6 @@ impl Garbage {
         &mut self,
         asked_after: Option<&str>,
         result: Result<Vec<String>, CatalogError>,
-        watch: Watch,
         step: &mut Step<'_>,
     ) {
         let Deletion::List {
@@ -242,7 +252,7 @@ impl Garbage {
             return;
         }
         match result {
-            Ok(keys) if watch.clocks_agree => match keys.last() {
+            Ok(keys) if bound(step).is_some() => match keys.last() {
                 None => self.deletion = Deletion::Idle,
                 Some(last) => {
                     self.deletion = Deletion::Delete { last: last.clone() };
@@ -273,6 +283,17 @@ impl Garbage {
         }
         self.ask(step);
     }
+}
+
+/// By which clock keys are doomed and handed out for deletion. A `max-future` of a year lets the
+/// clocks differ by a year, but no object is deleted a year too early.
+fn bound(step: &Step<'_>) -> Option<ClockBound> {
+    let clock = step.clock?;
+    let tolerable_ms = (step.rules.keep_replaced_ms / 8).max(CLOCK_OFF_MS);
+    (step.clocks_differ_ms <= tolerable_ms).then(|| ClockBound {
+        off_max_ms: clock.off_max_ms.min(tolerable_ms),
+        ..clock
+    })
 }
 
 /// Which objects may be orphans; the catalog knows which of them are.
@@ -325,7 +346,6 @@ mod tests {
             term: 5,
             watch: Watch {
                 last_epoch: Some(120),
-                clocks_agree: true,
             },
         };
         rule.may_be(key, age_ms)

@@ -161,12 +161,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Where Hive's tables are, as a quoted identifier: of the schemas in which its own clients look
-    /// for names, the first that has the table `TBLS`, else the first. Hive's clients and windrow
-    /// have the same search path unless somebody set them apart.
+    /// Where Hive's tables are, as a quoted identifier: of the schemas in which its own clients
+    /// look for names, the first that has the table `TBLS`, else the first. Hive's clients and
+    /// windrow have the same search path unless somebody set them apart.
     ///
-    /// A schema that bears our user's name counts only if it is ours. Whoever may make schemas could
-    /// otherwise put one in front of Hive's.
+    /// A schema that bears our user's name counts only if it is ours. Whoever may make schemas
+    /// could otherwise put one in front of Hive's.
     async fn find_hive_schema(&mut self) -> Result<String, CatalogError> {
         // This statement is safe in every search path, and the other one runs in a safe one.
         let path = "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]";
@@ -243,10 +243,10 @@ impl Session {
     /// for it. If this process stands still in the middle, the server ends the transaction, so that
     /// the next owner can go on.
     ///
-    /// Functions and operators are PostgreSQL's own: a role that may make some elsewhere cannot have
-    /// them run with our rights. All of it ends with the transaction, because a pooler may give the
-    /// connection to another client then. So every statement but the first one runs in a
-    /// transaction.
+    /// Functions and operators are PostgreSQL's own: a role that may make some elsewhere cannot
+    /// have them run with our rights. All of it ends with the transaction, because a pooler may
+    /// give the connection to another client then. So every statement except the first one runs in
+    /// a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
         self.deadline = Instant::now() + TRANSACTION_MAX;
         self.batch(

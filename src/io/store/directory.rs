@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use windrow_core::engine::{ListedObject, ObjectPage};
+use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// A directory, for the demo, development and tests.
 #[derive(Clone, Debug)]

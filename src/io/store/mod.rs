@@ -12,10 +12,10 @@ pub use s3::S3Store;
 
 use bytes::Bytes;
 use std::fmt;
-use windrow_core::engine::ObjectPage;
 use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::object::ObjectPage;
 
 /// Where a table's files are.
 #[derive(Clone, Debug)]
@@ -190,8 +190,8 @@ impl Store {
         }
     }
 
-    /// A page of the objects whose keys begin with `prefix` (as text): those behind the key `after`,
-    /// at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in memory,
+    /// A page of the objects whose keys begin with `prefix` (as text): those behind the key
+    /// `after`, at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in memory,
     /// however many objects there are.
     ///
     /// Ages are reckoned by this machine's clock. S3 refuses requests when that differs from its
@@ -263,4 +263,21 @@ impl Store {
             s3.set_credentials(access_key, secret_key);
         }
     }
+}
+
+/// A proxy's URL without user name and password.
+fn without_login(proxy: &str) -> String {
+    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
+        _ => proxy.to_owned(),
+    }
+}
+
+/// Text from outside, cut to a length that fits into a status line.
+fn cut(text: &str) -> String {
+    text.trim()
+        .trim_end_matches('.')
+        .chars()
+        .take(200)
+        .collect()
 }

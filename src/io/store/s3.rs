@@ -6,7 +6,7 @@
     reason = "how old an object is decides nothing here: the engine does"
 )]
 
-use super::{Deleted, S3Config, StoreError, StoreErrorKind};
+use super::{Deleted, S3Config, StoreError, StoreErrorKind, cut, without_login};
 use crate::io::roots::trusted_pem;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -26,9 +26,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
-use windrow_core::engine::{ListedObject, ObjectPage};
 use windrow_core::settings::config::Secret;
 use windrow_core::values::cause::innermost_cause;
+use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// How long to wait, and how often to try.
 #[derive(Clone, Copy, Debug)]
@@ -585,21 +585,4 @@ fn http_client(
             }
         }),
     )
-}
-
-/// A proxy's URL without user name and password.
-fn without_login(proxy: &str) -> String {
-    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-        _ => proxy.to_owned(),
-    }
-}
-
-/// Text from outside, cut to a length that fits into a status line.
-fn cut(text: &str) -> String {
-    text.trim()
-        .trim_end_matches('.')
-        .chars()
-        .take(200)
-        .collect()
 }

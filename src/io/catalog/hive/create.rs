@@ -121,8 +121,8 @@ impl Hive {
         let storages = self.create_storage(db, columns, &[&table.storage]).await?;
         let id = self.ids.next(db, &TABLE)?;
         db.execute(
-            "INSERT INTO hive.\"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \"LAST_ACCESS_TIME\", \
-               \"OWNER\", \"RETENTION\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
+            "INSERT INTO hive.\"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \
+               \"LAST_ACCESS_TIME\", \"OWNER\", \"RETENTION\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
                \"VIEW_EXPANDED_TEXT\", \"VIEW_ORIGINAL_TEXT\", \"IS_REWRITE_ENABLED\") \
              VALUES ($1, floor(extract(epoch FROM clock_timestamp()))::bigint, $2, 0, \
                'windrow', 0, $3, $4, $5, $6, $6, false)",
@@ -197,8 +197,8 @@ impl Hive {
         )
         .await?;
         db.execute(
-            "INSERT INTO hive.\"SDS\" (\"SD_ID\", \"INPUT_FORMAT\", \"IS_COMPRESSED\", \"LOCATION\", \
-               \"NUM_BUCKETS\", \"OUTPUT_FORMAT\", \"SERDE_ID\", \"CD_ID\", \
+            "INSERT INTO hive.\"SDS\" (\"SD_ID\", \"INPUT_FORMAT\", \"IS_COMPRESSED\", \
+               \"LOCATION\", \"NUM_BUCKETS\", \"OUTPUT_FORMAT\", \"SERDE_ID\", \"CD_ID\", \
                \"IS_STOREDASSUBDIRECTORIES\") \
              SELECT id, input, false, location, -1, output, serde, $1, false \
              FROM unnest($2, $3, $4, $5, $6) AS s (id, serde, location, input, output)",
@@ -294,7 +294,8 @@ impl Hive {
         )
         .await?;
         db.execute(
-            "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \"INTEGER_IDX\") \
+            "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \
+               \"INTEGER_IDX\") \
              SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
             args![value_ids, values, positions],
         )

@@ -6,7 +6,8 @@ use windrow_core::table::commit::CatalogError;
 /// Hive's tables of schema 2.3.0.
 const SCHEMA: &str = include_str!("../hive-2.3.0.sql");
 
-/// Makes all of Hive's schema where the database has no table, and opens it to those who were let in.
+/// Makes all of Hive's schema where the database has no table, and opens it to those who were let
+/// in.
 /// Where Hive's tables are there already, it does nothing.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
 //! Doomed keys: they are noted before their objects are deleted, so that no commit names one.
 
-use super::super::session::{Lost, args};
+use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, to_bigint};
-use windrow_core::table::admit::check_owner;
-use windrow_core::table::commit::{CatalogError, Owner};
+use super::journal::{Journal, NOW_MS, to_bigint};
+use windrow_core::table::admit::{check_clock, check_owner};
+use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
 use windrow_core::table::place::Names;
+use windrow_core::values::cause::Cause;
+use windrow_core::values::time::DbTime;
 
 /// How many keys are handed out for deletion at a time.
 const DOOMED_MAX: i64 = 1000;
@@ -16,6 +18,7 @@ impl PostgresCatalog {
         &mut self,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.owners_link("cannot doom keys of").await?;
         link.db.begin().await?;
@@ -33,6 +36,8 @@ impl PostgresCatalog {
             free = journal.unnamed(&candidates).await?;
             journal.insert_doomed(&free).await?;
         }
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(free)
@@ -42,6 +47,7 @@ impl PostgresCatalog {
         &mut self,
         grace_ms: u64,
         after: Option<&str>,
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.link("cannot list doomed keys of").await?;
         if !link.has_journal {
@@ -58,6 +64,8 @@ impl PostgresCatalog {
                 args![*database, *table, to_bigint(grace_ms), DOOMED_MAX, after],
             )
             .await?;
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -86,13 +94,19 @@ impl PostgresCatalog {
     }
 }
 
+/// PostgreSQL's clock at this moment.
+async fn now(db: &Session) -> Result<DbTime, CatalogError> {
+    let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
+    Ok(DbTime(row.get(0)))
+}
+
 impl Journal<'_> {
     /// Those of `keys` that no file, no manifest and no checkpoint in force has, and that are not
     /// doomed yet; each once, in order.
     ///
-    /// Each key is looked up by a primary key. For a manifest this is the epoch in its name, because
-    /// there is no index on manifests: to look through all epochs for each key took longer than a
-    /// lease on a table of a year. The name of a manifest without an epoch is not windrow's, and is
+    /// Each key is looked up by a primary key. For a manifest this is the epoch in its name,
+    /// because there is no index on manifests: to look through all epochs for each key took longer
+    /// than a lease on a table of a year. The name of a manifest without an epoch is not windrow's, and is
     /// taken for named.
     async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
         let TableName { database, table } = self.name;

@@ -101,8 +101,9 @@ const JOB: &str = "SELECT owner_epoch, owner_id, owner_name, \
 /// and whether the tables in it are as windrow makes them: with a trusted owner, and without
 /// triggers, rules and row security, which would run with our rights.
 ///
-/// An owner is trusted if it could do the same harm without the journal: our own role and those that
-/// we are a member of, superusers, the owner of the database, and whoever may write Hive's tables.
+/// An owner is trusted if it could do the same harm without the journal: our own role and those
+/// that we are a member of, superusers, the owner of the database, and whoever may write Hive's
+/// tables.
 /// The last are, for example, the users of other relations, of which an earlier one may have made
 /// the journal.
 const FIND: &str = "WITH trusted AS (SELECT r.oid FROM pg_roles AS r \
