@@ -22,6 +22,11 @@ pub struct Faults {
     /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
     /// log.
     pub log_is_harmed: bool,
+    /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
+    pub stale_broker_one_in: u64,
+    /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
+    /// never.
+    pub damaged_one_in: u64,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
 }
@@ -37,11 +42,23 @@ impl Faults {
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
             settings_vary: rng.one_in(2),
+            stale_broker_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 4])
+            } else {
+                0
+            },
+            damaged_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 30])
+            } else {
+                0
+            },
         }
     }
 
     /// From now on nothing goes wrong.
     pub fn end(&mut self) {
         self.lost_one_in = 0;
+        self.stale_broker_one_in = 0;
+        self.damaged_one_in = 0;
     }
 }
