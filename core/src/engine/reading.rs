@@ -140,6 +140,17 @@ impl Reading {
         }
     }
 
+    /// Records came that cannot be judged now. They are read again when the topic partition is
+    /// started again, at the lane's next offset.
+    pub(super) fn set_aside(&mut self, partition: Partition, step: &mut Step<'_>) {
+        if let Some(feed) = self.feeds.get_mut(&partition)
+            && std::mem::take(&mut feed.reading)
+        {
+            feed.held = false;
+            step.effect(Effect::Hold { partition });
+        }
+    }
+
     /// The lane has read on, up to `next_offset`. `lives` says that a record was counted, or moved
     /// the watermark.
     pub(super) fn note_read(

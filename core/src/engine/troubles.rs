@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub(super) enum Side {
     /// The right to write the table.
     Lease,
+    /// The clocks.
+    Clocks,
     /// The questions about the topic.
     Topic,
     /// The brokers as a whole. It is over when they answer anything at all.
