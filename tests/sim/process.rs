@@ -333,9 +333,9 @@ impl World {
             let lane = engine.lanes().get(&p)?;
             Some((lane.ledger.counted, lane.watermark()))
         };
-        let before = life(&process.engine);
+        let alive = life(&process.engine);
         process.engine.step(input, &mut out);
-        if life(&process.engine) != before {
+        if life(&process.engine) != alive {
             let ticked = process.ticked.saturating_sub(process.clocks.slept);
             process.lived.insert(p, ticked);
         }
