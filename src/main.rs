@@ -41,7 +41,10 @@ fn main() -> ExitCode {
         Verb::Run => run(&cli),
         _ => with_settings(&cli, |config, secrets| {
             finish(match &cli.verb {
-                Verb::CheckConfig => print(&cli, &cli::checked(config)),
+                Verb::CheckConfig => match print_problems(secrets) {
+                    Some(code) => return code,
+                    None => print(&cli, &cli::checked(config)),
+                },
                 Verb::InitMetastore => init_metastore(config, secrets),
                 Verb::Restore => restore(config, secrets),
                 _ => ask(&cli, config, secrets),
@@ -58,10 +61,21 @@ fn with_settings(cli: &Cli, work: impl FnOnce(&Config, &Secrets) -> ExitCode) ->
     match loaded {
         Ok((config, secrets)) => work(&config, &secrets),
         Err(error) => {
-            eprintln!("{error}");
+            // Whoever watches the process reads its last line, so each has that form.
+            for problem in error.0 {
+                eprintln!("{}", Trouble::from(problem).last_line());
+            }
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// A run goes on without an optional secret that cannot be used, but whoever checks wants to know.
+fn print_problems(secrets: &Secrets) -> Option<ExitCode> {
+    for problem in &secrets.problems {
+        eprintln!("{}", Trouble::from(problem.text.as_str()).last_line());
+    }
+    (!secrets.problems.is_empty()).then(|| ExitCode::from(EXIT_USAGE))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

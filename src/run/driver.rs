@@ -264,10 +264,14 @@ impl Driver {
     }
 
     fn rotate(&mut self, secrets: &Secrets, reader: &mut Reader, effects: &mut Vec<Effect>) {
-        let Some(rotation) = &self.rotation else {
+        let Some(rotation) = &mut self.rotation else {
             return;
         };
-        let logins = rotation.apply(secrets, &self.kafka, &self.store);
+        self.run.problems = secrets.problems_text();
+        self.status_at = None;
+        let Some(logins) = rotation.apply(secrets, &self.kafka, &self.store) else {
+            return;
+        };
         if let Some(login) = logins.catalog {
             self.ask_catalog(CatalogWork::UseLogin(login));
         }

@@ -10,7 +10,7 @@ use crate::io::kafka::{self, Reader};
 use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
 use crate::run::clients::{Clients, random_owner_id};
 use crate::run::driver::{Driver, Message};
-use crate::run::rotation::{Rotation, watch_secrets};
+use crate::run::rotation::{Rotation, log_problems, watch_secrets};
 use crate::run::rows::rows_reader;
 use anyhow::Context;
 use std::collections::BTreeSet;
@@ -92,10 +92,11 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         token: token_rx,
     };
     let reload = Arc::new(Notify::new());
+    log_problems(&clients.secrets);
     if let Some(config) = clients.config.clone() {
         start_watching_secrets(
             config,
-            clients.secrets,
+            clients.secrets.clone(),
             Arc::clone(&reload),
             runtime,
             to_loop.clone(),
@@ -110,6 +111,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         located_store,
         rotation: clients.config.map(|config| Rotation {
             config,
+            in_use: clients.secrets,
             token,
             look_login,
         }),
@@ -140,6 +142,7 @@ fn run_facts(clients: &Clients) -> RunFacts {
         topic: rules.shape.topic.clone(),
         version: crate::run::cli::VERSION.to_owned(),
         instance: clients.who.clone(),
+        problems: clients.secrets.problems_text(),
         ..RunFacts::default()
     }
 }

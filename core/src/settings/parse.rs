@@ -341,19 +341,22 @@ pub(super) fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Whether a text is the address of an HTTP proxy. It may hold a password, so no error quotes it.
-pub(super) fn is_proxy(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    let Some(authority) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else {
-        return false;
+/// The URL of an HTTP proxy; without a scheme it is `http://`, as `curl` has it. `None` for any
+/// other text. It may hold a password, so no error quotes it.
+pub(super) fn parse_proxy(text: &str) -> Option<String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => ("http".to_owned(), text),
     };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (user, server) = authority.split_once('@').unwrap_or(("", authority));
     // RFC 3986, 3.2.1; anything else in a name or password is written as %XX.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b);
     // The default port does not matter here: it only says that a port may be left out.
-    user.bytes().all(plain) && HostPort::parse(server, Some(80)).is_some()
+    let is_right = ["http", "https"].contains(&scheme.as_str())
+        && user.bytes().all(plain)
+        && HostPort::parse(server, Some(80)).is_some();
+    is_right.then(|| format!("{scheme}://{rest}"))
 }
 
 #[cfg(test)]

@@ -24,11 +24,12 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 25] = [
+    const KEYS: [&str; 26] = [
         "table",
         "state",
         "reason",
         "cause",
+        "problems",
         "rows",
         "files",
         "bytes",
