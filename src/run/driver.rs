@@ -236,8 +236,13 @@ impl Driver {
         }
     }
 
-    fn ask_catalog(&self, work: CatalogWork) {
-        let _ = self.to_catalog.send(work);
+    fn ask_catalog(&mut self, work: CatalogWork) {
+        // Without that task nothing would be committed any more, and nothing would say so.
+        if self.to_catalog.send(work).is_err() && self.ended.is_none() {
+            let why = "the task that asks the catalog has ended: this is a mistake in windrow; \
+                       start it again";
+            self.ended = Some(Err(why.into()));
+        }
     }
 
     fn use_warehouse(&mut self, warehouse: &Place) {

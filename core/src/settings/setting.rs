@@ -555,7 +555,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("log-level"),
         default: Text("info"),
         kind: Words(&["error", "warn", "info", "debug", "trace"]),
-        doc: "How much windrow writes to its log. No level logs credentials.",
+        doc: "How much windrow writes to its log. No level logs credentials or records: of the \
+              libraries that it uses, no level shows more than what they call information.",
         ..ROW
     },
     Setting {

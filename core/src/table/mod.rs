@@ -8,3 +8,4 @@ pub mod listing;
 pub mod commit;
 pub mod admit;
 pub mod hive;
+pub mod plausible;
