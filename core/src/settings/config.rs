@@ -4,8 +4,8 @@
 use crate::settings::grammar::{parse_aggregates, parse_group_by, parse_time_field};
 use crate::settings::parse::{
     HostPort, parse_addresses, parse_bucket, parse_domain, parse_endpoint, parse_group_prefix,
-    parse_instance, parse_label, parse_name, parse_no_proxy, parse_postgres_url, parse_table_name,
-    parse_topic,
+    parse_instance, parse_label, parse_name, parse_no_proxy, parse_postgres_url, parse_region,
+    parse_table_name, parse_topic,
 };
 use crate::settings::written::Written;
 use crate::table::file::Timestamps;
@@ -460,7 +460,7 @@ fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> Ta
 fn s3(w: &mut Written) -> S3Settings {
     S3Settings {
         endpoint: w.read("s3.endpoint", parse_endpoint),
-        region: w.read("s3.region", |text| parse_label(text, "us-east-1")),
+        region: w.read("s3.region", parse_region),
         path_style: w.flag("s3.path-style"),
         ca_file: w.file("s3.ca-file"),
         no_proxy: w.read("s3.no-proxy", parse_no_proxy),

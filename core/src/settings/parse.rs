@@ -2,7 +2,7 @@
 //! Each error is the end of a sentence that begins with the setting and its value. Settings whose
 //! text is a small language are in `grammar`; whether several values fit together is for `config`.
 
-use crate::table::place::is_bucket_name;
+use crate::table::place::check_bucket;
 use crate::values::time::parse_duration_ms;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -290,10 +290,19 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
 
 /// The name of a bucket.
 pub(super) fn parse_bucket(text: &str) -> Result<String, String> {
-    if is_bucket_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned())
+    check_bucket(text).map(|()| text.to_owned())
+}
+
+/// The region that requests are signed for. Stores other than AWS call theirs what they like, for
+/// example `RegionOne` and `eu_west`; it must only fit into the `Authorization` header, where it
+/// stands between slashes.
+pub(super) fn parse_region(text: &str) -> Result<String, String> {
+    parse_matching(text, "us-east-1", |text| {
+        (1..=128).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/,=\"\\".contains(&b))
+    })
 }
 
 /// Takes `postgresql://HOST:5432/DATABASE` apart. What is allowed is not in the errors.

@@ -6,6 +6,7 @@
 //! which are in the file itself; a column of a type that windrow does not write is refused.
 
 use crate::table::columns::{Cells, ColumnKind, Field, Timestamps, field};
+use crate::table::listing::Value;
 use crate::values::time::EventTime;
 use bytes::Bytes;
 use parquet::basic::{
@@ -17,12 +18,15 @@ use parquet::data_type::{
     Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::reader::{
+    ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader,
+};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The revision of the format. It is raised when the same rows would give other bytes, because of
@@ -47,6 +51,12 @@ const SPARK_CALENDAR: (&str, &str) = ("org.apache.spark.version", "3.4.2");
      write the table again from Kafka"
 )]
 pub struct FileError(String);
+
+impl FileError {
+    pub(crate) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
 
 /// The column as Parquet describes it.
 fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetError> {
@@ -146,6 +156,14 @@ fn try_write(
     writer.into_inner()
 }
 
+/// INT96 is for the Parquet library of Hive 2.3, which does not know zstd.
+fn compression(timestamps: Timestamps) -> Result<Compression, ParquetError> {
+    Ok(match timestamps {
+        Timestamps::Micros => Compression::ZSTD(ZstdLevel::try_new(1)?),
+        Timestamps::Int96 => Compression::SNAPPY,
+    })
+}
+
 /// The settings of the writer. Each one that shapes the bytes is set here, even where it is the
 /// crate's default today.
 fn properties(
@@ -165,7 +183,7 @@ fn properties(
         .set_created_by(CREATED_BY.to_owned())
         // The pages and encodings that the Parquet reader of Hive 2.3 knows.
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_compression(compression(timestamps)?)
         .set_dictionary_enabled(true)
         .set_dictionary_page_size_limit(1 << 20)
         .set_data_page_size_limit(1 << 20)
@@ -332,38 +350,191 @@ fn write_leaf<T: DataType>(
 /// # Errors
 /// The file is damaged or was not written by windrow.
 pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<Cells>), FileError> {
-    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(damaged)?;
-    let metadata = reader.metadata();
-    let root = metadata.file_metadata().schema_descr().root_schema();
-    let fields = root
-        .get_fields()
-        .iter()
-        .map(|t| read_field(t))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut columns: Vec<Cells> = fields.iter().map(|f| Cells::none(f.kind)).collect();
-    for i in 0..metadata.num_row_groups() {
+    let size = bytes.len() as u64;
+    let bytes = Bytes::copy_from_slice(bytes);
+    let file = PartialFile::open(size, vec![Part { start: 0, bytes }])?;
+    let mut columns: Vec<Cells> = file.fields.iter().map(|f| Cells::none(f.kind)).collect();
+    for group in 0..file.groups() {
         let left = limit - columns.first().map_or(0, Cells::len);
         if left == 0 {
             break;
         }
-        let group = reader.get_row_group(i).map_err(damaged)?;
-        let rows = usize::try_from(group.metadata().num_rows())
-            .map_err(damaged)?
-            .min(left);
-        let mut leaf = 0;
-        for (field, cells) in fields.iter().zip(&mut columns) {
-            let more = read_cells(group.as_ref(), &mut leaf, field.kind, rows)?;
-            if more.len() != rows {
-                return Err(FileError(format!(
-                    "column \"{}\" has {} of {rows} rows",
-                    field.name,
-                    more.len()
-                )));
-            }
+        let rows = file.rows_of_group(group)?.min(left);
+        for (cells, more) in columns.iter_mut().zip(file.cells(group, 0, rows)?) {
             cells.append(more);
         }
     }
-    Ok((fields, columns))
+    Ok((file.fields, columns))
+}
+
+/// Some bytes of a file, and where they begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) start: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// How many bytes of the file's end are needed to know what is in the file; `None` when `end` is
+/// enough.
+///
+/// # Errors
+/// It is not a Parquet file.
+pub(crate) fn needed_footer_bytes(end: &Bytes, size: u64) -> Result<Option<u64>, FileError> {
+    match ParquetMetaDataReader::new().try_parse_sized(end, size) {
+        Ok(()) => Ok(None),
+        Err(ParquetError::NeedMoreData(needed)) if needed as u64 <= size && needed > end.len() => {
+            Ok(Some(needed as u64))
+        }
+        Err(error) => Err(damaged(error)),
+    }
+}
+
+/// A file of which some parts are in memory: its end at least.
+pub(crate) struct PartialFile {
+    size: u64,
+    reader: SerializedFileReader<Parts>,
+    fields: Vec<Field>,
+}
+
+/// The parts of a file as the Parquet crate reads them.
+struct Parts {
+    size: u64,
+    parts: Vec<Part>,
+}
+
+impl Parts {
+    /// What is there from this offset on.
+    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
+        let at = |part: &Part| {
+            let skip = usize::try_from(start.checked_sub(part.start)?).ok()?;
+            (skip <= part.bytes.len()).then(|| part.bytes.slice(skip..))
+        };
+        let found = self.parts.iter().filter_map(at).max_by_key(Bytes::len);
+        found.ok_or_else(|| ParquetError::General(format!("byte {start} was not fetched")))
+    }
+}
+
+impl Length for Parts {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for Parts {
+    type T = std::io::Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(std::io::Cursor::new(self.from(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let bytes = self.from(start)?;
+        if bytes.len() < length {
+            let why = format!("{length} bytes from byte {start} on were not fetched");
+            return Err(ParquetError::General(why));
+        }
+        Ok(bytes.slice(..length))
+    }
+}
+
+impl PartialFile {
+    pub(crate) fn open(size: u64, parts: Vec<Part>) -> Result<Self, FileError> {
+        let reader = SerializedFileReader::new(Parts { size, parts }).map_err(damaged)?;
+        let root = reader.metadata().file_metadata().schema_descr();
+        let types = root.root_schema().get_fields();
+        let fields = types
+            .iter()
+            .map(|t| read_field(t))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            size,
+            reader,
+            fields,
+        })
+    }
+
+    pub(crate) fn column_names(&self) -> Vec<String> {
+        self.fields.iter().map(|field| field.name.clone()).collect()
+    }
+
+    /// How many row groups it has.
+    pub(crate) fn groups(&self) -> usize {
+        self.reader.metadata().num_row_groups()
+    }
+
+    pub(crate) fn rows_of_group(&self, group: usize) -> Result<usize, FileError> {
+        usize::try_from(self.reader.metadata().row_group(group).num_rows()).map_err(damaged)
+    }
+
+    /// Where a row group lies in the file.
+    pub(crate) fn bytes_of_group(&self, group: usize) -> Result<Range<u64>, FileError> {
+        let columns = self.reader.metadata().row_group(group).columns();
+        // The crate's own `byte_range` panics where these are negative.
+        let range = |column: &ColumnChunkMetaData| {
+            let start = column
+                .dictionary_page_offset()
+                .unwrap_or_else(|| column.data_page_offset());
+            let start = u64::try_from(start).ok()?;
+            let length = u64::try_from(column.compressed_size()).ok()?;
+            Some(start..start.checked_add(length)?)
+        };
+        let ranges: Option<Vec<_>> = columns.iter().map(range).collect();
+        let ranges = ranges.unwrap_or_default();
+        let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        if start < end && end <= self.size {
+            return Ok(start..end);
+        }
+        Err(FileError(format!("row group {group} lies outside of it")))
+    }
+
+    /// `take` rows of a row group, after the first `skip` ones.
+    pub(crate) fn rows(
+        &self,
+        group: usize,
+        skip: usize,
+        take: usize,
+    ) -> Result<Vec<Vec<Value>>, FileError> {
+        let columns = self.cells(group, skip, take)?;
+        let row = |i| {
+            let cells = self.fields.iter().zip(&columns);
+            cells
+                .map(|(field, cells)| cells.value(i, field.kind))
+                .collect()
+        };
+        Ok((0..take).map(row).collect())
+    }
+
+    fn cells(&self, group: usize, skip: usize, take: usize) -> Result<Vec<Cells>, FileError> {
+        let group = self.reader.get_row_group(group).map_err(damaged)?;
+        let mut leaves = Leaves {
+            group: group.as_ref(),
+            next: 0,
+            skip,
+            take,
+        };
+        let mut columns = Vec::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let cells = read_cells(&mut leaves, field.kind)?;
+            if cells.len() != take {
+                return Err(FileError(format!(
+                    "column \"{}\" has {} of {take} rows",
+                    field.name,
+                    cells.len()
+                )));
+            }
+            columns.push(cells);
+        }
+        Ok(columns)
+    }
+}
+
+/// The leaf columns of a row group, one after the other, and which of its rows are read.
+struct Leaves<'a> {
+    group: &'a dyn RowGroupReader,
+    next: usize,
+    skip: usize,
+    take: usize,
 }
 
 /// The error of a file whose bytes cannot be understood.
@@ -427,18 +598,12 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
     Ok(field(found.name(), kind))
 }
 
-/// The first `rows` cells of one column in a row group. `leaf` is the number of its first leaf
-/// column, and moves past those that were read.
-fn read_cells(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    kind: ColumnKind,
-    rows: usize,
-) -> Result<Cells, FileError> {
+/// The cells of one column in a row group. Its leaf columns are the next ones.
+fn read_cells(leaves: &mut Leaves<'_>, kind: ColumnKind) -> Result<Cells, FileError> {
     Ok(match kind {
         ColumnKind::Window => {
-            let starts = read_times(group, leaf, rows)?;
-            let ends = read_times(group, leaf, rows)?;
+            let starts = read_times(leaves)?;
+            let ends = read_times(leaves)?;
             Cells::Window(
                 starts
                     .into_iter()
@@ -447,22 +612,22 @@ fn read_cells(
                     .collect(),
             )
         }
-        ColumnKind::Time => Cells::Time(read_times(group, leaf, rows)?),
-        ColumnKind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
-        ColumnKind::Int => Cells::Int(read_leaf::<Int32Type>(group, leaf, rows)?),
-        ColumnKind::Long => Cells::Long(read_leaf::<Int64Type>(group, leaf, rows)?),
-        ColumnKind::Double => Cells::Double(read_leaf::<DoubleType>(group, leaf, rows)?),
+        ColumnKind::Time => Cells::Time(read_times(leaves)?),
+        ColumnKind::Text => Cells::Text(read_leaf::<ByteArrayType>(leaves)?),
+        ColumnKind::Int => Cells::Int(read_leaf::<Int32Type>(leaves)?),
+        ColumnKind::Long => Cells::Long(read_leaf::<Int64Type>(leaves)?),
+        ColumnKind::Double => Cells::Double(read_leaf::<DoubleType>(leaves)?),
         ColumnKind::Decimal { precision, .. } => {
             Cells::Decimal(match decimal_physical(precision) {
-                Physical::INT32 => widen(read_leaf::<Int32Type>(group, leaf, rows)?),
-                Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
+                Physical::INT32 => widen(read_leaf::<Int32Type>(leaves)?),
+                Physical::INT64 => widen(read_leaf::<Int64Type>(leaves)?),
                 _ => {
                     let units = |bytes: FixedLenByteArray| {
                         <[u8; 16]>::try_from(bytes.data())
                             .map(i128::from_be_bytes)
                             .map_err(damaged)
                     };
-                    let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
+                    let found = read_leaf::<FixedLenByteArrayType>(leaves)?;
                     found
                         .into_iter()
                         .map(|n| n.map(units).transpose())
@@ -478,21 +643,17 @@ fn widen<T: Into<i128>>(narrow: Vec<Option<T>>) -> Vec<Option<i128>> {
     narrow.into_iter().map(|n| n.map(Into::into)).collect()
 }
 
-/// The first `rows` times of the next leaf column; moves `leaf` on.
-fn read_times(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    rows: usize,
-) -> Result<Vec<Option<EventTime>>, FileError> {
-    let int96 = group.metadata().column(*leaf).column_type() == Physical::INT96;
+/// The times of the next leaf column.
+fn read_times(leaves: &mut Leaves<'_>) -> Result<Vec<Option<EventTime>>, FileError> {
+    let int96 = leaves.group.metadata().column(leaves.next).column_type() == Physical::INT96;
     if !int96 {
-        let micros = read_leaf::<Int64Type>(group, leaf, rows)?;
+        let micros = read_leaf::<Int64Type>(leaves)?;
         return Ok(micros
             .into_iter()
             .map(|t| t.map(|us| EventTime(us.div_euclid(1000))))
             .collect());
     }
-    let times = read_leaf::<Int96Type>(group, leaf, rows)?;
+    let times = read_leaf::<Int96Type>(leaves)?;
     let time = |value: Int96| {
         let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i64::from);
         let day = i64::from((day as u32).cast_signed()) - JULIAN_1970;
@@ -504,24 +665,20 @@ fn read_times(
     Ok(times.into_iter().map(|t| t.map(time)).collect())
 }
 
-/// The first `rows` cells of the next leaf column; moves `leaf` on.
-fn read_leaf<T: DataType>(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    rows: usize,
-) -> Result<Vec<Option<T::T>>, FileError> {
-    let depth = group
-        .metadata()
-        .column(*leaf)
-        .column_descr()
-        .max_def_level();
-    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(*leaf).map_err(damaged)?);
-    *leaf += 1;
+/// The cells of the next leaf column.
+fn read_leaf<T: DataType>(leaves: &mut Leaves<'_>) -> Result<Vec<Option<T::T>>, FileError> {
+    let (group, leaf) = (leaves.group, leaves.next);
+    leaves.next += 1;
+    let depth = group.metadata().column(leaf).column_descr().max_def_level();
+    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(leaf).map_err(damaged)?);
+    if leaves.skip > 0 {
+        reader.skip_records(leaves.skip).map_err(damaged)?;
+    }
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     let mut read = 0;
-    while read < rows {
+    while read < leaves.take {
         let (more, _, _) = reader
-            .read_records(rows - read, Some(&mut levels), None, &mut values)
+            .read_records(leaves.take - read, Some(&mut levels), None, &mut values)
             .map_err(damaged)?;
         if more == 0 {
             break;

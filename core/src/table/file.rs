@@ -407,6 +407,48 @@ mod tests {
     }
 
     #[test]
+    fn files_for_hive_2_3_have_the_codec_that_it_knows() {
+        use parquet::basic::Compression;
+        for timestamps in BOTH {
+            let late = [LateRecord {
+                partition: 0,
+                offset: 1,
+                time: EventTime(5),
+                watermark: EventTime(9),
+                key: Box::from(&*Key::of(&[Some("a")]).0),
+                value: Box::from(*b"{}"),
+            }];
+            let rejects = [RejectRecord {
+                partition: 0,
+                offset: 2,
+                time: None,
+                reason: "no key".to_owned(),
+                value: Box::from(*b"{}"),
+            }];
+            for file in [
+                write_rows(
+                    &by_origin(),
+                    timestamps,
+                    &[row(0, &[Some("a")], 1, &[])],
+                    &meta(),
+                ),
+                write_late("clicks", timestamps, &by_origin().group_by, &late, &meta()),
+                write_rejects("clicks", timestamps, &rejects, &meta()),
+            ] {
+                assert_eq!(read_rows(&file, 10).unwrap().rows.len(), 1);
+                let reader = SerializedFileReader::new(Bytes::from(file)).unwrap();
+                for column in reader.metadata().row_group(0).columns() {
+                    let codec = column.compression();
+                    match timestamps {
+                        Timestamps::Micros => assert!(matches!(codec, Compression::ZSTD(_))),
+                        Timestamps::Int96 => assert_eq!(codec, Compression::SNAPPY),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn wide_rows_come_back_exactly() {
         for timestamps in BOTH {
             let bytes = write_rows(&wide(), timestamps, &wide_rows(), &meta());

@@ -8,4 +8,5 @@ pub mod listing;
 pub mod commit;
 pub mod admit;
 pub mod hive;
+pub mod newest;
 pub mod plausible;
