@@ -561,7 +561,7 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        const KNOWN: &str = "ea6d1a40bd32aa833fbce0dce09dc648bf7d8eaaa385ecb070ebbf2a9cec03bb";
+        const KNOWN: &str = "d822f7466435c05aae57dae20b013f16887023849e56673e7b18506fae935d97";
         assert_eq!((FORMAT_REV, hash.as_str()), (1, KNOWN));
     }
 

@@ -212,7 +212,9 @@ pub fn check_bucket(name: &str) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("{why} such as {}", readable_bucket(name)))
+    // Other text is not repeated: an address may hold a key.
+    let like = if name.bytes().all(known) { name } else { "" };
+    Err(format!("{why} such as {}", readable_bucket(like)))
 }
 
 /// A bucket's name that is like this one and can be read: `logs.2024` becomes `logs-2024`.

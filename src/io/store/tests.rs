@@ -540,7 +540,7 @@ fn proxys_password_is_never_said() {
         .unwrap();
     let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
     for (scheme, kind) in [
-        ("http", StoreErrorKind::Denied),
+        ("http", StoreErrorKind::BadKey),
         ("https", StoreErrorKind::Unreachable),
     ] {
         proxy.refuses.store(true, Ordering::SeqCst);
