@@ -16,7 +16,10 @@ use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
 
 /// The version, and the git revision that it is built from: see `build.rs`.
-pub const VERSION: &str = env!("WINDROW_VERSION");
+pub const VERSION: &str = match option_env!("WINDROW_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// The exit code of a verb that has done what it should.
 pub const EXIT_FINE: u8 = 0;
@@ -491,7 +494,7 @@ mod tests {
             i32::from(EXIT_FINE)
         );
         let version = parse("windrow --version").unwrap_err().to_string();
-        let number = format!("windrow {} (", env!("CARGO_PKG_VERSION"));
+        let number = format!("windrow {}", env!("CARGO_PKG_VERSION"));
         assert!(version.starts_with(&number), "{version}");
     }
 

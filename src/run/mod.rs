@@ -4,6 +4,7 @@ pub mod cli;
 pub mod panics;
 pub mod clients;
 pub mod running;
+mod clock;
 pub mod driver;
 pub mod catalog_task;
 pub mod perform;

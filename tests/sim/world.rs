@@ -2,6 +2,7 @@
 //! clocks
 //! do.
 
+use crate::draw::{draw_limits, draw_shape};
 use crate::faults::{CLOCK_OFF_MS, Faults};
 use crate::garbage::Deletions;
 use crate::hands::Objects;
@@ -10,17 +11,18 @@ use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
-use crate::topic::{BASE, Topic};
+use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use windrow_core::engine::{Input, Rules};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
-use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
-use windrow_core::values::time::{DbTime, EventTime, Mono};
+use windrow_core::values::shape::{Number, OnBadRecord};
+use windrow_core::values::time::EventTime;
 
 macro_rules! summary {
     ($($name:ident),* $(,)?) => {
@@ -40,9 +42,10 @@ macro_rules! summary {
 summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
-    replays, delays, pauses, clocks_back,
+    replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     located, relocated, doomed, deleted,
+    time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
 pub struct World {
@@ -67,7 +70,13 @@ pub struct World {
     pub kafka_down_until: u64,
     /// By how much the database's clock is ahead of the right time.
     pub db_ahead: i64,
+    /// The catalog as it was at these times, for failovers that lose what came after.
+    pub backups: Vec<(u64, Catalog)>,
     pub summary: Summary,
+    /// Where counting ended last, because a record cannot be counted (`on-bad-record: fail`), and
+    /// how often it has ended so since the faults ended.
+    pub bad_record: Option<(Partition, Offset)>,
+    pub bad_ends: u64,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -81,8 +90,8 @@ const DATABASE_LOCATIONS: [Option<&str>; 4] = [
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let faults = Faults::draw(&mut rng);
-        let settings = Rules {
+        let mut faults = Faults::draw(&mut rng);
+        let mut settings = Rules {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
@@ -92,7 +101,7 @@ impl World {
                 TablePlace::At("s3a://spark/warehouse".parse().expect("a place"))
             },
             timestamps: Timestamps::Micros,
-            start_at_end: false,
+            start_at_end: rng.one_in(8),
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
             idle_timeout_ms: rng.pick(&[1000, 3000, 8000]),
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
@@ -102,13 +111,15 @@ impl World {
             continue_on_data_loss: true,
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
-            checkpoint_keys_small: if faults.log_is_harmed {
-                20_000
-            } else {
-                rng.pick(&[0, 4, 20_000])
-            },
+            limits: draw_limits(&mut rng, &faults),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
+        faults.draw_more(&mut rng);
+        if faults.clocks_vary {
+            // Much longer than clocks may differ, so that what is deleted too early by a wrong one
+            // is seen.
+            settings.keep_replaced_ms = 14_400_000;
+        }
         let mut world = Self {
             mistake,
             settings,
@@ -123,9 +134,13 @@ impl World {
             deletions: Deletions::default(),
             kafka_down_until: 0,
             db_ahead: 0,
+            backups: Vec::new(),
             rng,
             summary: Summary::default(),
+            bad_record: None,
+            bad_ends: 0,
         };
+        world.note_shape();
         world.move_database();
         world
     }
@@ -133,10 +148,6 @@ impl World {
     /// Somebody says to Hive that the database is kept at another place.
     fn move_database(&mut self) {
         self.catalog.database_location = self.rng.pick(&DATABASE_LOCATIONS).map(str::to_owned);
-    }
-
-    pub fn db_now(&self) -> DbTime {
-        DbTime(BASE + 60_000 + self.now as i64 + self.db_ahead)
     }
 
     pub fn topic(&self) -> &Topic {
@@ -150,7 +161,11 @@ impl World {
             settings.idle_timeout_ms = self.rng.pick(&[1000, 3000, 8000]);
             settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
         }
-        self.processes.push(Process::new(self.next_id, settings));
+        let mut process = Process::new(self.next_id, settings);
+        if self.faults.clocks_vary && self.rng.one_in(4) {
+            process.clocks.wall_ahead = self.faults.draw_clock(&mut self.rng);
+        }
+        self.processes.push(process);
         self.next_id += 1;
     }
 
@@ -163,6 +178,11 @@ impl World {
         if self.rng.one_in(2) {
             self.start_process();
         }
+        // Where the table lies is only asked before there is one.
+        let located = matches!(self.settings.place, TablePlace::InBucket(_));
+        if !self.rng.one_in(if located { 2 } else { 5 }) {
+            self.found_table()?;
+        }
         let steps = 300 + self.rng.below(400);
         for _ in 0..steps {
             self.now += self.rng.pick(&[0, 1, 10, 50, 200, 500]);
@@ -174,6 +194,27 @@ impl World {
         self.finish()
     }
 
+    /// Lets time go by until there is a table. Otherwise most of what goes wrong in a short run goes
+    /// wrong before there is anything to lose.
+    fn found_table(&mut self) -> Result<(), String> {
+        for _ in 0..100 {
+            self.now += 50;
+            while !self.requests.is_empty() {
+                self.carry_request()?;
+            }
+            for i in 0..self.processes.len() {
+                self.tick(i)?;
+                while self.processes.get(i).is_some_and(|p| !p.inbox.is_empty()) {
+                    self.receive_answer(i)?;
+                }
+            }
+            if !self.catalog.epochs.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
         // What Hive says about the database counts only while there is no table.
@@ -183,8 +224,12 @@ impl World {
         match self.rng.below(100) {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
-            45..78 => self.carry_request()?,
-            78..88 => self.receive_answer(i)?,
+            45..78 => {
+                for _ in 0..=self.rng.below(3) {
+                    self.carry_request()?;
+                }
+            }
+            78..88 => self.receive_answers(i)?,
             88..93 => {
                 let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
                 let n = self.rng.below(12) as Offset;
@@ -196,6 +241,7 @@ impl World {
                 log.visible = (log.visible + n).min(log.end);
             }
             _ if self.faults.lost_one_in == 0 => {}
+            93 if self.faults.epochs_are_forgotten && self.rng.one_in(2) => self.fail_over(),
             93 => self.processes[i].frozen = true,
             94 => self.processes.iter_mut().for_each(|p| p.frozen = false),
             95 if self.rng.one_in(2) => {
@@ -214,7 +260,8 @@ impl World {
     }
 
     fn people_and_clocks(&mut self, i: usize) -> Result<(), String> {
-        match self.rng.below(6) {
+        match self.rng.below(if self.faults.clocks_vary { 8 } else { 6 }) {
+            6 | 7 => self.harm_clocks(i),
             0 => {
                 self.summary.shutdowns += 1;
                 self.processes[i].stopping = true;
@@ -231,8 +278,9 @@ impl World {
                 self.summary.outages += 1;
                 self.kafka_down_until = self.now + self.rng.below(self.faults.outage_max_ms);
             }
+            3 if self.faults.clocks_vary => self.harm_clocks(i),
             3 => {
-                let ahead = self.rng.below(2 * CLOCK_OFF_MS as u64 + 1) as i64 - CLOCK_OFF_MS;
+                let ahead = self.faults.draw_clock(&mut self.rng);
                 self.summary.clocks_back += u64::from(ahead < self.db_ahead);
                 self.db_ahead = ahead;
             }
@@ -252,8 +300,9 @@ impl World {
     fn harm_log(&mut self) {
         let shape = &self.settings.shape;
         let made = self.topics.len();
+        let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
+        let needed_from = self.needed_from(p);
         let topic = self.topics.last_mut().expect("one at least");
-        let p = self.rng.below(topic.logs.len() as u64) as Partition;
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
         match self.rng.below(6) {
@@ -261,11 +310,11 @@ impl World {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
                 } else {
-                    self.catalog.checkpointed(p).unwrap_or(0)
+                    needed_from
                 };
                 log.expire(to);
             }
-            1 | 2
+            1..=3
                 if self.faults.log_is_harmed && log.before.is_none() && log.visible > log.start =>
             {
                 // Mostly it is cut below what is committed, else near the end, where readers are.
@@ -276,7 +325,11 @@ impl World {
                     .filter(|(c, _)| c.topic_id == topic_id);
                 let to = committed
                     .and_then(|(c, _)| c.lanes.get(&p))
-                    .map_or(log.visible, |lane| lane.to);
+                    .map_or(0, |lane| lane.to);
+                if to <= log.start {
+                    // Nobody would notice: nothing that was counted is cut off.
+                    return;
+                }
                 let near = if self.rng.one_in(3) {
                     log.visible
                 } else {
@@ -309,12 +362,8 @@ impl World {
             .collect();
         let id = self.processes[i].id;
         self.processes[i].ticked = self.now;
-        self.feed(
-            i,
-            Input::Tick {
-                now: Mono(self.now),
-            },
-        )?;
+        let tick = self.tick_of(i);
+        self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
         }
@@ -345,11 +394,13 @@ impl World {
                 .last()
                 .is_some_and(|(c, _)| c.topic_id != self.topic().id);
             let gone = !self.topic().logs.contains_key(p);
-            let most = process.settings.idle_timeout_ms.max(5000) + 1000;
+            let most = process.settings.idle_timeout_ms;
+            let most = most.max(process.settings.limits.idle_holds_ms) + 1000;
             let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
-            let seen = |(end, at): &(Offset, u64)| {
-                *end == lane.ledger.next_offset && self.now - at <= most
-            };
+            // By the monotonic time of its machine, which may have slept.
+            let now = self.now - process.clocks.slept;
+            let seen =
+                |(end, at): &(Offset, u64)| *end == lane.ledger.next_offset && now - at <= most;
             if !gone && !other && !looks.iter().any(seen) {
                 return Err(format!(
                     "topic partition {p} was taken for idle at offset {} at {}, but the looks were \
@@ -368,6 +419,11 @@ impl World {
         let Some(exit) = self.perform(i, out) else {
             return Ok(());
         };
+        self.ended(i, exit)
+    }
+
+    /// The engine of a process has ended.
+    pub fn ended(&mut self, i: usize, exit: Option<Trouble>) -> Result<(), String> {
         let process = &mut self.processes[i];
         match exit {
             None if process.last => {
@@ -375,11 +431,63 @@ impl World {
                 return Ok(());
             }
             None if process.stopping => {}
+            Some(Trouble {
+                cause: Some(Cause::BadRecord),
+                text,
+            }) => self.is_bad_record(&text)?,
             None => return Err("it ended by itself".to_owned()),
             Some(reason) => return Err(format!("it stopped: {reason}")),
         }
         self.processes.remove(i);
         Ok(())
+    }
+
+    /// It says that it ended at a record that cannot be counted. Whether that is so is known for
+    /// sure where no log was cut off.
+    fn is_bad_record(&mut self, text: &str) -> Result<(), String> {
+        let number = |after: &str| -> Option<i64> {
+            let rest = text.split_once(after)?.1;
+            rest.split([' ', ':']).next()?.parse().ok()
+        };
+        let at = number("topic partition ").zip(number(" offset "));
+        let (p, offset) = at.ok_or_else(|| format!("it ended, but where? {text}"))?;
+        let p = p as Partition;
+        let shape = &self.settings.shape;
+        let future = self.right_now() - 2 * CLOCK_OFF_MS;
+        // Two clocks that are wrong alike take records of now for ones from the future.
+        let clocks_vary = self.faults.clocks_vary;
+        let wrong = |log: &Log| match log.records.get(&offset) {
+            None => true,
+            Some(record) => match &record.value {
+                Value::Tombstone => true,
+                Value::Good { .. } => !clocks_vary && (0..future).contains(&record.time),
+                Value::Broken => false,
+            },
+        };
+        let logs = self.topics.iter().filter_map(|topic| topic.logs.get(&p));
+        let mut logs = logs
+            .flat_map(|log| [Some(log), log.before.as_deref()])
+            .flatten();
+        if shape.on_bad_record != OnBadRecord::Fail || logs.all(wrong) {
+            return Err(format!("it ended at a record that can be counted: {text}"));
+        }
+        self.summary.bad_ends += 1;
+        self.bad_ends += 1;
+        self.bad_record = Some((p, offset));
+        Ok(())
+    }
+
+    /// Counts what is drawn once for the whole run.
+    fn note_shape(&mut self) {
+        let shape = &self.settings.shape;
+        let new = Summary {
+            time_fields: shape.timestamp_field.is_some().into(),
+            decimals: shape.inputs().any(|a| a.number != Number::Integer).into(),
+            nested: shape.group_by.iter().any(|c| c.path.len() > 1).into(),
+            latest: self.settings.start_at_end.into(),
+            ..Summary::default()
+        };
+        self.summary.add(&new);
     }
 
     /// What was committed, for whoever looks at one seed.
@@ -423,6 +531,7 @@ impl World {
             shape: &self.settings.shape,
             topics: &self.topics,
             catalog: &self.catalog,
+            bad_record: self.bad_record.filter(|_| self.bad_ends > 1),
         };
         let seen = judge.judge()?;
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
@@ -443,6 +552,8 @@ impl World {
             rows: seen.rows.len() as u64,
             late: seen.late.len() as u64,
             rejects: seen.rejects.len() as u64,
+            full_slices: seen.rejects_saying("max-keys"),
+            long_keys: seen.rejects_saying("max-key-bytes"),
             null_keys: seen
                 .rows
                 .keys()
@@ -463,36 +574,4 @@ impl World {
         self.summary.add(&new);
         Ok(self.summary.clone())
     }
-}
-
-fn draw_shape(rng: &mut Rng) -> Shape {
-    let (size, slide) = rng.pick(&[
-        (10_000, 10_000),
-        (10_000, 5000),
-        (10_000, 3000),
-        (7000, 7000),
-        (12_000, 4000),
-    ]);
-    let mut shape = Shape::count_by_origin("t", size, slide);
-    shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
-    let of_n = |function, name: &str| Aggregate {
-        function,
-        path: vec!["n".to_owned()],
-        number: Number::Integer,
-        name: name.to_owned(),
-    };
-    shape.aggregates.push(of_n(Function::Sum, "sum_n"));
-    if rng.one_in(3) {
-        shape.aggregates.push(of_n(Function::Min, "min_n"));
-        shape.aggregates.push(of_n(Function::Avg, "avg_n"));
-        shape.aggregates.push(of_n(Function::Max, "max_n"));
-    }
-    if rng.one_in(3) {
-        shape.group_by.push(Column {
-            path: vec!["kind".to_owned()],
-            name: "kind".to_owned(),
-        });
-        shape.on_bad_record = rng.pick(&[OnBadRecord::Reject, OnBadRecord::Null]);
-    }
-    shape
 }

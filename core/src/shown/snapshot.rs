@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::engine::{
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
-        Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
+        Limits, Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
     use crate::table::commit::{Acquired, NewFile, Owner};
     use crate::table::file::Timestamps;
@@ -193,7 +193,7 @@ mod tests {
     use crate::values::cause::Cause;
     use crate::values::record::Record;
     use crate::values::shape::Shape;
-    use crate::values::time::{DbTime, Mono};
+    use crate::values::time::{DbTime, Mono, WallTime};
 
     /// The database's clock: 2023-11-14 22:13:20 UTC.
     const NOW: i64 = 1_700_000_000_000;
@@ -215,7 +215,7 @@ mod tests {
             continue_on_data_loss: false,
             lease_ms: 15_000,
             keep_replaced_ms: 604_800_000,
-            checkpoint_keys_small: 20_000,
+            limits: Limits::default(),
         })
     }
 
@@ -232,7 +232,7 @@ mod tests {
     fn answer(request: Request) -> Option<Answer> {
         let limits = (0, 0);
         Some(match request {
-            Request::Catalog(CatalogRequest::Acquire) => {
+            Request::Catalog(CatalogRequest::Acquire { .. }) => {
                 Answer::Catalog(CatalogAnswer::Acquire(Ok(Acquired::Ours {
                     owner: Owner {
                         term: 1,
@@ -243,7 +243,7 @@ mod tests {
                     head: None,
                 })))
             }
-            Request::Catalog(CatalogRequest::Commit(commit)) => {
+            Request::Catalog(CatalogRequest::Commit { commit, .. }) => {
                 Answer::Catalog(CatalogAnswer::Commit {
                     epoch: commit.epoch,
                     result: Ok(DbTime(NOW)),
@@ -269,6 +269,14 @@ mod tests {
             }),
             _ => return None,
         })
+    }
+
+    /// The first tick: the wall clock says the same as the database's.
+    fn begin() -> Input<'static> {
+        Input::Tick {
+            now: Mono(0),
+            wall: WallTime(NOW),
+        }
     }
 
     fn step(engine: &mut Engine, input: Input<'_>) {
@@ -301,10 +309,11 @@ mod tests {
     #[test]
     fn a_standby_shows_who_has_the_table() {
         let mut engine = engine();
-        engine.step(Input::Tick { now: Mono(0) }, &mut Vec::new());
+        engine.step(begin(), &mut Vec::new());
         let held = Acquired::Held {
             by: "windrow/1".to_owned(),
             left_ms: 9000,
+            lease: None,
         };
         engine.step(CatalogAnswer::Acquire(Ok(held)).into(), &mut Vec::new());
         let status = snapshot(&engine, &run_facts());
@@ -317,7 +326,7 @@ mod tests {
     #[test]
     fn records_of_open_windows_are_shown_by_window_and_by_topic_partition() {
         let mut engine = engine();
-        step(&mut engine, Input::Tick { now: Mono(0) });
+        step(&mut engine, begin());
         let record = |offset, second: i64, value: &'static str| Record {
             offset,
             timestamp_ms: NOW + second * 1000,

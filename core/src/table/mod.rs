@@ -3,6 +3,7 @@
 pub mod place;
 mod columns;
 mod columnar;
+mod partial_file;
 pub mod file;
 pub mod listing;
 pub mod commit;

@@ -9,8 +9,9 @@
 //! step  →  Done                        five rows were wanted, and it has them
 //! ```
 
-use crate::table::columnar::{FileError, Part, PartialFile, needed_footer_bytes};
+use crate::table::columnar::FileError;
 use crate::table::listing::Value;
+use crate::table::partial_file::{Part, PartialFile, guarded, needed_footer_bytes};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -99,6 +100,10 @@ impl NewestRows {
     /// # Errors
     /// The file is damaged, or was not written by windrow.
     pub fn step(&mut self) -> Result<NextStep, FileError> {
+        guarded(|| self.step_unguarded())
+    }
+
+    fn step_unguarded(&mut self) -> Result<NextStep, FileError> {
         let Some(end) = &self.end else {
             return Ok(self.fetch(self.size.saturating_sub(END_BYTES)..self.size));
         };
@@ -244,6 +249,12 @@ mod tests {
         for bad in [Vec::new(), b"PAR1".to_vec(), short, huge, vec![0; 200_000]] {
             let error = newest(&Bytes::from(bad), 5, usize::MAX).unwrap_err();
             assert!(error.to_string().starts_with("cannot read Parquet file: "));
+        }
+        let small = file(3);
+        for at in 0..small.len() {
+            let mut damaged = small.to_vec();
+            damaged[at] ^= 0xff;
+            let _ = newest(&Bytes::from(damaged), 5, usize::MAX);
         }
         let mut wanted = NewestRows::new(100, 5, 10);
         wanted.step().unwrap();

@@ -255,7 +255,7 @@ impl Session {
         }
     }
 
-    /// A column of a row, which is called `name` in messages, for example `windrow_1.job.last_epoch`.
+    /// A column of a row, which messages call `name`, for example `windrow_1.job.last_epoch`.
     ///
     /// # Errors
     /// `Stop` when it holds what windrow never writes: somebody has changed the table or the row.

@@ -3,6 +3,7 @@
 //! error.
 
 mod directory;
+mod refusal;
 mod s3;
 #[cfg(test)]
 mod tests;
