@@ -136,8 +136,8 @@ impl Draft<'_> {
     /// certificate there is neither.
     ///
     /// Each certificate is there once, and they are sorted: in which order they come changes
-    /// nothing. As long as something that is given cannot be used, what is in the file already stays. So a
-    /// certificate that is none never takes away a trust that windrow runs with.
+    /// nothing. As long as something that is given cannot be used, what is in the file already
+    /// stays. So a certificate that is none never takes away a trust that windrow runs with.
     fn add_certificates(
         &mut self,
         (endpoint, path, setting): (&'static str, &'static str, &str),

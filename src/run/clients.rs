@@ -212,8 +212,8 @@ pub(crate) fn expose(secret: Option<&Secret>) -> String {
     secret.map(|s| s.expose().to_owned()).unwrap_or_default()
 }
 
-/// The certificates in a CA file that can be used. One that cannot is left out and named in the log:
-/// each client of TLS would refuse to start because of it.
+/// The certificates in a CA file that can be used. One that cannot is left out and named in the
+/// log: each client of TLS would refuse to start because of it.
 fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     let Some(path) = path else { return Ok(None) };
     let name = path.display();
