@@ -10,7 +10,7 @@ use crate::io::http::{self, Command, Handle};
 use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::run::cli;
 use crate::run::clients;
-use crate::run::rotation::watch_secrets;
+use crate::run::rotation::{log_problems, watch_secrets};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, mpsc};
@@ -70,8 +70,10 @@ pub fn run(
         version: cli::VERSION.to_owned(),
         reason: "starting".to_owned(),
         cause: Some(Cause::Starting),
+        problems: secrets.problems_text(),
         ..Status::default()
     };
+    log_problems(secrets);
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
     let (token_tx, token_rx) = watch::channel(secrets.api_token.clone());
     let (commands_tx, commands_rx) = async_mpsc::channel(1);
@@ -352,6 +354,8 @@ impl Printer<'_> {
     }
 
     fn rotate(&mut self, secrets: &Secrets) {
+        self.status.problems = secrets.problems_text();
+        self.status_at = None;
         info!("secrets have changed: using the new ones");
         self.token_tx.send_replace(secrets.api_token.clone());
         match clients::kafka_config(self.config, secrets) {

@@ -235,8 +235,13 @@ impl Driver {
         }
     }
 
-    fn ask_catalog(&self, work: CatalogWork) {
-        let _ = self.to_catalog.send(work);
+    fn ask_catalog(&mut self, work: CatalogWork) {
+        // Without that task nothing would be committed any more, and nothing would say so.
+        if self.to_catalog.send(work).is_err() && self.ended.is_none() {
+            let why = "the task that asks the catalog has ended: this is a mistake in windrow; \
+                       start it again";
+            self.ended = Some(Err(why.into()));
+        }
     }
 
     fn use_warehouse(&mut self, warehouse: &Place) {
@@ -269,10 +274,14 @@ impl Driver {
     }
 
     fn rotate(&mut self, secrets: &Secrets, reader: &mut Reader, effects: &mut Vec<Effect>) {
-        let Some(rotation) = &self.rotation else {
+        let Some(rotation) = &mut self.rotation else {
             return;
         };
-        let logins = rotation.apply(secrets, &self.kafka, &self.store);
+        self.run.problems = secrets.problems_text();
+        self.status_at = None;
+        let Some(logins) = rotation.apply(secrets, &self.kafka, &self.store) else {
+            return;
+        };
         if let Some(login) = logins.catalog {
             self.ask_catalog(CatalogWork::UseLogin(login));
         }

@@ -20,9 +20,7 @@
 use crate::count::json::{Fields, ValueKind};
 use crate::values::record::Key;
 use crate::values::shape::{Number, OnBadRecord, Shape, TimeUnit};
-use crate::values::time::{EventTime, YEARS_1_TO_9999_MS};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use crate::values::time::{EventTime, YEARS_1_TO_9999_MS, parse_rfc3339};
 
 /// Takes records apart as a [`Shape`] says. Each lane has one. A record that is counted allocates
 /// nothing.
@@ -319,8 +317,7 @@ fn number_ms(text: &[u8], unit: TimeUnit) -> Option<i64> {
 
 /// The time in ms that an RFC 3339 text gives, rounded down; `None` when it is not such a text.
 fn rfc3339_ms(text: &[u8]) -> Option<i64> {
-    let time = OffsetDateTime::parse(std::str::from_utf8(text).ok()?, &Rfc3339).ok()?;
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+    parse_rfc3339(std::str::from_utf8(text).ok()?).map(|time| time.0)
 }
 
 /// A JSON number as an exact integer in units of `10^-scale`.

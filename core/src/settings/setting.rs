@@ -351,7 +351,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("timestamp-field"),
         shapes_rows: true,
         doc: "The field with a record's event time, and its unit where that cannot be guessed: \
-              \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". Empty is the \
+              \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". With rfc3339 it is \
+              a text such as 2024-09-01T19:42:15Z, where the T may be a blank. Empty is the \
               timestamp of the Kafka record.",
         ..ROW
     },
@@ -570,7 +571,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("log-level"),
         default: Text("info"),
         kind: Words(&["error", "warn", "info", "debug", "trace"]),
-        doc: "How much windrow writes to its log. No level logs credentials.",
+        doc: "How much windrow writes to its log. No level logs credentials or records: of the \
+              libraries that it uses, no level shows more than what they call information.",
         ..ROW
     },
     Setting {

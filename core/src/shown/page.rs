@@ -59,6 +59,12 @@ pub fn page(status: &Status) -> String {
         push(&mut out, format_args!(": {}", Html(&status.reason)));
     }
     out += "</p>";
+    if !status.problems.is_empty() {
+        push(
+            &mut out,
+            format_args!("<p class=\"waiting\">{}</p>", Html(&status.problems)),
+        );
+    }
     push_figures(&mut out, status);
     push_lanes(&mut out, status);
     push_windows(&mut out, status);

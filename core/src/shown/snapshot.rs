@@ -33,6 +33,8 @@ pub struct RunFacts {
     pub commits: u64,
     /// Attempts to store an object or to commit an epoch that failed and were made again.
     pub commit_failures: u64,
+    /// See [`Status::problems`].
+    pub problems: String,
 }
 
 impl RunFacts {
@@ -88,6 +90,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         state,
         reason: why.text,
         cause: why.cause,
+        problems: run.problems.clone(),
         rows: totals.rows,
         files: totals.files,
         bytes: totals.bytes,

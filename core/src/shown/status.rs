@@ -32,6 +32,9 @@ pub struct Status {
     /// no known kind. In JSON that is the empty text.
     #[serde(with = "optional")]
     pub cause: Option<Cause>,
+    /// What a person should mend although windrow goes on without it, such as an optional secret
+    /// that cannot be read; empty when there is nothing.
+    pub problems: String,
     /// Rows of the committed table.
     pub rows: u64,
     /// Files of the committed table.
