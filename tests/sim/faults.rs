@@ -28,6 +28,11 @@ pub struct Faults {
     pub undeletable_one_in: u64,
     /// Whether one object can never be deleted.
     pub one_key_is_stuck: bool,
+    /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
+    pub stale_broker_one_in: u64,
+    /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
+    /// never.
+    pub damaged_one_in: u64,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
     /// Whether clocks go wrong by minutes, hours or days, in either direction, and machines sleep.
@@ -49,6 +54,16 @@ impl Faults {
             undeletable_one_in: rng.pick(&[0, 2, 10]),
             one_key_is_stuck: rng.one_in(4),
             settings_vary: rng.one_in(2),
+            stale_broker_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 4])
+            } else {
+                0
+            },
+            damaged_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 30])
+            } else {
+                0
+            },
             clocks_vary: false,
             epochs_are_forgotten: false,
         }
@@ -74,5 +89,7 @@ impl Faults {
     pub fn end(&mut self) {
         self.lost_one_in = 0;
         self.undeletable_one_in = 0;
+        self.stale_broker_one_in = 0;
+        self.damaged_one_in = 0;
     }
 }

@@ -37,6 +37,9 @@ impl World {
         let mut garbage = GarbageLeft::All;
         for _ in 0..3000 {
             self.now += 100;
+            if matches!(garbage, GarbageLeft::All) && self.now % 500 < 100 {
+                self.go_on_with_unusable_records();
+            }
             while !self.requests.is_empty() {
                 self.carry_request()?;
             }
@@ -61,7 +64,7 @@ impl World {
                 self.check_live_objects()?;
                 return self.delay_is_in_force();
             }
-            if !self.all_is_read() {
+            if !self.all_is_read(matches!(garbage, GarbageLeft::All)) {
                 quiet_since = self.now;
             }
             if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
@@ -83,7 +86,9 @@ impl World {
                     garbage = GarbageLeft::ToBeDeleted(self.db_now());
                     self.now += rules.delete_every_ms + self.settings.keep_replaced_ms + AGAIN_MS;
                 }
-                GarbageLeft::ToBeDeleted(until) if self.doomed_by(until).is_empty() => {
+                GarbageLeft::ToBeDeleted(until)
+                    if self.doomed_by(until).is_empty() && self.all_is_read(false) =>
+                {
                     self.processes[0].stopping = true;
                     self.processes[0].last = true;
                     self.feed(0, Input::Shutdown)?;
@@ -110,6 +115,7 @@ impl World {
         let topic = self.topics.last_mut().expect("one at least");
         for log in topic.logs.values_mut() {
             log.visible = log.end;
+            log.open_until = 0;
             log.exists_from = 0;
         }
         self.bad_ends = 0;
@@ -118,14 +124,25 @@ impl World {
         self.processes[0].clocks.wall_ahead = 0;
     }
 
-    fn all_is_read(&self) -> bool {
+    /// A topic partition that receives nothing but records without a usable time goes on to do so.
+    /// The windows of the others must close all the same.
+    fn go_on_with_unusable_records(&mut self) {
+        let topic = self.topics.last_mut().expect("one at least");
+        for log in topic.logs.values_mut().filter(|log| log.is_unusable) {
+            log.append_unusable();
+        }
+    }
+
+    /// `goes_on` says that unusable records still come in, so that their topic partitions have no
+    /// end to be read to.
+    fn all_is_read(&self, goes_on: bool) -> bool {
         let engine = &self.processes[0].engine;
         let topic = self.topic();
         let read = |(p, log): (&Partition, &Log)| {
-            engine
-                .lanes()
-                .get(p)
-                .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+            engine.lanes().get(p).is_some_and(|lane| {
+                (lane.ledger.next_offset == log.end || (goes_on && log.is_unusable))
+                    && !lane.replaying()
+            })
         };
         let mut watermarks = engine.lanes().values().map(Lane::watermark);
         let first = watermarks.next().flatten();

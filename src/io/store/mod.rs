@@ -3,6 +3,7 @@
 //! error.
 
 mod directory;
+mod refusal;
 mod s3;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ pub use s3::S3Store;
 
 use bytes::Bytes;
 use std::fmt;
+use std::ops::Range;
 use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
@@ -63,6 +65,9 @@ pub enum StoreErrorKind {
     /// The access key is unknown, or the secret key is wrong. A rotation looks like this until we
     /// are told the new key.
     BadKey,
+    /// Something answers there, but there is no TLS connection that is trusted; or only one side
+    /// wants TLS.
+    Tls,
     /// There is no connection, or no answer came in time.
     Unreachable,
     /// Anything else.
@@ -82,11 +87,11 @@ pub struct StoreError {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         let cause = match error.kind {
-            StoreErrorKind::Denied | StoreErrorKind::BadKey => Some(Cause::LoginS3),
-            StoreErrorKind::NoBucket
-            | StoreErrorKind::Clock
-            | StoreErrorKind::Unreachable
-            | StoreErrorKind::Other => None,
+            StoreErrorKind::BadKey => Some(Cause::LoginS3),
+            StoreErrorKind::Denied => Some(Cause::S3Rights),
+            StoreErrorKind::NoBucket => Some(Cause::NoBucket),
+            StoreErrorKind::Tls => Some(Cause::TlsS3),
+            StoreErrorKind::Clock | StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
         };
         Trouble {
             cause,
@@ -166,6 +171,22 @@ impl Store {
         match self {
             Store::S3(s3) => s3.get(key).await,
             Store::Local(local) => local.get(key).await,
+        }
+    }
+
+    /// The bytes of this range of an object; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// As for [`Store::get`]. An object that is shorter than the range is an error, or gives fewer
+    /// bytes.
+    pub async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Store::S3(s3) => s3.get_range(key, range).await,
+            Store::Local(local) => local.get_range(key, range).await,
         }
     }
 
@@ -263,21 +284,4 @@ impl Store {
             s3.set_credentials(access_key, secret_key);
         }
     }
-}
-
-/// A proxy's URL without user name and password.
-fn without_login(proxy: &str) -> String {
-    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-        _ => proxy.to_owned(),
-    }
-}
-
-/// Text from outside, cut to a length that fits into a status line.
-fn cut(text: &str) -> String {
-    text.trim()
-        .trim_end_matches('.')
-        .chars()
-        .take(200)
-        .collect()
 }
