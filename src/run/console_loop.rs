@@ -261,7 +261,7 @@ impl Printer<'_> {
                     "records were removed before they were read; start again to see the rest"
                 );
             }
-            Event::Truncated { partition, why } => {
+            Event::Truncated { partition, why, .. } => {
                 warn!(partition, why, "the log was cut off; start again")
             }
         });

@@ -192,7 +192,16 @@ impl World {
                 "topic partition {p} was cut off below offset {}",
                 reader.next_offset
             );
-            return self.feed(i, Input::Truncated { partition: p, why });
+            let cut_at = match self.mistake {
+                Some(Mistake::CutMisplaced) => Some(reader.next_offset),
+                _ => log.epoch_end(reader.leader_epoch),
+            };
+            let input = Input::Truncated {
+                partition: p,
+                cut_at,
+                why,
+            };
+            return self.feed(i, input);
         }
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
             reader.next_offset = reader.next_offset.max(log.start);
@@ -263,8 +272,10 @@ impl World {
         };
         self.processes[i].engine.step(input, &mut out);
         let exit = self.perform(i, out);
-        if exit.is_some() {
-            return Err(format!("records made it end: {exit:?}"));
+        let ended = exit.is_some();
+        self.end_process(i, exit)?;
+        if ended {
+            return Ok(());
         }
         self.records_of_now_are_counted(i, p)
     }

@@ -13,10 +13,12 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use windrow_core::engine::{Input, Limits, Rules};
-use windrow_core::table::commit::Commit;
+use windrow_core::table::commit::{CheckpointAt, Commit};
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
@@ -42,6 +44,7 @@ summary! {
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
     replays, delays, pauses, clocks_back,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
+    counts_lost, stopped_by_loss, checkpoints_harmed,
     located, relocated, doomed, deleted,
 }
 
@@ -99,10 +102,10 @@ impl World {
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
-            continue_on_data_loss: true,
+            continue_on_data_loss: !(faults.log_is_harmed && rng.one_in(3)),
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
-            limits: draw_limits(&mut rng, &faults),
+            limits: draw_limits(&mut rng),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         let mut world = Self {
@@ -252,7 +255,7 @@ impl World {
         let p = self.rng.below(topic.logs.len() as u64) as Partition;
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 => {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
@@ -261,7 +264,7 @@ impl World {
                 };
                 log.expire(to);
             }
-            1..=3
+            1..=5
                 if self.faults.log_is_harmed && log.before.is_none() && log.visible > log.start =>
             {
                 // Mostly it is cut below what is committed, else near the end, where readers are.
@@ -285,11 +288,33 @@ impl World {
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
-            5 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
+            6 if self.faults.log_is_harmed => self.harm_checkpoint(),
+            7 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
             }
             _ => {}
+        }
+    }
+
+    /// The object of the newest checkpoint is gone, or is not what was stored.
+    fn harm_checkpoint(&mut self) {
+        let Some((_, CheckpointAt::Object(key))) = self.catalog.checkpoints().newest else {
+            return;
+        };
+        let warehouse = self.catalog.warehouse().expect("there are epochs");
+        let objects = self.stores.entry(warehouse).or_default();
+        let Some(bytes) = objects.get_mut(&key) else {
+            return;
+        };
+        self.summary.checkpoints_harmed += 1;
+        if self.rng.one_in(2) {
+            objects.remove(&key);
+        } else {
+            let mut damaged = bytes.to_vec();
+            let at = self.rng.below(damaged.len() as u64) as usize;
+            damaged[at] ^= 1;
+            *bytes = Arc::new(damaged);
         }
     }
 
@@ -366,7 +391,13 @@ impl World {
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
-        let Some(exit) = self.perform(i, out) else {
+        let exit = self.perform(i, out);
+        self.end_process(i, exit)
+    }
+
+    /// A process that ends is gone. Where data loss stopped it, somebody sets `on-data-loss`.
+    pub fn end_process(&mut self, i: usize, exit: Option<Option<Trouble>>) -> Result<(), String> {
+        let Some(exit) = exit else {
             return Ok(());
         };
         let process = &mut self.processes[i];
@@ -377,6 +408,15 @@ impl World {
             }
             None if process.stopping => {}
             None => return Err("it ended by itself".to_owned()),
+            Some(reason)
+                if reason.cause == Some(Cause::DataLoss)
+                    && reason.text.contains("on-data-loss: continue")
+                    && self.faults.log_is_harmed
+                    && !process.settings.continue_on_data_loss =>
+            {
+                self.summary.stopped_by_loss += 1;
+                self.settings.continue_on_data_loss = true;
+            }
             Some(reason) => return Err(format!("it stopped: {reason}")),
         }
         self.processes.remove(i);
@@ -424,6 +464,7 @@ impl World {
             shape: &self.settings.shape,
             topics: &self.topics,
             catalog: &self.catalog,
+            checkpoints_harmed: self.summary.checkpoints_harmed > 0,
         };
         let seen = judge.judge()?;
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
@@ -455,6 +496,7 @@ impl World {
             idle_floors: floors(FloorReason::Idle),
             quiet_floors: floors(FloorReason::Quiet),
             joins: floors(FloorReason::Join),
+            counts_lost: count(&|d| matches!(d, Decided::CountsLost { .. })),
             losses: count(&|d| matches!(d, Decided::Lost { .. })),
             delays: count(&|d| matches!(d, Decided::Delay { .. })).saturating_sub(3),
             generations: made_again.min(all),
@@ -467,13 +509,9 @@ impl World {
 }
 
 /// Limits that logs of some dozens of records reach.
-fn draw_limits(rng: &mut Rng, faults: &Faults) -> Limits {
+fn draw_limits(rng: &mut Rng) -> Limits {
     Limits {
-        checkpoint_keys_small: if faults.log_is_harmed {
-            20_000
-        } else {
-            rng.pick(&[0, 0, 4, 20_000])
-        },
+        checkpoint_keys_small: rng.pick(&[0, 0, 4, 20_000]),
         checkpoint_every_ms: rng.pick(&[2000, 60_000, 60_000]),
         checkpoint_every_records: rng.pick(&[20, 5_000_000, 5_000_000]),
         checkpoint_inline_bytes: rng.pick(&[0, 200, 16_384]),

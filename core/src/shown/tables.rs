@@ -24,7 +24,7 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 25] = [
+    const KEYS: [&str; 26] = [
         "table",
         "state",
         "reason",
@@ -45,6 +45,7 @@ pub fn status_table(status: &Value) -> String {
         "tombstones",
         "gaps",
         "lost",
+        "lost-hits",
         "commits",
         "commit-failures",
         "topic",

@@ -3,8 +3,8 @@
 use super::super::answers::{Files, Totals};
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, committed_file, from_json, to_count};
-use windrow_core::table::commit::{CatalogError, CheckpointAt, Commit, Head};
+use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint, to_count};
+use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::{DbTime, EventTime};
@@ -127,37 +127,54 @@ impl Journal<'_> {
             )
             .await?;
         let mut last: Commit = from_json(db, "epoch", row.get(0))?;
-        let checkpoint: Option<CheckpointAt> = job
-            .get::<_, Option<&str>>(3)
-            .map(|text| from_json(db, "checkpoint", text))
-            .transpose()?;
+        let kept = match (job.get::<_, Option<&str>>(3), checkpoint_epoch) {
+            (Some(text), Some(epoch)) => {
+                from_json::<KeptCheckpoints>(db, "checkpoint", text)?.at(to_count(epoch))
+            }
+            _ => Checkpoints::default(),
+        };
         if checkpoint_epoch == Some(last_epoch) {
-            last.checkpoint.clone_from(&checkpoint);
+            last.checkpoint = kept.newest.as_ref().map(|(_, at)| at.clone());
         }
+        let decisions = self
+            .decisions(checkpoint_epoch.unwrap_or(-1), last_epoch)
+            .await?;
+        let earlier = match kept.before {
+            None => None,
+            Some((epoch, at)) => Some(EarlierCheckpoint {
+                epoch,
+                at,
+                decisions: self
+                    .decisions(to_bigint(epoch), checkpoint_epoch.unwrap_or(-1))
+                    .await?,
+            }),
+        };
+        Ok(Some(Head {
+            genesis: from_json(db, "epoch 0", job.get(1))?,
+            last,
+            committed_at: DbTime(row.get(1)),
+            checkpoint: kept.newest,
+            decisions,
+            earlier,
+            paused: job.get(4),
+        }))
+    }
+
+    /// The decisions of the epochs after `after`, up to `until`, in order.
+    async fn decisions(&self, after: i64, until: i64) -> Result<Vec<Decision>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
         let rows = db
             .query(
                 "SELECT (said->'decisions')::text FROM windrow_1.epoch \
                  WHERE database = $1 AND \"table\" = $2 AND epoch > $3 AND epoch <= $4 \
                  AND decisions > 0 ORDER BY epoch",
-                args![
-                    *database,
-                    *table,
-                    checkpoint_epoch.unwrap_or(-1),
-                    last_epoch
-                ],
+                args![*database, *table, after, until],
             )
             .await?;
         let mut decisions: Vec<Decision> = Vec::new();
         for row in &rows {
             decisions.extend(from_json::<Vec<Decision>>(db, "decisions", row.get(0))?);
         }
-        Ok(Some(Head {
-            genesis: from_json(db, "epoch 0", job.get(1))?,
-            last,
-            committed_at: DbTime(row.get(1)),
-            checkpoint: checkpoint_epoch.map(to_count).zip(checkpoint),
-            decisions,
-            paused: job.get(4),
-        }))
+        Ok(decisions)
     }
 }
