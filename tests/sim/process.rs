@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use windrow_core::engine::{Answer, Effect, Engine, Input, Rules};
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::decision::Decided;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
 
 pub struct Process {
@@ -90,6 +91,17 @@ impl World {
             Some(News::Paused(paused)) => self.feed(i, Input::Paused(paused)),
             None => Ok(()),
         }
+    }
+
+    /// A process receives some of its answers.
+    pub fn receive_answers(&mut self, i: usize) -> Result<(), String> {
+        let id = self.processes[i].id;
+        for _ in 0..=self.rng.below(4) {
+            if self.processes.get(i).is_some_and(|p| p.id == id) {
+                self.receive_answer(i)?;
+            }
+        }
+        Ok(())
     }
 
     /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if
@@ -225,7 +237,7 @@ impl World {
             .take(most)
             .map(|(offset, r)| Record {
                 offset: *offset,
-                timestamp_ms: r.time,
+                timestamp_ms: r.kafka_time,
                 value: r.bytes.as_deref(),
             })
             .collect();
@@ -271,10 +283,11 @@ impl World {
             batch,
         };
         self.processes[i].engine.step(input, &mut out);
-        let exit = self.perform(i, out);
-        let ended = exit.is_some();
-        self.end_process(i, exit)?;
-        if ended {
+        let id = self.processes[i].id;
+        if let Some(exit) = self.perform(i, out) {
+            self.ended(i, exit)?;
+        }
+        if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
         self.records_of_now_are_counted(i, p)
@@ -288,6 +301,14 @@ impl World {
             return Ok(());
         };
         if process.stopping || lane.replaying() || lane.decisions.is_empty() {
+            return Ok(());
+        }
+        // A lane that has just lost its counts has taken no record since: the next one brings the
+        // ceiling.
+        let decided = |is: fn(&Decided) -> bool| lane.decisions.iter().any(|d| is(&d.what));
+        if decided(|what| matches!(what, Decided::CountsLost { .. }))
+            && !decided(|what| matches!(what, Decided::Ceiling { .. }))
+        {
             return Ok(());
         }
         let now = BASE + 60_000 + self.now as i64;
