@@ -5,6 +5,7 @@ use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
 use crate::io::catalog::postgres::PostgresCatalog;
 use crate::io::catalog::session::PgConfig;
+use crate::io::cgroup;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
@@ -198,6 +199,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         idle_timeout_ms: config.idle_timeout_ms,
         quiet_timeout_ms: config.quiet_timeout_ms,
         max_skew_ms: config.max_skew_ms,
+        max_memory_bytes: config.max_memory_bytes(cgroup::memory_limit()),
         max_future_ms: config.max_future_ms,
         commit_interval_ms: config.commit_interval_ms,
         continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,

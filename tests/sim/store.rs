@@ -66,10 +66,14 @@ pub enum Mistake {
     GraceIgnored,
     /// A process that finds its table elsewhere goes on in the warehouse that it used before.
     WarehouseKept,
+    /// When memory is nearly full, the topic partitions that could free it wait too.
+    AllHeld,
+    /// When memory is nearly full, a topic partition that is replayed waits too.
+    ReplayHeld,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 23] = [
+    pub const ALL: [Mistake; 25] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -93,6 +97,8 @@ impl Mistake {
         Mistake::DeletesUndoomed,
         Mistake::GraceIgnored,
         Mistake::WarehouseKept,
+        Mistake::AllHeld,
+        Mistake::ReplayHeld,
     ];
 }
 

@@ -43,6 +43,7 @@ summary! {
     replays, delays, pauses, clocks_back,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     located, relocated, doomed, deleted,
+    memory_holds, memory_full,
 }
 
 pub struct World {
@@ -97,6 +98,8 @@ impl World {
             idle_timeout_ms: rng.pick(&[1000, 3000, 8000]),
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
+            // Most runs never come near the bound; in the others it is a matter of a few windows.
+            max_memory_bytes: rng.pick(&[512 << 20, 512 << 20, 6000, 10_000, 16_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,

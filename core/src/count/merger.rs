@@ -32,7 +32,7 @@ pub fn frontier(lanes: &Lanes) -> Option<EventTime> {
 pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
     let least = lanes
         .values()
-        .filter_map(|lane| lane.closed.first_key_value())
+        .filter_map(|lane| lane.closed().first_key_value())
         .map(|(start, _)| *start)
         .min();
     least.is_some_and(|start| start + shape.window_ms <= frontier.0)

@@ -6,6 +6,7 @@ use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
+use super::memory::{Memory, committable};
 use super::reading::Reading;
 use super::step::{Break, Going, Step};
 use super::table::Table;
@@ -24,6 +25,7 @@ pub(super) struct Counting {
     table: Table,
     topic: Topic,
     reading: Reading,
+    memory: Memory,
     /// At most one epoch is on its way at a time.
     flight: Option<Flight>,
 }
@@ -43,6 +45,7 @@ impl Counting {
             table,
             topic,
             reading,
+            memory: Memory::default(),
             flight: None,
         };
         for partition in genesis.start_offsets.keys() {
@@ -67,6 +70,7 @@ impl Counting {
             table,
             topic,
             reading: Reading::default(),
+            memory: Memory::default(),
             flight: None,
         };
         for partition in counting.table.lanes().keys() {
@@ -86,6 +90,11 @@ impl Counting {
 
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// The memory that all of this takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.used()
     }
 
     /// Whether epoch 0 is still on its way. Nothing is read before it is true.
@@ -122,7 +131,19 @@ impl Counting {
 
     fn control_flow(&mut self, clocks: &Clocks, step: &mut Step<'_>) {
         let all = step.paused || clocks.is_back() || step.ending;
-        self.reading.control_flow(self.table.lanes(), all, step);
+        self.hold_back(all, step);
+    }
+
+    /// Holds back what must wait.
+    fn hold_back(&mut self, all: bool, step: &mut Step<'_>) {
+        let lanes = self.table.lanes();
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(lanes, flight, step);
+        // What can be committed is looked at only where it matters.
+        let waits = self.flight.is_some() || !self.memory.is_tight() || committable(lanes) > 0;
+        let holds = self.memory.holds(lanes, &self.reading, (all, waits), step);
+        self.memory.report(lanes, waits, step);
+        self.reading.hold(&holds, step);
     }
 
     /// Carries the epoch on its way on.
@@ -143,9 +164,9 @@ impl Counting {
     /// Reads every lane that is not read yet and whose first commit is through.
     pub(super) fn start_lanes(&mut self, step: &mut Step<'_>) {
         self.reading.start(self.table.committed_lanes(), step);
-        if step.paused {
+        if step.paused || self.memory.is_tight() {
             // Not with the next tick, because a batch would be counted before it.
-            self.reading.control_flow(self.table.lanes(), true, step);
+            self.hold_back(step.paused, step);
         }
     }
 
@@ -400,7 +421,9 @@ impl Counting {
 
     /// Commits what is due, unless an epoch is on its way.
     pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
-        if self.flight.is_none() && self.table.is_due(step) {
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(self.table.lanes(), flight, step);
+        if self.flight.is_none() && self.table.is_due(&self.memory, step) {
             self.cut(None, step)?;
         }
         Ok(())

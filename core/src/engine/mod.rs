@@ -12,6 +12,7 @@ mod flight;
 mod garbage;
 mod lease;
 mod locate;
+mod memory;
 mod opening;
 mod ours;
 mod questions;

@@ -29,6 +29,8 @@ pub struct Rules {
     pub quiet_timeout_ms: Option<u64>,
     /// How far a watermark may be ahead of the least one before its topic partition is held back.
     pub max_skew_ms: i64,
+    /// How much memory the table's counts may take, with what the Kafka client has fetched.
+    pub max_memory_bytes: u64,
     /// How far past the database's clock an event time may lie.
     pub max_future_ms: i64,
     /// At most this long between a closed window and its commit.
@@ -44,6 +46,18 @@ pub struct Rules {
     /// goes by the distance of a replay.
     pub checkpoint_keys_small: u64,
 }
+
+impl Rules {
+    /// How much of [`Rules::max_memory_bytes`] is set apart for what the Kafka client has fetched
+    /// and nobody has read yet, over all topic partitions.
+    #[must_use]
+    pub fn fetched_bytes(&self) -> u64 {
+        self.max_memory_bytes / FETCHED_ONE_IN
+    }
+}
+
+/// One in so many bytes of `max-memory` is for what the Kafka client has fetched.
+const FETCHED_ONE_IN: u64 = 16;
 
 /// The usual [`Rules::checkpoint_keys_small`].
 pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;

@@ -17,6 +17,8 @@ pub(super) enum Side {
     Store,
     /// The catalog.
     Catalog,
+    /// The bound on memory.
+    Memory,
 }
 
 /// The troubles of the moment, at most one of each side.
