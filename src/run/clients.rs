@@ -10,7 +10,7 @@ use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use windrow_core::engine::{CHECKPOINT_KEYS_SMALL, Rules};
+use windrow_core::engine::{Limits, Rules};
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
@@ -205,7 +205,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
         lease_ms: config.lease_ms,
         keep_replaced_ms: table.keep_replaced_ms,
-        checkpoint_keys_small: CHECKPOINT_KEYS_SMALL,
+        limits: Limits::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::engine::{Input, Rules};
+use windrow_core::engine::{Input, Limits, Rules};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -105,11 +105,7 @@ impl World {
             continue_on_data_loss: true,
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
-            checkpoint_keys_small: if faults.log_is_harmed {
-                20_000
-            } else {
-                rng.pick(&[0, 4, 20_000])
-            },
+            limits: draw_limits(&mut rng, &faults),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         let mut world = Self {
@@ -268,7 +264,7 @@ impl World {
                 };
                 log.expire(to);
             }
-            1 | 2
+            1..=3
                 if self.faults.log_is_harmed && log.before.is_none() && log.visible > log.start =>
             {
                 // Mostly it is cut below what is committed, else near the end, where readers are.
@@ -279,7 +275,11 @@ impl World {
                     .filter(|(c, _)| c.topic_id == topic_id);
                 let to = committed
                     .and_then(|(c, _)| c.lanes.get(&p))
-                    .map_or(log.visible, |lane| lane.to);
+                    .map_or(0, |lane| lane.to);
+                if to <= log.start {
+                    // Nobody would notice: nothing that was counted is cut off.
+                    return;
+                }
                 let near = if self.rng.one_in(3) {
                     log.visible
                 } else {
@@ -348,7 +348,8 @@ impl World {
                 .last()
                 .is_some_and(|(c, _)| c.topic_id != self.topic().id);
             let gone = !self.topic().logs.contains_key(p);
-            let most = process.settings.idle_timeout_ms.max(5000) + 1000;
+            let most = process.settings.idle_timeout_ms;
+            let most = most.max(process.settings.limits.idle_holds_ms) + 1000;
             let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
             let seen = |(end, at): &(Offset, u64)| {
                 *end == lane.ledger.next_offset && self.now - at <= most
@@ -465,6 +466,23 @@ impl World {
         };
         self.summary.add(&new);
         Ok(self.summary.clone())
+    }
+}
+
+/// Limits that logs of some dozens of records reach.
+fn draw_limits(rng: &mut Rng, faults: &Faults) -> Limits {
+    Limits {
+        checkpoint_keys_small: if faults.log_is_harmed {
+            20_000
+        } else {
+            rng.pick(&[0, 0, 4, 20_000])
+        },
+        checkpoint_every_ms: rng.pick(&[2000, 60_000, 60_000]),
+        checkpoint_every_records: rng.pick(&[20, 5_000_000, 5_000_000]),
+        checkpoint_inline_bytes: rng.pick(&[0, 200, 16_384]),
+        progress_every_ms: rng.pick(&[1000, 30_000]),
+        file_rows: rng.pick(&[1, 3, 1_000_000]),
+        idle_holds_ms: rng.pick(&[1000, 5000]),
     }
 }
 

@@ -6,10 +6,7 @@ use super::step::{Break, Step};
 use super::table::Table;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
-use crate::table::commit::{
-    CHECKPOINT_INLINE_MAX_BYTES, CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile,
-    Owner,
-};
+use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
 use crate::table::file;
 use crate::values::digest::{hex, sha256_hex};
 use crate::values::ledger::TableLedger;
@@ -19,8 +16,6 @@ use crate::values::time::EventTime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rows of one file at most.
-const FILE_ROWS_MAX: usize = 1_000_000;
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
 
@@ -196,7 +191,7 @@ impl<'a> Files<'a> {
         let day = |row: &Row| row.start.0.div_euclid(DAY_MS);
         for of_a_day in rows.chunk_by(|a, b| day(a) == day(b)) {
             let date = of_a_day[0].start.date();
-            for (part, rows) in of_a_day.chunks(FILE_ROWS_MAX).enumerate() {
+            for (part, rows) in of_a_day.chunks(rules.limits.file_rows).enumerate() {
                 let bytes = file::write_rows(&rules.shape, rules.timestamps, rows, &self.footer);
                 let windows = (rows[0].start, rows[rows.len() - 1].start);
                 let kind = FileKind::Rows { date: date.clone() };
@@ -253,7 +248,7 @@ fn write_checkpoint(
         .map(|(p, lane)| (*p, lane.state()))
         .collect();
     let bytes = checkpoint::encode(&states, step.rules.shape.group_by.len());
-    if bytes.len() <= CHECKPOINT_INLINE_MAX_BYTES {
+    if bytes.len() <= step.rules.limits.checkpoint_inline_bytes {
         return Some(CheckpointAt::Inline(hex(&bytes)));
     }
     let key = step

@@ -12,9 +12,6 @@ use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
-/// What was seen of a log's end holds for `idle-timeout`, and at least this long, because asking
-/// takes a second or two.
-const IDLE_HOLDS_MS_MIN: u64 = 5000;
 /// At least this long between two questions for a log's end.
 const LOOK_AGAIN_MS: u64 = 500;
 /// A topic partition that the topic has not had for this long is gone. One broker may not know of a
@@ -347,7 +344,10 @@ impl Reading {
         let silent = step.now.since(feed.last_record) >= step.rules.idle_timeout_ms;
         let nothing = next == end.last_stable && next == end.high_watermark;
         let idle = feed.at_end && silent && nothing && feed.reading && !feed.held;
-        let hold_ms = step.rules.idle_timeout_ms.max(IDLE_HOLDS_MS_MIN);
+        let hold_ms = step
+            .rules
+            .idle_timeout_ms
+            .max(step.rules.limits.idle_holds_ms);
         feed.idle_until = idle.then(|| asked_at.plus(hold_ms));
         if idle {
             feed.floor_limit = feed.watermark_when_asked;

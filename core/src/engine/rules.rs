@@ -42,9 +42,30 @@ pub struct Rules {
     pub lease_ms: u64,
     /// How long a replaced or orphaned object is kept before it is deleted.
     pub keep_replaced_ms: u64,
+    /// The limits that no setting names.
+    pub limits: Limits,
+}
+
+/// Limits that no setting names, with their usual values as the default. They are fields, and not
+/// constants of the code that obeys them, so that the small logs of a simulation reach them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
     /// With at most this many keys in open windows a checkpoint goes with each commit; with more it
     /// goes by the distance of a replay.
     pub checkpoint_keys_small: u64,
+    /// A checkpoint is at most this old when a restart has to replay from it.
+    pub checkpoint_every_ms: u64,
+    /// A restart has to replay at most about this many records.
+    pub checkpoint_every_records: u64,
+    /// A checkpoint of at most this many bytes lies in the catalog; a greater one is an object.
+    pub checkpoint_inline_bytes: usize,
+    /// Offsets that moved without anything to show are committed this often.
+    pub progress_every_ms: u64,
+    /// Rows of one file at most.
+    pub file_rows: usize,
+    /// What was seen of a log's end holds for `idle-timeout`, and at least this long, because
+    /// asking takes a second or two.
+    pub idle_holds_ms: u64,
 }
 
 impl Rules {
@@ -59,8 +80,19 @@ impl Rules {
 /// One in so many bytes of `max-memory` is for what the Kafka client has fetched.
 const FETCHED_ONE_IN: u64 = 16;
 
-/// The usual [`Rules::checkpoint_keys_small`].
-pub const CHECKPOINT_KEYS_SMALL: u64 = 20_000;
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            checkpoint_keys_small: 20_000,
+            checkpoint_every_ms: 60_000,
+            checkpoint_every_records: 5_000_000,
+            checkpoint_inline_bytes: 16_384,
+            progress_every_ms: 30_000,
+            file_rows: 1_000_000,
+            idle_holds_ms: 5000,
+        }
+    }
+}
 
 /// Whether the recorded table is the one that the settings ask for, at `place`.
 ///

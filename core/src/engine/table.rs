@@ -16,13 +16,6 @@ use crate::values::shape::Shape;
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
-/// Offsets that moved without anything to show are committed this often.
-const PROGRESS_EVERY_MS: u64 = 30_000;
-/// A checkpoint is at most this old when a restart has to replay from it.
-const CHECKPOINT_EVERY_MS: u64 = 60_000;
-/// A restart has to replay at most about this many records.
-const CHECKPOINT_EVERY_RECORDS: u64 = 5_000_000;
-
 /// The table as it is counted.
 #[derive(Default)]
 pub(super) struct Table {
@@ -307,7 +300,9 @@ impl Table {
         }
         // Also when nothing comes any more, because the log's start moves up to where a restart
         // would begin.
-        if self.checkpoint.behind && step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS {
+        let limits = &step.rules.limits;
+        let old = step.now.since(self.checkpoint.at) >= limits.checkpoint_every_ms;
+        if self.checkpoint.behind && old {
             return true;
         }
         let side = self.lanes.values().any(|lane| lane.side_bytes > 0);
@@ -320,7 +315,7 @@ impl Table {
                     .last_cut
                     .is_none_or(|at| step.now.since(at) >= interval);
         }
-        (moved || decided) && step.now.since(self.last_progress) >= PROGRESS_EVERY_MS
+        (moved || decided) && step.now.since(self.last_progress) >= limits.progress_every_ms
     }
 
     /// Takes the windows up to `frontier` out of the lanes, as final rows, and adds these to the
@@ -365,9 +360,11 @@ impl Table {
     /// else by the distance of a replay, and always with decisions that a replay could not repeat.
     pub(super) fn take_checkpoint_due(&mut self, consumed: u64, step: &Step<'_>) -> bool {
         let keys: u64 = self.lanes.values().map(Lane::key_slots).sum();
-        let far = step.now.since(self.checkpoint.at) >= CHECKPOINT_EVERY_MS
-            || consumed.saturating_sub(self.checkpoint.consumed) >= CHECKPOINT_EVERY_RECORDS;
-        let small = keys <= step.rules.checkpoint_keys_small;
+        let limits = &step.rules.limits;
+        let replayed = consumed.saturating_sub(self.checkpoint.consumed);
+        let far = step.now.since(self.checkpoint.at) >= limits.checkpoint_every_ms
+            || replayed >= limits.checkpoint_every_records;
+        let small = keys <= limits.checkpoint_keys_small;
         if self.next_epoch > 0 && !small && !far && !self.checkpoint.wanted && !step.ending {
             self.checkpoint.behind = true;
             return false;

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::engine::{
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
-        Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
+        Limits, Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
     use crate::table::commit::{Acquired, NewFile, Owner};
     use crate::table::file::Timestamps;
@@ -210,7 +210,7 @@ mod tests {
             continue_on_data_loss: false,
             lease_ms: 15_000,
             keep_replaced_ms: 604_800_000,
-            checkpoint_keys_small: 20_000,
+            limits: Limits::default(),
         })
     }
 

@@ -111,16 +111,12 @@ pub struct LaneCommit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointAt {
-    /// In the catalog, when it has at most [`CHECKPOINT_INLINE_MAX_BYTES`]: its bytes in
+    /// In the catalog, when it is small, because every owner reads the catalog's row: its bytes in
     /// hexadecimal.
     Inline(String),
     /// In an object: its path below the warehouse.
     Object(String),
 }
-
-/// A checkpoint of more bytes than this is kept in an object, because every owner reads the
-/// catalog's row.
-pub const CHECKPOINT_INLINE_MAX_BYTES: usize = 16_384;
 
 /// One epoch: all of it becomes true in one act, or none of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
