@@ -36,16 +36,16 @@ impl World {
             if !self.processes.is_empty() {
                 self.tick(0)?;
             }
+            if self.is_full()? {
+                quiet_since = self.now;
+                continue;
+            }
             let Some(process) = self.processes.first() else {
                 self.start_process();
                 continue;
             };
             if process.done {
                 return self.delay_is_in_force();
-            }
-            if self.is_full()? {
-                quiet_since = self.now;
-                continue;
             }
             if !self.all_is_read() {
                 quiet_since = self.now;
@@ -74,7 +74,9 @@ impl World {
     /// Where open windows alone fill the memory, nothing but the bound itself helps: a person
     /// starts the process again with a higher one.
     fn is_full(&mut self) -> Result<bool, String> {
-        let process = &self.processes[0];
+        let Some(process) = self.processes.first() else {
+            return Ok(false);
+        };
         let State::Waiting(why) = process.engine.state() else {
             return Ok(false);
         };
