@@ -10,7 +10,7 @@ use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use windrow_core::engine::{Limits, Rules};
+use windrow_core::engine::{Limits, Rules, fetched_bytes};
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
@@ -233,6 +233,7 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
         password: secrets.kafka_password.clone().unwrap_or_default(),
         group: config.group(),
         ca_pem: pem(config.kafka.ca_file.as_deref())?,
+        fetched_bytes: fetched_bytes(config.max_memory_bytes(cgroup::memory_limit())),
         partitions: 0,
     })
 }

@@ -30,7 +30,8 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc as async_mpsc, watch};
 use tracing::{info, warn};
 use windrow_core::engine::{
-    Answer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State, StoreAnswer,
+    Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State,
+    StoreAnswer,
 };
 use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
@@ -152,6 +153,12 @@ impl Driver {
     fn take_message(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let input = match message {
             Message::Answer(answer) => {
+                if let Answer::Brokers(BrokersAnswer::Topic(Ok(topic))) = &answer
+                    && self.kafka.share_out(topic.partitions.len())
+                {
+                    self.reopen(reader, effects);
+                    self.perform(effects, reader);
+                }
                 self.note_answer(&answer);
                 Input::Answer(answer)
             }

@@ -78,9 +78,9 @@ impl Memory {
         self.used = step.rules.fetched_bytes() + counted as u64 + flight.unwrap_or(0);
         // Where nothing will free memory by itself, the last eighth is not left unused.
         let nothing_comes = || flight.is_none() && committable(lanes) == 0;
-        self.level = if self.used >= bound {
-            Level::Full
-        } else if self.level == Level::Full && self.used >= bound / 8 * 7 && !nothing_comes() {
+        let stays_full =
+            || self.level == Level::Full && self.used >= bound / 8 * 7 && !nothing_comes();
+        self.level = if self.used >= bound || stays_full() {
             Level::Full
         } else if self.used >= bound / 4 * 3 || (self.is_tight() && self.used >= bound / 8 * 5) {
             Level::Tight
@@ -194,5 +194,163 @@ fn shown(bytes: u64) -> String {
         ..10_240 => format!("{bytes} bytes"),
         10_240..10_485_760 => format!("{} KiB", bytes >> 10),
         _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::questions::Questions;
+    use crate::engine::rules::{Limits, Rules};
+    use crate::engine::troubles::Troubles;
+    use crate::table::file::Timestamps;
+    use crate::table::place::{Names, TablePlace};
+    use crate::values::record::{Batch, Record};
+    use crate::values::shape::Shape;
+
+    const MIB: u64 = 1 << 20;
+
+    fn rules(max_memory_bytes: u64) -> Rules {
+        Rules {
+            shape: Shape::count_by_origin("t", 10_000, 10_000),
+            database: "default".to_owned(),
+            table: "t".to_owned(),
+            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
+            timestamps: Timestamps::Micros,
+            start_at_end: false,
+            delay_ms: 0,
+            idle_timeout_ms: 10_000,
+            quiet_timeout_ms: None,
+            max_skew_ms: 3_600_000,
+            max_memory_bytes,
+            max_future_ms: 600_000,
+            commit_interval_ms: 10_000,
+            continue_on_data_loss: false,
+            lease_ms: 15_000,
+            keep_replaced_ms: 604_800_000,
+            limits: Limits::default(),
+        }
+    }
+
+    struct One(i64, Vec<u8>);
+
+    impl Batch for One {
+        fn each(&self, f: &mut dyn FnMut(Record<'_>)) {
+            for offset in 0..self.0 {
+                f(Record {
+                    offset,
+                    timestamp_ms: 1_700_000_000_000 + offset * 1000,
+                    value: Some(&self.1),
+                });
+            }
+        }
+    }
+
+    /// Lanes with these many records, one a second.
+    fn lanes(rules: &Rules, records: &[i64]) -> (Lanes, Reading) {
+        let (mut lanes, mut reading) = (Lanes::new(), Reading::default());
+        for (partition, n) in (0..).zip(records) {
+            let mut lane = Lane::new(partition, &rules.shape, 0);
+            lane.set_delay(0);
+            lane.offer_ceiling(crate::values::time::EventTime(i64::MAX));
+            lane.records(&One(*n, br#"{"origin": "a"}"#.to_vec()));
+            lanes.insert(partition, lane);
+            reading.add(partition, Mono(0));
+        }
+        (lanes, reading)
+    }
+
+    /// Which topic partitions wait, and for which, when so much is in use.
+    fn waiting(records: &[i64], flight: u64) -> (Memory, Vec<(Partition, Option<Partition>)>) {
+        let rules = rules(MIB);
+        let (lanes, reading) = lanes(&rules, records);
+        let mut memory = Memory::default();
+        let holds = with_step(&rules, |step| {
+            memory.count(&lanes, Some(flight), step);
+            memory.holds(&lanes, &reading, (false, true), step)
+        });
+        (memory, holds.into_iter().collect())
+    }
+
+    fn with_step<T>(rules: &Rules, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
+        let mut effects = Vec::new();
+        f(&mut Step {
+            now: Mono(0),
+            rules,
+            names: &Names::new("default", "t"),
+            troubles: &mut Troubles::default(),
+            questions: &mut Questions::default(),
+            paused: false,
+            ending: false,
+            effects: &mut effects,
+        })
+    }
+
+    #[test]
+    fn at_three_quarters_all_wait_for_the_one_that_is_furthest_behind() {
+        let (_, holds) = waiting(&[90, 20, 60], MIB / 2);
+        assert_eq!(holds, []);
+        let (_, holds) = waiting(&[90, 20, 60], MIB / 4 * 3);
+        assert_eq!(holds, [(0, Some(1)), (2, Some(1))]);
+        // One without a watermark is furthest behind.
+        let (_, holds) = waiting(&[90, 20, 0], MIB / 4 * 3);
+        assert_eq!(holds, [(0, Some(2)), (1, Some(2))]);
+    }
+
+    #[test]
+    fn at_the_bound_all_wait() {
+        let (_, holds) = waiting(&[90, 20], MIB);
+        assert_eq!(holds, [(0, Some(1)), (1, None)]);
+    }
+
+    #[test]
+    fn holds_do_not_flap_at_the_borders() {
+        use Level::{Free, Full, Tight};
+        let (rules, mut memory) = (rules(MIB), Memory::default());
+        for (sixteenths, level) in [
+            (10, Free),
+            (12, Tight),
+            (11, Tight),
+            (10, Tight),
+            (9, Free),
+            (16, Full),
+            (15, Full),
+            (14, Full),
+            (13, Tight),
+            (9, Free),
+        ] {
+            let flight = MIB / 16 * sixteenths - rules.fetched_bytes();
+            with_step(&rules, |step| memory.count(&Lanes::new(), Some(flight), step));
+            assert_eq!(memory.level, level, "{sixteenths}");
+        }
+        // What is left is used where nothing else is on its way.
+        memory.level = Full;
+        let lanes = Lanes::new();
+        with_step(&rules, |step| {
+            memory.count(&lanes, Some(MIB / 16 * 14), step);
+            assert_eq!(memory.level, Full);
+            memory.level = Tight;
+            memory.count(&lanes, None, step);
+            assert_eq!(memory.level, Free);
+        });
+    }
+
+    #[test]
+    fn full_memory_names_the_topic_partition_and_the_settings_that_bound_it() {
+        let rules = rules(MIB);
+        let (lanes, _) = lanes(&rules, &[3, 1000]);
+        let trouble = stuck(&lanes, 512 * MIB);
+        assert_eq!(trouble.cause, Some(Cause::Memory));
+        for word in [
+            "topic partition 1 ",
+            "512 MiB",
+            "max-memory",
+            "window",
+            "slide",
+            "watermark-delay",
+            "max-keys",
+        ] {
+            assert!(trouble.text.contains(word), "{word}: {}", trouble.text);
+        }
     }
 }

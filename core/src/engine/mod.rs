@@ -28,7 +28,7 @@ pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
-pub use rules::{Limits, Rules, same_table};
+pub use rules::{Limits, Rules, fetched_bytes, same_table};
 pub use view::State;
 
 use crate::table::commit::{Acquired, CatalogError, Head};

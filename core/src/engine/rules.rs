@@ -73,12 +73,15 @@ impl Rules {
     /// and nobody has read yet, over all topic partitions.
     #[must_use]
     pub fn fetched_bytes(&self) -> u64 {
-        self.max_memory_bytes / FETCHED_ONE_IN
+        fetched_bytes(self.max_memory_bytes)
     }
 }
 
-/// One in so many bytes of `max-memory` is for what the Kafka client has fetched.
-const FETCHED_ONE_IN: u64 = 16;
+/// How much of `max-memory` is for what the Kafka client has fetched: a sixteenth.
+#[must_use]
+pub fn fetched_bytes(max_memory_bytes: u64) -> u64 {
+    max_memory_bytes / 16
+}
 
 impl Default for Limits {
     fn default() -> Self {
