@@ -96,7 +96,8 @@ pub fn encode(
         serde_json::to_writer(&mut out, &file_lane(&lane, key_columns)).expect("plain values");
     }
     write!(out, "}}}}").expect(in_memory);
-    let file = out.into_inner().expect(in_memory);
+    out.flush().expect(in_memory);
+    let (file, _) = out.into_parts();
     file.finish().expect(in_memory)
 }
 
@@ -116,7 +117,11 @@ pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
             file.version
         ));
     }
-    Ok(file.lanes.into_iter().map(|(p, lane)| (p, lane.0)).collect())
+    Ok(file
+        .lanes
+        .into_iter()
+        .map(|(p, lane)| (p, lane.0))
+        .collect())
 }
 
 fn file_lane(lane: &LaneState, columns: usize) -> FileLane {

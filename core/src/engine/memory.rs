@@ -320,7 +320,9 @@ mod tests {
             (9, Free),
         ] {
             let flight = MIB / 16 * sixteenths - rules.fetched_bytes();
-            with_step(&rules, |step| memory.count(&Lanes::new(), Some(flight), step));
+            with_step(&rules, |step| {
+                memory.count(&Lanes::new(), Some(flight), step)
+            });
             assert_eq!(memory.level, level, "{sixteenths}");
         }
         // What is left is used where nothing else is on its way.
