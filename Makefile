@@ -18,6 +18,10 @@ test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the 
 	cargo test -p windrow -p windrow-core
 	cargo test -p windrow-charm
 
+test-mutations: ## Mistakes planted in a copy of the engine: which seeds of the simulation catch them
+	cargo test -p windrow-core --test sim -- --ignored --nocapture --test-threads=1 \
+	  every_mutation_of_the_engine_is_caught how_often_planted_mistakes_are_caught
+
 test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table and is the judge
 	$(PARTS) install kafka minio postgres spark spark-3.5
 	cargo test --no-run
@@ -63,5 +67,5 @@ test-pack: pack ## What is in the charm's file, as Juju, charmcraft and a bare U
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-real test-juju test-kube test-deploy lint
+.PHONY: help demo test test-fast test-mutations test-real test-juju test-kube test-deploy lint
 .PHONY: parts-up parts-down pack test-pack tools

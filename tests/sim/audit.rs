@@ -3,7 +3,7 @@
 //! It shares no code with the lanes, only the types of what was recorded.
 
 use crate::topic::{Log, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::values::decision::{Decided, Decision};
 use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
@@ -50,6 +50,8 @@ pub struct ExpectedLane {
     floor: Option<i64>,
     ceiling: i64,
     delay: i64,
+    /// The keys of each slice: of the times that fall in the windows between these two starts.
+    slices: BTreeMap<(i64, i64), BTreeSet<Vec<Option<String>>>>,
 }
 
 impl ExpectedLane {
@@ -125,7 +127,13 @@ impl ExpectedLane {
                 ledger.tombstones += 1;
                 return;
             }
-            Value::Good { key, n } if record.time >= 0 && record.time <= self.ceiling => (key, *n),
+            Value::Good { key, n }
+                if record.time >= 0
+                    && record.time <= self.ceiling
+                    && bytes_of(key) <= shape.max_key_bytes =>
+            {
+                (key, *n)
+            }
             _ => {
                 ledger.rejected += 1;
                 *self.rejects.entry(at).or_default() += 1;
@@ -148,6 +156,14 @@ impl ExpectedLane {
             *self.late.entry(at).or_default() += 1;
             return;
         }
+        let slice = (windows[windows.len() - 1].0, windows[0].0);
+        let keys = self.slices.entry(slice).or_default();
+        if !keys.contains(key) && keys.len() as u64 >= shape.max_keys {
+            ledger.rejected += 1;
+            *self.rejects.entry(at).or_default() += 1;
+            return;
+        }
+        keys.insert(key.clone());
         ledger.counted += 1;
         ledger.hits += windows.len() as u64;
         ledger.late_hits += (windows.len() - open.len()) as u64;
@@ -166,6 +182,11 @@ impl ExpectedLane {
         }
         self.newest = self.newest.max(Some(record.time));
     }
+}
+
+/// The bytes of all columns of a key.
+fn bytes_of(key: &[Option<String>]) -> u64 {
+    key.iter().flatten().map(|column| column.len() as u64).sum()
 }
 
 /// The final rows: the windows that end at or before the frontier, summed over all topic

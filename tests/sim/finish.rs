@@ -40,6 +40,10 @@ impl World {
                 quiet_since = self.now;
                 continue;
             }
+            if self.bad_ends > 1 {
+                // It ends there again whoever starts it.
+                return Ok(());
+            }
             let Some(process) = self.processes.first() else {
                 self.start_process();
                 continue;
@@ -111,6 +115,7 @@ impl World {
             log.visible = log.end;
             log.exists_from = 0;
         }
+        self.bad_ends = 0;
         self.processes.truncate(1);
         self.processes[0].frozen = false;
     }

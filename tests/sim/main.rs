@@ -12,12 +12,15 @@
 mod audit;
 #[path = "../catalog_cases.rs"]
 mod catalog_cases;
+mod draw;
 mod faults;
 mod finish;
 mod garbage;
 #[path = "../hands.rs"]
 mod hands;
 mod judge;
+mod mutants;
+mod mutations;
 mod process;
 mod requests;
 #[path = "../rng.rs"]
@@ -27,6 +30,8 @@ mod store_cases;
 mod topic;
 mod world;
 
+use mutants::SEEDS_MAX;
+use std::ops::Range;
 use store::Mistake;
 use world::World;
 
@@ -37,6 +42,52 @@ fn run(seed: u64, mistake: Option<Mistake>) -> Result<world::Summary, String> {
         println!("seed {seed}:\n{}", world.tell());
     }
     result
+}
+
+/// Runs seeds in as many threads as there are processors; a thread ends after `failures` of its
+/// seeds have failed. Returns what happened in all of them, and the seeds that failed, in order.
+fn run_all(
+    seeds: Range<u64>,
+    mistake: Option<Mistake>,
+    failures: usize,
+) -> (world::Summary, Vec<(u64, String)>) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    type Part = (world::Summary, Vec<(u64, String)>);
+    let one = &|thread: u64| -> Part {
+        let (mut sum, mut failed) = (world::Summary::default(), Vec::new());
+        for seed in seeds.clone().filter(|s| s % threads == thread) {
+            // A panic is said above; here is only whose it was.
+            match std::panic::catch_unwind(|| run(seed, mistake)) {
+                Ok(Ok(one)) => sum.add(&one),
+                Ok(Err(reason)) => failed.push((seed, reason)),
+                Err(_) => failed.push((seed, "an engine panicked".to_owned())),
+            }
+            if failed.len() >= failures {
+                break;
+            }
+        }
+        (sum, failed)
+    };
+    let parts: Vec<Part> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || one(thread)))
+            .collect();
+        handles
+            .into_iter()
+            .map(|h| h.join().expect("an engine panicked: see above"))
+            .collect()
+    });
+    let (mut sum, mut failed) = (world::Summary::default(), Vec::new());
+    for (part, failures) in parts {
+        sum.add(&part);
+        failed.extend(failures);
+    }
+    failed.sort();
+    (sum, failed)
+}
+
+fn seeds_that_fail(seeds: Range<u64>, failures: usize) -> Vec<(u64, String)> {
+    run_all(seeds, None, failures).1
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -52,37 +103,8 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn the_table_is_a_function_of_the_log_whatever_fails() {
-    let mut sum = world::Summary::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let seeds = seeds();
-    type Part = (world::Summary, Vec<(u64, String)>);
-    let one = &|thread: u64| -> Part {
-        let (mut sum, mut failed) = (world::Summary::default(), Vec::new());
-        for seed in seeds.clone().filter(|s| s % threads == thread) {
-            // A panic is said above; here is only whose it was.
-            match std::panic::catch_unwind(|| run(seed, None)) {
-                Ok(Ok(one)) => sum.add(&one),
-                Ok(Err(reason)) => failed.push((seed, reason)),
-                Err(_) => failed.push((seed, "an engine panicked".to_owned())),
-            }
-        }
-        (sum, failed)
-    };
-    let parts: Vec<Part> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || one(thread)))
-            .collect();
-        handles
-            .into_iter()
-            .map(|h| h.join().expect("an engine panicked: see above"))
-            .collect()
-    });
-    let mut failed = Vec::new();
-    for (part, failures) in parts {
-        sum.add(&part);
-        failed.extend(failures);
-    }
-    failed.sort();
+    let (sum, failed) = run_all(seeds.clone(), None, usize::MAX);
     let first: Vec<String> = failed
         .iter()
         .take(20)
@@ -108,9 +130,25 @@ fn the_table_is_a_function_of_the_log_whatever_fails() {
 #[test]
 fn planted_mistakes_are_caught() {
     for mistake in Mistake::ALL {
-        let caught = (0..4000).find(|seed| run(*seed, Some(mistake)).is_err());
-        let caught = caught.unwrap_or_else(|| panic!("{mistake:?} was not caught in 4000 seeds"));
+        let caught = (0..SEEDS_MAX).find(|seed| run(*seed, Some(mistake)).is_err());
+        let caught =
+            caught.unwrap_or_else(|| panic!("{mistake:?} was not caught in {SEEDS_MAX} seeds"));
         println!("{mistake:?} is caught by seed {caught}");
+    }
+}
+
+/// The same, with how often.
+#[test]
+#[ignore = "it takes a minute; make test-mutations runs it"]
+fn how_often_planted_mistakes_are_caught() {
+    std::panic::set_hook(Box::new(|_| {}));
+    for mistake in Mistake::ALL {
+        let (_, failed) = run_all(0..500, Some(mistake), usize::MAX);
+        let first = failed.first().map(|(seed, _)| *seed);
+        println!(
+            "{mistake:?}: {} of 500 seeds, first {first:?}",
+            failed.len()
+        );
     }
 }
 

@@ -92,6 +92,17 @@ impl World {
         }
     }
 
+    /// A process receives some of its answers.
+    pub fn receive_answers(&mut self, i: usize) -> Result<(), String> {
+        let id = self.processes[i].id;
+        for _ in 0..=self.rng.below(4) {
+            if self.processes.get(i).is_some_and(|p| p.id == id) {
+                self.receive_answer(i)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Performs what an engine asks for, or sends it on its way. Returns how the engine ended, if
     /// it
     /// did: `Some(None)` when it was asked to.
@@ -231,7 +242,7 @@ impl World {
             .take(most)
             .map(|(offset, r)| Record {
                 offset: *offset,
-                timestamp_ms: r.time,
+                timestamp_ms: r.kafka_time,
                 value: r.bytes.as_deref(),
             })
             .collect();
@@ -277,9 +288,12 @@ impl World {
             batch,
         };
         self.processes[i].engine.step(input, &mut out);
-        let exit = self.perform(i, out);
-        if exit.is_some() {
-            return Err(format!("records made it end: {exit:?}"));
+        let id = self.processes[i].id;
+        if let Some(exit) = self.perform(i, out) {
+            self.ended(i, exit)?;
+        }
+        if self.processes.get(i).is_none_or(|process| process.id != id) {
+            return Ok(());
         }
         self.records_of_now_are_counted(i, p)
     }

@@ -4,8 +4,10 @@
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use windrow_core::values::record::{Offset, Partition};
-use windrow_core::values::shape::{OnBadRecord, Shape};
+use windrow_core::values::shape::{OnBadRecord, Shape, TimeUnit};
 
 /// The time at which the world begins, by all clocks, in ms since 1970.
 pub const BASE: i64 = 1_700_000_000_000;
@@ -25,8 +27,11 @@ pub enum Value {
 
 /// A record as the topic holds it.
 pub struct LogRecord {
-    /// Its Kafka timestamp in ms since 1970; -1 for none.
+    /// Its event time in ms since 1970; -1 where none can be read.
     pub time: i64,
+    /// Its Kafka timestamp in ms since 1970; -1 for none. Without a field for the time it is the
+    /// event time.
+    pub kafka_time: i64,
     /// What its value says, for the auditor.
     pub value: Value,
     /// The bytes of its value, for the engine; `None` for a tombstone.
@@ -92,20 +97,27 @@ impl Log {
         let disorder = rng.pick(&[0, 3000, 20_000]);
         let keys = rng.pick(&[1, 3, 8]);
         let leader_epoch = self.epochs.last().map_or(0, |e| e.0);
+        let odd = odd_one_in(shape);
         for _ in 0..rng.below(most) {
             time += rng.below(step) as i64;
             let mut at = time - rng.below(disorder + 1) as i64;
-            if rng.one_in(60) {
+            if rng.one_in(2 * odd) {
                 at = rng.pick(&[-1, 253_402_300_799_000, time + 700_000]);
             }
             if rng.one_in(12) {
                 self.end += 1 + rng.below(3) as Offset;
             }
-            let (value, bytes) = draw_value(rng, shape, keys);
+            let kafka_time = at;
+            let (value, bytes) = draw_value(rng, shape, keys, &mut at);
+            let kafka_time = match &shape.timestamp_field {
+                Some(_) => rng.pick(&[-1, kafka_time, time + 700_000]),
+                None => kafka_time,
+            };
             self.records.insert(
                 self.end,
                 Arc::new(LogRecord {
                     time: at,
+                    kafka_time,
                     value,
                     bytes,
                     leader_epoch,
@@ -174,50 +186,134 @@ impl Log {
     }
 }
 
-/// Draws a value, and gives the bytes that say it.
-fn draw_value(rng: &mut Rng, shape: &Shape, keys: u64) -> (Value, Option<Vec<u8>>) {
+/// Of how many records one is no ordinary one. Where the first such record ends counting, there are
+/// few, or nothing else would be seen.
+fn odd_one_in(shape: &Shape) -> u64 {
+    match shape.on_bad_record {
+        OnBadRecord::Fail => 800,
+        OnBadRecord::Reject | OnBadRecord::Null => 30,
+    }
+}
+
+/// Draws a value, and gives the bytes that say it. `time` is the record's event time. With a field
+/// for the time the value says it, or leaves no time at all.
+fn draw_value(rng: &mut Rng, shape: &Shape, keys: u64, time: &mut i64) -> (Value, Option<Vec<u8>>) {
     let nulls = shape.on_bad_record == OnBadRecord::Null;
-    match rng.below(30) {
-        0 => {
-            let broken: &[&[u8]] = if nulls {
-                &[
-                    b"{",
-                    b"[]",
-                    b"{\"origin\": 1.5}",
-                    b"{\"origin\": \"a\", \"kind\": \"a\", \"n\": \"1\"}",
-                    b"",
-                ]
-            } else {
-                &[b"{", b"[]", b"{\"n\": 1}", b"{\"origin\": null}", b""]
-            };
-            return (Value::Broken, Some(rng.pick(broken).to_vec()));
-        }
+    let mut fields = Vec::new();
+    let said = shape.timestamp_field.as_ref().map(|field| {
+        let text = (*time >= 0).then(|| time_text(rng, field.unit, *time));
+        (std::mem::replace(time, -1), text)
+    });
+    match rng.below(odd_one_in(shape)) {
+        0 => return (Value::Broken, Some(draw_broken(rng, nulls))),
         1 => return (Value::Tombstone, None),
         _ => {}
     }
-    let mut fields = Vec::new();
+    if let Some((at, text)) = said {
+        let unreadable = ["null", "true", "\"yesterday\"", "[]", "1e300", ""];
+        let text = match text {
+            Some(text) => {
+                *time = at;
+                text
+            }
+            None => rng.pick(&unreadable).to_owned(),
+        };
+        if !text.is_empty() {
+            fields.push(format!("\"at\": {text}"));
+        }
+    }
     let key = shape
         .group_by
         .iter()
         .map(|column| {
-            let text = format!("{}{}", &column.name[..1], rng.below(keys));
+            let mut text = format!("{}{}", &column.name[..1], rng.below(keys));
+            if rng.one_in(20) {
+                text.push_str("-a-long-key");
+            }
+            let nested = column.path.len() > 1;
+            let mut field = |value: &str| {
+                fields.push(if nested {
+                    format!(
+                        "\"{}\": {{\"{}\": {value}}}",
+                        column.path[0], column.path[1]
+                    )
+                } else {
+                    format!("\"{}\": {value}", column.path[0])
+                });
+            };
             match rng.below(8) {
                 0 if nulls => None,
                 1 if nulls => {
-                    fields.push(format!("\"{}\": null", column.name));
+                    field("null");
                     None
                 }
                 _ => {
-                    fields.push(format!("\"{}\": \"{text}\"", column.name));
+                    field(&format!("\"{text}\""));
                     Some(text)
                 }
             }
         })
         .collect();
     let n = (!rng.one_in(10)).then(|| rng.below(1000) as i64 - 300);
-    fields.extend(n.map(|n| format!("\"n\": {n}")));
+    let scale = shape.inputs().next().map_or(0, |a| a.number.scale());
+    fields.extend(n.map(|n| format!("\"n\": {}", number_text(rng, n, scale))));
     (
         Value::Good { key, n },
         Some(format!("{{{}}}", fields.join(", ")).into_bytes()),
     )
+}
+
+/// A value that makes its record a reject. `nulls` says that a key without a value is no reason.
+fn draw_broken(rng: &mut Rng, nulls: bool) -> Vec<u8> {
+    let broken: &[&[u8]] = if nulls {
+        &[
+            b"{",
+            b"[]",
+            b"{\"origin\": 1.5}",
+            b"{\"origin\": \"a\", \"kind\": \"a\", \"n\": \"1\"}",
+            b"",
+        ]
+    } else {
+        &[b"{", b"[]", b"{\"n\": 1}", b"{\"origin\": null}", b""]
+    };
+    rng.pick(broken).to_vec()
+}
+
+/// An event time as the field for it says it. Whoever guesses the unit by the size takes a number
+/// of the year 9999 for microseconds, so that time is said in words.
+fn time_text(rng: &mut Rng, unit: TimeUnit, ms: i64) -> String {
+    let in_words = || {
+        let nanos = i128::from(ms) * 1_000_000;
+        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).expect("a year up to 9999");
+        format!("\"{}\"", at.format(&Rfc3339).expect("it can be written"))
+    };
+    match unit {
+        TimeUnit::Auto if ms > 99_999_999_999_999 => in_words(),
+        TimeUnit::Auto => {
+            let units = [
+                TimeUnit::Seconds,
+                TimeUnit::Millis,
+                TimeUnit::Micros,
+                TimeUnit::Rfc3339,
+            ];
+            let unit = rng.pick(&units);
+            time_text(rng, unit, ms)
+        }
+        TimeUnit::Seconds => format!("{}.{:03}", ms / 1000, ms % 1000),
+        TimeUnit::Millis => ms.to_string(),
+        // What is less than a millisecond is cut off.
+        TimeUnit::Micros => (ms * 1000 + rng.below(1000) as i64).to_string(),
+        TimeUnit::Rfc3339 => in_words(),
+    }
+}
+
+/// A number in units of `10^-scale` as JSON has it, with or without zeros at its end.
+fn number_text(rng: &mut Rng, n: i64, scale: u8) -> String {
+    let unit = 10_i64.pow(scale.into());
+    if n % unit == 0 && (scale == 0 || rng.one_in(2)) {
+        return (n / unit).to_string();
+    }
+    let sign = if n < 0 { "-" } else { "" };
+    let (whole, rest) = (n.abs() / unit, n.abs() % unit);
+    format!("{sign}{whole}.{rest:0width$}", width = scale.into())
 }

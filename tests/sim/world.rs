@@ -2,6 +2,7 @@
 //! clocks
 //! do.
 
+use crate::draw::{draw_limits, draw_shape};
 use crate::faults::{CLOCK_OFF_MS, Faults};
 use crate::garbage::Deletions;
 use crate::hands::Objects;
@@ -10,16 +11,17 @@ use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
-use crate::topic::{BASE, Topic};
+use crate::topic::{BASE, Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::engine::{Input, Limits, Rules};
+use windrow_core::engine::{Input, Rules};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
-use windrow_core::values::shape::{Aggregate, Column, Function, Number, OnBadRecord, Shape};
+use windrow_core::values::shape::{Number, OnBadRecord};
 use windrow_core::values::time::{DbTime, EventTime, Mono};
 
 macro_rules! summary {
@@ -44,6 +46,7 @@ summary! {
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     located, relocated, doomed, deleted,
     memory_holds, memory_full,
+    time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
 pub struct World {
@@ -69,6 +72,10 @@ pub struct World {
     /// By how much the database's clock is ahead of the right time.
     pub db_ahead: i64,
     pub summary: Summary,
+    /// Where counting ended last, because a record cannot be counted (`on-bad-record: fail`), and
+    /// how often it has ended so since the faults ended.
+    pub bad_record: Option<(Partition, Offset)>,
+    pub bad_ends: u64,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -93,13 +100,13 @@ impl World {
                 TablePlace::At("s3a://spark/warehouse".parse().expect("a place"))
             },
             timestamps: Timestamps::Micros,
-            start_at_end: false,
+            start_at_end: rng.one_in(8),
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
             idle_timeout_ms: rng.pick(&[1000, 3000, 8000]),
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
             // Most runs never come near the bound; in the others it is a matter of a few windows.
-            max_memory_bytes: rng.pick(&[512 << 20, 512 << 20, 6000, 10_000, 16_000]),
+            max_memory_bytes: rng.pick(&[512 << 20, 512 << 20, 512 << 20, 6000, 10_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: true,
@@ -124,7 +131,10 @@ impl World {
             db_ahead: 0,
             rng,
             summary: Summary::default(),
+            bad_record: None,
+            bad_ends: 0,
         };
+        world.note_shape();
         world.move_database();
         world
     }
@@ -162,6 +172,11 @@ impl World {
         if self.rng.one_in(2) {
             self.start_process();
         }
+        // Where the table lies is only asked before there is one.
+        let located = matches!(self.settings.place, TablePlace::InBucket(_));
+        if !self.rng.one_in(if located { 2 } else { 5 }) {
+            self.found_table()?;
+        }
         let steps = 300 + self.rng.below(400);
         for _ in 0..steps {
             self.now += self.rng.pick(&[0, 1, 10, 50, 200, 500]);
@@ -173,6 +188,27 @@ impl World {
         self.finish()
     }
 
+    /// Lets time go by until there is a table. Otherwise most of what goes wrong in a short run goes
+    /// wrong before there is anything to lose.
+    fn found_table(&mut self) -> Result<(), String> {
+        for _ in 0..100 {
+            self.now += 50;
+            while !self.requests.is_empty() {
+                self.carry_request()?;
+            }
+            for i in 0..self.processes.len() {
+                self.tick(i)?;
+                while self.processes.get(i).is_some_and(|p| !p.inbox.is_empty()) {
+                    self.receive_answer(i)?;
+                }
+            }
+            if !self.catalog.epochs.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
         // What Hive says about the database counts only while there is no table.
@@ -182,8 +218,12 @@ impl World {
         match self.rng.below(100) {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
-            45..78 => self.carry_request()?,
-            78..88 => self.receive_answer(i)?,
+            45..78 => {
+                for _ in 0..=self.rng.below(3) {
+                    self.carry_request()?;
+                }
+            }
+            78..88 => self.receive_answers(i)?,
             88..93 => {
                 let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
                 let n = self.rng.below(12) as Offset;
@@ -372,6 +412,11 @@ impl World {
         let Some(exit) = self.perform(i, out) else {
             return Ok(());
         };
+        self.ended(i, exit)
+    }
+
+    /// The engine of a process has ended.
+    pub fn ended(&mut self, i: usize, exit: Option<Trouble>) -> Result<(), String> {
         let process = &mut self.processes[i];
         match exit {
             None if process.last => {
@@ -379,11 +424,61 @@ impl World {
                 return Ok(());
             }
             None if process.stopping => {}
+            Some(Trouble {
+                cause: Some(Cause::BadRecord),
+                text,
+            }) => self.is_bad_record(&text)?,
             None => return Err("it ended by itself".to_owned()),
             Some(reason) => return Err(format!("it stopped: {reason}")),
         }
         self.processes.remove(i);
         Ok(())
+    }
+
+    /// It says that it ended at a record that cannot be counted. Whether that is so is known for
+    /// sure where no log was cut off.
+    fn is_bad_record(&mut self, text: &str) -> Result<(), String> {
+        let number = |after: &str| -> Option<i64> {
+            let rest = text.split_once(after)?.1;
+            rest.split([' ', ':']).next()?.parse().ok()
+        };
+        let at = number("topic partition ").zip(number(" offset "));
+        let (p, offset) = at.ok_or_else(|| format!("it ended, but where? {text}"))?;
+        let p = p as Partition;
+        let shape = &self.settings.shape;
+        let future = self.db_now().0 - 2 * CLOCK_OFF_MS;
+        let wrong = |log: &Log| match log.records.get(&offset) {
+            None => true,
+            Some(record) => match &record.value {
+                Value::Tombstone => true,
+                Value::Good { .. } => (0..future).contains(&record.time),
+                Value::Broken => false,
+            },
+        };
+        let logs = self.topics.iter().filter_map(|topic| topic.logs.get(&p));
+        let mut logs = logs
+            .flat_map(|log| [Some(log), log.before.as_deref()])
+            .flatten();
+        if shape.on_bad_record != OnBadRecord::Fail || logs.all(wrong) {
+            return Err(format!("it ended at a record that can be counted: {text}"));
+        }
+        self.summary.bad_ends += 1;
+        self.bad_ends += 1;
+        self.bad_record = Some((p, offset));
+        Ok(())
+    }
+
+    /// Counts what is drawn once for the whole run.
+    fn note_shape(&mut self) {
+        let shape = &self.settings.shape;
+        let new = Summary {
+            time_fields: shape.timestamp_field.is_some().into(),
+            decimals: shape.inputs().any(|a| a.number != Number::Integer).into(),
+            nested: shape.group_by.iter().any(|c| c.path.len() > 1).into(),
+            latest: self.settings.start_at_end.into(),
+            ..Summary::default()
+        };
+        self.summary.add(&new);
     }
 
     /// What was committed, for whoever looks at one seed.
@@ -427,6 +522,7 @@ impl World {
             shape: &self.settings.shape,
             topics: &self.topics,
             catalog: &self.catalog,
+            bad_record: self.bad_record.filter(|_| self.bad_ends > 1),
         };
         let seen = judge.judge()?;
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
@@ -447,6 +543,8 @@ impl World {
             rows: seen.rows.len() as u64,
             late: seen.late.len() as u64,
             rejects: seen.rejects.len() as u64,
+            full_slices: seen.rejects_saying("max-keys"),
+            long_keys: seen.rejects_saying("max-key-bytes"),
             null_keys: seen
                 .rows
                 .keys()
@@ -467,53 +565,4 @@ impl World {
         self.summary.add(&new);
         Ok(self.summary.clone())
     }
-}
-
-/// Limits that logs of some dozens of records reach.
-fn draw_limits(rng: &mut Rng, faults: &Faults) -> Limits {
-    Limits {
-        checkpoint_keys_small: if faults.log_is_harmed {
-            20_000
-        } else {
-            rng.pick(&[0, 0, 4, 20_000])
-        },
-        checkpoint_every_ms: rng.pick(&[2000, 60_000, 60_000]),
-        checkpoint_every_records: rng.pick(&[20, 5_000_000, 5_000_000]),
-        checkpoint_inline_bytes: rng.pick(&[0, 200, 16_384]),
-        progress_every_ms: rng.pick(&[1000, 30_000]),
-        file_rows: rng.pick(&[1, 3, 1_000_000]),
-        idle_holds_ms: rng.pick(&[1000, 5000]),
-    }
-}
-
-fn draw_shape(rng: &mut Rng) -> Shape {
-    let (size, slide) = rng.pick(&[
-        (10_000, 10_000),
-        (10_000, 5000),
-        (10_000, 3000),
-        (7000, 7000),
-        (12_000, 4000),
-    ]);
-    let mut shape = Shape::count_by_origin("t", size, slide);
-    shape.offset_ms = rng.pick(&[0, 0, 1000, slide - 1]);
-    let of_n = |function, name: &str| Aggregate {
-        function,
-        path: vec!["n".to_owned()],
-        number: Number::Integer,
-        name: name.to_owned(),
-    };
-    shape.aggregates.push(of_n(Function::Sum, "sum_n"));
-    if rng.one_in(3) {
-        shape.aggregates.push(of_n(Function::Min, "min_n"));
-        shape.aggregates.push(of_n(Function::Avg, "avg_n"));
-        shape.aggregates.push(of_n(Function::Max, "max_n"));
-    }
-    if rng.one_in(3) {
-        shape.group_by.push(Column {
-            path: vec!["kind".to_owned()],
-            name: "kind".to_owned(),
-        });
-        shape.on_bad_record = rng.pick(&[OnBadRecord::Reject, OnBadRecord::Null]);
-    }
-    shape
 }

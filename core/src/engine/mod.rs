@@ -320,7 +320,7 @@ impl Engine {
         if let (Phase::Ours(ours), step) = self.split(effects)
             && let Some(why) = ours.settle(&step)?
         {
-            self.end_soon(Some(why.into()));
+            self.end_soon(Some(Trouble::new(Cause::BadRecord, why)));
         }
         match self.split(effects) {
             (Phase::Ours(ours), mut step) => ours.commit_what_is_due(&mut step),

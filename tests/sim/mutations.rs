@@ -1,0 +1,244 @@
+//! The mutations of the engine that the auditor must notice, each a sentence, a place and another
+//! text for it. How they are run is in `mutants.rs`.
+
+/// One mistake in the engine.
+pub struct Mutation {
+    /// What the engine does wrong then.
+    pub name: &'static str,
+    /// The file, below `core/src`.
+    pub file: &'static str,
+    /// An expression, or statements that end with `;`, as it stands there exactly once. Where it
+    /// needs more text around it to be the only one, the expression stands between « and ».
+    pub from: &'static str,
+    /// What stands there instead.
+    pub to: &'static str,
+}
+
+const fn mutation(
+    name: &'static str,
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+) -> Mutation {
+    Mutation {
+        name,
+        file,
+        from,
+        to,
+    }
+}
+
+/// All of them, in the order of their files.
+#[rustfmt::skip] // One text a line.
+pub const ALL: &[Mutation] = &[
+    mutation(
+        "a window that ends at the watermark still takes records",
+        "count/lane.rs",
+        "span.last_end <= self.watermark_ms",
+        "span.last_end < self.watermark_ms",
+    ),
+    mutation(
+        "a window is closed a little after the watermark has reached its end",
+        "count/lane.rs",
+        "self.watermark_ms >= self.next_end",
+        "self.watermark_ms > self.next_end + 500",
+    ),
+    mutation(
+        "late hits are not counted",
+        "count/lane.rs",
+        "self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);",
+        "",
+    ),
+    mutation(
+        "a ceiling is not obeyed in a replay",
+        "count/lane.rs",
+        "self.obey(&decision.what);",
+        "if !matches!(decision.what, Decided::Ceiling { .. }) { self.obey(&decision.what); }",
+    ),
+    mutation(
+        "a floor is not obeyed in a replay",
+        "count/lane.rs",
+        "self.obey(&decision.what);",
+        "if !matches!(decision.what, Decided::Floor { .. }) { self.obey(&decision.what); }",
+    ),
+    mutation(
+        "a delay is not obeyed in a replay",
+        "count/lane.rs",
+        "self.obey(&decision.what);",
+        "if !matches!(decision.what, Decided::Delay { .. }) { self.obey(&decision.what); }",
+    ),
+    mutation(
+        "a replay obeys a decision one offset late",
+        "count/lane.rs",
+        "d.offset <= until",
+        "d.offset < until",
+    ),
+    mutation(
+        "a replay writes late records once more",
+        "count/lane.rs",
+        "is in a file already.\n            if «self.replay.is_none()»",
+        "true",
+    ),
+    mutation(
+        "a checkpoint forgets the windows that are closed and not final",
+        "count/lane.rs",
+        "self.closed.clone()",
+        "Closed::new()",
+    ),
+    mutation(
+        "a longer delay lowers the watermark",
+        "count/watermark.rs",
+        "self.floor = self.get();",
+        "",
+    ),
+    mutation(
+        "a lower floor replaces a higher one",
+        "count/watermark.rs",
+        "self.floor.max(Some(at))",
+        "Some(at)",
+    ),
+    mutation(
+        "the table closes by the greatest watermark",
+        "count/merger.rs",
+        "lanes.values().map(Lane::watermark).min().flatten()",
+        "lanes.values().map(Lane::watermark).max().flatten()",
+    ),
+    mutation(
+        "the table takes windows that end after the frontier",
+        "count/merger.rs",
+        "frontier.0 - shape.window_ms + 1",
+        "frontier.0 - shape.window_ms + shape.slide_ms + 1",
+    ),
+    mutation(
+        "a window that ends at the frontier is not final",
+        "count/merger.rs",
+        "frontier.0 - shape.window_ms + 1",
+        "frontier.0 - shape.window_ms",
+    ),
+    mutation(
+        "windows that are committed are not taken after a replay",
+        "engine/table.rs",
+        "merger::take(&mut self.lanes, &step.rules.shape, through);",
+        "let _ = through;",
+    ),
+    mutation(
+        "a topic partition that joins begins below the frontier",
+        "engine/table.rs",
+        "lane.raise_floor(frontier, FloorReason::Join);",
+        "let _ = frontier;",
+    ),
+    mutation(
+        "a loss brings no checkpoint with it",
+        "engine/table.rs",
+        "«!self.checkpoint.wanted» && !step.ending",
+        "true",
+    ),
+    mutation(
+        "nothing is committed while there is nothing to show",
+        "engine/table.rs",
+        "«(moved || decided)» && step.now.since(self.last_progress)",
+        "false",
+    ),
+    mutation(
+        "the floor is the greatest watermark and not the least",
+        "engine/reading.rs",
+        "lanes.iter().filter_map(watermark).min().flatten()",
+        "lanes.iter().filter_map(watermark).max().flatten()",
+    ),
+    mutation(
+        "a floor goes further than was known when the log was seen to be empty",
+        "engine/reading.rs",
+        "limit.min(target)",
+        "{ let _ = limit; target }",
+    ),
+    mutation(
+        "a log's end counts for ever once it was seen",
+        "engine/reading.rs",
+        "self.idle_until.is_some_and(|until| now < until)",
+        "self.idle_until.is_some_and(|until| now.0 > 0 || now < until)",
+    ),
+    mutation(
+        "silence is not asked for before a topic partition stands aside",
+        "engine/reading.rs",
+        "next == end.last_stable && next == end.high_watermark",
+        "true",
+    ),
+    mutation(
+        "what flow control holds back is never read again",
+        "engine/reading.rs",
+        "feed.held != hold",
+        "feed.held != hold && hold",
+    ),
+    mutation(
+        "the quiet floor goes past the last open window",
+        "engine/reading.rs",
+        "lanes.values().filter_map(Lane::last_end).max()",
+        "lanes.values().filter_map(Lane::last_end).max().map(|at| at.plus(20_000))",
+    ),
+    mutation(
+        "a commit does not wait for its objects",
+        "engine/flight.rs",
+        "«self.puts.is_empty()» && self.topic",
+        "true",
+    ),
+    mutation(
+        "a commit does not wait for the topic to be checked",
+        "engine/flight.rs",
+        "self.topic == TopicCheck::Same",
+        "true",
+    ),
+    mutation(
+        "another owner's epoch is taken for ours",
+        "engine/flight.rs",
+        "digest == self.commit.digest",
+        "{ let _ = digest; true }",
+    ),
+    mutation(
+        "an epoch that is absent is taken for committed",
+        "engine/flight.rs",
+        "self.stage = Stage::Committing;\n                step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));",
+        "return Ok(Some((Arc::clone(&self.commit), DbTime(0))));",
+    ),
+    mutation(
+        "decisions are not committed",
+        "engine/cut.rs",
+        "decisions.into_iter().flatten().collect()",
+        "Vec::new()",
+    ),
+    mutation(
+        "an answer to an earlier ownership counts",
+        "engine/questions.rs",
+        "self.void = self.asked;",
+        "self.void = false;",
+    ),
+    mutation(
+        "what is doomed is deleted at once",
+        "engine/garbage.rs",
+        "step.rules.keep_replaced_ms",
+        "0",
+    ),
+    mutation(
+        "a key is forgotten although its object could not be deleted",
+        "engine/garbage.rs",
+        "if «result.is_ok()» {\n            step.ask(CatalogRequest::Forget",
+        "true",
+    ),
+    mutation(
+        "an epoch is admitted whatever the catalog's next one is",
+        "table/admit.rs",
+        "commit.epoch != next_epoch",
+        "false",
+    ),
+    mutation(
+        "an epoch with other contents is taken for the same one",
+        "table/admit.rs",
+        "there.digest == commit.digest",
+        "true",
+    ),
+    mutation(
+        "a former owner may commit",
+        "table/admit.rs",
+        "check_owner(facts, &commit.owner)",
+        "Ok::<(), String>(())",
+    ),
+];
