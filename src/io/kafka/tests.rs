@@ -391,7 +391,6 @@ fn the_demo_sends_what_it_says() {
     let demo = Demo {
         bootstrap: kafka.bootstrap(),
         topic: "t".to_owned(),
-        fetched_bytes: 32 << 20,
         partitions: 3,
         origins: 2,
         rate: 5_000,
