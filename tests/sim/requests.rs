@@ -139,7 +139,13 @@ impl World {
             .stores
             .entry(warehouse.unwrap_or_default())
             .or_default();
+        let before = self.catalog.epochs.len();
         let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
+        if self.catalog.epochs.len() > before {
+            self.commit_is_by_a_right_clock(sender)?;
+        }
+        self.deletions.note_doomed(&self.catalog, self.now);
+        self.back_up();
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
         }
@@ -197,7 +203,7 @@ impl World {
     /// What the sender learns of a request that never arrived.
     fn not_arrived(&mut self, request: &Request) -> Option<Answer> {
         // Nobody can tell whether a commit arrived, unless it was not even sent.
-        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit(_)));
+        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit { .. }));
         let error = if commit && self.rng.one_in(2) {
             outcome_unknown()
         } else {
@@ -216,8 +222,9 @@ impl World {
             return answer;
         };
         let lies = self.mistake == Some(Mistake::EndAlwaysHere);
-        let now = self.now;
+        let world = self.now;
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
+            let now = world - process.clocks.slept;
             process
                 .looks
                 .entry(partition)
@@ -250,7 +257,7 @@ impl World {
 
     /// What a sender that is mistaken makes of an answer.
     fn mistake_answer(&mut self, request: &Request, answer: Option<Answer>) -> Option<Answer> {
-        let (Some(mistake), Request::Catalog(CatalogRequest::Commit(commit))) =
+        let (Some(mistake), Request::Catalog(CatalogRequest::Commit { commit, .. })) =
             (self.mistake, request)
         else {
             return answer;
@@ -307,7 +314,7 @@ impl World {
 /// What the sender learns when the answer is lost.
 fn lost_answer(request: &Request) -> CatalogError {
     match request {
-        Request::Catalog(CatalogRequest::Commit(_)) => outcome_unknown(),
+        Request::Catalog(CatalogRequest::Commit { .. }) => outcome_unknown(),
         _ => connection_lost(),
     }
 }
@@ -315,7 +322,7 @@ fn lost_answer(request: &Request) -> CatalogError {
 /// The warehouse that epoch 0 names; `None` for every other request.
 fn warehouse_of(request: &CatalogRequest) -> Option<String> {
     match request {
-        CatalogRequest::Commit(commit) => commit
+        CatalogRequest::Commit { commit, .. } => commit
             .genesis
             .as_ref()
             .map(|genesis| genesis.warehouse.to_string()),

@@ -207,6 +207,7 @@ mod tests {
     use crate::table::place::{Names, TablePlace};
     use crate::values::record::{Batch, Record};
     use crate::values::shape::Shape;
+    use crate::values::time::WallTime;
 
     const MIB: u64 = 1 << 20;
 
@@ -276,6 +277,9 @@ mod tests {
         let mut effects = Vec::new();
         f(&mut Step {
             now: Mono(0),
+            wall: WallTime(0),
+            clock: None,
+            clocks_differ_ms: 0,
             rules,
             names: &Names::new("default", "t"),
             troubles: &mut Troubles::default(),
