@@ -86,7 +86,11 @@ pub fn usable_secret(key: &str, secret: &Secret) -> Result<Secret, String> {
     }
     let file = yaml(&BTreeMap::from([(key, text)]), "One secret.");
     match Secrets::parse(&file) {
-        Ok(_) => Ok(Secret::new(text)),
+        // As windrow reads it; it leaves out what it cannot use.
+        Ok(read) => read
+            .api_token
+            .or(read.s3_proxy)
+            .ok_or_else(|| "windrow cannot read it".to_owned()),
         Err(error) => {
             let problem = error.0.into_iter().next().unwrap_or_default();
             let begin = format!("cannot read secret {key}: ");

@@ -197,6 +197,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         start_at_end: config.kafka.start == Start::Latest,
         delay_ms: config.watermark_delay_ms,
         idle_timeout_ms: config.idle_timeout_ms,
+        stalled_after_ms: config.stalled_after_ms,
         quiet_timeout_ms: config.quiet_timeout_ms,
         max_skew_ms: config.max_skew_ms,
         max_future_ms: config.max_future_ms,

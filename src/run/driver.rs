@@ -263,7 +263,13 @@ impl Driver {
                 (self.brokers, *reader) = (brokers, fresh);
                 self.engine.step(Input::Reopened, effects);
             }
-            Err(error) => self.engine.step(Input::Trouble(error.into()), effects),
+            Err(error) => self.engine.step(
+                Input::Trouble {
+                    partition: None,
+                    trouble: error.into(),
+                },
+                effects,
+            ),
         }
     }
 
@@ -345,13 +351,16 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) 
         },
         Event::OutOfRange { partition, .. } => Input::OutOfRange { partition },
         Event::Truncated { partition, why } => Input::Truncated { partition, why },
-        Event::Problem { what, .. } => {
+        Event::Problem { partition, what } => {
             warn!(error = %what, "cannot read");
             // Offsets are committed to the group for lag tools only: nothing waits for them.
             if matches!(what, KafkaError::GroupDenied(_)) {
                 return;
             }
-            Input::Trouble(what.into())
+            Input::Trouble {
+                partition,
+                trouble: what.into(),
+            }
         }
     };
     engine.step(input, effects);

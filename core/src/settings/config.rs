@@ -38,6 +38,8 @@ pub struct Config {
     pub on_data_loss: OnDataLoss,
     /// How long a topic partition has nothing to read before it no longer holds the others back.
     pub idle_timeout_ms: u64,
+    /// How long the frontier may stand still, while records are read, before the state says so.
+    pub stalled_after_ms: u64,
     /// How long the whole topic is silent before open windows close; `None` is never.
     pub quiet_timeout_ms: Option<u64>,
     /// How far the watermark of a topic partition may run ahead of the slowest one before its
@@ -257,6 +259,7 @@ impl Config {
                 ],
             ),
             idle_timeout_ms: w.duration_ms("idle-timeout"),
+            stalled_after_ms: w.duration_ms("stalled-after"),
             quiet_timeout_ms: w.duration_or_none_ms("quiet-timeout"),
             max_skew_ms: signed(w.duration_ms("max-skew")),
             max_future_ms: signed(w.duration_ms("max-future")),

@@ -381,8 +381,9 @@ pub const SETTINGS: &[Setting] = &[
         option: option("idle-timeout"),
         default: Text("30s"),
         kind: at_least(100),
-        doc: "How long a topic partition has nothing to read before it no longer holds the \
-              windows of the others back.",
+        doc: "How long a topic partition has nothing to count before it no longer holds the \
+              windows of the others back. Records that cannot be counted and have no usable time \
+              are nothing to count.",
         ..ROW
     },
     Setting {
@@ -392,6 +393,16 @@ pub const SETTINGS: &[Setting] = &[
         kind: DurationOr("off"),
         doc: "How long the whole topic is silent before its last windows close. With off they \
               stay open until a record comes.",
+        ..ROW
+    },
+    Setting {
+        key: "stalled-after",
+        option: option("stalled-after"),
+        default: Text("5m"),
+        kind: at_least(1000),
+        doc: "How long no window closes, although records are read, before the state is waiting \
+              instead of counting. The reason then names the topic partition that the others \
+              wait for.",
         ..ROW
     },
     Setting {

@@ -84,6 +84,7 @@ impl Totals {
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     let (state, why) = state_and_reason(engine.state());
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
+    let holder = engine.frontier_holder();
     Status {
         table: run.table.clone(),
         state,
@@ -96,6 +97,9 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         first_window: totals.first_window,
         last_window: totals.last_window,
         watermark: engine.frontier(),
+        frontier_holder: holder.map(|holder| holder.partition),
+        frontier_held_because: holder.map_or("", |holder| holder.why).to_owned(),
+        frontier_age_ms: engine.frontier_age_ms(),
         lag: lanes.iter().map(|lane| lane.lag).sum(),
         epoch: engine.epoch(),
         last_commit: run.last_commit,
@@ -208,6 +212,7 @@ mod tests {
             start_at_end: false,
             delay_ms: 0,
             idle_timeout_ms: 10_000,
+            stalled_after_ms: 300_000,
             quiet_timeout_ms: None,
             max_skew_ms: 3_600_000,
             max_future_ms: 600_000,

@@ -31,8 +31,8 @@ pub enum KafkaError {
     /// No broker answers, or no broker leads the topic partition: try again.
     #[error("{0}")]
     Unreachable(String),
-    /// Bytes in the log cannot be read. Reading the topic partition ends here, so that no record is
-    /// skipped.
+    /// Bytes that came from the log cannot be read. Nothing more of the topic partition is handed
+    /// over until the next start, so that no record is skipped.
     #[error("{0}")]
     Damaged(String),
     /// The client no longer works: make a new one.
@@ -235,13 +235,15 @@ impl ClientErrors {
             }
             code::BAD_MSG | code::BAD_COMPRESSION | code::NOT_IMPLEMENTED | code::INVALID_MSG => {
                 KafkaError::Damaged(format!(
-                    "cannot {verb} topic \"{topic}\": {text}; a batch in the log is damaged or \
-                     of an unknown format, repair it or skip it by hand"
+                    "cannot {verb} topic \"{topic}\": {text}; a batch came damaged, or is of an \
+                     unknown format; it is asked for again, at least once a minute; if that does \
+                     not help, look at the network and at the disks of the brokers"
                 ))
             }
             code::MSG_SIZE_TOO_LARGE => KafkaError::Damaged(format!(
                 "cannot {verb} topic \"{topic}\": {text}; \
-                 a batch is larger than {RESPONSE_MAX_BYTES} bytes"
+                 a batch is larger than {RESPONSE_MAX_BYTES} bytes, the most that is read; it is \
+                 asked for again, at least once a minute"
             )),
             code::FATAL => KafkaError::Fatal(format!(
                 "cannot go on with Kafka \"{}\": {text}",
