@@ -101,13 +101,19 @@ impl Batch for Held<'_> {
 }
 
 impl World {
+    /// Whether a process is told the time before it takes anything else.
+    fn is_stale(&self, i: usize) -> bool {
+        let process = &self.processes[i];
+        self.now - process.ticked > 1000 || process.clocks.set_since_tick
+    }
+
     /// A process receives one answer.
     pub fn receive_answer(&mut self, i: usize) -> Result<(), String> {
         if self.processes[i].frozen || self.processes[i].inbox.is_empty() {
             return Ok(());
         }
         let id = self.processes[i].id;
-        if self.now - self.processes[i].ticked > 1000 {
+        if self.is_stale(i) {
             self.tick(i)?;
         }
         if self.processes.get(i).is_none_or(|process| process.id != id) {
@@ -195,7 +201,7 @@ impl World {
             return Ok(());
         }
         let id = process.id;
-        if self.now - process.ticked > 1000 {
+        if self.is_stale(i) {
             self.tick(i)?;
         }
         if self.processes.get(i).is_none_or(|process| process.id != id) {

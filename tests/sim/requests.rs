@@ -117,7 +117,9 @@ impl World {
                 self.set_log_end(&mut answer);
                 Some(Answer::Brokers(self.note_log_end(sender, answer)))
             }
-            Request::Store(request) => Some(Answer::Store(self.ask_store(warehouse, request)?)),
+            Request::Store(request) => {
+                Some(Answer::Store(self.ask_store(sender, warehouse, request)?))
+            }
         })
     }
 
@@ -145,7 +147,8 @@ impl World {
         if self.catalog.epochs.len() > before {
             self.commit_is_by_a_right_clock(sender)?;
         }
-        self.deletions.note_doomed(&self.catalog, self.now);
+        let off_ms = self.db_ahead.unsigned_abs();
+        self.deletions.note_doomed(&self.catalog, self.now, off_ms);
         self.back_up();
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
@@ -155,6 +158,7 @@ impl World {
 
     fn ask_store(
         &mut self,
+        sender: u64,
         warehouse: Option<String>,
         request: StoreRequest,
     ) -> Result<StoreAnswer, String> {
@@ -180,7 +184,7 @@ impl World {
                 }
             }
             StoreRequest::Delete { keys } => {
-                self.check_deletion(&keys)?;
+                self.check_deletion(sender, &keys)?;
                 StoreRequest::Delete { keys }
             }
             request @ (StoreRequest::List { .. } | StoreRequest::Get { .. }) => request,

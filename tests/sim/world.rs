@@ -164,8 +164,10 @@ impl World {
             settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
         }
         let mut process = Process::new(self.next_id, settings);
-        if self.faults.clocks_vary && self.rng.one_in(4) {
-            process.clocks.wall_ahead = self.faults.draw_clock(&mut self.rng);
+        if self.faults.clocks_vary && self.faults.lost_one_in > 0 && self.rng.one_in(4) {
+            let ahead = self.faults.draw_clock(&mut self.rng);
+            process.clocks.wall_ahead = ahead;
+            process.clocks.was_wrong = ahead.abs() > CLOCK_OFF_MS;
         }
         self.processes.push(process);
         self.next_id += 1;
@@ -370,6 +372,7 @@ impl World {
             .collect();
         let id = self.processes[i].id;
         self.processes[i].ticked = self.now;
+        self.processes[i].clocks.set_since_tick = false;
         let tick = self.tick_of(i);
         self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
