@@ -297,7 +297,7 @@ impl Printer<'_> {
                 next.get_or_insert_default().remove(&partition);
                 *asked_at = None;
             }
-            Event::Truncated { partition, why } => {
+            Event::Truncated { partition, why, .. } => {
                 warn!(
                     partition,
                     why, "the log was cut off; going on with what is written since"

@@ -350,7 +350,15 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) 
             offset: next_offset,
         },
         Event::OutOfRange { partition, .. } => Input::OutOfRange { partition },
-        Event::Truncated { partition, why } => Input::Truncated { partition, why },
+        Event::Truncated {
+            partition,
+            cut_at,
+            why,
+        } => Input::Truncated {
+            partition,
+            cut_at,
+            why,
+        },
         Event::Problem { partition, what } => {
             warn!(error = %what, "cannot read");
             // Offsets are committed to the group for lag tools only: nothing waits for them.

@@ -120,8 +120,13 @@ impl World {
                     && !lane.replaying()
             })
         };
-        let mut watermarks = engine.lanes().values().map(Lane::watermark);
-        let first = watermarks.next().flatten();
+        // A lane that lost counts may be ahead of all others.
+        let common = engine
+            .lanes()
+            .values()
+            .map(Lane::watermark_without_loss)
+            .max();
+        let common = common.flatten();
         engine.state() == State::Counting
             && engine.epoch() == self.catalog.last_epoch()
             && self
@@ -130,7 +135,11 @@ impl World {
                 .last()
                 .is_some_and(|(c, _)| c.topic_id == topic.id)
             && topic.logs.iter().all(read)
-            && watermarks.all(|w| w == first)
+            && engine.lanes().values().all(|lane| {
+                lane.watermark() == common
+                    || (lane.watermark() > common
+                        && lane.watermark() > lane.watermark_without_loss())
+            })
     }
 
     /// The delay that the last process was started with holds for all its lanes.
@@ -138,7 +147,8 @@ impl World {
         let must = self.processes[0].settings.delay_ms;
         let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();
         for decision in self.decisions() {
-            if let Decided::Delay { ms } = decision.what {
+            if let Decided::Delay { ms } | Decided::CountsLost { delay_ms: ms, .. } = decision.what
+            {
                 delays.insert(decision.partition, ms);
             }
         }

@@ -248,7 +248,16 @@ impl World {
                 "topic partition {p} was cut off below offset {}",
                 reader.next_offset
             );
-            return self.feed(i, Input::Truncated { partition: p, why });
+            let cut_at = match self.mistake {
+                Some(Mistake::CutMisplaced) => Some(reader.next_offset),
+                _ => log.epoch_end(reader.leader_epoch),
+            };
+            let input = Input::Truncated {
+                partition: p,
+                cut_at,
+                why,
+            };
+            return self.feed(i, input);
         }
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
             reader.next_offset = reader.next_offset.max(log.start);

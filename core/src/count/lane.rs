@@ -34,6 +34,10 @@
 //! with the decisions that were recorded since. This *replay* must come to the committed ledger.
 //! Otherwise the log has changed, and the lane stops.
 
+mod replay;
+
+pub use replay::AtCommit;
+
 use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Entry, Partials};
 use crate::count::watermark::Watermark;
@@ -43,7 +47,7 @@ use crate::values::record::{Batch, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
-use std::collections::VecDeque;
+use replay::Replay;
 
 /// One topic partition, and everything that windrow keeps about it.
 pub struct Lane {
@@ -95,14 +99,6 @@ pub enum Stopped {
     Replay(String),
 }
 
-/// The way from a checkpoint back to where the last commit was.
-struct Replay {
-    /// The committed ledger, which the replay must come to.
-    goal: LaneLedger,
-    /// The recorded decisions that are not applied yet, in the order of their offsets.
-    decisions: VecDeque<Decision>,
-}
-
 /// Everything of a lane that a restart needs; a checkpoint holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneState {
@@ -138,11 +134,14 @@ impl Lane {
             slices: Vec::new(),
             closed: Closed::new(),
         };
-        Self::restore(partition, shape, state, ledger, Vec::new())
+        let mut lane = Self::restore(partition, shape, state, ledger, Vec::new());
+        lane.begin_replay();
+        lane
     }
 
     /// A lane as its checkpoint has it. Its replay leads to `goal`, the ledger of the last commit,
-    /// with `decisions`, those that were recorded since the checkpoint.
+    /// with `decisions`, those that were recorded since the checkpoint. It begins with
+    /// [`Lane::begin_replay`], unless what it had counted is lost ([`Lane::lose_counts`]).
     #[must_use]
     pub fn restore(
         partition: Partition,
@@ -151,6 +150,7 @@ impl Lane {
         goal: LaneLedger,
         decisions: Vec<Decision>,
     ) -> Self {
+        let replay = Replay::new(&state, goal, decisions);
         let mut partials = Partials::new(shape);
         partials.import(state.slices);
         let mut lane = Self {
@@ -172,17 +172,13 @@ impl Lane {
             rejects: Vec::new(),
             side_bytes: 0,
             decisions: Vec::new(),
-            replay: Some(Replay {
-                goal,
-                decisions: decisions.into(),
-            }),
+            replay: Some(replay),
             stopped: None,
         };
         lane.next_end = lane
             .partials
             .next_end(lane.watermark_ms)
             .unwrap_or(i64::MAX);
-        lane.reach(lane.ledger.next_offset);
         lane
     }
 
@@ -349,36 +345,6 @@ impl Lane {
         self.ledger.next_offset = offset;
     }
 
-    /// In a replay, before the record at `offset`: applies the decisions that hold from there or
-    /// from earlier, and ends the replay where the last commit ended.
-    ///
-    /// Example: the commit ended at offset 10, and a floor was recorded at offset 7. A record at 6
-    /// applies nothing. A record at 8 applies the floor and then makes offset 7 a gap. After it, a
-    /// record at 12 makes 9 a gap, compares the ledgers at 10, and ends the replay.
-    fn reach(&mut self, offset: Offset) {
-        let Some(mut replay) = self.replay.take() else {
-            return;
-        };
-        let until = offset.min(replay.goal.next_offset);
-        while let Some(decision) = replay.decisions.pop_front_if(|d| d.offset <= until) {
-            self.skip_to(decision.offset.max(self.ledger.next_offset));
-            self.obey(&decision.what);
-        }
-        if offset < replay.goal.next_offset {
-            self.replay = Some(replay);
-            return;
-        }
-        self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
-        if self.ledger != replay.goal {
-            self.stopped = Some(Stopped::Replay(format!(
-                "the replay of topic partition {} gives a ledger that differs from the committed \
-                 one: {:?} instead of {:?}; the log below offset {} has changed since the commit \
-                 (a compacted topic, or a restored broker)",
-                self.partition, self.ledger, replay.goal, replay.goal.next_offset
-            )));
-        }
-    }
-
     /// Applies a decision at the next offset.
     fn obey(&mut self, decided: &Decided) {
         match decided {
@@ -396,6 +362,22 @@ impl Lane {
                 let lost = *to - self.ledger.next_offset;
                 self.ledger.lost += u64::try_from(lost).expect("lost offsets lie ahead");
                 self.ledger.next_offset = *to;
+            }
+            Decided::CountsLost {
+                ledger,
+                newest,
+                floor,
+                delay_ms,
+                ceiling,
+                ..
+            } => {
+                self.partials.clear();
+                self.watermark.take_over(*delay_ms, *newest, *floor);
+                self.watermark_ms = self.watermark.ms();
+                self.next_end = i64::MAX;
+                self.ceiling = ceiling.0;
+                self.ledger = *ledger;
+                self.leader_epoch = -1;
             }
             Decided::Generation { to, .. } => {
                 self.ledger = LaneLedger {
@@ -529,6 +511,19 @@ impl Lane {
     #[must_use]
     pub fn watermark(&self) -> Option<EventTime> {
         self.watermark.get()
+    }
+
+    /// The watermark without floors of reason *loss*: what floors and limits of other topic
+    /// partitions go by. A loss says nothing about the topic.
+    #[must_use]
+    pub fn watermark_without_loss(&self) -> Option<EventTime> {
+        self.watermark.without_loss()
+    }
+
+    /// The greatest event time that moved the watermark so far.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventTime> {
+        self.watermark.greatest()
     }
 
     /// Whether the lane is not yet back at the last commit.

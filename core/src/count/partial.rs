@@ -217,6 +217,19 @@ impl Partials {
         }
     }
 
+    /// Forgets all slices: what they had counted is lost.
+    pub fn clear(&mut self) {
+        self.slices.clear();
+        self.hot = 0;
+        self.keys = Interner::default();
+    }
+
+    /// The end of the last window that holds this time.
+    #[must_use]
+    pub fn last_end_of(&self, time: i64) -> i64 {
+        self.windows.span(time).last_end
+    }
+
     /// The sum of the slices in one window: what it holds so far.
     fn window(&self, start: i64, end: i64) -> Vec<Entry> {
         let inside: Vec<&Slice> = self

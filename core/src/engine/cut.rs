@@ -90,6 +90,8 @@ fn lane_commits(table: &Table) -> BTreeMap<Partition, LaneCommit> {
             leader_epoch: lane.leader_epoch,
             watermark: lane.watermark(),
             ledger: lane.ledger,
+            held: lane.open_count() + lane.closed_count(),
+            newest: lane.newest(),
         };
         (*partition, commit)
     };

@@ -362,8 +362,8 @@ impl Engine {
     /// After each input: commits what is due. A record that cannot be counted ends counting first,
     /// so that the commit is the last one.
     fn commit_what_is_due(&mut self, effects: &mut Vec<Effect>) -> Going {
-        if let (Phase::Ours(ours), step) = self.split(effects)
-            && let Some(why) = ours.settle(&step)?
+        if let (Phase::Ours(ours), mut step) = self.split(effects)
+            && let Some(why) = ours.settle(&mut step)?
         {
             self.end_soon(Some(Trouble::new(Cause::BadRecord, why)));
         }

@@ -354,7 +354,10 @@ impl Reading {
         let shape = &step.rules.shape;
         let slides = |at: EventTime| (at.0 - shape.offset_ms).div_euclid(shape.slide_ms);
         let target = self.idle_and_target(lanes, step.now).1.map(slides);
-        let greatest = lanes.values().filter_map(Lane::watermark).max();
+        let greatest = lanes
+            .values()
+            .filter_map(Lane::watermark_without_loss)
+            .max();
         for (partition, feed) in &mut self.feeds {
             let silent_ms = step.now.since(feed.last_record);
             let quiet = silent_ms >= timeout.min(LOOK_FOR_TRANSACTION_MS);
@@ -455,11 +458,15 @@ impl Reading {
             .filter(|p| self.is_idle(*p, now))
             .collect();
         let target = if idle.len() == lanes.len() {
-            lanes.values().filter_map(Lane::watermark).max()
+            lanes
+                .values()
+                .filter_map(Lane::watermark_without_loss)
+                .max()
         } else {
             // One that is not idle and has no watermark yet holds all the others.
-            let watermark =
-                |(p, lane): (&Partition, &Lane)| (!idle.contains(p)).then(|| lane.watermark());
+            let watermark = |(p, lane): (&Partition, &Lane)| {
+                (!idle.contains(p)).then(|| lane.watermark_without_loss())
+            };
             lanes.iter().filter_map(watermark).min().flatten()
         };
         (idle, target)
@@ -507,13 +514,13 @@ impl Reading {
         let behind: Vec<Option<EventTime>> = lanes
             .iter()
             .filter(|(partition, _)| !self.is_idle(**partition, step.now))
-            .map(|(_, lane)| lane.watermark())
+            .map(|(_, lane)| lane.watermark_without_loss())
             .collect();
         // While one that is not idle has no watermark yet, nothing becomes final.
         let (least, unset) = (behind.iter().flatten().min(), behind.contains(&None));
         let all = all || side > 2 * SIDE_BYTES_MAX;
         for (partition, lane) in lanes {
-            let ahead = lane.watermark().is_some_and(|w| {
+            let ahead = lane.watermark_without_loss().is_some_and(|w| {
                 least.is_some_and(|least| w > least.plus(step.rules.max_skew_ms))
                     || (closed > 2 * CLOSED_ENTRIES_MAX
                         && (unset || least.is_some_and(|least| w > *least)))

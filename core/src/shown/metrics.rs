@@ -79,6 +79,11 @@ fn write_counts(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     }
     for (name, help, n) in [
         ("windrow_rows", "Rows ever committed", status.rows_committed),
+        (
+            "windrow_lost_hits",
+            "Counts that are in no row, because the records of open windows were removed",
+            status.lost_hits,
+        ),
         ("windrow_commits", "Commits of this process", status.commits),
         (
             "windrow_commit_failures",

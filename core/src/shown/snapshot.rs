@@ -110,6 +110,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         tombstones: ledger.tombstones,
         gaps: ledger.gaps,
         lost: ledger.lost,
+        lost_hits: ledger.lost_hits,
         rows_committed: ledger.rows,
         commits: run.commits,
         commit_failures: run.commit_failures,

@@ -79,6 +79,9 @@ pub struct Status {
     pub gaps: u64,
     /// Offsets whose records were removed before they were read.
     pub lost: u64,
+    /// Counts of windows that were still open when their records were removed: they were counted,
+    /// but are in no row.
+    pub lost_hits: u64,
     /// Rows that were ever committed, by the ledger. The table has fewer when retention has removed
     /// some.
     pub rows_committed: u64,
@@ -283,7 +286,7 @@ mod tests {
         let status = full();
         let json = serde_json::to_value(&status).unwrap();
         let keys = "table state reason cause rows files bytes first-window last-window watermark \
-            lag epoch last-commit consumed counted late rejected tombstones gaps lost";
+            lag epoch last-commit consumed counted late rejected tombstones gaps lost lost-hits";
         for key in keys.split(' ') {
             assert!(json.get(key).is_some(), "{key}");
         }

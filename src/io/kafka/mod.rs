@@ -143,6 +143,8 @@ pub enum Event<'a> {
     Truncated {
         /// Where the log was cut off.
         partition: Partition,
+        /// The first offset that is not what it was; `None` when the broker cannot tell.
+        cut_at: Option<Offset>,
         /// librdkafka's text.
         why: String,
     },

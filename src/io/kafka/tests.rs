@@ -49,6 +49,7 @@ struct Observation {
     ends: Vec<Offset>,
     out_of_range: Vec<Offset>,
     truncated: usize,
+    cut_at: Option<Offset>,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +117,12 @@ impl Log {
                     .out_of_range
                     .push(offset);
             }
-            Event::Truncated { partition, .. } => {
-                self.seen.entry(partition).or_default().truncated += 1
+            Event::Truncated {
+                partition, cut_at, ..
+            } => {
+                let seen = self.seen.entry(partition).or_default();
+                seen.truncated += 1;
+                seen.cut_at = cut_at;
             }
             Event::Problem { what, .. } => self.problems.push(what),
         }
@@ -933,6 +938,8 @@ mod real {
         });
         eprintln!("{log:?}");
         assert_eq!(log.seen[&0].truncated, 1);
+        // The broker says where its log parts from ours.
+        assert_eq!(log.seen[&0].cut_at, Some(100));
     }
 
     #[test]
