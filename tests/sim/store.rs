@@ -75,6 +75,10 @@ pub enum Mistake {
     StartTooFar,
     /// The checkpoint before the newest is doomed as well.
     EarlierCheckpointDoomed,
+    /// When memory is nearly full, the topic partitions that could free it wait too.
+    AllHeld,
+    /// When memory is nearly full, a topic partition that is replayed waits too.
+    ReplayHeld,
     /// A commit is written whatever the catalog's clock says.
     ClockUnchecked,
     /// Keys are handed out for deletion whatever the catalog's clock says.
@@ -87,7 +91,7 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 30] = [
+    pub const ALL: [Mistake; 32] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -114,6 +118,8 @@ impl Mistake {
         Mistake::CutMisplaced,
         Mistake::StartTooFar,
         Mistake::EarlierCheckpointDoomed,
+        Mistake::AllHeld,
+        Mistake::ReplayHeld,
         Mistake::ClockUnchecked,
         Mistake::DeletesByAnyClock,
         Mistake::WallClockSleeps,
