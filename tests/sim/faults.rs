@@ -21,8 +21,7 @@ pub struct Faults {
     /// The most processes at a time.
     pub processes_max: usize,
     /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log
-    /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
-    /// log.
+    /// is cut off, the newest checkpoint is gone or damaged.
     pub log_is_harmed: bool,
     /// Objects that cannot be deleted when it is tried. 0 is never.
     pub undeletable_one_in: u64,

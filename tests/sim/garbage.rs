@@ -104,7 +104,7 @@ impl World {
         let mut objects = self.stores.entry(warehouse).or_default().clone();
         let (stored_at, now) = (&self.deletions.stored_at, self.now);
         if self.faults.lost_one_in > 0 && self.rng.one_in(4) {
-            objects.retain(|key, _| now - stored_at[key] > STALE_MS);
+            objects.retain(|key, _| now - stored_at.get(key).unwrap_or(&0) > STALE_MS);
         }
         let mut answer = hands::ask_store(&mut objects, request);
         if let StoreAnswer::ListPage {
@@ -113,7 +113,7 @@ impl World {
         {
             self.summary.pages += u64::from(page.next.is_some());
             for object in &mut page.objects {
-                object.age_ms = now - stored_at[&object.key];
+                object.age_ms = now - stored_at.get(&object.key).unwrap_or(&0);
             }
             if self.mistake == Some(Mistake::OnePageOnly) {
                 page.next = None;
@@ -152,7 +152,7 @@ impl World {
         };
         match self
             .catalog
-            .live_keys()
+            .named_keys()
             .find(|key| !objects.contains_key(*key))
         {
             Some(key) => Err(format!("{key} is named, but its object is not there")),

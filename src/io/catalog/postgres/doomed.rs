@@ -131,7 +131,8 @@ impl Journal<'_> {
                  AND NOT EXISTS (SELECT FROM windrow_1.doomed AS d \
                      WHERE d.database = $1 AND d.\"table\" = $2 AND d.key = key.key) \
                  AND NOT EXISTS (SELECT FROM windrow_1.job AS j WHERE j.database = $1 \
-                     AND j.\"table\" = $2 AND j.checkpoint->>'object' = key.key) \
+                     AND j.\"table\" = $2 AND key.key IN (j.checkpoint->>'object', \
+                       j.checkpoint->'before'->1->>'object')) \
                  ORDER BY key",
                 args![*database, *table, keys, epochs],
             )
