@@ -577,7 +577,8 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
 async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
     let ledger = |path: &str, value: &str| {
         format!(
-            "UPDATE windrow_1.epoch SET said = jsonb_set(said::jsonb, '{{{path}}}', '{value}')::json"
+            "UPDATE windrow_1.epoch \
+             SET said = jsonb_set(said::jsonb, '{{{path}}}', '{value}')::json"
         )
     };
     let damages = [
