@@ -521,8 +521,11 @@ impl Reading {
             feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
                 feed.held = hold;
+                // What was held back is no sign of life before it is read. Whoever stands aside
+                // after this has read to an end of the log that was asked for, and so past it.
+                // (Were each hold a sign of life, a topic partition that is held now and then would
+                // never stand aside, and memory that waits for it would never be freed.)
                 feed.idle_until = None;
-                feed.last_record = step.now;
                 step.effect(if hold {
                     Effect::Hold {
                         partition: *partition,
