@@ -116,7 +116,10 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         ledger: TableLedger::default(),
         files: Vec::new(),
         checkpoint: None,
-        manifest: format!("_windrow/default.t/manifests/{}-{n}.json", owner.term),
+        manifest: format!(
+            "_windrow/default.t/manifests/{}-{n:010}-abc.json",
+            owner.term
+        ),
         digest: format!("digest of {n}"),
     }
 }

@@ -13,6 +13,7 @@ use windrow_core::engine::{
 };
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::object::{ListedObject, ObjectPage};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
@@ -96,6 +97,10 @@ pub fn ask_brokers(topic: &TopicFacts, request: &BrokersRequest) -> BrokersAnswe
     }
 }
 
+/// How many objects a page of a listing has, and how many doomed keys are told at a time. It is
+/// small, so that pages follow each other.
+pub const PAGE_MAX: usize = 20;
+
 /// The objects below one warehouse, by key.
 pub type Objects = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -107,6 +112,27 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
             StoreAnswer::List {
                 result: Ok(found.cloned().collect()),
                 prefix,
+            }
+        }
+        StoreRequest::ListPage { prefix, after } => {
+            let all = objects.keys().filter(|key| key.starts_with(&prefix));
+            let mut rest = all.filter(|key| after.as_ref().is_none_or(|after| *key > after));
+            let age_ms = 0;
+            let page: Vec<ListedObject> = rest
+                .by_ref()
+                .take(PAGE_MAX)
+                .map(|key| ListedObject {
+                    key: key.clone(),
+                    age_ms,
+                })
+                .collect();
+            let next = rest.next().and(page.last()).map(|last| last.key.clone());
+            StoreAnswer::ListPage {
+                after,
+                result: Ok(ObjectPage {
+                    objects: page,
+                    next,
+                }),
             }
         }
         StoreRequest::Get { key } => {
@@ -123,8 +149,8 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
         StoreRequest::Delete { keys } => {
             objects.retain(|key, _| !keys.contains(key));
             StoreAnswer::Delete {
-                keys,
-                result: Ok(()),
+                gone: keys,
+                kept: Vec::new(),
             }
         }
     }
@@ -180,8 +206,14 @@ pub fn ask_catalog(
         CatalogRequest::Doom { owner, keys, clock } => {
             CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, &clock, *mistake))
         }
-        CatalogRequest::DoomedPast { grace_ms, clock } => {
-            CatalogAnswer::DoomedPast(catalog.doomed_past(now, grace_ms, &clock, *mistake))
+        CatalogRequest::DoomedPast {
+            grace_ms,
+            after,
+            clock,
+        } => {
+            let from = after.as_deref();
+            let result = catalog.doomed_past(now, grace_ms, from, &clock, *mistake);
+            CatalogAnswer::DoomedPast { after, result }
         }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
@@ -210,7 +242,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 result: Err(error),
             },
             CatalogRequest::Doom { .. } => CatalogAnswer::Doom(Err(error)),
-            CatalogRequest::DoomedPast { .. } => CatalogAnswer::DoomedPast(Err(error)),
+            CatalogRequest::DoomedPast { after, .. } => CatalogAnswer::DoomedPast {
+                after,
+                result: Err(error),
+            },
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {
@@ -238,9 +273,13 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 key,
                 result: Err(trouble()),
             },
-            StoreRequest::Delete { keys } => StoreAnswer::Delete {
-                keys,
+            StoreRequest::ListPage { after, .. } => StoreAnswer::ListPage {
+                after,
                 result: Err(trouble()),
+            },
+            StoreRequest::Delete { keys } => StoreAnswer::Delete {
+                gone: Vec::new(),
+                kept: keys,
             },
         }),
     })

@@ -500,6 +500,21 @@ mod tests {
     }
 
     #[test]
+    fn a_metastore_with_tls_is_always_checked_whoever_brings_the_ca() {
+        let mut world = World::new();
+        world.metastore.as_mut().unwrap().tls = true;
+        let rendered = world.render();
+        let settings = rendered.files[SETTINGS_FILE].expose();
+        assert!(
+            settings.contains("catalog-tls: verify-full\n"),
+            "{settings}"
+        );
+        // Then Mozilla's CAs are trusted, which are part of the program.
+        assert!(!settings.contains("catalog-ca-file"), "{settings}");
+        assert!(config(&rendered).0.catalog.is_some());
+    }
+
+    #[test]
     fn no_secret_is_in_the_settings() {
         let mut world = World::new();
         world.token = Some(Secret::new("t0ken"));

@@ -128,8 +128,15 @@ impl CatalogTask {
             CatalogRequest::Doom { owner, keys, clock } => {
                 CatalogAnswer::Doom(catalog.doom(&owner, &keys, &clock).await)
             }
-            CatalogRequest::DoomedPast { grace_ms, clock } => {
-                CatalogAnswer::DoomedPast(catalog.doomed_past(grace_ms, &clock).await)
+            CatalogRequest::DoomedPast {
+                grace_ms,
+                after,
+                clock,
+            } => {
+                let result = catalog
+                    .doomed_past(grace_ms, after.as_deref(), &clock)
+                    .await;
+                CatalogAnswer::DoomedPast { after, result }
             }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)

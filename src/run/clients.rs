@@ -10,7 +10,7 @@ use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use windrow_core::engine::{Limits, Rules, fetched_bytes};
+use windrow_core::engine::{GarbageRules, Limits, Rules, fetched_bytes};
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
@@ -207,6 +207,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
         lease_ms: config.lease_ms,
         keep_replaced_ms: table.keep_replaced_ms,
+        garbage: GarbageRules::default(),
         limits: Limits::default(),
     }
 }

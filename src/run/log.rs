@@ -47,7 +47,7 @@ pub fn log_failure(answer: &Answer) {
             warn!(epoch, error = %error, "an epoch was not committed");
         }
         Answer::Catalog(CatalogAnswer::Doom(Err(error))) => {
-            warn!(error = %error, "cannot note objects that nothing names; they stay");
+            warn!(error = %error, "cannot note objects that nothing names; trying again");
         }
         Answer::Catalog(CatalogAnswer::Forget(Err(error))) => {
             warn!(error = %error, "cannot note that objects are deleted; they are deleted again");
@@ -57,13 +57,15 @@ pub fn log_failure(answer: &Answer) {
         }) => {
             warn!(error = %error, "cannot store an object; trying again");
         }
-        Answer::Store(StoreAnswer::Delete {
+        Answer::Catalog(CatalogAnswer::DoomedPast {
             result: Err(error), ..
         }) => {
-            warn!(
-                error = %error,
-                "cannot delete objects that nothing names; trying again in an hour"
-            );
+            warn!(error = %error, "cannot learn which objects to delete; trying again");
+        }
+        Answer::Store(StoreAnswer::ListPage {
+            result: Err(error), ..
+        }) => {
+            warn!(error = %error, "cannot look for objects that nothing names; trying again");
         }
         Answer::Brokers(BrokersAnswer::LogEnd {
             partition,

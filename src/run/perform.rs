@@ -4,6 +4,7 @@
 use crate::io::kafka::{At, Brokers, KafkaError};
 use crate::io::store::Store;
 use std::time::Duration;
+use tracing::warn;
 use windrow_core::engine::{
     BrokersAnswer, BrokersRequest, LogEnd, StoreAnswer, StoreRequest, TopicFacts,
 };
@@ -70,6 +71,13 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
                 result: keys.map_err(Trouble::from),
             }
         }
+        StoreRequest::ListPage { prefix, after } => {
+            let page = store.list_page(&prefix, after.as_deref()).await;
+            StoreAnswer::ListPage {
+                after,
+                result: page.map_err(Trouble::from),
+            }
+        }
         StoreRequest::Get { key } => {
             let result = store.get(&key).await.map_err(Trouble::from);
             StoreAnswer::Get { key, result }
@@ -82,8 +90,17 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
             }
         }
         StoreRequest::Delete { keys } => {
-            let result = store.delete(&keys).await.map_err(Trouble::from);
-            StoreAnswer::Delete { keys, result }
+            let deleted = store.delete(keys).await;
+            if let Some(error) = &deleted.first_error {
+                warn!(
+                    objects = deleted.kept.len(), error = %error,
+                    "cannot delete objects that nothing names; trying again in an hour"
+                );
+            }
+            StoreAnswer::Delete {
+                gone: deleted.gone,
+                kept: deleted.kept,
+            }
         }
     }
 }

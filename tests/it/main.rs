@@ -4,6 +4,7 @@ mod causes;
 mod commands;
 mod demo;
 mod documents;
+mod garbage;
 mod golden;
 #[path = "../hands.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]

@@ -23,6 +23,10 @@ pub struct Faults {
     /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log
     /// is cut off, the newest checkpoint is gone or damaged.
     pub log_is_harmed: bool,
+    /// Objects that cannot be deleted when it is tried. 0 is never.
+    pub undeletable_one_in: u64,
+    /// Whether one object can never be deleted.
+    pub one_key_is_stuck: bool,
     /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
     pub stale_broker_one_in: u64,
     /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
@@ -46,6 +50,8 @@ impl Faults {
             outage_max_ms: 10_000,
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
+            undeletable_one_in: rng.pick(&[0, 2, 10]),
+            one_key_is_stuck: rng.one_in(4),
             settings_vary: rng.one_in(2),
             stale_broker_one_in: if lost_one_in > 0 {
                 rng.pick(&[0, 4])
@@ -81,6 +87,7 @@ impl Faults {
     /// From now on nothing goes wrong.
     pub fn end(&mut self) {
         self.lost_one_in = 0;
+        self.undeletable_one_in = 0;
         self.stale_broker_one_in = 0;
         self.damaged_one_in = 0;
     }

@@ -10,9 +10,20 @@ use windrow_core::engine::{Input, State};
 use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::Decided;
 use windrow_core::values::record::Partition;
+use windrow_core::values::time::DbTime;
 
-/// More than the engine lets pass between two rounds of deletion, which is an hour.
-const COLLECTED_WITHIN_MS: u64 = 3_700_000;
+/// More than the engine lets pass before it tries again what failed.
+const AGAIN_MS: u64 = 100_000;
+
+/// What the last process has still to do about garbage.
+enum GarbageLeft {
+    /// Nothing was looked at yet.
+    All,
+    /// So much time has gone by that every orphan can be found; those are to be doomed.
+    ToBeDoomed,
+    /// What was doomed by this time is to be deleted.
+    ToBeDeleted(DbTime),
+}
 
 impl World {
     /// There are no more faults: everything is read, idle topic partitions stand aside, garbage is
@@ -25,11 +36,10 @@ impl World {
             self.backups.push((self.now, self.catalog.clone()));
         }
         let mut quiet_since = self.now;
-        // The database's clock before the time went by in which garbage must be deleted.
-        let mut garbage_until = None;
+        let mut garbage = GarbageLeft::All;
         for _ in 0..3000 {
             self.now += 100;
-            if garbage_until.is_none() && self.now % 500 < 100 {
+            if matches!(garbage, GarbageLeft::All) && self.now % 500 < 100 {
                 self.go_on_with_unusable_records();
             }
             while !self.requests.is_empty() {
@@ -57,9 +67,10 @@ impl World {
                 continue;
             };
             if process.done {
+                self.check_live_objects()?;
                 return self.delay_is_in_force();
             }
-            if !self.all_is_read(garbage_until.is_none()) {
+            if !self.all_is_read(matches!(garbage, GarbageLeft::All)) {
                 quiet_since = self.now;
             }
             if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
@@ -71,21 +82,34 @@ impl World {
                 quiet_since = self.now;
                 continue;
             }
-            let Some(until) = garbage_until else {
-                garbage_until = Some(self.db_now());
-                self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
-                continue;
-            };
-            if self.doomed_by(until).is_empty() && self.all_is_read(false) {
-                self.processes[0].stopping = true;
-                self.processes[0].last = true;
-                self.feed(0, Input::Shutdown)?;
+            let rules = &self.settings.garbage;
+            match garbage {
+                GarbageLeft::All => {
+                    self.now += rules.search_every_ms + rules.orphan_age_ms + AGAIN_MS;
+                    garbage = GarbageLeft::ToBeDoomed;
+                }
+                GarbageLeft::ToBeDoomed if self.orphans().is_empty() => {
+                    garbage = GarbageLeft::ToBeDeleted(self.db_now());
+                    self.now += rules.delete_every_ms + self.settings.keep_replaced_ms + AGAIN_MS;
+                }
+                GarbageLeft::ToBeDeleted(until)
+                    if self.doomed_by(until).is_empty() && self.all_is_read(false) =>
+                {
+                    self.processes[0].stopping = true;
+                    self.processes[0].last = true;
+                    self.feed(0, Input::Shutdown)?;
+                }
+                GarbageLeft::ToBeDoomed | GarbageLeft::ToBeDeleted(_) => {}
             }
         }
         Err(format!(
-            "it does not come to an end: {:?}, garbage {:?}",
+            "it does not come to an end: {:?}, orphans {:?}, garbage {:?}",
             self.processes[0].engine.state(),
-            garbage_until.map(|until| self.doomed_by(until)),
+            self.orphans(),
+            match garbage {
+                GarbageLeft::ToBeDeleted(until) => self.doomed_by(until),
+                _ => Vec::new(),
+            },
         ))
     }
 

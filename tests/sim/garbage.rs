@@ -2,10 +2,16 @@
 //! and in the end nothing is left that was found to be garbage.
 
 use crate::faults::CLOCK_OFF_MS;
-use crate::store::Catalog;
+use crate::hands;
+use crate::store::{Catalog, Mistake};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
+use windrow_core::engine::{StoreAnswer, StoreRequest};
+use windrow_core::table::place::Names;
 use windrow_core::values::time::DbTime;
+
+/// How long a new object is missing from a stale listing.
+const STALE_MS: u64 = 10_000;
 
 /// What was deleted, as the auditor remembers it.
 #[derive(Default)]
@@ -17,6 +23,10 @@ pub struct Deletions {
     doomed_at: BTreeMap<String, (u64, u64)>,
     /// Keys that were put again after that, by a process that was thought to be dead.
     put_again: BTreeSet<String>,
+    /// When each object was stored last.
+    stored_at: BTreeMap<String, u64>,
+    /// The key whose object can never be deleted, once one was asked for.
+    stuck: Option<String>,
 }
 
 impl Deletions {
@@ -28,7 +38,8 @@ impl Deletions {
     }
 
     /// An object is stored.
-    pub fn note_put(&mut self, key: &str) {
+    pub fn note_put(&mut self, key: &str, now: u64) {
+        self.stored_at.insert(key.to_owned(), now);
         if self.deleted.contains(key) {
             self.put_again.insert(key.to_owned());
         }
@@ -62,6 +73,93 @@ impl World {
         Ok(())
     }
 
+    /// Deletes objects; some cannot be deleted this time, and one of them never.
+    pub fn delete(&mut self, warehouse: String, keys: Vec<String>) -> StoreAnswer {
+        let (mut gone, mut kept) = (Vec::new(), Vec::new());
+        for key in keys {
+            if self.faults.one_key_is_stuck {
+                self.deletions.stuck.get_or_insert_with(|| key.clone());
+            }
+            let stuck = self.deletions.stuck.as_ref() == Some(&key);
+            let rate = self.faults.undeletable_one_in;
+            if stuck || rate > 0 && self.rng.one_in(rate) {
+                self.summary.undeletable += 1;
+                kept.push(key);
+            } else {
+                gone.push(key);
+            }
+        }
+        if self.mistake == Some(Mistake::KeptIsGone) {
+            gone.append(&mut kept);
+            gone.sort();
+        }
+        let objects = self.stores.entry(warehouse).or_default();
+        objects.retain(|key, _| !gone.contains(key) || self.deletions.stuck.as_ref() == Some(key));
+        StoreAnswer::Delete { gone, kept }
+    }
+
+    /// A page of a listing, with the ages of the objects. A stale one does not show the newest
+    /// objects yet.
+    pub fn list_page(&mut self, warehouse: String, request: StoreRequest) -> StoreAnswer {
+        let mut objects = self.stores.entry(warehouse).or_default().clone();
+        let (stored_at, now) = (&self.deletions.stored_at, self.now);
+        if self.faults.lost_one_in > 0 && self.rng.one_in(4) {
+            objects.retain(|key, _| now - stored_at.get(key).unwrap_or(&0) > STALE_MS);
+        }
+        let mut answer = hands::ask_store(&mut objects, request);
+        if let StoreAnswer::ListPage {
+            result: Ok(page), ..
+        } = &mut answer
+        {
+            self.summary.pages += u64::from(page.next.is_some());
+            for object in &mut page.objects {
+                object.age_ms = now - stored_at.get(&object.key).unwrap_or(&0);
+            }
+            if self.mistake == Some(Mistake::OnePageOnly) {
+                page.next = None;
+            }
+        }
+        answer
+    }
+
+    /// Objects that nothing names and that are not doomed.
+    pub fn orphans(&self) -> Vec<&String> {
+        let objects = self
+            .catalog
+            .warehouse()
+            .and_then(|place| self.stores.get(&place));
+        let keys = objects.into_iter().flat_map(|objects| objects.keys());
+        // What a catalog that was set back has lost is left alone until it is there again.
+        let (names, last) = (Names::new("default", "t"), self.catalog.epochs.len() as u64);
+        let is_reached = |key: &str| {
+            names
+                .term_and_epoch(key)
+                .is_some_and(|(_term, epoch)| epoch < last)
+        };
+        keys.filter(|key| !self.catalog.is_live(key) && !self.catalog.doomed.contains_key(*key))
+            .filter(|key| is_reached(key))
+            .collect()
+    }
+
+    /// What the catalog names is in the store.
+    pub fn check_live_objects(&self) -> Result<(), String> {
+        let Some(objects) = self
+            .catalog
+            .warehouse()
+            .and_then(|place| self.stores.get(&place))
+        else {
+            return Ok(());
+        };
+        match self
+            .catalog
+            .named_keys()
+            .find(|key| !objects.contains_key(*key))
+        {
+            Some(key) => Err(format!("{key} is named, but its object is not there")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,
     /// and its time was told by one.
     fn grace_is_over(&self, key: &str) -> bool {
@@ -84,8 +182,10 @@ impl World {
         };
         let objects = self.stores.get(&warehouse);
         let left = keys.iter().find(|key| {
-            objects.is_some_and(|objects| objects.contains_key(*key))
-                && !self.deletions.put_again.contains(*key)
+            let stuck = self.deletions.stuck.as_ref() == Some(*key);
+            stuck
+                || objects.is_some_and(|objects| objects.contains_key(*key))
+                    && !self.deletions.put_again.contains(*key)
         });
         match left {
             Some(key) => Err(format!("{key} is forgotten, but its object is still there")),
@@ -93,11 +193,11 @@ impl World {
         }
     }
 
-    /// Keys that were doomed at this time or earlier, and are not deleted yet.
+    /// Keys that were doomed at this time or earlier, could be deleted, and are not deleted yet.
     pub fn doomed_by(&self, until: DbTime) -> Vec<&String> {
         let doomed = self.catalog.doomed.iter();
         doomed
-            .filter(|(_, at)| **at <= until)
+            .filter(|(key, at)| **at <= until && self.deletions.stuck.as_ref() != Some(*key))
             .map(|(key, _)| key)
             .collect()
     }

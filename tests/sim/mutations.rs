@@ -257,8 +257,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a key is forgotten although its object could not be deleted",
         "engine/garbage.rs",
-        "if «result.is_ok()» {\n            step.ask(CatalogRequest::Forget",
-        "true",
+        "step.ask(CatalogRequest::Forget { owner, keys«: gone» });",
+        ": [gone, kept.to_vec()].concat()",
     ),
     mutation(
         "an epoch is admitted whatever the catalog's next one is",

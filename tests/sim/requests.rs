@@ -178,7 +178,7 @@ impl World {
                         result: Ok(()),
                     });
                 }
-                self.deletions.note_put(&key);
+                self.deletions.note_put(&key, self.now);
                 StoreRequest::Put {
                     key,
                     bytes: self.damaged_or_not(bytes),
@@ -186,7 +186,10 @@ impl World {
             }
             StoreRequest::Delete { keys } => {
                 self.check_deletion(sender, &keys)?;
-                StoreRequest::Delete { keys }
+                return Ok(self.delete(warehouse, keys));
+            }
+            request @ StoreRequest::ListPage { .. } => {
+                return Ok(self.list_page(warehouse, request));
             }
             request @ (StoreRequest::List { .. } | StoreRequest::Get { .. }) => request,
         };

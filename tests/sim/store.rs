@@ -1,6 +1,7 @@
 //! The modelled catalog and object store: what PostgreSQL and S3 do for us, in the order in which
 //! requests arrive.
 
+use crate::hands::PAGE_MAX;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::Location;
@@ -67,6 +68,12 @@ pub enum Mistake {
     DeletesUndoomed,
     /// Doomed keys are said to be doomed long enough at once.
     GraceIgnored,
+    /// Keys are said to be doomed that are not noted as doomed.
+    DoomUnnoted,
+    /// A listing is said to be over after its first page.
+    OnePageOnly,
+    /// Objects that cannot be deleted are said to be gone.
+    KeptIsGone,
     /// A process that finds its table elsewhere goes on in the warehouse that it used before.
     WarehouseKept,
     /// The reader says that a log was cut off where it reads, although the cut lies below.
@@ -91,7 +98,7 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 32] = [
+    pub const ALL: [Mistake; 35] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -114,6 +121,9 @@ impl Mistake {
         Mistake::DoomsLiveKey,
         Mistake::DeletesUndoomed,
         Mistake::GraceIgnored,
+        Mistake::DoomUnnoted,
+        Mistake::OnePageOnly,
+        Mistake::KeptIsGone,
         Mistake::WarehouseKept,
         Mistake::CutMisplaced,
         Mistake::StartTooFar,
@@ -397,6 +407,14 @@ impl Catalog {
         self.epochs.iter().any(|(commit, _)| named(commit)) || self.checkpoints().has(key)
     }
 
+    /// The keys of all files and manifests.
+    pub fn named_keys(&self) -> impl Iterator<Item = &String> {
+        self.epochs.iter().flat_map(|(commit, _)| {
+            let files = commit.files.iter().map(|file| &file.key);
+            files.chain([&commit.manifest])
+        })
+    }
+
     /// What says where the table lies. Hive is only asked while there is no table.
     pub fn locate(&self) -> Location {
         match self.warehouse() {
@@ -430,7 +448,7 @@ impl Catalog {
         refuse_other_clock(now, clock)?;
         let mut free: Vec<String> = keys
             .iter()
-            .filter(|key| !self.is_live(key))
+            .filter(|key| !self.is_live(key) && !self.doomed.contains_key(*key))
             .cloned()
             .collect();
         if mistake == Some(Mistake::DoomsLiveKey) {
@@ -440,17 +458,21 @@ impl Catalog {
                     .map(|(commit, _)| commit.manifest.clone()),
             );
         }
+        if mistake == Some(Mistake::DoomUnnoted) {
+            return Ok(free);
+        }
         for key in &free {
             self.doomed.entry(key.clone()).or_insert(now);
         }
         Ok(free)
     }
 
-    /// Keys that were doomed at least `grace_ms` ago, the oldest first.
+    /// Keys behind `after` that were doomed at least `grace_ms` ago.
     pub fn doomed_past(
         &self,
         now: DbTime,
         grace_ms: u64,
+        after: Option<&str>,
         clock: &ClockBound,
         mistake: Option<Mistake>,
     ) -> Result<Vec<String>, CatalogError> {
@@ -465,17 +487,20 @@ impl Catalog {
             Some(Mistake::GraceIgnored) => now.0,
             _ => now.0 - grace_ms as i64,
         };
-        let mut past: Vec<_> = self.doomed.iter().filter(|(_, at)| at.0 <= until).collect();
-        past.sort_by_key(|(key, at)| (**at, *key));
-        let mut keys: Vec<String> = past.into_iter().map(|(key, _)| key.clone()).collect();
-        if mistake == Some(Mistake::DeletesUndoomed) {
+        let mut keys: Vec<String> = self
+            .doomed
+            .iter()
+            .filter(|(key, at)| at.0 <= until && after.is_none_or(|after| key.as_str() > after))
+            .map(|(key, _)| key.clone())
+            .take(PAGE_MAX)
+            .collect();
+        if mistake == Some(Mistake::DeletesUndoomed) && after.is_none() {
             keys.extend(
                 self.epochs
                     .last()
                     .map(|(commit, _)| commit.manifest.clone()),
             );
         }
-        keys.truncate(1000);
         Ok(keys)
     }
 

@@ -15,7 +15,7 @@ use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{Input, Rules};
+use windrow_core::engine::{GarbageRules, Input, Rules};
 use windrow_core::table::commit::{CheckpointAt, Commit};
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -47,7 +47,7 @@ summary! {
     damaged, transactions, stale_answers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
-    located, relocated, doomed, deleted,
+    located, relocated, doomed, deleted, undeletable, pages,
     memory_holds, memory_full,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
@@ -118,6 +118,11 @@ impl World {
             continue_on_data_loss: !(faults.log_is_harmed && rng.one_in(3)),
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
+            garbage: GarbageRules {
+                search_every_ms: rng.pick(&[30_000, 86_400_000, 86_400_000]),
+                orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
+                delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
+            },
             limits: draw_limits(&mut rng),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];

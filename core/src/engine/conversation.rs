@@ -15,6 +15,7 @@ use crate::table::commit::{
 };
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
+use crate::values::object::ObjectPage;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::time::{DbTime, Mono, WallTime};
 use std::collections::BTreeMap;
@@ -193,6 +194,8 @@ pub enum CatalogRequest {
     DoomedPast {
         /// How long ago at least, in milliseconds.
         grace_ms: u64,
+        /// Only keys behind this one, in the catalog's own order of keys; `None` for the first.
+        after: Option<String>,
         /// By which clock that is reckoned.
         clock: ClockBound,
     },
@@ -228,10 +231,16 @@ pub enum CatalogAnswer {
         /// What became of it, or why that cannot be told.
         result: Result<Outcome, CatalogError>,
     },
-    /// To [`CatalogRequest::Doom`]: the keys that are doomed now.
+    /// To [`CatalogRequest::Doom`]: the keys that were doomed by it.
     Doom(Result<Vec<String>, CatalogError>),
-    /// To [`CatalogRequest::DoomedPast`]: the oldest keys first, at most a thousand.
-    DoomedPast(Result<Vec<String>, CatalogError>),
+    /// To [`CatalogRequest::DoomedPast`].
+    DoomedPast {
+        /// The key that was asked with.
+        after: Option<String>,
+        /// The next keys, in the catalog's own order of keys and at most a thousand; none when
+        /// there are no more.
+        result: Result<Vec<String>, CatalogError>,
+    },
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }
@@ -289,6 +298,13 @@ pub enum StoreRequest {
         /// The beginning of the keys.
         prefix: String,
     },
+    /// Which objects begin like this? At most a thousand, in the order of their keys.
+    ListPage {
+        /// The beginning of the keys.
+        prefix: String,
+        /// Only keys behind this one; `None` for the first page.
+        after: Option<String>,
+    },
     /// Fetch an object.
     Get {
         /// Its key.
@@ -318,6 +334,13 @@ pub enum StoreAnswer {
         /// The keys, in any order.
         result: Result<Vec<String>, Trouble>,
     },
+    /// To [`StoreRequest::ListPage`].
+    ListPage {
+        /// The key that was asked with.
+        after: Option<String>,
+        /// The page, or why it cannot be had.
+        result: Result<ObjectPage, Trouble>,
+    },
     /// To [`StoreRequest::Get`].
     Get {
         /// The key that was asked for.
@@ -334,10 +357,10 @@ pub enum StoreAnswer {
     },
     /// To [`StoreRequest::Delete`].
     Delete {
-        /// The keys that were asked for.
-        keys: Vec<String>,
-        /// Whether all of the objects are gone now.
-        result: Result<(), Trouble>,
+        /// The keys whose objects are gone now.
+        gone: Vec<String>,
+        /// The keys whose objects could not be deleted, or of which that is not known.
+        kept: Vec<String>,
     },
 }
 

@@ -1,245 +1,287 @@
-//! Garbage: objects that an earlier owner left behind are doomed, and objects that were doomed long
-//! enough ago are deleted. Only doomed keys are deleted. That no live row names a doomed key is the
-//! catalog's promise.
+//! Garbage: objects that no epoch names are doomed, and objects that were doomed long enough ago
+//! are deleted. Only doomed keys are deleted. That no live row names a doomed key is the catalog's
+//! promise.
+//!
+//! Both go through very many keys, page by page. The search for orphans lists the table's folder,
+//! and asks the catalog about each page before it asks the store for the next one. A round of
+//! deletion takes a page of what is due, deletes its objects, takes those that are gone off the
+//! list, and goes on behind the page's last key. So a key that cannot be deleted is passed over
+//! until the next round.
 
 use super::conversation::{CatalogRequest, StoreRequest};
+use super::rules::GarbageRules;
 use super::step::Step;
-use crate::table::commit::{CatalogError, ClockBound, Commit, Owner};
-use crate::values::cause::{Cause, Trouble};
+use crate::table::commit::{CatalogError, ClockBound, Owner};
+use crate::table::place::Names;
+use crate::values::cause::Trouble;
+use crate::values::object::ObjectPage;
 use crate::values::time::Mono;
-use std::collections::BTreeSet;
 
-/// Between two rounds of deletion.
-const COLLECT_EVERY_MS: u64 = 3_600_000;
 /// A clock that is off by so little deletes nothing too early, however short the grace is.
 const CLOCK_OFF_MS: u64 = 60_000;
-/// Between two attempts to find and doom what an earlier owner left behind.
-const ORPHANS_AGAIN_MS: u64 = 60_000;
+/// Between two attempts at what failed.
+const AGAIN_MS: u64 = 60_000;
 
 /// The garbage of one table, while it is ours.
 pub(super) struct Garbage {
     owner: Owner,
-    orphans: Orphans,
-    collect_at: Mono,
+    search: Search,
+    deletion: Deletion,
+    /// When the next search begins.
+    search_at: Mono,
+    /// When the next round of deletion begins.
+    delete_at: Mono,
 }
 
-/// What the owner before us left behind for the epoch that it did not finish: its manifests name
-/// the objects.
-enum Orphans {
-    /// There is nothing more to find.
-    Done,
-    /// The manifests are to be listed.
+/// What the search for orphans does at the moment.
+#[derive(PartialEq)]
+enum Search {
+    /// It waits for its time.
+    Idle,
+    /// A page of the table's objects is to be listed.
     List {
-        /// What their keys begin with.
-        prefix: String,
+        /// The page begins behind this key; `None` is the first page.
+        after: Option<String>,
         /// When to ask; `None` while the answer is on its way.
         ask_at: Option<Mono>,
     },
-    /// The manifests are being read.
-    Read {
-        /// What their keys begin with.
-        prefix: String,
-        /// Those that are not read yet.
-        manifests: BTreeSet<String>,
-        /// What those that are read name.
-        keys: Vec<String>,
-    },
-    /// The keys are to be doomed.
+    /// The catalog is to doom what it does not name of a page.
     Doom {
-        /// Paths below the warehouse.
+        /// Keys that may be orphans.
         keys: Vec<String>,
+        /// The last key of the page, if there may be further ones.
+        next: Option<String>,
         /// When to ask; `None` while the answer is on its way.
         ask_at: Option<Mono>,
     },
+}
+
+/// What a round of deletion does at the moment.
+#[derive(PartialEq)]
+enum Deletion {
+    /// It waits for its time.
+    Idle,
+    /// The catalog is to say which keys behind this one are due.
+    List {
+        /// The last key of the page before; `None` at the beginning of a round.
+        after: Option<String>,
+        /// When to ask; `None` while the answer is on its way.
+        ask_at: Option<Mono>,
+    },
+    /// The objects of a page are being deleted.
+    Delete {
+        /// The last key of the page.
+        last: String,
+    },
+}
+
+/// What the engine knows of the table when a page of keys is looked through.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    /// The last epoch; `None` before epoch 0 is true.
+    pub(super) last_epoch: Option<u64>,
 }
 
 impl Garbage {
-    /// The table has become ours; `last_epoch` is its last one, `None` for a table that does not
-    /// exist yet.
-    pub(super) fn new(owner: Owner, last_epoch: Option<u64>, step: &Step<'_>) -> Self {
-        let before = owner.term.checked_sub(1);
-        let orphans = match before.zip(last_epoch) {
-            Some((term, last)) => Orphans::List {
-                prefix: step.names.manifests_of(term, last + 1),
-                ask_at: Some(step.now),
-            },
-            None => Orphans::Done,
-        };
+    /// The table has become ours.
+    pub(super) fn new(owner: Owner, now: Mono) -> Self {
         Self {
             owner,
-            orphans,
-            collect_at: step.now,
+            search: Search::Idle,
+            deletion: Deletion::Idle,
+            search_at: now,
+            delete_at: now,
         }
     }
 
     /// Asks what is due; nothing while the clocks differ, because what was doomed by a wrong clock,
     /// or is said to be doomed for long enough by one, may still be needed.
-    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+    ///
+    /// Nothing is searched for before epoch 0 is true: a catalog without epochs may be one that was
+    /// lost, and then it would name none of the objects.
+    pub(super) fn tick(&mut self, watch: Watch, step: &mut Step<'_>) {
+        if bound(step).is_none() || watch.last_epoch.is_none() {
+            return;
+        }
+        if self.search == Search::Idle && step.now >= self.search_at {
+            self.search_at = step.now.plus(step.rules.garbage.search_every_ms);
+            self.search = Search::List {
+                after: None,
+                ask_at: Some(step.now),
+            };
+        }
+        if self.deletion == Deletion::Idle && step.now >= self.delete_at {
+            self.delete_at = step.now.plus(step.rules.garbage.delete_every_ms);
+            self.deletion = Deletion::List {
+                after: None,
+                ask_at: Some(step.now),
+            };
+        }
+        self.ask(step);
+    }
+
+    /// Sends the requests whose time has come.
+    fn ask(&mut self, step: &mut Step<'_>) {
         let Some(clock) = bound(step) else {
             return;
         };
-        match &mut self.orphans {
-            Orphans::List { prefix, ask_at } if ask_at.is_some_and(|at| step.now >= at) => {
-                *ask_at = None;
-                step.ask(StoreRequest::List {
-                    prefix: prefix.clone(),
-                });
+        let now = step.now;
+        let is_due = |ask_at: &mut Option<Mono>| ask_at.take_if(|at| now >= *at).is_some();
+        match &mut self.search {
+            Search::List { after, ask_at } => {
+                if is_due(ask_at) {
+                    let (prefix, after) = (step.names.prefix().to_owned(), after.clone());
+                    step.ask(StoreRequest::ListPage { prefix, after });
+                }
             }
-            Orphans::Doom { keys, ask_at } if ask_at.is_some_and(|at| step.now >= at) => {
-                *ask_at = None;
-                let (owner, keys) = (self.owner.clone(), keys.clone());
-                step.ask(CatalogRequest::Doom { owner, keys, clock });
+            Search::Doom { keys, ask_at, .. } => {
+                if is_due(ask_at) {
+                    let (owner, keys) = (self.owner.clone(), keys.clone());
+                    step.ask(CatalogRequest::Doom { owner, keys, clock });
+                }
             }
-            Orphans::Done | Orphans::List { .. } | Orphans::Read { .. } | Orphans::Doom { .. } => {}
+            Search::Idle => {}
         }
-        if step.now >= self.collect_at {
-            self.collect_at = step.now.plus(COLLECT_EVERY_MS);
+        if let Deletion::List { after, ask_at } = &mut self.deletion
+            && is_due(ask_at)
+        {
+            let (after, grace_ms) = (after.clone(), step.rules.keep_replaced_ms);
             step.ask(CatalogRequest::DoomedPast {
-                grace_ms: step.rules.keep_replaced_ms,
+                grace_ms,
+                after,
                 clock,
             });
         }
     }
 
-    /// The store listed the keys that begin with `answered`.
+    /// The store listed a page of objects. A listing that failed is asked for again.
     pub(super) fn listed(
         &mut self,
-        answered: &str,
-        result: Result<Vec<String>, Trouble>,
+        asked_after: Option<&str>,
+        result: Result<ObjectPage, Trouble>,
+        watch: Watch,
         step: &mut Step<'_>,
     ) {
-        let Orphans::List {
-            prefix,
+        let Search::List {
+            after,
             ask_at: ask_at @ None,
-        } = &mut self.orphans
+        } = &mut self.search
         else {
             return;
         };
-        if prefix != answered {
+        if after.as_deref() != asked_after {
             return;
         }
-        match result {
-            Ok(manifests) => {
-                for key in &manifests {
-                    step.ask(StoreRequest::Get { key: key.clone() });
-                }
-                let (prefix, manifests) = (prefix.clone(), manifests.into_iter().collect());
-                self.orphans = Orphans::Read {
-                    prefix,
-                    manifests,
-                    keys: Vec::new(),
-                };
-                self.doom_when_read(step.now);
-            }
-            Err(_) => *ask_at = Some(step.now.plus(ORPHANS_AGAIN_MS)),
+        let Ok(page) = result else {
+            *ask_at = Some(step.now.plus(AGAIN_MS));
+            return;
+        };
+        let orphans = OrphanRule {
+            names: step.names,
+            rules: &step.rules.garbage,
+            term: self.owner.term,
+            watch,
+        };
+        let objects = page.objects.into_iter();
+        let keys: Vec<String> = objects
+            .filter(|object| orphans.may_be(&object.key, object.age_ms))
+            .map(|object| object.key)
+            .collect();
+        if keys.is_empty() {
+            self.search_on(page.next, step);
+        } else {
+            self.search = Search::Doom {
+                keys,
+                next: page.next,
+                ask_at: Some(step.now),
+            };
+            self.ask(step);
         }
     }
 
-    /// Whether the object of this key is read here.
-    pub(super) fn reads(&self, key: &str) -> bool {
-        matches!(&self.orphans, Orphans::Read { manifests, .. } if manifests.contains(key))
+    /// Goes on with the next page, if there is one.
+    fn search_on(&mut self, next: Option<String>, step: &mut Step<'_>) {
+        self.search = match next {
+            None => Search::Idle,
+            after => Search::List {
+                after,
+                ask_at: Some(step.now),
+            },
+        };
+        self.ask(step);
     }
 
-    /// The store answered with a manifest. One that is gone or damaged names nothing. When the
-    /// store could not answer, all of them are listed again a little later.
-    pub(super) fn read(
+    /// The catalog has doomed what it does not name of a page, or not.
+    pub(super) fn doomed(
         &mut self,
-        key: &str,
-        result: Result<Option<Vec<u8>>, Trouble>,
-        step: &Step<'_>,
+        result: &Result<Vec<String>, CatalogError>,
+        step: &mut Step<'_>,
     ) {
-        let Orphans::Read {
-            prefix,
-            manifests,
-            keys,
-        } = &mut self.orphans
-        else {
-            return;
-        };
-        if !manifests.remove(key) {
-            return;
-        }
-        let Ok(bytes) = result else {
-            self.orphans = Orphans::List {
-                prefix: std::mem::take(prefix),
-                ask_at: Some(step.now.plus(ORPHANS_AGAIN_MS)),
-            };
-            return;
-        };
-        let bytes = bytes.unwrap_or_default();
-        if let Ok(commit) = serde_json::from_slice::<Commit>(&bytes) {
-            keys.extend(commit.objects());
-        }
-        self.doom_when_read(step.now);
-    }
-
-    fn doom_when_read(&mut self, now: Mono) {
-        if let Orphans::Read {
-            manifests, keys, ..
-        } = &mut self.orphans
-            && manifests.is_empty()
-        {
-            let keys = std::mem::take(keys);
-            self.orphans = if keys.is_empty() {
-                Orphans::Done
-            } else {
-                Orphans::Doom {
-                    keys,
-                    ask_at: Some(now),
-                }
-            };
-        }
-    }
-
-    /// The catalog answered which keys are doomed now.
-    pub(super) fn doomed(&mut self, result: &Result<Vec<String>, CatalogError>, step: &Step<'_>) {
-        if let Orphans::Doom {
+        let Search::Doom {
+            next,
             ask_at: ask_at @ None,
             ..
-        } = &mut self.orphans
-        {
-            match result {
-                Ok(_) => self.orphans = Orphans::Done,
-                Err(_) => *ask_at = Some(step.now.plus(ORPHANS_AGAIN_MS)),
+        } = &mut self.search
+        else {
+            return;
+        };
+        match result {
+            Ok(_) => {
+                let next = next.take();
+                self.search_on(next, step);
             }
+            Err(_) => *ask_at = Some(step.now.plus(AGAIN_MS)),
         }
     }
 
-    /// The catalog answered which keys were doomed long enough ago: their objects are deleted.
-    /// After a failure the next round asks again.
+    /// The catalog said which keys were doomed long enough ago: their objects are deleted.
     pub(super) fn delete(
         &mut self,
+        asked_after: Option<&str>,
         result: Result<Vec<String>, CatalogError>,
         step: &mut Step<'_>,
     ) {
-        if bound(step).is_none() {
-            self.collect_at = step.now;
+        let Deletion::List {
+            after,
+            ask_at: ask_at @ None,
+        } = &mut self.deletion
+        else {
+            return;
+        };
+        if after.as_deref() != asked_after {
             return;
         }
         match result {
-            Ok(keys) if keys.is_empty() => {}
-            Ok(keys) => step.ask(StoreRequest::Delete { keys }),
-            // The clock was set since it was heard last, and is being heard again.
-            Err(CatalogError::Retry(why)) if why.cause == Some(Cause::Clocks) => {
-                self.collect_at = step.now.plus(ORPHANS_AGAIN_MS);
-            }
-            Err(_) => {}
+            Ok(keys) if bound(step).is_some() => match keys.last() {
+                None => self.deletion = Deletion::Idle,
+                Some(last) => {
+                    self.deletion = Deletion::Delete { last: last.clone() };
+                    step.ask(StoreRequest::Delete { keys });
+                }
+            },
+            Ok(_) | Err(_) => *ask_at = Some(step.now.plus(AGAIN_MS)),
         }
     }
 
-    /// The store answered the deletion: keys whose objects are gone are taken off the list.
-    pub(super) fn deleted(
-        &mut self,
-        keys: Vec<String>,
-        result: &Result<(), Trouble>,
-        step: &mut Step<'_>,
-    ) {
-        if result.is_ok() {
-            step.ask(CatalogRequest::Forget {
-                owner: self.owner.clone(),
-                keys,
-            });
+    /// The store deleted objects. The keys of those that are `gone` are taken off the list; the
+    /// `kept` ones could not be deleted, and stay on it until the next round.
+    pub(super) fn deleted(&mut self, gone: Vec<String>, kept: &[String], step: &mut Step<'_>) {
+        let Deletion::Delete { last } = &self.deletion else {
+            return;
+        };
+        // An answer to an earlier ownership is about a page of its own.
+        if !gone.contains(last) && !kept.contains(last) {
+            return;
         }
+        self.deletion = Deletion::List {
+            after: Some(last.clone()),
+            ask_at: Some(step.now),
+        };
+        if !gone.is_empty() {
+            let owner = self.owner.clone();
+            step.ask(CatalogRequest::Forget { owner, keys: gone });
+        }
+        self.ask(step);
     }
 }
 
@@ -252,4 +294,103 @@ fn bound(step: &Step<'_>) -> Option<ClockBound> {
         off_max_ms: clock.off_max_ms.min(tolerable_ms),
         ..clock
     })
+}
+
+/// Which objects may be orphans; the catalog knows which of them are.
+struct OrphanRule<'a> {
+    names: &'a Names,
+    rules: &'a GarbageRules,
+    /// Ours.
+    term: u64,
+    watch: Watch,
+}
+
+impl OrphanRule<'_> {
+    /// An object of an earlier term may be an orphan at once, because its owner is fenced. Whoever
+    /// put it, it may be one when it is old.
+    ///
+    /// Left alone are names that windrow does not give, and objects of epochs that the catalog has
+    /// not reached. Those are on their way there, except when an older database was restored: then
+    /// they hold what it has lost. Only the very next epoch of an earlier owner is different: that
+    /// is the one which the owner did not finish.
+    ///
+    /// Example: we are of term 5, and the last epoch is 120. Of the objects of term 4 that of epoch
+    /// 121 may be an orphan and that of epoch 122 not. Of our own, only those of epoch 120 and
+    /// before may be, once they are old.
+    fn may_be(&self, key: &str, age_ms: u64) -> bool {
+        let (Some((term, epoch)), Some(last)) =
+            (self.names.term_and_epoch(key), self.watch.last_epoch)
+        else {
+            return false;
+        };
+        let reached = if term < self.term { last + 1 } else { last };
+        let old = age_ms >= self.rules.orphan_age_ms;
+        epoch <= reached && (term < self.term || old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges keys as the owner of term 5 at epoch 120, where an object is old after a minute.
+    fn may_be_orphan(key: &str, age_ms: u64) -> bool {
+        let names = Names::new("default", "t");
+        let rules = GarbageRules {
+            orphan_age_ms: 60_000,
+            ..GarbageRules::default()
+        };
+        let rule = OrphanRule {
+            names: &names,
+            rules: &rules,
+            term: 5,
+            watch: Watch {
+                last_epoch: Some(120),
+            },
+        };
+        rule.may_be(key, age_ms)
+    }
+
+    fn key(term: u64, epoch: u64) -> String {
+        let names = Names::new("default", "t");
+        names.file("rows", term, epoch, &"a".repeat(64))
+    }
+
+    #[test]
+    fn orphans_of_every_earlier_owner_are_found() {
+        for term in 1..5 {
+            for epoch in [0, 7, 120, 121] {
+                assert!(may_be_orphan(&key(term, epoch), 0), "{term} {epoch}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_of_this_or_a_later_owner_must_be_old() {
+        for term in [5, 6] {
+            assert!(!may_be_orphan(&key(term, 120), 59_999));
+            assert!(may_be_orphan(&key(term, 120), 60_000));
+        }
+    }
+
+    #[test]
+    fn objects_that_are_on_their_way_or_that_a_restored_catalog_lost_are_left_alone() {
+        let years = 100_000_000_000;
+        assert!(!may_be_orphan(&key(5, 121), years), "on its way");
+        assert!(!may_be_orphan(&key(4, 122), years), "lost by the catalog");
+    }
+
+    #[test]
+    fn what_windrow_did_not_name_is_left_alone() {
+        let years = 100_000_000_000;
+        for key in [
+            "_windrow/default.t/tables/t__chunks/",
+            "_windrow/default.t/rows/_SUCCESS",
+            "_windrow/default.t/rows/notes-1-2",
+            "_windrow/default.t2/manifests/1-0000000001-aaaa.json",
+            "elsewhere/1-0000000001-aaaa",
+        ] {
+            assert!(!may_be_orphan(key, years), "{key}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub use conversation::{
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 pub use feed::pause_before_start;
-pub use rules::{Limits, Rules, fetched_bytes, same_table};
+pub use rules::{GarbageRules, Limits, Rules, fetched_bytes, same_table};
 pub use view::{FrontierHolder, State};
 
 use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};

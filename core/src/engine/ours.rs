@@ -6,7 +6,7 @@ use super::conversation::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Input, StoreAnswer,
 };
 use super::counting::Counting;
-use super::garbage::Garbage;
+use super::garbage::{Garbage, Watch};
 use super::lease::{Lease, Renewal};
 use super::opening::Opening;
 use super::questions::Counts;
@@ -65,7 +65,7 @@ impl Ours {
             place,
             clocks,
             last_epoch,
-            garbage: Garbage::new(lease.owner().clone(), last_epoch, step),
+            garbage: Garbage::new(lease.owner().clone(), step.now),
             lease,
             stage: Stage::Opening(Opening::begin(head, step)),
         })
@@ -95,6 +95,15 @@ impl Ours {
         match &self.stage {
             Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.reading()),
+        }
+    }
+
+    /// What garbage collection must know.
+    fn watch(&self) -> Watch {
+        Watch {
+            last_epoch: self
+                .table()
+                .and_then(|table| table.next_epoch().checked_sub(1)),
         }
     }
 
@@ -159,7 +168,7 @@ impl Ours {
             Stage::Counting(counting) => counting.tick(step),
         }
         self.lease.tick(step);
-        self.garbage.tick(step);
+        self.garbage.tick(self.watch(), step);
         if let Some(counting) = self.stage.counting() {
             counting.push(step);
         }
@@ -329,7 +338,9 @@ impl Ours {
                 }
             }
             CatalogAnswer::Doom(result) => self.garbage.doomed(&result, step),
-            CatalogAnswer::DoomedPast(result) => self.garbage.delete(result, step),
+            CatalogAnswer::DoomedPast { after, result } => {
+                self.garbage.delete(after.as_deref(), result, step);
+            }
             // A key that could not be taken off the list is deleted once more.
             CatalogAnswer::Forget(_) => {}
             // These are the engine's.
@@ -387,9 +398,9 @@ impl Ours {
                 let opened = opening.take_manifests(answer, &self.place, &mut self.lease, step)?;
                 self.stage.open(opened);
             }
-            (StoreAnswer::List { prefix, result }, _) => self.garbage.listed(&prefix, result, step),
-            (StoreAnswer::Get { key, result }, _) if self.garbage.reads(&key) => {
-                self.garbage.read(&key, result, step);
+            (StoreAnswer::ListPage { after, result }, _) => {
+                let watch = self.watch();
+                self.garbage.listed(after.as_deref(), result, watch, step);
             }
             (StoreAnswer::Get { key, result }, Stage::Opening(opening)) => {
                 let answer = (counts == Counts::Yes).then_some(result);
@@ -399,8 +410,8 @@ impl Ours {
             (StoreAnswer::Put { key, result }, Stage::Counting(counting)) => {
                 counting.stored(&key, result, step);
             }
-            (StoreAnswer::Delete { keys, result }, _) => self.garbage.deleted(keys, &result, step),
-            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
+            (StoreAnswer::Delete { gone, kept }, _) => self.garbage.deleted(gone, &kept, step),
+            (StoreAnswer::List { .. } | StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
         }
         Ok(())
     }

@@ -96,10 +96,8 @@ impl Questions {
             Answer::Store(StoreAnswer::List { prefix, .. }) if *prefix == names.manifests() => {
                 &mut self.manifests
             }
-            // Every object that is fetched is a manifest or a checkpoint.
-            Answer::Store(StoreAnswer::Get { key, .. }) if !key.starts_with(&names.manifests()) => {
-                &mut self.checkpoint
-            }
+            // Every object that is fetched is a checkpoint.
+            Answer::Store(StoreAnswer::Get { .. }) => &mut self.checkpoint,
             Answer::Catalog(_) | Answer::Brokers(_) | Answer::Store(_) => return Counts::Yes,
         };
         if question.take_answer() {

@@ -44,6 +44,8 @@ pub struct Rules {
     pub lease_ms: u64,
     /// How long a replaced or orphaned object is kept before it is deleted.
     pub keep_replaced_ms: u64,
+    /// How often garbage is looked for and deleted.
+    pub garbage: GarbageRules,
     /// The limits that no setting names.
     pub limits: Limits,
 }
@@ -68,6 +70,30 @@ pub struct Limits {
     /// What was seen of a log's end holds for `idle-timeout`, and at least this long, because
     /// asking takes a second or two.
     pub idle_holds_ms: u64,
+}
+
+/// How often garbage is looked for and deleted. The simulation varies it; everybody else uses the
+/// default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GarbageRules {
+    /// Between the beginnings of two searches for orphans.
+    pub search_every_ms: u64,
+    /// How old an object is before it may be taken for an orphan although its owner is not known to
+    /// be gone.
+    pub orphan_age_ms: u64,
+    /// Between the beginnings of two rounds of deletion. A key that cannot be deleted is tried
+    /// again in the next one.
+    pub delete_every_ms: u64,
+}
+
+impl Default for GarbageRules {
+    fn default() -> Self {
+        Self {
+            search_every_ms: 86_400_000,
+            orphan_age_ms: 86_400_000,
+            delete_every_ms: 3_600_000,
+        }
+    }
 }
 
 impl Rules {

@@ -217,7 +217,7 @@ pub enum CatalogSettings {
 pub enum CatalogTls {
     /// Not at all.
     Disable,
-    /// Encrypted, whoever answers.
+    /// Encrypted, whoever answers: no certificate is checked.
     Require,
     /// Encrypted, and the certificate must be trusted and name the host.
     VerifyFull,
@@ -496,6 +496,14 @@ fn catalog(w: &mut Written) -> Option<CatalogSettings> {
         ],
     );
     let ca_file = w.file("catalog-ca-file");
+    // Whoever gives a CA wants the server to be checked, and the other two check nothing.
+    if ca_file.is_some() && tls != CatalogTls::VerifyFull && !w.failed(&["catalog-tls"]) {
+        w.problem(
+            "cannot use setting catalog-ca-file: catalog-tls is not verify-full, so no \
+             certificate would be checked; set catalog-tls: verify-full"
+                .to_owned(),
+        );
+    }
     w.optional("catalog", |text| {
         if let Some(dir) = text.strip_prefix("local:") {
             return match dir {

@@ -526,16 +526,18 @@ pub const SETTINGS: &[Setting] = &[
         key: "catalog-tls",
         default: Text("disable"),
         kind: Words(&["disable", "require", "verify-full"]),
-        doc: "How the connection to PostgreSQL is encrypted: disable (not at all), require \
-              (encrypted, and the certificate is not checked) or verify-full (the certificate \
-              must be trusted and name the host).",
+        doc: "How the connection to PostgreSQL is encrypted: disable (not at all), verify-full \
+              (the certificate must name the host, and be signed by a CA of Mozilla's or of \
+              `catalog-ca-file`) or require (no certificate is checked: whoever answers is \
+              trusted and given the password). Write verify-full wherever the server has TLS; \
+              the charm does.",
         ..ROW
     },
     Setting {
         key: "catalog-ca-file",
         kind: File,
         doc: "CA certificates in PEM that PostgreSQL's certificate is signed by. They are \
-              trusted in addition to Mozilla's.",
+              trusted in addition to Mozilla's. Only where `catalog-tls` is verify-full.",
         ..ROW
     },
     Setting {

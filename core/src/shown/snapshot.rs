@@ -219,6 +219,7 @@ mod tests {
             continue_on_data_loss: false,
             lease_ms: 15_000,
             keep_replaced_ms: 604_800_000,
+            garbage: crate::engine::GarbageRules::default(),
             limits: Limits::default(),
         })
     }

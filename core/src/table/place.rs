@@ -321,17 +321,27 @@ impl Names {
         format!("{}manifests/", self.prefix)
     }
 
-    /// What the names of the manifests begin with that one owner stored for one epoch. There may be
-    /// several: an owner that fails may have prepared the epoch more than once.
-    #[must_use]
-    pub fn manifests_of(&self, term: u64, epoch: u64) -> String {
-        format!("{}{term}-{epoch:010}-", self.manifests())
-    }
-
     /// The epoch that a manifest's name holds; `None` when it is not the name of a manifest.
     #[must_use]
     pub fn epoch_of_manifest(key: &str) -> Option<u64> {
         key.rsplit('/').next()?.split('-').nth(1)?.parse().ok()
+    }
+
+    /// The term of its owner and the epoch in the name of one of this table's objects; `None` for a
+    /// name that windrow does not give.
+    #[must_use]
+    pub fn term_and_epoch(&self, key: &str) -> Option<(u64, u64)> {
+        let (folder, rest) = key.strip_prefix(&self.prefix)?.split_once('/')?;
+        let name = match folder {
+            "manifests" => rest.strip_suffix(".json")?,
+            "checkpoints" => rest,
+            "rows" | "late" | "rejects" => rest.strip_suffix("/part.parquet")?,
+            _ => return None,
+        };
+        // Between the folder and the name there may be a day.
+        let mut parts = name.rsplit('/').next()?.split('-');
+        let (term, epoch) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        parts.next().map(|_hash| (term, epoch))
     }
 
     /// A folder that stays empty: the location that Hive keeps for the table itself. What lies in a
@@ -541,7 +551,21 @@ mod tests {
             manifest,
             "_windrow/default.newtable/manifests/3-0000000012-0f343b0931126a20f133d67c2b018a3b.json"
         );
-        assert!(manifest.starts_with(&names.manifests_of(3, 12)));
+        for (name, at) in [
+            (manifest.clone(), Some((3, 12))),
+            (
+                names.file("rows/2026-11-27", 3, 12, &"a".repeat(64)),
+                Some((3, 12)),
+            ),
+            (
+                names.object("checkpoints", 4, 0, &"a".repeat(64)),
+                Some((4, 0)),
+            ),
+            (names.empty_folder("t"), None),
+            (format!("elsewhere/{manifest}"), None),
+        ] {
+            assert_eq!(names.term_and_epoch(&name), at, "{name}");
+        }
         assert!(manifest.starts_with(&names.manifests()));
         assert_eq!(Names::epoch_of_manifest(&manifest), Some(12));
         assert_eq!(Names::epoch_of_manifest("manifests/notes.txt"), None);

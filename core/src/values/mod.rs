@@ -4,6 +4,7 @@ pub mod time;
 pub mod record;
 pub mod shape;
 pub mod aggregate;
+pub mod object;
 pub mod row;
 pub mod decision;
 pub mod ledger;

@@ -10,7 +10,7 @@
 use super::answers::{CommittedFile, Files, Totals};
 use super::local_files::{entries, now, read, remove_temporary, sync_parent, write, write_through};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use windrow_core::table::commit::{
     LeaseMark, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::place::Names;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
@@ -498,7 +499,7 @@ impl LocalCatalog {
         free.sort();
         free.dedup();
         let last = self.last_epoch().map_err(failed)?;
-        for epoch in 0..last.map_or(0, |last| last + 1) {
+        for epoch in self.epochs_that_may_name(&free, last) {
             if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
                 // Of all checkpoints only the newest and the one before it are still needed.
                 file.commit.checkpoint = None;
@@ -511,16 +512,28 @@ impl LocalCatalog {
             free.retain(|key| !kept.has(key));
         }
         let mut doomed = self.doomed().map_err(failed)?;
-        for key in &free {
-            doomed.entry(key.clone()).or_insert_with(now);
+        free.retain(|key| !doomed.contains_key(key));
+        if !free.is_empty() {
+            doomed.extend(free.iter().map(|key| (key.clone(), now())));
+            write(&self.path("doomed.json"), &doomed).map_err(failed)?;
         }
-        write(&self.path("doomed.json"), &doomed).map_err(failed)?;
         Ok(free)
+    }
+
+    /// The epochs that may name `keys`: those in the keys themselves, else all.
+    fn epochs_that_may_name(&self, keys: &[String], last: Option<u64>) -> BTreeSet<u64> {
+        let names = Names::new(&self.name.database, &self.name.table);
+        let of_keys: Option<BTreeSet<u64>> = keys
+            .iter()
+            .map(|key| names.term_and_epoch(key).map(|(_term, epoch)| epoch))
+            .collect();
+        of_keys.unwrap_or_else(|| (0..last.map_or(0, |last| last + 1)).collect())
     }
 
     pub(super) async fn doomed_past(
         &mut self,
         grace_ms: u64,
+        after: Option<&str>,
         clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let now = now();
@@ -531,16 +544,11 @@ impl LocalCatalog {
         let until = now
             .0
             .saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
-        let mut past: Vec<_> = doomed
+        Ok(doomed
             .into_iter()
-            .filter(|(_, at)| at.0 <= until)
-            .map(|(key, at)| (at, key))
-            .collect();
-        past.sort();
-        Ok(past
-            .into_iter()
+            .filter(|(key, at)| at.0 <= until && after.is_none_or(|after| key.as_str() > after))
             .take(DOOMED_MAX)
-            .map(|(_, key)| key)
+            .map(|(key, _)| key)
             .collect())
     }
 

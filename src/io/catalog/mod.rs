@@ -11,6 +11,7 @@ mod answers;
 mod local_files;
 pub mod directory;
 mod tls;
+mod meaning;
 pub mod session;
 mod hive;
 pub mod postgres;
@@ -198,8 +199,9 @@ impl Catalog {
         each!(self, c => c.init_metastore())
     }
 
-    /// Dooms those of `keys` that no epoch, checkpoint or manifest names, and returns them. A
-    /// commit that names one of them later is refused. Keys are paths below the warehouse.
+    /// Dooms those of `keys` that no epoch, checkpoint or manifest names and that are not doomed
+    /// already, and returns them. A commit that names one of them later is refused. Keys are paths
+    /// below the warehouse.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
@@ -213,8 +215,8 @@ impl Catalog {
         each!(self, c => c.doom(owner, keys, clock))
     }
 
-    /// Keys that were doomed at least `grace_ms` ago, the oldest first, at most a thousand. Their
-    /// objects may be deleted.
+    /// Keys that were doomed at least `grace_ms` ago: those behind `after` in the catalog's own
+    /// order of keys, at most a thousand. Their objects may be deleted.
     ///
     /// # Errors
     /// `Retry` when they cannot be read, or, with the cause `Clocks`, when the catalog's clock is
@@ -222,9 +224,10 @@ impl Catalog {
     pub async fn doomed_past(
         &mut self,
         grace_ms: u64,
+        after: Option<&str>,
         clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
-        each!(self, c => c.doomed_past(grace_ms, clock))
+        each!(self, c => c.doomed_past(grace_ms, after, clock))
     }
 
     /// Takes keys off the list of doomed ones, after their objects were deleted.
@@ -236,5 +239,7 @@ impl Catalog {
     }
 }
 
+#[cfg(test)]
+mod fake_server;
 #[cfg(test)]
 mod tests;

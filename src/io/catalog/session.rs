@@ -3,7 +3,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "a connection has deadlines")]
 
+use super::meaning::{Login, meaning};
 use super::tls::tls_config;
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,6 +17,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use windrow_core::settings::config::CatalogTls;
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::{Cause, Trouble, error_chain};
+
+/// What stands before the name of each of Hive's tables in a statement.
+const HIVE: &str = "hive.\"";
 
 /// How long connecting and logging in may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -94,8 +99,12 @@ impl PgConfig {
         })
     }
 
-    fn user(&self) -> &str {
-        self.config.get_user().unwrap_or_default()
+    fn login(&self) -> Login<'_> {
+        Login {
+            user: self.config.get_user().unwrap_or_default(),
+            database: self.config.get_dbname().unwrap_or_default(),
+            tls: self.tls,
+        }
     }
 
     /// The URL, for messages.
@@ -112,7 +121,9 @@ pub(super) struct Session {
     /// The beginning of each error, for example `cannot commit epoch 12 of table
     /// "default.newtable"`.
     doing: String,
-    user: String,
+    config: PgConfig,
+    /// The schema in which Hive's tables are, as a quoted identifier.
+    hive_schema: String,
     deadline: Instant,
 }
 
@@ -128,7 +139,6 @@ pub(super) enum Lost {
 impl Session {
     /// Connects and logs in. `doing` begins every error of this connection.
     pub(super) async fn connect(config: &PgConfig, doing: &str) -> Result<Self, CatalogError> {
-        let user = config.user().to_owned();
         let connected = tokio::time::timeout(CONNECT_MAX, Self::client(config, doing)).await;
         let client = match connected {
             Ok(client) => client?,
@@ -140,16 +150,60 @@ impl Session {
                 return Err(CatalogError::Retry(why.into()));
             }
         };
-        Ok(Self {
+        let mut session = Self {
             client,
             doing: doing.to_owned(),
-            user,
+            config: config.clone(),
+            hive_schema: String::new(),
             deadline: Instant::now() + TRANSACTION_MAX,
-        })
+        };
+        session.hive_schema = session.find_hive_schema().await?;
+        Ok(session)
+    }
+
+    /// Where Hive's tables are, as a quoted identifier: of the schemas in which its own clients
+    /// look for names, the first that has the table `TBLS`, else the first. Hive's clients and
+    /// windrow have the same search path unless somebody set them apart.
+    ///
+    /// A schema that bears our user's name counts only if it is ours. Whoever may make schemas
+    /// could otherwise put one in front of Hive's.
+    async fn find_hive_schema(&mut self) -> Result<String, CatalogError> {
+        // This statement is safe in every search path, and the other one runs in a safe one.
+        let path = "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]";
+        let path: Vec<String> = self.query_one(path, &[]).await?.get(0);
+        self.begin().await?;
+        let row = self
+            .query_opt(
+                "SELECT quote_ident(p.name) FROM unnest($1) WITH ORDINALITY AS p (name, position) \
+                   JOIN pg_namespace AS n ON n.nspname = p.name \
+                 WHERE n.nspname NOT IN (current_user, session_user) \
+                   OR pg_has_role(n.nspowner, 'MEMBER') \
+                 ORDER BY NOT EXISTS (SELECT FROM pg_class AS c \
+                   WHERE c.relnamespace = n.oid AND c.relname = 'TBLS'), p.position LIMIT 1",
+                args![path],
+            )
+            .await?;
+        self.commit(Lost::Again).await?;
+        Ok(row.map_or_else(|| "public".to_owned(), |row| row.get(0)))
+    }
+
+    /// Where Hive's tables are, as a quoted identifier.
+    pub(super) fn hive_schema(&self) -> &str {
+        &self.hive_schema
+    }
+
+    /// A statement with the schema of Hive's tables in the place of `hive.`: `hive."TBLS"` becomes
+    /// `public."TBLS"`.
+    fn named<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if sql.contains(HIVE) {
+            Cow::Owned(sql.replace(HIVE, &format!("{}.\"", self.hive_schema)))
+        } else {
+            Cow::Borrowed(sql)
+        }
     }
 
     async fn client(config: &PgConfig, doing: &str) -> Result<Client, CatalogError> {
-        let failed = |error| meaning(&error, &format!("{doing}: {}", config.url), config.user());
+        let failed = |error| meaning(&error, &format!("{doing}: {}", config.url), config.login());
         // The connection's own task ends when the client is dropped. An error in it reaches the
         // client's next call.
         if config.tls == CatalogTls::Disable {
@@ -158,9 +212,8 @@ impl Session {
             return Ok(client);
         }
         let tls = tls_config(config.tls, config.ca_pem.as_deref()).map_err(|why| {
-            CatalogError::Stop(
-                format!("{doing}: cannot set up TLS to {}: {why}", config.url).into(),
-            )
+            let why = format!("{doing}: cannot set up TLS to {}: {why}", config.url);
+            CatalogError::Stop(Trouble::new(Cause::TlsCatalog, why))
         })?;
         let (client, connection) = config
             .config
@@ -173,7 +226,7 @@ impl Session {
 
     /// The user that logged in. The server may have set another role at login.
     pub(super) fn user(&self) -> &str {
-        &self.user
+        self.config.login().user
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -189,11 +242,16 @@ impl Session {
     /// Begins a transaction with limits: nobody's DDL waits long for us, and we do not wait long
     /// for it. If this process stands still in the middle, the server ends the transaction, so that
     /// the next owner can go on.
+    ///
+    /// Functions and operators are PostgreSQL's own: a role that may make some elsewhere cannot
+    /// have them run with our rights. All of it ends with the transaction, because a pooler may
+    /// give the connection to another client then. So every statement except the first one runs in
+    /// a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
         self.deadline = Instant::now() + TRANSACTION_MAX;
         self.batch(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
-             SET LOCAL statement_timeout = '15s'; \
+             SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '15s'; \
              SET LOCAL idle_in_transaction_session_timeout = '15s'",
         )
         .await
@@ -218,7 +276,8 @@ impl Session {
     /// Runs one statement and returns its rows. Statements are never prepared by name, because a
     /// pooler may stand between us and the server.
     pub(super) async fn query(&self, sql: &str, args: Args<'_>) -> Result<Vec<Row>, CatalogError> {
-        match tokio::time::timeout_at(self.deadline, self.client.query_typed(sql, args)).await {
+        let sql = self.named(sql);
+        match tokio::time::timeout_at(self.deadline, self.client.query_typed(&sql, args)).await {
             Ok(answer) => answer.map_err(|error| self.meaning(&error)),
             Err(_) => Err(self.overdue()),
         }
@@ -241,7 +300,8 @@ impl Session {
 
     /// Runs one statement; returns how many rows it touched.
     pub(super) async fn execute(&self, sql: &str, args: Args<'_>) -> Result<u64, CatalogError> {
-        match tokio::time::timeout_at(self.deadline, self.client.execute_typed(sql, args)).await {
+        let sql = self.named(sql);
+        match tokio::time::timeout_at(self.deadline, self.client.execute_typed(&sql, args)).await {
             Ok(answer) => answer.map_err(|error| self.meaning(&error)),
             Err(_) => Err(self.overdue()),
         }
@@ -249,7 +309,8 @@ impl Session {
 
     /// Runs statements without arguments.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), CatalogError> {
-        match tokio::time::timeout_at(self.deadline, self.client.batch_execute(sql)).await {
+        let sql = self.named(sql);
+        match tokio::time::timeout_at(self.deadline, self.client.batch_execute(&sql)).await {
             Ok(answer) => answer.map_err(|error| self.meaning(&error)),
             Err(_) => Err(self.overdue()),
         }
@@ -314,6 +375,11 @@ impl Session {
         CatalogError::Retry(Trouble::new(cause, format!("{}: {why}", self.doing)))
     }
 
+    /// As [`Session::stop`], where it is known what kind of trouble it is.
+    pub(super) fn stop_for(&self, cause: Cause, why: impl fmt::Display) -> CatalogError {
+        CatalogError::Stop(Trouble::new(cause, format!("{}: {why}", self.doing)))
+    }
+
     pub(super) fn stop(&self, why: impl fmt::Display) -> CatalogError {
         CatalogError::Stop(format!("{}: {why}", self.doing).into())
     }
@@ -325,7 +391,7 @@ impl Session {
     }
 
     fn meaning(&self, error: &tokio_postgres::Error) -> CatalogError {
-        meaning(error, &self.doing, &self.user)
+        meaning(error, &self.doing, self.config.login())
     }
 }
 
@@ -371,62 +437,6 @@ fn refused(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// What an error before COMMIT means to the caller. Nothing was changed, so most of them are
-/// `Retry`. The SQLSTATE decides (PostgreSQL's documentation, appendix A).
-fn meaning(error: &tokio_postgres::Error, doing: &str, user: &str) -> CatalogError {
-    let Some(db) = error.as_db_error() else {
-        return CatalogError::Retry(
-            format!("{doing}: {}; is PostgreSQL up?", error_chain(error)).into(),
-        );
-    };
-    let (code, message) = (db.code().code(), db.message());
-    let what_to_do = match code {
-        // This comes at the login. Whether something may be made in a database is asked before.
-        "42501" if message.contains("for database") => {
-            format!("grant the user \"{user}\" CONNECT on the database")
-        }
-        "42501" => format!(
-            "no rights on Hive's tables or windrow's own; \
-             grant the user \"{user}\" pg_read_all_data and pg_write_all_data"
-        ),
-        "28P01" | "28000" => format!(
-            "the login of user \"{user}\" was refused; see catalog-username and catalog-password"
-        ),
-        "3D000" => "the database is not there yet; make it, or start what makes it".to_owned(),
-        "3F000" | "42P01" => {
-            "a table is missing: Hive schema not there yet, or windrow's journal is gone".to_owned()
-        }
-        "55P03" | "57014" => "another client holds a lock for a long time".to_owned(),
-        "40001" | "40P01" => "another client was in the way".to_owned(),
-        "23503" => "a table was dropped meanwhile".to_owned(),
-        "23505" => "another client took the same name or id".to_owned(),
-        "25006" => "this server takes no writes; is a switch-over under way?".to_owned(),
-        "53100" => "make room on PostgreSQL's disk".to_owned(),
-        // These are wrong syntax, unknown columns and types: this program does not know the schema.
-        code if code.starts_with("42") => {
-            let why = format!(
-                "{doing}: {message} (SQLSTATE {code}); Hive's schema is not one of 2.3, 3.1, 4.0"
-            );
-            return CatalogError::Stop(why.into());
-        }
-        _ => "trying again".to_owned(),
-    };
-    CatalogError::Retry(Trouble {
-        cause: cause_of(code),
-        text: format!("{doing}: {message} (SQLSTATE {code}); {what_to_do}"),
-    })
-}
-
-/// What kind of trouble a SQLSTATE stands for; `None` for one of no known kind.
-fn cause_of(code: &str) -> Option<Cause> {
-    match code {
-        "42501" => Some(Cause::NoRights),
-        "28P01" | "28000" => Some(Cause::LoginCatalog),
-        "3F000" | "42P01" => Some(Cause::NoSchema),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,20 +465,6 @@ mod tests {
                 why.starts_with("cannot parse setting catalog: ") && !why.contains("geheim"),
                 "{why}"
             );
-        }
-    }
-
-    #[test]
-    fn what_a_server_refuses_has_its_cause() {
-        for (code, cause) in [
-            ("28P01", Some(Cause::LoginCatalog)),
-            ("28000", Some(Cause::LoginCatalog)),
-            ("42501", Some(Cause::NoRights)),
-            ("42P01", Some(Cause::NoSchema)),
-            ("3D000", None),
-            ("57P03", None),
-        ] {
-            assert_eq!(cause_of(code), cause, "{code}");
         }
     }
 

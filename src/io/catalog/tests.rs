@@ -224,12 +224,12 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .unwrap();
     // The checkpoint of epoch 0 was replaced twice, so it is doomed already.
     assert_eq!(
-        catalog.doomed_past(0, &ANY_CLOCK).await.unwrap(),
+        catalog.doomed_past(0, None, &ANY_CLOCK).await.unwrap(),
         ["_windrow/default.t/checkpoints/0"]
     );
     assert!(
         catalog
-            .doomed_past(3_600_000, &ANY_CLOCK)
+            .doomed_past(3_600_000, None, &ANY_CLOCK)
             .await
             .unwrap()
             .is_empty()
@@ -253,7 +253,7 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .await
         .unwrap();
     assert_eq!(
-        catalog.doomed_past(0, &ANY_CLOCK).await.unwrap(),
+        catalog.doomed_past(0, None, &ANY_CLOCK).await.unwrap(),
         [next.files[0].key.clone()]
     );
     let stranger = Owner {
@@ -363,11 +363,17 @@ async fn nothing_is_doomed_or_handed_out_for_deletion_by_another_clock() {
     for ahead in [-week, week] {
         let because = "and run NTP";
         because_of_clocks(catalog.doom(&owner, &keys, &clock(ahead)).await, because);
-        because_of_clocks(catalog.doomed_past(0, &clock(ahead)).await, because);
+        because_of_clocks(catalog.doomed_past(0, None, &clock(ahead)).await, because);
     }
-    assert!(catalog.doomed_past(0, &clock(0)).await.unwrap().is_empty());
+    assert!(
+        catalog
+            .doomed_past(0, None, &clock(0))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(catalog.doom(&owner, &keys, &clock(0)).await.unwrap(), keys);
-    assert_eq!(catalog.doomed_past(0, &clock(0)).await.unwrap(), keys);
+    assert_eq!(catalog.doomed_past(0, None, &clock(0)).await.unwrap(), keys);
 }
 
 #[track_caller]
@@ -484,7 +490,7 @@ const GONE: &str = "is no longer in Hive";
 const OTHER: &str = "is another table now";
 
 /// What somebody does to Hive's rows, and what the next commit says of it.
-const DAMAGES: [(&str, &str); 6] = [
+const DAMAGES: [(&str, &str); 7] = [
     // Hive's own DROP TABLE sends these statements. It leaves the column list.
     (
         r#"CREATE TEMP TABLE gone AS SELECT "TBL_ID" FROM "TBLS"
@@ -518,6 +524,12 @@ const DAMAGES: [(&str, &str); 6] = [
         r#"UPDATE "SDS" SET "LOCATION" = 's3a://else' WHERE "LOCATION" LIKE '%/late/%'"#,
         "missing or altered",
     ),
+    // Spark reads from this place, whatever the location is.
+    (
+        r#"UPDATE "SERDE_PARAMS" SET "PARAM_VALUE" = 's3a://else'
+           WHERE "PARAM_KEY" = 'path' AND "PARAM_VALUE" LIKE '%/rows/%'"#,
+        "missing or altered",
+    ),
 ];
 
 #[tokio::test]
@@ -532,6 +544,10 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         place.other_client().await.batch_execute(sql).await.unwrap();
         stopped(catalog.commit(&full(&owner, 2)).await, part);
         stopped(catalog.commit(&full(&owner, 2)).await, "table was dropped");
+        assert!(matches!(
+            catalog.commit(&full(&owner, 2)).await,
+            Err(CatalogError::Stop(why)) if why.cause == Some(Cause::TableDropped)
+        ));
         assert_eq!(catalog.head().await.unwrap().unwrap().last.epoch, 1);
         stopped(
             catalog.commit(&full(&owner, 2)).await,
@@ -548,9 +564,24 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
             continue;
         }
         answer.unwrap();
+        let versions = async || -> String {
+            let sql = r#"SELECT concat_ws(' ',
+                (SELECT string_agg(xmin::text, ',' ORDER BY "SD_ID") FROM "SDS"),
+                (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID") FROM "TBLS"),
+                (SELECT string_agg(xmin::text, ',' ORDER BY "SERDE_ID", "PARAM_KEY")
+                  FROM "SERDE_PARAMS"))"#;
+            let client = place.other_client().await;
+            client.query_one(sql, &[]).await.unwrap().get(0)
+        };
+        let before = versions().await;
         verb.restore("admin", "id of admin", LEASE_MS)
             .await
             .unwrap();
+        assert_eq!(
+            versions().await,
+            before,
+            "a row was written that did not differ"
+        );
         fenced(
             catalog.commit(&full(&owner, 2)).await,
             "\"admin\" owns it now",
@@ -746,6 +777,16 @@ async fn user_without_rights_is_told_which_and_works_once_they_are_granted() {
         "the login of user \"catalog_rights_other\" was refused",
     );
     assert!(!format!("{answer:?}{wrong:?}").contains("wrong-secret"));
+    let look = async || {
+        postgres(&address(), database, user, name.clone())
+            .head()
+            .await
+    };
+    sql(&format!("ALTER ROLE {user} CONNECTION LIMIT 0"));
+    retried(look().await, "raise its max_connections");
+    sql(&format!("ALTER ROLE {user} CONNECTION LIMIT -1 NOLOGIN"));
+    because(look().await, Cause::LoginCatalog, "CREATE ROLE ... LOGIN");
+    sql(&format!("ALTER ROLE {user} LOGIN"));
     retried(
         postgres(&address(), "catalog_no_such", user, name.clone())
             .head()
@@ -771,6 +812,14 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     sql(&format!(
         "GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"
     ));
+    // Everybody may connect here, as nobody has revoked it.
+    sql(
+        "DO $$ BEGIN CREATE ROLE catalog_init_stranger LOGIN; EXCEPTION \
+          WHEN duplicate_object THEN NULL; END $$",
+    );
+    let may_connect =
+        format!("SELECT has_database_privilege('catalog_init_stranger', '{database}', 'CONNECT')");
+    assert_eq!(sql(&may_connect).trim(), "t");
     let mut catalog = place.catalog("t");
     retried(
         catalog.acquire("a", "x", LEASE_MS).await,
@@ -789,7 +838,106 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
         sql("SELECT has_table_privilege('catalog_init_kyuubi', '\"TBLS\"', 'DELETE')").trim(),
         "t"
     );
+    for right in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
+        let has =
+            format!("SELECT has_table_privilege('catalog_init_stranger', '\"TBLS\"', '{right}')");
+        assert_eq!(sql(&has).trim(), "f", "{right} was granted to everybody");
+    }
     all_cases(&place).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn a_role_that_may_make_schemas_can_neither_stop_windrow_nor_plant_code() {
+    let place = Place::postgres("planter", "script");
+    let database = place.database();
+    let sql = |sql: &str| parts(&["psql", database, "-qAt", "-c", sql]);
+    sql("DO $$ BEGIN CREATE ROLE catalog_planter LOGIN; EXCEPTION \
+          WHEN duplicate_object THEN NULL; END $$");
+    sql(&format!(
+        "GRANT CREATE ON DATABASE {database} TO catalog_planter"
+    ));
+    // A newer journal, and a schema that stands before Hive's in our user's search path, with a
+    // table of Hive's and a function that fits better than PostgreSQL's own.
+    sql(&format!(
+        "SET ROLE catalog_planter; CREATE SCHEMA windrow_9; CREATE SCHEMA {database}; \
+         CREATE TABLE {database}.\"TBLS\" (a int); GRANT ALL ON SCHEMA {database} TO PUBLIC; \
+         CREATE FUNCTION {database}.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql \
+           AS $$ BEGIN RAISE EXCEPTION 'planted'; END $$"
+    ));
+    uses_all_of_the_journal(&mut place.catalog("t"), "a").await;
+
+    sql(
+        "CREATE FUNCTION public.planted() RETURNS trigger LANGUAGE plpgsql \
+           AS $$ BEGIN RETURN NEW; END $$; \
+         CREATE TRIGGER planted BEFORE UPDATE ON windrow_1.job FOR EACH ROW \
+           EXECUTE FUNCTION public.planted()",
+    );
+    retried(place.catalog("t").head().await, "has a trigger");
+    sql("DROP TRIGGER planted ON windrow_1.job");
+    place.catalog("t").head().await.unwrap();
+
+    sql("ALTER TABLE windrow_1.epoch OWNER TO catalog_planter");
+    retried(
+        place.catalog("t").head().await,
+        "may not write Hive's tables",
+    );
+
+    sql("DROP SCHEMA windrow_1 CASCADE; SET ROLE catalog_planter; CREATE SCHEMA windrow_1");
+    let answer = place.catalog("t").acquire("a", "x", LEASE_MS).await;
+    retried(
+        answer,
+        "the schema windrow_1 belongs to \"catalog_planter\"",
+    );
+}
+
+/// A journal of years is made by multiplying epochs and files.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn dooming_does_not_look_through_all_epochs() {
+    let place = Place::postgres("years", "script");
+    let mut catalog = place.catalog("t");
+    let (owner, _) = take(&mut catalog, "a").await;
+    catalog.commit(&epoch(&owner, 0)).await.unwrap();
+    let sql = |sql: &str| parts(&["psql", place.database(), "-qAt", "-c", sql]);
+    sql(
+        "INSERT INTO windrow_1.epoch SELECT database, \"table\", n, owner_epoch, digest, \
+           '_windrow/default.t/manifests/1-' || lpad(n::text, 10, '0') || '-abc.json', \
+           committed_at, decisions, said FROM windrow_1.epoch, generate_series(1, 100000) AS n; \
+         INSERT INTO windrow_1.file SELECT 'default', 't', \
+           '_windrow/default.t/rows/1-' || lpad(n::text, 10, '0') || '-abc/part.parquet', \
+           n, 'rows', '2024-09-01', n::text, 1, 1, 'abc', 1, 1, n \
+           FROM generate_series(1, 100000) AS n; \
+         ANALYZE windrow_1.epoch; ANALYZE windrow_1.file",
+    );
+    let keys: Vec<String> = (0..250)
+        .flat_map(|n| {
+            let n = n * 400;
+            [
+                format!("_windrow/default.t/manifests/1-{n:010}-abc.json"),
+                format!("_windrow/default.t/manifests/1-{n:010}-orphan.json"),
+                format!("_windrow/default.t/rows/1-{:010}-abc/part.parquet", n + 1),
+                format!("_windrow/default.t/rows/1-{n:010}-orphan/part.parquet"),
+            ]
+        })
+        .collect();
+    let begun = Instant::now();
+    let doomed = catalog.doom(&owner, &keys, &ANY_CLOCK).await.unwrap();
+    let took = begun.elapsed();
+    println!("1000 keys, half of them orphans, against 100 000 epochs: {took:?}");
+    assert_eq!(doomed.len(), 500);
+    assert!(doomed.iter().all(|key| key.contains("-orphan")));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let again = catalog.doom(&owner, &keys, &ANY_CLOCK).await.unwrap();
+    assert!(again.is_empty(), "they are doomed already");
+
+    let first = catalog.doomed_past(0, None, &ANY_CLOCK).await.unwrap();
+    assert_eq!(first, doomed);
+    let rest = catalog
+        .doomed_past(0, Some(&first[399]), &ANY_CLOCK)
+        .await
+        .unwrap();
+    assert_eq!(rest, first[400..]);
 }
 
 /// A database as Charmed PostgreSQL gives it to relations, with the statements of that charm's

@@ -2,14 +2,16 @@
 //! Nobody ever sees half a file: each one is written under a temporary name, made durable, and
 //! renamed.
 
-use super::{StoreError, StoreErrorKind};
+use super::{Deleted, PAGE_MAX, StoreError, StoreErrorKind};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// A directory, for the demo, development and tests.
 #[derive(Clone, Debug)]
@@ -64,19 +66,43 @@ impl LocalStore {
         .await
     }
 
-    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        let paths = keys
-            .iter()
-            .map(|key| self.path(key))
-            .collect::<Result<Vec<_>, _>>()?;
-        let root = self.root.clone();
+    pub(super) async fn delete(&self, keys: Vec<String>) -> Deleted {
+        let store = self.clone();
         blocking(move || {
-            let mut first = Ok(());
-            for path in paths {
-                first =
-                    first.and(remove(&root, &path).map_err(|e| file_error("delete", &path, &e)));
+            let mut deleted = Deleted::default();
+            for key in keys {
+                let removed = store.path(&key).and_then(|path| {
+                    remove(&store.root, &path).map_err(|e| file_error("delete", &path, &e))
+                });
+                deleted.add(key, removed);
             }
-            first
+            deleted
+        })
+        .await
+    }
+
+    pub(super) async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<ObjectPage, StoreError> {
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let (root, folder, prefix) = (self.root.clone(), folder.to_owned(), prefix.to_owned());
+        let after = after.unwrap_or_default().to_owned();
+        blocking(move || {
+            let mut page = PageWalk {
+                root: &root,
+                prefix: &prefix,
+                after: &after,
+                found: Vec::new(),
+                next: None,
+            };
+            let walked = page.walk(&folder);
+            walked.map_err(|e| file_error("list", &root.join(&folder), &e))?;
+            Ok(ObjectPage {
+                objects: page.found,
+                next: page.next,
+            })
         })
         .await
     }
@@ -195,6 +221,92 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A walk through files in the order of their keys, up to a page of them.
+struct PageWalk<'a> {
+    root: &'a Path,
+    /// What the keys begin with.
+    prefix: &'a str,
+    /// Only keys behind this one are found.
+    after: &'a str,
+    found: Vec<ListedObject>,
+    /// Where the next page begins, once this one is over before all was seen.
+    next: Option<String>,
+}
+
+impl PageWalk<'_> {
+    /// Walks through a folder, given as a path below the root. Of its names only those are kept in
+    /// memory that may still belong to the page.
+    fn walk(&mut self, folder: &str) -> io::Result<()> {
+        let path = self.root.join(folder);
+        let entries = match fs::read_dir(&path) {
+            // A folder that is not there has no objects; or a delete has just removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        // The key of a file, or what the keys of a folder begin with: it ends in a slash.
+        let mut names: BTreeMap<String, fs::DirEntry> = BTreeMap::new();
+        let mut cut = false;
+        for entry in entries {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            let is_folder = entry.file_type()?.is_dir();
+            let mut key = match folder {
+                "" => name.clone(),
+                _ => format!("{folder}/{name}"),
+            };
+            if is_folder {
+                key.push('/');
+            }
+            let behind = key.as_str() > self.after || is_folder && self.after.starts_with(&key);
+            let begins = key.starts_with(self.prefix) || self.prefix.starts_with(&key);
+            if name.starts_with('.') || !behind || !begins {
+                continue;
+            }
+            names.insert(key, entry);
+            if names.len() > PAGE_MAX {
+                names.pop_last();
+                cut = true;
+            }
+        }
+        let last = names.keys().next_back().filter(|_| cut).cloned();
+        for (key, entry) in names {
+            match key.strip_suffix('/') {
+                Some(folder) => self.walk(folder)?,
+                None => self.add(key, &entry)?,
+            }
+            if self.next.is_some() {
+                return Ok(());
+            }
+        }
+        // Folders may have been empty, so that the page is over although it is not full. What
+        // follows a folder is greater than all keys in it.
+        self.next = last.map(|last| match last.strip_suffix('/') {
+            Some(_) => last + "\u{10FFFF}",
+            None => last,
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, key: String, entry: &fs::DirEntry) -> io::Result<()> {
+        let metadata = match entry.metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            metadata => metadata?,
+        };
+        // A file of the future was stored just now.
+        let age = metadata.modified()?.elapsed().unwrap_or_default();
+        if self.found.len() + 1 == PAGE_MAX {
+            self.next = Some(key.clone());
+        }
+        self.found.push(ListedObject {
+            key,
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(())
+    }
 }
 
 /// Adds the key and the size of every file below `folder`.

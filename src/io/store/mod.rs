@@ -17,6 +17,7 @@ use std::ops::Range;
 use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::object::ObjectPage;
 
 /// Where a table's files are.
 #[derive(Clone, Debug)]
@@ -99,6 +100,33 @@ impl From<StoreError> for Trouble {
     }
 }
 
+/// How many objects a page of a listing has at most. S3 gives no more at a time.
+const PAGE_MAX: usize = 1000;
+
+/// What came of a deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The keys whose objects are gone now.
+    pub gone: Vec<String>,
+    /// The keys whose objects could not be deleted.
+    pub kept: Vec<String>,
+    /// Why the first of them could not.
+    pub first_error: Option<StoreError>,
+}
+
+impl Deleted {
+    /// Adds what came of one object.
+    fn add(&mut self, key: String, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.gone.push(key),
+            Err(error) => {
+                self.kept.push(key);
+                self.first_error.get_or_insert(error);
+            }
+        }
+    }
+}
+
 impl Store {
     /// The store of this warehouse. No request is sent yet; see [`Store::check`]. For a directory,
     /// `s3` is ignored. A proxy that is named in the environment is not used.
@@ -162,11 +190,9 @@ impl Store {
         }
     }
 
-    /// Deletes the objects. An object that is not there is not an error.
-    ///
-    /// # Errors
-    /// The first error; the other objects were tried all the same.
-    pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+    /// Deletes the objects, each for itself: one that cannot be deleted does not hold back the
+    /// others. An object that is not there is gone.
+    pub async fn delete(&self, keys: Vec<String>) -> Deleted {
         match self {
             Store::S3(s3) => s3.delete(keys).await,
             Store::Local(local) => local.delete(keys).await,
@@ -185,6 +211,26 @@ impl Store {
         }
     }
 
+    /// A page of the objects whose keys begin with `prefix` (as text): those behind the key
+    /// `after`, at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in memory,
+    /// however many objects there are.
+    ///
+    /// Ages are reckoned by this machine's clock. S3 refuses requests when that differs from its
+    /// own by more than 15 minutes.
+    ///
+    /// # Errors
+    /// See [`StoreErrorKind`]. It says nothing of which objects are there: ask again.
+    pub async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<ObjectPage, StoreError> {
+        match self {
+            Store::S3(s3) => s3.list_page(prefix, after).await,
+            Store::Local(local) => local.list_page(prefix, after).await,
+        }
+    }
+
     /// Tries whether objects can be written, read and deleted, with an object that means nothing.
     ///
     /// # Errors
@@ -195,7 +241,8 @@ impl Store {
         const KEY: &str = "_windrow/check";
         self.put(KEY, Bytes::from_static(b"windrow\n")).await?;
         self.get(KEY).await?;
-        self.delete(&[KEY.to_owned()]).await
+        let deleted = self.delete(vec![KEY.to_owned()]).await;
+        deleted.first_error.map_or(Ok(()), Err)
     }
 
     /// The same store for another warehouse in the same bucket. Credentials and proxies that are

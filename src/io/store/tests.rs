@@ -6,6 +6,7 @@
     reason = "tests are told by environment where the real parts are"
 )]
 
+use super::Deleted;
 use super::*;
 use std::fs;
 use std::future::Future;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use windrow_core::settings::config::S3Settings;
+use windrow_core::values::object::ObjectPage;
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
@@ -50,8 +52,8 @@ async fn cases(store: &Store) {
     store.check().await.unwrap();
     assert_eq!(store.list("").await.unwrap(), []);
     assert_eq!(store.get("a/none").await.unwrap(), None);
-    store.delete(&["a/none".to_owned()]).await.unwrap();
-    store.delete(&[]).await.unwrap();
+    assert_eq!(store.delete(vec!["a/none".to_owned()]).await.kept, [""; 0]);
+    assert_eq!(store.delete(Vec::new()).await, Deleted::default());
 
     let large = Bytes::from(vec![7_u8; 3 << 20]);
     for (key, bytes) in [
@@ -100,12 +102,49 @@ async fn cases(store: &Store) {
     assert_eq!(keys(store.list("a/b/e").await.unwrap()), ["a/b/empty"]);
     assert_eq!(keys(store.list("a").await.unwrap()).len(), 3);
     assert_eq!(store.list("no/such/").await.unwrap(), []);
+    let page = store.list_page("a", Some("a/b c/")).await.unwrap();
+    let paged: Vec<&str> = page.objects.iter().map(|o| o.key.as_str()).collect();
+    assert_eq!(paged, ["a/b c/é=1.parquet", "a/b/empty", "ab/large"]);
+    assert!(page.objects.iter().all(|object| object.age_ms < 600_000) && page.next.is_none());
+    assert_eq!(
+        store.list_page("no/such/", None).await.unwrap(),
+        ObjectPage::default()
+    );
 
     let gone: Vec<String> = keys(store.list("").await.unwrap());
-    store.delete(&gone[..2]).await.unwrap();
+    assert_eq!(store.delete(gone[..2].to_vec()).await.gone, gone[..2]);
     assert_eq!(keys(store.list("").await.unwrap()), ["ab/large", "z+%41"]);
-    store.delete(&gone).await.unwrap();
+    assert_eq!(store.delete(gone.clone()).await.gone.len(), gone.len());
     assert_eq!(store.list("").await.unwrap(), []);
+}
+
+/// The keys of all pages; checks that they are pages.
+async fn all_pages(store: &Store, prefix: &str) -> Vec<String> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_page(prefix, after.as_deref()).await.unwrap();
+        assert!(page.objects.len() <= 1000);
+        keys.extend(page.objects.into_iter().map(|object| object.key));
+        match page.next {
+            None => return keys,
+            next => after = next,
+        }
+    }
+}
+
+/// Deletes these objects and, in the middle, one that cannot be deleted; all pages below the prefix
+/// show the others.
+async fn deletes_all_but(store: &Store, prefix: &str, keys: &[String], stuck: String) {
+    let mut before = all_pages(store, prefix).await;
+    assert!(before.len() > 1000 && before.is_sorted());
+    let (first, rest) = keys.split_at(keys.len() / 2);
+    let asked = [first, std::slice::from_ref(&stuck), rest].concat();
+    let mut deleted = store.delete(asked).await;
+    deleted.gone.sort();
+    assert_eq!((deleted.gone.as_slice(), deleted.kept), (keys, vec![stuck]));
+    assert!(deleted.first_error.is_some());
+    before.retain(|key| !keys.contains(key));
+    assert_eq!(all_pages(store, prefix).await, before);
 }
 
 /// One worker puts and lists, the other deletes in the same folder.
@@ -113,7 +152,7 @@ async fn puts_and_deletes_side_by_side(store: &Store) {
     let other = store.clone();
     let deleter = tokio::spawn(async move {
         for i in 0..50 {
-            other.delete(&[format!("x/y/{i}/f")]).await.unwrap();
+            other.delete(vec![format!("x/y/{i}/f")]).await;
         }
     });
     for i in 0..50 {
@@ -131,7 +170,7 @@ async fn puts_and_deletes_side_by_side(store: &Store) {
         .into_iter()
         .map(|(key, _)| key)
         .collect();
-    store.delete(&rest).await.unwrap();
+    store.delete(rest).await;
 }
 
 fn place(text: &str) -> Place {
@@ -153,6 +192,18 @@ fn local_store_does_all_cases_and_leaves_nothing() {
     run(async {
         cases(&local(&root)).await;
         puts_and_deletes_side_by_side(&local(&root)).await;
+        let store = local(&root);
+        // In the order of keys "p-0/f" stands before "p/f", although "p" is shorter than "p-0".
+        let keys: Vec<String> = (0..1010)
+            .map(|i| format!("p{}/{i:04}/f", ["-0", "", "0"][i % 3]))
+            .collect();
+        for key in &keys {
+            store.put(key, Bytes::from_static(b"1")).await.unwrap();
+        }
+        // A folder cannot be deleted as if it were an object.
+        let mut some = [&keys[3..4], &keys[4..5], &keys[900..902]].concat();
+        some.sort();
+        deletes_all_but(&store, "p", &some, "p-0".to_owned()).await;
     });
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
@@ -677,7 +728,7 @@ fn s3_lists_more_than_one_page() {
         USER.1,
     );
     run(async {
-        let keys: Vec<String> = (0..1005).map(|i| format!("k/{i:04}")).collect();
+        let keys: Vec<String> = (0..1010).map(|i| format!("k/{i:04}")).collect();
         for some in keys.chunks(16) {
             let mut puts = JoinSet::new();
             for key in some {
@@ -686,9 +737,12 @@ fn s3_lists_more_than_one_page() {
             }
             puts.join_all().await;
         }
+        let stuck = format!("k/{}", "x".repeat(1100));
+        deletes_all_but(&store, "k/", &keys[..5], stuck).await;
+        let keys = keys[5..].to_vec();
         let found = store.list("k/").await.unwrap();
         assert!(found.iter().map(|(key, _)| key).eq(&keys));
-        store.delete(&keys).await.unwrap();
+        assert_eq!(store.delete(keys).await.kept, [""; 0]);
         assert_eq!(store.list("").await.unwrap(), []);
     });
 }
@@ -720,7 +774,13 @@ fn s3_refusals_have_their_kind_and_credentials_can_change() {
         );
         assert_eq!(put(&readonly).await, StoreErrorKind::Denied);
         assert_eq!(
-            kind(readonly.delete(&["denied".to_owned()]).await),
+            kind(
+                readonly
+                    .delete(vec!["denied".to_owned()])
+                    .await
+                    .first_error
+                    .map_or(Ok(()), Err)
+            ),
             StoreErrorKind::Denied
         );
         assert_eq!(kind(readonly.check().await), StoreErrorKind::Denied);

@@ -1,6 +1,6 @@
 //! New rows: the tables of epoch 0, and the table partitions that show files.
 
-use super::super::session::{Session, args};
+use super::super::session::{Lost, Session, args};
 use super::ids::{COLUMNS, DATABASE, PARTITION, SERDE, STORAGE, TABLE};
 use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
@@ -20,7 +20,12 @@ impl Hive {
     ) -> Result<(), CatalogError> {
         let files = i64::try_from(files).expect("files fit memory");
         let tables = if creates { 4 } else { 0 };
-        let databases = i64::from(creates && self.database_id(db, name).await?.is_none());
+        let mut databases = 0;
+        if creates {
+            db.begin().await?;
+            databases = i64::from(self.database_id(db, name).await?.is_none());
+            db.commit(Lost::Again).await?;
+        }
         let needs = [
             (&COLUMNS, tables),
             (&DATABASE, databases),
@@ -50,7 +55,7 @@ impl Hive {
         // middle of making a table, and none begins before our commit. A client that looked before
         // us and inserts after us makes a second table of the name; the next commit finds both and
         // stops.
-        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
+        db.batch("LOCK TABLE hive.\"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
             .await?;
         self.check_free(db, name).await?;
         for table in hive::tables(name, genesis) {
@@ -74,7 +79,7 @@ impl Hive {
                 name.database
             )));
         }
-        db.batch("LOCK TABLE \"DBS\" IN SHARE ROW EXCLUSIVE MODE")
+        db.batch("LOCK TABLE hive.\"DBS\" IN SHARE ROW EXCLUSIVE MODE")
             .await?;
         if let Some(id) = self.database_id(db, name).await? {
             return Ok(id);
@@ -83,7 +88,7 @@ impl Hive {
         // It is made as Hive itself makes it at its first start. In 3.1 and later the column's
         // default fills in the catalog.
         db.execute(
-            "INSERT INTO \"DBS\" (\"DB_ID\", \"DESC\", \"DB_LOCATION_URI\", \"NAME\", \
+            "INSERT INTO hive.\"DBS\" (\"DB_ID\", \"DESC\", \"DB_LOCATION_URI\", \"NAME\", \
                \"OWNER_NAME\", \"OWNER_TYPE\") \
              VALUES ($1, 'Default Hive database', $2, 'default', 'public', 'ROLE')",
             args![id, genesis.warehouse.uri()],
@@ -101,12 +106,12 @@ impl Hive {
     ) -> Result<(), CatalogError> {
         let columns = self.ids.next(db, &COLUMNS)?;
         db.execute(
-            "INSERT INTO \"CDS\" (\"CD_ID\") VALUES ($1)",
+            "INSERT INTO hive.\"CDS\" (\"CD_ID\") VALUES ($1)",
             args![columns],
         )
         .await?;
         db.execute(
-            "INSERT INTO \"COLUMNS_V2\" \
+            "INSERT INTO hive.\"COLUMNS_V2\" \
                (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
              SELECT $1, name, type, position - 1 \
              FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
@@ -116,8 +121,8 @@ impl Hive {
         let storages = self.create_storage(db, columns, &[&table.storage]).await?;
         let id = self.ids.next(db, &TABLE)?;
         db.execute(
-            "INSERT INTO \"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \"LAST_ACCESS_TIME\", \
-               \"OWNER\", \"RETENTION\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
+            "INSERT INTO hive.\"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \
+               \"LAST_ACCESS_TIME\", \"OWNER\", \"RETENTION\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
                \"VIEW_EXPANDED_TEXT\", \"VIEW_ORIGINAL_TEXT\", \"IS_REWRITE_ENABLED\") \
              VALUES ($1, floor(extract(epoch FROM clock_timestamp()))::bigint, $2, 0, \
                'windrow', 0, $3, $4, $5, $6, $6, false)",
@@ -137,13 +142,13 @@ impl Hive {
             .map(|(k, v)| (k.as_str(), v.as_str()))
             .unzip();
         db.execute(
-            "INSERT INTO \"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
+            "INSERT INTO hive.\"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
              SELECT $1, key, value FROM unnest($2, $3) AS p (key, value)",
             args![id, keys, values],
         )
         .await?;
         db.execute(
-            "INSERT INTO \"PARTITION_KEYS\" \
+            "INSERT INTO hive.\"PARTITION_KEYS\" \
                (\"TBL_ID\", \"PKEY_NAME\", \"PKEY_TYPE\", \"INTEGER_IDX\") \
              SELECT $1, name, type, position - 1 \
              FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
@@ -180,20 +185,20 @@ impl Hive {
             }
         }
         db.execute(
-            "INSERT INTO \"SERDES\" (\"SERDE_ID\", \"SLIB\") \
+            "INSERT INTO hive.\"SERDES\" (\"SERDE_ID\", \"SLIB\") \
              SELECT id, slib FROM unnest($1, $2) AS s (id, slib)",
             args![serdes, storages.iter().map(|s| s.serde).collect::<Vec<_>>()],
         )
         .await?;
         db.execute(
-            "INSERT INTO \"SERDE_PARAMS\" (\"SERDE_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
+            "INSERT INTO hive.\"SERDE_PARAMS\" (\"SERDE_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
              SELECT id, key, value FROM unnest($1, $2, $3) AS p (id, key, value)",
             args![param_serdes, keys, values],
         )
         .await?;
         db.execute(
-            "INSERT INTO \"SDS\" (\"SD_ID\", \"INPUT_FORMAT\", \"IS_COMPRESSED\", \"LOCATION\", \
-               \"NUM_BUCKETS\", \"OUTPUT_FORMAT\", \"SERDE_ID\", \"CD_ID\", \
+            "INSERT INTO hive.\"SDS\" (\"SD_ID\", \"INPUT_FORMAT\", \"IS_COMPRESSED\", \
+               \"LOCATION\", \"NUM_BUCKETS\", \"OUTPUT_FORMAT\", \"SERDE_ID\", \"CD_ID\", \
                \"IS_STOREDASSUBDIRECTORIES\") \
              SELECT id, input, false, location, -1, output, serde, $1, false \
              FROM unnest($2, $3, $4, $5, $6) AS s (id, serde, location, input, output)",
@@ -273,7 +278,7 @@ impl Hive {
             }
         }
         db.execute(
-            "INSERT INTO \"PARTITIONS\" (\"PART_ID\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
+            "INSERT INTO hive.\"PARTITIONS\" (\"PART_ID\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
                \"PART_NAME\", \"SD_ID\", \"TBL_ID\") \
              SELECT id, floor(extract(epoch FROM clock_timestamp()))::bigint, 0, name, storage, $1 \
              FROM unnest($2, $3, $4) AS p (id, name, storage)",
@@ -289,7 +294,8 @@ impl Hive {
         )
         .await?;
         db.execute(
-            "INSERT INTO \"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \"INTEGER_IDX\") \
+            "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \
+               \"INTEGER_IDX\") \
              SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
             args![value_ids, values, positions],
         )

@@ -109,7 +109,7 @@ impl Ids {
             let n = (*n).max(BLOCK);
             let row = db
                 .query_one(
-                    "UPDATE \"SEQUENCE_TABLE\" SET \"NEXT_VAL\" = \"NEXT_VAL\" + $2 \
+                    "UPDATE hive.\"SEQUENCE_TABLE\" SET \"NEXT_VAL\" = \"NEXT_VAL\" + $2 \
                      WHERE \"SEQUENCE_NAME\" = $1 RETURNING \"NEXT_VAL\"::bigint",
                     args![class.name, n],
                 )
@@ -129,20 +129,20 @@ impl Ids {
 /// schema would refuse a second row of one name.
 async fn add_missing_rows(db: &mut Session, short: &[(&Class, i64)]) -> Result<(), CatalogError> {
     let names: Vec<&str> = short.iter().map(|(class, _)| class.name).collect();
-    let count = "SELECT count(DISTINCT \"SEQUENCE_NAME\") FROM \"SEQUENCE_TABLE\" \
+    let count = "SELECT count(DISTINCT \"SEQUENCE_NAME\") FROM hive.\"SEQUENCE_TABLE\" \
                  WHERE \"SEQUENCE_NAME\" = ANY($1)";
+    db.begin().await?;
     let there: i64 = db.query_one(count, args![names]).await?.get(0);
     if usize::try_from(there).is_ok_and(|n| n == names.len()) {
-        return Ok(());
+        return db.commit(Lost::Again).await;
     }
-    db.begin().await?;
-    db.batch("LOCK TABLE \"SEQUENCE_TABLE\" IN SHARE ROW EXCLUSIVE MODE")
+    db.batch("LOCK TABLE hive.\"SEQUENCE_TABLE\" IN SHARE ROW EXCLUSIVE MODE")
         .await?;
     for (class, _) in short {
         let sql = format!(
-            "INSERT INTO \"SEQUENCE_TABLE\" (\"SEQUENCE_NAME\", \"NEXT_VAL\") \
-             SELECT $1, (SELECT COALESCE(MAX(\"{}\"), 0) + 1 FROM \"{}\") \
-             WHERE NOT EXISTS (SELECT FROM \"SEQUENCE_TABLE\" WHERE \"SEQUENCE_NAME\" = $1)",
+            "INSERT INTO hive.\"SEQUENCE_TABLE\" (\"SEQUENCE_NAME\", \"NEXT_VAL\") \
+             SELECT $1, (SELECT COALESCE(MAX(\"{}\"), 0) + 1 FROM hive.\"{}\") \
+             WHERE NOT EXISTS (SELECT FROM hive.\"SEQUENCE_TABLE\" WHERE \"SEQUENCE_NAME\" = $1)",
             class.column, class.table
         );
         db.execute(&sql, args![class.name]).await?;

@@ -6,7 +6,8 @@ use windrow_core::table::commit::CatalogError;
 /// Hive's tables of schema 2.3.0.
 const SCHEMA: &str = include_str!("../hive-2.3.0.sql");
 
-/// Makes all of Hive's schema where the database has no table, and opens it to whoever may connect.
+/// Makes all of Hive's schema where the database has no table, and opens it to those who were let
+/// in.
 /// Where Hive's tables are there already, it does nothing.
 ///
 /// # Errors
@@ -19,9 +20,9 @@ pub(in super::super) async fn init(db: &mut Session) -> Result<(), CatalogError>
         .await?;
     let row = db
         .query_one(
-            "SELECT to_regclass('\"TBLS\"') IS NOT NULL, EXISTS (SELECT FROM pg_class \
-             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v'))",
-            args![],
+            "SELECT to_regclass($1 || '.\"TBLS\"') IS NOT NULL, EXISTS (SELECT FROM pg_class \
+             WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p', 'v'))",
+            args![db.hive_schema()],
         )
         .await?;
     match (row.get(0), row.get(1)) {
@@ -34,25 +35,36 @@ pub(in super::super) async fn init(db: &mut Session) -> Result<(), CatalogError>
         }
         (false, false) => {}
     }
-    db.batch(SCHEMA).await?;
-    grant_to_all_who_may_connect(db).await?;
+    // Hive's own script does not say in which schema it makes its tables. There is nothing else in
+    // that one yet.
+    db.batch(&format!(
+        "SET LOCAL search_path = {}; {SCHEMA}; SET LOCAL search_path = pg_catalog",
+        db.hive_schema()
+    ))
+    .await?;
+    grant_to_those_who_were_let_in(db).await?;
     db.commit(Lost::Again).await
 }
 
 /// PostgreSQL gives a new table to nobody except its owner, and Kyuubi logs in as another role. So
-/// rights are granted by name to all roles that can log in. Groups get none: some of them are there
-/// only to look on.
-async fn grant_to_all_who_may_connect(db: &Session) -> Result<(), CatalogError> {
+/// rights are granted by name to the roles that can log in and that somebody has let into this
+/// database: its owner, roles that were granted CONNECT, and members of such roles. That every role
+/// may connect where nobody has revoked it (PUBLIC's right) does not count: it says of nobody that
+/// they have anything to do with Hive.
+async fn grant_to_those_who_were_let_in(db: &Session) -> Result<(), CatalogError> {
     let lists = db
         .query_one(
             "SELECT (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class AS c \
-                 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'), \
+                 WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r'), \
                (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class AS c \
-                 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'S'), \
+                 WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'S'), \
                (SELECT string_agg(quote_ident(r.rolname), ', ') FROM pg_roles AS r \
-                 WHERE has_database_privilege(r.oid, current_database(), 'CONNECT') \
-                 AND r.rolname <> current_user AND r.rolcanlogin AND NOT r.rolsuper)",
-            args![],
+                 WHERE r.rolname <> current_user AND r.rolcanlogin AND NOT r.rolsuper \
+                 AND EXISTS (SELECT FROM pg_database AS d, \
+                     aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) AS a \
+                   WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT' \
+                   AND a.grantee <> 0 AND pg_has_role(r.oid, a.grantee, 'MEMBER')))",
+            args![db.hive_schema()],
         )
         .await?;
     let (tables, sequences, roles): (Option<&str>, Option<&str>, Option<&str>) =

@@ -13,7 +13,7 @@ mod init;
 
 pub(super) use init::init;
 
-use super::session::{Session, args};
+use super::session::{Lost, Session, args};
 use ids::Ids;
 use windrow_core::table::commit::{CatalogError, Genesis};
 use windrow_core::table::hive::{self, HiveTable, MARK, TableKind, TableName};
@@ -59,19 +59,20 @@ impl Hive {
     ///
     /// # Errors
     /// `Retry`, with what somebody has to do first.
-    pub(super) async fn check_ready(&mut self, db: &Session) -> Result<(), CatalogError> {
+    pub(super) async fn check_ready(&mut self, db: &mut Session) -> Result<(), CatalogError> {
         if self.ready {
             return Ok(());
         }
+        db.begin().await?;
         let rows = db
             .query(
                 "SELECT name, class IS NULL, COALESCE(has_table_privilege(class, 'SELECT') \
                    AND has_table_privilege(class, 'INSERT') \
                    AND has_table_privilege(class, 'UPDATE'), false) \
-                 FROM (SELECT name, to_regclass(quote_ident(name))::oid AS class \
+                 FROM (SELECT name, to_regclass($2 || '.' || quote_ident(name))::oid AS class \
                    FROM unnest($1) AS name) AS needed \
                  ORDER BY name",
-                args![NEEDED.to_vec()],
+                args![NEEDED.to_vec(), db.hive_schema()],
             )
             .await?;
         let names = |have: &dyn Fn(&tokio_postgres::Row) -> bool| {
@@ -99,11 +100,12 @@ impl Hive {
         }
         let row = db
             .query_one(
-                "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('\"DBS\"') \
-                 AND attname = 'CTLG_NAME' AND NOT attisdropped)",
-                args![],
+                "SELECT EXISTS (SELECT FROM pg_attribute \
+                 WHERE attrelid = to_regclass($1 || '.\"DBS\"') AND attname = 'CTLG_NAME' AND NOT attisdropped)",
+                args![db.hive_schema()],
             )
             .await?;
+        db.commit(Lost::Again).await?;
         self.has_catalogs = row.get(0);
         self.ready = true;
         Ok(())
@@ -115,7 +117,7 @@ impl Hive {
         name: &TableName,
     ) -> Result<Option<i64>, CatalogError> {
         let sql = format!(
-            "SELECT \"DB_ID\"::bigint FROM \"DBS\" WHERE \"NAME\" = $1{}",
+            "SELECT \"DB_ID\"::bigint FROM hive.\"DBS\" WHERE \"NAME\" = $1{}",
             self.catalog_filter("\"DBS\"")
         );
         let rows = db.query(&sql, args![name.database]).await?;
@@ -136,7 +138,7 @@ impl Hive {
     ) -> Result<Option<String>, CatalogError> {
         let filter = self.catalog_filter("\"DBS\"");
         let sql = format!(
-            "SELECT \"DB_LOCATION_URI\" FROM \"DBS\" \
+            "SELECT \"DB_LOCATION_URI\" FROM hive.\"DBS\" \
              WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\""
         );
         Ok(db
@@ -180,7 +182,7 @@ impl Hive {
         let rows = self.table_rows(db, name, true).await?;
         for table in hive::tables(name, genesis) {
             if let Some(why) = damage(&rows, name, &table) {
-                return Err(db.stop(why));
+                return Err(db.stop_for(Cause::TableDropped, why));
             }
         }
         self.check_partitions(db, name, genesis, &rows).await?;
@@ -206,10 +208,13 @@ impl Hive {
                 "SELECT f.key FROM (SELECT key, part_id FROM windrow_1.file \
                    WHERE database = $1 AND \"table\" = $2 \
                    AND retired_at IS NULL ORDER BY epoch DESC LIMIT $3) AS f \
-                 WHERE NOT EXISTS (SELECT FROM \"PARTITIONS\" AS p \
-                     JOIN \"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+                 WHERE NOT EXISTS (SELECT FROM hive.\"PARTITIONS\" AS p \
+                     JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+                     JOIN hive.\"SERDE_PARAMS\" AS v ON v.\"SERDE_ID\" = s.\"SERDE_ID\" \
+                       AND v.\"PARAM_KEY\" = 'path' \
                    WHERE p.\"PART_ID\" = f.part_id AND p.\"TBL_ID\" = ANY($4) \
-                   AND s.\"LOCATION\" = $5 || regexp_replace(f.key, '/[^/]*$', '')) \
+                   AND s.\"LOCATION\" = $5 || regexp_replace(f.key, '/[^/]*$', '') \
+                   AND v.\"PARAM_VALUE\" = s.\"LOCATION\") \
                  LIMIT 1",
                 args![
                     name.database,
@@ -222,10 +227,11 @@ impl Hive {
             .await?;
         if let Some(row) = missing {
             let key: &str = row.get(0);
-            return Err(db.stop(format_args!(
+            let why = format!(
                 "table was dropped: the table partition of file \"{key}\" is missing or altered; \
                  run windrow restore, or choose another table name"
-            )));
+            );
+            return Err(db.stop_for(Cause::TableDropped, why));
         }
         self.verified = true;
         Ok(())
@@ -242,10 +248,10 @@ impl Hive {
         let sql = format!(
             "SELECT t.\"TBL_ID\"::bigint, t.\"TBL_NAME\", t.\"TBL_TYPE\", \
                t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, \
-               (SELECT p.\"PARAM_VALUE\" FROM \"TABLE_PARAMS\" AS p \
+               (SELECT p.\"PARAM_VALUE\" FROM hive.\"TABLE_PARAMS\" AS p \
                  WHERE p.\"TBL_ID\" = t.\"TBL_ID\" AND p.\"PARAM_KEY\" = $3) \
-             FROM \"TBLS\" AS t JOIN \"DBS\" AS d ON d.\"DB_ID\" = t.\"DB_ID\" \
-               LEFT JOIN \"SDS\" AS s ON s.\"SD_ID\" = t.\"SD_ID\" \
+             FROM hive.\"TBLS\" AS t JOIN hive.\"DBS\" AS d ON d.\"DB_ID\" = t.\"DB_ID\" \
+               LEFT JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = t.\"SD_ID\" \
              WHERE d.\"NAME\" = $1 AND t.\"TBL_NAME\" = ANY($2){} ORDER BY t.\"TBL_ID\"{}",
             self.catalog_filter("d"),
             if lock { " FOR UPDATE OF t" } else { "" }

@@ -26,7 +26,7 @@ impl Hive {
                 name.database
             )));
         };
-        db.batch("LOCK TABLE \"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
+        db.batch("LOCK TABLE hive.\"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
             .await?;
         self.restore_tables(db, name, genesis, database).await?;
         let tables = self.table_rows(db, name, true).await?;
@@ -76,9 +76,10 @@ impl Hive {
                 }
                 Some(row) => {
                     db.execute(
-                        "UPDATE \"TBLS\" \
+                        "UPDATE hive.\"TBLS\" \
                          SET \"VIEW_ORIGINAL_TEXT\" = $2, \"VIEW_EXPANDED_TEXT\" = $2 \
-                         WHERE \"TBL_ID\" = $1",
+                         WHERE \"TBL_ID\" = $1 AND (\"VIEW_ORIGINAL_TEXT\", \
+                           \"VIEW_EXPANDED_TEXT\") IS DISTINCT FROM ($2, $2)",
                         args![row.id, table.view_text],
                     )
                     .await?;
@@ -108,8 +109,8 @@ async fn partition_ids(
     }
     let rows = db
         .query(
-            "SELECT (SELECT min(p.\"PART_ID\")::bigint FROM \"PARTITIONS\" AS p \
-                 JOIN \"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
+            "SELECT (SELECT min(p.\"PART_ID\")::bigint FROM hive.\"PARTITIONS\" AS p \
+                 JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
                WHERE p.\"TBL_ID\" = f.id AND p.\"PART_NAME\" = f.name) \
              FROM unnest($1, $2) WITH ORDINALITY AS f (id, name, position) ORDER BY f.position",
             args![table_ids, names],
@@ -132,18 +133,30 @@ async fn relocate(
         .map(|partition| partition.storage.location)
         .collect();
     db.execute(
-        "UPDATE \"SDS\" AS s SET \"LOCATION\" = n.location \
-         FROM \"PARTITIONS\" AS p, unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\"",
+        "UPDATE hive.\"SDS\" AS s SET \"LOCATION\" = n.location \
+         FROM hive.\"PARTITIONS\" AS p, unnest($1, $2) AS n (id, location) \
+         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
+           AND s.\"LOCATION\" IS DISTINCT FROM n.location",
         args![ids, locations],
     )
     .await?;
     // Spark takes the place from this parameter, and not from the location.
     db.execute(
-        "UPDATE \"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
-         FROM \"PARTITIONS\" AS p, \"SDS\" AS s, unnest($1, $2) AS n (id, location) \
+        "UPDATE hive.\"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
+         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
          WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path'",
+           AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path' \
+           AND v.\"PARAM_VALUE\" IS DISTINCT FROM n.location",
+        args![ids, locations],
+    )
+    .await?;
+    db.execute(
+        "INSERT INTO hive.\"SERDE_PARAMS\" (\"SERDE_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
+         SELECT s.\"SERDE_ID\", 'path', n.location \
+         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
+         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
+           AND NOT EXISTS (SELECT FROM hive.\"SERDE_PARAMS\" AS v \
+             WHERE v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path')",
         args![ids, locations],
     )
     .await?;

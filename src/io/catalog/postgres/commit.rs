@@ -20,7 +20,7 @@ impl PostgresCatalog {
     ) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
         let mut link = self.owners_link(&doing).await?;
-        link.hive.check_ready(&link.db).await?;
+        link.hive.check_ready(&mut link.db).await?;
         let creates = commit.genesis.is_some();
         link.hive
             .reserve(&mut link.db, &self.name, creates, commit.files.len())

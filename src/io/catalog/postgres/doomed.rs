@@ -6,6 +6,7 @@ use super::journal::{Journal, NOW_MS, to_bigint};
 use windrow_core::table::admit::{check_clock, check_owner};
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
+use windrow_core::table::place::Names;
 use windrow_core::values::cause::Cause;
 use windrow_core::values::time::DbTime;
 
@@ -22,10 +23,19 @@ impl PostgresCatalog {
         let mut link = self.owners_link("cannot doom keys of").await?;
         link.db.begin().await?;
         let journal = self.journal(&link.db);
-        let job = journal.lock_job().await?;
-        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
-        let free = journal.unnamed(keys).await?;
-        journal.insert_doomed(&free).await?;
+        let job = journal.read_job().await?.map(|(job, _)| job);
+        check_owner(&job.unwrap_or_default().facts, owner).map_err(|why| link.db.fenced(why))?;
+        // The first look is without the lock, because nearly every key that is asked about is
+        // named, and a commit must not wait for that. What it finds is looked at again under the
+        // lock: a commit may have come in between.
+        let candidates = journal.unnamed(keys).await?;
+        let mut free = Vec::new();
+        if !candidates.is_empty() {
+            let job = journal.lock_job().await?;
+            check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+            free = journal.unnamed(&candidates).await?;
+            journal.insert_doomed(&free).await?;
+        }
         check_clock(now(&link.db).await?, clock)
             .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
@@ -36,6 +46,7 @@ impl PostgresCatalog {
     pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,
+        after: Option<&str>,
         clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.link("cannot list doomed keys of").await?;
@@ -49,8 +60,8 @@ impl PostgresCatalog {
             .query(
                 "SELECT key FROM windrow_1.doomed WHERE database = $1 AND \"table\" = $2 \
                  AND doomed_at <= clock_timestamp() - $3 * interval '1 millisecond' \
-                 ORDER BY doomed_at, key LIMIT $4",
-                args![*database, *table, to_bigint(grace_ms), DOOMED_MAX],
+                 AND ($5::text IS NULL OR key > $5) ORDER BY key LIMIT $4",
+                args![*database, *table, to_bigint(grace_ms), DOOMED_MAX, after],
             )
             .await?;
         check_clock(now(&link.db).await?, clock)
@@ -90,23 +101,40 @@ async fn now(db: &Session) -> Result<DbTime, CatalogError> {
 }
 
 impl Journal<'_> {
-    /// Those of `keys` that no file, no manifest and no checkpoint in force has; each once, in
-    /// order.
+    /// Those of `keys` that no file, no manifest and no checkpoint in force has, and that are not
+    /// doomed yet; each once, in order.
+    ///
+    /// Each key is looked up by a primary key. For a manifest this is the epoch in its name,
+    /// because there is no index on manifests: to look through all epochs for each key took longer
+    /// than a lease on a table of a year. The name of a manifest without an epoch is not windrow's, and is
+    /// taken for named.
     async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
         let TableName { database, table } = self.name;
+        let is_manifest = |key: &str| key.contains("/manifests/");
+        let (keys, epochs): (Vec<&str>, Vec<i64>) = keys
+            .iter()
+            .filter_map(|key| match Names::epoch_of_manifest(key) {
+                Some(epoch) if is_manifest(key) => Some((key.as_str(), to_bigint(epoch))),
+                None if is_manifest(key) => None,
+                _ => Some((key.as_str(), -1)),
+            })
+            .unzip();
         let rows = self
             .db
             .query(
-                "SELECT DISTINCT key FROM unnest($3) AS key \
+                "SELECT DISTINCT key FROM unnest($3, $4) AS key (key, epoch) \
                  WHERE NOT EXISTS (SELECT FROM windrow_1.file AS f \
                      WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = key.key) \
                  AND NOT EXISTS (SELECT FROM windrow_1.epoch AS e \
-                     WHERE e.database = $1 AND e.\"table\" = $2 AND e.manifest = key.key) \
+                     WHERE e.database = $1 AND e.\"table\" = $2 AND e.epoch = key.epoch \
+                     AND e.manifest = key.key) \
+                 AND NOT EXISTS (SELECT FROM windrow_1.doomed AS d \
+                     WHERE d.database = $1 AND d.\"table\" = $2 AND d.key = key.key) \
                  AND NOT EXISTS (SELECT FROM windrow_1.job AS j WHERE j.database = $1 \
                      AND j.\"table\" = $2 AND key.key IN (j.checkpoint->>'object', \
                        j.checkpoint->'before'->1->>'object')) \
                  ORDER BY key",
-                args![*database, *table, keys.to_vec()],
+                args![*database, *table, keys, epochs],
             )
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())

@@ -98,17 +98,56 @@ const JOB: &str = "SELECT owner_epoch, owner_id, owner_name, \
        floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, checkpoint_epoch \
      FROM windrow_1.job WHERE database = $1 AND \"table\" = $2";
 
+/// The schemas that bear the journal's name. With each: its owner, whether that owner is trusted,
+/// and whether the tables in it are as windrow makes them: with a trusted owner, and without
+/// triggers, rules and row security, which would run with our rights.
+///
+/// An owner is trusted if it could do the same harm without the journal: our own role and those
+/// that we are a member of, superusers, the owner of the database, and whoever may write Hive's
+/// tables.
+/// The last are, for example, the users of other relations, of which an earlier one may have made
+/// the journal.
+const FIND: &str = "WITH trusted AS (SELECT r.oid FROM pg_roles AS r \
+       WHERE r.rolsuper OR pg_has_role(r.oid, 'MEMBER') \
+       OR r.oid = (SELECT datdba FROM pg_database WHERE datname = current_database()) \
+       OR COALESCE(has_table_privilege(r.oid, to_regclass($1 || '.\"TBLS\"'), 'INSERT'), false)) \
+     SELECT n.nspname::text, pg_get_userbyid(n.nspowner)::text, \
+       n.nspowner IN (SELECT oid FROM trusted), \
+       NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = n.oid \
+         AND c.relname IN ('job', 'lane', 'epoch', 'file', 'doomed') \
+         AND (c.relkind <> 'r' OR c.relowner NOT IN (SELECT oid FROM trusted) OR c.relrowsecurity \
+           OR EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
+           OR EXISTS (SELECT FROM pg_rewrite AS w WHERE w.ev_class = c.oid))) \
+     FROM pg_namespace AS n WHERE n.nspname ~ '^windrow_[0-9]+$'";
+
 /// Whether the journal is there.
 ///
 /// # Errors
-/// `Stop` when there is a newer one: its epochs would be unknown to this program.
+/// `Stop` when there is a newer one: its epochs would be unknown to this program. `Retry` when a
+/// schema of its name is somebody else's, or was tampered with.
 pub(super) async fn find(db: &Session) -> Result<bool, CatalogError> {
-    let rows = db
-        .query(
-            "SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^windrow_[0-9]+$'",
-            args![],
-        )
-        .await?;
+    let mut rows = db.query(FIND, args![db.hive_schema()]).await?;
+    let ours = format!("windrow_{VERSION}");
+    for row in &rows {
+        let (name, owner): (&str, &str) = (row.get(0), row.get(1));
+        if name == ours && !row.get::<_, bool>(2) {
+            return Err(db.retry(format_args!(
+                "the schema {name} belongs to \"{owner}\", who may not write Hive's tables, so \
+                 it is not taken for windrow's; if it is, run ALTER SCHEMA {name} OWNER TO \"{}\" \
+                 and the same for its tables, else ALTER SCHEMA {name} RENAME TO another_name",
+                db.user()
+            )));
+        }
+        if name == ours && !row.get::<_, bool>(3) {
+            return Err(db.retry(format_args!(
+                "a table in the schema {name} has a trigger, a rule, row security or an owner who \
+                 may not write Hive's tables; remove that, because it would run with windrow's \
+                 rights"
+            )));
+        }
+    }
+    // A newer journal that nobody trusted has made is none.
+    rows.retain(|row| row.get(2));
     let version = |row: &Row| {
         row.get::<_, &str>(0)["windrow_".len()..]
             .parse::<u64>()

@@ -18,7 +18,7 @@ impl PostgresCatalog {
         over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let mut link = self.link("cannot take").await?;
-        link.hive.check_ready(&link.db).await?;
+        link.hive.check_ready(&mut link.db).await?;
         if !link.has_journal {
             journal::make(&mut link.db).await?;
             link.has_journal = true;

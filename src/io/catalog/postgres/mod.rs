@@ -14,7 +14,7 @@ mod commit;
 mod restore;
 
 use super::hive::{self, Hive};
-use super::session::{PgConfig, Session};
+use super::session::{Lost, PgConfig, Session};
 use journal::Journal;
 use std::fmt;
 use windrow_core::table::commit::CatalogError;
@@ -67,8 +67,10 @@ impl PostgresCatalog {
             link.db.doing(&doing);
             return Ok(link);
         }
-        let db = Session::connect(&self.config, &doing).await?;
+        let mut db = Session::connect(&self.config, &doing).await?;
+        db.begin().await?;
         let has_journal = journal::find(&db).await?;
+        db.commit(Lost::Again).await?;
         Ok(Link {
             db,
             hive: Hive::default(),
@@ -99,8 +101,10 @@ impl PostgresCatalog {
         database: &str,
     ) -> Result<Option<String>, CatalogError> {
         let mut link = self.link("cannot look up the warehouse for").await?;
-        link.hive.check_ready(&link.db).await?;
+        link.hive.check_ready(&mut link.db).await?;
+        link.db.begin().await?;
         let location = link.hive.database_location(&link.db, database).await?;
+        link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(location)
     }

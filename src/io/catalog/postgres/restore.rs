@@ -10,10 +10,12 @@ use windrow_core::table::hive::{TableKind, TableName};
 impl PostgresCatalog {
     pub(in super::super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         let mut link = self.owners_link("cannot restore").await?;
-        link.hive.check_ready(&link.db).await?;
+        link.hive.check_ready(&mut link.db).await?;
         // At most all table partitions are missing. Their number is only a guess of how many ids to
         // reserve: a commit in between makes this transaction fail, and it is tried again.
+        link.db.begin().await?;
         let files = self.journal(&link.db).all_files().await?.len();
+        link.db.commit(Lost::Again).await?;
         link.hive
             .reserve(&mut link.db, &self.name, true, files)
             .await?;

@@ -1,0 +1,19 @@
+//! Objects of the store as a listing shows them. What they hold is not here.
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// The objects, in the order of their keys.
+    pub objects: Vec<ListedObject>,
+    /// The key behind which the next page begins; `None` after the last page.
+    pub next: Option<String>,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key.
+    pub key: String,
+    /// How long ago it was stored, in milliseconds.
+    pub age_ms: u64,
+}
