@@ -8,10 +8,12 @@ use crate::store::Mistake;
 use crate::topic::BASE;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
-use windrow_core::engine::{Answer, Effect, Engine, Input, Rules};
+use windrow_core::count::lane::Lane;
+use windrow_core::engine::{Answer, BrokersRequest, Effect, Engine, Input, Request, Rules};
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
+use windrow_core::values::time::EventTime;
 
 pub struct Process {
     /// Unique in the whole simulation. It is the owner id, too.
@@ -33,8 +35,21 @@ pub struct Process {
     pub last: bool,
     /// The last process has ended.
     pub done: bool,
-    /// Where each log ended when the process asked, and when that was.
-    pub looks: BTreeMap<Partition, Vec<(Offset, u64)>>,
+    /// What it heard of the ends of logs.
+    pub looks: BTreeMap<Partition, Vec<Look>>,
+    /// The greatest watermark of all its lanes when it asked for the end of a log last.
+    greatest_when_asked: BTreeMap<Partition, Option<EventTime>>,
+}
+
+/// What a process heard of the end of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Where the log ended.
+    pub end: Offset,
+    /// When it was looked at.
+    pub at: u64,
+    /// The greatest watermark of all lanes when that was asked for.
+    pub greatest: Option<EventTime>,
 }
 
 /// What comes back to a process.
@@ -58,7 +73,15 @@ impl Process {
             last: false,
             done: false,
             looks: BTreeMap::new(),
+            greatest_when_asked: BTreeMap::new(),
         }
+    }
+
+    /// It looked at the end of a log.
+    pub fn note_look(&mut self, partition: Partition, end: Offset, at: u64) {
+        let greatest = self.greatest_when_asked.get(&partition).copied().flatten();
+        let look = Look { end, at, greatest };
+        self.looks.entry(partition).or_default().push(look);
     }
 }
 
@@ -132,6 +155,11 @@ impl World {
                 }
                 Effect::Exit(reason) => exit = Some(reason),
                 Effect::Ask(request) => {
+                    if let Request::Brokers(BrokersRequest::LogEnd { partition }) = &request {
+                        let lanes = process.engine.lanes().values();
+                        let greatest = lanes.filter_map(Lane::watermark).max();
+                        process.greatest_when_asked.insert(*partition, greatest);
+                    }
                     let warehouse = process.warehouse.clone();
                     self.requests.push(Sent {
                         sender: process.id,

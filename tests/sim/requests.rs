@@ -218,11 +218,7 @@ impl World {
         let lies = self.mistake == Some(Mistake::EndAlwaysHere);
         let now = self.now;
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
-            process
-                .looks
-                .entry(partition)
-                .or_default()
-                .push((end.high_watermark, now));
+            process.note_look(partition, end.high_watermark, now);
             let lane = process.engine.lanes().get(&partition);
             if let Some(lane) = lane.filter(|_| lies) {
                 end.last_stable = lane.ledger.next_offset;

@@ -361,47 +361,6 @@ impl World {
         Ok(())
     }
 
-    /// Who was taken for idle had read all that there was when the log's end was looked at, a
-    /// short while ago.
-    fn idle_floors_are_right(
-        &self,
-        i: usize,
-        before: &BTreeMap<Partition, Option<EventTime>>,
-    ) -> Result<(), String> {
-        let process = &self.processes[i];
-        for (p, lane) in process.engine.lanes() {
-            // No record came with the time: only a floor moves a watermark then, and each needs a
-            // look.
-            if before
-                .get(p)
-                .is_none_or(|before| *before == lane.watermark())
-            {
-                continue;
-            }
-            // What is read of another topic than the committed one never counts.
-            let other = self
-                .catalog
-                .epochs
-                .last()
-                .is_some_and(|(c, _)| c.topic_id != self.topic().id);
-            let gone = !self.topic().logs.contains_key(p);
-            let most = process.settings.idle_timeout_ms;
-            let most = most.max(process.settings.limits.idle_holds_ms) + 1000;
-            let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
-            let seen = |(end, at): &(Offset, u64)| {
-                *end == lane.ledger.next_offset && self.now - at <= most
-            };
-            if !gone && !other && !looks.iter().any(seen) {
-                return Err(format!(
-                    "topic partition {p} was taken for idle at offset {} at {}, but the looks were \
-                     {looks:?}",
-                    lane.ledger.next_offset, self.now
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// One input to one process; what it asks for is on its way then. A process that ends is gone.
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
