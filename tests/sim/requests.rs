@@ -11,7 +11,7 @@ use windrow_core::engine::{
     TopicFacts,
 };
 use windrow_core::table::commit::{CatalogError, Commit};
-use windrow_core::values::record::Partition;
+use windrow_core::values::record::{Offset, Partition};
 
 /// A request on its way.
 pub struct Sent {
@@ -114,6 +114,11 @@ impl World {
             }
             Request::Brokers(request) => {
                 let answer = hands::ask_brokers(&self.topic_facts(), &request);
+                if let BrokersAnswer::Topic(Ok(facts)) = &answer
+                    && self.catalog.epochs.is_empty()
+                {
+                    self.topics_told.push(facts.clone());
+                }
                 Some(Answer::Brokers(self.note_log_end(sender, answer)))
             }
             Request::Store(request) => Some(Answer::Store(self.ask_store(warehouse, request)?)),
@@ -139,11 +144,50 @@ impl World {
             .stores
             .entry(warehouse.unwrap_or_default())
             .or_default();
+        let epochs = self.catalog.epochs.len();
         let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
+        if self.catalog.epochs.len() > epochs {
+            self.new_epoch_is_allowed()?;
+        }
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
         }
         Ok(answer)
+    }
+
+    /// Whoever took the table last has committed, and epoch 0 begins where the settings say.
+    fn new_epoch_is_allowed(&self) -> Result<(), String> {
+        let Some((commit, _)) = self.catalog.epochs.last() else {
+            return Ok(());
+        };
+        if commit.owner.term != self.catalog.owners {
+            return Err(format!(
+                "epoch {} is of term {}, but the table was taken {} times",
+                commit.epoch, commit.owner.term, self.catalog.owners
+            ));
+        }
+        let Some(genesis) = &commit.genesis else {
+            return Ok(());
+        };
+        let begins = |limits: &(Offset, Offset)| {
+            if self.settings.start_at_end {
+                limits.1
+            } else {
+                limits.0
+            }
+        };
+        let said = |facts: &TopicFacts| {
+            let partitions = facts.partitions.iter();
+            let starts = partitions.map(|(p, limits)| (*p, begins(limits)));
+            starts.eq(genesis.start_offsets.iter().map(|(p, start)| (*p, *start)))
+        };
+        if self.topics_told.iter().any(said) {
+            return Ok(());
+        }
+        Err(format!(
+            "the table begins at {:?}, but the brokers never said so: {:?}",
+            genesis.start_offsets, self.topics_told
+        ))
     }
 
     fn ask_store(

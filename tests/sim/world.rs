@@ -14,7 +14,7 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{BASE, Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use windrow_core::engine::{Input, Rules};
+use windrow_core::engine::{Input, Rules, TopicFacts};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -75,6 +75,8 @@ pub struct World {
     /// how often it has ended so since the faults ended.
     pub bad_record: Option<(Partition, Offset)>,
     pub bad_ends: u64,
+    /// What the brokers said of the topic before there was a table.
+    pub topics_told: Vec<TopicFacts>,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -130,6 +132,7 @@ impl World {
             summary: Summary::default(),
             bad_record: None,
             bad_ends: 0,
+            topics_told: Vec::new(),
         };
         world.note_shape();
         world.move_database();
