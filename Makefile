@@ -17,6 +17,10 @@ test: test-fast test-real test-pack test-kube test-juju ## Everything but test-d
 test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the simulation
 	cargo test -p windrow -p windrow-core
 	cargo test -p windrow-charm
+	tests/fuzz/run.sh 10
+
+fuzz: tools ## Makes up bytes for each parser of outside bytes, ten minutes each (FUZZ='60 time')
+	tests/fuzz/run.sh $${FUZZ:-600}
 
 test-mutations: ## Mistakes planted in a copy of the engine: which seeds of the simulation catch them
 	cargo test -p windrow-core --test sim -- --ignored --nocapture --test-threads=1 \
@@ -67,5 +71,5 @@ test-pack: pack ## What is in the charm's file, as Juju, charmcraft and a bare U
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo test test-fast test-mutations test-real test-juju test-kube test-deploy lint
+.PHONY: help demo fuzz test test-fast test-mutations test-real test-juju test-kube test-deploy lint
 .PHONY: parts-up parts-down pack test-pack tools

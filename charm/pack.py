@@ -21,7 +21,15 @@ PARTS = pathlib.Path(os.environ.get("WINDROW_PARTS") or CACHE)
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 GLIBC = "2.35"  # that of Ubuntu 22.04, the base in charmcraft.yaml
-ZIG = ("ziglang==0.15.2", "cargo-zigbuild==0.24.0")
+# These build what users run. So their wheels for Linux on amd64 and arm64 are pinned by content.
+ZIG = (
+    "ziglang==0.15.2"
+    " --hash=sha256:806316453d1ede7174ed3fefb8e5348154629089c3bb5fe812dfd0e172fac130"
+    " --hash=sha256:edc0aa60ec964a4cf462d40f68d7de242ddf37fd9a80f2afaee6397059463230",
+    "cargo-zigbuild==0.24.0"
+    " --hash=sha256:484412e39e4c6039474535ce97ee75a22bab22d58233056f8ec8a8f9034bb957"
+    " --hash=sha256:6942e4320f7b05d8fb29e0a8ce5670bcbb3d254275100b85b5b7c86552f9a744",
+)
 # The name that charmcraft gives it, with the platform in charmcraft.yaml.
 CHARM = ROOT / "windrow-k8s_amd64.charm"
 
@@ -39,18 +47,24 @@ bases:
 def venv(name, requirements):
     """Makes a folder with these Python packages, unless it is there with the same requirements.
 
+    Each is a line of a requirements file. With a hash in one of them, pip takes no package whose
+    hash is not in one of the lines.
+
     Raises subprocess.CalledProcessError when they cannot be installed.
     """
     folder = PARTS / name
     PARTS.mkdir(parents=True, exist_ok=True)
     with open(PARTS / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp, wanted = folder / "stamp", " ".join(requirements)
+        stamp, wanted = folder / "stamp", "\n".join(requirements)
         if not stamp.exists() or stamp.read_text() != wanted:
-            print(f"python packages: {wanted}", file=sys.stderr)
+            names = ", ".join(line.split()[0] for line in requirements)
+            print(f"python packages: {names}", file=sys.stderr)
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            lines = folder / "requirements.txt"
+            lines.write_text(wanted)
             pip = [folder / "bin/pip", "-q", "--disable-pip-version-check", "install"]
-            subprocess.run([*pip, *requirements], check=True)
+            subprocess.run([*pip, "-r", lines], check=True)
             stamp.write_text(wanted)
     return folder
 
@@ -86,7 +100,7 @@ def build():
     except ImportError:
         sys.exit("missing: venv of Python; run: sudo apt-get install python3-venv")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"cannot install {', '.join(ZIG)}: {error}; look at the lines above")
+        sys.exit(f"cannot install Zig and cargo-zigbuild: {error}; look at the lines above")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     cargo = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     # The texts of panics name source files. They should not name the folders of whoever packs.

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, FileKind, Genesis, Head, LaneCommit, NewFile,
-    Outcome, Owner,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Genesis, Head, LaneCommit,
+    LeaseMark, NewFile, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::TableKind;
+use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::ledger::{LaneLedger, TableLedger};
 use windrow_core::values::shape::Shape;
@@ -23,24 +24,47 @@ pub trait Place {
 
 /// What a process asks of one table's catalog.
 pub trait Client {
-    async fn acquire(
+    async fn acquire_over(
         &mut self,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError>;
-
-    /// Answers whether the table is paused.
-    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<bool, CatalogError>;
+    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError>;
     async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError>;
-    async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError>;
+    async fn commit_by(
+        &mut self,
+        commit: &Commit,
+        clock: &ClockBound,
+    ) -> Result<DbTime, CatalogError>;
     async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError>;
     async fn head(&mut self) -> Result<Option<Head>, CatalogError>;
     async fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError>;
 
     /// Lets ten milliseconds pass by the catalog's clock.
     async fn wait(&mut self);
+
+    async fn acquire(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+    ) -> Result<Acquired, CatalogError> {
+        self.acquire_over(who, owner_id, lease_ms, None).await
+    }
+
+    /// A commit that is sent by whatever the catalog's clock is.
+    async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
+        self.commit_by(commit, &ANY_CLOCK).await
+    }
 }
+
+/// A bound that every clock keeps.
+pub const ANY_CLOCK: ClockBound = ClockBound {
+    expected: DbTime(0),
+    off_max_ms: u64::MAX,
+};
 
 pub const LEASE_MS: u64 = 60_000;
 
@@ -177,6 +201,8 @@ pub async fn all(place: &impl Place) {
     a_commit_that_contradicts_itself_is_refused(place).await;
     head_holds_the_newest_checkpoint_and_what_was_decided_since(place).await;
     pause_holds_for_later_owners(place).await;
+    a_commit_of_another_clock_changes_nothing(place).await;
+    a_renewal_says_which_epoch_is_the_last(place).await;
 }
 
 /// The table `life` has the files of epochs 1 to 4 afterwards, and `m/app/1` owns it in term 2.
@@ -187,7 +213,7 @@ async fn a_table_lives_through_owners(place: &impl Place) {
     assert_eq!(head, None);
     let held = b.acquire("m/app/1", "other", LEASE_MS).await.unwrap();
     assert!(
-        matches!(&held, Acquired::Held { by, left_ms } if by == "m/app/0" && *left_ms > 0),
+        matches!(&held, Acquired::Held { by, left_ms, .. } if by == "m/app/0" && *left_ms > 0),
         "{held:?}"
     );
 
@@ -211,7 +237,7 @@ async fn a_table_lives_through_owners(place: &impl Place) {
     };
     assert_eq!(a.outcome(3).await.unwrap(), committed);
     assert_eq!(a.outcome(4).await.unwrap(), Outcome::Absent);
-    assert!(!a.renew(&first, LEASE_MS).await.unwrap());
+    assert!(!a.renew(&first, LEASE_MS).await.unwrap().paused);
 
     a.release(&first).await.unwrap();
     let (second, head) = take(&mut b, "m/app/1").await;
@@ -316,13 +342,56 @@ async fn pause_holds_for_later_owners(place: &impl Place) {
     let (owner, _) = take(&mut a, "a").await;
     a.commit(&epoch(&owner, 0)).await.unwrap();
     b.set_paused(true).await.unwrap();
-    assert!(a.renew(&owner, LEASE_MS).await.unwrap());
+    assert!(a.renew(&owner, LEASE_MS).await.unwrap().paused);
     a.release(&owner).await.unwrap();
     let (owner, head) = take(&mut b, "b").await;
     assert!(head.unwrap().paused);
     a.set_paused(false).await.unwrap();
     a.set_paused(false).await.unwrap();
-    assert!(!b.renew(&owner, LEASE_MS).await.unwrap());
+    assert!(!b.renew(&owner, LEASE_MS).await.unwrap().paused);
+}
+
+async fn a_commit_of_another_clock_changes_nothing(place: &impl Place) {
+    let mut client = place.client("clock");
+    let (owner, _) = take(&mut client, "a").await;
+    client.commit(&epoch(&owner, 0)).await.unwrap();
+    let before = client.head().await.unwrap();
+    let now = client.renew(&owner, LEASE_MS).await.unwrap().now;
+    let day = 86_400_000;
+    for ahead in [-2 * day, 2 * day] {
+        let clock = ClockBound {
+            expected: DbTime(now.0 + ahead),
+            off_max_ms: 3_600_000,
+        };
+        let answer = client.commit_by(&full(&owner, 1), &clock).await;
+        assert!(
+            matches!(&answer, Err(CatalogError::Retry(why))
+                if why.cause == Some(Cause::Clocks) && why.text.contains("which is")),
+            "{answer:?}"
+        );
+        assert_eq!(client.outcome(1).await.unwrap(), Outcome::Absent);
+        assert_eq!(client.head().await.unwrap(), before);
+        // One that is there already is there, whatever the clock says.
+        client.commit_by(&epoch(&owner, 0), &clock).await.unwrap();
+    }
+    let clock = ClockBound {
+        expected: now,
+        off_max_ms: 3_600_000,
+    };
+    let at = client.commit_by(&full(&owner, 1), &clock).await.unwrap();
+    assert!(at >= now);
+}
+
+async fn a_renewal_says_which_epoch_is_the_last(place: &impl Place) {
+    let mut client = place.client("renewal");
+    let (owner, _) = take(&mut client, "a").await;
+    for n in 0..3 {
+        let before = client.renew(&owner, LEASE_MS).await.unwrap().last_epoch;
+        assert_eq!(before, u64::checked_sub(n, 1));
+        client.commit(&epoch(&owner, n)).await.unwrap();
+    }
+    let last = client.renew(&owner, LEASE_MS).await.unwrap().last_epoch;
+    assert_eq!(last, Some(2));
 }
 
 /// For catalogs whose leases end by the clock.
@@ -343,4 +412,41 @@ pub async fn lease_that_is_over_is_taken(place: &impl Place) {
     };
     fenced(a.commit(&epoch(&owner, 1)).await, "\"b\" owns it now");
     b.commit(&epoch(&next, 1)).await.unwrap();
+}
+
+/// For the same ones: the clock was ahead when the owner took the table, and its lease ends in a
+/// day. Whoever has seen it unchanged for long enough takes it.
+pub async fn lease_of_a_clock_that_was_ahead_is_taken_when_it_was_seen_unchanged(
+    place: &impl Place,
+) {
+    let (mut a, mut b) = (place.client("ahead"), place.client("ahead"));
+    let day = 86_400_000;
+    let Acquired::Ours { owner, .. } = a.acquire("a", "id of a", day).await.unwrap() else {
+        panic!("nobody else wants it")
+    };
+    a.commit(&epoch(&owner, 0)).await.unwrap();
+    let mut seen = None;
+    for _ in 0..2 {
+        let held = b
+            .acquire_over("b", "id of b", LEASE_MS, seen.as_ref())
+            .await;
+        let Acquired::Held { lease, left_ms, .. } = held.unwrap() else {
+            panic!("it was renewed since it was seen")
+        };
+        assert!(left_ms > day / 2);
+        seen = lease;
+        b.wait().await;
+        a.renew(&owner, day).await.unwrap();
+    }
+    let held = b
+        .acquire_over("b", "id of b", LEASE_MS, seen.as_ref())
+        .await;
+    let Acquired::Held { lease, .. } = held.unwrap() else {
+        panic!("it was renewed since it was seen")
+    };
+    let taken = b
+        .acquire_over("b", "id of b", LEASE_MS, lease.as_ref())
+        .await;
+    assert!(matches!(taken, Ok(Acquired::Ours { .. })), "{taken:?}");
+    fenced(a.commit(&epoch(&owner, 1)).await, "\"b\" owns it now");
 }

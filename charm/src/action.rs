@@ -3,8 +3,9 @@
 //!
 //! Every unit gives the same answer, because what is committed is in the catalog.
 
+use crate::facts::TokenFault;
 use crate::hookcmd::HookCommands;
-use crate::layer::{BINARY_DIR, binary_name};
+use crate::layer::{BINARY_DIR, USER_ID, binary_name};
 use crate::pebble::Pebble;
 use crate::rendered::SETTINGS_FILE;
 use crate::workload::{self, Answer};
@@ -74,6 +75,13 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
             let paused = text(&answer["paused"]);
             Ok(Results::from([("paused".to_owned(), paused)]))
         }
+        "restore-table" => {
+            let done = asker.run_program(&["restore"])?;
+            Ok(Results::from([(
+                "restored".to_owned(),
+                done.trim().to_owned(),
+            )]))
+        }
         _ => bail!("cannot run action \"{name}\": this charm has no such action"),
     }
 }
@@ -136,19 +144,23 @@ impl Asker<'_> {
         }
     }
 
-    /// Runs the program in the workload's container, and gives what it prints.
+    /// Runs the program in the workload's container, as the user that windrow runs as, and gives
+    /// what it prints.
     fn run_program(&self, verb: &[&str]) -> Result<String> {
         let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
             .context("the charm is incomplete; deploy it again")?;
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self.pebble.exec(&command, PROGRAM).map_err(|error| {
-            anyhow!(
-                "windrow does not answer, and its program cannot be run to ask the catalog: \
+        let output = self
+            .pebble
+            .exec(&command, USER_ID, PROGRAM)
+            .map_err(|error| {
+                anyhow!(
+                    "windrow does not answer, and its program cannot be run to ask the catalog: \
                  {error}; see the unit's status"
-            )
-        })?;
+                )
+            })?;
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
@@ -171,7 +183,10 @@ impl Asker<'_> {
         };
         workload::read_token(self.hooks, uri)
             .map(Some)
-            .map_err(|why| anyhow!("cannot read the secret of option api-token: {why}"))
+            .map_err(|fault| {
+                let (TokenFault::Unread(why) | TokenFault::Unusable(why)) = fault;
+                anyhow!("cannot use the secret of option api-token: {why}")
+            })
     }
 }
 

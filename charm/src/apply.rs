@@ -5,16 +5,17 @@
 
 use crate::context::Context;
 use crate::facts::{Container, Facts, Memo};
-use crate::gather::Observation;
+use crate::gather::{Observation, trouble_of};
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LABEL, LAST_WORDS, SERVICE, USER_ID};
 use crate::pebble::{Content, FileWrite, Pebble, PebbleError};
 use crate::reconcile::{Plan, Run, Work};
 use crate::rendered::{HTTP_PORT, SECRETS_FILE};
-use crate::status::{self, Level, Status};
+use crate::status::{self, Level, Names, Status};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
+use windrow_core::settings::config::Secret;
 use windrow_core::shown::notice::{self, DOWN, News};
 
 /// Does what the plan says. The databags are written whether or not the container can be set up.
@@ -46,7 +47,7 @@ pub fn apply(
     }
     let status = match failure {
         None => plan.status,
-        Some(failure) => status_after_failure(&failure, &plan.status, context.app(), pebble),
+        Some(failure) => status_after_failure(&failure, &plan.status, &plan.names, pebble),
     };
     show_status(&status, &seen.facts, hooks)
 }
@@ -123,16 +124,18 @@ impl From<PebbleError> for Failure {
 
 /// The status for a container that could not be set up. When the plan's status is more urgent, that
 /// one is shown.
-fn status_after_failure(failure: &Failure, planned: &Status, app: &str, pebble: &Pebble) -> Status {
+fn status_after_failure(
+    failure: &Failure,
+    planned: &Status,
+    names: &Names,
+    pebble: &Pebble,
+) -> Status {
     let (Failure::Setup(error) | Failure::Start(error)) = failure;
     eprintln!("cannot set up container windrow: {error}");
     let ours = match (failure, error) {
-        (_, PebbleError::Down(_) | PebbleError::Refused { status: 500.., .. }) => {
-            Status::waiting("waiting for Pebble in container windrow")
-        }
         (Failure::Start(_), PebbleError::Failed(_)) => {
             let words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
-            let silence = status::describe_silence(Some("error"), &words, app);
+            let silence = status::describe_silence(Some("error"), &words, names);
             // Its log says nothing about why it has ended.
             if silence.level == Level::Maintenance {
                 Status::blocked(format!("windrow does not start: {error}"))
@@ -140,7 +143,7 @@ fn status_after_failure(failure: &Failure, planned: &Status, app: &str, pebble: 
                 silence
             }
         }
-        _ => Status::blocked(format!("cannot set up container windrow: {error}")),
+        _ => status::describe_pebble(&trouble_of(error), &names.unit),
     };
     status::most_urgent([ours.clone(), planned.clone()]).unwrap_or(ours)
 }
@@ -198,19 +201,33 @@ fn write_files(run: &Run, pebble: &Pebble) -> Result<(), PebbleError> {
     }
     let paths: Vec<&str> = run.write.keys().map(String::as_str).collect();
     println!("writing {}", paths.join(", "));
-    let files: Vec<FileWrite> = run
-        .write
-        .iter()
-        .map(|(path, text)| FileWrite {
+    let write = |path: &String, text: &Secret| {
+        let is_secret = path == SECRETS_FILE;
+        let owner = if is_secret { USER_ID } else { ROOT };
+        FileWrite {
             path: path.clone(),
             content: Content::Bytes(text.expose().as_bytes().to_vec()),
-            mode: if path == SECRETS_FILE { 0o600 } else { 0o644 },
-            uid: Some(USER_ID),
-            gid: Some(USER_ID),
-        })
+            mode: if is_secret { 0o600 } else { 0o644 },
+            uid: Some(owner),
+            gid: Some(owner),
+        }
+    };
+    // Pebble makes a folder for the owner of the first file in it. The folder must be root's: then
+    // windrow's user can put no other file in the place of one that root reads.
+    let (secret, others): (Vec<_>, Vec<_>) = run
+        .write
+        .iter()
+        .partition(|(path, _)| *path == SECRETS_FILE);
+    let files: Vec<FileWrite> = others
+        .into_iter()
+        .chain(secret)
+        .map(|(path, text)| write(path, text))
         .collect();
     pebble.write_files(&files)
 }
+
+/// Who owns what the check `notify` reads, which runs as root because Juju's agent does.
+const ROOT: u32 = 0;
 
 fn remove_files(paths: &[String], pebble: &Pebble) -> Result<(), PebbleError> {
     if paths.is_empty() {

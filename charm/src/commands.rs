@@ -8,16 +8,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The verbs of Juju's own command line that messages use.
-const JUJU_VERBS: [&str; 8] = [
+const JUJU_VERBS: [&str; 11] = [
     "add-secret",
     "config",
+    "debug-log",
     "grant-secret",
     "integrate",
+    "model-config",
     "remove-relation",
     "run",
     "show-unit",
     "status",
+    "update-secret",
 ];
+
+/// Settings of a model that messages name.
+const MODEL_SETTINGS: [&str; 3] = ["juju-http-proxy", "juju-https-proxy", "juju-no-proxy"];
 
 /// Actions of other charms that messages name.
 const FOREIGN_ACTIONS: [&str; 1] = ["sync-s3-credentials"];
@@ -98,6 +104,13 @@ impl Known {
             ["juju", "show-unit", _, "--endpoint", endpoint] => {
                 exists(&self.endpoints, "endpoint", endpoint)
             }
+            ["juju", "model-config", setting] => {
+                let (name, _) = setting.split_once('=').ok_or("it sets nothing")?;
+                let known = MODEL_SETTINGS.map(str::to_owned);
+                exists(&BTreeSet::from(known), "setting of a model", name)
+            }
+            ["juju", "debug-log", "--include", _] => Ok(()),
+            ["juju", "update-secret", _, value] if value.contains('=') => Ok(()),
             ["juju", "grant-secret" | "remove-relation", _, _]
             | ["juju", "status", _]
             | ["juju", "add-secret", _, ..] => Ok(()),

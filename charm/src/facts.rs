@@ -49,9 +49,9 @@ pub struct Facts {
     pub leader: Option<bool>,
     /// The options as they are set now, right or wrong.
     pub options: OptionValues,
-    /// The token in the user secret of option `api-token`, or why it cannot be read. `None` where
-    /// the option is not set.
-    pub token: Option<Result<Secret, String>>,
+    /// The token in the user secret of option `api-token`, or why there is none. `None` where the
+    /// option is not set.
+    pub token: Option<Result<Secret, TokenFault>>,
     /// What earlier dispatches have remembered.
     pub memo: Memo,
     /// The relations of each endpoint, oldest first. Endpoints without relations are not there, nor
@@ -68,6 +68,15 @@ pub struct Facts {
     pub proxy: Proxy,
     /// The level and the text of the status that Juju shows now; `None` where Juju does not say.
     pub shown: Option<(String, String)>,
+}
+
+/// Why the secret of option `api-token` gives no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    /// Juju does not give it to us: why.
+    Unread(String),
+    /// What it holds is not a token: why.
+    Unusable(String),
 }
 
 /// The model's proxies.
@@ -103,10 +112,23 @@ pub struct Relation {
 /// The workload's container.
 #[derive(Clone, Debug)]
 pub enum Container {
-    /// Its Pebble does not answer.
-    Down,
+    /// Its Pebble says nothing about it.
+    Away(PebbleTrouble),
     /// Its Pebble answers.
     Up(Box<Up>),
+}
+
+/// Why Pebble does not do what it is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PebbleTrouble {
+    /// Nobody listens there.
+    Down,
+    /// No answer comes in time.
+    Slow,
+    /// It says that it is not well: its words.
+    Unwell(String),
+    /// It refuses, or what it says cannot be understood: why.
+    Refused(String),
 }
 
 /// What Pebble and the running windrow say.
@@ -119,7 +141,8 @@ pub struct Up {
     pub service: Option<String>,
     /// The files in the folder of programs, `/opt/windrow`: name and size in bytes.
     pub binaries: BTreeMap<String, u64>,
-    /// The files that exist of those that the charm writes, by path.
+    /// The files that exist of those that the charm writes, by path. A file that cannot be read
+    /// back, as one that is no text, counts as empty, so that it is written anew.
     pub files: BTreeMap<String, Secret>,
     /// What the running windrow answers; `None` where it does not.
     pub windrow: Option<Status>,

@@ -5,8 +5,8 @@
 
 use crate::context::{Context, RelationEvent};
 use crate::facts::{
-    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, LOGGING, METASTORE, Memo, Namespace, Proxy,
-    Relation, RelationMemo, S3, Up, endpoint_of,
+    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, LOGGING, METASTORE, Memo, Namespace,
+    PebbleTrouble, Proxy, Relation, RelationMemo, S3, Up, endpoint_of,
 };
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE};
@@ -280,7 +280,20 @@ fn read_container(pebble: &Pebble) -> Container {
         Ok(up) => Container::Up(Box::new(up)),
         Err(error) => {
             println!("{error}");
-            Container::Down
+            Container::Away(trouble_of(&error))
+        }
+    }
+}
+
+/// What an error of Pebble means for people.
+#[must_use]
+pub fn trouble_of(error: &PebbleError) -> PebbleTrouble {
+    match error {
+        PebbleError::Down(_) => PebbleTrouble::Down,
+        PebbleError::Slow(_) | PebbleError::Refused { status: 504, .. } => PebbleTrouble::Slow,
+        PebbleError::Refused { status: 500.., .. } => PebbleTrouble::Unwell(error.to_string()),
+        PebbleError::Refused { .. } | PebbleError::Failed(_) => {
+            PebbleTrouble::Refused(error.to_string())
         }
     }
 }
@@ -289,11 +302,7 @@ fn read_pebble(pebble: &Pebble) -> Result<Up, PebbleError> {
     let plan = pebble.plan()?;
     let service = pebble.services()?.remove(SERVICE);
     let binaries = pebble.list(BINARY_DIR)?;
-    let files = pebble
-        .read_files(&FILES)?
-        .into_iter()
-        .filter_map(|(path, bytes)| Some((path, Secret::new(String::from_utf8(bytes).ok()?))))
-        .collect();
+    let files = read_files(pebble)?;
     let mut up = Up {
         plan,
         service,
@@ -309,4 +318,33 @@ fn read_pebble(pebble: &Pebble) -> Result<Up, PebbleError> {
         up.last_words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
     }
     Ok(up)
+}
+
+/// The files that the charm writes, as far as they can be read back. One that is too long, or a
+/// folder in its place, must not hold back all the others: it counts as empty.
+fn read_files(pebble: &Pebble) -> Result<BTreeMap<String, Secret>, PebbleError> {
+    let all = match pebble.read_files(&FILES) {
+        Ok(all) => all,
+        Err(PebbleError::Failed(why) | PebbleError::Refused { message: why, .. }) => {
+            println!("{why}; reading them one by one");
+            let mut all = BTreeMap::new();
+            for path in FILES {
+                match pebble.read_files(&[path]) {
+                    Ok(one) => all.extend(one),
+                    Err(PebbleError::Failed(why)) => {
+                        println!("{why}");
+                        all.insert(path.to_owned(), Vec::new());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            all
+        }
+        Err(error) => return Err(error),
+    };
+    let text = |bytes| Secret::new(String::from_utf8(bytes).unwrap_or_default());
+    Ok(all
+        .into_iter()
+        .map(|(path, bytes)| (path, text(bytes)))
+        .collect())
 }

@@ -78,6 +78,8 @@ impl Layer<'_> {
                     "period": "5s",
                     "timeout": "4s",
                     "threshold": 3,
+                    // It runs as root where the agent does. So what it reads, the program and its
+                    // settings, belongs to root, in folders of root.
                     "exec": {
                         "command": format!("{binary} notify {with}"),
                         "user-id": self.agent_uid,

@@ -330,7 +330,7 @@ mod tests {
             std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set"))
         };
         let ca = std::fs::read_to_string(set("CA")).unwrap();
-        let ca = crate::endpoint::certificates::pem(&ca).unwrap();
+        let ca = windrow_core::settings::certificates::Certificates::read_all(&ca).unwrap();
         let der = rustls::pki_types::pem::PemObject::from_pem_slice(ca.as_bytes())
             .map(|der: rustls::pki_types::CertificateDer<'_>| der.to_vec())
             .unwrap();

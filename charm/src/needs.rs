@@ -206,6 +206,7 @@ pub fn remembered_form(id: &str, bag: &Bag) -> Bag {
 mod tests {
     use super::*;
     use crate::endpoint::tests::relation;
+    use crate::facts::PebbleTrouble;
     use crate::facts::{CharmFiles, Container, Proxy};
     use crate::options::tests::defaults;
     use std::collections::BTreeMap;
@@ -233,7 +234,7 @@ mod tests {
             token: None,
             memo: Memo::default(),
             relations: BTreeMap::from([(KAFKA.to_owned(), vec![kafka])]),
-            container: Container::Down,
+            container: Container::Away(PebbleTrouble::Down),
             charm: CharmFiles::default(),
             kafka_namespace: None,
             proxy: Proxy::default(),

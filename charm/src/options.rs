@@ -1,12 +1,13 @@
 //! The charm's options → what they say, checked as a whole. Most are settings of windrow, and the
 //! core knows their names, defaults and rules; here is what only the charm knows.
 
-use crate::endpoint::certificates::pem;
 use crate::facts::OptionValues;
 use serde_json::Value;
 use serde_yaml::{Mapping, Value as Yaml};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::charm_options::OWN_OPTIONS;
 use windrow_core::settings::config::Config;
+use windrow_core::settings::parse::parse_bucket;
 use windrow_core::settings::setting;
 
 /// The names of all options in `config.yaml`.
@@ -31,6 +32,8 @@ pub struct Options {
     pub table: Option<String>,
     /// The bucket to ask S3 for.
     pub bucket: String,
+    /// The bucket that the option `warehouse` names; `None` where it is not set.
+    pub warehouse_bucket: Option<String>,
     /// Whether the option `kafka-namespace` names one.
     pub has_namespace: bool,
     /// Certificates for Kafka in PEM, normalized; empty where none are given.
@@ -57,7 +60,7 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         if value.trim().is_empty() {
             return String::new();
         }
-        pem(&value).unwrap_or_else(|why| {
+        Certificates::read_all(&value).unwrap_or_else(|why| {
             problems.push(format!(
                 "option {name}: {why}; give the certificate as PEM text: juju config APP \
                  {name}=@FILE"
@@ -83,6 +86,7 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
         topic: text("topic-name"),
         table: Some(text("table-name")).filter(|name| !name.is_empty()),
         bucket: or_default("bucket"),
+        warehouse_bucket: warehouse_bucket(&text("warehouse"), &mut problems),
         has_namespace: !text("kafka-namespace").is_empty(),
         kafka_ca,
         s3_ca,
@@ -96,13 +100,36 @@ pub fn read(values: &OptionValues) -> Result<Options, Vec<String>> {
     };
     check_own(&options, &mut problems);
     if let Err(error) = Config::parse(&probe(&options)) {
-        problems.extend(error.0.iter().map(|problem| as_option(problem)));
+        let told = problems.clone();
+        let is_told = |problem: &String| {
+            let name = problem.split(['"', ':']).next().unwrap_or_default();
+            told.iter().any(|told| told.starts_with(name))
+        };
+        let more = error.0.iter().map(|problem| as_option(problem));
+        problems.extend(more.filter(|problem| !is_told(problem)));
     }
     if problems.is_empty() {
         Ok(options)
     } else {
         Err(problems)
     }
+}
+
+/// The bucket of the option `warehouse`. A directory would be one of the container, which goes with
+/// its pod, while the offsets and Hive's rows of the table stay.
+fn warehouse_bucket(warehouse: &str, problems: &mut Vec<String>) -> Option<String> {
+    if warehouse.is_empty() {
+        return None;
+    }
+    let Some(path) = warehouse.strip_prefix("s3a://") else {
+        let cut: String = warehouse.chars().take(60).collect();
+        problems.push(format!(
+            "option warehouse \"{}\": the table's files must be in S3; write s3a://BUCKET/PATH",
+            cut.escape_debug()
+        ));
+        return None;
+    };
+    Some(path.split('/').next().unwrap_or_default().to_owned())
 }
 
 /// A problem where all options together are longer than [`BYTES_MAX`], told of the longest.
@@ -126,6 +153,10 @@ fn too_long(values: &OptionValues) -> Vec<String> {
 
 /// Checks the options that only the charm reads.
 fn check_own(options: &Options, problems: &mut Vec<String>) {
+    if let Err(why) = parse_bucket(&options.bucket) {
+        let cut: String = options.bucket.chars().take(60).collect();
+        problems.push(format!("option bucket \"{}\": {why}", cut.escape_debug()));
+    }
     let mut must = |right: bool, name: &str, value: &str, allowed: &str| {
         if !right {
             let cut: String = value.chars().take(60).collect();
@@ -135,14 +166,6 @@ fn check_own(options: &Options, problems: &mut Vec<String>) {
             ));
         }
     };
-    let bucket = &options.bucket;
-    let in_bucket = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    must(
-        (3..=63).contains(&bucket.len()) && bucket.bytes().all(in_bucket),
-        "bucket",
-        bucket,
-        "3 to 63 of a-z, 0-9, dot and hyphen",
-    );
     let word = |text: &str| {
         !text.is_empty()
             && text
@@ -216,7 +239,8 @@ fn probe(options: &Options) -> String {
 }
 
 /// A problem with a setting, told of the option that the setting comes from.
-fn as_option(problem: &str) -> String {
+#[must_use]
+pub fn as_option(problem: &str) -> String {
     for (option, key) in setting::options() {
         for verb in ["read", "use", "find"] {
             let prefix = format!("cannot {verb} setting {key}");
@@ -322,7 +346,7 @@ pub(crate) mod tests {
             (
                 "bucket",
                 "Spark!",
-                "option bucket \"Spark!\": write 3 to 63",
+                "option bucket \"Spark!\": not a bucket's name; write",
             ),
             (
                 "metastore-roles",
@@ -330,6 +354,18 @@ pub(crate) mod tests {
                 "option metastore-roles \"a;drop\": write roles",
             ),
             ("metastore-database", "", ""),
+            (
+                "warehouse",
+                "/var/lib/windrow",
+                "option warehouse \"/var/lib/windrow\": the table's files must be in S3; \
+                 write s3a://BUCKET/PATH",
+            ),
+            (
+                "warehouse",
+                "file:///var/lib",
+                "option warehouse \"file:///var/lib\": the table's files must be in S3",
+            ),
+            ("warehouse", "s3a://spark/warehouse", ""),
             ("kafka-ca", "enabled", "option kafka-ca: "),
             ("log-level", "loud", "option log-level \"loud\": "),
             ("max-keys", "0", "option max-keys \"0\": "),

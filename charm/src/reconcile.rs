@@ -3,20 +3,23 @@
 //! There is no I/O here, and the same facts always give the same plan.
 
 use crate::endpoint::kafka::{self, Kafka};
-use crate::endpoint::{Endpoint, Topology, certificates, logging, metastore, metrics, s3};
+use crate::endpoint::metastore::{self, Metastore};
+use crate::endpoint::s3::{self, S3 as S3Given};
+use crate::endpoint::{Endpoint, Topology, certificates, logging, metrics};
 use crate::facts::{
-    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, S3, Up,
+    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, Proxy, S3, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::needs::{
     OptionChoice, is_request, kafka_namespace, remembered_form, unwritten_app_data,
 };
 use crate::options::Options;
-use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render};
-use crate::status::{self, Level, Status};
+use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render, usable_secret};
+use crate::status::{self, Level, Names, Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use windrow_core::settings::config::Secret;
+use windrow_core::settings::parse::parse_no_proxy;
 
 /// Everything that one dispatch does.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct Plan {
     pub container: Work,
     /// The status to show when all of this has been done.
     pub status: Status,
+    /// The names that a status needs which is only known afterwards.
+    pub names: Names,
 }
 
 /// What is done in the workload's container.
@@ -92,6 +97,7 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
         memo,
         container: Work::LeaveAlone,
         status: Status::new(Level::Active, ""),
+        names: names(facts, options.as_ref()),
     };
     plan.memo.port = true;
     plan.memo.version.clone_from(&facts.charm.version);
@@ -103,16 +109,55 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
         .into_iter()
         .collect();
     plan.container = match &facts.container {
-        Container::Down => {
-            statuses.push(Status::waiting("waiting for Pebble in container windrow"));
+        Container::Up(up) => {
+            let (options, names) = (options.as_ref(), &plan.names);
+            plan_container(facts, up, options, &plan.memo, names, &mut statuses)
+        }
+        Container::Away(trouble) => {
+            statuses.push(status::describe_pebble(trouble, &facts.unit));
             Work::LeaveAlone
         }
-        Container::Up(up) => plan_container(facts, up, options.as_ref(), &plan.memo, &mut statuses),
     };
     if let Some(status) = status::most_urgent(statuses) {
         plan.status = status;
     }
     plan
+}
+
+/// The names that statuses need.
+fn names(facts: &Facts, options: Option<&Options>) -> Names {
+    let remote = |endpoint| {
+        let relation = facts.newest(endpoint);
+        relation.map_or_else(|| endpoint.to_owned(), |relation| relation.app.clone())
+    };
+    let mut names = Names {
+        unit: facts.unit.clone(),
+        model: facts.model_uuid.clone(),
+        model_name: facts.model_name.clone(),
+        kafka: remote(KAFKA),
+        s3: remote(S3),
+        metastore: remote(METASTORE),
+        has_roles: options.is_some_and(|options| !options.metastore_roles.is_empty()),
+        ..Names::default()
+    };
+    if let Endpoint::Ready(kafka) = kafka::read(facts.newest(KAFKA), "") {
+        names.plain.extend((!kafka.tls).then_some(KAFKA));
+        names.kafka_user = kafka.username.expose().to_owned();
+        names.group_prefix = kafka.group_prefix;
+    }
+    let bucket = options.map_or("", |options| options.bucket.as_str());
+    if let Endpoint::Ready(s3) = s3::read(facts.newest(S3), bucket) {
+        let is_plain = s3.endpoint.starts_with("http://");
+        names.plain.extend(is_plain.then_some(S3));
+        names.bucket = s3.bucket;
+    }
+    let database = options.map_or("", |options| options.metastore_database.as_str());
+    if let Endpoint::Ready(metastore) = metastore::read(facts.newest(METASTORE), database) {
+        names.plain.extend((!metastore.tls).then_some(METASTORE));
+        names.database = metastore.database;
+        names.postgresql = metastore.version;
+    }
+    names
 }
 
 // ---------------------------------------------------------------- databags
@@ -221,19 +266,20 @@ fn plan_container(
     up: &Up,
     options: Option<&Options>,
     memo: &Memo,
+    names: &Names,
     statuses: &mut Vec<Status>,
 ) -> Work {
     let Some(options) = options else {
         return plan_stop(up);
     };
     let mut hints = check_requests(facts, options, memo);
-    let target = find_target(facts, options, &mut hints);
+    let target = find_target(facts, up, options, &mut hints);
     // Of several statuses of one level the first is shown.
     match target {
         Target::Run(rendered) => {
             let run = plan_run(facts, up, &rendered);
             statuses.extend(hints);
-            statuses.push(describe_workload(facts, up, &run));
+            statuses.push(describe_workload(up, &run, names));
             Work::Run(run)
         }
         Target::Stop(why) => {
@@ -249,44 +295,133 @@ fn plan_container(
     }
 }
 
-/// What windrow should do. `hints` gets what a person should know although windrow can run.
-fn find_target(facts: &Facts, options: &Options, hints: &mut Vec<Status>) -> Target {
-    let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
-    // Console mode keeps nothing, so it needs neither of these.
-    let (s3, metastore) = match &options.table {
-        Some(_) => (
-            s3::read(facts.newest(S3), &options.bucket),
-            metastore::read(facts.newest(METASTORE), &options.metastore_database),
-        ),
-        None => (Endpoint::Absent, Endpoint::Absent),
+/// What the endpoints that windrow reads give.
+struct Endpoints {
+    kafka: Endpoint<Kafka>,
+    s3: Endpoint<S3Given>,
+    metastore: Endpoint<Metastore>,
+}
+
+impl Endpoints {
+    fn read(facts: &Facts, options: &Options) -> Self {
+        let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
+        // Console mode keeps nothing, so it needs neither of these.
+        let (s3, metastore) = match &options.table {
+            Some(_) => (
+                s3::read(facts.newest(S3), &options.bucket),
+                metastore::read(facts.newest(METASTORE), &options.metastore_database),
+            ),
+            None => (Endpoint::Absent, Endpoint::Absent),
+        };
+        Self {
+            kafka,
+            s3,
+            metastore,
+        }
+    }
+
+    /// What contradicts an option: a CA for a server without TLS, another bucket than the
+    /// warehouse's.
+    fn contradictions(&self, facts: &Facts, options: &Options) -> Vec<Status> {
+        let app = facts.app();
+        let remote = |endpoint| {
+            facts
+                .newest(endpoint)
+                .map_or("", |found| found.app.as_str())
+        };
+        let s3 = self.s3.ready();
+        let is_plain_s3 = s3.is_some_and(|s3| s3.endpoint.starts_with("http://"));
+        let no_tls = [
+            (
+                "kafka-ca",
+                &options.kafka_ca,
+                KAFKA,
+                self.kafka.ready().is_some_and(|kafka| !kafka.tls),
+            ),
+            ("s3-ca", &options.s3_ca, S3, is_plain_s3),
+            (
+                "metastore-ca",
+                &options.metastore_ca,
+                METASTORE,
+                self.metastore.ready().is_some_and(|given| !given.tls),
+            ),
+        ];
+        let mut all: Vec<Status> = no_tls
+            .iter()
+            .filter(|(_, ca, _, is_plain)| !ca.is_empty() && *is_plain)
+            .map(|(option, _, endpoint, _)| {
+                status::describe_ca_without_tls(option, endpoint, app, remote(endpoint))
+            })
+            .collect();
+        if let (Some(bucket), Some(s3)) = (&options.warehouse_bucket, s3)
+            && *bucket != s3.bucket
+        {
+            all.push(status::describe_other_bucket(
+                bucket,
+                &s3.bucket,
+                app,
+                remote(S3),
+            ));
+        }
+        all
+    }
+}
+
+/// The model's proxies without those that windrow cannot use. Each of these is a hint.
+fn usable_proxy(proxy: &Proxy, hints: &mut Vec<Status>) -> Proxy {
+    let mut usable = |key, secret: &Option<Secret>| {
+        let checked = usable_secret("s3-proxy", secret.as_ref()?);
+        checked
+            .map_err(|why| hints.push(status::describe_proxy(key, &why)))
+            .ok()
     };
-    let namespace = kafka
+    let (http, https) = (
+        usable("juju-http-proxy", &proxy.http),
+        usable("juju-https-proxy", &proxy.https),
+    );
+    let no_proxy = match parse_no_proxy(&proxy.no_proxy) {
+        Ok(_) => proxy.no_proxy.clone(),
+        Err(why) => {
+            hints.push(status::describe_proxy("juju-no-proxy", &why));
+            String::new()
+        }
+    };
+    Proxy {
+        http,
+        https,
+        no_proxy,
+    }
+}
+
+/// What windrow should do. `hints` gets what a person should know although windrow can run.
+fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status>) -> Target {
+    let endpoints = Endpoints::read(facts, options);
+    let namespace = endpoints
+        .kafka
         .ready()
         .map_or(Ok(None), |kafka| namespace_to_add(facts, options, kafka));
+    let unit = &facts.unit;
     let relations = facts.relations.get(CA).map_or(&[][..], Vec::as_slice);
     let ca = certificates::read(relations);
-    hints.extend(
-        ca.left_out
-            .iter()
-            .map(|why| Status::blocked(format!("{CA}: {why}"))),
-    );
-    // Without a token that can be read, the status page stays closed, and counting goes on.
+    let left_out = ca.left_out.iter();
+    hints.extend(left_out.map(|why| status::describe_left_out(CA, why, unit)));
+    // Without a token that can be used, the status page stays closed, and counting goes on.
     let token = match &facts.token {
         None => None,
         Some(Ok(token)) => Some(token),
-        Some(Err(why)) => {
-            hints.push(status::describe_token(why, facts.app()));
+        Some(Err(fault)) => {
+            hints.push(status::describe_token(fault, facts.app()));
             None
         }
     };
+    let proxy = usable_proxy(&facts.proxy, hints);
 
     let absent = absent_endpoints(facts, options);
-    let unit = &facts.unit;
     let why_not = [
         status::describe_absent(&absent, facts.app()),
-        status::describe_endpoint(&kafka, KAFKA, unit),
-        status::describe_endpoint(&s3, S3, unit),
-        status::describe_endpoint(&metastore, METASTORE, unit),
+        status::describe_endpoint(&endpoints.kafka, KAFKA, unit),
+        status::describe_endpoint(&endpoints.s3, S3, unit),
+        status::describe_endpoint(&endpoints.metastore, METASTORE, unit),
         namespace.as_ref().err().cloned(),
     ];
     if let Some(why) = status::most_urgent(why_not.into_iter().flatten()) {
@@ -296,22 +431,34 @@ fn find_target(facts: &Facts, options: &Options, hints: &mut Vec<Status>) -> Tar
             Target::Stop(why)
         };
     }
-    let (Some(kafka), Ok(namespace)) = (kafka.ready(), namespace) else {
+    let mut contradictions = endpoints.contradictions(facts, options).into_iter();
+    // Nothing begins against what an option says. What runs already goes on, with new passwords.
+    let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
+    match contradictions.next() {
+        Some(why) if !runs || options.warehouse_bucket.is_some() => return Target::Unchanged(why),
+        first => hints.extend(first.into_iter().chain(contradictions)),
+    }
+    let (Some(kafka), Ok(namespace)) = (endpoints.kafka.ready(), namespace) else {
         return Target::Unchanged(Status::waiting(format!("waiting for {KAFKA}")));
     };
     let rendered = render(&Inputs {
         options,
         kafka,
         kafka_namespace: namespace.as_deref(),
-        s3: s3.ready(),
-        metastore: metastore.ready(),
-        ca: &ca.blocks.iter().map(String::as_str).collect::<String>(),
+        s3: endpoints.s3.ready(),
+        metastore: endpoints.metastore.ready(),
+        ca: &ca,
+        there: &up.files,
         instance: &facts.instance,
-        proxy: &facts.proxy,
+        proxy: &proxy,
         token,
     });
     match rendered {
-        Ok(rendered) => Target::Run(rendered),
+        Ok(rendered) => {
+            let left_out = rendered.left_out.iter();
+            hints.extend(left_out.map(|(at, why)| status::describe_left_out(at, why, unit)));
+            Target::Run(rendered)
+        }
         // The options are right by themselves: it is a relation that gives what cannot be used.
         Err(problems) => Target::Unchanged(Status::blocked(
             problems
@@ -414,14 +561,12 @@ fn plan_stop(up: &Up) -> Work {
 }
 
 /// What the workload says, unless it is about to be started.
-fn describe_workload(facts: &Facts, up: &Up, run: &Run) -> Status {
+fn describe_workload(up: &Up, run: &Run, names: &Names) -> Status {
     if run.starts {
         return Status::new(Level::Maintenance, "starting windrow");
     }
     match &up.windrow {
-        Some(windrow) => {
-            status::describe_windrow(windrow, &facts.unit, &facts.model_uuid, &facts.model_name)
-        }
-        None => status::describe_silence(up.service.as_deref(), &up.last_words, facts.app()),
+        Some(windrow) => status::describe_windrow(windrow, names),
+        None => status::describe_silence(up.service.as_deref(), &up.last_words, names),
     }
 }

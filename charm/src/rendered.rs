@@ -2,11 +2,12 @@
 //! whether it must be restarted. Nothing is written here.
 
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
-use crate::facts::{KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
+use crate::facts::{CA, KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
 use serde_yaml::Mapping;
-use std::collections::BTreeMap;
-use windrow_core::settings::config::{Config, Secret};
+use std::collections::{BTreeMap, BTreeSet};
+use windrow_core::settings::certificates::Certificates;
+use windrow_core::settings::config::{Config, Secret, Secrets};
 use windrow_core::values::digest::sha256_hex;
 
 /// The settings file in the workload's container.
@@ -46,11 +47,13 @@ pub struct Inputs<'a> {
     pub s3: Option<&'a S3>,
     /// What PostgreSQL's charm gives; `None` in console mode.
     pub metastore: Option<&'a Metastore>,
-    /// CA certificates that are trusted in addition to those of each endpoint: PEM, or empty.
-    pub ca: &'a str,
+    /// CA certificates that are trusted in addition to those of each endpoint.
+    pub ca: &'a Certificates,
+    /// The files that are in the container now, by path.
+    pub there: &'a BTreeMap<String, Secret>,
     /// The name by which other processes know this unit.
     pub instance: &'a str,
-    /// The model's proxies, through which S3 is reached.
+    /// The model's proxies, through which S3 is reached: only those that can be used.
     pub proxy: &'a Proxy,
     /// The token that windrow's HTTP wants; `None` where it wants none.
     pub token: Option<&'a Secret>,
@@ -64,6 +67,32 @@ pub struct WorkloadFiles {
     /// A digest in hexadecimal; another one means a restart. It does not cover the secrets and the
     /// log level, which windrow reads again while it runs.
     pub digest: String,
+    /// What an endpoint gives and is not in them, because it cannot be used: the endpoint, and why.
+    pub left_out: Vec<(&'static str, String)>,
+}
+
+/// The most that one file of certificates may hold, in bytes. Together the charm reads back 1 MiB
+/// from the container, and there are three such files.
+const CA_FILE_BYTES_MAX: usize = 256 << 10;
+
+/// A secret as windrow's file may hold it: without the line ends that a file brought along.
+///
+/// # Errors
+/// Why windrow cannot use it. No piece of it is in the text.
+pub fn usable_secret(key: &str, secret: &Secret) -> Result<Secret, String> {
+    let text = secret.expose().trim_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let file = yaml(&BTreeMap::from([(key, text)]), "One secret.");
+    match Secrets::parse(&file) {
+        Ok(_) => Ok(Secret::new(text)),
+        Err(error) => {
+            let problem = error.0.into_iter().next().unwrap_or_default();
+            let begin = format!("cannot read secret {key}: ");
+            Err(problem.strip_prefix(&begin).unwrap_or(&problem).to_owned())
+        }
+    }
 }
 
 /// Makes the texts of the files.
@@ -77,6 +106,7 @@ pub fn render(inputs: &Inputs<'_>) -> Result<WorkloadFiles, Vec<String>> {
         settings: inputs.options.settings.clone(),
         certificates: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        left_out: Vec::new(),
     };
     draft.add_kafka();
     draft.add_s3();
@@ -93,6 +123,7 @@ struct Draft<'a> {
     certificates: BTreeMap<&'static str, Secret>,
     /// What the secrets file will hold, by name.
     secrets: BTreeMap<&'static str, &'a Secret>,
+    left_out: Vec<(&'static str, String)>,
 }
 
 impl Draft<'_> {
@@ -100,15 +131,58 @@ impl Draft<'_> {
         put(&mut self.settings, setting, value.into());
     }
 
-    /// Adds a file with these certificates and those that are trusted everywhere, and the setting
-    /// that names it. Without any certificate there is neither.
-    fn add_certificates(&mut self, path: &'static str, setting: &str, own: &[&str]) {
-        let text = own
+    /// Adds a file with the certificates that an endpoint gives, those of its option (`chosen`, in
+    /// PEM) and those that are trusted everywhere; and the setting that names it. Without any
+    /// certificate there is neither.
+    ///
+    /// Each certificate is there once, and they are sorted: in which order they come changes
+    /// nothing. As long as something that is given cannot be used, what is in the file already stays. So a
+    /// certificate that is none never takes away a trust that windrow runs with.
+    fn add_certificates(
+        &mut self,
+        (endpoint, path, setting): (&'static str, &'static str, &str),
+        given: &Certificates,
+        chosen: &str,
+    ) {
+        let there = self.inputs.there.get(path);
+        let there = Certificates::read(there.map(Secret::expose).unwrap_or_default()).blocks;
+        let chosen = Certificates::read(chosen).blocks;
+        let everywhere = self.inputs.ca;
+        let why = given.left_out.iter().map(|why| {
+            let why = format!("a CA certificate that it gives is left out: {why}");
+            (endpoint, why)
+        });
+        self.left_out.extend(why);
+        let is_whole = given.left_out.is_empty() && everywhere.left_out.is_empty();
+        let common: BTreeSet<&String> = everywhere.blocks.iter().collect();
+        // Where there are too many, those that windrow trusts already are the last to go.
+        let stay = there
             .iter()
-            .chain([&self.inputs.ca])
-            .filter(|pem| !pem.is_empty())
-            .fold(String::new(), |all, pem| all + pem.trim_end() + "\n");
-        if !text.is_empty() {
+            .filter(|block| !is_whole || common.contains(block));
+        let mut file = BTreeSet::new();
+        let (mut bytes, mut too_many) = (0, 0);
+        let own = given.blocks.iter().chain(&chosen);
+        for block in own.chain(stay).chain(common.iter().copied()) {
+            if file.contains(block) {
+                continue;
+            }
+            if bytes + block.len() > CA_FILE_BYTES_MAX {
+                too_many += 1;
+                continue;
+            }
+            bytes += block.len();
+            file.insert(block.clone());
+        }
+        if too_many > 0 {
+            let most = CA_FILE_BYTES_MAX >> 10;
+            let why = format!(
+                "more than {most} KiB of CA certificates are given, and {too_many} of them are \
+                 left out; let {CA} give fewer"
+            );
+            self.left_out.push((endpoint, why));
+        }
+        if !file.is_empty() {
+            let text: String = file.into_iter().collect();
             self.set(setting, path);
             self.certificates.insert(path, Secret::new(text));
         }
@@ -128,8 +202,8 @@ impl Draft<'_> {
         if let Some(namespace) = self.inputs.kafka_namespace {
             self.set("kafka.namespace", namespace);
         }
-        let own = [kafka.ca.as_str(), &self.inputs.options.kafka_ca];
-        self.add_certificates(KAFKA_CA_FILE, "kafka.ca-file", &own);
+        let to = (KAFKA, KAFKA_CA_FILE, "kafka.ca-file");
+        self.add_certificates(to, &kafka.ca, &self.inputs.options.kafka_ca);
         self.secrets.extend([
             ("kafka-username", &kafka.username),
             ("kafka-password", &kafka.password),
@@ -143,8 +217,8 @@ impl Draft<'_> {
             self.set("s3.region", &s3.region);
         }
         self.set("s3.path-style", s3.path_style.to_string());
-        let own = [s3.ca.as_str(), &self.inputs.options.s3_ca];
-        self.add_certificates(S3_CA_FILE, "s3.ca-file", &own);
+        let to = (S3_ENDPOINT, S3_CA_FILE, "s3.ca-file");
+        self.add_certificates(to, &s3.ca, &self.inputs.options.s3_ca);
         if !is_given(&self.settings, "table", "warehouse") {
             self.set("table.bucket", &s3.bucket);
         }
@@ -170,16 +244,16 @@ impl Draft<'_> {
         };
         let catalog = format!("postgresql://{}/{}", metastore.endpoint, metastore.database);
         self.set("catalog", catalog);
-        let own = [metastore.ca.as_str(), &self.inputs.options.metastore_ca];
-        let has_ca = own.iter().any(|pem| !pem.is_empty());
-        let tls = match (metastore.tls, has_ca) {
-            (false, _) => "disable",
-            (true, false) => "require",
-            (true, true) => "verify-full",
+        // Whoever speaks TLS must be who they say they are, by the given certificates or Mozilla's.
+        let tls = if metastore.tls {
+            "verify-full"
+        } else {
+            "disable"
         };
         self.set("catalog-tls", tls);
         if metastore.tls {
-            self.add_certificates(CATALOG_CA_FILE, "catalog-ca-file", &own);
+            let to = (METASTORE, CATALOG_CA_FILE, "catalog-ca-file");
+            self.add_certificates(to, &metastore.ca, &self.inputs.options.metastore_ca);
         }
         self.secrets.extend([
             ("catalog-username", &metastore.username),
@@ -219,7 +293,11 @@ impl Draft<'_> {
         let mut files = self.certificates;
         files.insert(SETTINGS_FILE, Secret::new(settings));
         files.insert(SECRETS_FILE, Secret::new(secrets));
-        Ok(WorkloadFiles { files, digest })
+        Ok(WorkloadFiles {
+            files,
+            digest,
+            left_out: self.left_out,
+        })
     }
 }
 
@@ -270,7 +348,6 @@ fn digest(all: &Mapping, certificates: &BTreeMap<&str, Secret>) -> String {
 mod tests {
     use super::*;
     use crate::options;
-    use windrow_core::settings::config::Secrets;
 
     fn options(more: &[(&str, &str)]) -> Options {
         let mut values = options::tests::defaults();
@@ -285,7 +362,7 @@ mod tests {
             bootstrap: "kafka-k8s-0.kafka-k8s-endpoints:9092".to_owned(),
             topic: "given".to_owned(),
             tls: false,
-            ca: String::new(),
+            ca: Certificates::default(),
             username: Secret::new("ku"),
             password: Secret::new("k: #\"p'w"),
             group_prefix: "relation-4-".to_owned(),
@@ -299,7 +376,7 @@ mod tests {
             endpoint: "http://10.1.2.3:80".to_owned(),
             region: String::new(),
             path_style: true,
-            ca: String::new(),
+            ca: Certificates::default(),
             access_key: Secret::new("ak"),
             secret_key: Secret::new("sk"),
         }
@@ -309,8 +386,9 @@ mod tests {
         Metastore {
             endpoint: "metastore-primary.spark.svc.cluster.local:5432".to_owned(),
             database: "hivemetastore".to_owned(),
+            version: None,
             tls: false,
-            ca: String::new(),
+            ca: Certificates::default(),
             username: Secret::new("pu"),
             password: Secret::new("yes"),
         }
@@ -323,6 +401,8 @@ mod tests {
         metastore: Option<Metastore>,
         proxy: Proxy,
         token: Option<Secret>,
+        ca: Certificates,
+        there: BTreeMap<String, Secret>,
     }
 
     impl World {
@@ -335,7 +415,20 @@ mod tests {
                 metastore,
                 proxy: Proxy::default(),
                 token: None,
+                ca: Certificates::default(),
+                there: BTreeMap::new(),
             }
+        }
+
+        /// What was rendered is in the container from now on.
+        fn written(&mut self) -> WorkloadFiles {
+            let rendered = self.render();
+            self.there = rendered
+                .files
+                .iter()
+                .map(|(path, text)| ((*path).to_owned(), text.clone()))
+                .collect();
+            rendered
         }
 
         fn render(&self) -> WorkloadFiles {
@@ -345,7 +438,8 @@ mod tests {
                 kafka_namespace: Some("kafka"),
                 s3: self.s3.as_ref(),
                 metastore: self.metastore.as_ref(),
-                ca: "",
+                ca: &self.ca,
+                there: &self.there,
                 instance: "uuid/windrow/0",
                 proxy: &self.proxy,
                 token: self.token.as_ref(),
@@ -420,5 +514,103 @@ mod tests {
         }
         assert!(settings.contains("no-proxy: 10.0.0.0/8"), "{settings}");
         assert_eq!(config(&rendered).1.api_token.unwrap().expose(), "t0ken");
+    }
+
+    /// So many different certificates, each of some 600 bytes as PEM.
+    fn many(count: u32) -> Vec<String> {
+        use base64::Engine as _;
+        use base64::prelude::BASE64_STANDARD;
+        let body: String = PEM.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = BASE64_STANDARD.decode(body).unwrap();
+        let make = |n: u32| {
+            let mut der = der.clone();
+            // In the middle of the signature, which nobody checks in an anchor of trust.
+            let at = der.len() - 24;
+            der[at..at + 4].copy_from_slice(&n.to_be_bytes());
+            let body = BASE64_STANDARD.encode(der);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+            Certificates::read_all(&pem).unwrap()
+        };
+        (0..count).map(make).collect()
+    }
+
+    const PEM: &str = include_str!("../tests/scenario/ca.pem");
+
+    fn bad() -> Vec<String> {
+        vec!["certificates of ca: a certificate in it is cut off".to_owned()]
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_changes_no_digest() {
+        let mut world = World::new();
+        let some = many(3);
+        world.ca.blocks = some.clone();
+        let before = world.written();
+        assert_eq!(before.left_out, []);
+        // One bad one among many; in another order; twice; and in place of a good one.
+        let mut others = some.clone();
+        others.reverse();
+        others.extend(some.clone());
+        for (blocks, left_out) in [
+            (some.clone(), bad()),
+            (others, Vec::new()),
+            (some[..2].to_vec(), bad()),
+            (Vec::new(), bad()),
+        ] {
+            world.ca = Certificates { blocks, left_out };
+            assert_eq!(world.render().digest, before.digest, "{:?}", world.ca);
+        }
+        // One that is taken away is gone.
+        world.ca = Certificates {
+            blocks: some[..2].to_vec(),
+            left_out: Vec::new(),
+        };
+        assert_ne!(world.render().digest, before.digest);
+        // The same for what one endpoint gives; here the status names the endpoint.
+        let mut world = World::new();
+        world.kafka.ca.blocks = some;
+        let before = world.written();
+        world.kafka.ca = Certificates {
+            blocks: Vec::new(),
+            left_out: vec!["it is not a PEM certificate".to_owned()],
+        };
+        let after = world.render();
+        assert_eq!(after.digest, before.digest);
+        assert_eq!(after.left_out[0].0, KAFKA);
+    }
+
+    #[test]
+    fn more_certificates_than_can_be_read_back_are_left_out_and_counted() {
+        let mut world = World::new();
+        world.metastore.as_mut().unwrap().tls = true;
+        world.ca.blocks = many(1500);
+        let rendered = world.written();
+        let bytes: usize = rendered
+            .files
+            .values()
+            .map(|text| text.expose().len())
+            .sum();
+        assert!(bytes < 900 << 10, "{bytes}");
+        assert_eq!(rendered.left_out.len(), 3);
+        let why = &rendered.left_out[0].1;
+        assert!(
+            why.contains("more than 256 KiB of CA certificates"),
+            "{why}"
+        );
+        // Others come along: what windrow trusts already stays.
+        world.ca.blocks = many(1600);
+        assert_eq!(world.render().digest, rendered.digest);
+    }
+
+    #[test]
+    fn a_secret_with_a_line_end_is_trimmed_and_a_bad_one_says_why() {
+        let usable = |text: &str| usable_secret("api-token", &Secret::new(text));
+        assert_eq!(usable("t0ken\r\n\n").unwrap().expose(), "t0ken");
+        for bad in ["", "\n", "two words", "a\tb", "hunter2 \u{e9}"] {
+            let why = usable(bad).unwrap_err();
+            assert!(!why.contains("hunter2") && !why.is_empty(), "{why}");
+        }
+        let proxy = usable_secret("s3-proxy", &Secret::new("ftp://u:hunter2@proxy"));
+        assert!(proxy.is_err_and(|why| !why.contains("hunter2")));
     }
 }

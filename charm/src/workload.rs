@@ -2,8 +2,9 @@
 //!
 //! The answers are passed on; this file decides nothing.
 
+use crate::facts::TokenFault;
 use crate::hookcmd::HookCommands;
-use crate::rendered::HTTP_PORT;
+use crate::rendered::{HTTP_PORT, usable_secret};
 use anyhow::{Context as _, Result};
 use std::time::Duration;
 use windrow_core::settings::config::Secret;
@@ -75,15 +76,21 @@ pub fn status() -> Option<Status> {
 /// only key that the secret has.
 ///
 /// # Errors
-/// Why the secret cannot be read.
-pub fn read_token(hooks: &HookCommands, uri: &str) -> Result<Secret, String> {
-    let content = hooks.secret_get(uri).map_err(|error| error.words())?;
+/// Why there is no token that windrow can use.
+pub fn read_token(hooks: &HookCommands, uri: &str) -> Result<Secret, TokenFault> {
+    let content = hooks
+        .secret_get(uri)
+        .map_err(|error| TokenFault::Unread(error.words()))?;
     let named = content.get("api-token").or_else(|| content.get("token"));
-    match (named, content.values().next()) {
-        (Some(token), _) => Ok(token.clone()),
-        (None, Some(only)) if content.len() == 1 => Ok(only.clone()),
-        _ => Err("it has no key api-token".to_owned()),
-    }
+    let token = match (named, content.values().next()) {
+        (Some(token), _) => token,
+        (None, Some(only)) if content.len() == 1 => only,
+        _ => {
+            let why = "it has no key token".to_owned();
+            return Err(TokenFault::Unusable(why));
+        }
+    };
+    usable_secret("api-token", token).map_err(TokenFault::Unusable)
 }
 
 fn url(path: &str) -> String {

@@ -358,8 +358,8 @@ mod tests {
         assert_eq!(
             body,
             "{\"action\":\"add\",\"data\":{\"cause\":\"login-s3\",\"credit\":\"60\",\
-             \"reason\":\"no\",\"state\":\"waiting\"},\"key\":\"windrow.dev/state\",\
-             \"type\":\"custom\"}"
+             \"reason\":\"no\",\"state\":\"waiting\",\"wait\":\"\"},\
+             \"key\":\"windrow.dev/state\",\"type\":\"custom\"}"
         );
     }
 }

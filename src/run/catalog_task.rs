@@ -8,7 +8,7 @@ use std::sync::mpsc as blocking;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use windrow_core::engine::{CatalogAnswer, CatalogRequest, Location};
-use windrow_core::table::commit::{Acquired, CatalogError};
+use windrow_core::table::commit::{Acquired, CatalogError, LeaseMark};
 use windrow_core::table::hive::TableKind;
 
 /// What the task is asked for. It carries them out in the order in which they were sent.
@@ -99,8 +99,8 @@ impl CatalogTask {
         let catalog = &mut self.catalog;
         Some(match request {
             CatalogRequest::Locate => CatalogAnswer::Locate(self.locate().await),
-            CatalogRequest::Acquire => {
-                let acquired = self.acquire().await;
+            CatalogRequest::Acquire { over } => {
+                let acquired = self.acquire(over.as_ref()).await;
                 if let Ok(Acquired::Ours { head: Some(_), .. }) = &acquired
                     && let Ok(files) = self.catalog.files(TableKind::Chunks, 0).await
                 {
@@ -109,8 +109,7 @@ impl CatalogTask {
                 CatalogAnswer::Acquire(acquired)
             }
             CatalogRequest::Renew { owner } => {
-                let renewed = catalog.renew(&owner, self.lease_ms).await;
-                CatalogAnswer::Renew(renewed.map(|renewed| (renewed.now, renewed.paused)))
+                CatalogAnswer::Renew(catalog.renew(&owner, self.lease_ms).await)
             }
             CatalogRequest::Release { owner } => {
                 if let Err(error) = catalog.release(&owner).await {
@@ -118,19 +117,19 @@ impl CatalogTask {
                 }
                 return None;
             }
-            CatalogRequest::Commit(commit) => CatalogAnswer::Commit {
+            CatalogRequest::Commit { commit, clock } => CatalogAnswer::Commit {
                 epoch: commit.epoch,
-                result: catalog.commit(&commit).await,
+                result: catalog.commit_by(&commit, &clock).await,
             },
             CatalogRequest::Outcome { epoch } => CatalogAnswer::Outcome {
                 epoch,
                 result: catalog.outcome(epoch).await,
             },
-            CatalogRequest::Doom { owner, keys } => {
-                CatalogAnswer::Doom(catalog.doom(&owner, &keys).await)
+            CatalogRequest::Doom { owner, keys, clock } => {
+                CatalogAnswer::Doom(catalog.doom(&owner, &keys, &clock).await)
             }
-            CatalogRequest::DoomedPast { grace_ms } => {
-                CatalogAnswer::DoomedPast(catalog.doomed_past(grace_ms).await)
+            CatalogRequest::DoomedPast { grace_ms, clock } => {
+                CatalogAnswer::DoomedPast(catalog.doomed_past(grace_ms, &clock).await)
             }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)
@@ -138,11 +137,11 @@ impl CatalogTask {
         })
     }
 
-    async fn acquire(&mut self) -> Result<Acquired, CatalogError> {
+    async fn acquire(&mut self, over: Option<&LeaseMark>) -> Result<Acquired, CatalogError> {
         self.make_hive_schema().await?;
         let (instance, owner_id) = (&self.instance, &self.owner_id);
         self.catalog
-            .acquire(instance, owner_id, self.lease_ms)
+            .acquire_over(instance, owner_id, self.lease_ms, over)
             .await
     }
 

@@ -10,6 +10,7 @@ use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use windrow_core::engine::{Limits, Rules};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
@@ -211,12 +212,23 @@ pub(crate) fn expose(secret: Option<&Secret>) -> String {
     secret.map(|s| s.expose().to_owned()).unwrap_or_default()
 }
 
+/// The certificates in a CA file that can be used. One that cannot is left out and named in the log:
+/// each client of TLS would refuse to start because of it.
 fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
-    path.map(|path| {
-        std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read CA file \"{}\"", path.display()))
-    })
-    .transpose()
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read CA file \"{name}\""))?;
+    let read = Certificates::read(&String::from_utf8_lossy(&bytes));
+    if read.blocks.is_empty() {
+        anyhow::bail!(
+            "cannot use CA file \"{name}\": {}; give CA certificates in PEM",
+            read.left_out.join("; ")
+        );
+    }
+    for why in read.left_out {
+        tracing::warn!("CA file \"{name}\": one certificate is left out: {why}");
+    }
+    Ok(Some(read.blocks.concat()))
 }
 
 /// How to reach the topic.

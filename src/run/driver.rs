@@ -19,6 +19,7 @@ use crate::io::catalog::Totals;
 use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
 use crate::run::catalog_task::CatalogWork;
+use crate::run::clock::MachineClock;
 use crate::run::log::{log_commit, log_failure, log_state};
 use crate::run::perform::{ask_brokers, ask_store};
 use crate::run::rotation::Rotation;
@@ -39,14 +40,12 @@ use windrow_core::table::commit::Acquired;
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::Partition;
-use windrow_core::values::time::{EventTime, Mono};
+use windrow_core::values::time::EventTime;
 
 /// How long the loop waits for records before it looks at anything else.
 const POLL: Duration = Duration::from_millis(50);
 /// The same while a commit is under way, because then answers are expected.
 const POLL_COMMITTING: Duration = Duration::from_millis(10);
-/// An engine that was told the time this long ago is told it again before it takes records.
-const STALE: Duration = Duration::from_secs(1);
 /// How long between two snapshots of the status, whether it changed or not.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// How long the end waits for the table to be given back. After that its lease ends by itself.
@@ -78,8 +77,7 @@ pub(super) struct Driver {
     pub(super) runtime: Runtime,
     pub(super) to_loop: mpsc::Sender<Message>,
     pub(super) to_catalog: async_mpsc::UnboundedSender<CatalogWork>,
-    /// When the engine's time began.
-    pub(super) started: Instant,
+    pub(super) clock: MachineClock,
     pub(super) status: watch::Sender<Arc<Status>>,
     /// When the last snapshot was made; `None` when one is due at once.
     pub(super) status_at: Option<Instant>,
@@ -105,7 +103,7 @@ impl Driver {
     ) -> Result<(), Trouble> {
         let (reader, mut effects) = (&mut reader, Vec::new());
         loop {
-            self.engine.step(tick(self.started), &mut effects);
+            self.engine.step(self.clock.tick(), &mut effects);
             self.perform(&mut effects, reader);
             while let Ok(message) = from_tasks.try_recv() {
                 self.take_message(message, reader, &mut effects);
@@ -128,18 +126,16 @@ impl Driver {
 
     /// Waits a moment for records, and hands what comes to the engine.
     fn poll(&mut self, reader: &mut Reader, effects: &mut Vec<Effect>) {
-        let engine = &mut self.engine;
+        let (engine, clock) = (&mut self.engine, &mut self.clock);
         let wait = if engine.is_committing() {
             POLL_COMMITTING
         } else {
             POLL
         };
-        let (started, ticked) = (self.started, Instant::now());
         let polled = reader.poll(wait, &mut |event| {
-            // The process may have been frozen while it waited. By the time before that, these
-            // records would be from the future.
-            if ticked.elapsed() > STALE {
-                engine.step(tick(started), effects);
+            // The process may have been frozen while it waited, or the machine slept.
+            if let Some(tick) = clock.tick_if_stale() {
+                engine.step(tick, effects);
             }
             step_event(engine, event, effects);
         });
@@ -152,6 +148,9 @@ impl Driver {
     fn take_message(&mut self, message: Message, reader: &mut Reader, effects: &mut Vec<Effect>) {
         let input = match message {
             Message::Answer(answer) => {
+                if let Some(tick) = self.clock.tick_if_stale() {
+                    self.engine.step(tick, effects);
+                }
                 self.note_answer(&answer);
                 Input::Answer(answer)
             }
@@ -313,13 +312,6 @@ impl Driver {
             self.status
                 .send_replace(Arc::new(snapshot(&self.engine, &self.run)));
         }
-    }
-}
-
-fn tick(started: Instant) -> Input<'static> {
-    let elapsed_ms = u64::try_from(started.elapsed().as_millis());
-    Input::Tick {
-        now: Mono(elapsed_ms.unwrap_or(u64::MAX)),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clients;
 pub mod running;
+mod clock;
 pub mod driver;
 pub mod catalog_task;
 pub mod perform;

@@ -1,14 +1,11 @@
 //! One run from its start to its end: the loop's thread, the tasks beside it, and the channels
 //! between them. What the loop then does is in `driver`.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the engine's time begins here, with the machine's clock"
-)]
 
 use crate::io::http::Handle;
 use crate::io::kafka::{self, Reader};
 use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
 use crate::run::clients::{Clients, random_owner_id};
+use crate::run::clock::MachineClock;
 use crate::run::driver::{Driver, Message};
 use crate::run::rotation::{Rotation, watch_secrets};
 use crate::run::rows::rows_reader;
@@ -16,7 +13,6 @@ use anyhow::Context;
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use windrow_core::engine::{Answer, Engine};
@@ -116,7 +112,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         runtime: runtime.clone(),
         to_loop: to_loop.clone(),
         to_catalog,
-        started: Instant::now(),
+        clock: MachineClock::start(),
         status,
         status_at: None,
         logged: None,

@@ -503,6 +503,11 @@ def leaks(_):
     held = os.stat(SECRETS)
     if (held.st_mode & 0o777, held.st_uid, held.st_gid) != (0o600, UID, UID):
         fail(f"the secrets file: mode {held.st_mode & 0o777:o}, {held.st_uid}:{held.st_gid}")
+    # The check `notify` runs as root: windrow's user must not be able to change what that reads.
+    for path in ("/etc/windrow", "/etc/windrow/windrow.yaml", "/opt/windrow", *glob.glob("/opt/windrow/*")):
+        held = os.stat(path)
+        if (held.st_mode & 0o022, held.st_uid, held.st_gid) != (0, 0, 0):
+            fail(f"{path}: mode {held.st_mode & 0o777:o}, {held.st_uid}:{held.st_gid}")
     with open(SECRETS, encoding="utf-8") as f:
         text = f.read()
     inside = [name for name, secret in WORLD["secrets"].items() if secret in text]

@@ -10,7 +10,7 @@ use windrow_core::engine::{
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Acquired, CatalogError, Genesis, Owner};
 use windrow_core::values::cause::{Cause, Trouble};
-use windrow_core::values::time::{DbTime, Mono};
+use windrow_core::values::time::{DbTime, Mono, WallTime};
 
 fn settings(warehouse: &str) -> Rules {
     engine_settings(
@@ -45,6 +45,7 @@ impl Play {
         self.now += 6000;
         self.step(Input::Tick {
             now: Mono(self.now),
+            wall: WallTime(self.now as i64),
         })
     }
 
@@ -91,6 +92,7 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     play.step(CatalogAnswer::Acquire(Ok(Acquired::Held {
         by: "m/windrow/0".to_owned(),
         left_ms: 5000,
+        lease: None,
     })));
     assert_eq!(
         play.says(),

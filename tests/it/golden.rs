@@ -14,6 +14,10 @@
 //! | `expire clicks/0 5` | the log begins at offset 5 now |
 //! | `recreate` | the topic is deleted and made again, empty |
 //! | `restart` | the process is killed and started again; a setting may follow |
+//! | `clock database -2d` | the database's clock is so far off from now on; or `machine` |
+//! | `sleep 2h` | the machine sleeps: its monotonic time stands still meanwhile |
+//! | `forget 2` | the catalog loses its last two epochs, as after a failover or from a backup |
+//! | `state` | it is shown what the status says |
 //! | `stop` | the process is asked to end |
 //! | `watermarks`, `ledger` | these are shown |
 //!
@@ -30,14 +34,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
 use windrow::run::clients::engine_settings;
-use windrow_core::engine::{Answer, CatalogRequest, Effect, Engine, Input, Request, TopicFacts};
+use windrow_core::engine::{
+    Answer, CatalogRequest, Effect, Engine, Input, Request, State, TopicFacts,
+};
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Commit, FileKind};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
+use windrow_core::values::cause::name_or_empty;
 use windrow_core::values::decision::{Decided, Decision};
 use windrow_core::values::record::{Offset, Partition, Record};
-use windrow_core::values::time::{DbTime, EventTime, Mono, format_duration_ms, parse_duration_ms};
+use windrow_core::values::time::{
+    DbTime, EventTime, Mono, WallTime, format_duration_ms, parse_duration_ms,
+};
 
 #[test]
 fn golden_texts_are_answered_as_written() {
@@ -119,7 +128,13 @@ struct Log {
 struct Play<'t> {
     settings: BTreeMap<&'t str, String>,
     engine: Engine,
+    /// Milliseconds since noon, by the right time.
     now: u64,
+    /// How long the machine has slept.
+    slept: u64,
+    /// How far the database's clock is off, in milliseconds, and the machine's.
+    database_off: i64,
+    machine_off: i64,
     logs: BTreeMap<Partition, Log>,
     readers: Readers,
     topic_id: usize,
@@ -148,6 +163,9 @@ impl<'t> Play<'t> {
             engine: engine(&settings),
             settings,
             now: 0,
+            slept: 0,
+            database_off: 0,
+            machine_off: 0,
             logs: (0..partitions).map(|p| (p, Log::default())).collect(),
             readers: Readers::default(),
             topic_id: 1,
@@ -159,9 +177,14 @@ impl<'t> Play<'t> {
     }
 
     fn start(&mut self) {
-        self.step(Input::Tick {
-            now: Mono(self.now),
-        });
+        self.step(self.tick());
+    }
+
+    fn tick(&self) -> Input<'static> {
+        Input::Tick {
+            now: Mono(self.now - self.slept),
+            wall: WallTime(NOON + self.now as i64 + self.machine_off),
+        }
     }
 
     fn line(&mut self, line: &'t str) {
@@ -175,13 +198,7 @@ impl<'t> Play<'t> {
         match verb {
             "in" => {
                 let (p, time, value) = (partition(word()), word(), word());
-                let value = match value {
-                    "tombstone" => None,
-                    origin if origin.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-                        Some(format!("{{\"origin\": \"{origin}\"}}").into_bytes())
-                    }
-                    json => Some(json.as_bytes().to_vec()),
-                };
+                let value = value_bytes(value);
                 let log = self.logs.get_mut(&p).expect("a topic partition");
                 log.records.insert(log.end, (time_ms(time), value));
                 log.end += 1;
@@ -203,9 +220,7 @@ impl<'t> Play<'t> {
                 let until = self.now + parse_duration_ms(word()).expect("a duration");
                 while self.now < until {
                     self.now = until.min(self.now + 100);
-                    self.step(Input::Tick {
-                        now: Mono(self.now),
-                    });
+                    self.step(self.tick());
                 }
             }
             "add" => {
@@ -222,12 +237,37 @@ impl<'t> Play<'t> {
                 self.topic_id += 1;
                 self.logs.values_mut().for_each(|log| *log = Log::default());
             }
+            "clock" => {
+                let (whose, off) = (word(), word());
+                self.set_clock(whose, off);
+            }
+            "sleep" => {
+                let ms = parse_duration_ms(word()).expect("a duration");
+                (self.now, self.slept) = (self.now + ms, self.slept + ms);
+                self.step(self.tick());
+            }
+            "forget" => self.forget(offset(word())),
+            "state" => self.show_state(),
             "restart" => self.restart(line),
             "stop" => self.step(Input::Shutdown),
             "watermarks" => self.show_watermarks(),
             "ledger" => self.show_ledger(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    fn set_clock(&mut self, whose: &str, text: &str) {
+        let ms = parse_duration_ms(text.trim_start_matches('-')).expect("a duration") as i64;
+        *match whose {
+            "database" => &mut self.database_off,
+            "machine" => &mut self.machine_off,
+            other => panic!("database or machine, not {other}"),
+        } = if text.starts_with('-') { -ms } else { ms };
+    }
+
+    fn forget(&mut self, epochs: i64) {
+        let left = self.catalog.epochs.len() - epochs as usize;
+        self.catalog.epochs.truncate(left);
     }
 
     /// `restart`, or `restart <setting>: <value>`.
@@ -241,6 +281,17 @@ impl<'t> Play<'t> {
         self.engine = engine(&self.settings);
         self.readers = Readers::default();
         self.start();
+    }
+
+    fn show_state(&mut self) {
+        let text = match self.engine.state() {
+            State::Counting => "counting".to_owned(),
+            State::Paused => "paused".to_owned(),
+            State::Waiting(why) | State::Standby(why) | State::Failed(why) => {
+                format!("{}: {why}", name_or_empty(why.cause))
+            }
+        };
+        let _ = writeln!(self.said, "  {text}");
     }
 
     fn show_watermarks(&mut self) {
@@ -325,7 +376,7 @@ impl<'t> Play<'t> {
         self.readers.perform(&effect, self.topic_id);
         match effect {
             Effect::Ask(request) => {
-                if let Request::Catalog(CatalogRequest::Commit(commit)) = &request {
+                if let Request::Catalog(CatalogRequest::Commit { commit, .. }) = &request {
                     self.show_epoch(commit);
                 }
                 if let Some(answer) = self.answer(request) {
@@ -353,7 +404,7 @@ impl<'t> Play<'t> {
 
     /// Every request is answered at once.
     fn answer(&mut self, request: Request) -> Option<Answer> {
-        let now = DbTime(NOON + self.now as i64);
+        let now = DbTime(NOON + self.now as i64 + self.database_off);
         // A process that is started again takes the table back without waiting for its lease.
         let client = Client {
             owner_id: "0".to_owned(),
@@ -431,6 +482,17 @@ impl<'t> Play<'t> {
                 self.said += &format!("  {line}\n");
             }
         }
+    }
+}
+
+/// The bytes of a record's value; `None` for a tombstone.
+fn value_bytes(value: &str) -> Option<Vec<u8>> {
+    match value {
+        "tombstone" => None,
+        origin if origin.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            Some(format!("{{\"origin\": \"{origin}\"}}").into_bytes())
+        }
+        json => Some(json.as_bytes().to_vec()),
     }
 }
 

@@ -38,7 +38,7 @@ fn quick() -> Value {
 }
 
 /// With the metastore's database `name` and a warehouse of that name on S3.
-fn on_s3(name: &str, topic: &str) -> Setup {
+pub fn on_s3(name: &str, topic: &str) -> Setup {
     Setup::new(name, topic, name, quick())
 }
 
@@ -60,7 +60,7 @@ fn data(setup: &Setup) -> PathBuf {
 
 /// `count` records of three origins within nine seconds, less than the delay, over the topic
 /// partitions in turn.
-fn some(count: i64, from_ms: i64, partitions: i64) -> Vec<Value> {
+pub fn some(count: i64, from_ms: i64, partitions: i64) -> Vec<Value> {
     let origin = |i: i64| format!("producer-{}", i % 3);
     (0..count)
         .map(|i| {
@@ -87,7 +87,7 @@ fn has(text: &str, words: &[&str]) -> bool {
 }
 
 /// Waits until it is in that state, for a reason with all these words in it.
-fn until(windrow: &mut Windrow<'_>, state: State, words: &[&str]) -> Status {
+pub fn until(windrow: &mut Windrow<'_>, state: State, words: &[&str]) -> Status {
     windrow.wait(&format!("{state} because of {words:?}"), SOON, |s| {
         s.state == state && has(&s.reason, words)
     })
@@ -164,7 +164,7 @@ fn expected(records: &[Value]) -> Rows {
 }
 
 /// All records are consumed, the rows are theirs, the ledger adds up, and nobody was told a secret.
-fn comes_out_right(windrow: &mut Windrow<'_>, setup: &Setup, records: &[Value]) -> Status {
+pub fn comes_out_right(windrow: &mut Windrow<'_>, setup: &Setup, records: &[Value]) -> Status {
     let status = all(windrow, records.len() as u64);
     same(&rows(setup), &expected(records));
     adds_up(&status);

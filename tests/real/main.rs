@@ -3,6 +3,7 @@
 //! `make test` brings them up and runs it.
 
 mod bucket;
+mod clocks;
 mod faults;
 mod harness;
 mod million;

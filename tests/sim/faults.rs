@@ -2,8 +2,10 @@
 
 use crate::rng::Rng;
 
-/// How far the database's clock may be off, in either direction.
+/// How far a clock that counts as right may be off, in either direction.
 pub const CLOCK_OFF_MS: i64 = 5000;
+/// A day in milliseconds.
+pub const DAY_MS: i64 = 86_400_000;
 
 /// The rates of one run. A name that ends in `_one_in` is read like this: 8 is one in eight.
 pub struct Faults {
@@ -24,6 +26,10 @@ pub struct Faults {
     pub log_is_harmed: bool,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
+    /// Whether clocks go wrong by minutes, hours or days, in either direction, and machines sleep.
+    pub clocks_vary: bool,
+    /// Whether the catalog may lose its last epochs, as after a failover or from a backup.
+    pub epochs_are_forgotten: bool,
 }
 
 impl Faults {
@@ -37,7 +43,25 @@ impl Faults {
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
             settings_vary: rng.one_in(2),
+            clocks_vary: false,
+            epochs_are_forgotten: false,
         }
+    }
+
+    /// Draws what came later than the rest, so that the seeds from before keep their runs.
+    pub fn draw_more(&mut self, rng: &mut Rng) {
+        self.clocks_vary = rng.one_in(3) && self.lost_one_in > 0;
+        self.epochs_are_forgotten = rng.one_in(3) && self.lost_one_in > 0 && !self.log_is_harmed;
+    }
+
+    /// Draws by how much a clock is wrong from now on.
+    pub fn draw_clock(&self, rng: &mut Rng) -> i64 {
+        let little = rng.below(2 * CLOCK_OFF_MS as u64 + 1) as i64 - CLOCK_OFF_MS;
+        if !self.clocks_vary || rng.one_in(3) {
+            return little;
+        }
+        let far = rng.pick(&[50_000, 130_000, 10_800_000, 40 * DAY_MS, 2000 * DAY_MS]);
+        little + if rng.one_in(2) { far } else { -far }
     }
 
     /// From now on nothing goes wrong.

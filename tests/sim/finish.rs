@@ -17,6 +17,11 @@ impl World {
     /// deleted when its time has come, and the last process is told to end.
     pub fn finish(&mut self) -> Result<(), String> {
         self.end_faults();
+        let mut fails_over = self.faults.epochs_are_forgotten;
+        self.backups.clear();
+        if !self.catalog.epochs.is_empty() {
+            self.backups.push((self.now, self.catalog.clone()));
+        }
         let mut quiet_since = self.now;
         // The database's clock before the time went by in which garbage must be deleted.
         let mut garbage_until = None;
@@ -51,6 +56,12 @@ impl World {
             if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
                 continue;
             }
+            if std::mem::take(&mut fails_over) {
+                // Once more while all is quiet: only a renewal can tell.
+                self.fail_over();
+                quiet_since = self.now;
+                continue;
+            }
             let Some(until) = garbage_until else {
                 garbage_until = Some(self.db_now());
                 self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
@@ -82,6 +93,7 @@ impl World {
         self.bad_ends = 0;
         self.processes.truncate(1);
         self.processes[0].frozen = false;
+        self.processes[0].clocks.wall_ahead = 0;
     }
 
     fn all_is_read(&self) -> bool {
@@ -96,6 +108,7 @@ impl World {
         let mut watermarks = engine.lanes().values().map(Lane::watermark);
         let first = watermarks.next().flatten();
         engine.state() == State::Counting
+            && engine.epoch() == self.catalog.last_epoch()
             && self
                 .catalog
                 .epochs

@@ -62,7 +62,9 @@ impl World {
         let most = rules.idle_timeout_ms.max(rules.limits.idle_holds_ms) + 1000;
         let next = process.engine.lanes()[&p].ledger.next_offset;
         let looks = process.looks.get(&p).map_or(&[][..], |looks| looks);
-        let seen = |look: &&Look| look.end == next && self.now - look.at <= most;
+        // By the monotonic time of its machine, which may have slept.
+        let now = self.now - process.clocks.slept;
+        let seen = |look: &&Look| look.end == next && now - look.at <= most;
         looks.iter().filter(seen).copied().collect()
     }
 

@@ -2,8 +2,9 @@
 //! and in the end nothing is left that was found to be garbage.
 
 use crate::faults::CLOCK_OFF_MS;
+use crate::store::Catalog;
 use crate::world::World;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::values::time::DbTime;
 
 /// What was deleted, as the auditor remembers it.
@@ -11,11 +12,20 @@ use windrow_core::values::time::DbTime;
 pub struct Deletions {
     /// Keys whose objects were deleted at least once.
     deleted: BTreeSet<String>,
+    /// When each key was doomed, by the right time.
+    doomed_at: BTreeMap<String, u64>,
     /// Keys that were put again after that, by a process that was thought to be dead.
     put_again: BTreeSet<String>,
 }
 
 impl Deletions {
+    /// The catalog was asked something: maybe to doom keys.
+    pub fn note_doomed(&mut self, catalog: &Catalog, now: u64) {
+        for key in catalog.doomed.keys() {
+            self.doomed_at.entry(key.clone()).or_insert(now);
+        }
+    }
+
     /// An object is stored.
     pub fn note_put(&mut self, key: &str) {
         if self.deleted.contains(key) {
@@ -27,13 +37,12 @@ impl Deletions {
 impl World {
     /// Called before the objects of these keys are deleted.
     pub fn check_deletion(&mut self, keys: &[String]) -> Result<(), String> {
-        let now = self.db_now();
         for key in keys {
             if self.catalog.is_live(key) {
                 return Err(format!("{key} is deleted, but it is still needed"));
             }
             match self.catalog.doomed.get(key) {
-                Some(at) if !self.grace_is_over(*at, now) => {
+                Some(at) if !self.grace_is_over(key) => {
                     return Err(format!(
                         "{key} is deleted too soon: it was doomed at {at:?}"
                     ));
@@ -49,10 +58,17 @@ impl World {
         Ok(())
     }
 
-    /// The database's clock may have been set back since the catalog was asked.
-    fn grace_is_over(&self, doomed: DbTime, now: DbTime) -> bool {
-        let grace_ms = self.settings.keep_replaced_ms as i64;
-        now.0 + 2 * CLOCK_OFF_MS - doomed.0 >= grace_ms
+    /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,
+    /// and its time was told by one.
+    fn grace_is_over(&self, key: &str) -> bool {
+        let off_max_ms = if self.faults.clocks_vary {
+            let max_future_ms = self.settings.max_future_ms.max(300_000);
+            4 * max_future_ms as u64
+        } else {
+            4 * CLOCK_OFF_MS as u64
+        };
+        let doomed_at = self.deletions.doomed_at.get(key).copied();
+        doomed_at.is_some_and(|at| self.now - at + off_max_ms >= self.settings.keep_replaced_ms)
     }
 
     /// Called before the catalog forgets that these keys were doomed.

@@ -10,6 +10,8 @@
 )]
 
 mod audit;
+mod clocks;
+mod failover;
 #[path = "../catalog_cases.rs"]
 mod catalog_cases;
 mod draw;

@@ -1,15 +1,16 @@
 //! One process: an engine, its readers, and the answers that it has not received yet. Like the
 //! program's driver it performs what its engine asks for, and decides nothing.
 
-use crate::faults::CLOCK_OFF_MS;
+use crate::clocks::MachineClocks;
 use crate::hands::Readers;
 use crate::requests::Sent;
 use crate::store::Mistake;
-use crate::topic::BASE;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use windrow_core::count::lane::Lane;
-use windrow_core::engine::{Answer, BrokersRequest, Effect, Engine, Input, Request, Rules};
+use windrow_core::engine::{
+    Answer, BrokersRequest, CatalogRequest, Effect, Engine, Input, Request, Rules,
+};
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
@@ -27,6 +28,8 @@ pub struct Process {
     pub inbox: VecDeque<News>,
     /// It is stopped, as by SIGSTOP. Answers wait.
     pub frozen: bool,
+    /// The clocks of its machine.
+    pub clocks: MachineClocks,
     /// When it was told the time last.
     pub ticked: u64,
     /// It was told to end.
@@ -68,6 +71,7 @@ impl Process {
             readers: Readers::default(),
             inbox: VecDeque::new(),
             frozen: false,
+            clocks: MachineClocks::default(),
             ticked: 0,
             stopping: false,
             last: false,
@@ -105,11 +109,21 @@ impl Batch for Held<'_> {
 impl World {
     /// A process receives one answer.
     pub fn receive_answer(&mut self, i: usize) -> Result<(), String> {
-        if self.processes[i].frozen {
+        if self.processes[i].frozen || self.processes[i].inbox.is_empty() {
+            return Ok(());
+        }
+        let id = self.processes[i].id;
+        if self.now - self.processes[i].ticked > 1000 {
+            self.tick(i)?;
+        }
+        if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
         match self.processes[i].inbox.pop_front() {
-            Some(News::Answer(answer)) => self.feed(i, Input::Answer(answer)),
+            Some(News::Answer(answer)) => {
+                self.note_heard(i, &answer);
+                self.feed(i, Input::Answer(answer))
+            }
             Some(News::Paused(paused)) => self.feed(i, Input::Paused(paused)),
             None => Ok(()),
         }
@@ -159,6 +173,9 @@ impl World {
                         let lanes = process.engine.lanes().values();
                         let greatest = lanes.filter_map(Lane::watermark).max();
                         process.greatest_when_asked.insert(*partition, greatest);
+                    }
+                    if asks_the_time(&request) {
+                        process.clocks.asked_at = self.now;
                     }
                     let warehouse = process.warehouse.clone();
                     self.requests.push(Sent {
@@ -293,6 +310,8 @@ impl World {
                 },
             );
         }
+        let before = self.processes[i].engine.lanes().get(&p);
+        let before = before.map_or(0, |lane| lane.ledger.next_offset);
         let mut out = Vec::new();
         let batch: &dyn Batch = &Held(&records);
         let input = Input::Records {
@@ -308,29 +327,16 @@ impl World {
         if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
-        self.records_of_now_are_counted(i, p)
+        self.ceiling_is_right(i, p, before)
     }
+}
 
-    /// A record of this moment is never taken for one from the future: the ceiling is never below
-    /// the right time, except by as much as the database's clock is wrong.
-    fn records_of_now_are_counted(&mut self, i: usize, p: Partition) -> Result<(), String> {
-        let process = &self.processes[i];
-        let Some(lane) = process.engine.lanes().get(&p) else {
-            return Ok(());
-        };
-        if process.stopping || lane.replaying() || lane.decisions.is_empty() {
-            return Ok(());
-        }
-        let now = BASE + 60_000 + self.now as i64;
-        let least = now - CLOCK_OFF_MS + process.settings.max_future_ms / 8 * 7 - 1000;
-        let ceiling = lane.state().ceiling;
-        if ceiling < least {
-            return Err(format!(
-                "at {now} the ceiling of topic partition {p} is {ceiling}"
-            ));
-        }
-        Ok(())
-    }
+/// Whether the answer to this request says what time it is by the database's clock.
+fn asks_the_time(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Catalog(CatalogRequest::Acquire { .. } | CatalogRequest::Renew { .. })
+    )
 }
 
 /// Does what a reader must never do.

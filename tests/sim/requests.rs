@@ -144,11 +144,14 @@ impl World {
             .stores
             .entry(warehouse.unwrap_or_default())
             .or_default();
-        let epochs = self.catalog.epochs.len();
+        let before = self.catalog.epochs.len();
         let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
-        if self.catalog.epochs.len() > epochs {
+        if self.catalog.epochs.len() > before {
+            self.commit_is_by_a_right_clock(sender)?;
             self.new_epoch_is_allowed()?;
         }
+        self.deletions.note_doomed(&self.catalog, self.now);
+        self.back_up();
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
         }
@@ -160,7 +163,9 @@ impl World {
         let Some((commit, _)) = self.catalog.epochs.last() else {
             return Ok(());
         };
-        if commit.owner.term != self.catalog.owners {
+        // A failover may forget who took the table.
+        let known = !self.faults.epochs_are_forgotten;
+        if known && commit.owner.term != self.catalog.owners {
             return Err(format!(
                 "epoch {} is of term {}, but the table was taken {} times",
                 commit.epoch, commit.owner.term, self.catalog.owners
@@ -241,7 +246,7 @@ impl World {
     /// What the sender learns of a request that never arrived.
     fn not_arrived(&mut self, request: &Request) -> Option<Answer> {
         // Nobody can tell whether a commit arrived, unless it was not even sent.
-        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit(_)));
+        let commit = matches!(request, Request::Catalog(CatalogRequest::Commit { .. }));
         let error = if commit && self.rng.one_in(2) {
             outcome_unknown()
         } else {
@@ -260,8 +265,9 @@ impl World {
             return answer;
         };
         let lies = self.mistake == Some(Mistake::EndAlwaysHere);
-        let now = self.now;
+        let world = self.now;
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
+            let now = world - process.clocks.slept;
             process.note_look(partition, end.high_watermark, now);
             let lane = process.engine.lanes().get(&partition);
             if let Some(lane) = lane.filter(|_| lies) {
@@ -290,7 +296,7 @@ impl World {
 
     /// What a sender that is mistaken makes of an answer.
     fn mistake_answer(&mut self, request: &Request, answer: Option<Answer>) -> Option<Answer> {
-        let (Some(mistake), Request::Catalog(CatalogRequest::Commit(commit))) =
+        let (Some(mistake), Request::Catalog(CatalogRequest::Commit { commit, .. })) =
             (self.mistake, request)
         else {
             return answer;
@@ -347,7 +353,7 @@ impl World {
 /// What the sender learns when the answer is lost.
 fn lost_answer(request: &Request) -> CatalogError {
     match request {
-        Request::Catalog(CatalogRequest::Commit(_)) => outcome_unknown(),
+        Request::Catalog(CatalogRequest::Commit { .. }) => outcome_unknown(),
         _ => connection_lost(),
     }
 }
@@ -355,7 +361,7 @@ fn lost_answer(request: &Request) -> CatalogError {
 /// The warehouse that epoch 0 names; `None` for every other request.
 fn warehouse_of(request: &CatalogRequest) -> Option<String> {
     match request {
-        CatalogRequest::Commit(commit) => commit
+        CatalogRequest::Commit { commit, .. } => commit
             .genesis
             .as_ref()
             .map(|genesis| genesis.warehouse.to_string()),

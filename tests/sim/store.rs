@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::Location;
 use windrow_core::table::admit::{
-    CommittedEpoch, JobFacts, Verdict, Whose, admit, check_owner, outcome, whose,
+    CommittedEpoch, JobFacts, Verdict, Whose, admit, check_clock, check_owner, committed_at,
+    outcome, whose,
 };
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, FileKind, Head, Outcome, Owner,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Head, LeaseMark, Outcome,
+    Owner, Renewed,
 };
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
@@ -66,10 +69,19 @@ pub enum Mistake {
     GraceIgnored,
     /// A process that finds its table elsewhere goes on in the warehouse that it used before.
     WarehouseKept,
+    /// A commit is written whatever the catalog's clock says.
+    ClockUnchecked,
+    /// Keys are handed out for deletion whatever the catalog's clock says.
+    DeletesByAnyClock,
+    /// The wall clock that a process is told stands still in sleep, as monotonic time does.
+    WallClockSleeps,
+    /// A renewal says that the last epoch is the greatest that there ever was, although epochs were
+    /// lost.
+    LostEpochsUnsaid,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 23] = [
+    pub const ALL: [Mistake; 27] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -93,11 +105,15 @@ impl Mistake {
         Mistake::DeletesUndoomed,
         Mistake::GraceIgnored,
         Mistake::WarehouseKept,
+        Mistake::ClockUnchecked,
+        Mistake::DeletesByAnyClock,
+        Mistake::WallClockSleeps,
+        Mistake::LostEpochsUnsaid,
     ];
 }
 
 /// What the catalog holds of the one table.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Catalog {
     /// The owner of the newest term, also after it gave the lease back.
     owner: Option<Owner>,
@@ -117,6 +133,8 @@ pub struct Catalog {
     pub database_location: Option<String>,
     /// Keys that no commit may name any more, and since when.
     pub doomed: BTreeMap<String, DbTime>,
+    /// The greatest epoch that there ever was, also before a failover.
+    last_epoch_ever: Option<u64>,
 }
 
 impl Catalog {
@@ -129,7 +147,7 @@ impl Catalog {
             owner: self.owner.clone(),
             owner_name: self.owner_name.clone(),
             lease_until: self.lease_until,
-            last_epoch: (self.epochs.len() as u64).checked_sub(1),
+            last_epoch: self.last_epoch(),
             epoch: there.map(|(commit, at)| CommittedEpoch {
                 digest: commit.digest.clone(),
                 committed_at: *at,
@@ -144,16 +162,31 @@ impl Catalog {
         }
     }
 
+    /// What a failover does not take away: it is the auditor's, not the catalog's.
+    pub fn keep_what_auditors_know(&mut self, newer: Catalog) {
+        self.owners = newer.owners;
+        self.last_epoch_ever = newer.last_epoch_ever;
+        self.database_location = newer.database_location;
+        for (key, bytes) in newer.seen {
+            self.seen.entry(key).or_insert(bytes);
+        }
+    }
+
+    pub fn last_epoch(&self) -> Option<u64> {
+        (self.epochs.len() as u64).checked_sub(1)
+    }
+
     pub fn acquire(
         &mut self,
         now: DbTime,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
         mistake: Option<Mistake>,
     ) -> Result<Acquired, CatalogError> {
-        if let Whose::Held { by, left_ms } = whose(&self.facts(None), owner_id, now) {
-            return Ok(Acquired::Held { by, left_ms });
+        if let Whose::Held { by, left_ms, lease } = whose(&self.facts(None), owner_id, now, over) {
+            return Ok(Acquired::Held { by, left_ms, lease });
         }
         self.owners += 1;
         let owner = Owner {
@@ -227,10 +260,18 @@ impl Catalog {
         now: DbTime,
         owner: &Owner,
         lease_ms: u64,
-    ) -> Result<(DbTime, bool), CatalogError> {
+        mistake: Option<Mistake>,
+    ) -> Result<Renewed, CatalogError> {
         check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
         self.lease_until = Some(DbTime(now.0 + lease_ms as i64));
-        Ok((now, self.paused))
+        Ok(Renewed {
+            now,
+            paused: self.paused,
+            last_epoch: match mistake {
+                Some(Mistake::LostEpochsUnsaid) => self.last_epoch_ever,
+                _ => self.last_epoch(),
+            },
+        })
     }
 
     /// # Errors
@@ -263,6 +304,7 @@ impl Catalog {
         &mut self,
         now: DbTime,
         commit: &Commit,
+        clock: &ClockBound,
         objects: &BTreeMap<String, Arc<Vec<u8>>>,
         mistake: Option<Mistake>,
     ) -> Result<DbTime, CatalogError> {
@@ -276,6 +318,10 @@ impl Catalog {
             Verdict::Fenced(why) => return Err(CatalogError::Fenced(why)),
             Verdict::Mistake(why) => return Err(CatalogError::Stop(why.into())),
         }
+        if mistake != Some(Mistake::ClockUnchecked) {
+            refuse_other_clock(now, clock)?;
+        }
+        let at = committed_at(now, self.epochs.last().map(|(_, at)| *at));
         let replaced = self
             .checkpoint_object()
             .filter(|_| commit.checkpoint.is_some());
@@ -298,11 +344,12 @@ impl Catalog {
                 "a checkpoint is stored before its commit"
             );
         }
-        self.epochs.push((commit, now));
+        self.epochs.push((commit, at));
+        self.last_epoch_ever = self.last_epoch_ever.max(self.last_epoch());
         if let Some(key) = replaced.filter(|key| self.checkpoint_object().as_ref() != Some(key)) {
             self.doomed.entry(key).or_insert(now);
         }
-        Ok(now)
+        Ok(at)
     }
 
     /// The key of the checkpoint in force; `None` where it lies in the catalog itself.
@@ -356,9 +403,11 @@ impl Catalog {
         now: DbTime,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
         mistake: Option<Mistake>,
     ) -> Result<Vec<String>, CatalogError> {
         check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        refuse_other_clock(now, clock)?;
         let mut free: Vec<String> = keys
             .iter()
             .filter(|key| !self.is_live(key))
@@ -378,7 +427,16 @@ impl Catalog {
     }
 
     /// Keys that were doomed at least `grace_ms` ago, the oldest first.
-    pub fn doomed_past(&self, now: DbTime, grace_ms: u64, mistake: Option<Mistake>) -> Vec<String> {
+    pub fn doomed_past(
+        &self,
+        now: DbTime,
+        grace_ms: u64,
+        clock: &ClockBound,
+        mistake: Option<Mistake>,
+    ) -> Result<Vec<String>, CatalogError> {
+        if mistake != Some(Mistake::DeletesByAnyClock) {
+            refuse_other_clock(now, clock)?;
+        }
         let until = match mistake {
             Some(Mistake::GraceIgnored) => now.0,
             _ => now.0 - grace_ms as i64,
@@ -394,7 +452,7 @@ impl Catalog {
             );
         }
         keys.truncate(1000);
-        keys
+        Ok(keys)
     }
 
     /// Takes keys off the list of the doomed.
@@ -407,4 +465,9 @@ impl Catalog {
     pub fn outcome(&self, epoch: u64) -> Outcome {
         outcome(&self.facts(Some(epoch)))
     }
+}
+
+fn refuse_other_clock(now: DbTime, clock: &ClockBound) -> Result<(), CatalogError> {
+    let refuse = |why| CatalogError::Retry(Trouble::new(Cause::Clocks, why));
+    check_clock(now, clock).map_err(refuse)
 }

@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, Head, LeaseMark, Outcome, Owner,
+    Renewed,
 };
 use windrow_core::values::time::DbTime;
 
@@ -35,20 +36,20 @@ fn time(clock: Clock) -> DbTime {
 }
 
 impl Client for Table {
-    async fn acquire(
+    async fn acquire_over(
         &mut self,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let (catalog, clock) = &mut *self.borrow_mut();
-        catalog.acquire(time(*clock), who, owner_id, lease_ms, None)
+        catalog.acquire(time(*clock), who, owner_id, lease_ms, over, None)
     }
 
-    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<bool, CatalogError> {
+    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
         let (catalog, clock) = &mut *self.borrow_mut();
-        let (_, paused) = catalog.renew(time(*clock), owner, lease_ms)?;
-        Ok(paused)
+        catalog.renew(time(*clock), owner, lease_ms, None)
     }
 
     async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
@@ -56,7 +57,11 @@ impl Client for Table {
         Ok(())
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
+    async fn commit_by(
+        &mut self,
+        commit: &Commit,
+        bound: &ClockBound,
+    ) -> Result<DbTime, CatalogError> {
         let checkpoint = match &commit.checkpoint {
             Some(CheckpointAt::Object(key)) => Some((key.clone(), Default::default())),
             _ => None,
@@ -65,6 +70,7 @@ impl Client for Table {
         catalog.commit(
             time(*clock),
             commit,
+            bound,
             &checkpoint.into_iter().collect(),
             None,
         )
@@ -101,4 +107,9 @@ fn the_modelled_catalog_passes_all_cases() {
 #[test]
 fn in_the_modelled_catalog_a_lease_that_is_over_is_taken() {
     run(cases::lease_that_is_over_is_taken(&Model::default()));
+    run(
+        cases::lease_of_a_clock_that_was_ahead_is_taken_when_it_was_seen_unchanged(
+            &Model::default(),
+        ),
+    );
 }

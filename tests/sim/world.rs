@@ -11,7 +11,7 @@ use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
-use crate::topic::{BASE, Log, Topic, Value};
+use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use windrow_core::engine::{Input, Rules, TopicFacts};
@@ -22,7 +22,7 @@ use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Number, OnBadRecord};
-use windrow_core::values::time::{DbTime, EventTime, Mono};
+use windrow_core::values::time::EventTime;
 
 macro_rules! summary {
     ($($name:ident),* $(,)?) => {
@@ -42,7 +42,7 @@ macro_rules! summary {
 summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
-    replays, delays, pauses, clocks_back,
+    replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     located, relocated, doomed, deleted,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
@@ -70,6 +70,8 @@ pub struct World {
     pub kafka_down_until: u64,
     /// By how much the database's clock is ahead of the right time.
     pub db_ahead: i64,
+    /// The catalog as it was at these times, for failovers that lose what came after.
+    pub backups: Vec<(u64, Catalog)>,
     pub summary: Summary,
     /// Where counting ended last, because a record cannot be counted (`on-bad-record: fail`), and
     /// how often it has ended so since the faults ended.
@@ -90,8 +92,8 @@ const DATABASE_LOCATIONS: [Option<&str>; 4] = [
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let faults = Faults::draw(&mut rng);
-        let settings = Rules {
+        let mut faults = Faults::draw(&mut rng);
+        let mut settings = Rules {
             shape: draw_shape(&mut rng),
             database: "default".to_owned(),
             table: "t".to_owned(),
@@ -114,6 +116,12 @@ impl World {
             limits: draw_limits(&mut rng, &faults),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
+        faults.draw_more(&mut rng);
+        if faults.clocks_vary {
+            // Much longer than clocks may differ, so that what is deleted too early by a wrong one
+            // is seen.
+            settings.keep_replaced_ms = 14_400_000;
+        }
         let mut world = Self {
             mistake,
             settings,
@@ -128,6 +136,7 @@ impl World {
             deletions: Deletions::default(),
             kafka_down_until: 0,
             db_ahead: 0,
+            backups: Vec::new(),
             rng,
             summary: Summary::default(),
             bad_record: None,
@@ -144,10 +153,6 @@ impl World {
         self.catalog.database_location = self.rng.pick(&DATABASE_LOCATIONS).map(str::to_owned);
     }
 
-    pub fn db_now(&self) -> DbTime {
-        DbTime(BASE + 60_000 + self.now as i64 + self.db_ahead)
-    }
-
     pub fn topic(&self) -> &Topic {
         self.topics.last().expect("one at least")
     }
@@ -159,7 +164,11 @@ impl World {
             settings.idle_timeout_ms = self.rng.pick(&[1000, 3000, 8000]);
             settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
         }
-        self.processes.push(Process::new(self.next_id, settings));
+        let mut process = Process::new(self.next_id, settings);
+        if self.faults.clocks_vary && self.rng.one_in(4) {
+            process.clocks.wall_ahead = self.faults.draw_clock(&mut self.rng);
+        }
+        self.processes.push(process);
         self.next_id += 1;
     }
 
@@ -235,6 +244,7 @@ impl World {
                 log.visible = (log.visible + n).min(log.end);
             }
             _ if self.faults.lost_one_in == 0 => {}
+            93 if self.faults.epochs_are_forgotten && self.rng.one_in(2) => self.fail_over(),
             93 => self.processes[i].frozen = true,
             94 => self.processes.iter_mut().for_each(|p| p.frozen = false),
             95 if self.rng.one_in(2) => {
@@ -253,7 +263,8 @@ impl World {
     }
 
     fn people_and_clocks(&mut self, i: usize) -> Result<(), String> {
-        match self.rng.below(6) {
+        match self.rng.below(if self.faults.clocks_vary { 8 } else { 6 }) {
+            6 | 7 => self.harm_clocks(i),
             0 => {
                 self.summary.shutdowns += 1;
                 self.processes[i].stopping = true;
@@ -270,8 +281,9 @@ impl World {
                 self.summary.outages += 1;
                 self.kafka_down_until = self.now + self.rng.below(self.faults.outage_max_ms);
             }
+            3 if self.faults.clocks_vary => self.harm_clocks(i),
             3 => {
-                let ahead = self.rng.below(2 * CLOCK_OFF_MS as u64 + 1) as i64 - CLOCK_OFF_MS;
+                let ahead = self.faults.draw_clock(&mut self.rng);
                 self.summary.clocks_back += u64::from(ahead < self.db_ahead);
                 self.db_ahead = ahead;
             }
@@ -291,8 +303,9 @@ impl World {
     fn harm_log(&mut self) {
         let shape = &self.settings.shape;
         let made = self.topics.len();
+        let p = self.rng.below(self.topic().logs.len() as u64) as Partition;
+        let needed_from = self.needed_from(p);
         let topic = self.topics.last_mut().expect("one at least");
-        let p = self.rng.below(topic.logs.len() as u64) as Partition;
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
         match self.rng.below(6) {
@@ -300,7 +313,7 @@ impl World {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
                 } else {
-                    self.catalog.checkpointed(p).unwrap_or(0)
+                    needed_from
                 };
                 log.expire(to);
             }
@@ -352,12 +365,8 @@ impl World {
             .collect();
         let id = self.processes[i].id;
         self.processes[i].ticked = self.now;
-        self.feed(
-            i,
-            Input::Tick {
-                now: Mono(self.now),
-            },
-        )?;
+        let tick = self.tick_of(i);
+        self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
         }
@@ -405,12 +414,14 @@ impl World {
         let (p, offset) = at.ok_or_else(|| format!("it ended, but where? {text}"))?;
         let p = p as Partition;
         let shape = &self.settings.shape;
-        let future = self.db_now().0 - 2 * CLOCK_OFF_MS;
+        let future = self.right_now() - 2 * CLOCK_OFF_MS;
+        // Two clocks that are wrong alike take records of now for ones from the future.
+        let clocks_vary = self.faults.clocks_vary;
         let wrong = |log: &Log| match log.records.get(&offset) {
             None => true,
             Some(record) => match &record.value {
                 Value::Tombstone => true,
-                Value::Good { .. } => (0..future).contains(&record.time),
+                Value::Good { .. } => !clocks_vary && (0..future).contains(&record.time),
                 Value::Broken => false,
             },
         };

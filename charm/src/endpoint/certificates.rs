@@ -1,14 +1,12 @@
 //! `receive-ca-cert`, interface certificate_transfer (requirer): CA certificates that Kafka, S3 and
-//! PostgreSQL may be signed by. Also the check of every certificate that the charm is given.
+//! PostgreSQL may be signed by.
 //!
 //! The charm library `certificate_transfer`, versions 0 and 1, says what the databags hold.
 
 use super::bag;
 use crate::facts::{Bag, Relation};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use windrow_core::settings::certificates::Certificates;
 
 /// The application's databag: we read version 1, and version 0 as well.
 #[must_use]
@@ -16,49 +14,19 @@ pub fn app_data() -> Bag {
     bag([("version", "1".to_owned())])
 }
 
-/// The most that all certificates together may hold, in bytes of PEM.
-const CERTIFICATES_BYTES_MAX: usize = 1 << 20;
-
-/// The CA certificates that the relations give.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certificates {
-    /// PEM blocks, each once. They are sorted, so that it does not matter which came first.
-    pub blocks: BTreeSet<String>,
-    /// Why others were left out: one reason for each text that cannot be used.
-    pub left_out: Vec<String>,
-}
-
-/// Reads the certificates of all relations. A text that cannot be used is left out, and the others
-/// count; so this does not answer with an [`Endpoint`](super::Endpoint).
+/// Reads the certificates of all relations. What cannot be used is left out, and the others count;
+/// so this does not answer with an [`Endpoint`](super::Endpoint).
 #[must_use]
 pub fn read(relations: &[Relation]) -> Certificates {
-    let mut read = Certificates::default();
-    let mut bytes = 0;
-    for relation in relations {
-        for (place, text) in certificate_texts(relation) {
-            let blocks = match pem_blocks(&text) {
-                Ok(blocks) => blocks,
-                Err(why) => {
-                    read.left_out.push(format!("{place}: {why}"));
-                    continue;
-                }
-            };
-            for block in blocks {
-                if read.blocks.contains(&block) {
-                    continue;
-                }
-                bytes += block.len();
-                if bytes > CERTIFICATES_BYTES_MAX {
-                    let app = &relation.app;
-                    read.left_out
-                        .push(format!("with those of {app} there are more than 1 MiB"));
-                    return read;
-                }
-                read.blocks.insert(block);
-            }
-        }
+    let mut all = Certificates::default();
+    for (place, text) in relations.iter().flat_map(certificate_texts) {
+        let read = Certificates::read(&text);
+        all.blocks.extend(read.blocks);
+        let why = read.left_out.into_iter();
+        all.left_out
+            .extend(why.map(|why| format!("{place}: {why}")));
     }
-    read
+    all
 }
 
 /// The texts in the databags that should be certificates, each with the place where it was found.
@@ -107,99 +75,12 @@ fn parse_texts(value: &str) -> Vec<String> {
     all
 }
 
-/// A longer text is not taken for a chain of certificates.
-const PEM_BYTES_MAX: usize = 256 << 10;
-
-/// A chain of PEM certificates (RFC 7468), checked and written in one way: blocks only, with lines
-/// of 64 characters.
-///
-/// # Errors
-/// Why it is not a chain of certificates, to be put after the name of what it is. The reason never
-/// quotes the text, because that may be a key.
-pub fn pem(text: &str) -> Result<String, String> {
-    Ok(pem_blocks(text)?.concat())
-}
-
-/// The certificates in a text, each as a PEM block.
-fn pem_blocks(text: &str) -> Result<Vec<String>, String> {
-    if text.len() > PEM_BYTES_MAX {
-        return Err("it is longer than 256 KiB".to_owned());
-    }
-    let mut found = Vec::new();
-    let mut rest = text;
-    while let Some((_, begun)) = rest.split_once("-----BEGIN ") {
-        let (label, begun) = begun.split_once("-----").unwrap_or_default();
-        if label.ends_with("PRIVATE KEY") {
-            return Err("it holds a private key; give certificates only".to_owned());
-        }
-        if label != "CERTIFICATE" {
-            return Err(
-                "it holds something that is not a certificate; give certificates only".to_owned(),
-            );
-        }
-        let (body, after) = begun
-            .split_once("-----END CERTIFICATE-----")
-            .ok_or("a certificate in it has no end")?;
-        let body: String = body.split_ascii_whitespace().collect();
-        let der = BASE64_STANDARD
-            .decode(&body)
-            .map_err(|_| "a certificate in it is not base64")?;
-        if !is_certificate(&der) {
-            return Err("a certificate in it is cut off, or is something else".to_owned());
-        }
-        found.push(block(&der));
-        rest = after;
-    }
-    if found.is_empty() {
-        Err("it is not a PEM certificate".to_owned())
-    } else {
-        Ok(found)
-    }
-}
-
-/// A certificate in DER as a PEM block.
-fn block(der: &[u8]) -> String {
-    let body = BASE64_STANDARD.encode(der);
-    let mut out = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    for line in body.as_bytes().chunks(64) {
-        out.extend(line.iter().map(|b| char::from(*b)));
-        out.push('\n');
-    }
-    out + "-----END CERTIFICATE-----\n"
-}
-
-/// Whether these bytes are one whole DER sequence that begins with another, as X.509 certificates
-/// do. The TLS library that uses them looks closer.
-fn is_certificate(der: &[u8]) -> bool {
-    contents(der).is_some_and(|(inner, after)| after.is_empty() && contents(inner).is_some())
-}
-
-/// The contents of a DER sequence, and what comes after it; `None` when there is no sequence.
-fn contents(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let [0x30, first, rest @ ..] = der else {
-        return None;
-    };
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(*first), rest),
-        0x81..=0x84 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (
-                length
-                    .iter()
-                    .fold(0, |n, byte| (n << 8) | usize::from(*byte)),
-                rest,
-            )
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{of_app, of_units};
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     const A: &str = "\
 -----BEGIN CERTIFICATE-----\n\
@@ -227,15 +108,17 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
 ";
 
     #[test]
-    fn certificates_of_version_1_are_read_once_each_and_in_fixed_order() {
+    fn certificates_of_version_1_are_read() {
         let one = json!([A, B, A]).to_string();
         let two = json!([format!("{B}{A}")]).to_string();
         let first = of_app("ca", &[("certificates", &one), ("version", "1")]);
         let second = of_app("other", &[("certificates", &two), ("version", "1")]);
-        let Certificates { blocks, left_out } = read(&[first.clone(), second.clone()]);
-        assert_eq!(blocks, BTreeSet::from([B, A].map(str::to_owned)));
+        let Certificates { blocks, left_out } = read(&[first, second]);
+        assert_eq!(
+            BTreeSet::from_iter(blocks),
+            BTreeSet::from([B, A].map(str::to_owned))
+        );
         assert_eq!(left_out, [""; 0]);
-        assert_eq!(read(&[second, first]).blocks, blocks);
         assert_eq!(app_data(), bag([("version", "1".to_owned())]));
     }
 
@@ -266,7 +149,10 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         let lone = of_units("ca", &[("ca/0", &[("certificate", B)])]);
         for relation in [plain, quoted, lone] {
             let read = read(&[relation]);
-            assert_eq!(read.blocks, BTreeSet::from([B.to_owned()]));
+            assert_eq!(
+                BTreeSet::from_iter(read.blocks),
+                BTreeSet::from([B.to_owned()])
+            );
             assert_eq!(read.left_out, [""; 0]);
         }
     }
@@ -282,7 +168,7 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
         ]);
         let Certificates { blocks, left_out } =
             read(&[of_app("ca", &[("certificates", &list.to_string())])]);
-        assert_eq!(blocks, BTreeSet::from([A.to_owned()]));
+        assert_eq!(blocks, [A]);
         assert_eq!(
             left_out,
             [
@@ -297,83 +183,6 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
             assert_eq!(
                 read(&[of_app("ca", &[("certificates", nothing)])]),
                 Certificates::default()
-            );
-        }
-    }
-
-    #[test]
-    fn there_is_an_end_to_certificates() {
-        // As many different ones as are needed, each 60 KB long.
-        let many: Vec<String> = (0..30_u8)
-            .map(|n| block(&sequence(&sequence(&[n; 60_000]))))
-            .collect();
-        let Certificates { blocks, left_out } =
-            read(&[of_app("ca", &[("certificates", &json!(many).to_string())])]);
-        assert!((10..20).contains(&blocks.len()), "{}", blocks.len());
-        assert_eq!(left_out, ["with those of ca there are more than 1 MiB"]);
-    }
-
-    fn sequence(contents: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(contents.len()).unwrap().to_be_bytes();
-        [&[0x30, 0x84][..], &length, contents].concat()
-    }
-
-    #[test]
-    fn pem_is_checked_and_written_in_one_way() {
-        assert_eq!(pem(A).unwrap(), A);
-        assert_eq!(
-            pem(&format!("{A}{B}")).unwrap(),
-            format!("{A}{B}"),
-            "a chain keeps its order"
-        );
-        let messy = format!(
-            "subject=CN = a\r\n{}\r\n\r\n",
-            A.trim_end().replace('\n', "\r\n")
-        );
-        assert_eq!(pem(&messy).unwrap(), A);
-        assert_eq!(
-            pem(&A.replace('\n', " ")).unwrap(),
-            A,
-            "lines lost on a command line"
-        );
-    }
-
-    #[test]
-    fn what_is_not_pem_is_refused_without_showing_it() {
-        let base64 = |text: &str| BASE64_STANDARD.encode(text);
-        let with = |body: &str| {
-            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-        };
-        let half: String = A.lines().take(5).map(|line| format!("{line}\n")).collect();
-        for (text, why) in [
-            ("", "not a PEM certificate"),
-            ("enabled", "not a PEM certificate"),
-            ("disabled", "not a PEM certificate"),
-            (&half, "has no end"),
-            (&format!("{half}-----END CERTIFICATE-----"), "cut off"),
-            (&with("secret!"), "not base64"),
-            (&with(&base64("hunter2")), "something else"),
-            (&with(&base64("0\u{0}")), "something else"),
-            (&with(""), "something else"),
-            (
-                &format!("{A}-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"),
-                "private key",
-            ),
-            (&format!("{A}-----BEGIN hunter2"), "not a certificate"),
-            (
-                &A.replace("CERTIFICATE", "CERTIFICATE REQUEST"),
-                "not a certificate",
-            ),
-            (
-                &format!("{A}{}", " ".repeat(300_000)),
-                "longer than 256 KiB",
-            ),
-        ] {
-            let refused = pem(text).unwrap_err();
-            assert!(refused.contains(why), "{refused}");
-            assert!(
-                !refused.contains("hunter2") && !refused.contains("secret"),
-                "{refused}"
             );
         }
     }

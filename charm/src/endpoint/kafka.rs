@@ -3,9 +3,9 @@
 //! The charm speaks version 0 of the library `data_interfaces`, which all providers understand. It
 //! never creates the topic.
 
-use super::certificates::pem;
-use super::{Endpoint, Fault, field, is_yes, parse_addresses, plain};
+use super::{Endpoint, Fault, certificates, field, is_yes, parse_addresses, plain};
 use crate::facts::{Bag, KAFKA, Relation};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 use windrow_core::settings::parse::join_addresses;
 
@@ -18,8 +18,8 @@ pub struct Kafka {
     pub topic: String,
     /// Whether the brokers want TLS.
     pub tls: bool,
-    /// PEM; empty where Kafka gives none. Versions before 4 write `enabled` or `disabled` there.
-    pub ca: String,
+    /// Empty where Kafka gives none. Versions before 4 write `enabled` or `disabled` there.
+    pub ca: Certificates,
     /// The SASL user.
     pub username: Secret,
     /// The SASL password.
@@ -66,12 +66,12 @@ fn parse(relation: &Relation, asked: &str) -> Result<Kafka, Fault> {
         )));
     };
     let endpoints = parse_addresses(&endpoints)?;
-    let ca = tls("tls-ca")?.unwrap_or_default();
+    let ca = field(relation, "secret-tls", "tls-ca")?;
     Ok(Kafka {
         bootstrap: join_addresses(&endpoints),
         topic: plain(relation, "", "topic")?.unwrap_or_else(|| asked.to_owned()),
         tls: is_yes(tls("tls")?.as_deref()),
-        ca: pem(&ca).unwrap_or_default(),
+        ca: certificates(ca.as_ref()),
         username,
         password,
         group_prefix: plain(relation, "", "consumer-group-prefix")?.unwrap_or_default(),
@@ -131,7 +131,7 @@ mod tests {
         };
         assert_eq!(kafka.topic, "test-topic");
         assert_eq!(
-            (kafka.tls, kafka.ca.as_str()),
+            (kafka.tls, kafka.ca.blocks.concat().as_str()),
             (false, ""),
             "\"disabled\" is no certificate"
         );

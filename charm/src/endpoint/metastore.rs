@@ -1,9 +1,9 @@
 //! `metastore-db`, interface postgresql_client: the database of Hive's metastore, and what its
 //! charm is asked for.
 
-use super::certificates::pem;
-use super::{Endpoint, Fault, field, is_yes, parse_addresses, plain};
+use super::{Endpoint, Fault, certificates, field, is_yes, parse_addresses, plain};
 use crate::facts::{Bag, METASTORE, Relation};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 use windrow_core::settings::parse::join_addresses;
 
@@ -16,8 +16,10 @@ pub struct Metastore {
     pub database: String,
     /// Whether the server speaks TLS.
     pub tls: bool,
-    /// PEM, or empty.
-    pub ca: String,
+    /// The certificates that the server's is signed by.
+    pub ca: Certificates,
+    /// PostgreSQL's major version, such as 14; `None` where the charm does not say it.
+    pub version: Option<u32>,
     /// The user.
     pub username: Secret,
     /// The user's password.
@@ -61,12 +63,14 @@ fn parse(relation: &Relation, asked: &str) -> Result<Metastore, Fault> {
             relation.app
         )));
     };
-    let ca = plain(relation, "secret-tls", "tls-ca")?.unwrap_or_default();
+    let ca = field(relation, "secret-tls", "tls-ca")?;
+    let version = plain(relation, "", "version").ok().flatten();
     Ok(Metastore {
         endpoint: join_addresses(&parse_addresses(&endpoints)?[..1]),
         database: plain(relation, "", "database")?.unwrap_or_else(|| asked.to_owned()),
         tls: is_yes(plain(relation, "secret-tls", "tls")?.as_deref()),
-        ca: pem(&ca).unwrap_or_default(),
+        ca: certificates(ca.as_ref()),
+        version: version.and_then(|text| text.trim().split('.').next()?.parse().ok()),
         username,
         password,
     })

@@ -14,6 +14,7 @@ pub mod dashboard;
 pub use topology::Topology;
 
 use crate::facts::{Bag, Relation};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 use windrow_core::settings::parse::HostPort;
 
@@ -93,6 +94,18 @@ fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>
 /// A field that is not secret; see [`field`].
 fn plain(relation: &Relation, secret: &str, name: &str) -> Result<Option<String>, Fault> {
     Ok(field(relation, secret, name)?.map(|value| value.expose().to_owned()))
+}
+
+/// The certificates in a field. Old providers write there only whether they speak TLS.
+fn certificates(value: Option<&Secret>) -> Certificates {
+    let text = value.map(Secret::expose).unwrap_or_default();
+    let is_word = ["", "true", "false", "enabled", "disabled"]
+        .iter()
+        .any(|word| text.trim().eq_ignore_ascii_case(word));
+    if is_word {
+        return Certificates::default();
+    }
+    Certificates::read(text)
 }
 
 /// What a person calls the secret with this key.

@@ -3,9 +3,9 @@
 //!
 //! The field `path` is not read: it says where Spark's event logs lie, and nothing about tables.
 
-use super::certificates::pem;
-use super::{Endpoint, Fault, field, plain};
+use super::{Endpoint, Fault, certificates, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 
 /// What s3-integrator gives.
@@ -20,8 +20,8 @@ pub struct S3 {
     /// Whether the bucket is part of the path (`http://host/bucket/key`) and not of the host's
     /// name.
     pub path_style: bool,
-    /// PEM, or empty.
-    pub ca: String,
+    /// The certificates that the endpoint's is signed by.
+    pub ca: Certificates,
     /// The access key.
     pub access_key: Secret,
     /// The secret key.
@@ -80,26 +80,22 @@ fn parse(relation: &Relation, asked: &str) -> Result<S3, Fault> {
         endpoint,
         region: text("region")?,
         path_style: !matches!(text("s3-uri-style")?.as_str(), "host" | "virtual"),
-        ca: parse_chain(&field(relation, "secret-extra", "tls-ca-chain")?)?,
+        ca: parse_chain(field(relation, "secret-extra", "tls-ca-chain")?),
         access_key,
         secret_key,
     })
 }
 
 /// The certificates in a JSON list of PEM texts, or in one PEM text.
-fn parse_chain(value: &Option<Secret>) -> Result<String, Fault> {
-    let Some(value) = value.as_ref().map(Secret::expose) else {
-        return Ok(String::new());
-    };
-    let text = match serde_json::from_str::<Vec<String>>(value) {
-        Ok(list) => list.join("\n"),
-        Err(_) => value.to_owned(),
-    };
-    if text.trim().is_empty() {
-        return Ok(String::new());
-    }
-    pem(&text)
-        .map_err(|why| Fault::Wrong(format!("gives a tls-ca-chain that cannot be used: {why}")))
+fn parse_chain(value: Option<Secret>) -> Certificates {
+    let list = value
+        .as_ref()
+        .and_then(|value| serde_json::from_str::<Vec<String>>(value.expose()).ok());
+    certificates(
+        list.map(|list| Secret::new(list.join("\n")))
+            .or(value)
+            .as_ref(),
+    )
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ pub(super) const START: Duration = Duration::from_secs(15);
 /// A service may take its `kill-delay`, 20 s in our layer, to end by itself.
 const STOP: Duration = Duration::from_secs(30);
 
-/// Every function here fails in the same three ways: `Down` when nobody answers, `Refused` when
-/// Pebble says no, and `Failed` when it did not work out.
+/// Every function here fails in the same four ways: `Down` when nobody listens, `Slow` when no
+/// answer comes in time, `Refused` when Pebble says no, and `Failed` when it did not work out.
 impl Pebble {
     /// The whole plan, as YAML.
     ///

@@ -29,13 +29,13 @@ pub struct ExecOutput {
 }
 
 impl Pebble {
-    /// Runs a command in the container, as the user that Pebble runs as, with an empty standard
-    /// input. After `timeout` Pebble kills the command, which is `Failed`.
+    /// Runs a command in the container, as the user and group with the number `user`, with an empty
+    /// standard input. After `timeout` Pebble kills the command, which is `Failed`.
     ///
     /// # Errors
-    /// `Down` when nobody answers, `Refused` when Pebble says no, and `Failed` when it did not work
-    /// out. An exit code other than 0 is not an error.
-    pub fn exec(&self, command: &[String], timeout: Duration) -> Result<ExecOutput> {
+    /// `Down` when nobody listens, `Slow` when no answer comes in time, `Refused` when Pebble says
+    /// no, and `Failed` when it did not work out. An exit code other than 0 is not an error.
+    pub fn exec(&self, command: &[String], user: u32, timeout: Duration) -> Result<ExecOutput> {
         #[derive(Deserialize)]
         #[serde(rename_all = "kebab-case")]
         struct Task {
@@ -45,7 +45,14 @@ impl Pebble {
         let what = format!("run command \"{name}\"");
         let failed = |cause: String| PebbleError::Failed(format!("cannot {what}: {cause}"));
         let timeout_text = format!("{}ms", timeout.as_millis());
-        let body = json!({"command": command, "split-stderr": true, "timeout": timeout_text});
+        let body = json!({
+            "command": command,
+            "user-id": user,
+            "group-id": user,
+            "environment": {"HOME": "/tmp"},
+            "split-stderr": true,
+            "timeout": timeout_text,
+        });
         let body = self.post(&what, "/v1/exec", &body)?;
         // The answer also holds the whole environment. None of it may be shown.
         let task: Task = parse_result(&what, &body)?;

@@ -55,8 +55,8 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Every function here fails in the same three ways: `Down` when nobody answers, `Refused` when
-/// Pebble says no, and `Failed` when it did not work out.
+/// Every function here fails in the same four ways: `Down` when nobody listens, `Slow` when no
+/// answer comes in time, `Refused` when Pebble says no, and `Failed` when it did not work out.
 impl Pebble {
     /// The contents of those files that exist, by path. Together they may hold 1 MiB.
     ///

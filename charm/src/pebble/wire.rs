@@ -36,9 +36,12 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Why Pebble did not do what it was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PebbleError {
-    /// Nobody listens on the socket, or no answer came in time. Ask again at the next event.
+    /// Nobody listens on the socket. Ask again at the next event.
     #[error("{0}")]
     Down(String),
+    /// Somebody listens, and no answer came in time. Ask again at the next event.
+    #[error("{0}")]
+    Slow(String),
     /// Pebble answers, and refuses.
     #[error("{message} (Pebble answers {status})")]
     Refused {
@@ -108,7 +111,10 @@ impl Pebble {
             // `{:#}` prints the error with its causes, on one line.
             wait_while_moving(exchange, &moved, stall)
                 .await
-                .map_err(|error| down(&format!("{error:#}")))
+                .map_err(|error| match error.downcast_ref::<TooSlow>() {
+                    Some(slow) => PebbleError::Slow(format!("cannot {what}: {slow}")),
+                    None => down(&format!("{error:#}")),
+                })
         })?;
         if body.len() > ANSWER_MAX_BYTES {
             return Err(PebbleError::Failed(format!(
@@ -217,6 +223,11 @@ async fn exchange(socket: &Path, request: Request<Upload>) -> anyhow::Result<(Pa
     answer
 }
 
+/// Nothing has moved for so many seconds.
+#[derive(Debug, thiserror::Error)]
+#[error("Pebble does not answer within {0} s")]
+struct TooSlow(f32);
+
 /// Waits as long as something moves, and for `stall` after that.
 async fn wait_while_moving<T>(
     mut exchange: Pin<&mut impl Future<Output = anyhow::Result<T>>>,
@@ -228,7 +239,7 @@ async fn wait_while_moving<T>(
         match tokio::time::timeout_at(until.into(), &mut exchange).await {
             Ok(answer) => return answer,
             Err(_) if moved.last() + stall > until => {}
-            Err(_) => anyhow::bail!("Pebble does not answer within {} s", stall.as_secs_f32()),
+            Err(_) => anyhow::bail!(TooSlow(stall.as_secs_f32())),
         }
     }
 }

@@ -368,7 +368,7 @@ fn options() {
                 if name.ends_with("-ca") {
                     all.push((
                         "a bundle of certificates",
-                        (0..1000).map(|n| pem(&n.to_string()) + "\n").collect(),
+                        (0..100).map(|n| pem(&n.to_string()) + "\n").collect(),
                     ));
                 }
                 all.into_iter()

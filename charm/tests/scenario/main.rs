@@ -24,6 +24,7 @@ mod standin;
 mod usecase;
 mod matrix;
 mod badinput;
+mod onebad;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::os::unix::process::CommandExt;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     trials.extend(usecase::trials());
     trials.extend(matrix::trials());
     trials.extend(badinput::trials());
+    trials.extend(onebad::trials());
     libtest_mimic::run(&parsed, trials).exit_code()
 }
 

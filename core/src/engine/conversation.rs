@@ -10,20 +10,25 @@
 //! engine  ←  Input::Answer(Answer::Brokers(BrokersAnswer::LogEnd { partition: 1, end: Ok(..) }))
 //! ```
 
-use crate::table::commit::{Acquired, CatalogError, Commit, Outcome, Owner};
+use crate::table::commit::{
+    Acquired, CatalogError, ClockBound, Commit, LeaseMark, Outcome, Owner, Renewed,
+};
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
 use crate::values::record::{Batch, Offset, Partition};
-use crate::values::time::{DbTime, Mono};
+use crate::values::time::{DbTime, Mono, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that the engine is told.
 pub enum Input<'a> {
-    /// Time has gone on; sent at least ten times a second.
+    /// Time has gone on; sent at least ten times a second, and before any other input that may have
+    /// come while the process was frozen or the machine slept.
     Tick {
-        /// The machine's monotonic time.
+        /// The machine's monotonic time. It stands still while the machine sleeps.
         now: Mono,
+        /// The machine's wall clock, read at the same moment. It may be wrong, and may be set.
+        wall: WallTime,
     },
     /// The answer to an [`Effect::Ask`]; a failure is an answer, too.
     Answer(Answer),
@@ -136,7 +141,11 @@ pub enum CatalogRequest {
     /// settings name no more than a bucket, and before the table is taken.
     Locate,
     /// Take the table.
-    Acquire,
+    Acquire {
+        /// A lease that was seen unchanged for the length of a lease: if it is still the same one,
+        /// it is over, whatever the catalog's clock says.
+        over: Option<LeaseMark>,
+    },
     /// Keep the table for another lease.
     Renew {
         /// The owner that goes on.
@@ -149,7 +158,13 @@ pub enum CatalogRequest {
         owner: Owner,
     },
     /// Make an epoch true.
-    Commit(Arc<Commit>),
+    Commit {
+        /// What becomes true.
+        commit: Arc<Commit>,
+        /// By which clock it is sent. It is no part of the commit, so that the same commit can be
+        /// sent again later.
+        clock: ClockBound,
+    },
     /// What became of a commit whose answer was lost? The old connection is waited out.
     Outcome {
         /// The epoch in question.
@@ -162,11 +177,15 @@ pub enum CatalogRequest {
         owner: Owner,
         /// Paths below the warehouse.
         keys: Vec<String>,
+        /// By which clock they are doomed: by a wrong one their time would come too soon.
+        clock: ClockBound,
     },
     /// Which keys were doomed so long ago that their objects may be deleted?
     DoomedPast {
         /// How long ago at least, in milliseconds.
         grace_ms: u64,
+        /// By which clock that is reckoned.
+        clock: ClockBound,
     },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
@@ -184,8 +203,8 @@ pub enum CatalogAnswer {
     Locate(Result<Location, CatalogError>),
     /// To [`CatalogRequest::Acquire`].
     Acquire(Result<Acquired, CatalogError>),
-    /// To [`CatalogRequest::Renew`]: the database's clock, and whether a pause is in force.
-    Renew(Result<(DbTime, bool), CatalogError>),
+    /// To [`CatalogRequest::Renew`].
+    Renew(Result<Renewed, CatalogError>),
     /// To [`CatalogRequest::Commit`]: the database's clock when the epoch was committed.
     Commit {
         /// The epoch that was asked for.

@@ -1,7 +1,6 @@
 //! Counting: what one input means for the table, the topic, the reading and the epoch on its way.
 //! Each of these owns its state; here is only who is told what, and in which order.
 
-use super::clocks::Clocks;
 use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
@@ -98,18 +97,28 @@ impl Counting {
         self.flight.is_some()
     }
 
+    /// Whether the catalog was told of the epoch on its way, so that it may be true already.
+    pub(super) fn is_sent(&self) -> bool {
+        self.flight.as_ref().is_some_and(Flight::is_sent)
+    }
+
+    /// The last epoch that is true, as far as we know; `None` before epoch 0.
+    pub(super) fn last_epoch(&self) -> Option<u64> {
+        self.table.next_epoch().checked_sub(1)
+    }
+
     /// Time has gone on.
-    pub(super) fn tick(&mut self, clocks: &Clocks, step: &mut Step<'_>) {
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
         if self.topic.is_due(step.now) {
             ask_topic(step);
         }
         self.reading.ask(self.table.lanes(), step);
         self.raise_floors(step);
-        self.control_flow(clocks, step);
+        self.control_flow(step);
     }
 
     fn raise_floors(&mut self, step: &Step<'_>) {
-        if self.table.is_replaying() || step.paused {
+        if self.table.is_replaying() || step.paused || step.clock.is_none() {
             return;
         }
         for (partition, at) in self.reading.idle_floors(self.table.lanes(), step.now) {
@@ -120,8 +129,8 @@ impl Counting {
         }
     }
 
-    fn control_flow(&mut self, clocks: &Clocks, step: &mut Step<'_>) {
-        let all = step.paused || clocks.is_back() || step.ending;
+    fn control_flow(&mut self, step: &mut Step<'_>) {
+        let all = step.paused || step.clock.is_none() || step.ending;
         self.reading.control_flow(self.table.lanes(), all, step);
     }
 
@@ -140,8 +149,12 @@ impl Counting {
         self.topic.look_up_after(0, step.now);
     }
 
-    /// Reads every lane that is not read yet and whose first commit is through.
+    /// Reads every lane that is not read yet and whose first commit is through; none while the
+    /// clocks differ.
     pub(super) fn start_lanes(&mut self, step: &mut Step<'_>) {
+        if step.clock.is_none() {
+            return;
+        }
         self.reading.start(self.table.committed_lanes(), step);
         if step.paused {
             // Not with the next tick, because a batch would be counted before it.
@@ -161,14 +174,17 @@ impl Counting {
         partition: Partition,
         leader_epoch: i32,
         batch: &dyn Batch,
-        clocks: &Clocks,
         step: &mut Step<'_>,
     ) {
         if !self.reading.is_read(partition) || step.ending {
             return;
         }
+        let Some(ceiling) = step.ceiling() else {
+            // They are read again, from here on, when the clocks agree. By either clock they may be
+            // taken for records from the future, and that is for ever.
+            return self.reading.set_aside(partition, step);
+        };
         let max_future_ms = step.rules.max_future_ms;
-        let ceiling = clocks.ceiling(step.now, max_future_ms);
         let next = self
             .table
             .count(partition, leader_epoch, batch, ceiling, max_future_ms);
@@ -400,7 +416,7 @@ impl Counting {
 
     /// Commits what is due, unless an epoch is on its way.
     pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
-        if self.flight.is_none() && self.table.is_due(step) {
+        if self.flight.is_none() && step.clock.is_some() && self.table.is_due(step) {
             self.cut(None, step)?;
         }
         Ok(())

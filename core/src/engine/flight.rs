@@ -88,12 +88,26 @@ impl Flight {
         let retry = self.retry_at.take().is_some();
         match self.stage {
             Stage::Storing => self.store(step),
-            Stage::Committing if retry => {
-                step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)))
-            }
+            Stage::Committing if retry => self.send(step),
             Stage::Finding if retry => self.ask_outcome(step),
             Stage::Committing | Stage::Finding => {}
         }
+    }
+
+    /// Tells the catalog to make the epoch true; not while the clocks differ.
+    fn send(&mut self, step: &mut Step<'_>) {
+        if let Some(clock) = step.clock {
+            self.stage = Stage::Committing;
+            let commit = Arc::clone(&self.commit);
+            step.ask(CatalogRequest::Commit { commit, clock });
+        } else if self.stage == Stage::Committing {
+            self.retry_at = Some(step.now);
+        }
+    }
+
+    /// Whether the catalog was told of this epoch, so that it may be true already.
+    pub(super) fn is_sent(&self) -> bool {
+        self.stage != Stage::Storing
     }
 
     fn store(&mut self, step: &mut Step<'_>) {
@@ -105,8 +119,7 @@ impl Flight {
             step.ask(BrokersRequest::TopicId);
         }
         if self.puts.is_empty() && self.topic == TopicCheck::Same {
-            self.stage = Stage::Committing;
-            return step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));
+            return self.send(step);
         }
         // The manifest first, and alone: whoever comes after us finds by it what we left behind.
         let first = self.puts.contains_key(&self.commit.manifest);
@@ -238,7 +251,7 @@ impl Flight {
             }
             Ok(Outcome::Absent) => {
                 self.stage = Stage::Committing;
-                step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));
+                self.send(step);
             }
             Err(CatalogError::Fenced(why)) => return Err(Break::Fenced(why)),
             Err(error) => self.retry_later(Side::Catalog, error, step),

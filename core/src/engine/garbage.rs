@@ -4,13 +4,15 @@
 
 use super::conversation::{CatalogRequest, StoreRequest};
 use super::step::Step;
-use crate::table::commit::{CatalogError, Commit, Owner};
-use crate::values::cause::Trouble;
+use crate::table::commit::{CatalogError, ClockBound, Commit, Owner};
+use crate::values::cause::{Cause, Trouble};
 use crate::values::time::Mono;
 use std::collections::BTreeSet;
 
 /// Between two rounds of deletion.
 const COLLECT_EVERY_MS: u64 = 3_600_000;
+/// A clock that is off by so little deletes nothing too early, however short the grace is.
+const CLOCK_OFF_MS: u64 = 60_000;
 /// Between two attempts to find and doom what an earlier owner left behind.
 const ORPHANS_AGAIN_MS: u64 = 60_000;
 
@@ -70,8 +72,12 @@ impl Garbage {
         }
     }
 
-    /// Asks what is due.
+    /// Asks what is due; nothing while the clocks differ, because what was doomed by a wrong clock,
+    /// or is said to be doomed for long enough by one, may still be needed.
     pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        let Some(clock) = bound(step) else {
+            return;
+        };
         match &mut self.orphans {
             Orphans::List { prefix, ask_at } if ask_at.is_some_and(|at| step.now >= at) => {
                 *ask_at = None;
@@ -82,7 +88,7 @@ impl Garbage {
             Orphans::Doom { keys, ask_at } if ask_at.is_some_and(|at| step.now >= at) => {
                 *ask_at = None;
                 let (owner, keys) = (self.owner.clone(), keys.clone());
-                step.ask(CatalogRequest::Doom { owner, keys });
+                step.ask(CatalogRequest::Doom { owner, keys, clock });
             }
             Orphans::Done | Orphans::List { .. } | Orphans::Read { .. } | Orphans::Doom { .. } => {}
         }
@@ -90,6 +96,7 @@ impl Garbage {
             self.collect_at = step.now.plus(COLLECT_EVERY_MS);
             step.ask(CatalogRequest::DoomedPast {
                 grace_ms: step.rules.keep_replaced_ms,
+                clock,
             });
         }
     }
@@ -205,10 +212,18 @@ impl Garbage {
         result: Result<Vec<String>, CatalogError>,
         step: &mut Step<'_>,
     ) {
-        if let Ok(keys) = result
-            && !keys.is_empty()
-        {
-            step.ask(StoreRequest::Delete { keys });
+        if bound(step).is_none() {
+            self.collect_at = step.now;
+            return;
+        }
+        match result {
+            Ok(keys) if keys.is_empty() => {}
+            Ok(keys) => step.ask(StoreRequest::Delete { keys }),
+            // The clock was set since it was heard last, and is being heard again.
+            Err(CatalogError::Retry(why)) if why.cause == Some(Cause::Clocks) => {
+                self.collect_at = step.now.plus(ORPHANS_AGAIN_MS);
+            }
+            Err(_) => {}
         }
     }
 
@@ -226,4 +241,15 @@ impl Garbage {
             });
         }
     }
+}
+
+/// By which clock keys are doomed and handed out for deletion. A `max-future` of a year lets the
+/// clocks differ by a year, but no object is deleted a year too early.
+fn bound(step: &Step<'_>) -> Option<ClockBound> {
+    let clock = step.clock?;
+    let tolerable_ms = (step.rules.keep_replaced_ms / 8).max(CLOCK_OFF_MS);
+    (step.clocks_differ_ms <= tolerable_ms).then(|| ClockBound {
+        off_max_ms: clock.off_max_ms.min(tolerable_ms),
+        ..clock
+    })
 }

@@ -101,7 +101,17 @@ impl Lease {
         Renewal::GoesOn { asked_at }
     }
 
-    /// The database's clock is wrong: it is asked for again soon.
+    /// The clocks differ, or one of them seems to have been set: the database's is heard again at
+    /// once.
+    pub(super) fn renew_now(&mut self, step: &mut Step<'_>) {
+        self.renew(step);
+    }
+
+    pub(super) fn length_ms(&self) -> u64 {
+        self.length_ms
+    }
+
+    /// The clocks differ: the database's is asked for again soon.
     pub(super) fn renew_soon(&mut self, step: &Step<'_>) {
         self.renew_at = step.now.plus(RETRY_MS.min(self.length_ms / 3));
     }

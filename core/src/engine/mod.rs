@@ -30,11 +30,11 @@ pub use conversation::{
 pub use rules::{Limits, Rules, same_table};
 pub use view::State;
 
-use crate::table::commit::{Acquired, CatalogError, Head};
+use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};
 use crate::table::place::{Names, Place, TablePlace};
 use crate::values::cause::{Cause, Trouble};
-use crate::values::time::{DbTime, Mono};
-use clocks::CLOCK_BACK;
+use crate::values::time::{DbTime, Mono, WallTime};
+use clocks::{Clocks, same_difference};
 use lease::{Lease, RETRY_MS};
 use locate::Locating;
 use ours::Ours;
@@ -51,10 +51,13 @@ pub struct Engine {
     rules: Rules,
     names: Names,
     now: Mono,
+    wall: WallTime,
     troubles: Troubles,
     questions: Questions,
     /// The other process that had the table when we asked last.
     holder: Option<String>,
+    /// That process's lease, and since when it was seen unchanged.
+    watched: Option<(LeaseMark, Mono)>,
     /// An operator's pause is in force.
     paused: bool,
     ending: Option<Ending>,
@@ -100,9 +103,11 @@ impl Engine {
             names: Names::new(&rules.database, &rules.table),
             rules,
             now: Mono(0),
+            wall: WallTime(0),
             troubles: Troubles::default(),
             questions: Questions::default(),
             holder: None,
+            watched: None,
             paused: false,
             ending: None,
             phase,
@@ -124,8 +129,15 @@ impl Engine {
 
     /// The phase, and beside it what all owners share during a step.
     fn split<'a>(&'a mut self, effects: &'a mut Vec<Effect>) -> (&'a mut Phase, Step<'a>) {
+        let (clock, clocks_differ_ms) = match &self.phase {
+            Phase::Ours(ours) => ours.clock(),
+            _ => (None, 0),
+        };
         let step = Step {
             now: self.now,
+            wall: self.wall,
+            clock,
+            clocks_differ_ms,
             rules: &self.rules,
             names: &self.names,
             troubles: &mut self.troubles,
@@ -139,7 +151,7 @@ impl Engine {
 
     fn handle(&mut self, input: Input<'_>, effects: &mut Vec<Effect>) -> Going {
         match input {
-            Input::Tick { now } => self.tick(now, effects),
+            Input::Tick { now, wall } => return self.tick(now, wall, effects),
             Input::Answer(answer) => return self.answered(answer, effects),
             Input::Trouble(trouble) => self.troubles.report(Side::Reader, trouble),
             Input::Paused(paused) => self.paused = paused,
@@ -158,21 +170,31 @@ impl Engine {
         Ok(())
     }
 
-    fn tick(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        self.now = now;
+    fn tick(&mut self, now: Mono, wall: WallTime, effects: &mut Vec<Effect>) -> Going {
+        (self.now, self.wall) = (now, wall);
+        let over = self.lease_that_is_over();
         let (phase, mut step) = self.split(effects);
         match phase {
             Phase::Locating(locating) => locating.tick(&mut step),
             Phase::Standby { place, ask_at } if now >= *ask_at && !step.ending => {
-                step.ask(CatalogRequest::Acquire);
+                step.ask(CatalogRequest::Acquire { over });
                 *phase = Phase::Asking {
                     place: place.clone(),
                     asked_at: now,
                 };
             }
-            Phase::Ours(ours) => ours.tick(&mut step),
+            Phase::Ours(ours) => return ours.tick(&mut step),
             Phase::Standby { .. } | Phase::Asking { .. } | Phase::Over { .. } => {}
         }
+        Ok(())
+    }
+
+    /// The lease that this process waits for, if it has not changed for the length of a lease by
+    /// this process's own monotonic clock: its owner is gone, although the clock that wrote it was
+    /// ahead and the catalog's clock says that it goes on.
+    fn lease_that_is_over(&self) -> Option<LeaseMark> {
+        let (lease, since) = self.watched.as_ref()?;
+        (self.now.since(*since) >= self.rules.lease_ms).then(|| lease.clone())
     }
 
     fn retry_now(&mut self, effects: &mut Vec<Effect>) {
@@ -195,13 +217,11 @@ impl Engine {
             }
             Answer::Catalog(CatalogAnswer::Acquire(answer)) => self.acquired(answer, effects),
             Answer::Catalog(CatalogAnswer::Renew(answer)) => {
-                if let (Phase::Ours(_), Ok((_, paused))) = (&self.phase, &answer) {
-                    self.paused = *paused;
+                if let (Phase::Ours(_), Ok(renewed)) = (&self.phase, &answer) {
+                    self.paused = renewed.paused;
                 }
                 match self.split(effects) {
-                    (Phase::Ours(ours), mut step) => {
-                        ours.renewed(answer.map(|(clock, _)| clock), &mut step)
-                    }
+                    (Phase::Ours(ours), mut step) => ours.renewed(answer, &mut step),
                     _ => Ok(()),
                 }
             }
@@ -235,6 +255,7 @@ impl Engine {
         };
         let (place, asked_at) = (place.clone(), *asked_at);
         self.holder = None;
+        let watched = self.watched.take();
         let ask_at = match answer {
             Ok(Acquired::Ours {
                 owner,
@@ -246,7 +267,12 @@ impl Engine {
                 let lease = Lease::new(owner, lease_ms, self.now);
                 return self.begin(place, lease, (now, asked_at), head, effects);
             }
-            Ok(Acquired::Held { by, left_ms }) => {
+            Ok(Acquired::Held { by, left_ms, lease }) => {
+                let unchanged = |(then, _): &(LeaseMark, Mono)| Some(then) == lease.as_ref();
+                let since = watched
+                    .filter(unchanged)
+                    .map_or(self.now, |(_, since)| since);
+                self.watched = lease.map(|lease| (lease, since));
                 let Rules {
                     database, table, ..
                 } = &self.rules;
@@ -258,6 +284,7 @@ impl Engine {
             }
             Err(CatalogError::Stop(why)) => return Err(Break::Fail(why)),
             Err(error) => {
+                self.watched = watched;
                 self.troubles.report(Side::Lease, error);
                 self.now.plus(RETRY_MS)
             }
@@ -288,20 +315,32 @@ impl Engine {
                 self.phase = Phase::Locating(Locating::new(bucket.clone(), self.now));
                 return Ok(());
             }
-            if clock.0 < head.committed_at {
-                // Rejecting records by such a clock would be for ever; waiting for it is not.
-                self.troubles.report(Side::Lease, CLOCK_BACK);
-                effects.push(release.into());
-                self.phase = Phase::Standby {
-                    place,
-                    ask_at: self.now.plus(RETRY_MS),
-                };
-                return Ok(());
-            }
             self.paused = head.paused;
         }
+        let ask_again = self.ask_after_clocks_differed();
         let (phase, mut step) = self.split(effects);
-        match Ours::begin(place, lease, clock, head, &mut step) {
+        let committed_at = head.as_ref().map(|head| head.committed_at);
+        let clocks = Clocks::new(clock.0, clock.1, committed_at, &step);
+        if let Some(why) = clocks.trouble() {
+            // What a wrong clock rejects is rejected for ever; waiting for it is not. Another
+            // process may have a right one.
+            if !step
+                .troubles
+                .of(Side::Clocks)
+                .is_some_and(|then| same_difference(then, why))
+            {
+                step.troubles.report(Side::Clocks, why.clone());
+            }
+            step.ask(release);
+            *phase = Phase::Standby {
+                place,
+                ask_at: ask_again,
+            };
+            return Ok(());
+        }
+        step.troubles.end(Side::Clocks);
+        (step.clock, step.clocks_differ_ms) = clocks.bound();
+        match Ours::begin(place, lease, clocks, head, &mut step) {
             Ok(ours) => {
                 *phase = Phase::Ours(Box::new(ours));
                 Ok(())
@@ -333,9 +372,17 @@ impl Engine {
             Break::Fail(why) => self.end(Some(why), effects),
             Break::Reload(why) => {
                 self.release(effects);
-                self.stand_by(why, effects);
+                self.stand_by(Side::Lease, why, effects);
             }
-            Break::Fenced(why) => self.stand_by(why, effects),
+            Break::ClocksApart(why) => {
+                self.release(effects);
+                self.stand_by(Side::Clocks, why, effects);
+                if let Phase::Standby { place, .. } = &self.phase {
+                    let (place, ask_at) = (place.clone(), self.ask_after_clocks_differed());
+                    self.phase = Phase::Standby { place, ask_at };
+                }
+            }
+            Break::Fenced(why) => self.stand_by(Side::Lease, why, effects),
         }
     }
 
@@ -346,7 +393,7 @@ impl Engine {
     }
 
     /// Forgets what was known of the table, and asks for it again a little later.
-    fn stand_by(&mut self, why: String, effects: &mut Vec<Effect>) {
+    fn stand_by(&mut self, side: Side, why: impl Into<Trouble>, effects: &mut Vec<Effect>) {
         let Phase::Ours(ours) = &self.phase else {
             return;
         };
@@ -354,8 +401,14 @@ impl Engine {
         self.phase = Phase::Standby { place, ask_at };
         self.questions.void_all();
         self.troubles.clear();
-        self.troubles.report(Side::Lease, why);
+        self.troubles.report(side, why);
         effects.push(Effect::StopAll);
+    }
+
+    /// When the table is asked for again whose clock differed from ours: so late that another
+    /// process can take it meanwhile, and so soon that it goes on by itself when both are right.
+    fn ask_after_clocks_differed(&self) -> Mono {
+        self.now.plus(self.rules.lease_ms.clamp(RETRY_MS, 5000))
     }
 
     /// No more records are read; the engine ends after what is under way.
@@ -372,7 +425,7 @@ impl Engine {
     fn end_when_idle(&mut self, effects: &mut Vec<Effect>) {
         let busy = match &self.phase {
             Phase::Asking { .. } => true,
-            Phase::Ours(ours) => ours.is_committing(),
+            Phase::Ours(ours) => ours.is_worth_waiting(),
             Phase::Over { .. } => return,
             Phase::Locating(_) | Phase::Standby { .. } => false,
         };

@@ -1,7 +1,7 @@
 //! The table while it is ours: the lease, the clocks, the garbage, and how far counting is.
 //! Each of these owns its state; here is only who is told what.
 
-use super::clocks::{CLOCK_BACK, Clocks};
+use super::clocks::Clocks;
 use super::conversation::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Input, StoreAnswer,
 };
@@ -15,9 +15,9 @@ use super::rules::same_table;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::troubles::Side;
-use crate::table::commit::{CatalogError, Head};
+use crate::table::commit::{CatalogError, ClockBound, Head, Renewed};
 use crate::table::place::Place;
-use crate::values::time::{DbTime, Mono};
+use crate::values::cause::Cause;
 
 /// A table that is ours.
 pub(super) struct Ours {
@@ -25,6 +25,8 @@ pub(super) struct Ours {
     lease: Lease,
     clocks: Clocks,
     garbage: Garbage,
+    /// The last epoch when the table became ours; `None` for a table that had none.
+    last_epoch: Option<u64>,
     stage: Stage,
 }
 
@@ -41,15 +43,14 @@ enum Stage {
 }
 
 impl Ours {
-    /// The table has become ours. `clock` is the database's clock, and when it was asked for;
-    /// `head` is what the catalog says of a table that has epochs.
+    /// The table has become ours. `head` is what the catalog says of a table that has epochs.
     ///
     /// # Errors
     /// The recorded table is not the one that the settings ask for.
     pub(super) fn begin(
         place: Place,
         lease: Lease,
-        clock: (DbTime, Mono),
+        clocks: Clocks,
         head: Option<Box<Head>>,
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
@@ -58,11 +59,11 @@ impl Ours {
         {
             return Err(Break::Fail(why));
         }
-        let committed_at = head.as_ref().map(|head| head.committed_at);
         let last_epoch = head.as_ref().map(|head| head.last.epoch);
         Ok(Self {
             place,
-            clocks: Clocks::new(clock.0, clock.1, committed_at),
+            clocks,
+            last_epoch,
             garbage: Garbage::new(lease.owner().clone(), last_epoch, step),
             lease,
             stage: Stage::Opening(Opening::begin(head, step)),
@@ -109,18 +110,62 @@ impl Ours {
         }
     }
 
+    /// Whether an epoch is on its way that the end of the process should wait for. One that is not
+    /// sent before the clocks agree again is not.
+    pub(super) fn is_worth_waiting(&self) -> bool {
+        match &self.stage {
+            Stage::Opening(_) => false,
+            Stage::Counting(counting) => {
+                counting.is_sent() || (counting.is_committing() && !self.clocks.are_apart())
+            }
+        }
+    }
+
+    /// By which clock records are judged, and what is written is written; `None` while the clocks
+    /// differ. And by how much they do.
+    pub(super) fn clock(&self) -> (Option<ClockBound>, u64) {
+        self.clocks.bound()
+    }
+
     /// Time has gone on.
-    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) -> Going {
+        let were_apart = self.clocks.are_apart();
+        self.clocks.tick(step.now, step.wall);
+        if self.clocks.are_apart() && !were_apart {
+            // Maybe the machine slept: what was heard of the database's clock is then of before.
+            self.lease.renew_now(step);
+        }
+        self.clocks_compared(were_apart, step)?;
         match &mut self.stage {
             Stage::Opening(opening) => opening.tick(step),
             Stage::Counting(counting) if counting.is_founding() => {}
-            Stage::Counting(counting) => counting.tick(&self.clocks, step),
+            Stage::Counting(counting) => counting.tick(step),
         }
         self.lease.tick(step);
         self.garbage.tick(step);
         if let Some(counting) = self.stage.counting() {
             counting.push(step);
         }
+        Ok(())
+    }
+
+    /// The clocks were compared: says what hinders, goes on where they agree again, and gives the
+    /// table back where they have differed for longer than a lease.
+    fn clocks_compared(&mut self, were_apart: bool, step: &mut Step<'_>) -> Going {
+        (step.clock, step.clocks_differ_ms) = self.clocks.bound();
+        if let Some(why) = self.clocks.trouble() {
+            if self.clocks.are_apart_for(self.lease.length_ms()) {
+                return Err(Break::ClocksApart(why.clone()));
+            }
+            step.troubles.report(Side::Clocks, why.clone());
+        }
+        if were_apart && !self.clocks.are_apart() {
+            step.troubles.end(Side::Clocks);
+            if let Some(counting) = self.stage.reading() {
+                counting.start_lanes(step);
+            }
+        }
+        Ok(())
     }
 
     /// The credentials have changed: what failed is tried again at once.
@@ -143,7 +188,7 @@ impl Ours {
                 leader_epoch,
                 batch,
             } => {
-                counting.records(partition, leader_epoch, batch, &self.clocks, step);
+                counting.records(partition, leader_epoch, batch, step);
             }
             Input::End { partition, offset } => counting.end(partition, offset, step),
             Input::OutOfRange { partition } => counting.out_of_range(partition, step),
@@ -171,26 +216,28 @@ impl Ours {
         }
     }
 
-    /// The lease was renewed, or not: the database's clock.
+    /// The lease was renewed, or not.
     pub(super) fn renewed(
         &mut self,
-        answer: Result<DbTime, CatalogError>,
+        answer: Result<Renewed, CatalogError>,
         step: &mut Step<'_>,
     ) -> Going {
         match answer {
-            Ok(clock) => {
+            Ok(renewed) => {
                 step.troubles.end(Side::Catalog);
                 match self.lease.renewed(step) {
-                    Renewal::GoesOn { asked_at } if self.clocks.hear(clock, asked_at) => {
+                    Renewal::GoesOn { asked_at } => {
                         step.troubles.end(Side::Lease);
+                        self.check_last_epoch(renewed.last_epoch)?;
+                        let were_apart = self.clocks.are_apart();
+                        self.clocks.hear(renewed.now, asked_at, step);
+                        if self.clocks.are_apart() {
+                            self.lease.renew_soon(step);
+                        }
+                        self.clocks_compared(were_apart, step)
                     }
-                    Renewal::GoesOn { .. } => {
-                        step.troubles.report(Side::Lease, CLOCK_BACK);
-                        self.lease.renew_soon(step);
-                    }
-                    Renewal::CatalogLost(why) => return Err(Break::Fail(why)),
+                    Renewal::CatalogLost(why) => Err(Break::Fail(why)),
                 }
-                Ok(())
             }
             Err(CatalogError::Fenced(why)) => Err(Break::Fenced(why)),
             Err(error) => {
@@ -199,6 +246,29 @@ impl Ours {
                 Ok(())
             }
         }
+    }
+
+    /// The journal's last epoch must be ours, also while there is nothing to commit: a database
+    /// that failed over or was restored may have lost epochs, and its readers then see less than we
+    /// say. While a commit of ours is on its way, its epoch may be there or not.
+    fn check_last_epoch(&self, found: Option<u64>) -> Going {
+        let (ours, sent) = match &self.stage {
+            Stage::Opening(_) => (self.last_epoch, false),
+            Stage::Counting(counting) => (counting.last_epoch(), counting.is_sent()),
+        };
+        let next = ours.map_or(0, |last| last + 1);
+        if found == ours || (sent && found == Some(next)) {
+            return Ok(());
+        }
+        let name = |epoch: Option<u64>| {
+            epoch.map_or("no epoch".to_owned(), |epoch| format!("epoch {epoch}"))
+        };
+        Err(Break::Reload(format!(
+            "the catalog's last epoch is not ours: it has {}, and we have {}; was the database \
+             restored, or has a failover lost commits? reading the journal again",
+            name(found),
+            name(ours)
+        )))
     }
 
     /// Hands on an answer to whoever asked.
@@ -221,6 +291,14 @@ impl Ours {
                 let Some(counting) = self.stage.counting() else {
                     return Ok(());
                 };
+                if let CatalogAnswer::Commit {
+                    result: Err(CatalogError::Retry(why)),
+                    ..
+                } = &answer
+                    && why.cause == Some(Cause::Clocks)
+                {
+                    self.lease.renew_now(step);
+                }
                 if let Some(at) = counting.catalog_answered(answer, step)? {
                     self.clocks.note_commit(at);
                 }

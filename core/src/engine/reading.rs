@@ -170,6 +170,17 @@ impl Reading {
         }
     }
 
+    /// Records came that cannot be judged now. They are read again when the topic partition is
+    /// started again, at the lane's next offset.
+    pub(super) fn set_aside(&mut self, partition: Partition, step: &mut Step<'_>) {
+        if let Some(feed) = self.feeds.get_mut(&partition)
+            && std::mem::take(&mut feed.reading)
+        {
+            feed.held = false;
+            step.effect(Effect::Hold { partition });
+        }
+    }
+
     /// Records came, up to `next_offset`.
     pub(super) fn note_records(&mut self, partition: Partition, next_offset: Offset, now: Mono) {
         if let Some(feed) = self.feeds.get_mut(&partition) {

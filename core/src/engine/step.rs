@@ -5,13 +5,21 @@ use super::conversation::Effect;
 use super::questions::Questions;
 use super::rules::Rules;
 use super::troubles::Troubles;
+use crate::table::commit::ClockBound;
 use crate::table::place::Names;
 use crate::values::cause::Trouble;
-use crate::values::time::Mono;
+use crate::values::time::{EventTime, Mono, WallTime};
 
 /// What every owner may read and use during one step.
 pub(super) struct Step<'a> {
     pub(super) now: Mono,
+    /// The machine's wall clock, read with `now`.
+    pub(super) wall: WallTime,
+    /// By which clock records are judged, and what is written is written. `None` while the clocks
+    /// differ: then nothing is read, committed or deleted.
+    pub(super) clock: Option<ClockBound>,
+    /// By how many milliseconds the clocks differ, although they agree well enough for records.
+    pub(super) clocks_differ_ms: u64,
     pub(super) rules: &'a Rules,
     pub(super) names: &'a Names,
     pub(super) troubles: &'a mut Troubles,
@@ -34,6 +42,12 @@ impl Step<'_> {
         self.effects.push(effect);
     }
 
+    /// The greatest event time that is not from the future now; `None` while the clocks differ.
+    pub(super) fn ceiling(&self) -> Option<EventTime> {
+        let now = EventTime(self.clock?.expected.0);
+        Some(now.plus(self.rules.max_future_ms))
+    }
+
     /// The table's name as people write it: `default.newtable`.
     pub(super) fn table(&self) -> String {
         format!("{}.{}", self.rules.database, self.rules.table)
@@ -48,6 +62,9 @@ pub(super) enum Break {
     Fenced(String),
     /// The same, but the table is still ours: it is given back first.
     Reload(String),
+    /// The clocks have differed for longer than a lease, and the wrong one may be this machine's:
+    /// the table is given back, and asked for again later.
+    ClocksApart(Trouble),
     /// Stop for good; the process ends with this reason.
     Fail(Trouble),
 }

@@ -16,6 +16,10 @@ use crate::values::shape::Shape;
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
+/// A lane records a ceiling at most this often, however short `max-future` is: never for each
+/// batch.
+const CEILING_EVERY_MS: u64 = 1000;
+
 /// The table as it is counted.
 #[derive(Default)]
 pub(super) struct Table {
@@ -157,16 +161,15 @@ impl Table {
         partition: Partition,
         leader_epoch: i32,
         batch: &dyn Batch,
-        ceiling: Option<EventTime>,
+        ceiling: EventTime,
         max_future_ms: i64,
     ) -> Option<Offset> {
         let lane = self.lanes.get_mut(&partition)?;
         // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h:
         // every 7.5 minutes). That is often enough that a record of this moment is never taken for
         // one of the future, and seldom enough that few decisions are recorded.
-        if let Some(ceiling) = ceiling
-            && lane.ceiling_is_off(ceiling, max_future_ms.unsigned_abs() / 8)
-        {
+        let off_max_ms = (max_future_ms.unsigned_abs() / 8).max(CEILING_EVERY_MS);
+        if lane.ceiling_is_off(ceiling, off_max_ms) {
             lane.offer_ceiling(ceiling);
         }
         lane.records(batch);
@@ -423,5 +426,42 @@ fn archived(commit: &Commit) -> TableLedger {
         hits: all.hits - lanes.hits,
         late_hits: all.late_hits - lanes.late_hits,
         ..TableLedger::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::record::Record;
+
+    /// 2024-09-01T12:00:00Z.
+    const NOON: i64 = 1_725_192_000_000;
+
+    /// How many ceilings a lane records whose records come every 50 ms for 5 s.
+    fn ceilings(max_future_ms: i64) -> usize {
+        let mut table = Table::default();
+        let shape = Shape::count_by_origin("t", 10_000, 10_000);
+        table.lanes.insert(0, Lane::new(0, &shape, 0));
+        for n in 0..100 {
+            let now = NOON + n * 50;
+            let batch = [Record {
+                offset: n,
+                timestamp_ms: now,
+                value: Some(br#"{"origin": "a"}"#),
+            }];
+            let ceiling = EventTime(now + max_future_ms);
+            table.count(0, 0, &&batch[..], ceiling, max_future_ms);
+        }
+        let ceiling =
+            |d: &&crate::values::decision::Decision| matches!(d.what, Decided::Ceiling { .. });
+        table.lanes[&0].decisions.iter().filter(ceiling).count()
+    }
+
+    #[test]
+    fn a_short_max_future_is_not_a_decision_for_each_batch() {
+        assert!((1..=5).contains(&ceilings(0)), "{}", ceilings(0));
+        assert!((1..=5).contains(&ceilings(1000)));
+        assert_eq!(ceilings(10_000), 4, "every 1,250 ms");
+        assert_eq!(ceilings(3_600_000), 1);
     }
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub(super) enum Side {
     /// The right to write the table.
     Lease,
+    /// The clocks.
+    Clocks,
     /// The questions about the topic.
     Topic,
     /// The reading of records.

@@ -8,6 +8,7 @@ pub mod parse;
 mod grammar;
 pub mod config;
 pub mod secrets;
+pub mod certificates;
 #[cfg(test)]
 mod documents;
 

@@ -289,7 +289,10 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
 }
 
 /// The name of a bucket.
-pub(super) fn parse_bucket(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is allowed, as the end of a sentence.
+pub fn parse_bucket(text: &str) -> Result<String, String> {
     if is_bucket_name(text) {
         return Ok(text.to_owned());
     }
@@ -319,7 +322,10 @@ pub(super) fn parse_postgres_url(text: &str) -> Result<(HostPort, String), &'sta
 
 /// Reads a list that is often made for other programs, and holds what only they understand. A rule
 /// that is not understood stays in the list: it matches no host.
-pub(super) fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
     if text.contains(char::is_control) {
         return Err(
             "it holds control characters; write hosts, domains or networks with commas between"

@@ -406,9 +406,13 @@ pub const SETTINGS: &[Setting] = &[
         key: "max-future",
         option: option("max-future"),
         default: Text("1h"),
-        kind: ANY,
-        doc: "How far ahead of the clock of the catalog's database an event time may lie. \
-              Records past it go to TABLE__rejects.",
+        // With none at all, a record of this very moment would be from the future, and each batch
+        // would need a decision of its own.
+        kind: at_least(10_000),
+        doc: "How far ahead of the clocks an event time may lie: the clock of the catalog's \
+              database and the machine's own, whichever says the later time. Records past it go \
+              to TABLE__rejects. Nothing is read or committed while the two clocks differ by more \
+              than this, or by more than a minute where this is shorter.",
         ..ROW
     },
     Setting {

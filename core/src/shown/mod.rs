@@ -7,6 +7,7 @@ pub mod tables;
 pub mod page;
 pub mod console;
 pub mod access;
+pub mod causes;
 pub mod notice;
 #[doc(hidden)]
 pub mod example;

@@ -2,6 +2,8 @@
 //! what the last notice said. There is no socket here; `io/pebble` asks and tells. The last notice
 //! itself is all that is remembered from one look to the next.
 
+use crate::shown::causes::{Again, row};
+use crate::shown::status::State;
 use crate::values::cause::{Cause, optional};
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +12,6 @@ pub const KEY: &str = "windrow.dev/state";
 /// The state of a windrow that does not answer. No running windrow has this state.
 pub const DOWN: &str = "down";
 
-/// A refused login is told again after this time, because the charm reads the credentials anew each
-/// time it is told.
-const LOGIN_AGAIN_MS: u64 = 20_000;
 /// A start is told only when the last notice is at least this old. Usually the start is over
 /// before.
 const START_AFTER_MS: u64 = 10_000;
@@ -50,9 +49,16 @@ pub struct Notice {
     /// The seconds of waiting that are saved up for further notices, as a number; each costs 60.
     /// Example: with `180`, three more may follow at once.
     pub credit: String,
+    /// For a cause that is told again while it lasts: the seconds until then, as a number. Other
+    /// news keep it, until nothing hinders windrow any more. Empty: it was not told yet.
+    pub wait: String,
 }
 
 impl Notice {
+    fn wait_ms(&self) -> Option<u64> {
+        Some(self.wait.parse::<u64>().ok()?.saturating_mul(1000))
+    }
+
     fn credit_after(&self, age_ms: u64) -> u64 {
         self.credit
             .parse()
@@ -71,26 +77,17 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
     let Some((last, age_ms)) = last else {
         // There is no notice of a start: whoever started windrow knows about it.
         return (!starting).then(|| Notice {
+            wait: pauses(&news).map_or_else(String::new, |(first, _)| seconds_of(first)),
             news,
             credit: (CREDIT_MAX_S - COST_S).to_string(),
         });
     };
     let credit = last.credit_after(age_ms);
-    if same(&news, &last.news) {
-        let again = news.cause.is_some_and(Cause::is_login) && age_ms >= LOGIN_AGAIN_MS;
-        return again.then(|| Notice {
-            news,
-            credit: credit.to_string(),
-        });
+    if let Some(pauses) = pauses(&news) {
+        return tell_again(news, pauses, credit, last, age_ms);
     }
-    // New credentials may be there already, and only the charm can fetch them. So a refused login
-    // never waits for credit.
-    if news.cause.is_some_and(Cause::is_login) {
-        let soon = last.news.cause.is_some_and(Cause::is_login) && age_ms < LOGIN_AGAIN_MS;
-        return (!soon).then(|| Notice {
-            news,
-            credit: credit.to_string(),
-        });
+    if same(&news, &last.news) {
+        return None;
     }
     let restless = |news: &News| news.state == DOWN || news.cause == Some(Cause::Starting);
     let too_soon = (starting && age_ms < START_AFTER_MS)
@@ -99,9 +96,68 @@ pub fn decide(now: &News, last: Option<(&Notice, u64)>) -> Option<Notice> {
         return None;
     }
     credit.checked_sub(COST_S).map(|left| Notice {
+        wait: kept_wait(&news, last),
         news,
         credit: left.to_string(),
     })
+}
+
+/// The first and the longest pause between two notices of the same trouble; `None` for news that
+/// are told once.
+fn pauses(news: &News) -> Option<(u64, u64)> {
+    match news.cause.map(|cause| row(cause).again)? {
+        Again::Never => None,
+        Again::BackOff { first_ms, most_ms } => Some((first_ms, most_ms)),
+    }
+}
+
+fn seconds_of(ms: u64) -> String {
+    (ms / 1000).to_string()
+}
+
+/// The pause that the next refused login keeps: none once nothing hinders windrow any more.
+fn kept_wait(news: &News, last: &Notice) -> String {
+    let well = [State::Counting, State::Paused, State::Standby].map(State::name);
+    if well.contains(&news.state.as_str()) {
+        return String::new();
+    }
+    last.wait.clone()
+}
+
+/// The notice of a trouble that only the charm can end, such as a refused login: new credentials may
+/// be there already, and only the charm can fetch them. So the first one never waits for credit.
+/// While it lasts it is told ever less often, however its sentence changes. Where another login is
+/// refused in its place, that is told after the first pause, as long as there is credit for it.
+fn tell_again(
+    news: News,
+    (first_ms, most_ms): (u64, u64),
+    credit: u64,
+    last: &Notice,
+    age_ms: u64,
+) -> Option<Notice> {
+    let told = |wait_ms, credit: u64| {
+        Some(Notice {
+            news: news.clone(),
+            credit: credit.to_string(),
+            wait: seconds_of(wait_ms),
+        })
+    };
+    let was = pauses(&last.news).and(last.wait_ms());
+    match (was, last.wait_ms()) {
+        // Something else was told since, for instance that windrow was down. The pause goes on.
+        (None, None) => told(first_ms, credit),
+        (_, Some(wait_ms)) if age_ms >= wait_ms => {
+            told((wait_ms * 2).clamp(first_ms, most_ms), credit)
+        }
+        // Something else was told since, for instance that windrow was down. The pause goes on.
+        (None, Some(wait_ms)) => credit
+            .checked_sub(COST_S)
+            .and_then(|left| told(wait_ms, left)),
+        (Some(wait_ms), _) if news.cause != last.news.cause && age_ms >= first_ms => credit
+            .checked_sub(COST_S)
+            .and_then(|left| told(wait_ms, left)),
+        _ => None,
+    }
 }
 
 /// The notice that says what the charm shows now; `None` where the last notice says the same. It is
@@ -115,6 +171,13 @@ pub fn shown(seen: &News, restarted: bool, last: &Notice, age_ms: u64) -> Option
     let free = if restarted { COST_S } else { 0 };
     let credit = (last.credit_after(age_ms) + free).min(CREDIT_MAX_S);
     (!same(&news, &last.news)).then(|| Notice {
+        // Whoever restarts windrow has something new for it.
+        wait: match pauses(&news) {
+            _ if restarted => String::new(),
+            // The charm has just read the credentials.
+            Some((first_ms, _)) if last.wait.is_empty() => seconds_of(first_ms),
+            _ => kept_wait(&news, last),
+        },
         news,
         credit: credit.to_string(),
     })
@@ -201,6 +264,7 @@ mod tests {
         let spent = Notice {
             news: counting(),
             credit: "0".to_owned(),
+            ..Notice::default()
         };
         let refused = news("waiting", Some(Cause::LoginKafka), "cannot log in");
         let told = decide(&refused, Some((&spent, 5000)))
@@ -210,7 +274,7 @@ mod tests {
             decide(&other, Some((&told, 5000))).is_none(),
             "the charm has just looked"
         );
-        assert!(decide(&other, Some((&told, LOGIN_AGAIN_MS))).is_some());
+        assert!(decide(&other, Some((&told, 20_000))).is_some());
         assert!(
             decide(&counting(), Some((&told, 5000))).is_none(),
             "all else waits for credit"
@@ -222,6 +286,7 @@ mod tests {
         let told = Notice {
             news: counting(),
             credit: "180".to_owned(),
+            ..Notice::default()
         };
         assert_eq!(
             shown(&counting(), false, &told, 5000),
@@ -246,6 +311,7 @@ mod tests {
         let mut last = Notice {
             news: counting(),
             credit: "0".to_owned(),
+            ..Notice::default()
         };
         for _ in 0..9 {
             last = shown(&down(), true, &last, 1000).expect("it has just been stopped");
@@ -300,8 +366,56 @@ mod tests {
     fn a_refused_login_is_told_again_until_it_is_over() {
         let refused = || news("waiting", Some(Cause::LoginKafka), "cannot log in");
         let told = watch(600, |at| if at < 90 { refused() } else { counting() });
-        assert_eq!(seconds(&told), [0, 20, 40, 60, 80, 90]);
+        assert_eq!(seconds(&told), [0, 20, 60, 90]);
         assert_eq!(told.last().unwrap().1, "counting");
+    }
+
+    #[test]
+    fn a_login_that_stays_refused_wakes_ever_less() {
+        let refused = |cause, reason: &str| news("waiting", Some(cause), reason);
+        let told = watch(3600, |_| refused(Cause::LoginKafka, "cannot log in"));
+        assert_eq!(
+            seconds(&told)[..8],
+            [0, 20, 60, 140, 300, 600, 900, 1200],
+            "20 s, twice as long each time, and 5 min at last"
+        );
+        // Two brokers, each with its own words.
+        let told = watch(3600, |at| {
+            let words = ["no such user", "the password is another one"];
+            let at = usize::try_from(at / 5 % 2).unwrap();
+            refused(Cause::LoginKafka, words[at])
+        });
+        assert_eq!(seconds(&told)[..5], [0, 20, 60, 140, 300]);
+        // Two logins in turn, and a windrow that comes up and goes down.
+        for other in [refused(Cause::LoginS3, "no"), down(), starting()] {
+            let told = watch(3600, |at| {
+                if at / 5 % 2 == 0 {
+                    refused(Cause::LoginKafka, "cannot log in")
+                } else {
+                    other.clone()
+                }
+            });
+            let last_hour_half = told.iter().filter(|(at, _)| *at >= 1800).count();
+            assert!(last_hour_half <= 31, "{other:?}: {told:?}");
+        }
+        // Once nothing hinders it any more, the next refusal is told at once.
+        let told = watch(3600, |at| match at {
+            0..1000 | 1100.. => refused(Cause::LoginKafka, "cannot log in"),
+            _ => counting(),
+        });
+        let after: Vec<u64> = seconds(&told)
+            .into_iter()
+            .filter(|at| *at >= 1000)
+            .collect();
+        assert_eq!(after[..4], [1000, 1100, 1120, 1160], "{told:?}");
+    }
+
+    #[test]
+    fn rights_and_trust_wake_the_charm_once() {
+        for cause in Cause::ALL.into_iter().filter(|cause| !cause.is_login()) {
+            let told = watch(3600, |_| news("waiting", Some(cause), "no"));
+            assert!(told.len() <= 1, "{cause}: {told:?}");
+        }
     }
 
     #[test]

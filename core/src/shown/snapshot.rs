@@ -190,7 +190,7 @@ mod tests {
     use crate::values::cause::Cause;
     use crate::values::record::Record;
     use crate::values::shape::Shape;
-    use crate::values::time::{DbTime, Mono};
+    use crate::values::time::{DbTime, Mono, WallTime};
 
     /// The database's clock: 2023-11-14 22:13:20 UTC.
     const NOW: i64 = 1_700_000_000_000;
@@ -229,7 +229,7 @@ mod tests {
     fn answer(request: Request) -> Option<Answer> {
         let limits = (0, 0);
         Some(match request {
-            Request::Catalog(CatalogRequest::Acquire) => {
+            Request::Catalog(CatalogRequest::Acquire { .. }) => {
                 Answer::Catalog(CatalogAnswer::Acquire(Ok(Acquired::Ours {
                     owner: Owner {
                         term: 1,
@@ -240,7 +240,7 @@ mod tests {
                     head: None,
                 })))
             }
-            Request::Catalog(CatalogRequest::Commit(commit)) => {
+            Request::Catalog(CatalogRequest::Commit { commit, .. }) => {
                 Answer::Catalog(CatalogAnswer::Commit {
                     epoch: commit.epoch,
                     result: Ok(DbTime(NOW)),
@@ -266,6 +266,14 @@ mod tests {
             }),
             _ => return None,
         })
+    }
+
+    /// The first tick: the wall clock says the same as the database's.
+    fn begin() -> Input<'static> {
+        Input::Tick {
+            now: Mono(0),
+            wall: WallTime(NOW),
+        }
     }
 
     fn step(engine: &mut Engine, input: Input<'_>) {
@@ -298,10 +306,11 @@ mod tests {
     #[test]
     fn a_standby_shows_who_has_the_table() {
         let mut engine = engine();
-        engine.step(Input::Tick { now: Mono(0) }, &mut Vec::new());
+        engine.step(begin(), &mut Vec::new());
         let held = Acquired::Held {
             by: "windrow/1".to_owned(),
             left_ms: 9000,
+            lease: None,
         };
         engine.step(CatalogAnswer::Acquire(Ok(held)).into(), &mut Vec::new());
         let status = snapshot(&engine, &run_facts());
@@ -314,7 +323,7 @@ mod tests {
     #[test]
     fn records_of_open_windows_are_shown_by_window_and_by_topic_partition() {
         let mut engine = engine();
-        step(&mut engine, Input::Tick { now: Mono(0) });
+        step(&mut engine, begin());
         let record = |offset, second: i64, value: &'static str| Record {
             offset,
             timestamp_ms: NOW + second * 1000,

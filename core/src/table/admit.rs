@@ -3,9 +3,9 @@
 //! PostgreSQL catalog, the local one and the simulated one all ask these functions, so the
 //! simulation tests the rules that run in production.
 
-use crate::table::commit::{Commit, Outcome, Owner};
+use crate::table::commit::{ClockBound, Commit, LeaseMark, Outcome, Owner};
 use crate::values::record::{Offset, Partition};
-use crate::values::time::DbTime;
+use crate::values::time::{DbTime, EventTime, about_duration};
 use std::collections::BTreeMap;
 
 /// What a catalog found of a table, read while nobody else could change it.
@@ -131,14 +131,18 @@ pub enum Whose {
         by: String,
         /// How long it keeps the table if it does not renew; at least 1.
         left_ms: u64,
+        /// The lease as it is now.
+        lease: Option<LeaseMark>,
     },
 }
 
 /// Whether the process `owner_id` may take the table at `now`, by the catalog's clock: the lease
-/// was given back or is over, or is its own. The lease only saves work. What keeps the table right
-/// is that [`admit`] looks at the owner of every commit.
+/// was given back or is over, or is its own. `over` is a lease that this process has seen unchanged
+/// for the length of a lease by its own monotonic clock. It is over as well, although a clock that
+/// was ahead when it was written, or that was set back since, says otherwise. The lease only saves
+/// work. What keeps the table right is that [`admit`] looks at the owner of every commit.
 #[must_use]
-pub fn whose(facts: &JobFacts, owner_id: &str, now: DbTime) -> Whose {
+pub fn whose(facts: &JobFacts, owner_id: &str, now: DbTime, over: Option<&LeaseMark>) -> Whose {
     let another = facts
         .owner
         .as_ref()
@@ -146,13 +150,45 @@ pub fn whose(facts: &JobFacts, owner_id: &str, now: DbTime) -> Whose {
     let left_ms = facts
         .lease_until
         .map_or(0, |until| until.0.saturating_sub(now.0));
+    let lease = facts.owner.clone().zip(facts.lease_until);
+    let lease = lease.map(|(owner, until)| LeaseMark { owner, until });
+    let unchanged = lease.is_some() && lease.as_ref() == over;
     match u64::try_from(left_ms) {
-        Ok(left_ms @ 1..) if another => Whose::Held {
+        Ok(left_ms @ 1..) if another && !unchanged => Whose::Held {
             by: facts.owner_name.clone(),
             left_ms,
+            lease,
         },
         _ => Whose::Ours,
     }
+}
+
+/// Whether the catalog's clock, which reads `now`, is the one by which a request was made. It is
+/// asked in the transaction that writes or that says what may be deleted, after [`admit`] or
+/// [`check_owner`] and as late as possible: the clock may have been set since the sender heard it.
+///
+/// # Errors
+/// Both times, as a sentence. The caller writes nothing, and answers `Retry` with the cause
+/// `Clocks`; the sender then hears the clock again before it goes on.
+pub fn check_clock(now: DbTime, bound: &ClockBound) -> Result<(), String> {
+    let off_ms = now.0.abs_diff(bound.expected.0);
+    if off_ms <= bound.off_max_ms {
+        return Ok(());
+    }
+    Err(format!(
+        "the database's clock says {}, and {} was expected, which is {} off; correct the wrong \
+         clock, and run NTP on both machines",
+        EventTime(now.0),
+        EventTime(bound.expected.0),
+        about_duration(off_ms)
+    ))
+}
+
+/// What an epoch says of when it was committed. It never goes back, also where the clock was ahead
+/// at the last commit and is right now.
+#[must_use]
+pub fn committed_at(now: DbTime, last: Option<DbTime>) -> DbTime {
+    last.map_or(now, |last| last.max(now))
 }
 
 /// What became of the epoch that the facts are about, after the answer to its commit was lost. The
@@ -327,12 +363,66 @@ mod tests {
         for (case, change, owner_id, now, expect) in WHOSE {
             let mut facts = facts();
             change(&mut facts);
-            let answer = match whose(&facts, owner_id, DbTime(*now)) {
+            let answer = match whose(&facts, owner_id, DbTime(*now), None) {
                 Whose::Ours => "ours".to_owned(),
-                Whose::Held { by, left_ms } => format!("held by {by} for {left_ms} ms"),
+                Whose::Held { by, left_ms, .. } => format!("held by {by} for {left_ms} ms"),
             };
             assert!(answer.starts_with(expect), "{case}: {answer}");
         }
+    }
+
+    #[test]
+    fn a_lease_that_a_clock_ahead_has_written_is_over_once_it_was_seen_unchanged() {
+        let mut facts = facts();
+        let lease = LeaseMark {
+            owner: owner(3, "a"),
+            until: DbTime(1000),
+        };
+        let Whose::Held {
+            lease: Some(seen), ..
+        } = whose(&facts, "b", DbTime(-86_400_000), None)
+        else {
+            panic!("it has a day left");
+        };
+        assert_eq!(seen, lease);
+        let again = |facts: &JobFacts| whose(facts, "b", DbTime(-86_400_000), Some(&seen));
+        assert_eq!(again(&facts), Whose::Ours);
+        facts.lease_until = Some(DbTime(1001));
+        assert!(
+            matches!(again(&facts), Whose::Held { .. }),
+            "it was renewed"
+        );
+        facts.lease_until = Some(DbTime(1000));
+        found_owner(&mut facts, 4, "c");
+        assert!(
+            matches!(again(&facts), Whose::Held { .. }),
+            "it is another owner's"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_since_refuses_what_was_made_by_the_old_one() {
+        let bound = ClockBound {
+            expected: DbTime(1_725_192_000_000),
+            off_max_ms: 60_000,
+        };
+        let at = |off: i64| check_clock(DbTime(bound.expected.0 + off), &bound);
+        for off in [-60_000, 0, 60_000] {
+            assert_eq!(at(off), Ok(()), "{off}");
+        }
+        for off in [-60_001, 60_001, i64::MIN / 2, i64::MAX / 2] {
+            assert!(at(off).is_err(), "{off}");
+        }
+        assert!(at(-172_800_000).unwrap_err().contains(
+            "says 2024-08-30T12:00:00Z, and 2024-09-01T12:00:00Z was expected, which is 2d off"
+        ));
+    }
+
+    #[test]
+    fn the_time_of_a_commit_never_goes_back() {
+        assert_eq!(committed_at(DbTime(5), None), DbTime(5));
+        assert_eq!(committed_at(DbTime(5), Some(DbTime(3))), DbTime(5));
+        assert_eq!(committed_at(DbTime(5), Some(DbTime(9))), DbTime(9));
     }
 
     #[test]

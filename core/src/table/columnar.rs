@@ -367,7 +367,7 @@ pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<C
 }
 
 /// The error of a file whose bytes cannot be understood.
-fn damaged(error: impl fmt::Display) -> FileError {
+pub(crate) fn damaged(error: impl fmt::Display) -> FileError {
     FileError(error.to_string())
 }
 

@@ -206,6 +206,39 @@ pub struct Head {
     pub paused: bool,
 }
 
+/// What the catalog's clock may read when something is written by it. It travels with the request,
+/// and the transaction itself compares it, because the clock may have been set, or another server
+/// may have taken over, since it was heard last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockBound {
+    /// What the clock should read, as far as the sender knows.
+    pub expected: DbTime,
+    /// How far it may be from that, in either direction. A request that was on its way for longer
+    /// is refused, too, and sent again with another bound.
+    pub off_max_ms: u64,
+}
+
+/// A lease as it is in the catalog: each renewal and each new owner changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseMark {
+    /// Who has it.
+    pub owner: Owner,
+    /// When it ends, by the catalog's clock.
+    pub until: DbTime,
+}
+
+/// A lease that was renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The catalog's clock.
+    pub now: DbTime,
+    /// An operator's `pause` is in force.
+    pub paused: bool,
+    /// The journal's last epoch; `None` before epoch 0. If the owner knows another one, commits
+    /// were lost (a failover, a restored backup), or somebody else has written.
+    pub last_epoch: Option<u64>,
+}
+
 /// The answer to a process that wants the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
@@ -225,8 +258,12 @@ pub enum Acquired {
     Held {
         /// The name by which people know that process.
         by: String,
-        /// How long it keeps the table if it does not renew.
+        /// How long it keeps the table if it does not renew, by the catalog's clock.
         left_ms: u64,
+        /// The lease as it is now. A waiting process that sees the same one for the length of a
+        /// lease may take the table, whatever the clock says. `None` where no lease ends by a
+        /// clock.
+        lease: Option<LeaseMark>,
     },
 }
 

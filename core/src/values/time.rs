@@ -22,6 +22,12 @@ pub struct Mono(pub u64);
 #[serde(transparent)]
 pub struct DbTime(pub i64);
 
+/// A time of the machine's own wall clock, in milliseconds since 1970 UTC. People, NTP and a
+/// hypervisor may set it at any moment, in either direction. It is the second witness beside
+/// [`DbTime`] of what time it is, and is used for nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct WallTime(pub i64);
+
 /// The event times in ms that can be counted: those of the years 1 to 9999, which RFC 3339 and
 /// every reader of the table can write.
 pub const YEARS_1_TO_9999_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
@@ -154,6 +160,18 @@ pub fn format_duration_ms(ms: u64) -> String {
     format!("{ms}ms")
 }
 
+/// About how long `ms` milliseconds are, for people: in whole days, hours, minutes or seconds, with
+/// at least two of them where there are as many: `36h`, `2d`, `90s`.
+#[must_use]
+pub fn about_duration(ms: u64) -> String {
+    for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")] {
+        if ms >= 2 * scale {
+            return format!("{}{unit}", ms / scale);
+        }
+    }
+    format!("{}s", ms / 1000)
+}
+
 /// A time as SQL prints it: `2024-09-01T19:42:15.500Z` becomes `2024-09-01 19:42:15.5`.
 #[must_use]
 pub fn sql_time(rfc3339: &str) -> String {
@@ -209,6 +227,20 @@ mod tests {
         assert_eq!(parse_duration_ms("0"), Ok(0));
         for bad in ["", "10", "10 sconds", "-1s", "1.5s", "99999999999d", "s"] {
             assert!(parse_duration_ms(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn long_durations_are_said_roughly() {
+        for (ms, text) in [
+            (999, "0s"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (129_600_000, "36h"),
+            (172_799_000, "47h"),
+            (400 * 86_400_000, "400d"),
+        ] {
+            assert_eq!(about_duration(ms), text);
         }
     }
 

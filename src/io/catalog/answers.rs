@@ -1,19 +1,9 @@
-//! What a catalog answers to those who look: files, sums, leases. What it answers to the engine
+//! What a catalog answers to those who look: files and sums. What it answers to the engine
 //! alone is in `windrow_core::table::commit`.
 
 pub use windrow_core::shown::snapshot::Totals;
 
 use windrow_core::table::commit::NewFile;
-use windrow_core::values::time::DbTime;
-
-/// A lease that was renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewed {
-    /// The catalog's clock.
-    pub now: DbTime,
-    /// An operator's `pause` is in force.
-    pub paused: bool,
-}
 
 /// A committed file that readers see.
 #[derive(Clone, Debug, PartialEq, Eq)]

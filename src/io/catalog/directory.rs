@@ -7,24 +7,22 @@
 //! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit
 //! block the calling thread.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the machine's clock stands in for the database's"
-)]
-
-use super::answers::{CommittedFile, Files, Renewed, Totals};
-use super::local_files::{entries, read, remove_temporary, sync_parent, write, write_through};
+use super::answers::{CommittedFile, Files, Totals};
+use super::local_files::{entries, now, read, remove_temporary, sync_parent, write, write_through};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-use windrow_core::table::admit::{CommittedEpoch, JobFacts, Verdict, admit, check_owner, outcome};
+use windrow_core::table::admit::{
+    CommittedEpoch, JobFacts, Verdict, admit, check_clock, check_owner, committed_at, outcome,
+};
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, Commit, Head, Outcome, Owner,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, Head, LeaseMark, Outcome, Owner,
+    Renewed,
 };
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
 
@@ -111,6 +109,7 @@ impl LocalCatalog {
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        _over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let failed = |error| retry("cannot take", &self.name, error);
         fs::create_dir_all(self.path("epochs")).map_err(failed)?;
@@ -132,7 +131,12 @@ impl LocalCatalog {
                 let (by, left_ms) = before.map_or(("another process".to_owned(), lease_ms), |o| {
                     (o.who, o.lease_ms)
                 });
-                return Ok(Acquired::Held { by, left_ms });
+                // The kernel says that its owner lives: no clock has a say in it.
+                return Ok(Acquired::Held {
+                    by,
+                    left_ms,
+                    lease: None,
+                });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
@@ -176,6 +180,9 @@ impl LocalCatalog {
         Ok(Renewed {
             now: now(),
             paused: self.path("paused").exists(),
+            last_epoch: self
+                .last_epoch()
+                .map_err(|error| retry("cannot renew the lease of", &self.name, error))?,
         })
     }
 
@@ -234,7 +241,24 @@ impl LocalCatalog {
         })
     }
 
-    pub(super) async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
+    /// Refuses what was sent by another clock than this one.
+    fn check_clock(
+        &self,
+        doing: &str,
+        now: DbTime,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        check_clock(now, clock).map_err(|why| {
+            let why = format!("{doing} table \"{}\": {why}", self.name);
+            CatalogError::Retry(Trouble::new(Cause::Clocks, why))
+        })
+    }
+
+    pub(super) async fn commit(
+        &mut self,
+        commit: &Commit,
+        clock: &ClockBound,
+    ) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
         let failed = |error| retry(&doing, &self.name, error);
         let last = self.read_last_epoch().map_err(failed)?;
@@ -250,8 +274,10 @@ impl LocalCatalog {
                 return Err(CatalogError::Stop(why.into()));
             }
         }
+        let now = now();
+        self.check_clock(&doing, now, clock)?;
         let file = EpochFile {
-            committed_at: now(),
+            committed_at: committed_at(now, last.as_ref().map(|last| last.committed_at)),
             totals: totals(last.map(|last| last.totals).unwrap_or_default(), commit),
             superseded: self.superseded(commit).map_err(failed)?,
             commit: commit.clone(),
@@ -446,9 +472,11 @@ impl LocalCatalog {
         &mut self,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let doing = "cannot doom keys of";
         self.check_owner(doing, owner)?;
+        self.check_clock(doing, now(), clock)?;
         let failed = |error| retry(doing, &self.name, error);
         let mut free: Vec<String> = keys.to_vec();
         free.sort();
@@ -476,11 +504,17 @@ impl LocalCatalog {
         Ok(free)
     }
 
-    pub(super) async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
+    pub(super) async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        let now = now();
+        self.check_clock("cannot list doomed keys of", now, clock)?;
         let doomed = self
             .doomed()
             .map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
-        let until = now()
+        let until = now
             .0
             .saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
         let mut past: Vec<_> = doomed
@@ -549,13 +583,6 @@ fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<Str
         sum.last_window = sum.last_window.max(file.last_window);
     }
     totals
-}
-
-fn now() -> DbTime {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    DbTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {

@@ -1,10 +1,16 @@
-//! Files of the local catalog: each is JSON, and is replaced as a whole and on disk.
+//! Files of the local catalog: each is JSON, and is replaced as a whole and on disk. And its clock.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the machine's clock stands in for the database's"
+)]
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
+use windrow_core::values::time::DbTime;
 
 /// The names in a directory; none when the directory is not there.
 pub(super) fn entries(dir: &Path) -> io::Result<Vec<String>> {
@@ -62,4 +68,16 @@ pub(super) fn write_through(path: &Path, value: &impl Serialize) -> io::Result<(
 /// Writes a file's directory to the disk: only then is a new name there after a power failure.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// The local catalog's clock, which is the machine's.
+pub(super) fn now() -> DbTime {
+    let ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    DbTime(
+        match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => ms(since),
+            // A machine without a battery begins in 1970, or before it.
+            Err(before) => -ms(before.duration()),
+        },
+    )
 }

@@ -4,7 +4,7 @@
 //! `windrow_core::table::admit`, and what an answer means for the table is up to the engine.
 //!
 //! Dropping one of these futures half-way drops the connection with it, so that nothing stays open.
-//! Only a dropped [`Catalog::commit`] leaves a question, as [`CatalogError::Unknown`] does: ask
+//! Only a dropped [`Catalog::commit_by`] leaves a question, as [`CatalogError::Unknown`] does: ask
 //! [`Catalog::outcome`].
 
 mod answers;
@@ -15,11 +15,13 @@ pub mod session;
 mod hive;
 pub mod postgres;
 
-pub use answers::{CommittedFile, Files, Renewed, Totals};
+pub use answers::{CommittedFile, Files, Totals};
 
 use directory::LocalCatalog;
 use postgres::PostgresCatalog;
-use windrow_core::table::commit::{Acquired, CatalogError, Commit, Head, Outcome, Owner};
+use windrow_core::table::commit::{
+    Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, Outcome, Owner, Renewed,
+};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
@@ -57,7 +59,22 @@ impl Catalog {
         owner_id: &str,
         lease_ms: u64,
     ) -> Result<Acquired, CatalogError> {
-        each!(self, c => c.acquire(who, owner_id, lease_ms))
+        self.acquire_over(who, owner_id, lease_ms, None).await
+    }
+
+    /// The same. `over` is a lease that counts as over if it is still the same one, because it was
+    /// seen unchanged for long enough.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::acquire`].
+    pub async fn acquire_over(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        lease_ms: u64,
+        over: Option<&LeaseMark>,
+    ) -> Result<Acquired, CatalogError> {
+        each!(self, c => c.acquire(who, owner_id, lease_ms, over))
     }
 
     /// Holds the table for `lease_ms` more.
@@ -78,16 +95,20 @@ impl Catalog {
     }
 
     /// Makes an epoch true, with all that readers see of it. Sending the same commit again is
-    /// success. Returns when the epoch was committed.
+    /// success. Returns when the epoch was committed, which never goes back.
     ///
     /// # Errors
     /// `Fenced` when another owner has the table, when the catalog does not go on from here, or
     /// when this epoch is there with another digest: come back through [`Catalog::acquire`].
     /// `Unknown` when the answer was lost: until [`Catalog::outcome`] has answered, nothing may be
     /// deleted or planned anew. `Stop` when somebody dropped the table. After `Retry` nothing has
-    /// changed.
-    pub async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        each!(self, c => c.commit(commit))
+    /// changed; its cause is `Clocks` when the catalog's clock is not as `clock` says.
+    pub async fn commit_by(
+        &mut self,
+        commit: &Commit,
+        clock: &ClockBound,
+    ) -> Result<DbTime, CatalogError> {
+        each!(self, c => c.commit(commit, clock))
     }
 
     /// What became of an epoch whose answer was lost, whoever owns the table now. It waits for a
@@ -117,9 +138,9 @@ impl Catalog {
             let why = "cannot restore the table: a local catalog has no entries in Hive";
             return Err(CatalogError::Stop(why.into()));
         };
-        let owner = match catalog.acquire(who, owner_id, lease_ms).await? {
+        let owner = match catalog.acquire(who, owner_id, lease_ms, None).await? {
             Acquired::Ours { owner, .. } => owner,
-            Acquired::Held { by, left_ms } => {
+            Acquired::Held { by, left_ms, .. } => {
                 let why = format!(
                     "cannot restore the table while \"{by}\" owns it, for at most {left_ms} ms \
                      more; stop that windrow first"
@@ -181,22 +202,29 @@ impl Catalog {
     /// commit that names one of them later is refused. Keys are paths below the warehouse.
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table.
+    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
+    /// catalog's clock is not as `clock` says.
     pub async fn doom(
         &mut self,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
-        each!(self, c => c.doom(owner, keys))
+        each!(self, c => c.doom(owner, keys, clock))
     }
 
     /// Keys that were doomed at least `grace_ms` ago, the oldest first, at most a thousand. Their
     /// objects may be deleted.
     ///
     /// # Errors
-    /// `Retry` when they cannot be read.
-    pub async fn doomed_past(&mut self, grace_ms: u64) -> Result<Vec<String>, CatalogError> {
-        each!(self, c => c.doomed_past(grace_ms))
+    /// `Retry` when they cannot be read, or, with the cause `Clocks`, when the catalog's clock is
+    /// not as `clock` says.
+    pub async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doomed_past(grace_ms, clock))
     }
 
     /// Takes keys off the list of doomed ones, after their objects were deleted.

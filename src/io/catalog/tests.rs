@@ -9,7 +9,8 @@
 use super::*;
 use crate::io::catalog::session::PgConfig;
 use cases::{
-    LEASE_MS, epoch, fenced, file, full, full_after_genesis, genesis, rows, stopped, take,
+    ANY_CLOCK, Client as _, LEASE_MS, epoch, fenced, file, full, full_after_genesis, genesis, rows,
+    stopped, take,
 };
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -129,25 +130,30 @@ impl cases::Place for Place {
 }
 
 impl cases::Client for Catalog {
-    async fn acquire(
+    async fn acquire_over(
         &mut self,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
-        self.acquire(who, owner_id, lease_ms).await
+        self.acquire_over(who, owner_id, lease_ms, over).await
     }
 
-    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<bool, CatalogError> {
-        Ok(self.renew(owner, lease_ms).await?.paused)
+    async fn renew(&mut self, owner: &Owner, lease_ms: u64) -> Result<Renewed, CatalogError> {
+        self.renew(owner, lease_ms).await
     }
 
     async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         self.release(owner).await
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        self.commit(commit).await
+    async fn commit_by(
+        &mut self,
+        commit: &Commit,
+        clock: &ClockBound,
+    ) -> Result<DbTime, CatalogError> {
+        self.commit_by(commit, clock).await
     }
 
     async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
@@ -209,10 +215,16 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .unwrap();
     // The checkpoint of epoch 0 was replaced, so it is doomed already.
     assert_eq!(
-        catalog.doomed_past(0).await.unwrap(),
+        catalog.doomed_past(0, &ANY_CLOCK).await.unwrap(),
         ["_windrow/default.t/checkpoints/0"]
     );
-    assert!(catalog.doomed_past(3_600_000).await.unwrap().is_empty());
+    assert!(
+        catalog
+            .doomed_past(3_600_000, &ANY_CLOCK)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let next = full(&owner, 2);
     let named = [
         file(&owner, 1, rows()).key,
@@ -222,7 +234,7 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
     let mut keys = named.to_vec();
     keys.push(next.files[0].key.clone());
     assert_eq!(
-        catalog.doom(&owner, &keys).await.unwrap(),
+        catalog.doom(&owner, &keys, &ANY_CLOCK).await.unwrap(),
         [next.files[0].key.clone()]
     );
     fenced(catalog.commit(&next).await, "is doomed");
@@ -231,14 +243,14 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .await
         .unwrap();
     assert_eq!(
-        catalog.doomed_past(0).await.unwrap(),
+        catalog.doomed_past(0, &ANY_CLOCK).await.unwrap(),
         [next.files[0].key.clone()]
     );
     let stranger = Owner {
         term: owner.term + 1,
         ..owner.clone()
     };
-    fenced(catalog.doom(&stranger, &keys).await, "");
+    fenced(catalog.doom(&stranger, &keys, &ANY_CLOCK).await, "");
     fenced(catalog.forget(&stranger, &keys).await, "");
     catalog.commit(&epoch(&owner, 2)).await.unwrap();
 }
@@ -290,6 +302,74 @@ on_schemas! {
     metastore_made_by_spark_passes_all_cases: "lazy",
     metastore_3_1_passes_all_cases: "3.1",
     metastore_4_0_passes_all_cases: "4.0",
+}
+
+/// The epochs' times as people look at them, and the transaction's own comparison.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn an_epoch_that_was_committed_ahead_of_time_takes_the_next_ones_with_it() {
+    let place = Place::postgres("ahead_of_time", "script");
+    let mut catalog = place.catalog("t");
+    let (owner, _) = take(&mut catalog, "a").await;
+    catalog.commit(&epoch(&owner, 0)).await.unwrap();
+    // As a server whose clock was a day ahead would have written it.
+    let other = place.other_client().await;
+    other
+        .batch_execute(
+            "UPDATE windrow_1.epoch SET committed_at = clock_timestamp() + interval '1 day'",
+        )
+        .await
+        .unwrap();
+    let ahead = catalog.head().await.unwrap().unwrap().committed_at;
+    let now = catalog.renew(&owner, LEASE_MS).await.unwrap().now;
+    let clock = ClockBound {
+        expected: now,
+        off_max_ms: 60_000,
+    };
+    // It is no reason to wait, and time never goes back.
+    for n in 1..3 {
+        let at = catalog.commit_by(&full(&owner, n), &clock).await.unwrap();
+        assert_eq!(at, ahead);
+    }
+    assert_eq!(catalog.head().await.unwrap().unwrap().committed_at, ahead);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn nothing_is_doomed_or_handed_out_for_deletion_by_another_clock() {
+    let place = Place::postgres("doomed_by_another_clock", "script");
+    let mut catalog = place.catalog("t");
+    let (owner, _) = take(&mut catalog, "a").await;
+    catalog.commit(&epoch(&owner, 0)).await.unwrap();
+    let now = catalog.renew(&owner, LEASE_MS).await.unwrap().now;
+    let clock = |ahead: i64| ClockBound {
+        expected: DbTime(now.0 + ahead),
+        off_max_ms: 60_000,
+    };
+    let keys = ["orphan".to_owned()];
+    // The clock was set a week ahead since the owner heard it: by it, all that was doomed a moment
+    // ago was doomed long enough ago.
+    let week = 7 * 86_400_000;
+    for ahead in [-week, week] {
+        let because = "and run NTP";
+        because_of_clocks(catalog.doom(&owner, &keys, &clock(ahead)).await, because);
+        because_of_clocks(catalog.doomed_past(0, &clock(ahead)).await, because);
+    }
+    assert!(catalog.doomed_past(0, &clock(0)).await.unwrap().is_empty());
+    assert_eq!(catalog.doom(&owner, &keys, &clock(0)).await.unwrap(), keys);
+    assert_eq!(catalog.doomed_past(0, &clock(0)).await.unwrap(), keys);
+}
+
+#[track_caller]
+fn because_of_clocks<T: std::fmt::Debug>(answer: Result<T, CatalogError>, part: &str) {
+    because(answer, Cause::Clocks, part);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn lease_of_a_clock_that_was_ahead_is_taken_when_it_was_seen_unchanged() {
+    let place = Place::postgres("lease_ahead", "script");
+    cases::lease_of_a_clock_that_was_ahead_is_taken_when_it_was_seen_unchanged(&place).await;
 }
 
 #[tokio::test]
@@ -787,7 +867,10 @@ async fn uses_all_of_the_journal(catalog: &mut Catalog, who: &str) {
     }
     assert!(!catalog.renew(&owner, LEASE_MS).await.unwrap().paused);
     let orphans = [format!("_windrow/default.t/rows/orphan-of-{who}")];
-    assert_eq!(catalog.doom(&owner, &orphans).await.unwrap(), orphans);
+    assert_eq!(
+        catalog.doom(&owner, &orphans, &ANY_CLOCK).await.unwrap(),
+        orphans
+    );
     catalog.forget(&owner, &orphans).await.unwrap();
     catalog.set_paused(false, who).await.unwrap();
     catalog.release(&owner).await.unwrap();

@@ -10,6 +10,7 @@ impl State {
         match self.mood {
             Mood::Late => return failed(504, "timed out"),
             Mood::Broken => return failed(500, "internal server error"),
+            Mood::Forbidden => return failed(401, "access denied"),
             _ => {}
         }
         let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);

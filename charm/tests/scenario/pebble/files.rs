@@ -178,7 +178,12 @@ impl State {
             let mut at = String::new();
             for piece in parent.split('/').filter(|p| !p.is_empty()) {
                 at += &format!("/{piece}");
-                self.files.entry(at.clone()).or_insert_with(File::folder);
+                // As Pebble does, the folders belong to the owner of the file.
+                self.files.entry(at.clone()).or_insert_with(|| File {
+                    uid,
+                    gid,
+                    ..File::folder()
+                });
             }
         } else if !self.files.contains_key(parent) {
             return Err((

@@ -31,6 +31,8 @@ pub enum Mood {
     Late,
     /// Every request is answered 500.
     Broken,
+    /// Every request is answered 401, as to a user that Pebble does not obey.
+    Forbidden,
 }
 
 pub struct File {
@@ -249,7 +251,7 @@ impl State {
 }
 
 impl File {
-    fn folder() -> File {
+    pub(crate) fn folder() -> File {
         File {
             bytes: Vec::new(),
             mode: "755".to_owned(),

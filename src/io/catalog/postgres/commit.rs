@@ -2,17 +2,21 @@
 //! Whether a commit may be written is decided by `windrow_core::table::admit`.
 
 use super::super::session::{Lost, args};
-use super::journal::{Job, Journal, to_bigint, to_json};
+use super::journal::{Job, Journal, NOW_MS, to_bigint, to_json};
 use super::{Link, PostgresCatalog};
-use windrow_core::table::admit::{Verdict, admit, outcome};
-use windrow_core::table::commit::{CatalogError, CheckpointAt, Commit, NewFile, Outcome};
+use windrow_core::table::admit::{Verdict, admit, check_clock, outcome};
+use windrow_core::table::commit::{
+    CatalogError, CheckpointAt, ClockBound, Commit, NewFile, Outcome,
+};
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::cause::Cause;
 use windrow_core::values::time::{DbTime, EventTime};
 
 impl PostgresCatalog {
     pub(in super::super) async fn commit(
         &mut self,
         commit: &Commit,
+        clock: &ClockBound,
     ) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
         let mut link = self.owners_link(&doing).await?;
@@ -22,13 +26,18 @@ impl PostgresCatalog {
             .reserve(&mut link.db, &self.name, creates, commit.files.len())
             .await?;
         link.db.begin().await?;
-        let committed_at = self.commit_in(&mut link, commit).await?;
+        let committed_at = self.commit_in(&mut link, commit, clock).await?;
         link.db.commit(Lost::Ask).await?;
         self.link = Some(link);
         Ok(committed_at)
     }
 
-    async fn commit_in(&self, link: &mut Link, commit: &Commit) -> Result<DbTime, CatalogError> {
+    async fn commit_in(
+        &self,
+        link: &mut Link,
+        commit: &Commit,
+        clock: &ClockBound,
+    ) -> Result<DbTime, CatalogError> {
         let Link { db, hive, .. } = link;
         let journal = self.journal(db);
         let Job {
@@ -56,7 +65,11 @@ impl PostgresCatalog {
         journal.insert_files(commit, part_ids).await?;
         journal.update_lanes(commit).await?;
         journal.update_job(commit, checkpoint).await?;
-        journal.insert_epoch(commit).await
+        let (committed_at, now) = journal.insert_epoch(commit).await?;
+        // The last thing before the commit, so that no wait for a lock comes in between. Without
+        // the commit, all of it is rolled back.
+        check_clock(now, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
+        Ok(committed_at)
     }
 
     pub(in super::super) async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
@@ -190,20 +203,26 @@ impl Journal<'_> {
         }
     }
 
-    /// Returns when the epoch was committed.
-    async fn insert_epoch(&self, commit: &Commit) -> Result<DbTime, CatalogError> {
+    /// Returns when the epoch was committed, which is never before the epoch before it, and what
+    /// the clock says.
+    async fn insert_epoch(&self, commit: &Commit) -> Result<(DbTime, DbTime), CatalogError> {
         // The checkpoint is kept once, with the job: it is large, and only the newest is needed.
         let said = Commit {
             checkpoint: None,
             ..commit.clone()
         };
+        let sql = format!(
+            "INSERT INTO windrow_1.epoch (database, \"table\", epoch, owner_epoch, digest, \
+               manifest, committed_at, decisions, said) \
+             VALUES ($1, $2, $3, $4, $5, $6, greatest(clock_timestamp(), \
+                 (SELECT committed_at FROM windrow_1.epoch \
+                  WHERE database = $1 AND \"table\" = $2 AND epoch = $3 - 1)), $7, $8::json) \
+             RETURNING floor(extract(epoch FROM committed_at) * 1000)::bigint, {NOW_MS}"
+        );
         let row = self
             .db
             .query_one(
-                "INSERT INTO windrow_1.epoch (database, \"table\", epoch, owner_epoch, digest, \
-                   manifest, committed_at, decisions, said) \
-                 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7, $8::json) \
-                 RETURNING floor(extract(epoch FROM committed_at) * 1000)::bigint",
+                &sql,
                 args![
                     self.name.database,
                     self.name.table,
@@ -216,6 +235,6 @@ impl Journal<'_> {
                 ],
             )
             .await?;
-        Ok(DbTime(row.get(0)))
+        Ok((DbTime(row.get(0)), DbTime(row.get(1))))
     }
 }

@@ -1,11 +1,13 @@
 //! Doomed keys: they are noted before their objects are deleted, so that no commit names one.
 
-use super::super::session::{Lost, args};
+use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, to_bigint};
-use windrow_core::table::admit::check_owner;
-use windrow_core::table::commit::{CatalogError, Owner};
+use super::journal::{Journal, NOW_MS, to_bigint};
+use windrow_core::table::admit::{check_clock, check_owner};
+use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
+use windrow_core::values::cause::Cause;
+use windrow_core::values::time::DbTime;
 
 /// How many keys are handed out for deletion at a time.
 const DOOMED_MAX: i64 = 1000;
@@ -15,6 +17,7 @@ impl PostgresCatalog {
         &mut self,
         owner: &Owner,
         keys: &[String],
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.owners_link("cannot doom keys of").await?;
         link.db.begin().await?;
@@ -23,6 +26,8 @@ impl PostgresCatalog {
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
         let free = journal.unnamed(keys).await?;
         journal.insert_doomed(&free).await?;
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(free)
@@ -31,6 +36,7 @@ impl PostgresCatalog {
     pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,
+        clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         let mut link = self.link("cannot list doomed keys of").await?;
         if !link.has_journal {
@@ -47,6 +53,8 @@ impl PostgresCatalog {
                 args![*database, *table, to_bigint(grace_ms), DOOMED_MAX],
             )
             .await?;
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -73,6 +81,12 @@ impl PostgresCatalog {
         self.link = Some(link);
         Ok(())
     }
+}
+
+/// PostgreSQL's clock at this moment.
+async fn now(db: &Session) -> Result<DbTime, CatalogError> {
+    let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
+    Ok(DbTime(row.get(0)))
 }
 
 impl Journal<'_> {

@@ -1,12 +1,11 @@
 //! Taking the table, holding it, giving it back.
 
-use super::super::answers::Renewed;
 use super::super::session::{Lost, args};
 use super::Link;
 use super::PostgresCatalog;
 use super::journal::{self, NOW_MS, to_bigint, to_count};
 use windrow_core::table::admit::{Whose, check_owner, whose};
-use windrow_core::table::commit::{Acquired, CatalogError, Owner};
+use windrow_core::table::commit::{Acquired, CatalogError, LeaseMark, Owner, Renewed};
 use windrow_core::table::hive::TableName;
 use windrow_core::values::time::DbTime;
 
@@ -16,6 +15,7 @@ impl PostgresCatalog {
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let mut link = self.link("cannot take").await?;
         link.hive.check_ready(&link.db).await?;
@@ -24,7 +24,9 @@ impl PostgresCatalog {
             link.has_journal = true;
         }
         link.db.begin().await?;
-        let acquired = self.acquire_in(&link, who, owner_id, lease_ms).await?;
+        let acquired = self
+            .acquire_in(&link, who, owner_id, lease_ms, over)
+            .await?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(acquired)
@@ -36,6 +38,7 @@ impl PostgresCatalog {
         who: &str,
         owner_id: &str,
         lease_ms: u64,
+        over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let (db, TableName { database, table }) = (&link.db, &self.name);
         db.execute(
@@ -47,11 +50,11 @@ impl PostgresCatalog {
         // The first look is without the lock: processes that stand by ask again and again, and must
         // not be in the owner's way. The second one is under it, and reads the clock after the
         // wait.
-        if let Some(held) = self.held(link, owner_id).await? {
+        if let Some(held) = self.held(link, owner_id, over).await? {
             return Ok(held);
         }
         let job = self.journal(db).lock_job().await?;
-        if let Some(held) = self.held(link, owner_id).await? {
+        if let Some(held) = self.held(link, owner_id, over).await? {
             return Ok(held);
         }
         if job.facts.last_epoch.is_none() {
@@ -87,12 +90,17 @@ impl PostgresCatalog {
     }
 
     /// Who keeps the table from this process; `None` when nobody does.
-    async fn held(&self, link: &Link, owner_id: &str) -> Result<Option<Acquired>, CatalogError> {
+    async fn held(
+        &self,
+        link: &Link,
+        owner_id: &str,
+        over: Option<&LeaseMark>,
+    ) -> Result<Option<Acquired>, CatalogError> {
         let Some((job, now)) = self.journal(&link.db).read_job().await? else {
             return Ok(None);
         };
-        Ok(match whose(&job.facts, owner_id, now) {
-            Whose::Held { by, left_ms } => Some(Acquired::Held { by, left_ms }),
+        Ok(match whose(&job.facts, owner_id, now, over) {
+            Whose::Held { by, left_ms, lease } => Some(Acquired::Held { by, left_ms, lease }),
             Whose::Ours => None,
         })
     }
@@ -121,6 +129,7 @@ impl PostgresCatalog {
         Ok(Renewed {
             paused: row.get(0),
             now: DbTime(row.get(1)),
+            last_epoch: job.facts.last_epoch,
         })
     }
 

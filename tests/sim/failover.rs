@@ -1,0 +1,45 @@
+//! Failovers that lose the last epochs, as of a standby that is behind, or a restored backup.
+
+use crate::store::Catalog;
+use crate::world::World;
+use windrow_core::values::record::{Offset, Partition};
+
+/// A failover loses at most what came in so many milliseconds. It is less than replaced objects are
+/// kept, so the checkpoints that it brings back are still there.
+const LOST_MS: u64 = 60_000;
+
+impl World {
+    /// From time to time the catalog is kept as it is now.
+    pub fn back_up(&mut self) {
+        // A catalog that lost all epochs of a table is not gone on from: windrow stops, and says
+        // so.
+        let worth_it = !self.catalog.epochs.is_empty();
+        if self.faults.epochs_are_forgotten && worth_it && self.rng.one_in(4) {
+            self.backups.retain(|(at, _)| at + LOST_MS >= self.now);
+            self.backups.push((self.now, self.catalog.clone()));
+        }
+    }
+
+    /// The catalog is as it was a while ago.
+    pub fn fail_over(&mut self) {
+        self.backups.retain(|(at, _)| at + LOST_MS >= self.now);
+        if self.backups.is_empty() {
+            return;
+        }
+        let nth = self.rng.below(self.backups.len() as u64) as usize;
+        let (_, older) = self.backups[nth].clone();
+        self.backups.truncate(nth + 1);
+        self.summary.failovers += u64::from(older.epochs.len() < self.catalog.epochs.len());
+        let newer = std::mem::replace(&mut self.catalog, older);
+        self.catalog.keep_what_auditors_know(newer);
+    }
+
+    /// Where a restart reads a topic partition from, also one after a failover: the log may expire
+    /// up to there.
+    pub fn needed_from(&self, p: Partition) -> Offset {
+        let backups = self.backups.iter().map(|(_, catalog)| catalog);
+        let all = backups.chain([&self.catalog]);
+        let needed = all.map(|catalog: &Catalog| catalog.checkpointed(p).unwrap_or(0));
+        needed.min().unwrap_or(0)
+    }
+}
