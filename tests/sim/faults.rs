@@ -24,6 +24,11 @@ pub struct Faults {
     /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
     /// log.
     pub log_is_harmed: bool,
+    /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
+    pub stale_broker_one_in: u64,
+    /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
+    /// never.
+    pub damaged_one_in: u64,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
     /// Whether clocks go wrong by minutes, hours or days, in either direction, and machines sleep.
@@ -43,6 +48,16 @@ impl Faults {
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
             settings_vary: rng.one_in(2),
+            stale_broker_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 4])
+            } else {
+                0
+            },
+            damaged_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 30])
+            } else {
+                0
+            },
             clocks_vary: false,
             epochs_are_forgotten: false,
         }
@@ -67,5 +82,7 @@ impl Faults {
     /// From now on nothing goes wrong.
     pub fn end(&mut self) {
         self.lost_one_in = 0;
+        self.stale_broker_one_in = 0;
+        self.damaged_one_in = 0;
     }
 }

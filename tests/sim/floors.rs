@@ -12,7 +12,7 @@ pub type Watermarks = BTreeMap<Partition, Option<EventTime>>;
 
 impl World {
     /// Who was taken for idle had read all that there was when the log's end was looked at, a
-    /// short while ago; and no watermark was raised further than that look allows.
+    /// short while ago, and had had no sign of life for `idle-timeout`; and no watermark was raised further than that look allows.
     pub fn idle_floors_are_right(&self, i: usize, before: &Watermarks) -> Result<(), String> {
         let process = &self.processes[i];
         // What is read of another topic than the committed one never counts.
@@ -31,6 +31,13 @@ impl World {
             let raised = lane.watermark();
             if before.get(p).is_none_or(|before| *before == raised) {
                 continue;
+            }
+            let now = self.now - process.clocks.slept;
+            let lived = process.lived.get(p).copied().unwrap_or(0);
+            if now - lived < process.settings.idle_timeout_ms {
+                return Err(format!(
+                    "topic partition {p} was taken for idle at {now}, but it counted at {lived}"
+                ));
             }
             let looks = self.looks(i, *p);
             if looks.is_empty() {
@@ -64,7 +71,8 @@ impl World {
         let looks = process.looks.get(&p).map_or(&[][..], |looks| looks);
         // By the monotonic time of its machine, which may have slept.
         let now = self.now - process.clocks.slept;
-        let seen = |look: &&Look| look.end == next && now - look.at <= most;
+        let seen =
+            |look: &&Look| look.proves_something && look.end <= next && now - look.at <= most;
         looks.iter().filter(seen).copied().collect()
     }
 

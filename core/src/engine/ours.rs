@@ -12,6 +12,7 @@ use super::opening::Opening;
 use super::questions::Counts;
 use super::reading::Reading;
 use super::rules::same_table;
+use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::troubles::Side;
@@ -94,6 +95,14 @@ impl Ours {
         match &self.stage {
             Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.reading()),
+        }
+    }
+
+    /// Whether the frontier moves.
+    pub(super) fn stall(&self) -> Option<&Stall> {
+        match &self.stage {
+            Stage::Opening(_) => None,
+            Stage::Counting(counting) => Some(counting.stall()),
         }
     }
 
@@ -193,6 +202,10 @@ impl Ours {
             Input::End { partition, offset } => counting.end(partition, offset, step),
             Input::OutOfRange { partition } => counting.out_of_range(partition, step),
             Input::Truncated { partition, why } => return counting.truncated(partition, why, step),
+            Input::Trouble {
+                partition: Some(partition),
+                trouble,
+            } => counting.trouble(partition, trouble, step),
             Input::Reopened => counting.reopened(step),
             _ => {}
         }
