@@ -93,6 +93,8 @@ pub fn genesis() -> Genesis {
 pub fn epoch(owner: &Owner, n: u64) -> Commit {
     let to = i64::try_from(n).unwrap() * 10;
     let lane = LaneCommit {
+        held: 0,
+        newest: None,
         from: (to - 10).max(0),
         to,
         leader_epoch: 3,
@@ -200,6 +202,7 @@ pub async fn all(place: &impl Place) {
     a_commit_that_leaves_a_gap_changes_nothing(place).await;
     a_commit_that_contradicts_itself_is_refused(place).await;
     head_holds_the_newest_checkpoint_and_what_was_decided_since(place).await;
+    the_checkpoint_before_the_newest_is_kept(place).await;
     pause_holds_for_later_owners(place).await;
     a_commit_of_another_clock_changes_nothing(place).await;
     a_renewal_says_which_epoch_is_the_last(place).await;
@@ -333,6 +336,33 @@ async fn head_holds_the_newest_checkpoint_and_what_was_decided_since(place: &imp
         (head.checkpoint, head.decisions),
         (Some((1, inline)), vec![floor(3), floor(4), floor(5)])
     );
+}
+
+async fn the_checkpoint_before_the_newest_is_kept(place: &impl Place) {
+    let mut client = place.client("earlier");
+    let (owner, _) = take(&mut client, "a").await;
+    let object = |n: u64| CheckpointAt::Object(format!("_windrow/default.t/checkpoints/1-{n}-abc"));
+    // Epochs 1, 3 and 5 have one.
+    for n in 0..7 {
+        let next = Commit {
+            checkpoint: (n % 2 == 1).then(|| object(n)),
+            decisions: vec![floor(i64::try_from(n).unwrap() + 1)],
+            ..epoch(&owner, n)
+        };
+        client.commit(&next).await.unwrap();
+    }
+    let head = client.head().await.unwrap().unwrap();
+    assert_eq!(head.checkpoint, Some((5, object(5))));
+    assert_eq!(head.decisions, [floor(7)]);
+    let earlier = head.earlier.clone().unwrap();
+    assert_eq!((earlier.epoch, &earlier.at), (3, &object(3)));
+    assert_eq!(earlier.decisions, [floor(5), floor(6)]);
+    // Whoever goes back has all decisions since.
+    let mut head = head;
+    assert!(head.go_back());
+    assert_eq!(head.checkpoint, Some((3, object(3))));
+    assert_eq!(head.decisions, [floor(5), floor(6), floor(7)]);
+    assert!(!head.go_back());
 }
 
 /// The table `pause` is owned by `b` afterwards, and not paused.

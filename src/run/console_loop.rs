@@ -214,6 +214,9 @@ impl Printer<'_> {
 
     fn start_new(&mut self) -> Result<(), Trouble> {
         let found = self.brokers.topic(ASK_TIMEOUT)?.partitions;
+        if self.kafka.share_out(found.len()) {
+            self.reopen();
+        }
         let known = self.next.as_ref();
         let new: Vec<Partition> = found
             .iter()
@@ -297,7 +300,7 @@ impl Printer<'_> {
                 next.get_or_insert_default().remove(&partition);
                 *asked_at = None;
             }
-            Event::Truncated { partition, why } => {
+            Event::Truncated { partition, why, .. } => {
                 warn!(
                     partition,
                     why, "the log was cut off; going on with what is written since"

@@ -1,7 +1,8 @@
 //! Golden texts: each file in `golden/` tells an engine what happens, line by line. What the engine
 //! does about it is shown in indented lines.
 //!
-//! Settings stand above `---`. Each line below it is one of these:
+//! Settings stand above `---`; with `checkpoints: few` beside them, only the first epoch has a
+//! checkpoint, as where there are many keys. Each line below it is one of these:
 //!
 //! | line | means |
 //! |---|---|
@@ -14,6 +15,7 @@
 //! | `wait 30s` | time goes by |
 //! | `add clicks/1` | the topic gets another partition |
 //! | `expire clicks/0 5` | the log begins at offset 5 now |
+//! | `damage` | the object of the newest checkpoint is not what it was |
 //! | `recreate` | the topic is deleted and made again, empty |
 //! | `restart` | the process is killed and started again; a setting may follow |
 //! | `clock database -2d` | the database's clock is so far off from now on; or `machine` |
@@ -35,12 +37,13 @@ use crate::store::Catalog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use windrow::run::clients::engine_settings;
 use windrow_core::engine::{
     Answer, BrokersAnswer, CatalogRequest, Effect, Engine, Input, Request, State, TopicFacts,
 };
 use windrow_core::settings::config::Config;
-use windrow_core::table::commit::{Commit, FileKind};
+use windrow_core::table::commit::{CheckpointAt, Commit, FileKind};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
 use windrow_core::values::cause::name_or_empty;
@@ -153,13 +156,19 @@ struct Play<'t> {
 }
 
 fn engine(settings: &BTreeMap<&str, String>) -> Engine {
-    let yaml = settings.iter().fold(String::new(), |yaml, (name, value)| {
+    let few = settings.contains_key("checkpoints");
+    let yaml = settings.iter().filter(|(name, _)| **name != "checkpoints");
+    let yaml = yaml.fold(String::new(), |yaml, (name, value)| {
         yaml + name + ": " + value + "\n"
     });
     let mut settings =
         engine_settings(&Config::parse(&yaml).unwrap_or_else(|e| panic!("{e}\nin\n{yaml}")));
     // So that each answer stands below what it answers.
     settings.commit_interval_ms = 0;
+    if few {
+        settings.limits.checkpoint_keys_small = 0;
+        settings.limits.checkpoint_inline_bytes = 0;
+    }
     Engine::new(settings)
 }
 
@@ -250,6 +259,14 @@ impl<'t> Play<'t> {
                 (log.start, log.end) = (to, log.end.max(to));
                 log.records.retain(|offset, _| *offset >= to);
                 self.deliver(p);
+            }
+            "damage" => {
+                let newest = self.catalog.checkpoints().newest.expect("a checkpoint").1;
+                let CheckpointAt::Object(key) = newest else {
+                    panic!("it lies in the catalog")
+                };
+                let bytes = self.objects.get_mut(&key).expect("it was stored");
+                *bytes = Arc::new(bytes[1..].to_vec());
             }
             "recreate" => {
                 self.topic_id += 1;
@@ -346,7 +363,7 @@ impl<'t> Play<'t> {
             self.said,
             "  offsets {} = counted {} + late {} + rejected {} + tombstones {} + gaps {} \
              + lost {}\n  \
-             hits {} = in rows {} + open {} + closed {} + late hits {}",
+             hits {} = in rows {} + open {} + closed {} + late hits {} + lost hits {}",
             l.consumed,
             l.counted,
             l.late,
@@ -358,7 +375,8 @@ impl<'t> Play<'t> {
             l.row_count,
             l.open,
             l.closed,
-            l.late_hits
+            l.late_hits,
+            l.lost_hits
         );
     }
 
@@ -488,6 +506,13 @@ impl<'t> Play<'t> {
                 Decided::Floor { at, reason } => format!("floor {} {reason:?}", short(*at)),
                 Decided::Delay { ms } if commit.epoch > 0 => {
                     format!("delay {}", format_duration_ms(*ms as u64))
+                }
+                Decided::CountsLost {
+                    to, floor, ledger, ..
+                } => {
+                    let floor = floor.map_or("-".to_owned(), short);
+                    let hits = ledger.lost_hits;
+                    format!("counts lost to {to}: lost hits {hits}, floor {floor}")
                 }
                 Decided::Lost { to, reason } => format!("lost to {to}: {reason}"),
                 Decided::Generation { to, reason, .. } => format!("generation from {to}: {reason}"),

@@ -833,6 +833,65 @@ fn an_open_transaction_is_named_until_it_ends() {
     windrow.stop();
 }
 
+/// So many keys that not every commit carries a checkpoint.
+const MANY_KEYS: u64 = 25_000;
+
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn a_checkpoint_behind_the_logs_start_ends_nothing_with_continue() {
+    let name = unique("fl");
+    topic(&name, 1);
+    let key = |i: i64| format!("key-{i}");
+    let many: Vec<Value> = (0..MANY_KEYS as i64)
+        .map(|i| record(0, T0 + i * 9000 / MANY_KEYS as i64, &key(i)))
+        .collect();
+    let mut setup = in_a_directory(&name, &name);
+    let mut windrow = setup.start();
+    windrow.wait("it counts", SOON, |s| s.state == State::Counting);
+    produce(&name, &many);
+    windrow.wait("all are counted", SOON, |s| s.counted == MANY_KEYS);
+    // A reject makes a commit at once, which has no checkpoint.
+    let epoch = windrow.status().and_then(|s| s.epoch);
+    produce(&name, &[json!({"p": 0, "ts": T0, "v": "no json"})]);
+    windrow.wait("it is committed", SOON, |s| {
+        s.rejected == 1 && s.epoch > epoch
+    });
+    windrow.kill();
+
+    let deleted = format!("0:{}", MANY_KEYS - 100);
+    parts(&["kafka", "delete-records", &name, &deleted], "");
+    let why = [
+        "are no longer in Kafka",
+        "set on-data-loss: continue",
+        "(cause: data-loss)",
+    ];
+    for _ in 0..2 {
+        assert!(has(&fails(&setup), &why), "{}", setup.log());
+    }
+
+    setup.settings["on-data-loss"] = json!("continue");
+    setup.write();
+    let mut windrow = setup.start();
+    let lost = |s: &Status| (s.counted, s.rejected, s.lost, s.lost_hits);
+    let status = windrow.wait("it goes on", SOON, |s| s.state == State::Counting);
+    assert_eq!(lost(&status), (MANY_KEYS, 1, 0, MANY_KEYS), "{status:#?}");
+    // The window that had counted what is gone takes nothing more; the next ones do.
+    let later = [
+        record(0, T0 + 5000, "late"),
+        record(0, T0 + 15_000, "next"),
+        record(0, T0 + 45_000, "last"),
+    ];
+    produce(&name, &later);
+    let status = all(&mut windrow, MANY_KEYS + 4);
+    assert_eq!((status.late, status.lost_hits), (1, MANY_KEYS));
+    same(&rows(&setup), &expected(&later[1..2]));
+    windrow.kill();
+    let mut windrow = setup.start();
+    let status = all(&mut windrow, MANY_KEYS + 4);
+    assert_eq!((status.late, status.lost_hits), (1, MANY_KEYS));
+    windrow.stop();
+}
+
 #[test]
 #[ignore = "needs the real parts: make test"]
 fn a_backlog_that_comes_to_an_idle_topic_is_not_late() {

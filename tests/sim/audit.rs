@@ -48,6 +48,8 @@ pub struct ExpectedLane {
     pub archived: Vec<LaneLedger>,
     newest: Option<i64>,
     floor: Option<i64>,
+    /// The floor that comes of lost counts.
+    pub loss: Option<i64>,
     ceiling: i64,
     delay: i64,
     /// The keys of each slice: of the times that fall in the windows between these two starts.
@@ -71,7 +73,10 @@ impl ExpectedLane {
 
     /// The watermark before the next record, by the definition.
     pub fn watermark(&self) -> Option<i64> {
-        self.newest.map(|t| t - self.delay).max(self.floor)
+        self.newest
+            .map(|t| t - self.delay)
+            .max(self.floor)
+            .max(self.loss)
     }
 
     /// Reads on up to the offset `to`, with the decisions of this generation.
@@ -91,7 +96,9 @@ impl ExpectedLane {
                         self.ledger.lost += (to - decision.offset) as u64;
                         self.ledger.next_offset = *to;
                     }
-                    Decided::Generation { .. } => unreachable!("this decision ends the generation"),
+                    Decided::CountsLost { .. } | Decided::Generation { .. } => {
+                        unreachable!("the judge ends the piece with this decision")
+                    }
                 }
             }
             if offset < to && offset >= self.ledger.next_offset && log.records.contains_key(&offset)
@@ -101,6 +108,67 @@ impl ExpectedLane {
         }
         self.ledger.gaps += (to - self.ledger.next_offset) as u64;
         self.ledger.next_offset = to;
+    }
+
+    /// What was counted in windows that end after `kept`, the watermark at the checkpoint, cannot
+    /// be counted again, unless its rows are there, because the window ends at or before
+    /// `frontier`. Returns the hits that are lost by that.
+    pub fn hits_after(&self, kept: Option<i64>, frontier: Option<i64>) -> u64 {
+        let gone = |end: i64| kept.is_none_or(|w| end > w) && frontier.is_none_or(|f| end > f);
+        let windows = self.windows.iter();
+        windows
+            .filter(|((_, end, _), _)| gone(*end))
+            .map(|(_, cell)| cell.hits)
+            .sum()
+    }
+
+    /// Loses them, and checks what was decided of it against what follows from the logs. `known`
+    /// says whether the lane could know its delay and ceiling.
+    pub fn lose(
+        &mut self,
+        shape: &Shape,
+        decision: &Decision,
+        kept: Option<i64>,
+        frontier: Option<i64>,
+        known: bool,
+    ) -> Result<(), String> {
+        let Decided::CountsLost {
+            to,
+            ledger,
+            newest,
+            floor,
+            delay_ms,
+            ceiling,
+            ..
+        } = &decision.what
+        else {
+            unreachable!("another decision");
+        };
+        let lost = self.hits_after(kept, frontier);
+        self.ledger.lost_hits += lost;
+        let last = self.newest.filter(|_| lost > 0).map(|t| {
+            (t - shape.offset_ms).div_euclid(shape.slide_ms) * shape.slide_ms
+                + shape.offset_ms
+                + shape.window_ms
+        });
+        let must = last.max(self.watermark());
+        let fits = *to == self.ledger.next_offset
+            && *ledger == self.ledger
+            && newest.map(|t| t.0) == self.newest
+            && floor.map(|t| t.0) == must
+            && (!known || (*delay_ms == self.delay && ceiling.0 == self.ceiling));
+        if !fits {
+            return Err(format!(
+                "{decision:?}, but the ledger must be {:?}, the newest {:?}, the floor {must:?}, \
+                 the delay {}, the ceiling {}",
+                self.ledger, self.newest, self.delay, self.ceiling
+            ));
+        }
+        let gone = |end: i64| kept.is_none_or(|w| end > w) && frontier.is_none_or(|f| end > f);
+        self.windows.retain(|(_, end, _), _| !gone(*end));
+        self.loss = self.loss.max(must);
+        (self.delay, self.ceiling) = (*delay_ms, ceiling.0);
+        Ok(())
     }
 
     /// Begins another generation, whose log begins at `to`.

@@ -7,6 +7,7 @@ use crate::topic::BASE;
 use crate::world::World;
 use windrow_core::engine::{Answer, CatalogAnswer, Input};
 use windrow_core::table::commit::Acquired;
+use windrow_core::values::decision::Decided;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::{DbTime, Mono, WallTime};
 
@@ -110,6 +111,12 @@ impl World {
             return Ok(());
         };
         let judged = lane.ledger.next_offset > before && !lane.decisions.is_empty();
+        // A lane that has just lost its counts has taken no record since: the next one brings the
+        // ceiling.
+        let decided = |is: fn(&Decided) -> bool| lane.decisions.iter().any(|d| is(&d.what));
+        let judged = judged
+            && (decided(|what| matches!(what, Decided::Ceiling { .. }))
+                || !decided(|what| matches!(what, Decided::CountsLost { .. })));
         if process.stopping || lane.replaying() || !judged {
             return Ok(());
         }

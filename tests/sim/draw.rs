@@ -1,6 +1,5 @@
 //! The settings of one run, drawn from its seed.
 
-use crate::faults::Faults;
 use crate::rng::Rng;
 use windrow_core::engine::Limits;
 use windrow_core::values::shape::{
@@ -8,13 +7,9 @@ use windrow_core::values::shape::{
 };
 
 /// Limits that logs of some dozens of records reach.
-pub fn draw_limits(rng: &mut Rng, faults: &Faults) -> Limits {
+pub fn draw_limits(rng: &mut Rng) -> Limits {
     Limits {
-        checkpoint_keys_small: if faults.log_is_harmed {
-            20_000
-        } else {
-            rng.pick(&[0, 0, 4, 20_000])
-        },
+        checkpoint_keys_small: rng.pick(&[0, 0, 4, 20_000]),
         checkpoint_every_ms: rng.pick(&[2000, 60_000, 60_000]),
         checkpoint_every_records: rng.pick(&[20, 5_000_000, 5_000_000]),
         checkpoint_inline_bytes: rng.pick(&[0, 200, 16_384]),

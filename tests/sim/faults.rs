@@ -21,8 +21,7 @@ pub struct Faults {
     /// The most processes at a time.
     pub processes_max: usize,
     /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log
-    /// is cut off. Then every epoch has a checkpoint, because no replay is possible without the
-    /// log.
+    /// is cut off, the newest checkpoint is gone or damaged.
     pub log_is_harmed: bool,
     /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
     pub stale_broker_one_in: u64,

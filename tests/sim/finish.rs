@@ -5,7 +5,9 @@ use crate::topic::Log;
 use crate::world::World;
 use std::collections::BTreeMap;
 use windrow_core::count::lane::Lane;
+use windrow_core::count::merger;
 use windrow_core::engine::{Input, State};
+use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::Decided;
 use windrow_core::values::record::Partition;
 
@@ -41,6 +43,10 @@ impl World {
             }
             if !self.processes.is_empty() {
                 self.tick(0)?;
+            }
+            if self.is_full() {
+                quiet_since = self.now;
+                continue;
             }
             if self.bad_ends > 1 {
                 // It ends there again whoever starts it.
@@ -83,6 +89,34 @@ impl World {
         ))
     }
 
+    /// Where open windows alone fill the memory, nothing but the bound itself helps: a person
+    /// starts the process again with a higher one.
+    fn is_full(&mut self) -> bool {
+        let Some(process) = self.processes.first() else {
+            return false;
+        };
+        let State::Waiting(why) = process.engine.state() else {
+            return false;
+        };
+        if why.cause != Some(Cause::Memory) {
+            return false;
+        }
+        let (used, bound) = process.engine.memory_bytes();
+        let lanes = process.engine.lanes();
+        let frontier = merger::frontier(lanes);
+        let frees = lanes
+            .values()
+            .any(|lane| lane.committable_bytes(frontier) > 0);
+        if used < bound || frees || process.engine.is_committing() {
+            // Something has come since it was said. Where that is never so, the run does not end.
+            return false;
+        }
+        self.summary.memory_full += 1;
+        self.settings.max_memory_bytes = 512 << 20;
+        self.processes.remove(0);
+        true
+    }
+
     fn end_faults(&mut self) {
         self.faults.end();
         self.kafka_down_until = 0;
@@ -120,8 +154,13 @@ impl World {
                     && !lane.replaying()
             })
         };
-        let mut watermarks = engine.lanes().values().map(Lane::watermark);
-        let first = watermarks.next().flatten();
+        // A lane that lost counts may be ahead of all others.
+        let common = engine
+            .lanes()
+            .values()
+            .map(Lane::watermark_without_loss)
+            .max();
+        let common = common.flatten();
         engine.state() == State::Counting
             && engine.epoch() == self.catalog.last_epoch()
             && self
@@ -130,7 +169,11 @@ impl World {
                 .last()
                 .is_some_and(|(c, _)| c.topic_id == topic.id)
             && topic.logs.iter().all(read)
-            && watermarks.all(|w| w == first)
+            && engine.lanes().values().all(|lane| {
+                lane.watermark() == common
+                    || (lane.watermark() > common
+                        && lane.watermark() > lane.watermark_without_loss())
+            })
     }
 
     /// The delay that the last process was started with holds for all its lanes.
@@ -138,7 +181,8 @@ impl World {
         let must = self.processes[0].settings.delay_ms;
         let mut delays: BTreeMap<Partition, i64> = BTreeMap::new();
         for decision in self.decisions() {
-            if let Decided::Delay { ms } = decision.what {
+            if let Decided::Delay { ms } | Decided::CountsLost { delay_ms: ms, .. } = decision.what
+            {
                 delays.insert(decision.partition, ms);
             }
         }

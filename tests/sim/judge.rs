@@ -49,6 +49,8 @@ pub struct Judge<'a> {
     /// All topics that had the name, in the order in which they were made.
     pub topics: &'a [Topic],
     pub catalog: &'a Catalog,
+    /// The store lost or damaged a checkpoint.
+    pub checkpoints_harmed: bool,
     /// Where counting ended for good, because the record there cannot be counted.
     pub bad_record: Option<(Partition, Offset)>,
 }
@@ -259,6 +261,7 @@ impl Judge<'_> {
                 l.lost,
                 l.hits,
                 l.late_hits,
+                l.lost_hits,
             ]
         };
         if sums(&commit.ledger) != sums(&all) {
@@ -283,8 +286,24 @@ impl Judge<'_> {
         // What the commits of this generation say of the lane, each with the number of decisions
         // that were made by then.
         let mut ends: Vec<(&LaneCommit, usize)> = Vec::new();
-        for commit in epochs.iter().filter(|c| c.lanes.contains_key(&p)) {
+        for (n, commit) in epochs
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.lanes.contains_key(&p))
+        {
             for decision in commit.decisions.iter().filter(|d| d.partition == p) {
+                if let Decided::CountsLost { to, .. } = &decision.what {
+                    let generation = Generation {
+                        topic,
+                        partition: p,
+                        cut_is_open: true,
+                        nth,
+                    };
+                    self.read(&mut expected, generation, &decisions, *to, &ends)?;
+                    self.lose(&mut expected, &epochs[..n], decision, topic, nth)?;
+                    (decisions, ends) = (Vec::new(), Vec::new());
+                    continue;
+                }
                 let Decided::Generation { to, topic_id, .. } = &decision.what else {
                     decisions.push(decision);
                     if let Decided::Lost { to, .. } = &decision.what
@@ -324,6 +343,15 @@ impl Judge<'_> {
                 {
                     return Err(format!("{decision:?}, but it was not cut off"));
                 }
+                // Where the leader epoch tells the place of the cut, no record there is skipped.
+                let cuts = self.topics[topic].logs.get(&p).map(|log| log.cuts());
+                let at = cuts.and_then(|cuts| cuts.last()).map_or(0, |(_, at)| *at);
+                let Decided::Generation { reason, .. } = &decision.what else {
+                    unreachable!("it is one");
+                };
+                if same && *to > at && reason.contains("cut off below offset") {
+                    return Err(format!("{decision:?}, but the cut was at {at}"));
+                }
                 if other < topic || (!same && *to != 0) {
                     return Err(format!(
                         "{decision:?}, but the topic was {}",
@@ -345,6 +373,63 @@ impl Judge<'_> {
         };
         self.read(&mut expected, generation, &decisions, end, &ends)?;
         Ok(expected)
+    }
+
+    /// Lost counts: was anything gone, and is no more lost than must be?
+    fn lose(
+        &self,
+        expected: &mut ExpectedLane,
+        before: &[&Commit],
+        decision: &Decision,
+        topic: usize,
+        nth: usize,
+    ) -> Result<(), String> {
+        let p = decision.partition;
+        let log = self.topics[topic].logs.get(&p);
+        let gone = self.checkpoints_harmed
+            || topic + 1 < self.topics.len()
+            || log.is_none_or(|log| log.before.is_some() || log.start > decision.offset);
+        if !gone {
+            return Err(format!("{decision:?}, but everything is there"));
+        }
+        let frontier = before.last().and_then(|c| c.closed_through).map(|t| t.0);
+        // Checkpoints that a restart could begin at: the newest, and the one before it.
+        let with = |(n, c): (usize, &&Commit)| c.checkpoint.is_some().then_some(n);
+        let kept: Vec<usize> = before
+            .iter()
+            .enumerate()
+            .rev()
+            .filter_map(with)
+            .take(2)
+            .collect();
+        let mut first = None;
+        for at in kept {
+            let lane = before[at].lanes.get(&p).map(|lane| lane.to);
+            let start = before
+                .iter()
+                .find_map(|c| c.lanes.get(&p))
+                .map(|l| l.ledger.start_offset);
+            if lane.or(start) != Some(decision.offset) {
+                continue;
+            }
+            let watermark = match lane {
+                Some(_) => self.expect(&before[..=at], p, nth)?.watermark(),
+                None => None,
+            };
+            let mut lane = expected.clone();
+            match lane.lose(self.shape, decision, watermark, frontier, true) {
+                Ok(()) => {
+                    *expected = lane;
+                    return Ok(());
+                }
+                Err(why) => first = first.or(Some(why)),
+            }
+        }
+        // Where no checkpoint could be read, nothing is kept.
+        if self.checkpoints_harmed && decision.offset == expected.ledger.start_offset {
+            return expected.lose(self.shape, decision, None, frontier, false);
+        }
+        Err(first.unwrap_or_else(|| format!("{decision:?}, but there was no checkpoint")))
     }
 
     /// Which of the topics has this id.
@@ -427,7 +512,8 @@ impl Judge<'_> {
     /// lane holds another back.
     fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
         let topic = self.topics.last().expect("one at least");
-        if last.checkpoint.is_none() {
+        // Who ends at a bad record in the middle of a replay has committed nothing since.
+        if last.checkpoint.is_none() && self.bad_record.is_none() {
             return Err(
                 "the next owner would have to replay, because there is no checkpoint".to_owned(),
             );
@@ -453,9 +539,22 @@ impl Judge<'_> {
                 return Err(format!("topic partition {p} was not read to its end"));
             }
         }
-        let mut watermarks = last.lanes.values().map(|l| l.watermark);
-        let first = watermarks.next().flatten();
-        if watermarks.any(|w| w != first) {
+        // A lane that lost counts may be ahead of the others, by the floor that comes of it.
+        let losses: Vec<_> = self
+            .catalog
+            .epochs
+            .iter()
+            .flat_map(|(c, _)| &c.decisions)
+            .collect();
+        let lost = |p: Partition, w| {
+            losses.iter().any(|d| {
+                let of_p = d.partition == p;
+                matches!(&d.what, Decided::CountsLost { floor, .. } if of_p && *floor == w)
+            })
+        };
+        let mut watermarks = last.lanes.iter().filter(|(p, l)| !lost(**p, l.watermark));
+        let first = watermarks.next().map(|(_, l)| l.watermark);
+        if watermarks.any(|(_, l)| Some(l.watermark) != first) {
             return Err("all are idle, but their watermarks differ".to_owned());
         }
         Ok(())

@@ -4,6 +4,7 @@
 use crate::hands::{self, Client};
 use crate::process::{Look, News};
 use crate::store::Mistake;
+use crate::topic::Log;
 use crate::world::World;
 use std::sync::Arc;
 use windrow_core::engine::{
@@ -375,11 +376,13 @@ impl World {
             .logs
             .iter()
             .filter(|(_, log)| log.exists_from <= self.now);
+        let later = Offset::from(self.mistake == Some(Mistake::StartTooFar));
+        let start = |log: &Log| log.start + later * Offset::from(log.start < log.visible);
         TopicFacts {
             cluster_id: "c".to_owned(),
             topic_id: id.clone(),
             partitions: there
-                .map(|(p, log): (&Partition, _)| (*p, (log.start, log.visible)))
+                .map(|(p, log): (&Partition, _)| (*p, (start(log), log.visible)))
                 .collect(),
         }
     }

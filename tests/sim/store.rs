@@ -9,8 +9,8 @@ use windrow_core::table::admit::{
     outcome, whose,
 };
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Head, LeaseMark, Outcome,
-    Owner, Renewed,
+    Acquired, CatalogError, CheckpointAt, Checkpoints, ClockBound, Commit, EarlierCheckpoint,
+    FileKind, Head, LeaseMark, Outcome, Owner, Renewed,
 };
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::ledger::LaneLedger;
@@ -69,6 +69,16 @@ pub enum Mistake {
     GraceIgnored,
     /// A process that finds its table elsewhere goes on in the warehouse that it used before.
     WarehouseKept,
+    /// The reader says that a log was cut off where it reads, although the cut lies below.
+    CutMisplaced,
+    /// The brokers say that a log begins later than it does.
+    StartTooFar,
+    /// The checkpoint before the newest is doomed as well.
+    EarlierCheckpointDoomed,
+    /// When memory is nearly full, the topic partitions that could free it wait too.
+    AllHeld,
+    /// When memory is nearly full, a topic partition that is replayed waits too.
+    ReplayHeld,
     /// A commit is written whatever the catalog's clock says.
     ClockUnchecked,
     /// Keys are handed out for deletion whatever the catalog's clock says.
@@ -81,7 +91,7 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 27] = [
+    pub const ALL: [Mistake; 32] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -105,6 +115,11 @@ impl Mistake {
         Mistake::DeletesUndoomed,
         Mistake::GraceIgnored,
         Mistake::WarehouseKept,
+        Mistake::CutMisplaced,
+        Mistake::StartTooFar,
+        Mistake::EarlierCheckpointDoomed,
+        Mistake::AllHeld,
+        Mistake::ReplayHeld,
         Mistake::ClockUnchecked,
         Mistake::DeletesByAnyClock,
         Mistake::WallClockSleeps,
@@ -212,21 +227,23 @@ impl Catalog {
     pub fn head(&self, mistake: Option<Mistake>) -> Option<Head> {
         let (last, committed_at) = self.epochs.last()?.clone();
         let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
-        let at = self
-            .epochs
-            .iter()
-            .rposition(|(c, _)| c.checkpoint.is_some());
-        let mut checkpoint = at.map(|i| {
-            (
-                i as u64,
-                self.epochs[i].0.checkpoint.clone().expect("just looked"),
-            )
+        let kept = self.checkpoints();
+        let since = |from: &Option<(u64, CheckpointAt)>, until: usize| -> Vec<_> {
+            let from = from.as_ref().map_or(0, |(epoch, _)| *epoch as usize + 1);
+            let epochs = self.epochs[from..until].iter();
+            epochs.flat_map(|(c, _)| c.decisions.clone()).collect()
+        };
+        let newest = kept
+            .newest
+            .as_ref()
+            .map_or(0, |(epoch, _)| *epoch as usize + 1);
+        let earlier = kept.before.clone().map(|(epoch, at)| EarlierCheckpoint {
+            epoch,
+            at,
+            decisions: since(&kept.before, newest),
         });
-        let since = at.map_or(0, |i| i + 1);
-        let mut decisions: Vec<_> = self.epochs[since..]
-            .iter()
-            .flat_map(|(c, _)| c.decisions.clone())
-            .collect();
+        let mut decisions = since(&kept.newest, self.epochs.len());
+        let mut checkpoint = kept.newest;
         let mut last = last;
         match mistake {
             Some(Mistake::DecisionsForgotten) => decisions.clear(),
@@ -251,6 +268,7 @@ impl Catalog {
             committed_at,
             checkpoint,
             decisions,
+            earlier,
             paused: self.paused,
         })
     }
@@ -322,9 +340,10 @@ impl Catalog {
             refuse_other_clock(now, clock)?;
         }
         let at = committed_at(now, self.epochs.last().map(|(_, at)| *at));
-        let replaced = self
-            .checkpoint_object()
-            .filter(|_| commit.checkpoint.is_some());
+        let replaced = commit
+            .checkpoint
+            .clone()
+            .and_then(|at| self.checkpoints().push(commit.epoch, at));
         let mut commit = commit.clone();
         match mistake {
             Some(Mistake::FilesTwice) => {
@@ -346,22 +365,26 @@ impl Catalog {
         }
         self.epochs.push((commit, at));
         self.last_epoch_ever = self.last_epoch_ever.max(self.last_epoch());
-        if let Some(key) = replaced.filter(|key| self.checkpoint_object().as_ref() != Some(key)) {
+        if mistake == Some(Mistake::EarlierCheckpointDoomed)
+            && let Some((_, CheckpointAt::Object(key))) = self.checkpoints().before
+        {
+            self.doomed.entry(key).or_insert(now);
+        }
+        if let Some(key) = replaced {
             self.doomed.entry(key).or_insert(now);
         }
         Ok(at)
     }
 
-    /// The key of the checkpoint in force; `None` where it lies in the catalog itself.
-    fn checkpoint_object(&self) -> Option<String> {
-        let newest = self
-            .epochs
-            .iter()
-            .rev()
-            .find_map(|(commit, _)| commit.checkpoint.as_ref());
-        match newest? {
-            CheckpointAt::Object(key) => Some(key.clone()),
-            CheckpointAt::Inline(_) => None,
+    /// The newest checkpoint and the one before it.
+    pub fn checkpoints(&self) -> Checkpoints {
+        let mut found = self.epochs.iter().rev().filter_map(|(commit, _)| {
+            let at = commit.checkpoint.clone()?;
+            Some((commit.epoch, at))
+        });
+        Checkpoints {
+            newest: found.next(),
+            before: found.next(),
         }
     }
 
@@ -371,10 +394,7 @@ impl Catalog {
         let named = |commit: &Commit| {
             commit.manifest == key || commit.files.iter().any(|file| file.key == key)
         };
-        self.epochs.iter().any(|(commit, _)| named(commit))
-            || self
-                .checkpoint_object()
-                .is_some_and(|checkpoint| checkpoint == key)
+        self.epochs.iter().any(|(commit, _)| named(commit)) || self.checkpoints().has(key)
     }
 
     /// What says where the table lies. Hive is only asked while there is no table.

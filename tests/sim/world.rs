@@ -14,8 +14,9 @@ use crate::store::{Catalog, Mistake};
 use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use windrow_core::engine::{Input, Rules, TopicFacts};
-use windrow_core::table::commit::Commit;
+use windrow_core::table::commit::{CheckpointAt, Commit};
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::{Cause, Trouble};
@@ -45,7 +46,9 @@ summary! {
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
     damaged, transactions, stale_answers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
+    counts_lost, stopped_by_loss, checkpoints_harmed,
     located, relocated, doomed, deleted,
+    memory_holds, memory_full,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
@@ -110,12 +113,14 @@ impl World {
             stalled_after_ms: 300_000,
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
+            // Most runs never come near the bound; in the others it is a matter of a few windows.
+            max_memory_bytes: rng.pick(&[512 << 20, 512 << 20, 512 << 20, 6000, 10_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
-            continue_on_data_loss: true,
+            continue_on_data_loss: !(faults.log_is_harmed && rng.one_in(3)),
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
-            limits: draw_limits(&mut rng, &faults),
+            limits: draw_limits(&mut rng),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         faults.draw_more(&mut rng);
@@ -318,7 +323,7 @@ impl World {
         let topic = self.topics.last_mut().expect("one at least");
         let topic_id = topic.id.clone();
         let log = topic.logs.get_mut(&p).expect("drawn");
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 => {
                 let to = if self.faults.log_is_harmed {
                     log.start + self.rng.below((log.visible - log.start) as u64 + 1) as Offset
@@ -327,7 +332,7 @@ impl World {
                 };
                 log.expire(to);
             }
-            1..=4
+            1..=5
                 if self.faults.log_is_harmed && log.before.is_none() && log.visible > log.start =>
             {
                 // Mostly it is cut below what is committed, else near the end, where readers are.
@@ -351,11 +356,33 @@ impl World {
                 let at = (near - self.rng.below(10) as Offset).max(log.start);
                 log.cut(&mut self.rng, shape, at);
             }
-            5 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
+            6 if self.faults.log_is_harmed => self.harm_checkpoint(),
+            7 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
             }
             _ => {}
+        }
+    }
+
+    /// The object of the newest checkpoint is gone, or is not what was stored.
+    fn harm_checkpoint(&mut self) {
+        let Some((_, CheckpointAt::Object(key))) = self.catalog.checkpoints().newest else {
+            return;
+        };
+        let warehouse = self.catalog.warehouse().expect("there are epochs");
+        let objects = self.stores.entry(warehouse).or_default();
+        let Some(bytes) = objects.get_mut(&key) else {
+            return;
+        };
+        self.summary.checkpoints_harmed += 1;
+        if self.rng.one_in(2) {
+            objects.remove(&key);
+        } else {
+            let mut damaged = bytes.to_vec();
+            let at = self.rng.below(damaged.len() as u64) as usize;
+            damaged[at] ^= 1;
+            *bytes = Arc::new(damaged);
         }
     }
 
@@ -394,7 +421,7 @@ impl World {
         self.ended(i, exit)
     }
 
-    /// The engine of a process has ended.
+    /// The engine of a process has ended. Where data loss stopped it, somebody sets `on-data-loss`.
     pub fn ended(&mut self, i: usize, exit: Option<Trouble>) -> Result<(), String> {
         let process = &mut self.processes[i];
         match exit {
@@ -408,6 +435,15 @@ impl World {
                 text,
             }) => self.is_bad_record(&text)?,
             None => return Err("it ended by itself".to_owned()),
+            Some(reason)
+                if reason.cause == Some(Cause::DataLoss)
+                    && reason.text.contains("on-data-loss: continue")
+                    && self.faults.log_is_harmed
+                    && !process.settings.continue_on_data_loss =>
+            {
+                self.summary.stopped_by_loss += 1;
+                self.settings.continue_on_data_loss = true;
+            }
             Some(reason) => return Err(format!("it stopped: {reason}")),
         }
         self.processes.remove(i);
@@ -503,6 +539,7 @@ impl World {
             shape: &self.settings.shape,
             topics: &self.topics,
             catalog: &self.catalog,
+            checkpoints_harmed: self.summary.checkpoints_harmed > 0,
             bad_record: self.bad_record.filter(|_| self.bad_ends > 1),
         };
         let seen = judge.judge()?;
@@ -537,6 +574,7 @@ impl World {
             idle_floors: floors(FloorReason::Idle),
             quiet_floors: floors(FloorReason::Quiet),
             joins: floors(FloorReason::Join),
+            counts_lost: count(&|d| matches!(d, Decided::CountsLost { .. })),
             losses: count(&|d| matches!(d, Decided::Lost { .. })),
             delays: count(&|d| matches!(d, Decided::Delay { .. })).saturating_sub(3),
             generations: made_again.min(all),

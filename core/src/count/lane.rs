@@ -34,8 +34,12 @@
 //! with the decisions that were recorded since. This *replay* must come to the committed ledger.
 //! Otherwise the log has changed, and the lane stops.
 
+mod replay;
+
+pub use replay::AtCommit;
+
 use crate::count::extract::{Extraction, Extractor};
-use crate::count::partial::{Closed, Entry, Partials};
+use crate::count::partial::{Closed, Entry, Partials, closed_bytes};
 use crate::count::watermark::Watermark;
 use crate::values::decision::{Decided, Decision, FloorReason};
 use crate::values::ledger::LaneLedger;
@@ -43,7 +47,7 @@ use crate::values::record::{Batch, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
-use std::collections::VecDeque;
+use replay::Replay;
 
 /// One topic partition, and everything that windrow keeps about it.
 pub struct Lane {
@@ -67,7 +71,9 @@ pub struct Lane {
     offered_ceiling: Option<EventTime>,
     partials: Partials,
     /// Windows that are closed here but not final, because another topic partition is behind.
-    pub closed: Closed,
+    closed: Closed,
+    /// What `closed` takes in memory, in bytes. It is a running sum.
+    closed_bytes: usize,
     /// What became of each offset so far.
     pub ledger: LaneLedger,
     /// Kafka's leader epoch of the last record that was read; -1 while none is known.
@@ -93,14 +99,6 @@ pub enum Stopped {
     BadRecord(String),
     /// The log is not the one that was counted. Nothing of this lane may be committed.
     Replay(String),
-}
-
-/// The way from a checkpoint back to where the last commit was.
-struct Replay {
-    /// The committed ledger, which the replay must come to.
-    goal: LaneLedger,
-    /// The recorded decisions that are not applied yet, in the order of their offsets.
-    decisions: VecDeque<Decision>,
 }
 
 /// Everything of a lane that a restart needs; a checkpoint holds it.
@@ -138,11 +136,14 @@ impl Lane {
             slices: Vec::new(),
             closed: Closed::new(),
         };
-        Self::restore(partition, shape, state, ledger, Vec::new())
+        let mut lane = Self::restore(partition, shape, state, ledger, Vec::new());
+        lane.begin_replay();
+        lane
     }
 
     /// A lane as its checkpoint has it. Its replay leads to `goal`, the ledger of the last commit,
-    /// with `decisions`, those that were recorded since the checkpoint.
+    /// with `decisions`, those that were recorded since the checkpoint. It begins with
+    /// [`Lane::begin_replay`], unless what it had counted is lost ([`Lane::lose_counts`]).
     #[must_use]
     pub fn restore(
         partition: Partition,
@@ -151,8 +152,10 @@ impl Lane {
         goal: LaneLedger,
         decisions: Vec<Decision>,
     ) -> Self {
+        let replay = Replay::new(&state, goal, decisions);
         let mut partials = Partials::new(shape);
         partials.import(state.slices);
+        let closed_bytes = bytes_of(&state.closed, partials.width());
         let mut lane = Self {
             partition,
             size: shape.window_ms,
@@ -165,6 +168,7 @@ impl Lane {
             ceiling: state.ceiling,
             offered_ceiling: None,
             partials,
+            closed_bytes,
             closed: state.closed,
             ledger: state.ledger,
             leader_epoch: state.leader_epoch,
@@ -172,17 +176,13 @@ impl Lane {
             rejects: Vec::new(),
             side_bytes: 0,
             decisions: Vec::new(),
-            replay: Some(Replay {
-                goal,
-                decisions: decisions.into(),
-            }),
+            replay: Some(replay),
             stopped: None,
         };
         lane.next_end = lane
             .partials
             .next_end(lane.watermark_ms)
             .unwrap_or(i64::MAX);
-        lane.reach(lane.ledger.next_offset);
         lane
     }
 
@@ -349,36 +349,6 @@ impl Lane {
         self.ledger.next_offset = offset;
     }
 
-    /// In a replay, before the record at `offset`: applies the decisions that hold from there or
-    /// from earlier, and ends the replay where the last commit ended.
-    ///
-    /// Example: the commit ended at offset 10, and a floor was recorded at offset 7. A record at 6
-    /// applies nothing. A record at 8 applies the floor and then makes offset 7 a gap. After it, a
-    /// record at 12 makes 9 a gap, compares the ledgers at 10, and ends the replay.
-    fn reach(&mut self, offset: Offset) {
-        let Some(mut replay) = self.replay.take() else {
-            return;
-        };
-        let until = offset.min(replay.goal.next_offset);
-        while let Some(decision) = replay.decisions.pop_front_if(|d| d.offset <= until) {
-            self.skip_to(decision.offset.max(self.ledger.next_offset));
-            self.obey(&decision.what);
-        }
-        if offset < replay.goal.next_offset {
-            self.replay = Some(replay);
-            return;
-        }
-        self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
-        if self.ledger != replay.goal {
-            self.stopped = Some(Stopped::Replay(format!(
-                "the replay of topic partition {} gives a ledger that differs from the committed \
-                 one: {:?} instead of {:?}; the log below offset {} has changed since the commit \
-                 (a compacted topic, or a restored broker)",
-                self.partition, self.ledger, replay.goal, replay.goal.next_offset
-            )));
-        }
-    }
-
     /// Applies a decision at the next offset.
     fn obey(&mut self, decided: &Decided) {
         match decided {
@@ -397,6 +367,22 @@ impl Lane {
                 self.ledger.lost += u64::try_from(lost).expect("lost offsets lie ahead");
                 self.ledger.next_offset = *to;
             }
+            Decided::CountsLost {
+                ledger,
+                newest,
+                floor,
+                delay_ms,
+                ceiling,
+                ..
+            } => {
+                self.partials.clear();
+                self.watermark.take_over(*delay_ms, *newest, *floor);
+                self.watermark_ms = self.watermark.ms();
+                self.next_end = i64::MAX;
+                self.ceiling = ceiling.0;
+                self.ledger = *ledger;
+                self.leader_epoch = -1;
+            }
             Decided::Generation { to, .. } => {
                 self.ledger = LaneLedger {
                     start_offset: *to,
@@ -414,7 +400,8 @@ impl Lane {
         let before = self.watermark_ms;
         self.watermark_ms = self.watermark.ms();
         if self.watermark_ms >= self.next_end {
-            self.partials
+            self.closed_bytes += self
+                .partials
                 .close(before, self.watermark_ms, &mut self.closed);
             self.next_end = self
                 .partials
@@ -522,13 +509,63 @@ impl Lane {
     /// Takes out the closed windows that start before `start`.
     pub(super) fn take_closed_before(&mut self, start: i64) -> Closed {
         let later = self.closed.split_off(&start);
-        std::mem::replace(&mut self.closed, later)
+        let taken = std::mem::replace(&mut self.closed, later);
+        self.closed_bytes -= bytes_of(&taken, self.partials.width());
+        self.partials.closed_taken(start);
+        taken
+    }
+
+    /// The windows that are closed here but not final.
+    #[must_use]
+    pub fn closed(&self) -> &Closed {
+        &self.closed
+    }
+
+    /// What this lane takes in memory, in bytes, roughly: open windows, closed windows that are not
+    /// final, late records and rejects. It costs nothing to ask.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.open_bytes() + self.closed_bytes + self.side_bytes
+    }
+
+    /// The part of [`Lane::memory_bytes`] that open windows take, with their keys. Only records of
+    /// this lane free it.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.partials.bytes()
+    }
+
+    /// The part of [`Lane::memory_bytes`] that a commit up to `frontier` would free.
+    #[must_use]
+    pub fn committable_bytes(&self, frontier: Option<EventTime>) -> usize {
+        let Some(frontier) = frontier else {
+            return self.side_bytes;
+        };
+        let final_ones = self.closed.range(..=frontier.0.saturating_sub(self.size));
+        let width = self.partials.width();
+        self.side_bytes
+            + final_ones
+                .map(|(_, entries)| closed_bytes(entries, width))
+                .sum::<usize>()
     }
 
     /// The watermark before the next record; `None` while there is none.
     #[must_use]
     pub fn watermark(&self) -> Option<EventTime> {
         self.watermark.get()
+    }
+
+    /// The watermark without floors of reason *loss*: what floors and limits of other topic
+    /// partitions go by. A loss says nothing about the topic.
+    #[must_use]
+    pub fn watermark_without_loss(&self) -> Option<EventTime> {
+        self.watermark.without_loss()
+    }
+
+    /// The greatest event time that moved the watermark so far.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventTime> {
+        self.watermark.greatest()
     }
 
     /// Whether the lane is not yet back at the last commit.
@@ -583,6 +620,12 @@ impl Lane {
             .collect()
     }
 
+    /// How many keys are in open windows. A key counts once for each slice that it is in.
+    #[must_use]
+    pub fn open_keys(&self) -> u64 {
+        self.partials.key_slots()
+    }
+
     /// How many keys are held in slices and closed partials. A key counts as often as it is held.
     #[must_use]
     pub fn key_slots(&self) -> u64 {
@@ -590,8 +633,12 @@ impl Lane {
     }
 }
 
+fn bytes_of(closed: &Closed, width: usize) -> usize {
+    closed.values().map(|e| closed_bytes(e, width)).sum()
+}
+
 /// What a late record or a reject costs in memory besides its value and key or reason, roughly.
-const SIDE_ROW_BYTES: usize = 96;
+const SIDE_ROW_BYTES: usize = 160;
 
 #[cfg(test)]
 mod tests {

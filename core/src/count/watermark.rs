@@ -6,7 +6,9 @@
 //! ```
 //!
 //! Every record moves it whose event time is known and not past the ceiling, whether it is counted
-//! or rejected. (A late record cannot raise it.)
+//! or rejected. (A late record cannot raise it.) A floor of reason *loss* is kept apart, because it
+//! says nothing about the topic: other topic partitions that follow this one must not follow that
+//! floor.
 //!
 //! Example, with a delay of 10s:
 //!
@@ -39,6 +41,9 @@ pub struct Watermark {
     /// The greatest of the recorded floors, and of the watermarks that held whenever the delay was
     /// changed.
     floor: Option<EventTime>,
+    /// The greatest floor of reason *loss*.
+    #[serde(default)]
+    loss: Option<EventTime>,
 }
 
 impl Watermark {
@@ -49,6 +54,7 @@ impl Watermark {
             delay_ms,
             greatest: None,
             floor: None,
+            loss: None,
         }
     }
 
@@ -61,9 +67,34 @@ impl Watermark {
     /// The watermark; `None` while there is neither a record with a usable time nor a floor.
     #[must_use]
     pub(super) fn get(&self) -> Option<EventTime> {
+        self.without_loss().max(self.loss)
+    }
+
+    /// The same without floors of reason *loss*: what other topic partitions may go by.
+    #[must_use]
+    pub(super) fn without_loss(&self) -> Option<EventTime> {
         self.greatest
             .map(|t| t.minus(self.delay_ms))
             .max(self.floor)
+    }
+
+    /// The greatest event time so far.
+    #[must_use]
+    pub(super) fn greatest(&self) -> Option<EventTime> {
+        self.greatest
+    }
+
+    /// Takes over what a decision about lost counts says: see
+    /// [`Decided::CountsLost`](crate::values::decision::Decided::CountsLost).
+    pub(super) fn take_over(
+        &mut self,
+        delay_ms: i64,
+        greatest: Option<EventTime>,
+        loss: Option<EventTime>,
+    ) {
+        self.delay_ms = delay_ms;
+        self.greatest = greatest;
+        self.loss = self.loss.max(loss);
     }
 
     /// The watermark in milliseconds since 1970, or `i64::MIN` while there is none. The hot path
@@ -92,7 +123,7 @@ impl Watermark {
     /// delay leaves the watermark where it is until newer times pass it. A shorter delay moves it
     /// at once.
     pub(super) fn set_delay(&mut self, delay_ms: i64) {
-        self.floor = self.get();
+        self.floor = self.without_loss();
         self.delay_ms = delay_ms;
     }
 }
@@ -100,6 +131,21 @@ impl Watermark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loss_raises_the_watermark_but_is_not_what_others_go_by() {
+        let mut w = Watermark::new(10);
+        w.observe(EventTime(100));
+        w.take_over(10, Some(EventTime(120)), Some(EventTime(130)));
+        assert_eq!(w.ms(), 130);
+        assert_eq!(w.without_loss(), Some(EventTime(110)));
+        w.set_delay(20);
+        assert_eq!(w.ms(), 130);
+        assert_eq!(w.without_loss(), Some(EventTime(110)));
+        w.observe(EventTime(160));
+        assert_eq!(w.ms(), 140);
+        assert_eq!(w.without_loss(), w.get());
+    }
 
     #[test]
     fn watermark_trails_and_never_goes_back() {

@@ -58,6 +58,8 @@ pub enum Input<'a> {
     Truncated {
         /// The topic partition whose log was cut off.
         partition: Partition,
+        /// The first offset that is not what it was; `None` when the broker cannot tell.
+        cut_at: Option<Offset>,
         /// What the reader saw, as the beginning of a sentence.
         why: String,
     },

@@ -5,15 +5,17 @@ use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
+use super::memory::{Memory, committable};
 use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
+use crate::count::lane::Lane;
 use crate::count::merger;
 use crate::table::commit::{Genesis, Owner};
-use crate::values::cause::Trouble;
+use crate::values::cause::{Cause, Trouble};
 use crate::values::decision::FloorReason;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::time::{DbTime, Mono};
@@ -25,6 +27,7 @@ pub(super) struct Counting {
     topic: Topic,
     reading: Reading,
     stall: Stall,
+    memory: Memory,
     /// At most one epoch is on its way at a time.
     flight: Option<Flight>,
 }
@@ -45,6 +48,7 @@ impl Counting {
             topic,
             reading,
             stall: Stall::new(step.now),
+            memory: Memory::default(),
             flight: None,
         };
         for partition in genesis.start_offsets.keys() {
@@ -70,6 +74,7 @@ impl Counting {
             topic,
             reading: Reading::default(),
             stall: Stall::new(step.now),
+            memory: Memory::default(),
             flight: None,
         };
         for partition in counting.table.lanes().keys() {
@@ -94,6 +99,11 @@ impl Counting {
     /// Whether the frontier moves.
     pub(super) fn stall(&self) -> &Stall {
         &self.stall
+    }
+
+    /// The memory that all of this takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.used()
     }
 
     /// Whether epoch 0 is still on its way. Nothing is read before it is true.
@@ -143,7 +153,19 @@ impl Counting {
 
     fn control_flow(&mut self, step: &mut Step<'_>) {
         let all = step.paused || step.clock.is_none() || step.ending;
-        self.reading.control_flow(self.table.lanes(), all, step);
+        self.hold_back(all, step);
+    }
+
+    /// Holds back what must wait.
+    fn hold_back(&mut self, all: bool, step: &mut Step<'_>) {
+        let lanes = self.table.lanes();
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(lanes, flight, step);
+        // What can be committed is looked at only where it matters.
+        let waits = self.flight.is_some() || !self.memory.is_tight() || committable(lanes) > 0;
+        let holds = self.memory.holds(lanes, &self.reading, (all, waits), step);
+        self.memory.report(lanes, waits, step);
+        self.reading.hold(&holds, step);
     }
 
     /// Carries the epoch on its way on.
@@ -168,9 +190,9 @@ impl Counting {
             return;
         }
         self.reading.start(self.table.committed_lanes(), step);
-        if step.paused {
+        if step.paused || self.memory.is_tight() {
             // Not with the next tick, because a batch would be counted before it.
-            self.reading.control_flow(self.table.lanes(), true, step);
+            self.hold_back(step.paused, step);
         }
     }
 
@@ -187,14 +209,26 @@ impl Counting {
         leader_epoch: i32,
         batch: &dyn Batch,
         step: &mut Step<'_>,
-    ) {
+    ) -> Going {
         if !self.reading.is_read(partition) || step.ending {
-            return;
+            return Ok(());
+        }
+        if self
+            .table
+            .replays_another_log(partition, leader_epoch, batch)
+        {
+            let why = format!(
+                "topic partition {partition} was cut off below offset {}, where the last commit \
+                 was",
+                self.table.lanes()[&partition].replays_to().unwrap_or(0)
+            );
+            return self.replay_broke(partition, &why, step);
         }
         let Some(ceiling) = step.ceiling() else {
             // They are read again, from here on, when the clocks agree. By either clock they may be
             // taken for records from the future, and that is for ever.
-            return self.reading.set_aside(partition, step);
+            self.reading.set_aside(partition, step);
+            return Ok(());
         };
         let max_future_ms = step.rules.max_future_ms;
         let read = self
@@ -204,6 +238,7 @@ impl Counting {
             self.stall.note_read(step);
             self.note_read(partition, next, lives, step);
         }
+        Ok(())
     }
 
     /// The reader has nothing more.
@@ -214,6 +249,11 @@ impl Counting {
         }
         if let Some(next) = self.table.end(partition, offset) {
             self.note_read(partition, next, false, step);
+        }
+        // The log ends below the last commit: it was cut off, or the end is an old one.
+        let lane = self.table.lanes().get(&partition);
+        if lane.is_some_and(|lane| lane.replays_to().is_some_and(|to| offset < to)) {
+            self.reading.out_of_range(partition, step);
         }
     }
 
@@ -311,6 +351,7 @@ impl Counting {
                 .unwrap_or((start, end));
             self.check_lost(partition, start.max(first), end.max(last), step)?;
         }
+        self.table.note_logs(&facts.partitions);
         self.table.note_joining(facts);
         self.start_lanes(step);
         Ok(())
@@ -318,29 +359,20 @@ impl Counting {
 
     /// The topic was deleted and made again: its offsets mean other records now.
     fn begin_generation(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
-        let topic = &step.rules.shape.topic;
-        if self.table.is_replaying() {
-            return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: topic \"{topic}\" was deleted and made again \
-                 since (its id is {}), and open windows counted the old one; choose another table \
-                 name",
-                facts.topic_id
-            )));
-        }
-        if !step.rules.continue_on_data_loss {
-            return Err(Break::fail(format!(
-                "topic \"{topic}\" was deleted and made again: its id is {}, table {} counts {}; \
-                 set on-data-loss: continue to count the new one into the same table, or choose \
-                 another table name",
-                facts.topic_id,
-                step.table(),
-                self.topic.id()
-            )));
-        }
+        let what = format!(
+            "topic \"{}\" was deleted and made again: its id is {}, table {} counts {}",
+            step.rules.shape.topic,
+            facts.topic_id,
+            step.table(),
+            self.topic.id()
+        );
+        may_lose(step, &what, "count the new one into the same table")?;
         step.effect(Effect::StopAll);
-        let frontier = merger::frontier(self.table.lanes());
+        // Not the one that lost counts lead to: those say nothing about the topic.
+        let frontier = self.table.closed_through();
         let partitions: Vec<Partition> = self.table.lanes().keys().copied().collect();
         for partition in partitions {
+            self.lose_counts(partition, &what);
             let reason = "the topic was made again".to_owned();
             self.table
                 .begin_generation(partition, 0, &facts.topic_id, reason);
@@ -357,7 +389,18 @@ impl Counting {
         Ok(())
     }
 
-    /// Whether the log of one topic partition reaches to where we are.
+    /// A lane that is replayed cannot be: it is where the last commit left it, and what it had
+    /// counted in open windows is lost.
+    fn lose_counts(&mut self, partition: Partition, why: &str) {
+        let lane = self.table.lanes().get(&partition);
+        if lane.is_some_and(Lane::replaying) {
+            let reason = format!("{why}, and open windows had counted what is gone");
+            self.table.lose_counts(partition, reason);
+        }
+    }
+
+    /// Whether the log of one topic partition reaches to where we are, and in a replay to where the
+    /// last commit was.
     fn check_lost(
         &mut self,
         partition: Partition,
@@ -369,65 +412,61 @@ impl Counting {
             return Ok(());
         };
         let next = lane.ledger.next_offset;
-        if (log_start..=log_end).contains(&next) {
-            return Ok(());
-        }
+        let last = lane.replays_to().unwrap_or(next);
         let what = if next < log_start {
             format!(
                 "offsets {next} to {log_start} of topic partition {partition} are no longer in \
                  Kafka (retention, or deleted records)"
             )
-        } else {
+        } else if last > log_end {
             format!(
-                "topic partition {partition} was cut off at offset {log_end}, below the next \
-                 offset {next}"
+                "topic partition {partition} was cut off at offset {log_end} or before, below the \
+                 next offset {last}"
             )
+        } else {
+            return Ok(());
         };
-        if lane.replaying() {
-            return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: {what}, and open windows counted them; choose \
-                 another table name"
-            )));
-        }
-        if !step.rules.continue_on_data_loss {
-            return Err(Break::fail(format!(
-                "{what}; set on-data-loss: continue to go on without them, or choose another table \
-                 name"
-            )));
-        }
+        may_lose(step, &what, "go on without them")?;
+        self.lose_counts(partition, &what);
+        let lane = &self.table.lanes()[&partition];
+        let (next, leader_epoch) = (lane.ledger.next_offset, lane.leader_epoch);
         if next < log_start {
             self.table.lose(partition, log_start, what);
-        } else {
+        } else if next > log_end && (leader_epoch < 0 || last == next) {
             self.table
                 .begin_generation(partition, log_end, self.topic.id(), what);
         }
+        // Otherwise the reader checks the leader epoch there, and then says where the cut is.
         Ok(())
     }
 
-    /// A log was cut off at a place that nobody knows: what was counted of it is gone from the log.
+    /// A log was cut off below where it is read: what was counted of it is gone from the log.
+    /// Reading goes on at the cut, in a new generation.
     pub(super) fn truncated(
         &mut self,
         partition: Partition,
+        cut_at: Option<Offset>,
         why: String,
         step: &mut Step<'_>,
     ) -> Going {
-        let Some(lane) = self.table.lanes().get(&partition) else {
+        if !self.table.lanes().contains_key(&partition) || !self.reading.is_read(partition) {
             return Ok(());
-        };
-        if lane.replaying() {
-            return Err(Break::fail(format!(
-                "cannot go on from the checkpoint: {why}, and open windows counted what was cut \
-                 off; choose another table name"
-            )));
         }
-        if !step.rules.continue_on_data_loss {
-            return Err(Break::fail(format!(
-                "{why}; set on-data-loss: continue to go on behind it, or choose another table name"
-            )));
-        }
-        let next = lane.ledger.next_offset;
+        may_lose(step, &why, "go on behind the cut")?;
+        self.lose_counts(partition, &why);
+        let next = self.table.lanes()[&partition].ledger.next_offset;
+        let to = cut_at.map_or(next, |cut| cut.min(next));
         self.table
-            .begin_generation(partition, next, self.topic.id(), why);
+            .begin_generation(partition, to, self.topic.id(), why);
+        self.reading.stopped(partition);
+        self.start_lanes(step);
+        Ok(())
+    }
+
+    /// The replay of a lane cannot be done, because its log is not the one that was counted.
+    fn replay_broke(&mut self, partition: Partition, why: &str, step: &mut Step<'_>) -> Going {
+        may_lose(step, why, "go on without what open windows had counted")?;
+        self.lose_counts(partition, why);
         self.reading.stopped(partition);
         self.start_lanes(step);
         Ok(())
@@ -435,13 +474,19 @@ impl Counting {
 
     /// After each input: looks for a lane that takes no further record. Returns why counting should
     /// end, where a record cannot be counted and `on-bad-record` is `fail`.
-    pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
+    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
+        while let Some((partition, why)) = self.table.broken_replay() {
+            self.replay_broke(partition, &why, step)?;
+        }
         self.table.settle(step)
     }
 
     /// Commits what is due, unless an epoch is on its way.
     pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
-        if self.flight.is_none() && step.clock.is_some() && self.table.is_due(step) {
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(self.table.lanes(), flight, step);
+        let clock = step.clock.is_some();
+        if self.flight.is_none() && clock && self.table.is_due(&self.memory, step) {
             self.cut(None, step)?;
         }
         Ok(())
@@ -512,4 +557,16 @@ impl Counting {
         self.start_lanes(step);
         at
     }
+}
+
+/// Whether counting may go on without records that are gone.
+///
+/// # Errors
+/// The setting `on-data-loss` says no. `way_on` is what it would do otherwise.
+fn may_lose(step: &Step<'_>, what: &str, way_on: &str) -> Going {
+    if step.rules.continue_on_data_loss {
+        return Ok(());
+    }
+    let why = format!("{what}; set on-data-loss: continue to {way_on}");
+    Err(Break::Fail(Trouble::new(Cause::DataLoss, why)))
 }

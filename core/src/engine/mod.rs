@@ -13,6 +13,7 @@ mod flight;
 mod garbage;
 mod lease;
 mod locate;
+mod memory;
 mod opening;
 mod ours;
 mod questions;
@@ -30,7 +31,7 @@ pub use conversation::{
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 pub use feed::pause_before_start;
-pub use rules::{Limits, Rules, same_table};
+pub use rules::{Limits, Rules, fetched_bytes, same_table};
 pub use view::{FrontierHolder, State};
 
 use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};
@@ -362,8 +363,8 @@ impl Engine {
     /// After each input: commits what is due. A record that cannot be counted ends counting first,
     /// so that the commit is the last one.
     fn commit_what_is_due(&mut self, effects: &mut Vec<Effect>) -> Going {
-        if let (Phase::Ours(ours), step) = self.split(effects)
-            && let Some(why) = ours.settle(&step)?
+        if let (Phase::Ours(ours), mut step) = self.split(effects)
+            && let Some(why) = ours.settle(&mut step)?
         {
             self.end_soon(Some(Trouble::new(Cause::BadRecord, why)));
         }

@@ -12,8 +12,8 @@ use crate::count::checkpoint;
 use crate::count::lane::LaneState;
 use crate::table::commit::{CheckpointAt, Genesis, Head};
 use crate::table::place::{Names, Place};
-use crate::values::cause::Trouble;
-use crate::values::digest::unhex;
+use crate::values::cause::{Cause, Trouble};
+use crate::values::digest::{sha256_hex, unhex};
 use crate::values::record::Partition;
 use crate::values::time::Mono;
 use std::collections::BTreeMap;
@@ -136,12 +136,22 @@ impl Opening {
                 recorded.cluster_id
             )));
         }
-        let table = Table::at_head(&head);
-        let bytes = match &head.checkpoint {
-            None => None,
-            Some((_, CheckpointAt::Inline(hex))) => Some(unhex(hex).ok_or_else(|| {
-                Break::fail("cannot read the checkpoint in the catalog: it is not hexadecimal")
-            })?),
+        self.read_checkpoint(head, facts, lease, step)
+    }
+
+    /// Reads the checkpoint that `head` names: at once where the catalog itself has it.
+    fn read_checkpoint(
+        &mut self,
+        mut head: Box<Head>,
+        facts: TopicFacts,
+        lease: &Lease,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Counting>, Break> {
+        let read = match &head.checkpoint {
+            None => Ok(BTreeMap::new()),
+            Some((_, CheckpointAt::Inline(hex))) => unhex(hex)
+                .ok_or_else(|| "the one in the catalog is not hexadecimal".to_owned())
+                .and_then(|bytes| checkpoint::decode(&bytes)),
             Some((_, CheckpointAt::Object(key))) => {
                 let key = key.clone();
                 ask_checkpoint(&key, step);
@@ -149,22 +159,21 @@ impl Opening {
                     ask_at: None,
                     key,
                     facts,
+                    table: Box::new(Table::at_head(&head)),
                     head,
-                    table: Box::new(table),
                 };
                 return Ok(None);
             }
         };
-        let states = bytes.map(|bytes| checkpoint::decode(&bytes));
-        let states = states.transpose().map_err(Break::fail)?;
-        restore(
-            states.unwrap_or_default(),
-            &head,
-            table,
-            &facts,
-            lease,
-            step,
-        )
+        match read {
+            Ok(states) => restore(states, &head, &facts, lease, step).map(Some),
+            Err(why) if head.go_back() => {
+                step.troubles
+                    .report(Side::Store, checkpoint_unreadable(&why));
+                self.read_checkpoint(head, facts, lease, step)
+            }
+            Err(why) => restore_without(&why, &head, &facts, lease, step).map(Some),
+        }
     }
 
     /// The store says which manifests it has; `None` when the answer does not count.
@@ -221,7 +230,7 @@ impl Opening {
             key,
             facts,
             head,
-            table,
+            ..
         } = self
         else {
             return Ok(None);
@@ -230,24 +239,23 @@ impl Opening {
             *ask_at = Some(step.now);
             return Ok(None);
         };
-        let missing = || {
-            Trouble::from(format!(
-                "cannot read the checkpoint \"{key}\": it is not in the bucket; restore it from a \
-                 backup"
-            ))
-        };
-        match answer.and_then(|bytes| bytes.ok_or_else(missing)) {
-            Ok(bytes) => {
-                // A table that cannot be restored is still shown as of its last commit.
-                let states = checkpoint::decode(&bytes).map_err(Break::fail)?;
-                let table = std::mem::take(&mut **table);
-                restore(states, head, table, facts, lease, step)
-            }
+        let bytes = match answer {
+            Ok(bytes) => bytes,
             Err(trouble) => {
                 *ask_at = Some(step.now.plus(RETRY_MS));
                 step.troubles.report(Side::Store, trouble);
-                Ok(None)
+                return Ok(None);
             }
+        };
+        match decode_object(key, bytes) {
+            Ok(states) => restore(states, head, facts, lease, step).map(Some),
+            Err(why) if head.go_back() => {
+                step.troubles
+                    .report(Side::Store, checkpoint_unreadable(&why));
+                let (head, facts) = (head.clone(), facts.clone());
+                self.read_checkpoint(head, facts, lease, step)
+            }
+            Err(why) => restore_without(&why, head, facts, lease, step).map(Some),
         }
     }
 
@@ -260,19 +268,64 @@ impl Opening {
     }
 }
 
+/// The lanes in an object, which must be what was stored under its key.
+fn decode_object(
+    key: &str,
+    bytes: Option<Vec<u8>>,
+) -> Result<BTreeMap<Partition, LaneState>, String> {
+    let bytes = bytes.ok_or_else(|| format!("object \"{key}\" is not in the bucket"))?;
+    if !Names::is_object_of(key, &sha256_hex(&bytes)) {
+        return Err(format!(
+            "object \"{key}\" does not have the hash that its name says: it is damaged"
+        ));
+    }
+    checkpoint::decode(&bytes).map_err(|why| format!("object \"{key}\": {why}"))
+}
+
+fn checkpoint_unreadable(why: &str) -> Trouble {
+    format!("cannot read the newest checkpoint: {why}; the one before it is taken").into()
+}
+
 /// The lanes as the checkpoint has them. One that it does not have begins at its start offset.
 fn restore(
     states: BTreeMap<Partition, LaneState>,
     head: &Head,
-    mut table: Table,
     facts: &TopicFacts,
     lease: &Lease,
     step: &mut Step<'_>,
-) -> Result<Option<Counting>, Break> {
-    table.restore(head, states, &step.rules.shape, step.now);
+) -> Result<Counting, Break> {
+    let mut table = Table::at_head(head);
+    table.restore(head, Ok(states), &step.rules.shape, step.now);
     step.troubles.end(Side::Store);
     let topic_id = head.last.topic_id.clone();
-    Counting::resume(lease.owner().clone(), table, topic_id, facts, step).map(Some)
+    Counting::resume(lease.owner().clone(), table, topic_id, facts, step)
+}
+
+/// No checkpoint can be read: the lanes are where the last commit left them, and what open windows
+/// had counted is lost.
+fn restore_without(
+    why: &str,
+    head: &Head,
+    facts: &TopicFacts,
+    lease: &Lease,
+    step: &mut Step<'_>,
+) -> Result<Counting, Break> {
+    let why = format!(
+        "cannot read any checkpoint of table {}: {why}",
+        step.table()
+    );
+    if !step.rules.continue_on_data_loss {
+        let why = format!(
+            "{why}; restore it from a backup, or set on-data-loss: continue to go on without what \
+             open windows had counted"
+        );
+        return Err(Break::Fail(Trouble::new(Cause::DataLoss, why)));
+    }
+    let mut table = Table::at_head(head);
+    table.restore(head, Err(why), &step.rules.shape, step.now);
+    step.troubles.end(Side::Store);
+    let topic_id = head.last.topic_id.clone();
+    Counting::resume(lease.owner().clone(), table, topic_id, facts, step)
 }
 
 /// Epoch 0: everything that later epochs only refer to.

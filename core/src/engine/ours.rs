@@ -106,6 +106,14 @@ impl Ours {
         }
     }
 
+    /// The memory that counting takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        match &self.stage {
+            Stage::Opening(_) => 0,
+            Stage::Counting(counting) => counting.memory_bytes(),
+        }
+    }
+
     /// Whether records are read, replays included.
     pub(super) fn is_counting(&self) -> bool {
         matches!(&self.stage, Stage::Counting(counting) if !counting.is_founding())
@@ -197,11 +205,15 @@ impl Ours {
                 leader_epoch,
                 batch,
             } => {
-                counting.records(partition, leader_epoch, batch, step);
+                return counting.records(partition, leader_epoch, batch, step);
             }
             Input::End { partition, offset } => counting.end(partition, offset, step),
             Input::OutOfRange { partition } => counting.out_of_range(partition, step),
-            Input::Truncated { partition, why } => return counting.truncated(partition, why, step),
+            Input::Truncated {
+                partition,
+                cut_at,
+                why,
+            } => return counting.truncated(partition, cut_at, why, step),
             Input::Trouble {
                 partition: Some(partition),
                 trouble,
@@ -214,7 +226,7 @@ impl Ours {
 
     /// After each input: looks for a lane that takes no further record. Returns why counting should
     /// end, where a record cannot be counted.
-    pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
+    pub(super) fn settle(&mut self, step: &mut Step<'_>) -> Result<Option<String>, Break> {
         match self.stage.reading() {
             Some(counting) => counting.settle(step),
             None => Ok(None),

@@ -3,11 +3,11 @@
 //! the catalog in `flight`.
 
 use super::conversation::TopicFacts;
-use super::reading::{CLOSED_ENTRIES_MAX, SIDE_BYTES_MAX, closed_entries};
+use super::memory::Memory;
 use super::step::{Break, Going, Step};
-use crate::count::lane::{Lane, LaneState, Stopped};
+use crate::count::lane::{AtCommit, Lane, LaneState, Stopped};
 use crate::count::merger::{self, Lanes};
-use crate::table::commit::{Commit, Head};
+use crate::table::commit::{Commit, Head, LaneCommit};
 use crate::values::decision::{Decided, FloorReason};
 use crate::values::ledger::TableLedger;
 use crate::values::record::{Batch, Offset, Partition};
@@ -30,6 +30,8 @@ pub(super) struct Table {
     joining: BTreeMap<Partition, Offset>,
     /// The next offsets as of the last commit.
     committed: BTreeMap<Partition, Offset>,
+    /// What the commit that a replay leads to says of each lane.
+    at_commit: BTreeMap<Partition, AtCommit>,
     /// The sums of earlier generations of the topic, of which no lane speaks any more.
     archived: TableLedger,
     rows: u64,
@@ -44,7 +46,7 @@ pub(super) struct Table {
 }
 
 /// How far a restart would have to replay.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct CheckpointState {
     /// When the last one was cut.
     at: Mono,
@@ -54,6 +56,8 @@ struct CheckpointState {
     wanted: bool,
     /// The last commit is past the last checkpoint: a restart would replay.
     behind: bool,
+    /// Where a restart would begin to read each lane.
+    offsets: BTreeMap<Partition, Offset>,
 }
 
 impl Table {
@@ -79,18 +83,25 @@ impl Table {
             row_count: last.ledger.row_count,
             archived: archived(last),
             committed: last.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect(),
+            at_commit: last.lanes.iter().map(|(p, lane)| (*p, at(lane))).collect(),
             ..Self::default()
         }
     }
 
     /// Puts the lanes in, as the checkpoint has them. Then a replay brings them to the last commit.
+    /// Where no checkpoint can be read, `states` says why: then they are where the last commit left
+    /// them, without what open windows had counted.
     pub(super) fn restore(
         &mut self,
         head: &Head,
-        mut states: BTreeMap<Partition, LaneState>,
+        states: Result<BTreeMap<Partition, LaneState>, String>,
         shape: &Shape,
         now: Mono,
     ) {
+        let (mut states, unreadable) = match states {
+            Ok(states) => (states, None),
+            Err(why) => (BTreeMap::new(), Some(why)),
+        };
         for (partition, commit) in &head.last.lanes {
             let state = match states.remove(partition) {
                 Some(state) => state,
@@ -98,13 +109,21 @@ impl Table {
                 // offset.
                 None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
             };
-            let decisions = head
-                .decisions
-                .iter()
-                .filter(|d| d.partition == *partition)
+            let since = head.decisions.iter();
+            let decisions = since
+                .filter(|d| d.partition == *partition && unreadable.is_none())
                 .cloned()
                 .collect();
-            let lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
+            let begins = state.ledger.next_offset;
+            self.checkpoint.offsets.insert(*partition, begins);
+            let mut lane = Lane::restore(*partition, shape, state, commit.ledger, decisions);
+            match &unreadable {
+                Some(why) => {
+                    lane.lose_counts(at(commit), self.closed_through, why.clone());
+                    self.checkpoint.wanted = true;
+                }
+                None => lane.begin_replay(),
+            }
             self.checkpoint.behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
         }
@@ -209,6 +228,64 @@ impl Table {
         });
     }
 
+    /// Every window of the table that ends here or earlier was closed by the last commit.
+    pub(super) fn closed_through(&self) -> Option<EventTime> {
+        self.closed_through
+    }
+
+    /// A lane whose replay cannot be done, and why: its log is not the one that was counted, or the
+    /// topic was made again on the way.
+    pub(super) fn broken_replay(&self) -> Option<(Partition, String)> {
+        self.lanes.iter().find_map(|(partition, lane)| {
+            if let Some(Stopped::Replay(why)) = lane.stopped() {
+                return Some((*partition, why.clone()));
+            }
+            lane.replays_another_generation().then(|| {
+                let why = format!(
+                    "the checkpoint of topic partition {partition} is of an earlier log than the \
+                     one that is there"
+                );
+                (*partition, why)
+            })
+        })
+    }
+
+    /// Records that what a lane had counted in open windows is lost, because its replay cannot be
+    /// done: the lane is where the last commit left it.
+    pub(super) fn lose_counts(&mut self, partition: Partition, reason: String) {
+        if let (Some(lane), Some(at)) = (
+            self.lanes.get_mut(&partition),
+            self.at_commit.get(&partition),
+        ) {
+            lane.lose_counts(*at, self.closed_through, reason);
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    /// Whether this batch shows that the log was cut off on the way of a replay: nothing below the
+    /// last commit can have been written later than the record before it.
+    pub(super) fn replays_another_log(
+        &self,
+        partition: Partition,
+        leader_epoch: i32,
+        batch: &dyn Batch,
+    ) -> bool {
+        let (Some(lane), Some(at)) = (self.lanes.get(&partition), self.at_commit.get(&partition))
+        else {
+            return false;
+        };
+        let Some(to) = lane.replays_to() else {
+            return false;
+        };
+        if at.leader_epoch < 0 || leader_epoch <= at.leader_epoch {
+            return false;
+        }
+        // The epoch is that of the last record, which must lie below the commit.
+        let mut last = None;
+        batch.each(&mut |record| last = Some(record.offset));
+        last.is_some_and(|last| last < to)
+    }
+
     /// Records that offsets of a lane are no longer in the log.
     pub(super) fn lose(&mut self, partition: Partition, to: Offset, reason: String) {
         if let Some(lane) = self.lanes.get_mut(&partition) {
@@ -235,6 +312,17 @@ impl Table {
             });
             self.checkpoint.wanted = true;
         }
+    }
+
+    /// The logs of the topic begin and end here. A lane whose checkpoint the log's start may soon
+    /// pass gets a new one with the next commit, because no restart could replay it any more.
+    pub(super) fn note_logs(&mut self, logs: &BTreeMap<Partition, (Offset, Offset)>) {
+        self.checkpoint.wanted |= self.checkpoint.offsets.iter().any(|(partition, at)| {
+            let lane = self.lanes.get(partition);
+            let read_since = lane.is_some_and(|lane| lane.ledger.next_offset > *at);
+            let log = logs.get(partition);
+            read_since && log.is_some_and(|(start, end)| is_near_the_start(*at, *start, *end))
+        });
     }
 
     /// Topic partitions that have no lane yet become part of the table with the next commit.
@@ -271,9 +359,9 @@ impl Table {
     pub(super) fn settle(&mut self, step: &Step<'_>) -> Result<Option<String>, Break> {
         let stopped = self.lanes.values().find_map(Lane::stopped).cloned();
         let bad_record = match stopped {
-            Some(Stopped::Replay(why)) => return Err(Break::fail(why)),
             Some(Stopped::BadRecord(why)) => Some(why),
-            None => None,
+            // The caller has decided what becomes of it.
+            Some(Stopped::Replay(_)) | None => None,
         };
         if self.replaying {
             self.replaying = self.is_replaying();
@@ -290,7 +378,7 @@ impl Table {
     }
 
     /// Whether an epoch should be cut now.
-    pub(super) fn is_due(&self, step: &Step<'_>) -> bool {
+    pub(super) fn is_due(&self, memory: &Memory, step: &Step<'_>) -> bool {
         if self.is_replaying() {
             return false;
         }
@@ -310,15 +398,12 @@ impl Table {
         if self.checkpoint.behind && old {
             return true;
         }
-        let side: usize = self.lanes.values().map(|lane| lane.side_bytes).sum();
-        if side > SIDE_BYTES_MAX {
-            return true;
-        }
+        let side = self.lanes.values().any(|lane| lane.side_bytes > 0);
         let rows = merger::frontier(&self.lanes)
             .is_some_and(|f| merger::has_rows(&self.lanes, &step.rules.shape, f));
-        if rows || side > 0 {
+        if rows || side {
             let interval = step.rules.commit_interval_ms;
-            return (rows && closed_entries(&self.lanes) > CLOSED_ENTRIES_MAX)
+            return memory.wants_commit(&self.lanes, self.last_cut, step)
                 || self
                     .last_cut
                     .is_none_or(|at| step.now.since(at) >= interval);
@@ -377,11 +462,15 @@ impl Table {
             self.checkpoint.behind = true;
             return false;
         }
+        let lanes = self.lanes.iter();
         self.checkpoint = CheckpointState {
             at: step.now,
             consumed,
             wanted: false,
             behind: false,
+            offsets: lanes
+                .map(|(p, lane)| (*p, lane.ledger.next_offset))
+                .collect(),
         };
         true
     }
@@ -410,6 +499,24 @@ impl Table {
     }
 }
 
+/// Whether a checkpoint at this offset lies within a quarter of the log's length of its start.
+/// Offsets stand for time here: what `retention.ms` is may be asked only by a user with more
+/// rights. Where nothing was ever deleted, nothing is near.
+///
+/// Example: the log has offsets 100 to 500. A checkpoint at 199 is near its start, one at 200 not.
+fn is_near_the_start(checkpoint: Offset, start: Offset, end: Offset) -> bool {
+    start > 0 && checkpoint - start < (end - start) / 4
+}
+
+fn at(lane: &LaneCommit) -> AtCommit {
+    AtCommit {
+        watermark: lane.watermark,
+        newest: lane.newest,
+        held: lane.held,
+        leader_epoch: lane.leader_epoch,
+    }
+}
+
 /// The sums that `commit` holds beside those of its own lanes.
 fn archived(commit: &Commit) -> TableLedger {
     let mut lanes = TableLedger::default();
@@ -427,6 +534,7 @@ fn archived(commit: &Commit) -> TableLedger {
         lost: all.lost - lanes.lost,
         hits: all.hits - lanes.hits,
         late_hits: all.late_hits - lanes.late_hits,
+        lost_hits: all.lost_hits - lanes.lost_hits,
         ..TableLedger::default()
     }
 }
@@ -465,5 +573,20 @@ mod tests {
         assert!((1..=5).contains(&ceilings(1000)));
         assert_eq!(ceilings(10_000), 4, "every 1,250 ms");
         assert_eq!(ceilings(3_600_000), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_near_the_logs_start_is_renewed() {
+        for (checkpoint, start, end, near) in [
+            (199, 100, 500, true),
+            (200, 100, 500, false),
+            (90, 100, 500, true),
+            (500, 100, 500, false),
+            (0, 0, 500, false),
+            (100, 100, 100, false),
+        ] {
+            let what = format!("{checkpoint} in {start}..{end}");
+            assert_eq!(is_near_the_start(checkpoint, start, end), near, "{what}");
+        }
     }
 }

@@ -100,6 +100,7 @@ fn push_figures(out: &mut String, s: &Status) {
         ("tombstones", s.tombstones),
         ("gaps", s.gaps),
         ("lost", s.lost),
+        ("lost-hits", s.lost_hits),
     ];
     *out += "<dl>";
     for (name, time) in times {

@@ -24,7 +24,7 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 26] = [
+    const KEYS: [&str; 27] = [
         "table",
         "state",
         "reason",
@@ -46,6 +46,7 @@ pub fn status_table(status: &Value) -> String {
         "tombstones",
         "gaps",
         "lost",
+        "lost-hits",
         "commits",
         "commit-failures",
         "topic",

@@ -238,6 +238,8 @@ mod tests {
     /// Epoch 7 of that owner, from offset 70 to 80, with the digest "ours".
     fn commit() -> Commit {
         let lane = LaneCommit {
+            held: 0,
+            newest: None,
             from: 70,
             to: 80,
             leader_epoch: -1,

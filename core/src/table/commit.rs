@@ -105,6 +105,13 @@ pub struct LaneCommit {
     pub watermark: Option<EventTime>,
     /// Its ledger since the start offset, up to `to`.
     pub ledger: LaneLedger,
+    /// The sum of its counts in windows that are not final: open, or closed in this lane alone.
+    /// It is what a loss may take away.
+    #[serde(default)]
+    pub held: u64,
+    /// The greatest event time that moved its watermark so far.
+    #[serde(default)]
+    pub newest: Option<EventTime>,
 }
 
 /// Where a checkpoint is kept.
@@ -202,8 +209,68 @@ pub struct Head {
     pub checkpoint: Option<(u64, CheckpointAt)>,
     /// The decisions of all epochs after the checkpoint's, in order.
     pub decisions: Vec<Decision>,
+    /// The checkpoint before the newest, for when that cannot be read; `None` when there is none.
+    pub earlier: Option<EarlierCheckpoint>,
     /// An operator's `pause` is in force.
     pub paused: bool,
+}
+
+/// The checkpoint before the newest one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EarlierCheckpoint {
+    /// The epoch that wrote it.
+    pub epoch: u64,
+    /// Where it is.
+    pub at: CheckpointAt,
+    /// The decisions of the epochs after it, up to that of the newest checkpoint.
+    pub decisions: Vec<Decision>,
+}
+
+impl Head {
+    /// Goes back to the checkpoint before the newest, because that cannot be read. Returns whether
+    /// there is one.
+    pub fn go_back(&mut self) -> bool {
+        let earlier = self.earlier.take();
+        let there = earlier.is_some();
+        self.checkpoint = earlier.map(|earlier| {
+            let later = std::mem::replace(&mut self.decisions, earlier.decisions);
+            self.decisions.extend(later);
+            (earlier.epoch, earlier.at)
+        });
+        there
+    }
+}
+
+/// The checkpoints that a catalog keeps: the newest, and the one before it for when the newest
+/// cannot be read. Each with the epoch that wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// The newest.
+    pub newest: Option<(u64, CheckpointAt)>,
+    /// The one before it.
+    pub before: Option<(u64, CheckpointAt)>,
+}
+
+impl Checkpoints {
+    /// Keeps a newer one. Returns the key of the object that nobody needs any more, which must be
+    /// doomed.
+    pub fn push(&mut self, epoch: u64, at: CheckpointAt) -> Option<String> {
+        let dropped = std::mem::replace(&mut self.before, self.newest.replace((epoch, at)));
+        match dropped?.1 {
+            CheckpointAt::Object(key) => Some(key).filter(|key| !self.has(key)),
+            CheckpointAt::Inline(_) => None,
+        }
+    }
+
+    /// Whether this is the key of one of them.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        [&self.newest, &self.before]
+            .into_iter()
+            .flatten()
+            .any(|(_, at)| matches!(at, CheckpointAt::Object(named) if named == key))
+    }
 }
 
 /// What the catalog's clock may read when something is written by it. It travels with the request,

@@ -295,6 +295,13 @@ impl Names {
         )
     }
 
+    /// Whether bytes with this SHA-256, in hexadecimal, are what was stored under this name by
+    /// [`Names::object`].
+    #[must_use]
+    pub fn is_object_of(key: &str, sha256: &str) -> bool {
+        sha256.len() >= 32 && key.rsplit('-').next() == Some(&sha256[..32])
+    }
+
     /// The name of a Parquet file. It is alone in its folder, which is the location of a table
     /// partition. `folder` is `rows`, `late` or `rejects`.
     #[must_use]

@@ -1,6 +1,7 @@
 //! What the log cannot say: floors, ceilings, delays, losses, generations. When such a decision is
 //! made is not said here.
 
+use crate::values::ledger::LaneLedger;
 use crate::values::record::{Offset, Partition};
 use crate::values::time::EventTime;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,28 @@ pub enum Decided {
     Lost {
         /// The first offset that is still there.
         to: Offset,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// Records are gone that were counted after the checkpoint at this decision's offset, so what
+    /// open windows had counted cannot be made again. Windows that were closed in the lane by then
+    /// keep their counts; what it had counted in all others is *lost hits*. The decision holds all
+    /// that the lane goes on with, so that a replay takes it over instead of reading the log.
+    CountsLost {
+        /// The offset at which the lane goes on: where the last commit left it.
+        to: Offset,
+        /// The ledger at `to`. Its `lost-hits` are known here.
+        ledger: LaneLedger,
+        /// The greatest event time that the lane had seen at `to`.
+        newest: Option<EventTime>,
+        /// No window that ends here or earlier takes a record of the lane any more. This is a floor
+        /// of reason *loss*: floors and limits of other lanes ignore it. `None` when the lane had
+        /// no watermark.
+        floor: Option<EventTime>,
+        /// The watermark delay at `to`, in milliseconds.
+        delay_ms: i64,
+        /// The ceiling at `to`.
+        ceiling: EventTime,
         /// What happened, for people.
         reason: String,
     },

@@ -1,7 +1,7 @@
 //! The ledger: two equations that must hold at every commit, or windrow stops.
 //!
 //! - offsets = counted + late + rejected + tombstones + gaps + lost
-//! - window hits = counts in rows + open + closed + late hits
+//! - window hits = counts in rows + open + closed + late hits + lost hits
 
 use crate::values::record::Offset;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,11 @@ pub struct LaneLedger {
     pub hits: u64,
     /// Those of `hits` whose window was closed to the record.
     pub late_hits: u64,
+    /// Window hits that were counted, and cannot be counted again because their records are gone
+    /// from the log, by a recorded decision. They may be of an earlier generation, whose windows
+    /// were still open.
+    #[serde(default)]
+    pub lost_hits: u64,
 }
 
 impl LaneLedger {
@@ -82,6 +87,9 @@ pub struct TableLedger {
     pub hits: u64,
     /// The sum of [`LaneLedger::late_hits`].
     pub late_hits: u64,
+    /// The sum of [`LaneLedger::lost_hits`].
+    #[serde(default)]
+    pub lost_hits: u64,
     /// Rows that were ever committed.
     pub rows: u64,
     /// The sum of `count` over these rows.
@@ -104,23 +112,24 @@ impl TableLedger {
         self.lost += lane.lost;
         self.hits += lane.hits;
         self.late_hits += lane.late_hits;
+        self.lost_hits += lane.lost_hits;
         self.consumed +=
             lane.counted + lane.late + lane.rejected + lane.tombstones + lane.gaps + lane.lost;
     }
 
-    /// Checks that each window hit is in a row, in a partial, or late.
+    /// Checks that each window hit is in a row, in a partial, late or lost.
     ///
     /// # Errors
     /// Both sides of the equation, as a message. The caller must stop.
     pub fn check(&self) -> Result<(), String> {
-        let sum = self.row_count + self.open + self.closed + self.late_hits;
+        let sum = self.row_count + self.open + self.closed + self.late_hits + self.lost_hits;
         if self.hits == sum {
             return Ok(());
         }
         Err(format!(
             "ledger does not add up: {} window hits, but rows {} + open {} + closed {} \
-             + late hits {} = {sum}",
-            self.hits, self.row_count, self.open, self.closed, self.late_hits,
+             + late hits {} + lost hits {} = {sum}",
+            self.hits, self.row_count, self.open, self.closed, self.late_hits, self.lost_hits,
         ))
     }
 }

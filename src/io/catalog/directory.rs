@@ -18,8 +18,8 @@ use windrow_core::table::admit::{
     CommittedEpoch, JobFacts, Verdict, admit, check_clock, check_owner, committed_at, outcome,
 };
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, Head, LeaseMark, Outcome, Owner,
-    Renewed,
+    Acquired, CatalogError, CheckpointAt, Checkpoints, ClockBound, Commit, EarlierCheckpoint, Head,
+    LeaseMark, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::cause::{Cause, Trouble};
@@ -305,20 +305,22 @@ impl LocalCatalog {
         })
     }
 
-    /// The checkpoint object that was in force before `commit`, if it brings another one.
+    /// The checkpoint object that nobody needs any more when `commit` brings another one.
     fn superseded(&self, commit: &Commit) -> io::Result<Option<String>> {
-        if commit.checkpoint.is_none() || commit.epoch == 0 {
+        let Some(at) = commit.checkpoint.clone().filter(|_| commit.epoch > 0) else {
             return Ok(None);
-        }
-        Ok(match self.checkpoint_at(commit.epoch - 1)?.0 {
-            Some((_, old @ CheckpointAt::Object(_)))
-                if Some(&old) == commit.checkpoint.as_ref() =>
-            {
-                None
-            }
-            Some((_, CheckpointAt::Object(key))) => Some(key),
+        };
+        Ok(self.checkpoints(commit.epoch - 1)?.push(commit.epoch, at))
+    }
+
+    /// The newest checkpoint at or before `epoch`, and the one before it.
+    fn checkpoints(&self, epoch: u64) -> io::Result<Checkpoints> {
+        let newest = self.checkpoint_at(epoch)?.0;
+        let before = match &newest {
+            Some((newest, _)) if *newest > 0 => self.checkpoint_at(newest - 1)?.0,
             _ => None,
-        })
+        };
+        Ok(Checkpoints { newest, before })
     }
 
     fn doom_superseded(&self, epoch: u64) -> io::Result<()> {
@@ -355,6 +357,19 @@ impl LocalCatalog {
         let lost = |epoch| io::Error::new(ErrorKind::InvalidData, format!("epoch {epoch} is gone"));
         let file = self.read_epoch(last)?.ok_or_else(|| lost(last))?;
         let (checkpoint, decisions) = self.checkpoint_at(last)?;
+        let earlier = match &checkpoint {
+            Some((newest, _)) if *newest > 0 => {
+                let (earlier, mut decisions) = self.checkpoint_at(newest - 1)?;
+                let newest = self.read_epoch(*newest)?.ok_or_else(|| lost(*newest))?;
+                decisions.extend(newest.commit.decisions);
+                earlier.map(|(epoch, at)| EarlierCheckpoint {
+                    epoch,
+                    at,
+                    decisions,
+                })
+            }
+            _ => None,
+        };
         let first = self.read_epoch(0)?.ok_or_else(|| lost(0))?;
         Ok(Some(Head {
             genesis: first.commit.genesis.ok_or_else(|| lost(0))?,
@@ -362,6 +377,7 @@ impl LocalCatalog {
             committed_at: file.committed_at,
             checkpoint,
             decisions,
+            earlier,
             paused: self.path("paused").exists(),
         }))
     }
@@ -484,17 +500,15 @@ impl LocalCatalog {
         let last = self.last_epoch().map_err(failed)?;
         for epoch in 0..last.map_or(0, |last| last + 1) {
             if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
-                // Of all checkpoints only the newest is still needed.
+                // Of all checkpoints only the newest and the one before it are still needed.
                 file.commit.checkpoint = None;
                 let named = file.commit.objects();
                 free.retain(|key| !named.contains(key));
             }
         }
-        if let Some(last) = last
-            && let Some((_, CheckpointAt::Object(named))) =
-                self.checkpoint_at(last).map_err(failed)?.0
-        {
-            free.retain(|key| *key != named);
+        if let Some(last) = last {
+            let kept = self.checkpoints(last).map_err(failed)?;
+            free.retain(|key| !kept.has(key));
         }
         let mut doomed = self.doomed().map_err(failed)?;
         for key in &free {

@@ -213,7 +213,16 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         })
         .await
         .unwrap();
-    // The checkpoint of epoch 0 was replaced, so it is doomed already.
+    // The one before the newest is kept, for when the newest cannot be read.
+    assert!(catalog.doomed_past(0, &ANY_CLOCK).await.unwrap().is_empty());
+    catalog
+        .commit(&Commit {
+            checkpoint: object(2),
+            ..full(&owner, 2)
+        })
+        .await
+        .unwrap();
+    // The checkpoint of epoch 0 was replaced twice, so it is doomed already.
     assert_eq!(
         catalog.doomed_past(0, &ANY_CLOCK).await.unwrap(),
         ["_windrow/default.t/checkpoints/0"]
@@ -225,11 +234,12 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
             .unwrap()
             .is_empty()
     );
-    let next = full(&owner, 2);
+    let next = full(&owner, 3);
     let named = [
         file(&owner, 1, rows()).key,
         epoch(&owner, 0).manifest,
         "_windrow/default.t/checkpoints/1".to_owned(),
+        "_windrow/default.t/checkpoints/2".to_owned(),
     ];
     let mut keys = named.to_vec();
     keys.push(next.files[0].key.clone());

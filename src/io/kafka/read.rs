@@ -240,6 +240,7 @@ fn hand_over(
         {
             on(Event::Truncated {
                 partition,
+                cut_at: cut_at(&failure.text),
                 why: errors.redact(&failure.text),
             });
             return true;
@@ -256,6 +257,18 @@ fn hand_over(
         }
     }
     false
+}
+
+/// The offset at which the log was cut off, in librdkafka's text about it. It has asked the broker
+/// where the leader epoch ends (`OffsetForLeaderEpoch`) and gives the answer nowhere else:
+/// `Partition log truncation detected at offset 40 (leader epoch 3): broker end offset is 25
+/// (offset leader epoch 3). Reset to INVALID.` A broker that cannot tell answers -1.
+fn cut_at(text: &str) -> Option<Offset> {
+    let (_, rest) = text.split_once("broker end offset is ")?;
+    let digits = rest
+        .split(|c: char| !c.is_ascii_digit() && c != '-')
+        .next()?;
+    digits.parse().ok().filter(|offset| *offset >= 0)
 }
 
 /// Reports a problem that was not reported lately.
@@ -277,6 +290,31 @@ impl Drop for Reader {
         let partitions: Vec<_> = self.feeds.keys().copied().collect();
         for partition in partitions {
             self.stop(partition);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_cut_is_in_librdkafkas_text() {
+        for (text, at) in [
+            (
+                "Partition log truncation detected at offset 40 (leader epoch 3): broker end \
+                 offset is 25 (offset leader epoch 3). Reset to INVALID.: Local: Partition log \
+                 truncation detected (broker 1)",
+                Some(25),
+            ),
+            (
+                "No epoch found less or equal to offset 40 (leader epoch 3): broker end offset is \
+                 -1 (offset leader epoch -1). Reset using configured policy.",
+                None,
+            ),
+            ("something else", None),
+        ] {
+            assert_eq!(cut_at(text), at, "{text}");
         }
     }
 }

@@ -37,6 +37,7 @@ fn plain(bootstrap: &str, topic: &str) -> KafkaConfig {
         password: Secret::default(),
         group: "windrow-test".to_owned(),
         ca_pem: None,
+        fetched_bytes: 32 << 20,
         partitions: 3,
     }
 }
@@ -49,6 +50,7 @@ struct Observation {
     ends: Vec<Offset>,
     out_of_range: Vec<Offset>,
     truncated: usize,
+    cut_at: Option<Offset>,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +118,12 @@ impl Log {
                     .out_of_range
                     .push(offset);
             }
-            Event::Truncated { partition, .. } => {
-                self.seen.entry(partition).or_default().truncated += 1
+            Event::Truncated {
+                partition, cut_at, ..
+            } => {
+                let seen = self.seen.entry(partition).or_default();
+                seen.truncated += 1;
+                seen.cut_at = cut_at;
             }
             Event::Problem { what, .. } => self.problems.push(what),
         }
@@ -933,6 +939,8 @@ mod real {
         });
         eprintln!("{log:?}");
         assert_eq!(log.seen[&0].truncated, 1);
+        // The broker says where its log parts from ours.
+        assert_eq!(log.seen[&0].cut_at, Some(100));
     }
 
     #[test]
@@ -1210,4 +1218,24 @@ fn a_damaged_answer_is_asked_again() {
     reader.start(1, 0, -1).expect("started");
     log.read(&mut reader, |log| log.last_end(1) == Some(2));
     assert_eq!(log.offsets(1), [0, 1]);
+}
+
+#[test]
+fn forty_topic_partitions_queue_no_more_than_three() {
+    let mut config = plain("localhost:1", "t");
+    config.partitions = 0;
+    for topic in [3, 40, 1000, 5000] {
+        config.share_out(topic);
+        let queue = queue(&config);
+        let small = 100;
+        let fetch = queue.fetch_bytes + queue.fetch_bytes / small * MESSAGE_BYTES;
+        let each = queue.kbytes * 1024 + queue.messages * MESSAGE_BYTES + fetch;
+        let all = each * topic as u64;
+        assert!(all <= config.fetched_bytes, "{topic}: {all}");
+    }
+    // A few topic partitions are not slowed down: each may have a megabyte waiting.
+    config.partitions = 0;
+    assert!(!config.share_out(3), "no second client is needed");
+    assert_eq!(queue(&config).kbytes, 1024);
+    assert!(config.share_out(40) && !config.share_out(41) && !config.share_out(3));
 }

@@ -2,11 +2,11 @@
 //! Whether a commit may be written is decided by `windrow_core::table::admit`.
 
 use super::super::session::{Lost, args};
-use super::journal::{Job, Journal, NOW_MS, to_bigint, to_json};
+use super::journal::{Job, Journal, KeptCheckpoints, NOW_MS, to_bigint, to_json};
 use super::{Link, PostgresCatalog};
 use windrow_core::table::admit::{Verdict, admit, check_clock, outcome};
 use windrow_core::table::commit::{
-    CatalogError, CheckpointAt, ClockBound, Commit, NewFile, Outcome,
+    CatalogError, Checkpoints, ClockBound, Commit, NewFile, Outcome,
 };
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::cause::Cause;
@@ -42,7 +42,7 @@ impl PostgresCatalog {
         let journal = self.journal(db);
         let Job {
             mut facts,
-            checkpoint,
+            checkpoints,
         } = journal.lock_job().await?;
         journal.read_for_commit(&mut facts, commit).await?;
         match admit(&facts, commit) {
@@ -64,7 +64,7 @@ impl PostgresCatalog {
             .await?;
         journal.insert_files(commit, part_ids).await?;
         journal.update_lanes(commit).await?;
-        journal.update_job(commit, checkpoint).await?;
+        journal.update_job(commit, checkpoints).await?;
         let (committed_at, now) = journal.insert_epoch(commit).await?;
         // The last thing before the commit, so that no wait for a lock comes in between. Without
         // the commit, all of it is rolled back.
@@ -168,13 +168,9 @@ impl Journal<'_> {
         Ok(())
     }
 
-    /// `replaced` is the checkpoint that was in force. Its object is doomed when the commit brings
-    /// another one.
-    async fn update_job(
-        &self,
-        commit: &Commit,
-        replaced: Option<CheckpointAt>,
-    ) -> Result<(), CatalogError> {
+    /// `kept` are the checkpoints until now. When the commit brings another one, the object of the
+    /// one that is dropped is doomed.
+    async fn update_job(&self, commit: &Commit, mut kept: Checkpoints) -> Result<(), CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let epoch = to_bigint(commit.epoch);
         db.execute(
@@ -188,25 +184,31 @@ impl Journal<'_> {
             ],
         )
         .await?;
-        let Some(checkpoint) = &commit.checkpoint else {
+        let Some(checkpoint) = commit.checkpoint.clone() else {
             return Ok(());
         };
+        let dropped = kept.push(commit.epoch, checkpoint);
         db.execute(
             "UPDATE windrow_1.job SET checkpoint_epoch = $3, checkpoint = $4::json \
              WHERE database = $1 AND \"table\" = $2",
-            args![*database, *table, epoch, to_json(checkpoint)],
+            args![
+                *database,
+                *table,
+                epoch,
+                KeptCheckpoints::of(kept).map(|k| to_json(&k))
+            ],
         )
         .await?;
-        match replaced.filter(|old| old != checkpoint) {
-            Some(CheckpointAt::Object(key)) => self.insert_doomed(&[key]).await,
-            _ => Ok(()),
+        match dropped {
+            Some(key) => self.insert_doomed(&[key]).await,
+            None => Ok(()),
         }
     }
 
     /// Returns when the epoch was committed, which is never before the epoch before it, and what
     /// the clock says.
     async fn insert_epoch(&self, commit: &Commit) -> Result<(DbTime, DbTime), CatalogError> {
-        // The checkpoint is kept once, with the job: it is large, and only the newest is needed.
+        // The checkpoint is kept once, with the job: it is large, and only two are needed.
         let said = Commit {
             checkpoint: None,
             ..commit.clone()

@@ -103,7 +103,8 @@ impl Journal<'_> {
                  AND NOT EXISTS (SELECT FROM windrow_1.epoch AS e \
                      WHERE e.database = $1 AND e.\"table\" = $2 AND e.manifest = key.key) \
                  AND NOT EXISTS (SELECT FROM windrow_1.job AS j WHERE j.database = $1 \
-                     AND j.\"table\" = $2 AND j.checkpoint->>'object' = key.key) \
+                     AND j.\"table\" = $2 AND key.key IN (j.checkpoint->>'object', \
+                       j.checkpoint->'before'->1->>'object')) \
                  ORDER BY key",
                 args![*database, *table, keys.to_vec()],
             )

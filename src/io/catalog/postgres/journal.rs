@@ -3,10 +3,11 @@
 
 use super::super::answers::CommittedFile;
 use super::super::session::{Lost, Session, args};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use windrow_core::table::admit::{CommittedEpoch, JobFacts};
 use windrow_core::table::commit::{
-    CatalogError, CheckpointAt, Commit, FileKind, Genesis, NewFile, Owner,
+    CatalogError, CheckpointAt, Checkpoints, Commit, FileKind, Genesis, NewFile, Owner,
 };
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::cause::Cause;
@@ -94,7 +95,7 @@ pub(super) const NOW_MS: &str = "floor(extract(epoch FROM clock_timestamp()) * 1
 /// ends early for others.
 const JOB: &str = "SELECT owner_epoch, owner_id, owner_name, \
        ceil(extract(epoch FROM lease_until) * 1000)::bigint, last_epoch, checkpoint::text, \
-       floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+       floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, checkpoint_epoch \
      FROM windrow_1.job WHERE database = $1 AND \"table\" = $2";
 
 /// Whether the journal is there.
@@ -161,13 +162,41 @@ pub(super) struct Journal<'a> {
     pub(super) name: &'a TableName,
 }
 
+/// What the column `checkpoint` of a `job` holds: the newest checkpoint, as the first version of
+/// windrow wrote it, and beside it the one before with its epoch. The epoch of the newest has a
+/// column of its own.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeptCheckpoints {
+    #[serde(flatten)]
+    newest: CheckpointAt,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<(u64, CheckpointAt)>,
+}
+
+impl KeptCheckpoints {
+    /// `None` where there is no newest.
+    pub(super) fn of(kept: Checkpoints) -> Option<Self> {
+        let newest = kept.newest?.1;
+        let before = kept.before;
+        Some(Self { newest, before })
+    }
+
+    /// The same with the epoch of the newest.
+    pub(super) fn at(self, epoch: u64) -> Checkpoints {
+        Checkpoints {
+            newest: Some((epoch, self.newest)),
+            before: self.before,
+        }
+    }
+}
+
 /// The table's row of `job`.
 #[derive(Default)]
 pub(super) struct Job {
     /// What the row alone says; the rest is absent. A table without a row has no owner.
     pub(super) facts: JobFacts,
-    /// The checkpoint in force.
-    pub(super) checkpoint: Option<CheckpointAt>,
+    /// The checkpoint in force, and the one before it.
+    pub(super) checkpoints: Checkpoints,
 }
 
 impl Journal<'_> {
@@ -189,10 +218,14 @@ impl Journal<'_> {
         let Some(row) = db.query_opt(sql, args![*database, *table]).await? else {
             return Ok(None);
         };
-        let checkpoint = db
-            .read::<Option<&str>>(&row, 5, "windrow_1.job.checkpoint")?
-            .map(|text| from_json(db, "windrow_1.job.checkpoint", text))
-            .transpose()?;
+        let text = db.read::<Option<&str>>(&row, 5, "windrow_1.job.checkpoint")?;
+        let epoch = db.read_count_opt(&row, 7, "windrow_1.job.checkpoint_epoch")?;
+        let checkpoints = match (text, epoch) {
+            (Some(text), Some(epoch)) => {
+                from_json::<KeptCheckpoints>(db, "windrow_1.job.checkpoint", text)?.at(epoch)
+            }
+            _ => Checkpoints::default(),
+        };
         let term = db.read_count(&row, 0, "windrow_1.job.owner_epoch")?;
         let owner_id = db.read(&row, 1, "windrow_1.job.owner_id")?;
         let facts = JobFacts {
@@ -206,7 +239,7 @@ impl Journal<'_> {
             ..JobFacts::default()
         };
         let now = DbTime(db.read(&row, 6, "PostgreSQL's clock")?);
-        Ok(Some((Job { facts, checkpoint }, now)))
+        Ok(Some((Job { facts, checkpoints }, now)))
     }
 
     /// Adds to the facts of a locked row what `admit` needs to know besides.

@@ -3,8 +3,8 @@
 use super::super::answers::{Files, Totals};
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, committed_file, from_json, to_bigint};
-use windrow_core::table::commit::{CatalogError, CheckpointAt, Commit, Head};
+use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
+use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::plausible::check_head;
 use windrow_core::values::decision::Decision;
@@ -143,24 +143,52 @@ impl Journal<'_> {
             "windrow_1.epoch.said",
             db.read(&row, 0, "windrow_1.epoch.said")?,
         )?;
-        let checkpoint: Option<CheckpointAt> = db
-            .read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?
-            .map(|text| from_json(db, "windrow_1.job.checkpoint", text))
-            .transpose()?;
+        let kept = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
+        let kept = match (kept, checkpoint_epoch) {
+            (Some(text), Some(epoch)) => {
+                from_json::<KeptCheckpoints>(db, "windrow_1.job.checkpoint", text)?.at(epoch)
+            }
+            _ => Checkpoints::default(),
+        };
         if checkpoint_epoch == u64::try_from(last_epoch).ok() {
-            last.checkpoint.clone_from(&checkpoint);
+            last.checkpoint = kept.newest.as_ref().map(|(_, at)| at.clone());
         }
+        let decisions = self
+            .decisions(checkpoint_epoch.map_or(-1, to_bigint), last_epoch)
+            .await?;
+        let earlier = match kept.before {
+            None => None,
+            Some((epoch, at)) => Some(EarlierCheckpoint {
+                epoch,
+                at,
+                decisions: self
+                    .decisions(to_bigint(epoch), checkpoint_epoch.map_or(-1, to_bigint))
+                    .await?,
+            }),
+        };
+        let genesis = db.read(&job, 1, "windrow_1.job.genesis")?;
+        let head = Head {
+            genesis: from_json(db, "windrow_1.job.genesis", genesis)?,
+            last,
+            committed_at: DbTime(db.read(&row, 1, "windrow_1.epoch.committed_at")?),
+            checkpoint: kept.newest,
+            decisions,
+            earlier,
+            paused: db.read(&job, 4, "windrow_1.job.paused")?,
+        };
+        check_head(&head).map_err(|why| db.impossible("windrow_1.epoch.said", why))?;
+        Ok(Some(head))
+    }
+
+    /// The decisions of the epochs after `after`, up to `until`, in order.
+    async fn decisions(&self, after: i64, until: i64) -> Result<Vec<Decision>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
         let rows = db
             .query(
                 "SELECT (said->'decisions')::text FROM windrow_1.epoch \
                  WHERE database = $1 AND \"table\" = $2 AND epoch > $3 AND epoch <= $4 \
                  AND decisions > 0 ORDER BY epoch",
-                args![
-                    *database,
-                    *table,
-                    checkpoint_epoch.map_or(-1, to_bigint),
-                    last_epoch
-                ],
+                args![*database, *table, after, until],
             )
             .await?;
         let mut decisions: Vec<Decision> = Vec::new();
@@ -173,16 +201,6 @@ impl Journal<'_> {
                 text,
             )?);
         }
-        let genesis = db.read(&job, 1, "windrow_1.job.genesis")?;
-        let head = Head {
-            genesis: from_json(db, "windrow_1.job.genesis", genesis)?,
-            last,
-            committed_at: DbTime(db.read(&row, 1, "windrow_1.epoch.committed_at")?),
-            checkpoint: checkpoint_epoch.zip(checkpoint),
-            decisions,
-            paused: db.read(&job, 4, "windrow_1.job.paused")?,
-        };
-        check_head(&head).map_err(|why| db.impossible("windrow_1.epoch.said", why))?;
-        Ok(Some(head))
+        Ok(decisions)
     }
 }

@@ -1,0 +1,185 @@
+//! The way of a lane from its checkpoint back to where the last commit was, and what becomes of it
+//! where that way cannot be gone. What a record does is not said here.
+
+use super::{Lane, LaneState, Stopped};
+use crate::count::watermark::Watermark;
+use crate::values::decision::{Decided, Decision};
+use crate::values::ledger::LaneLedger;
+use crate::values::record::Offset;
+use crate::values::time::EventTime;
+use std::collections::VecDeque;
+
+/// What the last commit says of a lane whose replay cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtCommit {
+    /// The watermark then.
+    pub watermark: Option<EventTime>,
+    /// The greatest event time then.
+    pub newest: Option<EventTime>,
+    /// The sum of the counts that were not in rows yet.
+    pub held: u64,
+    /// The leader epoch of the last record; -1 when it is unknown.
+    pub leader_epoch: i32,
+}
+
+/// The way from a checkpoint back to where the last commit was.
+pub(super) struct Replay {
+    /// The offset of the checkpoint.
+    pub(super) began_at: Offset,
+    /// The watermark at the checkpoint: windows that end at or before it were complete there.
+    pub(super) began: Watermark,
+    /// The committed ledger, which the replay must come to.
+    pub(super) goal: LaneLedger,
+    /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
+    pub(super) last_delay_ms: i64,
+    pub(super) last_ceiling: i64,
+    /// The recorded decisions that are not applied yet, in the order of their offsets.
+    pub(super) decisions: VecDeque<Decision>,
+}
+
+impl Replay {
+    /// From the checkpoint `state` to the ledger `goal`, with the decisions since.
+    pub(super) fn new(state: &LaneState, goal: LaneLedger, decisions: Vec<Decision>) -> Self {
+        let decisions = without_taken_over(decisions);
+        let last =
+            |set: fn(&Decided) -> Option<i64>| decisions.iter().rev().find_map(|d| set(&d.what));
+        let last_delay_ms = last(|what| match what {
+            Decided::Delay { ms } | Decided::CountsLost { delay_ms: ms, .. } => Some(*ms),
+            _ => None,
+        });
+        let last_ceiling = last(|what| match what {
+            Decided::Ceiling { at } | Decided::CountsLost { ceiling: at, .. } => Some(at.0),
+            _ => None,
+        });
+        Self {
+            began_at: state.ledger.next_offset,
+            began: state.watermark,
+            goal,
+            last_delay_ms: last_delay_ms.unwrap_or(state.watermark.delay_ms()),
+            last_ceiling: last_ceiling.unwrap_or(state.ceiling),
+            decisions: decisions.into(),
+        }
+    }
+}
+
+impl Lane {
+    /// Ends the replay of a restored lane at once where nothing is to be read again.
+    pub fn begin_replay(&mut self) {
+        // The offsets before and after another generation do not compare.
+        if !self.replays_another_generation() {
+            self.reach(self.ledger.next_offset);
+        }
+    }
+
+    /// In a replay, before the record at `offset`: applies the decisions that hold from there or
+    /// from earlier, and ends the replay where the last commit ended.
+    ///
+    /// Example: the commit ended at offset 10, and a floor was recorded at offset 7. A record at 6
+    /// applies nothing. A record at 8 applies the floor and then makes offset 7 a gap. After it, a
+    /// record at 12 makes 9 a gap, compares the ledgers at 10, and ends the replay.
+    pub(super) fn reach(&mut self, offset: Offset) {
+        let Some(mut replay) = self.replay.take() else {
+            return;
+        };
+        let goal = replay.goal.next_offset;
+        let until = |next: Offset| offset.max(next).min(goal);
+        // A decision about lost records may lead past the offset.
+        while let Some(decision) = {
+            let until = until(self.ledger.next_offset);
+            replay.decisions.pop_front_if(|d| d.offset <= until)
+        } {
+            self.skip_to(decision.offset.max(self.ledger.next_offset));
+            self.obey(&decision.what);
+        }
+        if until(self.ledger.next_offset) < goal {
+            self.replay = Some(replay);
+            return;
+        }
+        self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
+        if self.ledger != replay.goal {
+            let goal = replay.goal;
+            self.stopped = Some(Stopped::Replay(format!(
+                "the replay of topic partition {} gives a ledger that differs from the committed \
+                 one: {:?} instead of {:?}; the log below offset {} has changed since the commit \
+                 (a compacted topic, or a restored broker)",
+                self.partition, self.ledger, goal, goal.next_offset
+            )));
+            // It may still be decided that what cannot be made again is lost.
+            self.replay = Some(replay);
+        }
+    }
+
+    /// Decides that the replay cannot be done, because records are gone that were counted after the
+    /// checkpoint. The lane is then where the last commit left it, without what it had counted in
+    /// windows that were open at the checkpoint or were opened since. `through` is how far windows
+    /// of the table are closed: what is in their rows is not lost.
+    ///
+    /// # Panics
+    /// When there is no replay.
+    pub fn lose_counts(&mut self, at: AtCommit, through: Option<EventTime>, reason: String) {
+        let replay = self.replay.take().expect("only a replay loses counts");
+        // Only what was complete at the checkpoint is right: what was replayed since may have been
+        // read from another log.
+        let complete = replay.began.ms();
+        let through = through.map_or(i64::MIN, |t| t.0);
+        let size = self.size;
+        self.closed
+            .retain(|start, _| (through + 1..=complete).contains(&(start + size)));
+        let mut ledger = replay.goal;
+        ledger.lost_hits += at.held.saturating_sub(self.closed_count());
+        // Without lost hits no open window has counted anything.
+        let opened = at
+            .newest
+            .filter(|_| ledger.lost_hits > replay.goal.lost_hits)
+            .map(|t| EventTime(self.partials.last_end_of(t.0)));
+        self.stopped = None;
+        self.watermark = replay.began;
+        // Where no checkpoint could be read the delay is not known, but it cannot have been less.
+        let trails = at.newest.zip(at.watermark).map_or(0, |(n, w)| n.0 - w.0);
+        let what = Decided::CountsLost {
+            to: ledger.next_offset,
+            ledger,
+            newest: at.newest,
+            floor: opened.max(at.watermark),
+            delay_ms: replay.last_delay_ms.max(trails),
+            ceiling: EventTime(replay.last_ceiling),
+            reason,
+        };
+        self.obey(&what);
+        self.leader_epoch = at.leader_epoch;
+        self.decisions.push(Decision {
+            partition: self.partition,
+            offset: replay.began_at,
+            what,
+        });
+    }
+
+    /// The offset that a replay leads to; `None` when there is none.
+    #[must_use]
+    pub fn replays_to(&self) -> Option<Offset> {
+        self.replay.as_ref().map(|replay| replay.goal.next_offset)
+    }
+
+    /// Whether the replay must take over a decision before which the log cannot be read any more:
+    /// a new generation, whose offsets mean other records.
+    #[must_use]
+    pub fn replays_another_generation(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| {
+            let mut decided = replay.decisions.iter().map(|d| &d.what);
+            decided.any(|what| matches!(what, Decided::Generation { .. }))
+        })
+    }
+}
+
+/// The decisions of a replay without those that one about lost counts takes over: those that were
+/// recorded before it and hold from a later offset on.
+fn without_taken_over(decisions: Vec<Decision>) -> Vec<Decision> {
+    let mut left: Vec<Decision> = Vec::with_capacity(decisions.len());
+    for decision in decisions {
+        if let Decided::CountsLost { .. } = decision.what {
+            left.retain(|d| d.offset <= decision.offset);
+        }
+        left.push(decision);
+    }
+    left
+}
