@@ -520,12 +520,10 @@ impl Reading {
             let hold = holds.contains_key(partition);
             feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
-                feed.held = hold;
-                // What was held back is no sign of life before it is read. Whoever stands aside
-                // after this has read to an end of the log that was asked for, and so past it.
-                // (Were each hold a sign of life, a topic partition that is held now and then would
-                // never stand aside, and memory that waits for it would never be freed.)
-                feed.idle_until = None;
+                // What came meanwhile is read before it can stand aside. Its silence goes on: holds
+                // that are shorter than `idle-timeout` and never end would else keep it from
+                // standing aside for ever.
+                (feed.held, feed.idle_until) = (hold, None);
                 step.effect(if hold {
                     Effect::Hold {
                         partition: *partition,
