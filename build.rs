@@ -1,8 +1,8 @@
-//! Tells the program which git revision it is built from, where there is one.
+//! Tells the program which git revision it is built from.
 //!
-//! It does so for release builds only: with a revision in every build, the program would be
-//! compiled anew after each commit. A source archive has no `.git`; then, and when anything else is
-//! missing, the version stands alone.
+//! A release knows its revision exactly. A build for development says "or later": with an exact
+//! revision, the program would be compiled anew after each commit. A source archive has no `.git`,
+//! and then the version says so.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,17 +15,23 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let version = std::env::var("CARGO_PKG_VERSION").expect("cargo sets it");
-    if std::env::var("PROFILE").as_deref() == Ok("release")
-        // If the file did not exist, cargo would run this script each time.
-        && let Some(head) = git(&["rev-parse", "--git-path", "logs/HEAD"])
-        && Path::new(&head).exists()
+    let release = std::env::var("PROFILE").as_deref() == Ok("release");
+    let head = git(&["rev-parse", "--git-path", "logs/HEAD"])
         // An archive that was unpacked inside of another repository would get that one's revision.
-        && git(&["rev-parse", "--show-prefix"]).as_deref() == Some("")
-        && let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"])
-    {
+        .filter(|_| git(&["rev-parse", "--show-prefix"]).as_deref() == Some(""));
+    let revision = head
+        .as_ref()
+        .and_then(|_| git(&["rev-parse", "--short=12", "HEAD"]));
+    let built_from = match revision {
+        Some(revision) if release => revision,
+        Some(revision) => format!("{revision} or later"),
+        None => "revision unknown: built outside of git".to_owned(),
+    };
+    // If the file did not exist, cargo would run this script each time.
+    if let Some(head) = head.filter(|head| release && Path::new(head).exists()) {
         println!("cargo::rerun-if-changed={head}");
-        println!("cargo::rustc-env=WINDROW_VERSION={version} ({revision})");
     }
+    println!("cargo::rustc-env=WINDROW_VERSION={version} ({built_from})");
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
-use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
@@ -21,7 +20,7 @@ use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
 use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
 use windrow::run::clients;
-use windrow::run::{console_loop, demo, rotation, running};
+use windrow::run::{console_loop, demo, log, panics, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::values::cause::{Trouble, name_or_empty};
@@ -31,6 +30,7 @@ use windrow_core::values::cause::{Trouble, name_or_empty};
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    panics::end_the_process();
     let cli = Cli::parse();
     match &cli.verb {
         Verb::Demo(demo) => finish(demo::run(demo)),
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
         Verb::Run => run(&cli),
         _ => with_settings(&cli, |config, secrets| {
             finish(match &cli.verb {
-                Verb::CheckConfig => print(&cli, &cli::checked(config)),
+                Verb::CheckConfig => match print_problems(secrets) {
+                    Some(code) => return code,
+                    None => print(&cli, &cli::checked(config)),
+                },
                 Verb::InitMetastore => init_metastore(config, secrets),
                 Verb::Restore => restore(config, secrets),
                 _ => ask(&cli, config, secrets),
@@ -58,10 +61,21 @@ fn with_settings(cli: &Cli, work: impl FnOnce(&Config, &Secrets) -> ExitCode) ->
     match loaded {
         Ok((config, secrets)) => work(&config, &secrets),
         Err(error) => {
-            eprintln!("{error}");
+            // Whoever watches the process reads its last line, so each has that form.
+            for problem in error.0 {
+                eprintln!("{}", Trouble::from(problem).last_line());
+            }
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// A run goes on without an optional secret that cannot be used, but whoever checks wants to know.
+fn print_problems(secrets: &Secrets) -> Option<ExitCode> {
+    for problem in &secrets.problems {
+        eprintln!("{}", Trouble::from(problem.text.as_str()).last_line());
+    }
+    (!secrets.problems.is_empty()).then(|| ExitCode::from(EXIT_USAGE))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {
@@ -79,7 +93,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 
 /// Starts the log on standard error. The function that it returns changes the level.
 fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
-    let (level, handle) = reload::Layer::new(filter(config.log.level));
+    let (level, handle) = reload::Layer::new(log::targets(config.log.level));
     let log = tracing_subscriber::registry().with(level);
     let lines = fmt::layer().with_writer(std::io::stderr);
     match config.log.format {
@@ -90,21 +104,8 @@ fn log_to_stderr(config: &Config) -> Box<dyn Fn(&'static str) + Send> {
     }
     Box::new(move |level| {
         // It fails only when the log has ended.
-        let _ = handle.reload(filter(level));
+        let _ = handle.reload(log::targets(level));
     })
-}
-
-/// Our own events at that level, and those of libraries only when something is wrong with them.
-/// With `trace`, everything is logged.
-fn filter(level: &str) -> Targets {
-    // The settings allow only names of levels.
-    let level = level.parse().unwrap_or(LevelFilter::INFO);
-    if level == LevelFilter::TRACE {
-        return Targets::new().with_default(level);
-    }
-    Targets::new()
-        .with_default(LevelFilter::WARN)
-        .with_target("windrow", level)
 }
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -212,7 +213,11 @@ fn notify(cli: &Cli) {
         Ok(config) => config,
         Err(error) => return eprintln!("{error}"),
     };
-    let news = pebble::look(cli::loopback(config.http));
+    // It is asked as well as it can be: a user who may not read the secrets is told less.
+    let token = files::load_secrets(&config)
+        .ok()
+        .and_then(|secrets| secrets.api_token);
+    let news = pebble::look(cli::loopback(config.http), token.as_ref());
     let socket = pebble::socket();
     let pebble = Pebble::at(socket.clone());
     let told = pebble.last_notice().and_then(|last| {

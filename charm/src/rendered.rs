@@ -86,7 +86,11 @@ pub fn usable_secret(key: &str, secret: &Secret) -> Result<Secret, String> {
     }
     let file = yaml(&BTreeMap::from([(key, text)]), "One secret.");
     match Secrets::parse(&file) {
-        Ok(_) => Ok(Secret::new(text)),
+        // As windrow reads it; it leaves out what it cannot use.
+        Ok(read) => read
+            .api_token
+            .or(read.s3_proxy)
+            .ok_or_else(|| "windrow cannot read it".to_owned()),
         Err(error) => {
             let problem = error.0.into_iter().next().unwrap_or_default();
             let begin = format!("cannot read secret {key}: ");
@@ -136,8 +140,8 @@ impl Draft<'_> {
     /// certificate there is neither.
     ///
     /// Each certificate is there once, and they are sorted: in which order they come changes
-    /// nothing. As long as something that is given cannot be used, what is in the file already stays. So a
-    /// certificate that is none never takes away a trust that windrow runs with.
+    /// nothing. As long as something that is given cannot be used, what is in the file already
+    /// stays. So a certificate that is none never takes away a trust that windrow runs with.
     fn add_certificates(
         &mut self,
         (endpoint, path, setting): (&'static str, &'static str, &str),

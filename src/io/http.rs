@@ -3,36 +3,31 @@
 //! `shown/status.rs`, `metrics.rs` and `page.rs`.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it measures how long the loop has been silent, and ends connections"
+    reason = "it measures how long the loop has been silent"
 )]
 
+use super::connections::{Bounded, Peer};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
-use axum::extract::connect_info::Connected;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::{IncomingStream, Listener};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::future::Future;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::Sleep;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
 use windrow_core::settings::config::Secret;
-use windrow_core::shown::access::{RequestFacts, admit};
+use windrow_core::shown::access::{Asker, RequestFacts, admit, is_of_a_proxy};
 use windrow_core::shown::metrics::{METRICS_CONTENT_TYPE, ProcessUse, metrics};
 use windrow_core::shown::page::page;
 use windrow_core::shown::status::{Rows, State as What, Status};
@@ -47,10 +42,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ROWS_DEFAULT: usize = 20;
 /// The most rows in one answer. For more, query tools read the table itself.
 pub const ROWS_MAX: usize = 1000;
-/// How many connections from other machines there may be at a time.
-const CONNECTIONS_MAX: usize = 64;
-/// A connection lives at most for this time. A peer that still needs one makes a new one.
-const CONNECTION_MAX: Duration = Duration::from_mins(1);
 const BODY_MAX_BYTES: usize = 65_536;
 
 /// What the server knows of the running windrow.
@@ -118,107 +109,14 @@ pub async fn serve(
         heard_ms: Arc::default(),
     };
     let noting = tokio::spawn(note_statuses(app.clone()));
-    let listener = Bounded {
-        listener,
-        others: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    };
     let served = axum::serve(
-        listener,
+        Bounded::new(listener),
         router(app).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stop)
     .await;
     noting.abort();
     served
-}
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-struct Peer(SocketAddr);
-
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        Peer(*stream.remote_addr())
-    }
-}
-
-/// A listener that bounds the connections from other machines, because open files are few, and
-/// Kafka and S3 need them. Connections from loopback are not bounded, so that nobody outside can
-/// make the health check fail.
-struct Bounded {
-    listener: TcpListener,
-    others: Arc<Semaphore>,
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (stream, peer) = Listener::accept(&mut self.listener).await;
-            let permit = if peer.ip().to_canonical().is_loopback() {
-                None
-            } else if let Ok(permit) = Arc::clone(&self.others).try_acquire_owned() {
-                Some(permit)
-            } else {
-                continue;
-            };
-            return (
-                Connection {
-                    stream,
-                    _permit: permit,
-                    end: Box::pin(tokio::time::sleep(CONNECTION_MAX)),
-                },
-                peer,
-            );
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends by itself after [`CONNECTION_MAX`], even when its peer says nothing.
-struct Connection {
-    stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
-    end: Pin<Box<Sleep>>,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Task<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Task<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[derive(Clone)]
@@ -302,7 +200,7 @@ fn fail(code: StatusCode, why: impl AsRef<str>) -> Response {
 async fn guard(
     State(app): State<App>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let token = app.handle.token.borrow().clone();
@@ -316,9 +214,13 @@ async fn guard(
         host: only(headers, &header::HOST),
         origin: text(headers, &header::ORIGIN),
         content_type: only(headers, &header::CONTENT_TYPE),
+        forwarded: headers.keys().any(|name| is_of_a_proxy(name.as_str())),
     });
     let mut response = match admitted {
-        Ok(()) => next.run(request).await,
+        Ok(asker) => {
+            request.extensions_mut().insert(asker);
+            next.run(request).await
+        }
         Err(refusal) => fail(
             StatusCode::from_u16(refusal.code).expect("a code of HTTP"),
             refusal.why,
@@ -387,13 +289,14 @@ async fn healthz(State(app): State<App>) -> Response {
     Json(json!({"alive": true})).into_response()
 }
 
-async fn readyz(State(app): State<App>) -> Response {
+/// The reason may name users, hosts and paths, so strangers are told its kind alone.
+async fn readyz(State(app): State<App>, Extension(asker): Extension<Asker>) -> Response {
     let status = app.status();
-    let body = Json(json!({
-        "state": status.state,
-        "cause": name_or_empty(status.cause),
-        "reason": status.reason,
-    }));
+    let mut body = json!({"state": status.state, "cause": name_or_empty(status.cause)});
+    if asker == Asker::Trusted {
+        body["reason"] = status.reason.as_str().into();
+    }
+    let body = Json(body);
     match status.state {
         What::Counting => body.into_response(),
         What::Waiting | What::Paused | What::Failed | What::Standby => {
@@ -817,13 +720,24 @@ mod tests {
         let foreign =
             format!("{JSON}Authorization: Bearer t0ken\r\nOrigin: http://evil.example\r\n");
         assert_eq!(post(to, "/v1/pause", &foreign, "").await.0, 403);
-        let foreign = "GET /v1/tables/newtable__rejects/rows HTTP/1.1\r\nHost: \
-                       evil.example\r\nConnection: close\r\n\r\n";
-        assert_eq!(ask(to, foreign).await.0, 403);
-        let rebound = "GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
-        assert_eq!(ask(to, rebound).await.0, 403);
         assert!(running.commands.try_recv().is_err());
+        for path in ["/v1/status", "/v1/tables/newtable__rejects/rows", "/"] {
+            assert_eq!(get(to, path).await.0, 401, "{path}");
+        }
+        running.token.send_replace(None);
         assert_eq!(get(to, "/v1/status").await.0, 200);
+        for line in [
+            "Host: evil.example",
+            "Host: localhost\r\nX-Forwarded-For: 10.1.2.3",
+            "Host: localhost\r\nForwarded: for=10.1.2.3",
+            "Host: localhost\r\nVia: 1.1 proxy",
+            "Host: localhost\r\nx-envoy-internal: true",
+        ] {
+            for path in ["/v1/status", "/v1/tables/newtable__rejects/rows"] {
+                let request = format!("GET {path} HTTP/1.1\r\n{line}\r\nConnection: close\r\n\r\n");
+                assert_eq!(ask(to, &request).await.0, 403, "{request}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -844,6 +758,53 @@ mod tests {
             )
         );
         assert_eq!(get(running.address, "/healthz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn strangers_are_told_no_reason() {
+        let running = start().await;
+        let secret = "user-7 at kafka.internal:9092 and /var/lib/x";
+        let waiting = Status {
+            state: What::Waiting,
+            cause: Some(windrow_core::values::cause::Cause::LoginKafka),
+            reason: secret.to_owned(),
+            problems: secret.to_owned(),
+            owner: secret.to_owned(),
+            ..full()
+        };
+        running.status.send_replace(Arc::new(waiting));
+        let stranger = async |path: &str| {
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 proxy\r\n\
+                 Connection: close\r\n\r\n"
+            );
+            ask(running.address, &request).await
+        };
+        let (code, _, body) = stranger("/readyz").await;
+        assert_eq!(
+            (code, body.as_str()),
+            (503, r#"{"cause":"login-kafka","state":"waiting"}"#)
+        );
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/",
+            "/nowhere",
+            "/v1/status",
+        ] {
+            let (code, head, body) = stranger(path).await;
+            let shown = format!("{code} {head}{body}");
+            for word in ["user-7", "kafka.internal", "/var/lib"] {
+                assert!(!shown.contains(word), "{path}: {shown}");
+            }
+        }
+        running.token.send_replace(Some(Secret::new("t0ken")));
+        let (_, _, body) = get(running.address, "/readyz").await;
+        assert_eq!(body, r#"{"cause":"login-kafka","state":"waiting"}"#);
+        let request = "GET /readyz HTTP/1.1\r\nHost: any.example\r\n\
+                       Authorization: Bearer t0ken\r\nConnection: close\r\n\r\n";
+        assert!(ask(running.address, request).await.2.contains("user-7"));
     }
 
     #[tokio::test]
@@ -872,24 +833,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         noting.abort();
-    }
-
-    #[tokio::test]
-    async fn a_silent_connection_ends_by_itself() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut bounded = Bounded {
-            listener,
-            others: Arc::new(Semaphore::new(1)),
-        };
-        let _silent = StdStream::connect(address).unwrap();
-        let (mut connection, _) = bounded.accept().await;
-        connection.end.as_mut().reset(tokio::time::Instant::now());
-        let mut bytes = [0; 8];
-        let read = std::future::poll_fn(|cx| {
-            Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes))
-        });
-        assert_eq!(read.await.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use windrow_core::settings::secrets::Secret;
 use windrow_core::shown::notice::{DOWN, KEY, News, Notice};
 use windrow_core::values::time::parse_rfc3339;
 
@@ -35,14 +36,16 @@ pub fn socket() -> PathBuf {
 }
 
 /// What the windrow at this address says about itself. The state of one that does not answer is
-/// [`DOWN`].
+/// [`DOWN`]. Where windrow has an `api-token`, it gives its reason only to those who bring it.
 #[must_use]
-pub fn look(address: SocketAddr) -> News {
+pub fn look(address: SocketAddr, token: Option<&Secret>) -> News {
     let asked = TcpStream::connect_timeout(&address, SILENT_MAX).and_then(|stream| {
         stream.set_read_timeout(Some(SILENT_MAX))?;
         stream.set_write_timeout(Some(SILENT_MAX))?;
         // Ready or not, the answer says what windrow is doing, in fewer words than `/v1/status`.
-        exchange(stream, &address.to_string(), "GET", "/readyz", "")
+        let bearer = token.map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
+        let headers = bearer.unwrap_or_default();
+        exchange(stream, &address.to_string(), "GET", "/readyz", &headers, "")
     });
     let down = |why: String| News {
         state: DOWN.to_owned(),
@@ -131,7 +134,7 @@ impl Pebble {
         let stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(SILENT_MAX))?;
         stream.set_write_timeout(Some(SILENT_MAX))?;
-        let (code, answer) = exchange(stream, "pebble", method, path, body)?;
+        let (code, answer) = exchange(stream, "pebble", method, path, "", body)?;
         if code != 200 {
             let refusal = serde_json::from_slice::<Answer<Refusal>>(&answer);
             let why = refusal.map_or_else(|_| "without a reason".to_owned(), |a| a.result.message);
@@ -141,12 +144,14 @@ impl Pebble {
     }
 }
 
-/// Sends one request, and gives the code and the body of its answer.
+/// Sends one request, and gives the code and the body of its answer. Each of `headers` ends in a
+/// line end.
 fn exchange(
     mut stream: impl Read + Write,
     host: &str,
     method: &str,
     path: &str,
+    headers: &str,
     body: &str,
 ) -> Result<(u16, Vec<u8>)> {
     let typed = if body.is_empty() {
@@ -157,7 +162,7 @@ fn exchange(
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
-         {typed}Content-Length: {length}\r\n\r\n{body}"
+         {headers}{typed}Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -284,7 +289,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let news = look(free);
+        let news = look(free, None);
         assert_eq!((news.state.as_str(), news.cause), (DOWN, None));
         assert!(
             news.reason.contains("connection refused"),
@@ -302,15 +307,15 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
         ];
         let asked = answering(move || listener.accept().unwrap().0, answers);
-        let news = look(address);
+        let news = look(address, Some(&Secret::new("t0ken")));
         assert_eq!(
             (news.state.as_str(), news.cause, news.reason.as_str()),
             ("waiting", Some(Cause::LoginKafka), "refused")
         );
-        let news = look(address);
+        let news = look(address, Some(&Secret::new("t0ken")));
         assert_eq!(news.state, DOWN, "one that is cut: {news:?}");
         assert!(
-            look(address).reason.contains("another program"),
+            look(address, None).reason.contains("another program"),
             "no windrow"
         );
         assert!(asked.join().unwrap()[0].starts_with("GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:"));

@@ -15,7 +15,7 @@ use windrow_core::table::hive::TableKind;
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
 
-/// The version, and the git revision where a release was built from one.
+/// The version, and the git revision that it is built from: see `build.rs`.
 pub const VERSION: &str = match option_env!("WINDROW_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
@@ -36,7 +36,6 @@ pub const EXIT_USAGE: u8 = 2;
 #[command(
     name = "windrow",
     version = VERSION,
-
     max_term_width = 110
 )]
 pub struct Cli {
@@ -450,6 +449,35 @@ mod tests {
         (address, asked)
     }
 
+    /// Of each option, what its help names as an example or as the default is taken.
+    #[test]
+    fn help_texts_say_what_the_options_take() {
+        let help = |verb: &str| {
+            parse(&format!("windrow {verb} --help"))
+                .unwrap_err()
+                .to_string()
+        };
+        let demo = help("demo");
+        assert!(
+            demo.contains("--for <TIME>") && !demo.contains("millisecond"),
+            "{demo}"
+        );
+        for (verb, option, values) in [
+            ("demo", "--for", vec!["10s", "2m", "30s"]),
+            ("demo", "--rate", vec!["1000"]),
+            ("demo", "--origins", vec!["5"]),
+            ("rows", "--limit", vec!["20"]),
+            ("rows", "--of", vec!["rows", "late", "rejects"]),
+            ("status", "--output", vec!["table", "json"]),
+        ] {
+            let text = help(verb);
+            for value in values {
+                assert!(text.contains(value), "{verb} {option}: {text}");
+                parse(&format!("windrow {verb} {option} {value}")).expect(value);
+            }
+        }
+    }
+
     #[test]
     fn the_definitions_hold() {
         Cli::command().debug_assert();
@@ -465,6 +493,9 @@ mod tests {
             parse("windrow --version").unwrap_err().exit_code(),
             i32::from(EXIT_FINE)
         );
+        let version = parse("windrow --version").unwrap_err().to_string();
+        let number = format!("windrow {}", env!("CARGO_PKG_VERSION"));
+        assert!(version.starts_with(&number), "{version}");
     }
 
     #[test]

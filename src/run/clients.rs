@@ -14,9 +14,9 @@ use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
-use windrow_core::table::file::read_rows;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
+use windrow_core::table::newest::{NewestRows, NextStep};
 use windrow_core::table::place::{TablePlace, locate};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::time::EventTime;
@@ -197,6 +197,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         start_at_end: config.kafka.start == Start::Latest,
         delay_ms: config.watermark_delay_ms,
         idle_timeout_ms: config.idle_timeout_ms,
+        stalled_after_ms: config.stalled_after_ms,
         quiet_timeout_ms: config.quiet_timeout_ms,
         max_skew_ms: config.max_skew_ms,
         max_future_ms: config.max_future_ms,
@@ -212,8 +213,8 @@ pub(crate) fn expose(secret: Option<&Secret>) -> String {
     secret.map(|s| s.expose().to_owned()).unwrap_or_default()
 }
 
-/// The certificates in a CA file that can be used. One that cannot is left out and named in the log:
-/// each client of TLS would refuse to start because of it.
+/// The certificates in a CA file that can be used. One that cannot is left out and named in the
+/// log: each client of TLS would refuse to start because of it.
 fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     let Some(path) = path else { return Ok(None) };
     let name = path.display();
@@ -320,6 +321,7 @@ fn host_name() -> String {
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 
 /// The newest rows of the committed table or of one of its side tables, the oldest of them first.
+/// Of each file only the end is fetched, a row group at a time.
 ///
 /// # Errors
 /// The catalog or the store does not answer, or a file is damaged.
@@ -339,19 +341,18 @@ pub async fn newest_rows(
         if found.len() > limit || left == 0 {
             break;
         }
-        let key = &committed.file.key;
-        let bytes = store
-            .get(key)
-            .await?
-            .with_context(|| format!("cannot read file \"{key}\": it is not there"))?;
-        let mut listing = read_rows(&bytes, usize::MAX)?;
-        columns.clone_from(&listing.columns);
-        listing.rows.reverse();
-        found.extend(listing.rows.into_iter().take_while(|row| {
-            let some = left > 0;
-            left = left.saturating_sub(row.iter().map(Value::text_bytes).sum());
-            some
-        }));
+        let file = &committed.file;
+        let mut newest = NewestRows::new(file.bytes, limit + 1 - found.len(), left);
+        while let NextStep::Fetch(range) = newest.step()? {
+            let bytes = store.get_range(&file.key, range).await?;
+            let missing = || format!("cannot read file \"{}\": it is not there", file.key);
+            newest.give(bytes.with_context(missing)?)?;
+        }
+        let rows;
+        (columns, rows) = newest.finish();
+        let text: usize = rows.iter().flatten().map(Value::text_bytes).sum();
+        left = left.saturating_sub(text);
+        found.extend(rows);
     }
     let truncated = found.len() > limit || files.totals.rows > found.len() as u64;
     found.truncate(limit);

@@ -10,7 +10,7 @@ use crate::io::http::{self, Command, Handle};
 use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::run::cli;
 use crate::run::clients;
-use crate::run::rotation::watch_secrets;
+use crate::run::rotation::{log_problems, watch_secrets};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, mpsc};
@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use tracing::{info, warn};
 use windrow_core::count::extract::{Extraction, Extractor};
 use windrow_core::count::window::Windows;
+use windrow_core::engine::pause_before_start;
 use windrow_core::settings::config::{Config, Secret, Secrets, Start};
 use windrow_core::shown::console::{Console, Hit, ROWS_MAX};
 use windrow_core::shown::status::{State, Status};
@@ -69,8 +70,10 @@ pub fn run(
         version: cli::VERSION.to_owned(),
         reason: "starting".to_owned(),
         cause: Some(Cause::Starting),
+        problems: secrets.problems_text(),
         ..Status::default()
     };
+    log_problems(secrets);
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
     let (token_tx, token_rx) = watch::channel(secrets.api_token.clone());
     let (commands_tx, commands_rx) = async_mpsc::channel(1);
@@ -103,7 +106,7 @@ pub fn run(
         token_tx,
         next: None,
         asked_at: None,
-        damaged: None,
+        halted: BTreeMap::new(),
         status,
         status_tx,
         status_at: None,
@@ -132,12 +135,22 @@ struct Printer<'a> {
     next: Option<BTreeMap<Partition, Offset>>,
     /// When the brokers were asked for the topic.
     asked_at: Option<Instant>,
-    /// Why a topic partition cannot be read any further. This does not pass by itself.
-    damaged: Option<Trouble>,
+    /// The topic partitions that are not read for now, because what came of them was damaged, or
+    /// their log was cut off.
+    halted: BTreeMap<Partition, Halted>,
     status: Status,
     status_tx: watch::Sender<Arc<Status>>,
     /// When the status was sent; `None` when it must be sent at once.
     status_at: Option<Instant>,
+}
+
+/// Why a topic partition is not read for now.
+struct Halted {
+    why: Trouble,
+    /// When it is started again.
+    at: Instant,
+    /// The pause before that.
+    pause_ms: u64,
 }
 
 impl Printer<'_> {
@@ -166,6 +179,7 @@ impl Printer<'_> {
             }
             if !stop {
                 self.check_topic();
+                self.start_halted();
                 self.read(&mut windows);
                 self.send_status();
             }
@@ -220,11 +234,27 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// Starts again what could not be read, after a pause that grows.
+    fn start_halted(&mut self) {
+        for (partition, halted) in &mut self.halted {
+            let next = self.next.as_ref().and_then(|next| next.get(partition));
+            if let Some(offset) = next.filter(|_| Instant::now() >= halted.at) {
+                halted.pause_ms = pause_before_start(Some(halted.pause_ms));
+                halted.at = Instant::now() + Duration::from_millis(halted.pause_ms);
+                if let Err(error) = self.reader.start(*partition, *offset, -1) {
+                    warn!(partition, error = %error, "cannot start reading; trying again");
+                }
+            }
+        }
+    }
+
     fn read(&mut self, windows: &mut Counts) {
         let Self {
             reader,
             next,
             status,
+            halted,
+            asked_at,
             ..
         } = self;
         let (mut news, mut read) = (Vec::new(), false);
@@ -236,6 +266,7 @@ impl Printer<'_> {
                 ..
             } => {
                 read = true;
+                halted.remove(&partition);
                 next.get_or_insert_default().insert(partition, next_offset);
                 batch.each(&mut |record| windows.add(record, status));
             }
@@ -244,35 +275,47 @@ impl Printer<'_> {
                 next_offset,
             } => {
                 read = true;
+                halted.remove(&partition);
                 next.get_or_insert_default().insert(partition, next_offset);
             }
             Event::Problem {
                 what: KafkaError::GroupDenied(_),
                 ..
             } => {}
-            Event::Problem { what, .. } => {
+            Event::Problem { partition, what } => {
                 warn!(error = %what, "cannot read");
-                news.push(what);
+                let halted = partition.filter(|_| matches!(what, KafkaError::Damaged(_)));
+                news.push((halted, Trouble::from(what)));
             }
             Event::OutOfRange { partition, offset } => {
                 warn!(
                     partition,
                     offset,
-                    "records were removed before they were read; start again to see the rest"
+                    "records were removed before they were read; going on with those that are there"
                 );
+                // With the next look at the topic it is started like a new one.
+                next.get_or_insert_default().remove(&partition);
+                *asked_at = None;
             }
             Event::Truncated { partition, why, .. } => {
-                warn!(partition, why, "the log was cut off; start again")
+                warn!(
+                    partition,
+                    why, "the log was cut off; going on with what is written since"
+                );
+                news.push((Some(partition), Trouble::from(why)));
             }
         });
         if read {
             self.set_counting();
         }
-        for what in news {
-            let damaged = matches!(what, KafkaError::Damaged(_));
-            let why = Trouble::from(what);
-            if damaged {
-                self.damaged = Some(why.clone());
+        for (halted, why) in news {
+            if let Some(partition) = halted {
+                let pause_ms = pause_before_start(None);
+                self.halted.entry(partition).or_insert(Halted {
+                    why: why.clone(),
+                    at: Instant::now() + Duration::from_millis(pause_ms),
+                    pause_ms,
+                });
             }
             self.set_waiting(why);
         }
@@ -282,9 +325,10 @@ impl Printer<'_> {
         }
     }
 
-    /// Goes on counting, because brokers answer or records come.
+    /// Goes on counting, because brokers answer or records come, unless one topic partition is not
+    /// read.
     fn set_counting(&mut self) {
-        match self.damaged.clone() {
+        match self.halted.values().next().map(|d| d.why.clone()) {
             Some(why) => self.set_waiting(why),
             None if self.status.state != State::Counting => {
                 (self.status.state, self.status.reason) = (State::Counting, String::new());
@@ -310,6 +354,8 @@ impl Printer<'_> {
     }
 
     fn rotate(&mut self, secrets: &Secrets) {
+        self.status.problems = secrets.problems_text();
+        self.status_at = None;
         info!("secrets have changed: using the new ones");
         self.token_tx.send_replace(secrets.api_token.clone());
         match clients::kafka_config(self.config, secrets) {

@@ -235,8 +235,13 @@ impl Driver {
         }
     }
 
-    fn ask_catalog(&self, work: CatalogWork) {
-        let _ = self.to_catalog.send(work);
+    fn ask_catalog(&mut self, work: CatalogWork) {
+        // Without that task nothing would be committed any more, and nothing would say so.
+        if self.to_catalog.send(work).is_err() && self.ended.is_none() {
+            let why = "the task that asks the catalog has ended: this is a mistake in windrow; \
+                       start it again";
+            self.ended = Some(Err(why.into()));
+        }
     }
 
     fn use_warehouse(&mut self, warehouse: &Place) {
@@ -258,15 +263,25 @@ impl Driver {
                 (self.brokers, *reader) = (brokers, fresh);
                 self.engine.step(Input::Reopened, effects);
             }
-            Err(error) => self.engine.step(Input::Trouble(error.into()), effects),
+            Err(error) => self.engine.step(
+                Input::Trouble {
+                    partition: None,
+                    trouble: error.into(),
+                },
+                effects,
+            ),
         }
     }
 
     fn rotate(&mut self, secrets: &Secrets, reader: &mut Reader, effects: &mut Vec<Effect>) {
-        let Some(rotation) = &self.rotation else {
+        let Some(rotation) = &mut self.rotation else {
             return;
         };
-        let logins = rotation.apply(secrets, &self.kafka, &self.store);
+        self.run.problems = secrets.problems_text();
+        self.status_at = None;
+        let Some(logins) = rotation.apply(secrets, &self.kafka, &self.store) else {
+            return;
+        };
         if let Some(login) = logins.catalog {
             self.ask_catalog(CatalogWork::UseLogin(login));
         }
@@ -344,13 +359,16 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) 
             cut_at,
             why,
         },
-        Event::Problem { what, .. } => {
+        Event::Problem { partition, what } => {
             warn!(error = %what, "cannot read");
             // Offsets are committed to the group for lag tools only: nothing waits for them.
             if matches!(what, KafkaError::GroupDenied(_)) {
                 return;
             }
-            Input::Trouble(what.into())
+            Input::Trouble {
+                partition,
+                trouble: what.into(),
+            }
         }
     };
     engine.step(input, effects);

@@ -1,9 +1,27 @@
 //! What the log says of the engine's answers, of its state, and of each committed epoch.
 
 use tracing::{debug, error, info, warn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use windrow_core::engine::{Answer, BrokersAnswer, CatalogAnswer, State, StoreAnswer};
 use windrow_core::table::commit::Commit;
 use windrow_core::values::cause::{Trouble, name_or_empty};
+
+/// Our own events at this level, and those of libraries only when something is wrong with them.
+/// They are never shown at a finer level than INFO, whatever is asked for: below that, clients of S3,
+/// HTTP and PostgreSQL log whole requests, and with them records and credentials.
+#[must_use]
+pub fn targets(level: &str) -> Targets {
+    // The settings allow only names of levels.
+    let own = level.parse().unwrap_or(LevelFilter::INFO);
+    let others = if own == LevelFilter::TRACE {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::WARN
+    };
+    Targets::new()
+        .with_default(others.min(own))
+        .with_target("windrow", own)
+}
 
 /// Logs where the engine stands. Called when that has changed.
 pub fn log_state(state: &State) {

@@ -1,6 +1,7 @@
 //! The loops and tasks that perform what the engine asks for and hand its answers back.
 
 pub mod cli;
+pub mod panics;
 pub mod clients;
 pub mod running;
 mod clock;

@@ -87,3 +87,53 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::kafka::{self, KafkaConfig};
+    use std::time::Instant;
+    use windrow_core::settings::config::Config;
+
+    /// A thread that asked on and on with the client that it began with would never see the
+    /// password of a rotation.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it measures how long a question takes"
+    )]
+    fn a_question_to_brokers_is_asked_once_with_the_client_of_its_time() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = nobody.local_addr().unwrap().port();
+        drop(nobody);
+        let settings =
+            format!("kafka: {{ bootstrap: '127.0.0.1:{port}', topic: t, security: plaintext }}");
+        let config = Config::parse(&settings).unwrap();
+        let (brokers, _reader) = kafka::open(&KafkaConfig {
+            settings: config.kafka.clone(),
+            topic: "t".to_owned(),
+            username: String::new(),
+            password: windrow_core::settings::secrets::Secret::default(),
+            group: config.group(),
+            ca_pem: None,
+            partitions: 0,
+        })
+        .unwrap();
+        for request in [
+            BrokersRequest::Topic,
+            BrokersRequest::TopicId,
+            BrokersRequest::LogEnd { partition: 0 },
+            BrokersRequest::LogLimits { partition: 0 },
+        ] {
+            let started = Instant::now();
+            let failed = match ask_brokers(&brokers, request) {
+                BrokersAnswer::Topic(answer) => answer.is_err(),
+                BrokersAnswer::TopicId(answer) => answer.is_err(),
+                BrokersAnswer::LogEnd { end, .. } => end.is_err(),
+                BrokersAnswer::LogLimits { limits, .. } => limits.is_err(),
+            };
+            assert!(failed);
+            assert!(started.elapsed() < ASK_TIMEOUT * 4, "it gives up");
+        }
+    }
+}

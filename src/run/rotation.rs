@@ -19,45 +19,57 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 use windrow_core::settings::config::{CatalogSettings, Config, ConfigError};
-use windrow_core::settings::secrets::{Secret, Secrets};
+use windrow_core::settings::secrets::{Secret, SecretProblem, Secrets};
 
 /// How long between two looks at whether the secrets file has changed.
 const SECRETS_EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the secrets file every few seconds, and at once when `reload` says so. New secrets are
-/// handed to `report`, until that answers `false`, because nobody listens any more. A file that
-/// cannot be read is logged once, and the secrets in force stay.
+/// Reads the secrets file every few seconds, and at once when `reload` says so. What is in force
+/// from then on is handed to `report` when it has changed, until that answers `false`, because
+/// nobody listens any more. While the file cannot be read, the secrets in force stay, and their
+/// problem is that file.
 pub async fn watch_secrets(
     config: Config,
     mut in_force: Secrets,
     reload: Arc<Notify>,
     report: impl Fn(Secrets) -> bool,
 ) {
-    let mut logged = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(SECRETS_EVERY) => {}
             () = reload.notified() => {}
         }
-        match files::load_secrets(&config) {
-            Ok(secrets) if secrets != in_force => {
-                in_force = secrets.clone();
-                if !report(secrets) {
-                    return;
-                }
-            }
-            Ok(_) => logged = None,
+        let now = match files::load_secrets(&config) {
+            Ok(read) => config.rotate_secrets(&in_force, read),
             Err(error) => {
-                let text = error.to_string();
-                if logged.as_ref() != Some(&text) {
-                    warn!(
-                        error = %error,
-                        "cannot read the secrets again; going on with the ones in force"
-                    );
-                    logged = Some(text);
+                let text = error.0.join("; ") + "; going on with the secrets as they were before";
+                let problems = vec![SecretProblem { key: None, text }];
+                Secrets {
+                    problems,
+                    ..in_force.clone()
                 }
             }
+        };
+        if now == in_force {
+            continue;
         }
+        if now.problems != in_force.problems {
+            log_problems(&now);
+        }
+        in_force = now.clone();
+        if !report(now) {
+            return;
+        }
+    }
+}
+
+/// Logs what of the secrets file cannot be used. The sentences hold no secret.
+pub fn log_problems(secrets: &Secrets) {
+    for problem in &secrets.problems {
+        warn!(
+            problem = problem.text,
+            "a secret is left out; all others are used"
+        );
     }
 }
 
@@ -65,6 +77,8 @@ pub async fn watch_secrets(
 pub struct Rotation {
     /// The settings: how the clients are made from secrets.
     pub config: Config,
+    /// The secrets that are in use.
+    pub in_use: Secrets,
     /// The token that the HTTP server asks for.
     pub token: watch::Sender<Option<Secret>>,
     /// The login of those who look into the catalog beside the loop; `None` before the first
@@ -82,8 +96,18 @@ pub struct NewLogins {
 }
 
 impl Rotation {
-    /// Puts new secrets to use. `kafka` is how Kafka is reached now.
-    pub fn apply(&self, secrets: &Secrets, kafka: &KafkaConfig, store: &Store) -> NewLogins {
+    /// Puts new secrets to use. `kafka` is how Kafka is reached now. Returns `None` where they are
+    /// those that are in use.
+    pub fn apply(
+        &mut self,
+        secrets: &Secrets,
+        kafka: &KafkaConfig,
+        store: &Store,
+    ) -> Option<NewLogins> {
+        if self.in_use.has_same_values(secrets) {
+            return None;
+        }
+        self.in_use = secrets.clone();
         info!("secrets have changed: using the new ones");
         store.set_credentials(
             &expose(secrets.s3_access_key.as_ref()),
@@ -106,7 +130,7 @@ impl Rotation {
                 None
             }
         };
-        NewLogins { catalog, kafka }
+        Some(NewLogins { catalog, kafka })
     }
 }
 
@@ -221,6 +245,94 @@ pub async fn reload_at_hangups(
 mod tests {
     use super::*;
     use std::fs;
+
+    /// A secrets file of a folder, and the settings that need Kafka's login and name that file.
+    fn with_secrets(text: &str) -> (tempfile::TempDir, Config, Secrets) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secrets.yaml");
+        let settings = format!(
+            "kafka: {{ bootstrap: 'k:9092', topic: t }}\nsecrets-file: {}\n",
+            path.display()
+        );
+        write_secrets(&folder, text);
+        let config = Config::parse(&settings).unwrap();
+        let secrets = files::load_secrets(&config).unwrap();
+        (folder, config, secrets)
+    }
+
+    fn write_secrets(folder: &tempfile::TempDir, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder.path().join("secrets.yaml");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Watches the file through these texts, one after the other, and gives what was reported.
+    async fn rotations(texts: &[&str]) -> Vec<Secrets> {
+        let (folder, config, secrets) =
+            with_secrets("kafka-username: me\nkafka-password: one\napi-token: t1\n");
+        let (reload, mut reported) = (Arc::new(Notify::new()), Vec::new());
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let watching = tokio::spawn(watch_secrets(
+            config,
+            secrets,
+            Arc::clone(&reload),
+            move |secrets| report.send(secrets).is_ok(),
+        ));
+        for text in texts {
+            write_secrets(&folder, text);
+            reload.notify_one();
+            let report = tokio::time::timeout(Duration::from_secs(10), reports.recv()).await;
+            reported.push(report.expect("a report in time").expect("it watches"));
+        }
+        watching.abort();
+        reported
+    }
+
+    fn shown(secret: Option<&Secret>) -> &str {
+        secret.map_or("-", Secret::expose)
+    }
+
+    #[tokio::test]
+    async fn a_newline_after_the_token_stops_no_rotation() {
+        let reported = rotations(&[
+            "kafka-username: me\nkafka-password: two\napi-token: \"t2\\n\"\n",
+            "kafka-username: me\nkafka-password: \"three\\r\\n\"\napi-token: \"t\\nx\"\n",
+        ])
+        .await;
+        let [first, second] = &reported[..] else {
+            panic!("{reported:?}");
+        };
+        assert_eq!(shown(first.kafka_password.as_ref()), "two");
+        assert_eq!(shown(first.api_token.as_ref()), "t2");
+        assert_eq!(first.problems_text(), "");
+        assert_eq!(shown(second.kafka_password.as_ref()), "three");
+        assert_eq!(shown(second.api_token.as_ref()), "-");
+        assert!(
+            second
+                .problems_text()
+                .starts_with("cannot read secret api-token: "),
+            "{second:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_secrets_file_that_cannot_be_read_is_named_and_changes_no_secret() {
+        let reported = rotations(&[
+            "kafka-username: me\nkafka-password: [two\n",
+            "kafka-username: me\nkafka-password: two\n",
+        ])
+        .await;
+        assert_eq!(shown(reported[0].kafka_password.as_ref()), "one");
+        let text = reported[0].problems_text();
+        assert!(
+            text.contains("secrets.yaml: ")
+                && text.ends_with("; going on with the secrets as they were before"),
+            "{text}"
+        );
+        assert_eq!(shown(reported[1].kafka_password.as_ref()), "two");
+        assert_eq!(reported[1].problems_text(), "");
+    }
 
     #[test]
     fn each_kind_of_change_is_reported() {

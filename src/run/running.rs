@@ -7,7 +7,7 @@ use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_com
 use crate::run::clients::{Clients, random_owner_id};
 use crate::run::clock::MachineClock;
 use crate::run::driver::{Driver, Message};
-use crate::run::rotation::{Rotation, watch_secrets};
+use crate::run::rotation::{Rotation, log_problems, watch_secrets};
 use crate::run::rows::rows_reader;
 use anyhow::Context;
 use std::collections::BTreeSet;
@@ -88,10 +88,11 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         token: token_rx,
     };
     let reload = Arc::new(Notify::new());
+    log_problems(&clients.secrets);
     if let Some(config) = clients.config.clone() {
         start_watching_secrets(
             config,
-            clients.secrets,
+            clients.secrets.clone(),
             Arc::clone(&reload),
             runtime,
             to_loop.clone(),
@@ -106,6 +107,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         located_store,
         rotation: clients.config.map(|config| Rotation {
             config,
+            in_use: clients.secrets,
             token,
             look_login,
         }),
@@ -136,6 +138,7 @@ fn run_facts(clients: &Clients) -> RunFacts {
         topic: rules.shape.topic.clone(),
         version: crate::run::cli::VERSION.to_owned(),
         instance: clients.who.clone(),
+        problems: clients.secrets.problems_text(),
         ..RunFacts::default()
     }
 }

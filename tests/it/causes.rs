@@ -10,6 +10,7 @@ use windrow_core::engine::{
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{Acquired, CatalogError, Genesis, Owner};
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::shape::SEMANTICS;
 use windrow_core::values::time::{DbTime, Mono, WallTime};
 
 fn settings(warehouse: &str) -> Rules {
@@ -147,18 +148,58 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
 fn of_several_troubles_one_with_a_cause_is_told() {
     let mut play = Play::new();
     play.ours();
-    play.step(Input::Trouble("cannot reach Kafka".into()));
+    play.step(Input::Trouble {
+        partition: None,
+        trouble: "cannot reach Kafka".into(),
+    });
     assert_eq!(
         play.says(),
         ("waiting", None, "cannot reach Kafka".to_owned())
     );
     play.step(BrokersAnswer::Topic(Err("no answer".into())));
     assert_eq!(play.says().2, "no answer", "the topic before its records");
-    play.step(Input::Trouble(Trouble::new(Cause::LoginKafka, "refused")));
+    play.step(Input::Trouble {
+        partition: None,
+        trouble: Trouble::new(Cause::LoginKafka, "refused"),
+    });
     assert_eq!(
         play.says(),
         ("waiting", Some(Cause::LoginKafka), "refused".to_owned())
     );
+}
+
+#[test]
+fn a_table_that_was_counted_by_another_revision_is_refused() {
+    let rules = settings("s3a://spark/w");
+    let recorded = |json: &str| {
+        let mut value = serde_json::to_value(&rules.shape).unwrap();
+        if json == "none" {
+            value.as_object_mut().unwrap().remove("semantics");
+        } else {
+            value["semantics"] = serde_json::from_str(json).unwrap();
+        }
+        Genesis {
+            shape: serde_json::from_value(value).expect("an older epoch 0 is still read"),
+            warehouse: "s3a://spark/w".parse().unwrap(),
+            cluster_id: String::new(),
+            topic_id: String::new(),
+            start_offsets: BTreeMap::new(),
+        }
+    };
+    let now = SEMANTICS;
+    for (then, said) in [("none", 0), ("1", 1), ("99", 99)] {
+        let place = "s3a://spark/w".parse().unwrap();
+        let why = same_table(&recorded(then), &rules, &place).expect_err("another revision");
+        assert_eq!(why.cause, Some(Cause::OtherSettings), "{then}");
+        assert_eq!(
+            why.text,
+            format!(
+                "table default.n was made by a windrow that counts by revision {said} of its \
+                 rules, and this one counts by revision {now}, which gives other rows for the same \
+                 log; run the windrow that made it, or choose another table name"
+            )
+        );
+    }
 }
 
 #[test]
@@ -173,7 +214,7 @@ fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
     for (now, cause) in [
         ("s3a://other/w", Some(Some(Cause::OtherBucket))),
         ("/data", Some(Some(Cause::OtherBucket))),
-        ("s3a://spark/elsewhere", Some(None)),
+        ("s3a://spark/elsewhere", Some(Some(Cause::OtherSettings))),
         ("s3a://spark/w", None),
     ] {
         assert_eq!(

@@ -304,6 +304,69 @@ fn the_first_settings_that_are_shown_are_right() {
     assert!(run.status.success(), "{errors}");
 }
 
+/// Runs the program on these two files, and gives its exit code and what it says of errors.
+fn run_with(verb: &str, settings: &str, secrets: &str) -> (Option<i32>, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("secrets.yaml");
+    std::fs::write(&path, secrets).expect("written");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode is set");
+    let settings = format!("{settings}\nsecrets-file: {}\n", path.display());
+    std::fs::write(folder.path().join("windrow.yaml"), settings).expect("written");
+    let run = Command::new(env!("CARGO_BIN_EXE_windrow"))
+        .arg(verb)
+        .current_dir(folder.path())
+        .output()
+        .expect("windrow runs");
+    let errors = String::from_utf8_lossy(&run.stderr).into_owned();
+    (run.status.code(), errors)
+}
+
+#[test]
+fn a_bad_start_ends_with_a_last_line_that_names_the_next_step() {
+    let kafka = "kafka: { bootstrap: 'k:9092', topic: t }";
+    for (settings, secrets, expect) in [
+        ("windw: 10s", "", "did you mean \"window\"?"),
+        (
+            kafka,
+            "kafka-username: me",
+            "cannot find secret kafka-password",
+        ),
+        (
+            kafka,
+            "kafka-username: me\nkafka-password: 2024",
+            "cannot read secret kafka-password: not a text; write the value in quotes",
+        ),
+        (kafka, "kafka-username: [", "secrets.yaml: "),
+    ] {
+        for verb in ["run", "check-config"] {
+            let (code, errors) = run_with(verb, settings, secrets);
+            assert_eq!(code, Some(2), "{errors}");
+            let said = |line: &str| {
+                let trouble = windrow_core::values::cause::Trouble::of_last_line(line);
+                trouble.expect("a line of that form").text
+            };
+            let texts: Vec<String> = errors.lines().map(said).collect();
+            assert!(texts.iter().any(|t| t.contains(expect)), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn check_config_names_an_optional_secret_that_is_bad() {
+    let kafka = "kafka: { bootstrap: 'k:9092', topic: t, security: plaintext }";
+    let (code, errors) = run_with("check-config", kafka, "api-token: 'a b'\n");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.starts_with("windrow: cannot read secret api-token: "),
+        "{errors}"
+    );
+    assert_eq!(
+        run_with("check-config", kafka, "api-token: \"ab\\n\"\n").0,
+        Some(0)
+    );
+}
+
 #[test]
 fn architecture_names_every_folder() {
     let architecture = text("ARCHITECTURE.md");

@@ -10,6 +10,8 @@
 //! | `in clicks/0 - {"n": 1}` | a record without a timestamp, whose value is JSON; or `tombstone` |
 //! | `gap clicks/0 2` | two offsets are never shown, as of an aborted transaction |
 //! | `end clicks/0` | the reader has nothing more |
+//! | `transaction clicks/0 2` | a transaction with two records is open at the log's end |
+//! | `trouble clicks/0 why` | it cannot be read; with `-`, no broker can be reached |
 //! | `wait 30s` | time goes by |
 //! | `add clicks/1` | the topic gets another partition |
 //! | `expire clicks/0 5` | the log begins at offset 5 now |
@@ -32,13 +34,13 @@
 
 use crate::hands::{self, Client, Objects, Readers};
 use crate::store::Catalog;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use windrow::run::clients::engine_settings;
 use windrow_core::engine::{
-    Answer, CatalogRequest, Effect, Engine, Input, Request, State, TopicFacts,
+    Answer, BrokersAnswer, CatalogRequest, Effect, Engine, Input, Request, State, TopicFacts,
 };
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{CheckpointAt, Commit, FileKind};
@@ -126,6 +128,8 @@ struct Log {
     start: Offset,
     end: Offset,
     records: BTreeMap<Offset, (i64, Option<Vec<u8>>)>,
+    /// Offsets past the end that belong to an open transaction.
+    open: Offset,
 }
 
 struct Play<'t> {
@@ -140,6 +144,8 @@ struct Play<'t> {
     machine_off: i64,
     logs: BTreeMap<Partition, Log>,
     readers: Readers,
+    /// The topic partitions that cannot be read until they are started again.
+    troubled: BTreeSet<Partition>,
     topic_id: usize,
     catalog: Catalog,
     objects: Objects,
@@ -177,6 +183,7 @@ impl<'t> Play<'t> {
             machine_off: 0,
             logs: (0..partitions).map(|p| (p, Log::default())).collect(),
             readers: Readers::default(),
+            troubled: BTreeSet::new(),
             topic_id: 1,
             catalog: Catalog::default(),
             objects: Objects::new(),
@@ -225,6 +232,17 @@ impl<'t> Play<'t> {
                     offset,
                 });
             }
+            "transaction" => {
+                let p = partition(word());
+                self.logs.get_mut(&p).expect("a topic partition").open = offset(word());
+            }
+            "trouble" => {
+                let (whose, first) = (word(), word());
+                let rest = words
+                    .next()
+                    .map_or_else(String::new, |rest| format!(" {rest}"));
+                self.trouble(whose, format!("{first}{rest}"));
+            }
             "wait" => {
                 let until = self.now + parse_duration_ms(word()).expect("a duration");
                 while self.now < until {
@@ -264,13 +282,26 @@ impl<'t> Play<'t> {
                 self.step(self.tick());
             }
             "forget" => self.forget(offset(word())),
-            "state" => self.show_state(),
             "restart" => self.restart(line),
             "stop" => self.step(Input::Shutdown),
             "watermarks" => self.show_watermarks(),
             "ledger" => self.show_ledger(),
+            "state" => self.show_state(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    /// Something cannot be read. A topic partition gives nothing more until it is started again.
+    fn trouble(&mut self, whose: &str, why: String) {
+        let p = (whose != "-").then(|| partition(whose));
+        if let Some(reader) = p.and_then(|p| self.readers.0.get_mut(&p)) {
+            reader.halted = true;
+        }
+        self.troubled.extend(p);
+        self.step(Input::Trouble {
+            partition: p,
+            trouble: why.into(),
+        });
     }
 
     fn set_clock(&mut self, whose: &str, text: &str) {
@@ -391,6 +422,13 @@ impl<'t> Play<'t> {
     }
 
     fn perform(&mut self, effect: Effect) {
+        if let Effect::Start {
+            partition, offset, ..
+        } = &effect
+            && self.troubled.remove(partition)
+        {
+            let _ = writeln!(self.said, "  clicks/{partition} again from {offset}");
+        }
         self.readers.perform(&effect, self.topic_id);
         match effect {
             Effect::Ask(request) => {
@@ -441,7 +479,15 @@ impl<'t> Play<'t> {
                     topic_id: self.topic_id.to_string(),
                     partitions: limits.collect(),
                 };
-                Answer::Brokers(hands::ask_brokers(&topic, &request))
+                let mut answer = hands::ask_brokers(&topic, &request);
+                if let BrokersAnswer::LogEnd {
+                    partition,
+                    end: Ok(end),
+                } = &mut answer
+                {
+                    end.high_watermark += self.logs[partition].open;
+                }
+                Answer::Brokers(answer)
             }
             Request::Store(request) => Answer::Store(hands::ask_store(&mut self.objects, request)),
         })

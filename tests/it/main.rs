@@ -9,6 +9,7 @@ mod golden;
 #[allow(dead_code, reason = "the simulation uses more of it")]
 mod hands;
 mod imports;
+mod logs;
 mod properties;
 #[path = "../rng.rs"]
 mod rng;

@@ -301,6 +301,10 @@ fn count_by_window(shape: &Shape, events: &[Happening]) -> BTreeMap<(i64, Key), 
             Happening::Ceiling(at) => ceiling = at.0,
             Happening::End(_) => {}
             Happening::Record { time, n, value, .. } => {
+                // Whatever becomes of it, it moves the watermark. It is judged by the one before.
+                if (0..=ceiling).contains(time) {
+                    newest = newest.max(Some(*time));
+                }
                 let Some(value) = value else { continue };
                 let value = String::from_utf8(value.clone()).expect("as drawn");
                 let Some(origin) = value
@@ -313,22 +317,17 @@ fn count_by_window(shape: &Shape, events: &[Happening]) -> BTreeMap<(i64, Key), 
                 if *time > ceiling {
                     continue;
                 }
-                let mut counted = false;
                 let mut start = (time - shape.offset_ms).div_euclid(shape.slide_ms)
                     * shape.slide_ms
                     + shape.offset_ms;
                 while start + shape.window_ms > *time {
                     if watermark.is_none_or(|w| start + shape.window_ms > w) {
-                        counted = true;
                         let n = i128::from(*n);
                         let at = (start, Key::of(&[Some(origin)]));
                         let counts: &mut Counts = windows.entry(at).or_insert((0, 0, n, n));
                         *counts = (counts.0 + 1, counts.1 + n, counts.2.min(n), counts.3.max(n));
                     }
                     start -= shape.slide_ms;
-                }
-                if counted {
-                    newest = newest.max(Some(*time));
                 }
             }
         }

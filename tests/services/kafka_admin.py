@@ -215,6 +215,7 @@ def produce(args):
     settings = client(args) | {"linger.ms": 20, "compression.type": args.compression, "queue.buffering.max.messages": 1_000_000, "message.max.bytes": 32 << 20}
     if args.transaction:
         settings["transactional.id"] = args.transaction
+        settings["transaction.timeout.ms"] = 600_000
     producer = Producer(settings)
     failed = []
 
@@ -247,6 +248,10 @@ def produce(args):
     if args.transaction:
         # An aborted one leaves offsets that no reader sees.
         producer.flush(WAIT)
+        if args.leave_open:
+            # As a producer that dies: neither end is sent. The next one of this id ends it.
+            sys.stdout.flush()
+            os._exit(0)
         (producer.abort_transaction if args.abort else producer.commit_transaction)(WAIT)
     elif producer.flush(300):
         sys.exit("cannot produce: records were left in the queue")
@@ -322,6 +327,7 @@ def main():
     v.add_argument("--compression", default="none")
     v.add_argument("--transaction", metavar="ID")
     v.add_argument("--abort", action="store_true")
+    v.add_argument("--leave-open", action="store_true", help="die inside the transaction")
     v.add_argument("--generate", type=int, metavar="RECORDS", help="the use case's records instead of standard input")
     v.add_argument("--origins", type=int, default=1)
     v.add_argument("--spread", type=int, default=1, help="over how many partitions, in turn")

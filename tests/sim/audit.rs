@@ -193,7 +193,7 @@ impl ExpectedLane {
         let (key, n) = match &record.value {
             Value::Tombstone => {
                 ledger.tombstones += 1;
-                return;
+                return self.newest_is(record.time);
             }
             Value::Good { key, n }
                 if record.time >= 0
@@ -205,7 +205,7 @@ impl ExpectedLane {
             _ => {
                 ledger.rejected += 1;
                 *self.rejects.entry(at).or_default() += 1;
-                return;
+                return self.newest_is(record.time);
             }
         };
         let mut windows = Vec::new();
@@ -229,7 +229,7 @@ impl ExpectedLane {
         if !keys.contains(key) && keys.len() as u64 >= shape.max_keys {
             ledger.rejected += 1;
             *self.rejects.entry(at).or_default() += 1;
-            return;
+            return self.newest_is(record.time);
         }
         keys.insert(key.clone());
         ledger.counted += 1;
@@ -248,7 +248,14 @@ impl ExpectedLane {
                 .or_default()
                 .add(&one);
         }
-        self.newest = self.newest.max(Some(record.time));
+        self.newest_is(record.time);
+    }
+
+    /// A record of this event time moves the watermark, unless that is no time or in the future.
+    fn newest_is(&mut self, time: i64) {
+        if (0..=self.ceiling).contains(&time) {
+            self.newest = self.newest.max(Some(time));
+        }
     }
 }
 

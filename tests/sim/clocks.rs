@@ -23,6 +23,10 @@ pub struct MachineClocks {
     heard_ahead: Option<i64>,
     /// How long the last answer that said it was on its way: so inexact it is.
     answer_took: u64,
+    /// Its wall clock was wrong at some time: then the database's may have been wrong alike.
+    pub was_wrong: bool,
+    /// A clock of it was set since the process was told the time: the driver tells it once more.
+    pub set_since_tick: bool,
     /// When the database was asked for its clock last.
     pub asked_at: u64,
 }
@@ -69,7 +73,9 @@ impl World {
             1 => {
                 let ahead = self.faults.draw_clock(&mut self.rng);
                 self.summary.clocks_far += u64::from(ahead.abs() > CLOCK_OFF_MS);
-                self.processes[i].clocks.wall_ahead = ahead;
+                let clocks = &mut self.processes[i].clocks;
+                (clocks.wall_ahead, clocks.set_since_tick) = (ahead, true);
+                clocks.was_wrong |= ahead.abs() > CLOCK_OFF_MS;
             }
             _ => {
                 self.summary.sleeps += 1;
@@ -77,6 +83,7 @@ impl World {
                 self.now += ms;
                 let clocks = &mut self.processes[i].clocks;
                 clocks.slept += ms;
+                clocks.set_since_tick = true;
                 clocks.heard_ahead = clocks.heard_ahead.map(|ahead| ahead - ms as i64);
             }
         }

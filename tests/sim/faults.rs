@@ -23,6 +23,11 @@ pub struct Faults {
     /// Whether the log itself comes to harm: records expire unread, the topic is made again, a log
     /// is cut off, the newest checkpoint is gone or damaged.
     pub log_is_harmed: bool,
+    /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
+    pub stale_broker_one_in: u64,
+    /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
+    /// never.
+    pub damaged_one_in: u64,
     /// Whether each process starts with other settings.
     pub settings_vary: bool,
     /// Whether clocks go wrong by minutes, hours or days, in either direction, and machines sleep.
@@ -42,6 +47,16 @@ impl Faults {
             processes_max: 3,
             log_is_harmed: rng.one_in(2) && lost_one_in > 0,
             settings_vary: rng.one_in(2),
+            stale_broker_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 4])
+            } else {
+                0
+            },
+            damaged_one_in: if lost_one_in > 0 {
+                rng.pick(&[0, 30])
+            } else {
+                0
+            },
             clocks_vary: false,
             epochs_are_forgotten: false,
         }
@@ -66,5 +81,7 @@ impl Faults {
     /// From now on nothing goes wrong.
     pub fn end(&mut self) {
         self.lost_one_in = 0;
+        self.stale_broker_one_in = 0;
+        self.damaged_one_in = 0;
     }
 }

@@ -27,6 +27,9 @@ impl World {
         let mut garbage_until = None;
         for _ in 0..3000 {
             self.now += 100;
+            if garbage_until.is_none() && self.now % 500 < 100 {
+                self.go_on_with_unusable_records();
+            }
             while !self.requests.is_empty() {
                 self.carry_request()?;
             }
@@ -50,7 +53,7 @@ impl World {
             if process.done {
                 return self.delay_is_in_force();
             }
-            if !self.all_is_read() {
+            if !self.all_is_read(garbage_until.is_none()) {
                 quiet_since = self.now;
             }
             if self.now - quiet_since <= 2 * process.settings.idle_timeout_ms + 8000 {
@@ -67,7 +70,7 @@ impl World {
                 self.now += COLLECTED_WITHIN_MS + self.settings.keep_replaced_ms;
                 continue;
             };
-            if self.doomed_by(until).is_empty() {
+            if self.doomed_by(until).is_empty() && self.all_is_read(false) {
                 self.processes[0].stopping = true;
                 self.processes[0].last = true;
                 self.feed(0, Input::Shutdown)?;
@@ -88,6 +91,7 @@ impl World {
         let topic = self.topics.last_mut().expect("one at least");
         for log in topic.logs.values_mut() {
             log.visible = log.end;
+            log.open_until = 0;
             log.exists_from = 0;
         }
         self.bad_ends = 0;
@@ -96,14 +100,25 @@ impl World {
         self.processes[0].clocks.wall_ahead = 0;
     }
 
-    fn all_is_read(&self) -> bool {
+    /// A topic partition that receives nothing but records without a usable time goes on to do so.
+    /// The windows of the others must close all the same.
+    fn go_on_with_unusable_records(&mut self) {
+        let topic = self.topics.last_mut().expect("one at least");
+        for log in topic.logs.values_mut().filter(|log| log.is_unusable) {
+            log.append_unusable();
+        }
+    }
+
+    /// `goes_on` says that unusable records still come in, so that their topic partitions have no
+    /// end to be read to.
+    fn all_is_read(&self, goes_on: bool) -> bool {
         let engine = &self.processes[0].engine;
         let topic = self.topic();
         let read = |(p, log): (&Partition, &Log)| {
-            engine
-                .lanes()
-                .get(p)
-                .is_some_and(|lane| lane.ledger.next_offset == log.end && !lane.replaying())
+            engine.lanes().get(p).is_some_and(|lane| {
+                (lane.ledger.next_offset == log.end || (goes_on && log.is_unusable))
+                    && !lane.replaying()
+            })
         };
         // A lane that lost counts may be ahead of all others.
         let common = engine

@@ -12,17 +12,18 @@ use windrow_core::values::time::DbTime;
 pub struct Deletions {
     /// Keys whose objects were deleted at least once.
     deleted: BTreeSet<String>,
-    /// When each key was doomed, by the right time.
-    doomed_at: BTreeMap<String, u64>,
+    /// When each key was doomed, by the right time, and how far the database's clock was off then:
+    /// all clocks may be wrong alike.
+    doomed_at: BTreeMap<String, (u64, u64)>,
     /// Keys that were put again after that, by a process that was thought to be dead.
     put_again: BTreeSet<String>,
 }
 
 impl Deletions {
     /// The catalog was asked something: maybe to doom keys.
-    pub fn note_doomed(&mut self, catalog: &Catalog, now: u64) {
+    pub fn note_doomed(&mut self, catalog: &Catalog, now: u64, off_ms: u64) {
         for key in catalog.doomed.keys() {
-            self.doomed_at.entry(key.clone()).or_insert(now);
+            self.doomed_at.entry(key.clone()).or_insert((now, off_ms));
         }
     }
 
@@ -36,13 +37,16 @@ impl Deletions {
 
 impl World {
     /// Called before the objects of these keys are deleted.
-    pub fn check_deletion(&mut self, keys: &[String]) -> Result<(), String> {
+    pub fn check_deletion(&mut self, sender: u64, keys: &[String]) -> Result<(), String> {
+        // Two clocks that are wrong alike are believed.
+        let sender = self.processes.iter().find(|process| process.id == sender);
+        let right = sender.is_some_and(|process| !process.clocks.was_wrong);
         for key in keys {
             if self.catalog.is_live(key) {
                 return Err(format!("{key} is deleted, but it is still needed"));
             }
             match self.catalog.doomed.get(key) {
-                Some(at) if !self.grace_is_over(key) => {
+                Some(at) if right && !self.grace_is_over(key) => {
                     return Err(format!(
                         "{key} is deleted too soon: it was doomed at {at:?}"
                     ));
@@ -68,7 +72,9 @@ impl World {
             4 * CLOCK_OFF_MS as u64
         };
         let doomed_at = self.deletions.doomed_at.get(key).copied();
-        doomed_at.is_some_and(|at| self.now - at + off_max_ms >= self.settings.keep_replaced_ms)
+        doomed_at.is_some_and(|(at, off_ms)| {
+            self.now - at + off_max_ms + off_ms >= self.settings.keep_replaced_ms
+        })
     }
 
     /// Called before the catalog forgets that these keys were doomed.

@@ -86,6 +86,18 @@ pub const ALL: &[Mutation] = &[
         "Closed::new()",
     ),
     mutation(
+        "only counted records move the watermark",
+        "count/lane.rs",
+        "«time.0 <= self.ceiling»\n            && self.stopped",
+        "time.0 < i64::MIN",
+    ),
+    mutation(
+        "tombstones and rejects from the future move the watermark",
+        "count/lane.rs",
+        "«time.0 <= self.ceiling»\n            && self.stopped",
+        "time.0 >= i64::MIN",
+    ),
+    mutation(
         "a longer delay lowers the watermark",
         "count/watermark.rs",
         "self.floor = self.get();",
@@ -153,15 +165,39 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "a log's end counts for ever once it was seen",
-        "engine/reading.rs",
+        "engine/feed.rs",
         "self.idle_until.is_some_and(|until| now < until)",
         "self.idle_until.is_some_and(|until| now.0 > 0 || now < until)",
     ),
     mutation(
-        "silence is not asked for before a topic partition stands aside",
+        "a topic partition stands aside before it has read to the end that was asked for",
+        "engine/feed.rs",
+        "next >= end.offset",
+        "end.offset >= 0 && next >= 0",
+    ),
+    mutation(
+        "a record that is not counted and moves nothing is a sign of life",
+        "engine/table.rs",
+        "before != (lane.ledger.counted, lane.watermark())",
+        "before != (u64::MAX, None)",
+    ),
+    mutation(
+        "an open transaction is no reason to wait",
         "engine/reading.rs",
-        "next == end.last_stable && next == end.high_watermark",
-        "true",
+        "end.last_stable < end.high_watermark",
+        "end.last_stable > end.high_watermark",
+    ),
+    mutation(
+        "a broker that is behind is believed where a log ends",
+        "engine/reading.rs",
+        "end.high_watermark < question.next_offset",
+        "question.next_offset < 0",
+    ),
+    mutation(
+        "what came damaged is not asked for again",
+        "engine/reading.rs",
+        "«step.now >= at»\n                && feed.reading\n",
+        "step.now < at && step.now >= at",
     ),
     mutation(
         "what flow control holds back is never read again",
@@ -196,7 +232,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "an epoch that is absent is taken for committed",
         "engine/flight.rs",
-        "self.stage = Stage::Committing;\n                step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));",
+        "self.stage = Stage::Committing;\n                \
+         step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));",
         "return Ok(Some((Arc::clone(&self.commit), DbTime(0))));",
     ),
     mutation(

@@ -7,7 +7,9 @@ use crate::requests::Sent;
 use crate::store::Mistake;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
-use windrow_core::engine::{Answer, CatalogRequest, Effect, Engine, Input, Request, Rules};
+use windrow_core::engine::{
+    Answer, BrokersRequest, CatalogRequest, Effect, Engine, Input, Request, Rules,
+};
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
@@ -34,8 +36,23 @@ pub struct Process {
     pub last: bool,
     /// The last process has ended.
     pub done: bool,
-    /// Where each log ended when the process asked, and when that was.
-    pub looks: BTreeMap<Partition, Vec<(Offset, u64)>>,
+    /// What each look at the end of a log has found.
+    pub looks: BTreeMap<Partition, Vec<Look>>,
+    /// The next offset of a lane when the end of its log was asked for.
+    pub asked_at: BTreeMap<Partition, Offset>,
+    /// When a record of a lane was counted last, or moved its watermark.
+    pub lived: BTreeMap<Partition, u64>,
+}
+
+/// A look at the end of a log.
+#[derive(Debug)]
+pub struct Look {
+    /// The offset after the last record.
+    pub end: Offset,
+    /// When that was so.
+    pub at: u64,
+    /// No transaction was open, and the broker that answered was not behind the lane.
+    pub proves_something: bool,
 }
 
 /// What comes back to a process.
@@ -60,6 +77,8 @@ impl Process {
             last: false,
             done: false,
             looks: BTreeMap::new(),
+            asked_at: BTreeMap::new(),
+            lived: BTreeMap::new(),
         }
     }
 }
@@ -82,13 +101,19 @@ impl Batch for Held<'_> {
 }
 
 impl World {
+    /// Whether a process is told the time before it takes anything else.
+    fn is_stale(&self, i: usize) -> bool {
+        let process = &self.processes[i];
+        self.now - process.ticked > 1000 || process.clocks.set_since_tick
+    }
+
     /// A process receives one answer.
     pub fn receive_answer(&mut self, i: usize) -> Result<(), String> {
         if self.processes[i].frozen || self.processes[i].inbox.is_empty() {
             return Ok(());
         }
         let id = self.processes[i].id;
-        if self.now - self.processes[i].ticked > 1000 {
+        if self.is_stale(i) {
             self.tick(i)?;
         }
         if self.processes.get(i).is_none_or(|process| process.id != id) {
@@ -148,6 +173,11 @@ impl World {
                         process.clocks.asked_at = self.now;
                     }
                     let warehouse = process.warehouse.clone();
+                    if let Request::Brokers(BrokersRequest::LogEnd { partition }) = request
+                        && let Some(lane) = process.engine.lanes().get(&partition)
+                    {
+                        process.asked_at.insert(partition, lane.ledger.next_offset);
+                    }
                     self.requests.push(Sent {
                         sender: process.id,
                         warehouse,
@@ -171,7 +201,7 @@ impl World {
             return Ok(());
         }
         let id = process.id;
-        if self.now - process.ticked > 1000 {
+        if self.is_stale(i) {
             self.tick(i)?;
         }
         if self.processes.get(i).is_none_or(|process| process.id != id) {
@@ -236,7 +266,22 @@ impl World {
             reader.halted = true;
             return self.feed(i, Input::OutOfRange { partition: p });
         }
+        if self.faults.damaged_one_in > 0 && self.rng.one_in(self.faults.damaged_one_in) {
+            // What the broker sent cannot be read. Asked again, it sends what is in its log.
+            self.summary.damaged += 1;
+            self.halt(i, p);
+            let trouble = Trouble::from("a batch is damaged");
+            let partition = Some(p);
+            return self.feed(i, Input::Trouble { partition, trouble });
+        }
         self.read_on(i, p)
+    }
+
+    /// Nothing more is read of a topic partition until the engine starts it again.
+    fn halt(&mut self, i: usize, p: Partition) {
+        if let Some(reader) = self.processes[i].readers.0.get_mut(&p) {
+            reader.halted = true;
+        }
     }
 
     /// The log has what the reader wants next, unless it is at the end.
@@ -298,7 +343,17 @@ impl World {
             leader_epoch,
             batch,
         };
-        self.processes[i].engine.step(input, &mut out);
+        let process = &mut self.processes[i];
+        let life = |engine: &Engine| {
+            let lane = engine.lanes().get(&p)?;
+            Some((lane.ledger.counted, lane.watermark()))
+        };
+        let alive = life(&process.engine);
+        process.engine.step(input, &mut out);
+        if life(&process.engine) != alive {
+            let ticked = process.ticked.saturating_sub(process.clocks.slept);
+            process.lived.insert(p, ticked);
+        }
         let id = self.processes[i].id;
         if let Some(exit) = self.perform(i, out) {
             self.ended(i, exit)?;

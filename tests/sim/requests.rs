@@ -2,7 +2,7 @@
 //! lost. What a request does where it arrives is in `hands`.
 
 use crate::hands::{self, Client};
-use crate::process::News;
+use crate::process::{Look, News};
 use crate::store::Mistake;
 use crate::topic::Log;
 use crate::world::World;
@@ -114,10 +114,13 @@ impl World {
                 lie.or_else(|| hands::failure(&request, connection_lost()))
             }
             Request::Brokers(request) => {
-                let answer = hands::ask_brokers(&self.topic_facts(), &request);
+                let mut answer = hands::ask_brokers(&self.topic_facts(), &request);
+                self.set_log_end(&mut answer);
                 Some(Answer::Brokers(self.note_log_end(sender, answer)))
             }
-            Request::Store(request) => Some(Answer::Store(self.ask_store(warehouse, request)?)),
+            Request::Store(request) => {
+                Some(Answer::Store(self.ask_store(sender, warehouse, request)?))
+            }
         })
     }
 
@@ -145,7 +148,8 @@ impl World {
         if self.catalog.epochs.len() > before {
             self.commit_is_by_a_right_clock(sender)?;
         }
-        self.deletions.note_doomed(&self.catalog, self.now);
+        let off_ms = self.db_ahead.unsigned_abs();
+        self.deletions.note_doomed(&self.catalog, self.now, off_ms);
         self.back_up();
         if let Some(CatalogAnswer::Doom(Ok(keys))) = &answer {
             self.summary.doomed += keys.len() as u64;
@@ -155,6 +159,7 @@ impl World {
 
     fn ask_store(
         &mut self,
+        sender: u64,
         warehouse: Option<String>,
         request: StoreRequest,
     ) -> Result<StoreAnswer, String> {
@@ -180,7 +185,7 @@ impl World {
                 }
             }
             StoreRequest::Delete { keys } => {
-                self.check_deletion(&keys)?;
+                self.check_deletion(sender, &keys)?;
                 StoreRequest::Delete { keys }
             }
             request @ (StoreRequest::List { .. } | StoreRequest::Get { .. }) => request,
@@ -213,6 +218,28 @@ impl World {
         hands::failure(request, error)
     }
 
+    /// The end of a log as the broker tells it: a transaction may be open, and a broker that is
+    /// behind tells an older end.
+    fn set_log_end(&mut self, answer: &mut BrokersAnswer) {
+        let BrokersAnswer::LogEnd {
+            partition,
+            end: Ok(end),
+        } = answer
+        else {
+            return;
+        };
+        if let Some(log) = self.topic().logs.get(partition) {
+            end.high_watermark = log.high_watermark(self.now).max(end.high_watermark);
+        }
+        let stale = self.faults.stale_broker_one_in;
+        if stale > 0 && self.rng.one_in(stale) {
+            self.summary.stale_answers += 1;
+            let behind = self.rng.below(10) as i64;
+            end.last_stable = (end.last_stable - behind).max(0);
+            end.high_watermark = end.last_stable;
+        }
+    }
+
     /// Remembers where the log ended when a process asked, for the auditor of idle floors.
     fn note_log_end(&mut self, sender: u64, answer: BrokersAnswer) -> BrokersAnswer {
         let BrokersAnswer::LogEnd {
@@ -226,11 +253,13 @@ impl World {
         let world = self.now;
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
             let now = world - process.clocks.slept;
-            process
-                .looks
-                .entry(partition)
-                .or_default()
-                .push((end.high_watermark, now));
+            let asked_at = process.asked_at.get(&partition).copied();
+            process.looks.entry(partition).or_default().push(Look {
+                end: end.high_watermark,
+                at: now,
+                proves_something: end.last_stable == end.high_watermark
+                    && asked_at.is_some_and(|next| next <= end.high_watermark),
+            });
             let lane = process.engine.lanes().get(&partition);
             if let Some(lane) = lane.filter(|_| lies) {
                 end.last_stable = lane.ledger.next_offset;

@@ -51,6 +51,11 @@ pub struct Log {
     pub end: Offset,
     /// The first offset that readers do not see yet.
     pub visible: Offset,
+    /// A producer's transaction is open until then, in ms since the world began. Meanwhile nothing
+    /// past `visible`, the last stable offset, is seen.
+    pub open_until: u64,
+    /// Nothing but records without a usable time comes in.
+    pub is_unusable: bool,
     /// The topic does not have this topic partition before this time, in ms since the world began.
     pub exists_from: u64,
     /// The leader epochs, with the offset at which each begins.
@@ -79,6 +84,7 @@ impl Topic {
             }
             let time = BASE + now as i64 + rng.below(20_000) as i64;
             let most = if nth == 0 { 90 } else { 40 };
+            log.is_unusable = p > 0 && shape.on_bad_record != OnBadRecord::Fail && rng.one_in(6);
             log.append(rng, shape, time, most);
             log.visible = rng.below(log.end as u64 + 1) as Offset;
             (p, log)
@@ -108,11 +114,15 @@ impl Log {
                 self.end += 1 + rng.below(3) as Offset;
             }
             let kafka_time = at;
-            let (value, bytes) = draw_value(rng, shape, keys, &mut at);
-            let kafka_time = match &shape.timestamp_field {
+            let (mut value, mut bytes) = draw_value(rng, shape, keys, &mut at);
+            let mut kafka_time = match &shape.timestamp_field {
                 Some(_) => rng.pick(&[-1, kafka_time, time + 700_000]),
                 None => kafka_time,
             };
+            if self.is_unusable {
+                (value, bytes) = (Value::Broken, Some(draw_broken(rng, false)));
+                (at, kafka_time) = (-1, -1);
+            }
             self.records.insert(
                 self.end,
                 Arc::new(LogRecord {
@@ -126,6 +136,30 @@ impl Log {
             self.end += 1;
         }
         self.end += rng.below(2) as Offset;
+    }
+
+    /// Writes one more record without a usable time, which is seen at once.
+    pub fn append_unusable(&mut self) {
+        let record = LogRecord {
+            time: -1,
+            kafka_time: -1,
+            value: Value::Broken,
+            bytes: Some(b"{}".to_vec()),
+            leader_epoch: self.epochs.last().map_or(0, |e| e.0),
+        };
+        self.records.insert(self.end, Arc::new(record));
+        self.end += 1;
+        self.visible = self.end;
+    }
+
+    /// The end of the log, past which nothing is replicated; it is greater than the last stable
+    /// offset while a transaction is open.
+    pub fn high_watermark(&self, now: u64) -> Offset {
+        if now < self.open_until {
+            self.end
+        } else {
+            self.visible
+        }
     }
 
     /// Lets the front of the log expire, up to `to`.

@@ -7,7 +7,7 @@ use crate::faults::{CLOCK_OFF_MS, Faults};
 use crate::garbage::Deletions;
 use crate::hands::Objects;
 use crate::judge::Judge;
-use crate::process::{News, Process};
+use crate::process::{Look, News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};
@@ -44,6 +44,7 @@ summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
+    damaged, transactions, stale_answers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
     located, relocated, doomed, deleted,
@@ -106,6 +107,7 @@ impl World {
             start_at_end: rng.one_in(8),
             delay_ms: rng.pick(&[0, 1000, 10_000, 15_000]),
             idle_timeout_ms: rng.pick(&[1000, 3000, 8000]),
+            stalled_after_ms: 300_000,
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
@@ -164,8 +166,10 @@ impl World {
             settings.max_future_ms = self.rng.pick(&[settings.max_future_ms, 80_000, 300_000]);
         }
         let mut process = Process::new(self.next_id, settings);
-        if self.faults.clocks_vary && self.rng.one_in(4) {
-            process.clocks.wall_ahead = self.faults.draw_clock(&mut self.rng);
+        if self.faults.clocks_vary && self.faults.lost_one_in > 0 && self.rng.one_in(4) {
+            let ahead = self.faults.draw_clock(&mut self.rng);
+            process.clocks.wall_ahead = ahead;
+            process.clocks.was_wrong = ahead.abs() > CLOCK_OFF_MS;
         }
         self.processes.push(process);
         self.next_id += 1;
@@ -196,8 +200,8 @@ impl World {
         self.finish()
     }
 
-    /// Lets time go by until there is a table. Otherwise most of what goes wrong in a short run goes
-    /// wrong before there is anything to lose.
+    /// Lets time go by until there is a table. Otherwise most of what goes wrong in a short run
+    /// goes wrong before there is anything to lose.
     fn found_table(&mut self) -> Result<(), String> {
         for _ in 0..100 {
             self.now += 50;
@@ -240,7 +244,13 @@ impl World {
                     .last_mut()
                     .and_then(|t| t.logs.get_mut(&p))
                     .expect("drawn");
-                log.visible = (log.visible + n).min(log.end);
+                if self.now >= log.open_until {
+                    log.visible = (log.visible + n).min(log.end);
+                    if self.faults.lost_one_in > 0 && self.rng.one_in(8) {
+                        self.summary.transactions += 1;
+                        log.open_until = self.now + self.rng.below(20_000);
+                    }
+                }
             }
             _ if self.faults.lost_one_in == 0 => {}
             93 if self.faults.epochs_are_forgotten && self.rng.one_in(2) => self.fail_over(),
@@ -386,6 +396,7 @@ impl World {
             .collect();
         let id = self.processes[i].id;
         self.processes[i].ticked = self.now;
+        self.processes[i].clocks.set_since_tick = false;
         let tick = self.tick_of(i);
         self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
@@ -395,7 +406,7 @@ impl World {
     }
 
     /// Who was taken for idle had read all that there was when the log's end was looked at, a
-    /// short while ago.
+    /// short while ago, and had had no sign of life for `idle-timeout`.
     fn idle_floors_are_right(
         &self,
         i: usize,
@@ -423,8 +434,17 @@ impl World {
             let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
             // By the monotonic time of its machine, which may have slept.
             let now = self.now - process.clocks.slept;
-            let seen =
-                |(end, at): &(Offset, u64)| *end == lane.ledger.next_offset && now - at <= most;
+            let seen = |look: &Look| {
+                look.proves_something
+                    && look.end <= lane.ledger.next_offset
+                    && now - look.at <= most
+            };
+            let lived = process.lived.get(p).copied().unwrap_or(0);
+            if !gone && !other && now - lived < process.settings.idle_timeout_ms {
+                return Err(format!(
+                    "topic partition {p} was taken for idle at {now}, but it counted at {lived}"
+                ));
+            }
             if !gone && !other && !looks.iter().any(seen) {
                 return Err(format!(
                     "topic partition {p} was taken for idle at offset {} at {}, but the looks were \

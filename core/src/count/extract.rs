@@ -20,9 +20,7 @@
 use crate::count::json::{Fields, ValueKind};
 use crate::values::record::Key;
 use crate::values::shape::{Number, OnBadRecord, Shape, TimeUnit};
-use crate::values::time::{EventTime, YEARS_1_TO_9999_MS};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use crate::values::time::{EventTime, YEARS_1_TO_9999_MS, parse_rfc3339};
 
 /// Takes records apart as a [`Shape`] says. Each lane has one. A record that is counted allocates
 /// nothing.
@@ -63,7 +61,9 @@ pub enum Extraction<'a> {
     Reject {
         /// Why, without any content of the value.
         reason: String,
-        /// Its event time; if that cannot be read, its Kafka timestamp, if it has one.
+        /// Its event time; `None` where that cannot be read.
+        event_time: Option<EventTime>,
+        /// For people: its event time; if that cannot be read, its Kafka timestamp, if it has one.
         time: Option<EventTime>,
     },
 }
@@ -127,8 +127,7 @@ impl Extractor {
     /// Takes one record apart. `timestamp_ms` is Kafka's, in ms since 1970; it is negative when the
     /// record has none.
     pub fn extract(&mut self, timestamp_ms: i64, value: &[u8]) -> Extraction<'_> {
-        let kafka_time = (timestamp_ms >= 0 && YEARS_1_TO_9999_MS.contains(&timestamp_ms))
-            .then_some(EventTime(timestamp_ms));
+        let kafka_time = kafka_time(timestamp_ms);
         let time = match self
             .read(value)
             .and_then(|()| self.event_time(timestamp_ms, value))
@@ -137,6 +136,7 @@ impl Extractor {
             Err(reason) => {
                 return Extraction::Reject {
                     reason,
+                    event_time: kafka_time.filter(|_| self.time.is_none()),
                     time: kafka_time,
                 };
             }
@@ -149,9 +149,16 @@ impl Extractor {
             }),
             Err(reason) => Extraction::Reject {
                 reason,
+                event_time: Some(time),
                 time: Some(time),
             },
         }
+    }
+
+    /// The event time of a record without a value. It has one where that is the Kafka timestamp.
+    #[must_use]
+    pub fn event_time_without_value(&self, timestamp_ms: i64) -> Option<EventTime> {
+        kafka_time(timestamp_ms).filter(|_| self.time.is_none())
     }
 
     /// Reads the value as a JSON object.
@@ -280,6 +287,12 @@ impl Field {
     }
 }
 
+/// The Kafka timestamp as a time; `None` where the record has none, or one that is not usable.
+fn kafka_time(timestamp_ms: i64) -> Option<EventTime> {
+    let usable = timestamp_ms >= 0 && YEARS_1_TO_9999_MS.contains(&timestamp_ms);
+    usable.then_some(EventTime(timestamp_ms))
+}
+
 /// The time in ms that a JSON number gives. It is rounded down from the number's text and never
 /// goes through a float. `None` means that it does not fit.
 ///
@@ -304,8 +317,7 @@ fn number_ms(text: &[u8], unit: TimeUnit) -> Option<i64> {
 
 /// The time in ms that an RFC 3339 text gives, rounded down; `None` when it is not such a text.
 fn rfc3339_ms(text: &[u8]) -> Option<i64> {
-    let time = OffsetDateTime::parse(std::str::from_utf8(text).ok()?, &Rfc3339).ok()?;
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+    parse_rfc3339(std::str::from_utf8(text).ok()?).map(|time| time.0)
 }
 
 /// A JSON number as an exact integer in units of `10^-scale`.
@@ -459,7 +471,7 @@ mod tests {
         let value = format!("{{\"origin\": \"a\", \"ts\": {ts}}}");
         let found = match Extractor::new(&by_time_field(unit)).extract(NOW, value.as_bytes()) {
             Extraction::Counted(counted) => counted.time.to_string(),
-            Extraction::Reject { reason, time } => {
+            Extraction::Reject { reason, time, .. } => {
                 assert_eq!(
                     time,
                     Some(EventTime(NOW)),
@@ -766,7 +778,7 @@ mod tests {
         let mut say =
             |timestamp_ms, value: &str| match extractor.extract(timestamp_ms, value.as_bytes()) {
                 Extraction::Counted(counted) => counted.time.to_string(),
-                Extraction::Reject { reason, time } => {
+                Extraction::Reject { reason, time, .. } => {
                     format!(
                         "{reason} {}",
                         time.map_or("-".to_owned(), |t| t.to_string())
@@ -794,9 +806,40 @@ mod tests {
             found,
             Extraction::Reject {
                 reason: "field \"origin\" is missing".to_owned(),
+                event_time: Some(EventTime(5)),
                 time: Some(EventTime(5))
             }
         );
+    }
+
+    #[test]
+    fn a_reject_has_an_event_time_only_where_that_was_read() {
+        let event_time = |shape: &Shape, kafka_ms, value: &str| match Extractor::new(shape)
+            .extract(kafka_ms, value.as_bytes())
+        {
+            Extraction::Reject { event_time, .. } => event_time,
+            Extraction::Counted(_) => panic!("{value} is counted"),
+        };
+        let (by_kafka, by_field) = (by_columns(&["origin"]), by_time_field(TimeUnit::Millis));
+        let now = Some(EventTime(NOW));
+        assert_eq!(event_time(&by_kafka, NOW, "{}"), now, "a bad key");
+        assert_eq!(event_time(&by_kafka, NOW, "{"), now, "no JSON");
+        assert_eq!(event_time(&by_kafka, -1, "{"), None, "no timestamp");
+        let far = YEARS_1_TO_9999_MS.end() + 1;
+        assert_eq!(event_time(&by_kafka, far, "{}"), None, "no usable one");
+        assert_eq!(
+            event_time(&by_field, NOW, "{\"ts\": 5}"),
+            Some(EventTime(5))
+        );
+        for unreadable in [
+            "{\"origin\": \"a\"}",
+            "{\"origin\": \"a\", \"ts\": []}",
+            "{",
+        ] {
+            assert_eq!(event_time(&by_field, NOW, unreadable), None, "{unreadable}");
+        }
+        let tombstone = |shape| Extractor::new(shape).event_time_without_value(NOW);
+        assert_eq!((tombstone(&by_kafka), tombstone(&by_field)), (now, None));
     }
 
     #[test]

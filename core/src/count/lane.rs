@@ -9,7 +9,13 @@
 //!    ceiling;
 //! 3. a *late record*, when all windows of its time end at or before the watermark;
 //! 4. a *reject*, when its key is new to a slice that is full (`max-keys`);
-//! 5. *counted* otherwise. Then it moves the watermark, which may close windows.
+//! 5. *counted* otherwise.
+//!
+//! Whatever it becomes, a record whose event time is known and not past the ceiling takes part in
+//! the watermark, which may close windows. (If only counted records did, a topic partition of
+//! nothing but rejects would hold every window of the table open.) A record without a usable event
+//! time moves nothing, and neither does one from the future. A tombstone has an event time where
+//! that is the Kafka timestamp.
 //!
 //! The watermark that judges a record is the one before that record. Example, with `window` 10s,
 //! `slide` 5s and `watermark-delay` 0s:
@@ -21,6 +27,8 @@
 //! | | 12:00:12 | [12:00:00, 12:00:10) is closed, with `a` 1 |
 //! | `a` at 12:00:08 | 12:00:12 | counted in [12:00:05, 12:00:15); one *late hit* for the other |
 //! | `a` at 12:00:01 | 12:00:12 | late for both its windows: a late record |
+//! | a reject at 12:00:16 | 12:00:12 | kept as a reject |
+//! | | 12:00:16 | [12:00:05, 12:00:15) is closed, with `a` 2 and `b` 1 |
 //!
 //! After a restart, a lane begins at its checkpoint and reads the log again up to the last commit,
 //! with the decisions that were recorded since. This *replay* must come to the committed ledger.
@@ -212,11 +220,19 @@ impl Lane {
         let Some(value) = record.value else {
             self.ledger.tombstones += 1;
             self.ledger.next_offset += 1;
-            return;
+            let time = self.extractor.event_time_without_value(record.timestamp_ms);
+            return self.observe(time);
         };
         let (time, key, values) = match self.extractor.extract(record.timestamp_ms, value) {
             Extraction::Counted(found) => (found.time, found.key, found.values),
-            Extraction::Reject { reason, time } => return self.reject(record, time, reason),
+            Extraction::Reject {
+                reason,
+                event_time,
+                time,
+            } => {
+                self.reject(record, time, reason);
+                return self.observe(event_time);
+            }
         };
         if time.0 > self.ceiling {
             let reason = format!(
@@ -229,6 +245,7 @@ impl Lane {
         if span.last_end <= self.watermark_ms {
             self.ledger.late += 1;
             self.ledger.next_offset += 1;
+            // It cannot move the watermark, because its time lies below it.
             // In a replay, the record is in a file already.
             if self.replay.is_none() {
                 let value: Box<[u8]> = value[..value.len().min(SIDE_VALUE_MAX_BYTES)].into();
@@ -245,11 +262,12 @@ impl Lane {
             return;
         }
         if self.partials.add(span, key, values).is_err() {
-            return self.reject(
+            self.reject(
                 record,
                 Some(time),
                 "a new key in a slice that already has max-keys keys".to_owned(),
             );
+            return self.observe(Some(time));
         }
         self.ledger.counted += 1;
         self.ledger.next_offset += 1;
@@ -264,6 +282,19 @@ impl Lane {
             self.next_end = self.next_end.min(span.first_end);
         }
         if self.watermark.observe(time) {
+            self.move_watermark();
+        }
+    }
+
+    /// Lets the event time of a record that was not counted move the watermark; `None` where it has
+    /// none that is usable. A time past the ceiling moves nothing, and neither does a record that
+    /// has stopped the lane.
+    fn observe(&mut self, time: Option<EventTime>) {
+        if let Some(time) = time
+            && time.0 <= self.ceiling
+            && self.stopped.is_none()
+            && self.watermark.observe(time)
+        {
             self.move_watermark();
         }
     }
@@ -556,3 +587,92 @@ impl Lane {
 
 /// What a late record or a reject costs in memory besides its value and key or reason, roughly.
 const SIDE_ROW_BYTES: usize = 96;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::shape::{TimeField, TimeUnit};
+
+    /// A lane with windows of 10 ms, no delay, and the ceiling 1000.
+    fn lane(shape: &Shape) -> Lane {
+        let mut lane = Lane::new(0, shape, 0);
+        lane.offer_ceiling(EventTime(1000));
+        lane
+    }
+
+    fn shape() -> Shape {
+        Shape {
+            max_keys: 1,
+            ..Shape::count_by_origin("clicks", 10, 10)
+        }
+    }
+
+    /// What the watermark is after the lane has taken `value` at `time`, as its next record.
+    fn after(lane: &mut Lane, time: i64, value: Option<&str>) -> Option<i64> {
+        let record = Record {
+            offset: lane.ledger.next_offset,
+            timestamp_ms: time,
+            value: value.map(str::as_bytes),
+        };
+        lane.records(&&[record][..]);
+        lane.watermark().map(|w| w.0)
+    }
+
+    #[test]
+    fn every_record_with_a_known_time_moves_the_watermark() {
+        let mut lane = lane(&shape());
+        let good = |key: &str| format!("{{\"origin\": \"{key}\"}}");
+        let long = good(&"k".repeat(70_000));
+        assert_eq!(after(&mut lane, 15, Some(&good("a"))), Some(15), "counted");
+        assert_eq!(after(&mut lane, 16, Some("{}")), Some(16), "a bad key");
+        assert_eq!(after(&mut lane, 17, Some("{")), Some(17), "no JSON");
+        assert_eq!(after(&mut lane, 18, Some(&long)), Some(18), "a long key");
+        assert_eq!(after(&mut lane, 19, Some(&good("b"))), Some(19), "max-keys");
+        assert_eq!(lane.closed_count(), 0);
+        assert_eq!(after(&mut lane, 21, None), Some(21), "a tombstone");
+        assert_eq!(lane.closed_count(), 1, "it closes a window");
+        assert_eq!(after(&mut lane, 15, Some(&good("a"))), Some(21), "late");
+        assert_eq!(after(&mut lane, 1001, Some(&good("a"))), Some(21), "future");
+        assert_eq!(after(&mut lane, 1001, Some("{}")), Some(21), "future");
+        assert_eq!(after(&mut lane, 1001, None), Some(21), "future");
+        assert_eq!(after(&mut lane, -1, Some("{}")), Some(21), "no time");
+        assert_eq!(
+            after(&mut lane, 1000, Some("{}")),
+            Some(1000),
+            "the ceiling"
+        );
+        let l = lane.ledger;
+        assert_eq!((l.counted, l.late, l.rejected, l.tombstones), (1, 1, 8, 2));
+    }
+
+    #[test]
+    fn a_record_whose_time_field_cannot_be_read_moves_nothing() {
+        let field = TimeField {
+            path: vec!["ts".to_owned()],
+            unit: TimeUnit::Millis,
+        };
+        let mut lane = lane(&Shape {
+            timestamp_field: Some(field),
+            ..shape()
+        });
+        assert_eq!(after(&mut lane, 500, Some("{\"origin\": \"a\"}")), None);
+        assert_eq!(after(&mut lane, 500, Some("{")), None);
+        assert_eq!(
+            after(&mut lane, 500, None),
+            None,
+            "a tombstone has no field"
+        );
+        assert_eq!(after(&mut lane, 500, Some("{\"ts\": 7}")), Some(7));
+    }
+
+    #[test]
+    fn a_bad_record_that_stops_the_lane_moves_nothing() {
+        let mut lane = lane(&Shape {
+            on_bad_record: OnBadRecord::Fail,
+            ..shape()
+        });
+        assert_eq!(after(&mut lane, 500, Some("{}")), None);
+        assert!(matches!(lane.stopped(), Some(Stopped::BadRecord(_))));
+        assert_eq!(lane.ledger.next_offset, 0);
+    }
+}

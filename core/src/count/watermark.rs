@@ -2,8 +2,11 @@
 //! It depends on the log and on recorded decisions alone, and it never goes back.
 //!
 //! ```text
-//! watermark = max( greatest event time of the counted records − delay,  every floor )
+//! watermark = max( greatest event time of the records that move it − delay,  every floor )
 //! ```
+//!
+//! Every record moves it whose event time is known and not past the ceiling, whether it is counted
+//! or rejected. (A late record cannot raise it.)
 //!
 //! A floor of reason *loss* is kept apart, because it says nothing about the topic: other topic
 //! partitions that follow this one must not follow that floor.
@@ -17,7 +20,7 @@
 //! | a record of 12:00:05, out of order | 12:00:20 | – | 12:00:10 |
 //! | the floor 12:00:15 | 12:00:20 | 12:00:15 | 12:00:15 |
 //! | the delay becomes 60s | 12:00:20 | 12:00:15 | 12:00:15 |
-//! | a record of 12:01:30 | 12:01:30 | 12:00:15 | 12:00:30 |
+//! | a reject of 12:01:30 | 12:01:30 | 12:00:15 | 12:00:30 |
 
 use crate::values::time::EventTime;
 use serde::{Deserialize, Serialize};
@@ -33,8 +36,8 @@ pub struct Watermark {
     /// How far the watermark trails the newest event time. With zero, the first record at or past
     /// the end of a window closes it.
     delay_ms: i64,
-    /// The greatest event time of the records that were counted so far. Late records and rejects do
-    /// not move it.
+    /// The greatest event time so far of the records that move the watermark. Late records are left
+    /// out, because they cannot raise it.
     greatest: Option<EventTime>,
     /// The greatest of the recorded floors, and of the watermarks that held whenever the delay was
     /// changed.
@@ -62,7 +65,7 @@ impl Watermark {
         self.delay_ms
     }
 
-    /// The watermark; `None` while there is neither a counted record nor a floor.
+    /// The watermark; `None` while there is neither a record with a usable time nor a floor.
     #[must_use]
     pub(super) fn get(&self) -> Option<EventTime> {
         self.without_loss().max(self.loss)
@@ -102,7 +105,7 @@ impl Watermark {
         self.get().map_or(UNSET, |t| t.0)
     }
 
-    /// Takes the event time of a counted record. Returns whether it is the newest so far, which is
+    /// Takes the event time of a record. Returns whether it is the newest so far, which is
     /// when the watermark may have moved.
     pub(super) fn observe(&mut self, time: EventTime) -> bool {
         let newest = self.greatest.is_none_or(|greatest| time > greatest);

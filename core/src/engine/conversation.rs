@@ -63,8 +63,15 @@ pub enum Input<'a> {
         /// What the reader saw, as the beginning of a sentence.
         why: String,
     },
-    /// Something hinders reading; it is over with the next record.
-    Trouble(Trouble),
+    /// Something hinders reading. Whose it is says when it is over: that of a topic partition when
+    /// this one is read again, for which the engine starts it anew with growing pauses; that of the
+    /// brokers when they answer anything.
+    Trouble {
+        /// The topic partition that cannot be read; `None` when it concerns all of them.
+        partition: Option<Partition>,
+        /// What hinders.
+        trouble: Trouble,
+    },
     /// The reader is a new one: reading must be started again for every topic partition.
     Reopened,
     /// Clients have new credentials: what failed is tried again at once.

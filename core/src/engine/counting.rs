@@ -6,11 +6,13 @@ use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
 use super::reading::Reading;
+use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
 use crate::count::lane::Lane;
+use crate::count::merger;
 use crate::table::commit::{Genesis, Owner};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::decision::FloorReason;
@@ -23,6 +25,7 @@ pub(super) struct Counting {
     table: Table,
     topic: Topic,
     reading: Reading,
+    stall: Stall,
     /// At most one epoch is on its way at a time.
     flight: Option<Flight>,
 }
@@ -42,6 +45,7 @@ impl Counting {
             table,
             topic,
             reading,
+            stall: Stall::new(step.now),
             flight: None,
         };
         for partition in genesis.start_offsets.keys() {
@@ -66,6 +70,7 @@ impl Counting {
             table,
             topic,
             reading: Reading::default(),
+            stall: Stall::new(step.now),
             flight: None,
         };
         for partition in counting.table.lanes().keys() {
@@ -85,6 +90,11 @@ impl Counting {
 
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// Whether the frontier moves.
+    pub(super) fn stall(&self) -> &Stall {
+        &self.stall
     }
 
     /// Whether epoch 0 is still on its way. Nothing is read before it is true.
@@ -112,8 +122,11 @@ impl Counting {
         if self.topic.is_due(step.now) {
             ask_topic(step);
         }
-        self.reading.ask(self.table.lanes(), step);
+        self.reading.tick(self.table.lanes(), step);
         self.raise_floors(step);
+        let stands = step.paused || self.table.is_replaying();
+        let frontier = merger::frontier(self.table.lanes());
+        self.stall.tick(frontier, stands, step.now);
         self.control_flow(step);
     }
 
@@ -197,12 +210,12 @@ impl Counting {
             return Ok(());
         };
         let max_future_ms = step.rules.max_future_ms;
-        let next = self
+        let read = self
             .table
             .count(partition, leader_epoch, batch, ceiling, max_future_ms);
-        if let Some(next) = next {
-            step.troubles.end(Side::Reader);
-            self.reading.note_records(partition, next, step.now);
+        if let Some((next, lives)) = read {
+            self.stall.note_read(step);
+            self.note_read(partition, next, lives, step);
         }
         Ok(())
     }
@@ -213,15 +226,26 @@ impl Counting {
         if !self.reading.is_read(partition) || step.ending {
             return;
         }
-        if let Some((went_on, here)) = self.table.end(partition, offset) {
-            step.troubles.end(Side::Reader);
-            self.reading.note_end(partition, offset, went_on, here);
+        if let Some(next) = self.table.end(partition, offset) {
+            self.note_read(partition, next, false, step);
         }
         // The log ends below the last commit: it was cut off, or the end is an old one.
         let lane = self.table.lanes().get(&partition);
         if lane.is_some_and(|lane| lane.replays_to().is_some_and(|to| offset < to)) {
             self.reading.out_of_range(partition, step);
         }
+    }
+
+    /// A topic partition was read, so it has no trouble, and neither have the brokers.
+    fn note_read(&mut self, partition: Partition, next: Offset, lives: bool, step: &mut Step<'_>) {
+        step.troubles.end(Side::Brokers);
+        step.troubles.end(Side::Lane(partition));
+        self.reading.note_read(partition, next, lives, step);
+    }
+
+    /// A topic partition cannot be read.
+    pub(super) fn trouble(&mut self, partition: Partition, why: Trouble, step: &mut Step<'_>) {
+        self.reading.note_trouble(partition, why, step);
     }
 
     /// Reading does not go on at the offset that was asked for.
@@ -235,8 +259,11 @@ impl Counting {
         partition: Partition,
         asked_at: Mono,
         end: Result<LogEnd, String>,
-        step: &Step<'_>,
+        step: &mut Step<'_>,
     ) {
+        if end.is_ok() {
+            step.troubles.end(Side::Brokers);
+        }
         self.reading
             .take_log_end(partition, asked_at, end, self.table.lanes(), step);
     }
@@ -267,9 +294,8 @@ impl Counting {
         match with_partitions(answer, step) {
             Ok(facts) => {
                 step.troubles.end(Side::Topic);
-                // Brokers answer: a login that was refused is over, also where there is nothing to
-                // read that would show it.
-                step.troubles.end_cause(Side::Reader, Cause::LoginKafka);
+                // They answer, also where there is nothing to read that would show it.
+                step.troubles.end(Side::Brokers);
                 self.compare_topic(&facts, step)
             }
             Err(trouble) => {
@@ -497,7 +523,7 @@ impl Counting {
 
     fn land(&mut self, (commit, at): Landed, step: &mut Step<'_>) -> DbTime {
         self.flight = None;
-        step.troubles.end(Side::Catalog);
+        step.troubles.end(Side::Commit);
         self.table.note_commit(&commit);
         if commit.genesis.is_some() {
             self.topic.look_up_after(TOPIC_EVERY_MS, step.now);

@@ -219,11 +219,11 @@ impl Flight {
             Ok(at) => return Ok(Some((Arc::clone(&self.commit), at))),
             Err(CatalogError::Fenced(why)) => return Err(Break::Fenced(why)),
             Err(CatalogError::Stop(why)) => return Err(Break::Fail(why)),
-            Err(CatalogError::Retry(trouble)) => self.retry_later(Side::Catalog, trouble, step),
+            Err(CatalogError::Retry(trouble)) => self.retry_later(Side::Commit, trouble, step),
             Err(CatalogError::Unknown(why)) => {
                 self.stage = Stage::Finding;
                 self.ask_outcome(step);
-                step.troubles.report(Side::Catalog, why);
+                step.troubles.report(Side::Commit, why);
             }
         }
         Ok(None)
@@ -254,7 +254,7 @@ impl Flight {
                 self.send(step);
             }
             Err(CatalogError::Fenced(why)) => return Err(Break::Fenced(why)),
-            Err(error) => self.retry_later(Side::Catalog, error, step),
+            Err(error) => self.retry_later(Side::Commit, error, step),
         }
         Ok(None)
     }

@@ -8,6 +8,7 @@ mod clocks;
 mod conversation;
 mod counting;
 mod cut;
+mod feed;
 mod flight;
 mod garbage;
 mod lease;
@@ -17,6 +18,7 @@ mod ours;
 mod questions;
 mod reading;
 mod rules;
+mod stall;
 mod step;
 mod table;
 mod topic;
@@ -27,8 +29,9 @@ pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
+pub use feed::pause_before_start;
 pub use rules::{Limits, Rules, same_table};
-pub use view::State;
+pub use view::{FrontierHolder, State};
 
 use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};
 use crate::table::place::{Names, Place, TablePlace};
@@ -153,11 +156,15 @@ impl Engine {
         match input {
             Input::Tick { now, wall } => return self.tick(now, wall, effects),
             Input::Answer(answer) => return self.answered(answer, effects),
-            Input::Trouble(trouble) => self.troubles.report(Side::Reader, trouble),
+            Input::Trouble {
+                partition: None,
+                trouble,
+            } => self.troubles.report(Side::Brokers, trouble),
             Input::Paused(paused) => self.paused = paused,
             Input::Shutdown => self.end_soon(None),
             Input::CredentialsChanged => self.retry_now(effects),
-            Input::Records { .. }
+            Input::Trouble { .. }
+            | Input::Records { .. }
             | Input::End { .. }
             | Input::OutOfRange { .. }
             | Input::Truncated { .. }

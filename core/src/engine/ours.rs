@@ -12,6 +12,7 @@ use super::opening::Opening;
 use super::questions::Counts;
 use super::reading::Reading;
 use super::rules::same_table;
+use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::troubles::Side;
@@ -94,6 +95,14 @@ impl Ours {
         match &self.stage {
             Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.reading()),
+        }
+    }
+
+    /// Whether the frontier moves.
+    pub(super) fn stall(&self) -> Option<&Stall> {
+        match &self.stage {
+            Stage::Opening(_) => None,
+            Stage::Counting(counting) => Some(counting.stall()),
         }
     }
 
@@ -197,6 +206,10 @@ impl Ours {
                 cut_at,
                 why,
             } => return counting.truncated(partition, cut_at, why, step),
+            Input::Trouble {
+                partition: Some(partition),
+                trouble,
+            } => counting.trouble(partition, trouble, step),
             Input::Reopened => counting.reopened(step),
             _ => {}
         }

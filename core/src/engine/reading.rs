@@ -3,19 +3,28 @@
 //! and ceilings are the lane's decisions.
 
 use super::conversation::{BrokersRequest, Effect, LogEnd};
+use super::feed::{
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
+};
 use super::lease::RETRY_MS;
 use super::step::Step;
+use super::troubles::Side;
 use crate::count::lane::Lane;
 use crate::count::merger::Lanes;
+use crate::values::cause::{Cause, Trouble};
 use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
 
 /// At least this long between two questions for a log's end.
 const LOOK_AGAIN_MS: u64 = 500;
-/// A topic partition that the topic has not had for this long is gone. One broker may not know of a
-/// new one yet.
-const GONE_AFTER_MS: u64 = 30_000;
+/// Without a sign of life for this long a topic partition is called quiet.
+const QUIET_MS: u64 = 5000;
+/// A transaction that has been open for so long is told to people.
+const TRANSACTION_TOLD_MS: u64 = 60_000;
+/// A topic partition without records for this long may have an open transaction, so the end of its
+/// log is asked for, however long `idle-timeout` is.
+const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 /// Late records and rejects that make a commit, in bytes; twice that holds all reading.
 pub(super) const SIDE_BYTES_MAX: usize = 16 << 20;
 /// Entries of closed windows that make a commit; twice that holds the topic partitions that are
@@ -26,60 +35,6 @@ pub(super) const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     feeds: BTreeMap<Partition, Feed>,
-}
-
-/// What is known of the reading of one topic partition.
-#[derive(Clone, Copy, Debug, Default)]
-struct Feed {
-    /// The reader was told to read it.
-    reading: bool,
-    /// Flow control holds it back.
-    held: bool,
-    /// Since when it is not in the topic any more; after [`GONE_AFTER_MS`] it holds nobody back.
-    gone: Option<Mono>,
-    limits: Limits,
-    last_record: Mono,
-    /// The reader said that it has nothing more.
-    at_end: bool,
-    /// When the end of the log was answered last.
-    end_answered_at: Option<Mono>,
-    /// The greatest watermark of all lanes when the end of this log was asked for.
-    watermark_when_asked: Option<EventTime>,
-    /// How far the floor of this lane may be raised: `watermark_when_asked` of the last question
-    /// that found nothing to read. A watermark that was reached later does not count, because the
-    /// record that moved it may have come together with records here.
-    ///
-    /// Example: the greatest watermark was 12:00:20 when the question was asked, and has since
-    /// moved to 12:00:40. The floor may go to 12:00:20; for more, the question is asked again.
-    floor_limit: Option<EventTime>,
-    /// The end of the log was where we are, and nothing has come since. That is taken to hold until
-    /// this time.
-    idle_until: Option<Mono>,
-    /// The end of the log as last heard of.
-    log_end: Offset,
-}
-
-/// Whether the offset that was asked for is in the log: until that is known, reading is not started
-/// again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Limits {
-    /// Nothing is in doubt.
-    #[default]
-    Fine,
-    /// The log's limits were asked for.
-    Asked,
-    /// The brokers could not answer; they are asked again at this time.
-    AskAt(Mono),
-    /// The log begins and ends here, if it is still the same topic, which is being asked.
-    Known(Offset, Offset),
-}
-
-impl Feed {
-    fn is_idle(&self, now: Mono) -> bool {
-        self.gone
-            .is_some_and(|since| now.since(since) >= GONE_AFTER_MS)
-            || self.idle_until.is_some_and(|until| now < until)
-    }
 }
 
 impl Reading {
@@ -118,6 +73,21 @@ impl Reading {
         self.feeds
             .get(&partition)
             .is_some_and(|feed| feed.is_idle(now))
+    }
+
+    /// Whether a transaction was open in this topic partition when its log's end was asked for.
+    pub(super) fn has_transaction(&self, partition: Partition) -> bool {
+        self.feeds
+            .get(&partition)
+            .is_some_and(|feed| feed.transaction.is_some())
+    }
+
+    /// Whether nothing of this topic partition was counted, and its watermark has not moved, for
+    /// some seconds.
+    pub(super) fn is_quiet(&self, partition: Partition, now: Mono) -> bool {
+        self.feeds
+            .get(&partition)
+            .is_some_and(|feed| now.since(feed.last_record) >= QUIET_MS)
     }
 
     /// Whether flow control holds this topic partition back.
@@ -181,32 +151,51 @@ impl Reading {
         }
     }
 
-    /// Records came, up to `next_offset`.
-    pub(super) fn note_records(&mut self, partition: Partition, next_offset: Offset, now: Mono) {
-        if let Some(feed) = self.feeds.get_mut(&partition) {
-            feed.last_record = now;
-            feed.at_end = false;
-            feed.idle_until = None;
-            feed.log_end = feed.log_end.max(next_offset);
-        }
-    }
-
-    /// The reader has nothing more. `went_on` says that offsets without records came before the
-    /// end; `here` that the end is where the lane is.
-    pub(super) fn note_end(
+    /// The lane has read on, up to `next_offset`. `lives` says that a record was counted, or moved
+    /// the watermark.
+    pub(super) fn note_read(
         &mut self,
         partition: Partition,
-        offset: Offset,
-        went_on: bool,
-        here: bool,
+        next_offset: Offset,
+        lives: bool,
+        step: &mut Step<'_>,
     ) {
-        if let Some(feed) = self.feeds.get_mut(&partition) {
-            if went_on {
-                // The log went on after its end was asked for.
-                feed.idle_until = None;
-            }
-            feed.at_end = here;
-            feed.log_end = feed.log_end.max(offset);
+        let Some(feed) = self.feeds.get_mut(&partition) else {
+            return;
+        };
+        if lives {
+            feed.last_record = step.now;
+            (feed.idle_until, feed.end_to_reach) = (None, None);
+        }
+        feed.again = None;
+        feed.log_end = feed.log_end.max(next_offset);
+        if feed
+            .transaction
+            .is_none_or(|open| next_offset > open.last_stable)
+        {
+            feed.transaction = None;
+            step.troubles.end(Side::Transaction(partition));
+        }
+        feed.stand_aside(next_offset, step);
+    }
+
+    /// This topic partition cannot be read. It is started again with growing pauses, until it can.
+    pub(super) fn note_trouble(
+        &mut self,
+        partition: Partition,
+        trouble: Trouble,
+        step: &mut Step<'_>,
+    ) {
+        let Some(feed) = self.feeds.get_mut(&partition) else {
+            return;
+        };
+        if feed.reading && feed.gone.is_none() {
+            let pause_ms = pause_before_start(None);
+            feed.again.get_or_insert(Again {
+                at: step.now.plus(pause_ms),
+                pause_ms,
+            });
+            step.troubles.report(Side::Lane(partition), trouble);
         }
     }
 
@@ -251,7 +240,7 @@ impl Reading {
         &mut self,
         partition: Partition,
         limits: Result<(Offset, Offset), String>,
-        step: &Step<'_>,
+        step: &mut Step<'_>,
     ) -> bool {
         let Some(feed) = self
             .feeds
@@ -263,7 +252,10 @@ impl Reading {
         feed.limits = match limits {
             Ok((start, end)) => Limits::Known(start, end),
             // As long as it cannot be asked it cannot be read either.
-            Err(_) => Limits::AskAt(step.now.plus(RETRY_MS)),
+            Err(why) => {
+                step.troubles.report(Side::Lane(partition), why);
+                Limits::AskAt(step.now.plus(RETRY_MS))
+            }
         };
         matches!(feed.limits, Limits::Known(..))
     }
@@ -280,9 +272,10 @@ impl Reading {
         known
     }
 
-    /// Asks what is due: the limits of logs that could not be asked for, and the ends of silent
-    /// logs.
-    pub(super) fn ask(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
+    /// Time has gone on: asks what is due (the limits of logs that could not be asked for, and the
+    /// ends of silent logs), starts again what could not be read, and tells people about
+    /// transactions that stay open.
+    pub(super) fn tick(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
         for (partition, feed) in &mut self.feeds {
             if let Limits::AskAt(at) = feed.limits
                 && step.now >= at
@@ -293,7 +286,65 @@ impl Reading {
                 });
             }
         }
+        self.start_again(lanes, step);
         self.ask_log_ends(lanes, step);
+        self.report_transactions(step);
+    }
+
+    /// Starts again what could not be read, after a pause that grows.
+    fn start_again(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
+        for (partition, lane) in lanes {
+            let Some(feed) = self.feeds.get_mut(partition) else {
+                continue;
+            };
+            if feed.is_gone(step.now) {
+                // The others do not wait for it any more, so nothing of it is a trouble.
+                for side in [Side::Lane, Side::Transaction, Side::LogEnd] {
+                    step.troubles.end(side(*partition));
+                }
+            }
+            if let Some(Again { at, pause_ms }) = feed.again
+                && step.now >= at
+                && feed.reading
+                && feed.gone.is_none()
+            {
+                let pause_ms = pause_before_start(Some(pause_ms));
+                let at = step.now.plus(pause_ms);
+                feed.again = Some(Again { at, pause_ms });
+                // Flow control holds the new start anew, where it must.
+                feed.held = false;
+                step.effect(Effect::Start {
+                    partition: *partition,
+                    offset: lane.ledger.next_offset,
+                    leader_epoch: lane.leader_epoch,
+                });
+            }
+        }
+    }
+
+    /// Tells people what a transaction that stays open keeps from being read, and how it ends.
+    fn report_transactions(&self, step: &mut Step<'_>) {
+        for (partition, feed) in &self.feeds {
+            let Some(open) = feed.transaction else {
+                continue;
+            };
+            let side = Side::Transaction(*partition);
+            if step.now.since(open.since) >= TRANSACTION_TOLD_MS && step.troubles.of(side).is_none()
+            {
+                let (topic, start) = (&step.rules.shape.topic, open.last_stable);
+                let why = format!(
+                    "a transaction has been open in topic partition {partition} of topic \
+                     \"{topic}\" since offset {start} (its last stable offset), so nothing from \
+                     there on can be read, and no further window closes; it ends when its producer \
+                     ends it or the producer's transaction.timeout.ms is over; to end it by hand, \
+                     find it with kafka-transactions.sh find-hanging --topic {topic}, and end it \
+                     with kafka-transactions.sh abort --topic {topic} --partition {partition} \
+                     --start-offset {start}"
+                );
+                step.troubles
+                    .report(side, Trouble::new(Cause::OpenTransaction, why));
+            }
+        }
     }
 
     /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again
@@ -308,7 +359,8 @@ impl Reading {
             .filter_map(Lane::watermark_without_loss)
             .max();
         for (partition, feed) in &mut self.feeds {
-            let silent = step.now.since(feed.last_record) >= timeout;
+            let silent_ms = step.now.since(feed.last_record);
+            let quiet = silent_ms >= timeout.min(LOOK_FOR_TRANSACTION_MS);
             let every = if feed.idle_until.is_some() && target > feed.floor_limit.map(slides) {
                 LOOK_AGAIN_MS
             } else {
@@ -317,9 +369,16 @@ impl Reading {
             let due = feed
                 .end_answered_at
                 .is_none_or(|at| step.now.since(at) >= every);
-            let asks = feed.reading && feed.at_end && silent && due && !feed.held;
-            if asks && step.questions.log_end_due(*partition, step.now) {
-                feed.watermark_when_asked = greatest;
+            let asks = feed.reading && feed.gone.is_none() && quiet && due && !feed.held;
+            let Some(lane) = lanes.get(partition).filter(|_| asks) else {
+                continue;
+            };
+            if step.questions.log_end_due(*partition, step.now) {
+                feed.end_question = EndQuestion {
+                    watermark: greatest,
+                    next_offset: lane.ledger.next_offset,
+                    silent: silent_ms >= timeout,
+                };
                 step.ask(BrokersRequest::LogEnd {
                     partition: *partition,
                 });
@@ -327,37 +386,66 @@ impl Reading {
         }
     }
 
-    /// The end of a log was answered: whether its topic partition stands aside. `asked_at` is when
-    /// that was asked for.
+    /// The end of a log was answered, so its topic partition may stand aside, at once or when it
+    /// has read to there. `asked_at` is when that was asked for.
     pub(super) fn take_log_end(
         &mut self,
         partition: Partition,
         asked_at: Mono,
         end: Result<LogEnd, String>,
         lanes: &Lanes,
-        step: &Step<'_>,
+        step: &mut Step<'_>,
     ) {
         let (Some(lane), Some(feed)) = (lanes.get(&partition), self.feeds.get_mut(&partition))
         else {
             return;
         };
         feed.end_answered_at = Some(step.now);
-        let Ok(end) = end else {
-            feed.idle_until = None;
-            return;
+        let end = match end {
+            Ok(end) => end,
+            Err(why) => {
+                (feed.idle_until, feed.end_to_reach) = (None, None);
+                // Until it is answered, this one cannot stand aside.
+                if feed.gone.is_none() {
+                    step.troubles.report(Side::LogEnd(partition), why);
+                }
+                return;
+            }
         };
+        step.troubles.end(Side::LogEnd(partition));
         feed.log_end = feed.log_end.max(end.high_watermark);
-        let next = lane.ledger.next_offset;
-        let silent = step.now.since(feed.last_record) >= step.rules.idle_timeout_ms;
-        let nothing = next == end.last_stable && next == end.high_watermark;
-        let idle = feed.at_end && silent && nothing && feed.reading && !feed.held;
-        let hold_ms = step
-            .rules
-            .idle_timeout_ms
-            .max(step.rules.limits.idle_holds_ms);
-        feed.idle_until = idle.then(|| asked_at.plus(hold_ms));
-        if idle {
-            feed.floor_limit = feed.watermark_when_asked;
+        let question = std::mem::take(&mut feed.end_question);
+        if end.high_watermark < question.next_offset {
+            // The broker that answered is behind: we have read further than its log reaches.
+            return;
+        }
+        if end.last_stable < end.high_watermark {
+            (feed.idle_until, feed.end_to_reach) = (None, None);
+            if feed
+                .transaction
+                .is_none_or(|open| open.last_stable != end.last_stable)
+            {
+                step.troubles.end(Side::Transaction(partition));
+                feed.transaction = Some(OpenTransaction {
+                    last_stable: end.last_stable,
+                    since: asked_at,
+                });
+            }
+            return;
+        }
+        feed.transaction = None;
+        step.troubles.end(Side::Transaction(partition));
+        let reaches = feed
+            .end_to_reach
+            .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
+        // An earlier end, which is still being read to, is reached first.
+        if question.silent && feed.is_silent(step) && !reaches {
+            feed.end_to_reach = Some(EndToReach {
+                offset: end.high_watermark,
+                asked_at,
+                watermark: question.watermark,
+            });
+            feed.stand_aside(lane.ledger.next_offset, step);
         }
     }
 

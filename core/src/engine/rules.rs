@@ -27,6 +27,8 @@ pub struct Rules {
     pub idle_timeout_ms: u64,
     /// How long the whole topic is silent before open windows close; `None` is never.
     pub quiet_timeout_ms: Option<u64>,
+    /// How long the frontier may stand still, while records are read, before the state says so.
+    pub stalled_after_ms: u64,
     /// How far a watermark may be ahead of the least one before its topic partition is held back.
     pub max_skew_ms: i64,
     /// How far past the database's clock an event time may lie.
@@ -85,13 +87,22 @@ impl Default for Limits {
 /// # Errors
 /// The setting, both values, and the way out.
 pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<(), Trouble> {
+    let table = format!("{}.{}", rules.database, rules.table);
+    let (then, now) = (recorded.shape.semantics, rules.shape.semantics);
+    if then != now {
+        let text = format!(
+            "table {table} was made by a windrow that counts by revision {then} of its rules, and \
+             this one counts by revision {now}, which gives other rows for the same log; run the \
+             windrow that made it, or choose another table name"
+        );
+        return Err(Trouble::new(Cause::OtherSettings, text));
+    }
     let differs = |cause, name: &str, then: &str, now: &str| {
         let text = format!(
-            "table {}.{} was made with {name} {then}, the settings say {now}; set it back, or \
-             choose another table name",
-            rules.database, rules.table
+            "table {table} was made with {name} {then}, the settings say {now}; set it back, or \
+             choose another table name"
         );
-        Err(Trouble { cause, text })
+        Err(Trouble::new(cause, text))
     };
     for ((name, then), (_, now)) in recorded
         .shape
@@ -100,13 +111,17 @@ pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<()
         .zip(rules.shape.as_settings())
     {
         if *then != now {
-            return differs(None, name, then, &now);
+            return differs(Cause::OtherSettings, name, then, &now);
         }
     }
     let then = &recorded.warehouse;
     if then != place {
         let other = then.bucket() != place.bucket();
-        let cause = other.then_some(Cause::OtherBucket);
+        let cause = if other {
+            Cause::OtherBucket
+        } else {
+            Cause::OtherSettings
+        };
         return differs(cause, "warehouse", &then.to_string(), &place.to_string());
     }
     Ok(())

@@ -173,8 +173,8 @@ impl Table {
         ledger
     }
 
-    /// Counts records. Returns the lane's next offset; `None` for a topic partition that has no
-    /// lane.
+    /// Counts records. Returns the lane's next offset, and whether one of them was counted or moved
+    /// the watermark; `None` for a topic partition that has no lane.
     pub(super) fn count(
         &mut self,
         partition: Partition,
@@ -182,7 +182,7 @@ impl Table {
         batch: &dyn Batch,
         ceiling: EventTime,
         max_future_ms: i64,
-    ) -> Option<Offset> {
+    ) -> Option<(Offset, bool)> {
         let lane = self.lanes.get_mut(&partition)?;
         // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h:
         // every 7.5 minutes). That is often enough that a record of this moment is never taken for
@@ -191,16 +191,18 @@ impl Table {
         if lane.ceiling_is_off(ceiling, off_max_ms) {
             lane.offer_ceiling(ceiling);
         }
+        let before = (lane.ledger.counted, lane.watermark());
         lane.records(batch);
         if leader_epoch >= 0 {
             lane.note_leader_epoch(leader_epoch);
         }
-        Some(lane.ledger.next_offset)
+        let lives = before != (lane.ledger.counted, lane.watermark());
+        Some((lane.ledger.next_offset, lives))
     }
 
-    /// A topic partition has nothing more below this offset. Returns whether offsets without
-    /// records came before it, and whether it is where the lane is now.
-    pub(super) fn end(&mut self, partition: Partition, offset: Offset) -> Option<(bool, bool)> {
+    /// A topic partition has nothing more below this offset. Returns the lane's next offset; `None`
+    /// for a topic partition that has no lane.
+    pub(super) fn end(&mut self, partition: Partition, offset: Offset) -> Option<Offset> {
         let lane = self.lanes.get_mut(&partition)?;
         let went_on = offset > lane.ledger.next_offset;
         if went_on {
@@ -209,7 +211,7 @@ impl Table {
             lane.note_leader_epoch(-1);
         }
         lane.end(offset);
-        Some((went_on, offset == lane.ledger.next_offset))
+        Some(lane.ledger.next_offset)
     }
 
     /// Raises the floor of one lane.

@@ -1,7 +1,8 @@
 //! What hinders counting, and whose trouble it is. A trouble is over when the same one works again,
 //! never when another one does.
 
-use crate::values::cause::{Cause, Trouble};
+use crate::values::cause::Trouble;
+use crate::values::record::Partition;
 use std::collections::BTreeMap;
 
 /// Whose trouble it is; in the order in which people should look.
@@ -13,12 +14,20 @@ pub(super) enum Side {
     Clocks,
     /// The questions about the topic.
     Topic,
-    /// The reading of records.
-    Reader,
+    /// The brokers as a whole. It is over when they answer anything at all.
+    Brokers,
+    /// The reading of one topic partition. It is over when that one is read again.
+    Lane(Partition),
+    /// A transaction that stays open in one topic partition.
+    Transaction(Partition),
+    /// The question where the log of one topic partition ends.
+    LogEnd(Partition),
     /// The object store.
     Store,
-    /// The catalog.
+    /// The catalog, where it is asked for the table or for the lease.
     Catalog,
+    /// The epoch on its way into the catalog. A renewed lease does not end its trouble.
+    Commit,
 }
 
 /// The troubles of the moment, at most one of each side.
@@ -34,17 +43,6 @@ impl Troubles {
     /// The side works again.
     pub(super) fn end(&mut self, side: Side) {
         self.0.remove(&side);
-    }
-
-    /// Ends the trouble of a side if it has this cause.
-    pub(super) fn end_cause(&mut self, side: Side, cause: Cause) {
-        if self
-            .0
-            .get(&side)
-            .is_some_and(|trouble| trouble.cause == Some(cause))
-        {
-            self.end(side);
-        }
     }
 
     /// The trouble of one side.

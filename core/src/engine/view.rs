@@ -4,11 +4,12 @@ use super::ours::Ours;
 use super::table::Table;
 use super::troubles::Side;
 use super::{Engine, Phase};
+use crate::count::lane::Lane;
 use crate::count::merger::Lanes;
 use crate::values::cause::{Cause, Trouble};
 use crate::values::ledger::TableLedger;
 use crate::values::record::{Offset, Partition};
-use crate::values::time::EventTime;
+use crate::values::time::{EventTime, format_duration_ms};
 
 /// The lanes of an engine that has none.
 const NO_LANES: &Lanes = &Lanes::new();
@@ -26,6 +27,15 @@ pub enum State {
     Standby(Trouble),
     /// It does not count, for this reason, until a person changes something.
     Failed(Trouble),
+}
+
+/// The topic partition for which the frontier waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontierHolder {
+    /// Its number.
+    pub partition: Partition,
+    /// Why its watermark is where it is, as the end of a sentence.
+    pub why: &'static str,
 }
 
 impl Engine {
@@ -62,9 +72,81 @@ impl Engine {
                 None if ours.table().is_some_and(Table::is_replaying) => {
                     State::Waiting(starting("replaying from the checkpoint"))
                 }
-                None => State::Counting,
+                None => self.stalled().map_or(State::Counting, State::Waiting),
             },
         }
+    }
+
+    /// Why the table counts as stalled; `None` while it does not. The text stays the same as long
+    /// as the same topic partition holds the frontier for the same reason.
+    fn stalled(&self) -> Option<Trouble> {
+        if self.frontier_age_ms() < self.rules.stalled_after_ms {
+            return None;
+        }
+        let holder = self.frontier_holder()?;
+        let at = self
+            .lanes()
+            .get(&holder.partition)
+            .and_then(Lane::watermark)
+            .map_or_else(String::new, |at| format!(" at {at}"));
+        let why = format!(
+            "no window has closed for more than {} although records are read: topic partition {} \
+             holds the frontier{at}: {}",
+            format_duration_ms(self.rules.stalled_after_ms),
+            holder.partition,
+            holder.why
+        );
+        Some(Trouble::new(Cause::Stalled, why))
+    }
+
+    /// For how long the frontier has stood still while records were read, in ms; 0 while none is
+    /// read.
+    #[must_use]
+    pub fn frontier_age_ms(&self) -> u64 {
+        let stall = self.ours().and_then(Ours::stall);
+        stall.map_or(0, |stall| {
+            stall.age_ms(self.now, self.rules.stalled_after_ms)
+        })
+    }
+
+    /// The topic partition for which the frontier waits: the one with the least watermark. Of
+    /// several it is one that does not stand aside.
+    #[must_use]
+    pub fn frontier_holder(&self) -> Option<FrontierHolder> {
+        let (partition, lane) = self
+            .lanes()
+            .iter()
+            .min_by_key(|(p, lane)| (lane.watermark(), self.is_idle(**p)))?;
+        let reading = self.ours()?.reading()?;
+        let behind = self
+            .log_end(*partition)
+            .is_some_and(|end| end > lane.ledger.next_offset);
+        let why = if lane.replaying() {
+            "it is replayed from the checkpoint"
+        } else if self.troubles.of(Side::Lane(*partition)).is_some() {
+            "it cannot be read"
+        } else if reading.has_transaction(*partition) {
+            "a transaction is open in it, so nothing behind that can be read"
+        } else if reading.is_held(*partition) {
+            "flow control holds it back; see max-skew and max-memory"
+        } else if !reading.is_read(*partition) {
+            "it is not read yet"
+        } else if reading.is_idle(*partition, self.now) {
+            "it stands aside, and its floor follows soon"
+        } else if behind {
+            "it has records that are not read yet"
+        } else if reading.is_quiet(*partition, self.now) {
+            "it has had nothing to count for a while, but not yet for idle-timeout, or the end of \
+             its log is not known yet"
+        } else if lane.watermark().is_none() {
+            "no record with a usable time has come from it yet"
+        } else {
+            "the times of its records do not go on, or watermark-delay is long"
+        };
+        Some(FrontierHolder {
+            partition: *partition,
+            why,
+        })
     }
 
     /// The table as it is counted, or was counted last.

@@ -4,8 +4,8 @@
 use crate::settings::grammar::{parse_aggregates, parse_group_by, parse_time_field};
 use crate::settings::parse::{
     HostPort, parse_addresses, parse_bucket, parse_domain, parse_endpoint, parse_group_prefix,
-    parse_instance, parse_label, parse_name, parse_no_proxy, parse_postgres_url, parse_table_name,
-    parse_topic,
+    parse_instance, parse_label, parse_name, parse_no_proxy, parse_postgres_url, parse_region,
+    parse_table_name, parse_topic,
 };
 use crate::settings::written::Written;
 use crate::table::file::Timestamps;
@@ -38,6 +38,8 @@ pub struct Config {
     pub on_data_loss: OnDataLoss,
     /// How long a topic partition has nothing to read before it no longer holds the others back.
     pub idle_timeout_ms: u64,
+    /// How long the frontier may stand still, while records are read, before the state says so.
+    pub stalled_after_ms: u64,
     /// How long the whole topic is silent before open windows close; `None` is never.
     pub quiet_timeout_ms: Option<u64>,
     /// How far the watermark of a topic partition may run ahead of the slowest one before its
@@ -257,6 +259,7 @@ impl Config {
                 ],
             ),
             idle_timeout_ms: w.duration_ms("idle-timeout"),
+            stalled_after_ms: w.duration_ms("stalled-after"),
             quiet_timeout_ms: w.duration_or_none_ms("quiet-timeout"),
             max_skew_ms: signed(w.duration_ms("max-skew")),
             max_future_ms: signed(w.duration_ms("max-future")),
@@ -277,22 +280,11 @@ impl Config {
         w.finish(config)
     }
 
-    /// Checks that the secrets that these settings need are there.
-    ///
-    /// # Errors
-    /// The names of those that are missing, with the settings that need them.
-    pub fn check_secrets(&self, secrets: &Secrets) -> Result<(), ConfigError> {
-        let mut missing = Vec::new();
-        let mut need = |secret: &Option<Secret>, name: &str, by: &str| {
-            if secret.is_none() {
-                missing.push(format!(
-                    "cannot find secret {name}: {by} needs it; add it to the secrets file"
-                ));
-            }
-        };
+    /// The keys of the secrets that these settings need, each with the setting that needs it.
+    fn needed_secrets(&self) -> Vec<(&'static str, &'static str)> {
+        let mut needed = Vec::new();
         if self.kafka.security.logs_in() {
-            need(&secrets.kafka_username, "kafka-username", "kafka.security");
-            need(&secrets.kafka_password, "kafka-password", "kafka.security");
+            needed.extend(["kafka-username", "kafka-password"].map(|key| (key, "kafka.security")));
         }
         if let Some(table) = &self.table {
             let by = match &table.place {
@@ -301,19 +293,45 @@ impl Config {
                 TablePlace::At(Place::Directory(_)) => None,
             };
             if let Some(by) = by {
-                need(&secrets.s3_access_key, "s3-access-key", by);
-                need(&secrets.s3_secret_key, "s3-secret-key", by);
+                needed.extend(["s3-access-key", "s3-secret-key"].map(|key| (key, by)));
             }
             if matches!(self.catalog, Some(CatalogSettings::Postgres { .. })) {
-                need(&secrets.catalog_username, "catalog-username", "catalog");
-                need(&secrets.catalog_password, "catalog-password", "catalog");
+                needed.extend(["catalog-username", "catalog-password"].map(|key| (key, "catalog")));
             }
+        }
+        needed
+    }
+
+    /// Checks that the secrets that these settings need are there.
+    ///
+    /// # Errors
+    /// Those that cannot be used, and the names of those that are missing, with the settings that
+    /// need them.
+    pub fn check_secrets(&self, secrets: &Secrets) -> Result<(), ConfigError> {
+        let mut missing = Vec::new();
+        for (key, by) in self.needed_secrets() {
+            if secrets.get(key).is_some() {
+                continue;
+            }
+            missing.push(secrets.problem_of(key).map_or_else(
+                || format!("cannot find secret {key}: {by} needs it; add it to the secrets file"),
+                |problem| problem.text.clone(),
+            ));
         }
         if missing.is_empty() {
             Ok(())
         } else {
             Err(ConfigError(missing))
         }
+    }
+
+    /// What is in force after a rotation from `in_force` to what the secrets file holds `now`. A
+    /// login that these settings need, and that is not there as a whole, stays as it was; all the
+    /// rest is as the file says.
+    #[must_use]
+    pub fn rotate_secrets(&self, in_force: &Secrets, now: Secrets) -> Secrets {
+        let needed: Vec<_> = self.needed_secrets().iter().map(|(key, _)| *key).collect();
+        in_force.rotated(now, &needed)
     }
 
     /// The consumer group: `<prefix>windrow-<database>.<table>`, and in console mode
@@ -445,7 +463,7 @@ fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> Ta
 fn s3(w: &mut Written) -> S3Settings {
     S3Settings {
         endpoint: w.read("s3.endpoint", parse_endpoint),
-        region: w.read("s3.region", |text| parse_label(text, "us-east-1")),
+        region: w.read("s3.region", parse_region),
         path_style: w.flag("s3.path-style"),
         ca_file: w.file("s3.ca-file"),
         no_proxy: w.read("s3.no-proxy", parse_no_proxy),

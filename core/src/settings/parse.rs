@@ -2,7 +2,7 @@
 //! Each error is the end of a sentence that begins with the setting and its value. Settings whose
 //! text is a small language are in `grammar`; whether several values fit together is for `config`.
 
-use crate::table::place::is_bucket_name;
+use crate::table::place::check_bucket;
 use crate::values::time::parse_duration_ms;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -291,12 +291,21 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
 /// The name of a bucket.
 ///
 /// # Errors
-/// What is allowed, as the end of a sentence.
+/// Why not, as the end of a sentence, with a name that would do.
 pub fn parse_bucket(text: &str) -> Result<String, String> {
-    if is_bucket_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"".to_owned())
+    check_bucket(text).map(|()| text.to_owned())
+}
+
+/// The region that requests are signed for. Stores other than AWS call theirs what they like, for
+/// example `RegionOne` and `eu_west`; it must only fit into the `Authorization` header, where it
+/// stands between slashes.
+pub(super) fn parse_region(text: &str) -> Result<String, String> {
+    parse_matching(text, "us-east-1", |text| {
+        (1..=128).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/,=\"\\".contains(&b))
+    })
 }
 
 /// Takes `postgresql://HOST:5432/DATABASE` apart. What is allowed is not in the errors.
@@ -347,19 +356,22 @@ pub fn parse_no_proxy(text: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Whether a text is the address of an HTTP proxy. It may hold a password, so no error quotes it.
-pub(super) fn is_proxy(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    let Some(authority) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else {
-        return false;
+/// The URL of an HTTP proxy; without a scheme it is `http://`, as `curl` has it. `None` for any
+/// other text. It may hold a password, so no error quotes it.
+pub(super) fn parse_proxy(text: &str) -> Option<String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => ("http".to_owned(), text),
     };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (user, server) = authority.split_once('@').unwrap_or(("", authority));
     // RFC 3986, 3.2.1; anything else in a name or password is written as %XX.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b);
     // The default port does not matter here: it only says that a port may be left out.
-    user.bytes().all(plain) && HostPort::parse(server, Some(80)).is_some()
+    let is_right = ["http", "https"].contains(&scheme.as_str())
+        && user.bytes().all(plain)
+        && HostPort::parse(server, Some(80)).is_some();
+    is_right.then(|| format!("{scheme}://{rest}"))
 }
 
 #[cfg(test)]

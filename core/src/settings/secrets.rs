@@ -1,7 +1,7 @@
 //! Secrets: the type that is shown nowhere, and text of the secrets file → [`Secrets`].
 //! The file is opened and its mode is checked in `io/files.rs`.
 
-use crate::settings::parse::is_proxy;
+use crate::settings::parse::parse_proxy;
 use crate::settings::yaml::{ConfigError, nearest, parse_yaml};
 use serde_yaml::Value;
 use std::fmt;
@@ -48,7 +48,8 @@ pub(super) const SECRET_KEYS: [(&str, &str); 8] = [
     (
         "s3-proxy",
         "The HTTP proxy that S3 is reached through, and nothing else: \
-         http://USER:PASSWORD@HOST:PORT, with signs in the password as %40.",
+         http://USER:PASSWORD@HOST:PORT, with signs in the password as %40. Without a scheme it \
+         is http://.",
     ),
     (
         "catalog-username",
@@ -57,8 +58,8 @@ pub(super) const SECRET_KEYS: [(&str, &str); 8] = [
     ("catalog-password", "That user's password."),
     (
         "api-token",
-        "What HTTP requests from other machines must bring as \"Authorization: Bearer TOKEN\" \
-         to be told more than /healthz, /readyz and /metrics.",
+        "What HTTP requests must bring as \"Authorization: Bearer TOKEN\" to be told more than \
+         /healthz, /readyz and /metrics. The command line reads it here.",
     ),
 ];
 
@@ -87,43 +88,125 @@ pub struct Secrets {
     pub catalog_password: Option<Secret>,
     /// What `Authorization: Bearer` must say.
     pub api_token: Option<Secret>,
+    /// What the file holds besides and cannot be used. These values are left out; one of them does
+    /// not hold back the others.
+    pub problems: Vec<SecretProblem>,
 }
 
+/// Why a value of the secrets file is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretProblem {
+    /// The key; `None` when it is not one that is known.
+    pub key: Option<&'static str>,
+    /// A sentence with the next step. It does not repeat any of the value.
+    pub text: String,
+}
+
+/// Secrets that are only right together: a rotation replaces both or neither.
+const LOGINS: [[&str; 2]; 3] = [
+    ["kafka-username", "kafka-password"],
+    ["s3-access-key", "s3-secret-key"],
+    ["catalog-username", "catalog-password"],
+];
+
 impl Secrets {
-    /// Reads the text of the secrets file. A key without a value counts as absent.
+    /// Reads the text of the secrets file. A key without a value counts as absent, and line ends
+    /// around a value are dropped, because files and commands add them. A value that cannot be used
+    /// is left out and is named in [`Secrets::problems`].
     ///
     /// # Errors
-    /// All problems, by key and line. No value is in them, and no unknown key either.
+    /// The text as a whole cannot be read. No value of it is in the error.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut secrets = Self::default();
-        let mut problems = Vec::new();
         for (key, value) in parse_yaml(text)? {
-            let Some(slot) = secrets.slot(&key) else {
-                problems.push(unknown_key(&key));
+            let Some((known, _)) = SECRET_KEYS.iter().find(|(known, _)| *known == key) else {
+                let text = unknown_key(&key);
+                secrets.problems.push(SecretProblem { key: None, text });
                 continue;
             };
-            match value {
-                Value::Null => {}
-                Value::String(text) if text.is_empty() => {}
-                Value::String(text) => match check(&key, &text) {
-                    Ok(()) => *slot = Some(Secret(text)),
-                    Err(why) => problems.push(format!("cannot read secret {key}: {why}")),
-                },
+            let read = match value {
+                Value::Null => Ok(String::new()),
+                Value::String(text) => read_value(known, text.trim_matches(['\r', '\n'])),
                 // YAML would read 0123 and 1e5 as numbers, and forget how they were written.
-                _ => problems.push(format!(
-                    "cannot read secret {key}: not a text; write the value in quotes"
-                )),
+                _ => Err("not a text; write the value in quotes"),
+            };
+            match read {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => *secrets.slot(known) = Some(Secret(text)),
+                Err(why) => secrets.problems.push(SecretProblem {
+                    key: Some(known),
+                    text: format!("cannot read secret {known}: {why}"),
+                }),
             }
         }
-        if problems.is_empty() {
-            Ok(secrets)
-        } else {
-            Err(ConfigError(problems))
+        Ok(secrets)
+    }
+
+    /// All problems in one line, for people; empty when there are none.
+    #[must_use]
+    pub fn problems_text(&self) -> String {
+        let texts: Vec<&str> = self.problems.iter().map(|p| p.text.as_str()).collect();
+        texts.join("; ")
+    }
+
+    /// Whether both hold the same secrets, whatever their problems are.
+    #[must_use]
+    pub fn has_same_values(&self, other: &Self) -> bool {
+        SECRET_KEYS
+            .iter()
+            .all(|(key, _)| self.get(key) == other.get(key))
+    }
+
+    /// Why this secret is not there, when the file has a value for it that cannot be used.
+    pub(super) fn problem_of(&self, key: &str) -> Option<&SecretProblem> {
+        self.problems
+            .iter()
+            .find(|problem| problem.key == Some(key))
+    }
+
+    /// What is in force after a rotation from `self` to what the file holds `now`. Of the secrets
+    /// in `needed`, each of which is there in `self`, those that are missing now stay as they were,
+    /// and so does the other half of the same login. All the rest is as the file says.
+    pub(super) fn rotated(&self, mut now: Self, needed: &[&'static str]) -> Self {
+        for login in LOGINS {
+            let is_gone = |key: &&&str| needed.contains(*key) && now.get(key).is_none();
+            let Some(gone) = login.iter().find(is_gone).copied() else {
+                continue;
+            };
+            if now.problem_of(gone).is_none() {
+                let text = format!("cannot find secret {gone}: it is no longer in the file");
+                let key = Some(gone);
+                now.problems.push(SecretProblem { key, text });
+            }
+            for problem in &mut now.problems {
+                if problem.key.is_some_and(|key| login.contains(&key)) {
+                    problem.text += "; the one before stays in use";
+                }
+            }
+            for key in login {
+                *now.slot(key) = self.get(key).cloned();
+            }
+        }
+        now
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Secret> {
+        match key {
+            "kafka-username" => self.kafka_username.as_ref(),
+            "kafka-password" => self.kafka_password.as_ref(),
+            "s3-access-key" => self.s3_access_key.as_ref(),
+            "s3-secret-key" => self.s3_secret_key.as_ref(),
+            "s3-proxy" => self.s3_proxy.as_ref(),
+            "catalog-username" => self.catalog_username.as_ref(),
+            "catalog-password" => self.catalog_password.as_ref(),
+            "api-token" => self.api_token.as_ref(),
+            _ => None,
         }
     }
 
-    fn slot(&mut self, key: &str) -> Option<&mut Option<Secret>> {
-        Some(match key {
+    /// The place of a secret, whose key is one of [`SECRET_KEYS`].
+    fn slot(&mut self, key: &'static str) -> &mut Option<Secret> {
+        match key {
             "kafka-username" => &mut self.kafka_username,
             "kafka-password" => &mut self.kafka_password,
             "s3-access-key" => &mut self.s3_access_key,
@@ -132,22 +215,24 @@ impl Secrets {
             "catalog-username" => &mut self.catalog_username,
             "catalog-password" => &mut self.catalog_password,
             "api-token" => &mut self.api_token,
-            _ => return None,
-        })
+            other => unreachable!("\"{other}\" is not a key of the secrets file"),
+        }
     }
 }
 
-/// Whether a secret can be used at all. The reason does not repeat any of it.
-fn check(key: &str, text: &str) -> Result<(), &'static str> {
+/// A value as it is used. The reason why it cannot be does not repeat any of it.
+fn read_value(key: &str, text: &str) -> Result<String, &'static str> {
+    if text.contains('\0') {
+        return Err("it holds a zero byte; write it as text");
+    }
+    let header = "it goes into an HTTP header; write letters, digits and signs without blanks";
     match key {
-        "api-token" if !text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err("it goes into an HTTP header; write letters, digits and signs without blanks")
-        }
-        "s3-proxy" if !is_proxy(text) => {
-            Err("not the address of a proxy; write http://HOST:PORT or \
-             http://USER:PASSWORD@HOST:PORT, with signs in the password as %40")
-        }
-        _ => Ok(()),
+        "api-token" | "s3-access-key" if !text.bytes().all(|b| b.is_ascii_graphic()) => Err(header),
+        "s3-proxy" if !text.is_empty() => parse_proxy(text).ok_or(
+            "not the address of a proxy; write http://HOST:PORT or \
+             http://USER:PASSWORD@HOST:PORT, with signs in the password as %40",
+        ),
+        _ => Ok(text.to_owned()),
     }
 }
 
@@ -182,54 +267,143 @@ mod tests {
             "hunter2: x",
             "kafka-password: 20240901",
             "kafka-password: [hunter2]",
+            "kafka-password: !hunter2 x",
+            "api-token: 'hunter2 x'",
+            "s3-access-key: 'hunter2 x'",
+            "kafka-password: \"hunter2\\0\"",
+        ] {
+            let secrets = Secrets::parse(bad).expect(bad);
+            assert_eq!(secrets.problems.len(), 1, "{bad}");
+            let shown = format!("{secrets:?}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("20240901"),
+                "{shown}"
+            );
+        }
+        for bad in [
             "hunter2",
             "kafka-password: 'hunter2",
             "kafka-password: hunter2: x",
             "kafka-password: *hunter2",
-            "kafka-password: !hunter2 x",
-            "api-token: 'hunter2 x'",
         ] {
             let error = Secrets::parse(bad).expect_err(bad).to_string();
-            assert!(
-                !error.contains("hunter2") && !error.contains("20240901"),
-                "{error}"
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_newline_after_a_secret_is_not_part_of_it() {
+        for (key, _) in SECRET_KEYS {
+            for end in ["\\n", "\\r\\n", "\\n\\n"] {
+                let secrets = Secrets::parse(&format!("{key}: \"p:1{end}\"")).unwrap();
+                let read = secrets.get(key).expect(key).expose();
+                assert!(["p:1", "http://p:1"].contains(&read), "{key}: {read:?}");
+                assert_eq!(secrets.problems, []);
+            }
+            assert_eq!(
+                Secrets::parse(&format!("{key}: \"\\n\"")).unwrap().get(key),
+                None
             );
         }
     }
 
     #[test]
+    fn one_bad_secret_holds_back_no_other() {
+        let text = "api-token: 'a b'\ns3-proxy: 'ftp://p'\nkafka-pasword: x\nkafka-username: me\n";
+        let secrets = Secrets::parse(text).unwrap();
+        assert_eq!(secrets.kafka_username.unwrap().expose(), "me");
+        assert_eq!((secrets.api_token, secrets.s3_proxy), (None, None));
+        let keys: Vec<_> = secrets.problems.iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, [Some("api-token"), Some("s3-proxy"), None]);
+        assert!(
+            secrets.problems[2]
+                .text
+                .contains("did you mean \"kafka-password\"?")
+        );
+    }
+
+    #[test]
+    fn a_bad_needed_secret_keeps_its_login_and_no_other() {
+        let old = Secrets::parse(
+            "kafka-username: k1\nkafka-password: p1\ns3-access-key: a1\ns3-secret-key: s1\n\
+             api-token: t1\n",
+        )
+        .unwrap();
+        let needed = [
+            "kafka-username",
+            "kafka-password",
+            "s3-access-key",
+            "s3-secret-key",
+        ];
+        let new = "kafka-username: k2\nkafka-password: 2024\ns3-access-key: a2\n\
+                   s3-secret-key: s2\n";
+        let now = old.rotated(Secrets::parse(new).unwrap(), &needed);
+        let values = SECRET_KEYS.map(|(key, _)| now.get(key).map(Secret::expose));
+        let [k, p, a, s] = ["k1", "p1", "a2", "s2"].map(Some);
+        assert_eq!(values, [k, p, a, s, None, None, None, None]);
+        let [problem] = &now.problems[..] else {
+            panic!("{:?}", now.problems);
+        };
+        assert_eq!(
+            problem.text,
+            "cannot read secret kafka-password: not a text; write the value in quotes; the one \
+             before stays in use"
+        );
+        let now = old.rotated(Secrets::parse("s3-access-key: a2").unwrap(), &needed);
+        assert_eq!(now.s3_access_key.as_ref().unwrap().expose(), "a1");
+        let texts: Vec<_> = now.problems.iter().map(|p| p.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "cannot find secret kafka-username: it is no longer in the file; the one before \
+                 stays in use",
+                "cannot find secret s3-secret-key: it is no longer in the file; the one before \
+                 stays in use"
+            ]
+        );
+    }
+
+    #[test]
     fn every_known_key_has_a_place() {
         for (key, _) in SECRET_KEYS {
-            assert!(Secrets::default().slot(key).is_some(), "{key}");
+            *Secrets::default().slot(key) = None;
+            let secrets = Secrets::parse(&format!("{key}: x")).unwrap();
+            assert!(secrets.get(key).is_some(), "{key}");
         }
     }
 
     #[test]
     fn a_proxy_is_an_http_address() {
-        for right in [
-            "http://proxy:3128",
-            "https://u:p%40ss@10.0.0.1:3128/",
-            "http://u@[::1]:1",
-            "http://p",
+        for (written, read) in [
+            ("http://proxy:3128", "http://proxy:3128"),
+            (
+                "https://u:p%40ss@10.0.0.1:3128/",
+                "https://u:p%40ss@10.0.0.1:3128/",
+            ),
+            ("http://u@[::1]:1", "http://u@[::1]:1"),
+            ("http://p", "http://p"),
+            ("proxy:3128", "http://proxy:3128"),
+            ("u:p@10.0.0.1:3128", "http://u:p@10.0.0.1:3128"),
+            ("HTTP://proxy:3128", "http://proxy:3128"),
         ] {
-            let secrets = Secrets::parse(&format!("s3-proxy: '{right}'")).unwrap();
-            assert_eq!(secrets.s3_proxy.unwrap().expose(), right);
+            let secrets = Secrets::parse(&format!("s3-proxy: '{written}'")).unwrap();
+            assert_eq!(secrets.s3_proxy.expect(written).expose(), read);
         }
         for wrong in [
-            "proxy:3128",
             "http://u:hunter2@",
             "http://u:hunter2/x@p:1",
             "http://u:hunter2 x@p:1",
             "http://u@hunter2@p:1",
             "socks5://u:hunter2@p:1",
             "http://hunter2:0",
+            "hunter2:0",
         ] {
-            let error = Secrets::parse(&format!("s3-proxy: '{wrong}'"))
-                .expect_err(wrong)
-                .to_string();
+            let secrets = Secrets::parse(&format!("s3-proxy: '{wrong}'")).unwrap();
+            assert_eq!(secrets.s3_proxy, None, "{wrong}");
+            let why = &secrets.problems[0].text;
             assert!(
-                error.contains("write http://HOST:PORT") && !error.contains("hunter2"),
-                "{error}"
+                why.contains("write http://HOST:PORT") && !why.contains("hunter2"),
+                "{why}"
             );
         }
     }

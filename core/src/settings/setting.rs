@@ -351,7 +351,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("timestamp-field"),
         shapes_rows: true,
         doc: "The field with a record's event time, and its unit where that cannot be guessed: \
-              \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". Empty is the \
+              \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". With rfc3339 it is \
+              a text such as 2024-09-01T19:42:15Z, where the T may be a blank. Empty is the \
               timestamp of the Kafka record.",
         ..ROW
     },
@@ -380,8 +381,9 @@ pub const SETTINGS: &[Setting] = &[
         option: option("idle-timeout"),
         default: Text("30s"),
         kind: at_least(100),
-        doc: "How long a topic partition has nothing to read before it no longer holds the \
-              windows of the others back.",
+        doc: "How long a topic partition has nothing to count before it no longer holds the \
+              windows of the others back. Records that cannot be counted and have no usable time \
+              are nothing to count.",
         ..ROW
     },
     Setting {
@@ -391,6 +393,16 @@ pub const SETTINGS: &[Setting] = &[
         kind: DurationOr("off"),
         doc: "How long the whole topic is silent before its last windows close. With off they \
               stay open until a record comes.",
+        ..ROW
+    },
+    Setting {
+        key: "stalled-after",
+        option: option("stalled-after"),
+        default: Text("5m"),
+        kind: at_least(1000),
+        doc: "How long no window closes, although records are read, before the state is waiting \
+              instead of counting. The reason then names the topic partition that the others \
+              wait for.",
         ..ROW
     },
     Setting {
@@ -559,7 +571,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("log-level"),
         default: Text("info"),
         kind: Words(&["error", "warn", "info", "debug", "trace"]),
-        doc: "How much windrow writes to its log. No level logs credentials.",
+        doc: "How much windrow writes to its log. No level logs credentials or records: of the \
+              libraries that it uses, no level shows more than what they call information.",
         ..ROW
     },
     Setting {

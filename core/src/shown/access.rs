@@ -1,8 +1,10 @@
 //! Decides who may ask what over HTTP. It sees only those parts of a request that matter for this.
 //!
 //! - `/healthz`, `/readyz` and `/metrics` are open to everybody.
-//! - Everything else needs a peer on loopback, or the token.
-//! - Where a token is configured, requests that change something need it, also those from loopback.
+//! - Where a token is configured, everything else needs it, from wherever it is asked: behind a
+//!   proxy in the same pod, everybody comes from loopback.
+//! - Where no token is configured, everything else needs a peer on loopback, and no sign that
+//!   somebody else stands behind it.
 
 use crate::settings::parse::{in_brackets, split_host_port};
 use std::net::IpAddr;
@@ -26,6 +28,26 @@ pub struct RequestFacts<'a> {
     pub origin: Option<&'a str>,
     /// Header `Content-Type`; `None` also where the request has it twice.
     pub content_type: Option<&'a str>,
+    /// The request has a header that only proxies add: see [`is_of_a_proxy`].
+    pub forwarded: bool,
+}
+
+/// Who asks, where the question is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// May be told everything.
+    Trusted,
+    /// May be told nothing that names users, hosts or paths.
+    Stranger,
+}
+
+/// Whether a header of this name, in lower case, says that a proxy has passed the request on.
+#[must_use]
+pub fn is_of_a_proxy(name: &str) -> bool {
+    ["forwarded", "via", "x-real-ip"].contains(&name)
+        || ["x-forwarded-", "x-envoy-"]
+            .iter()
+            .any(|begin| name.starts_with(begin))
 }
 
 /// Why a request is not answered.
@@ -44,57 +66,59 @@ const WRONG_TOKEN: &str =
 const NO_TOKEN: &str =
     "no token; send \"Authorization: Bearer\" and the api-token of the secrets file";
 
-/// Decides whether the request is answered.
+/// Decides whether the request is answered, and to whom.
 ///
 /// # Errors
 /// The code and the reason. Neither says whether the path exists.
-pub fn admit(request: &RequestFacts<'_>) -> Result<(), Refusal> {
+pub fn admit(request: &RequestFacts<'_>) -> Result<Asker, Refusal> {
+    let peer = check_peer(request);
     if !request.changes && OPEN.contains(&request.path) {
-        return Ok(());
+        return Ok(match peer {
+            Ok(()) => Asker::Trusted,
+            Err(_) => Asker::Stranger,
+        });
     }
-    check_peer(request)?;
+    peer?;
     if request.changes {
         check_site(request)?;
     }
-    Ok(())
+    Ok(Asker::Trusted)
 }
 
 fn refuse(code: u16, why: &'static str) -> Result<(), Refusal> {
     Err(Refusal { code, why })
 }
 
-/// The peer brings the token, or is on loopback and need not bring it.
+/// The peer brings the token; without one it is a program on this machine.
 fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
-    match (request.token, request.authorization) {
-        (Some(token), Some(given)) => {
-            if !bearer(given).is_some_and(|given| same(given, token)) {
-                return refuse(401, WRONG_TOKEN);
-            }
-        }
-        (token, _) => {
-            // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
-            if !request.peer.to_canonical().is_loopback() {
-                return match token {
-                    Some(_) => refuse(401, NO_TOKEN),
-                    None => refuse(
-                        403,
-                        "only loopback may ask this; ask from the machine itself, \
-                         or set api-token in the secrets file",
-                    ),
-                };
-            }
-            if token.is_some() && request.changes {
-                return refuse(401, NO_TOKEN);
-            }
-            // Against DNS rebinding: a page of a foreign site may have a name that now resolves to
-            // loopback. Its requests carry that name as their Host.
-            if !request.host.is_some_and(is_local_or_address) {
-                return refuse(
-                    403,
-                    "the Host is neither localhost nor an IP address; ask http://127.0.0.1",
-                );
-            }
-        }
+    if let Some(token) = request.token {
+        return match request.authorization.map(bearer) {
+            Some(Some(given)) if same(given, token) => Ok(()),
+            Some(_) => refuse(401, WRONG_TOKEN),
+            None => refuse(401, NO_TOKEN),
+        };
+    }
+    // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
+    if !request.peer.to_canonical().is_loopback() {
+        return refuse(
+            403,
+            "only loopback may ask this; ask from the machine itself, \
+             or set api-token in the secrets file",
+        );
+    }
+    if request.forwarded {
+        return refuse(
+            403,
+            "a proxy passes this on, so who asks is not known; set api-token in the secrets file",
+        );
+    }
+    // Against DNS rebinding: a page of a foreign site may have a name that now resolves to
+    // loopback. Its requests carry that name as their Host. Such a page cannot know a token.
+    if !request.host.is_some_and(is_local_or_address) {
+        return refuse(
+            403,
+            "the Host is neither localhost nor an IP address; ask http://127.0.0.1",
+        );
     }
     Ok(())
 }
@@ -103,12 +127,6 @@ fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
 /// its user. Such a page cannot choose its `Origin`, and cannot send JSON without being asked
 /// first.
 fn check_site(request: &RequestFacts<'_>) -> Result<(), Refusal> {
-    if !request.host.is_some_and(is_local_or_address) {
-        return refuse(
-            403,
-            "the Host is neither localhost nor an IP address; ask by address",
-        );
-    }
     if request
         .origin
         .is_some_and(|origin| !is_own(origin, request.host))
@@ -175,6 +193,7 @@ mod tests {
             host: Some("10.1.63.9:8080"),
             origin: None,
             content_type: None,
+            forwarded: false,
         }
     }
 
@@ -187,7 +206,7 @@ mod tests {
     }
 
     fn code(request: RequestFacts<'_>) -> u16 {
-        admit(&request).map_or_else(|refusal| refusal.code, |()| 200)
+        admit(&request).map_or_else(|refusal| refusal.code, |_| 200)
     }
 
     #[test]
@@ -261,30 +280,72 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_loopback_reads_without_and_changes_with_it() {
-        assert_eq!(
-            code(RequestFacts {
-                token: Some("t"),
-                ..get("/v1/status", LOCAL)
-            }),
-            200
-        );
-        assert_eq!(
-            code(RequestFacts {
-                token: Some("t"),
-                authorization: Some("Bearer u"),
-                ..get("/v1/status", LOCAL)
-            }),
-            401
-        );
-        assert_eq!(
-            code(RequestFacts {
-                token: Some("t"),
-                ..post(LOCAL)
-            }),
-            401
-        );
-        assert_eq!(code(post(LOCAL)), 200);
+    fn behind_a_proxy_of_the_same_pod_nobody_is_loopback() {
+        for (token, authorization, expect) in [
+            (Some("t"), None, 401),
+            (Some("t"), Some("Bearer u"), 401),
+            (Some("t"), Some("Bearer t"), 200),
+            (None, None, 200),
+        ] {
+            for request in [get("/v1/status", LOCAL), get("/", LOCAL), post(LOCAL)] {
+                let asked = RequestFacts {
+                    token,
+                    authorization,
+                    ..request
+                };
+                assert_eq!(code(asked), expect, "{asked:?}");
+                let forwarded = RequestFacts {
+                    forwarded: true,
+                    ..asked
+                };
+                let expect = if token.is_none() { 403 } else { expect };
+                assert_eq!(code(forwarded), expect, "{forwarded:?}");
+            }
+        }
+        for (name, expect) in [
+            ("x-forwarded-for", true),
+            ("x-forwarded-proto", true),
+            ("forwarded", true),
+            ("via", true),
+            ("x-real-ip", true),
+            ("x-envoy-external-address", true),
+            ("x-request-id", false),
+            ("host", false),
+        ] {
+            assert_eq!(is_of_a_proxy(name), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_told_apart_on_open_paths() {
+        let of_token = |authorization| RequestFacts {
+            token: Some("t"),
+            authorization,
+            ..get("/readyz", LOCAL)
+        };
+        for (request, expect) in [
+            (get("/readyz", LOCAL), Asker::Trusted),
+            (get("/readyz", FAR), Asker::Stranger),
+            (of_token(None), Asker::Stranger),
+            (of_token(Some("Bearer u")), Asker::Stranger),
+            (of_token(Some("Bearer t")), Asker::Trusted),
+            (
+                RequestFacts {
+                    forwarded: true,
+                    ..get("/readyz", LOCAL)
+                },
+                Asker::Stranger,
+            ),
+            (
+                RequestFacts {
+                    host: Some("evil.example"),
+                    ..get("/readyz", LOCAL)
+                },
+                Asker::Stranger,
+            ),
+        ] {
+            assert_eq!(admit(&request), Ok(expect), "{request:?}");
+        }
     }
 
     #[test]
@@ -326,15 +387,18 @@ mod tests {
             ..get("/", FAR)
         };
         assert_eq!(code(with_token), 200);
-        assert_eq!(
-            code(RequestFacts {
-                token: Some("t"),
-                authorization: Some("Bearer t"),
-                host: Some("windrow.example"),
-                ..post(FAR)
-            }),
-            403
-        );
+        let changes = RequestFacts {
+            token: Some("t"),
+            authorization: Some("Bearer t"),
+            host: Some("windrow.example"),
+            ..post(FAR)
+        };
+        assert_eq!(code(changes), 200, "the token cannot be known to a page");
+        let of_a_page = RequestFacts {
+            origin: Some("http://evil.example"),
+            ..changes
+        };
+        assert_eq!(code(of_a_page), 403);
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub enum Acts {
 impl Acts {
     fn name(self) -> &'static str {
         match self {
-            Acts::Person => "a person",
-            Acts::Provider => "another program",
+            Acts::Person => "you",
+            Acts::Provider => "others",
             Acts::Itself => "windrow",
         }
     }
@@ -94,18 +94,18 @@ pub fn row(cause: Cause) -> CauseRow {
         Cause::NoSchema => (
             Provider,
             "Hive's schema is not in the catalog's database.",
-            "`windrow init-metastore`, or let Kyuubi create it",
+            "`windrow init-metastore`, or use Kyuubi",
         ),
         Cause::NoTopic => (Provider, "The topic is not there.", "create the topic"),
         Cause::OtherBucket => (
             Person,
-            "The table lies in another bucket than the settings name.",
+            "The table lies in another bucket than is set.",
             "the settings; a table never moves",
         ),
         Cause::KafkaRights => (
             Person,
-            "Kafka knows the user, who lacks rights on topic or group.",
-            "grant READ and DESCRIBE on both",
+            "Kafka knows the user, who lacks rights.",
+            "grant READ and DESCRIBE on topic and group",
         ),
         Cause::S3Rights => (
             Person,
@@ -122,17 +122,17 @@ pub fn row(cause: Cause) -> CauseRow {
         Cause::TlsCatalog => (Person, "No TLS with PostgreSQL.", TLS),
         Cause::Clocks => (
             Person,
-            "The database's clock and the machine's differ: nothing is counted.",
+            "The database's clock and the machine's differ.",
             "the wrong clock",
         ),
         Cause::OpenTransaction => (
             Provider,
-            "Nothing behind a producer's open transaction can be read.",
+            "A producer's open transaction hides what follows.",
             "`kafka-transactions.sh abort`",
         ),
         Cause::Stalled => (
             Provider,
-            "No window has closed for `stalled-after`, but records are read.",
+            "No window has closed for `stalled-after`.",
             WHAT_REASON_NAMES,
         ),
         Cause::Memory => (
@@ -148,7 +148,7 @@ pub fn row(cause: Cause) -> CauseRow {
         Cause::BadRecord => (
             Person,
             "A bad record came, and `on-bad-record` is `fail`.",
-            "a new table name, and `on-bad-record: reject`",
+            "`on-bad-record: reject` for a new table",
         ),
         Cause::TableDropped => (
             Person,

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
+use std::time::Duration;
 
 /// The content type of [`metrics`] over HTTP.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -119,6 +120,7 @@ fn write_table(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     if let Some(epoch) = status.epoch {
         write_gauge(out, "windrow_epoch", "The last committed epoch", epoch)?;
     }
+    write_frontier(out, status)?;
     for (name, help, time) in [
         (
             "windrow_watermark_seconds",
@@ -134,6 +136,20 @@ fn write_table(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         if let Some(time) = time {
             ConstGauge::new(seconds(time)).encode(begin(out, name, help, MetricType::Gauge)?)?;
         }
+    }
+    Ok(())
+}
+
+/// How long the frontier has stood still, and for whom it waits.
+fn write_frontier(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
+    let help = "How long no window has closed although records are read";
+    let age = begin(out, "windrow_frontier_age_seconds", help, MetricType::Gauge)?;
+    ConstGauge::new(Duration::from_millis(status.frontier_age_ms).as_secs_f64()).encode(age)?;
+    if let Some(partition) = status.frontier_holder {
+        let help = "1 for the topic partition that the windows of the others wait for";
+        let mut family = begin(out, "windrow_frontier_holder", help, MetricType::Gauge)?;
+        let label = [("partition", partition.to_string())];
+        ConstGauge::new(1_u64).encode(family.encode_family(&label)?)?;
     }
     Ok(())
 }
@@ -243,6 +259,8 @@ mod tests {
             "windrow_commit_failures_total 0",
             "windrow_lag_records{partition=\"7\"} 5",
             "windrow_watermark_seconds 1725219805.0",
+            "windrow_frontier_age_seconds 1.5",
+            "windrow_frontier_holder{partition=\"7\"} 1",
             "windrow_epoch 3",
             "windrow_up 1",
             "windrow_state{state=\"counting\"} 1",

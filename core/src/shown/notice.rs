@@ -124,8 +124,8 @@ fn kept_wait(news: &News, last: &Notice) -> String {
     last.wait.clone()
 }
 
-/// The notice of a trouble that only the charm can end, such as a refused login: new credentials may
-/// be there already, and only the charm can fetch them. So the first one never waits for credit.
+/// The notice of a trouble that only the charm can end, such as a refused login: new credentials
+/// may be there already, and only the charm can fetch them. So the first never waits for credit.
 /// While it lasts it is told ever less often, however its sentence changes. Where another login is
 /// refused in its place, that is told after the first pause, as long as there is credit for it.
 fn tell_again(

@@ -59,6 +59,12 @@ pub fn page(status: &Status) -> String {
         push(&mut out, format_args!(": {}", Html(&status.reason)));
     }
     out += "</p>";
+    if !status.problems.is_empty() {
+        push(
+            &mut out,
+            format_args!("<p class=\"waiting\">{}</p>", Html(&status.problems)),
+        );
+    }
     push_figures(&mut out, status);
     push_lanes(&mut out, status);
     push_windows(&mut out, status);
@@ -121,11 +127,15 @@ fn push_lanes(out: &mut String, status: &Status) {
         <tr><th>partition</th><th>next offset</th><th>lag</th><th>watermark</th>\
         <th>counted</th><th>late</th><th>rejected</th><th></th></tr>";
     for lane in &status.lanes {
-        let note = match lane.held_by {
+        let mut note = match lane.held_by {
             Some(slow) => format!("held by {slow}"),
             None if lane.idle => "idle".to_owned(),
             None => String::new(),
         };
+        if status.frontier_holder == Some(lane.partition) && status.lanes.len() > 1 {
+            note += if note.is_empty() { "" } else { ", " };
+            note += "the others wait for it";
+        }
         push(
             out,
             format_args!(

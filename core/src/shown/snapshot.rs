@@ -33,6 +33,8 @@ pub struct RunFacts {
     pub commits: u64,
     /// Attempts to store an object or to commit an epoch that failed and were made again.
     pub commit_failures: u64,
+    /// See [`Status::problems`].
+    pub problems: String,
 }
 
 impl RunFacts {
@@ -82,17 +84,22 @@ impl Totals {
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     let (state, why) = state_and_reason(engine.state());
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
+    let holder = engine.frontier_holder();
     Status {
         table: run.table.clone(),
         state,
         reason: why.text,
         cause: why.cause,
+        problems: run.problems.clone(),
         rows: totals.rows,
         files: totals.files,
         bytes: totals.bytes,
         first_window: totals.first_window,
         last_window: totals.last_window,
         watermark: engine.frontier(),
+        frontier_holder: holder.map(|holder| holder.partition),
+        frontier_held_because: holder.map_or("", |holder| holder.why).to_owned(),
+        frontier_age_ms: engine.frontier_age_ms(),
         lag: lanes.iter().map(|lane| lane.lag).sum(),
         epoch: engine.epoch(),
         last_commit: run.last_commit,
@@ -206,6 +213,7 @@ mod tests {
             start_at_end: false,
             delay_ms: 0,
             idle_timeout_ms: 10_000,
+            stalled_after_ms: 300_000,
             quiet_timeout_ms: None,
             max_skew_ms: 3_600_000,
             max_future_ms: 600_000,

@@ -32,6 +32,9 @@ pub struct Status {
     /// no known kind. In JSON that is the empty text.
     #[serde(with = "optional")]
     pub cause: Option<Cause>,
+    /// What a person should mend although windrow goes on without it, such as an optional secret
+    /// that cannot be read; empty when there is nothing.
+    pub problems: String,
     /// Rows of the committed table.
     pub rows: u64,
     /// Files of the committed table.
@@ -47,6 +50,13 @@ pub struct Status {
     /// The frontier: the least watermark of all topic partitions. `None` before there is one.
     #[serde(with = "rfc3339")]
     pub watermark: Option<EventTime>,
+    /// The topic partition for which the frontier waits; `None` before counting begins.
+    pub frontier_holder: Option<Partition>,
+    /// Why it waits for that one, as the end of a sentence.
+    pub frontier_held_because: String,
+    /// For how many milliseconds the frontier has stood still while records were read; 0 while none
+    /// is read.
+    pub frontier_age_ms: u64,
     /// Records that are not read yet, over all topic partitions. `None` until all end offsets are
     /// known.
     pub lag: Option<u64>,
@@ -153,7 +163,7 @@ pub struct LaneStatus {
     /// `None` before the first record with a time.
     #[serde(with = "rfc3339")]
     pub watermark: Option<EventTime>,
-    /// It has had nothing to read for `idle-timeout`, so it does not hold the others back.
+    /// It has had nothing to count for `idle-timeout`, so it does not hold the others back.
     pub idle: bool,
     /// This one is not read for now, because the watermark of the topic partition with this number
     /// is too far behind.

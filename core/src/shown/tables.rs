@@ -24,11 +24,12 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 26] = [
+    const KEYS: [&str; 27] = [
         "table",
         "state",
         "reason",
         "cause",
+        "problems",
         "rows",
         "files",
         "bytes",
@@ -57,7 +58,7 @@ pub fn status_table(status: &Value) -> String {
         .filter_map(|key| {
             status
                 .get(key)
-                .map(|value| vec![(*key).to_owned(), cell(value)])
+                .map(|value| vec![(*key).to_owned(), cell_or_dash(value)])
         })
         .collect();
     let mut out = draw_box(&["key", "value"], &rows);
@@ -120,9 +121,21 @@ fn raw_cell(raw: &str) -> String {
 
 fn draw_maps<'a>(columns: &[&str], maps: impl Iterator<Item = &'a Value>) -> String {
     let rows: Vec<Vec<String>> = maps
-        .map(|map| columns.iter().map(|column| cell(&map[*column])).collect())
+        .map(|map| {
+            let cell = |column: &&str| cell_or_dash(&map[*column]);
+            columns.iter().map(cell).collect()
+        })
         .collect();
     draw_box(columns, &rows)
+}
+
+/// A value of a status. What there is none of is a dash: `NULL` means something in rows alone.
+fn cell_or_dash(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        value => cell(value),
+    }
 }
 
 /// A value as beeline prints it. For example, a window is
@@ -254,6 +267,19 @@ mod tests {
         assert_eq!(windows_table(&json!({"windows": []})).lines().count(), 3);
         assert_eq!(tables_table(&json!({})).lines().count(), 3);
         assert!(status_table(&full().summary()).contains("| watermark "));
+    }
+
+    #[test]
+    fn nothing_in_a_status_is_a_dash() {
+        let status = json!({
+            "reason": "", "lag": null, "epoch": 0, "watermark": null,
+            "lanes": [{"partition": 0, "held-by": null, "lag": null, "idle": false}],
+        });
+        let tables = json!({"tables": [{"table": "a.b", "first-window": null}]});
+        for out in [status_table(&status), tables_table(&tables)] {
+            assert!(!out.contains("NULL") && out.contains("| -"), "{out}");
+        }
+        assert!(status_table(&status).contains("| epoch      | 0      |"));
     }
 
     #[test]

@@ -1,17 +1,12 @@
-//! Columns of values become the bytes of a Parquet file, and come back from them.
+//! Columns of values become the bytes of a Parquet file. How they come back is in `partial_file`.
 //! Nothing here knows what a window or a key is for.
 //!
 //! The same columns and metadata give the same bytes: the settings of the writer are fixed, and
-//! there is neither a clock nor chance. A file is read with the settings that it was written with,
-//! which are in the file itself; a column of a type that windrow does not write is refused.
+//! there is neither a clock nor chance.
 
 use crate::table::columns::{Cells, ColumnKind, Field, Timestamps, field};
 use crate::values::time::EventTime;
-use bytes::Bytes;
-use parquet::basic::{
-    Compression, ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
-};
-use parquet::column::reader::get_typed_column_reader;
+use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
 use parquet::data_type::{
     ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, Int32Type,
     Int64Type, Int96, Int96Type,
@@ -19,10 +14,8 @@ use parquet::data_type::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
-use std::fmt;
 use std::sync::Arc;
 
 /// The revision of the format. It is raised when the same rows would give other bytes, because of
@@ -47,6 +40,12 @@ const SPARK_CALENDAR: (&str, &str) = ("org.apache.spark.version", "3.4.2");
      write the table again from Kafka"
 )]
 pub struct FileError(String);
+
+impl FileError {
+    pub(crate) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
 
 /// The column as Parquet describes it.
 fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetError> {
@@ -99,7 +98,7 @@ fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetE
 }
 
 /// How a decimal is stored, as Spark writes it (`spark.sql.parquet.writeLegacyFormat=false`).
-fn decimal_physical(precision: u8) -> Physical {
+pub(super) fn decimal_physical(precision: u8) -> Physical {
     match precision {
         0..=9 => Physical::INT32,
         10..=18 => Physical::INT64,
@@ -146,6 +145,14 @@ fn try_write(
     writer.into_inner()
 }
 
+/// INT96 is for the Parquet library of Hive 2.3, which does not know zstd.
+fn compression(timestamps: Timestamps) -> Result<Compression, ParquetError> {
+    Ok(match timestamps {
+        Timestamps::Micros => Compression::ZSTD(ZstdLevel::try_new(1)?),
+        Timestamps::Int96 => Compression::SNAPPY,
+    })
+}
+
 /// The settings of the writer. Each one that shapes the bytes is set here, even where it is the
 /// crate's default today.
 fn properties(
@@ -165,7 +172,7 @@ fn properties(
         .set_created_by(CREATED_BY.to_owned())
         // The pages and encodings that the Parquet reader of Hive 2.3 knows.
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_compression(compression(timestamps)?)
         .set_dictionary_enabled(true)
         .set_dictionary_page_size_limit(1 << 20)
         .set_data_page_size_limit(1 << 20)
@@ -300,10 +307,10 @@ fn int96(time: EventTime) -> Int96 {
 }
 
 /// A day in ms.
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 /// The Julian day of 1970-01-01.
-const JULIAN_1970: i64 = 2_440_588;
+pub(super) const JULIAN_1970: i64 = 2_440_588;
 
 /// Writes a leaf column. `depth` is the definition level of a value: 1 in a column of its own, 2 in
 /// a window. The level of null is 0.
@@ -325,215 +332,4 @@ fn write_leaf<T: DataType>(
         .typed::<T>()
         .write_batch(&values, Some(&levels), None)?;
     column.close()
-}
-
-/// Reads the columns of a file: its fields, and for each field the cells of the first `limit` rows.
-///
-/// # Errors
-/// The file is damaged or was not written by windrow.
-pub(crate) fn read_file(bytes: &[u8], limit: usize) -> Result<(Vec<Field>, Vec<Cells>), FileError> {
-    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(damaged)?;
-    let metadata = reader.metadata();
-    let root = metadata.file_metadata().schema_descr().root_schema();
-    let fields = root
-        .get_fields()
-        .iter()
-        .map(|t| read_field(t))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut columns: Vec<Cells> = fields.iter().map(|f| Cells::none(f.kind)).collect();
-    for i in 0..metadata.num_row_groups() {
-        let left = limit - columns.first().map_or(0, Cells::len);
-        if left == 0 {
-            break;
-        }
-        let group = reader.get_row_group(i).map_err(damaged)?;
-        let rows = usize::try_from(group.metadata().num_rows())
-            .map_err(damaged)?
-            .min(left);
-        let mut leaf = 0;
-        for (field, cells) in fields.iter().zip(&mut columns) {
-            let more = read_cells(group.as_ref(), &mut leaf, field.kind, rows)?;
-            if more.len() != rows {
-                return Err(FileError(format!(
-                    "column \"{}\" has {} of {rows} rows",
-                    field.name,
-                    more.len()
-                )));
-            }
-            cells.append(more);
-        }
-    }
-    Ok((fields, columns))
-}
-
-/// The error of a file whose bytes cannot be understood.
-pub(crate) fn damaged(error: impl fmt::Display) -> FileError {
-    FileError(error.to_string())
-}
-
-/// The column that a type in a file's schema describes.
-fn read_field(found: &Type) -> Result<Field, FileError> {
-    let unknown = || {
-        FileError(format!(
-            "column \"{}\" has a type that windrow does not write",
-            found.name()
-        ))
-    };
-    if found.is_group() {
-        let leaves = found
-            .get_fields()
-            .iter()
-            .map(|t| read_field(t))
-            .collect::<Result<Vec<_>, _>>()?;
-        let window = leaves
-            == [
-                field("start", ColumnKind::Time),
-                field("end", ColumnKind::Time),
-            ];
-        return if window {
-            Ok(field(found.name(), ColumnKind::Window))
-        } else {
-            Err(unknown())
-        };
-    }
-    let info = found.get_basic_info();
-    if info.repetition() == Repetition::REPEATED {
-        return Err(unknown());
-    }
-    let kind = match (found.get_physical_type(), info.converted_type()) {
-        (Physical::INT96, _) | (Physical::INT64, ConvertedType::TIMESTAMP_MICROS) => {
-            ColumnKind::Time
-        }
-        (
-            Physical::INT32 | Physical::INT64 | Physical::FIXED_LEN_BYTE_ARRAY,
-            ConvertedType::DECIMAL,
-        ) => {
-            let precision = u8::try_from(found.get_precision()).map_err(|_| unknown())?;
-            let scale = u8::try_from(found.get_scale()).map_err(|_| unknown())?;
-            if precision > 38
-                || scale > precision
-                || decimal_physical(precision) != found.get_physical_type()
-            {
-                return Err(unknown());
-            }
-            ColumnKind::Decimal { precision, scale }
-        }
-        (Physical::INT32, ConvertedType::NONE) => ColumnKind::Int,
-        (Physical::INT64, ConvertedType::NONE) => ColumnKind::Long,
-        (Physical::DOUBLE, _) => ColumnKind::Double,
-        (Physical::BYTE_ARRAY, ConvertedType::UTF8) => ColumnKind::Text,
-        _ => return Err(unknown()),
-    };
-    Ok(field(found.name(), kind))
-}
-
-/// The first `rows` cells of one column in a row group. `leaf` is the number of its first leaf
-/// column, and moves past those that were read.
-fn read_cells(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    kind: ColumnKind,
-    rows: usize,
-) -> Result<Cells, FileError> {
-    Ok(match kind {
-        ColumnKind::Window => {
-            let starts = read_times(group, leaf, rows)?;
-            let ends = read_times(group, leaf, rows)?;
-            Cells::Window(
-                starts
-                    .into_iter()
-                    .zip(ends)
-                    .map(|(start, end)| start.zip(end))
-                    .collect(),
-            )
-        }
-        ColumnKind::Time => Cells::Time(read_times(group, leaf, rows)?),
-        ColumnKind::Text => Cells::Text(read_leaf::<ByteArrayType>(group, leaf, rows)?),
-        ColumnKind::Int => Cells::Int(read_leaf::<Int32Type>(group, leaf, rows)?),
-        ColumnKind::Long => Cells::Long(read_leaf::<Int64Type>(group, leaf, rows)?),
-        ColumnKind::Double => Cells::Double(read_leaf::<DoubleType>(group, leaf, rows)?),
-        ColumnKind::Decimal { precision, .. } => {
-            Cells::Decimal(match decimal_physical(precision) {
-                Physical::INT32 => widen(read_leaf::<Int32Type>(group, leaf, rows)?),
-                Physical::INT64 => widen(read_leaf::<Int64Type>(group, leaf, rows)?),
-                _ => {
-                    let units = |bytes: FixedLenByteArray| {
-                        <[u8; 16]>::try_from(bytes.data())
-                            .map(i128::from_be_bytes)
-                            .map_err(damaged)
-                    };
-                    let found = read_leaf::<FixedLenByteArrayType>(group, leaf, rows)?;
-                    found
-                        .into_iter()
-                        .map(|n| n.map(units).transpose())
-                        .collect::<Result<_, _>>()?
-                }
-            })
-        }
-    })
-}
-
-/// Narrow integers as i128.
-fn widen<T: Into<i128>>(narrow: Vec<Option<T>>) -> Vec<Option<i128>> {
-    narrow.into_iter().map(|n| n.map(Into::into)).collect()
-}
-
-/// The first `rows` times of the next leaf column; moves `leaf` on.
-fn read_times(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    rows: usize,
-) -> Result<Vec<Option<EventTime>>, FileError> {
-    let int96 = group.metadata().column(*leaf).column_type() == Physical::INT96;
-    if !int96 {
-        let micros = read_leaf::<Int64Type>(group, leaf, rows)?;
-        return Ok(micros
-            .into_iter()
-            .map(|t| t.map(|us| EventTime(us.div_euclid(1000))))
-            .collect());
-    }
-    let times = read_leaf::<Int96Type>(group, leaf, rows)?;
-    let time = |value: Int96| {
-        let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i64::from);
-        let day = i64::from((day as u32).cast_signed()) - JULIAN_1970;
-        EventTime(
-            day.wrapping_mul(DAY_MS)
-                .wrapping_add(((high << 32) | low) / 1_000_000),
-        )
-    };
-    Ok(times.into_iter().map(|t| t.map(time)).collect())
-}
-
-/// The first `rows` cells of the next leaf column; moves `leaf` on.
-fn read_leaf<T: DataType>(
-    group: &dyn RowGroupReader,
-    leaf: &mut usize,
-    rows: usize,
-) -> Result<Vec<Option<T::T>>, FileError> {
-    let depth = group
-        .metadata()
-        .column(*leaf)
-        .column_descr()
-        .max_def_level();
-    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(*leaf).map_err(damaged)?);
-    *leaf += 1;
-    let (mut levels, mut values) = (Vec::new(), Vec::new());
-    let mut read = 0;
-    while read < rows {
-        let (more, _, _) = reader
-            .read_records(rows - read, Some(&mut levels), None, &mut values)
-            .map_err(damaged)?;
-        if more == 0 {
-            break;
-        }
-        read += more;
-    }
-    let mut values = values.into_iter();
-    if depth == 0 {
-        return Ok(values.map(Some).collect());
-    }
-    Ok(levels
-        .into_iter()
-        .map(|level| if level == depth { values.next() } else { None })
-        .collect())
 }

@@ -5,9 +5,10 @@
 //! table has three cells: `window` (a struct of start and end), `origin` and `count`. The table
 //! partition columns (`date`, for example) are in the path of the file, and not in the file.
 
-use crate::table::columnar::{damaged, read_file, write_file};
+use crate::table::columnar::write_file;
 use crate::table::columns::{Cells, ColumnKind, Field, field};
 use crate::table::listing::Listing;
+use crate::table::partial_file::{guarded, read_file};
 use crate::values::aggregate::{Acc, average};
 use crate::values::record::key_columns;
 use crate::values::row::{LateRecord, RejectRecord, Row};
@@ -17,6 +18,7 @@ use parquet::data_type::ByteArray;
 
 pub use crate::table::columnar::{FORMAT_REV, FileError, ROW_GROUP_ROWS};
 pub use crate::table::columns::{ColumnType, Timestamps};
+pub use crate::table::partial_file::is_reading_a_file;
 
 /// The columns of the table and of `<table>__chunks`, in order, without the table partition
 /// columns.
@@ -104,9 +106,7 @@ pub fn write_rejects(
 /// # Errors
 /// The file is damaged, or has a column of a type that windrow does not write.
 pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
-    // The Parquet library panics at some damaged files.
-    let read = std::panic::catch_unwind(|| read_file(bytes, limit));
-    let (fields, columns) = read.unwrap_or_else(|_| Err(damaged("it is damaged")))?;
+    let (fields, columns) = guarded(|| read_file(bytes, limit))?;
     let mut rows = vec![Vec::with_capacity(fields.len()); columns.first().map_or(0, Cells::len)];
     for (field, cells) in fields.iter().zip(&columns) {
         for (i, row) in rows.iter_mut().enumerate() {
@@ -409,6 +409,48 @@ mod tests {
     }
 
     #[test]
+    fn files_for_hive_2_3_have_the_codec_that_it_knows() {
+        use parquet::basic::Compression;
+        for timestamps in BOTH {
+            let late = [LateRecord {
+                partition: 0,
+                offset: 1,
+                time: EventTime(5),
+                watermark: EventTime(9),
+                key: Box::from(&*Key::of(&[Some("a")]).0),
+                value: Box::from(*b"{}"),
+            }];
+            let rejects = [RejectRecord {
+                partition: 0,
+                offset: 2,
+                time: None,
+                reason: "no key".to_owned(),
+                value: Box::from(*b"{}"),
+            }];
+            for file in [
+                write_rows(
+                    &by_origin(),
+                    timestamps,
+                    &[row(0, &[Some("a")], 1, &[])],
+                    &meta(),
+                ),
+                write_late("clicks", timestamps, &by_origin().group_by, &late, &meta()),
+                write_rejects("clicks", timestamps, &rejects, &meta()),
+            ] {
+                assert_eq!(read_rows(&file, 10).unwrap().rows.len(), 1);
+                let reader = SerializedFileReader::new(Bytes::from(file)).unwrap();
+                for column in reader.metadata().row_group(0).columns() {
+                    let codec = column.compression();
+                    match timestamps {
+                        Timestamps::Micros => assert!(matches!(codec, Compression::ZSTD(_))),
+                        Timestamps::Int96 => assert_eq!(codec, Compression::SNAPPY),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn wide_rows_come_back_exactly() {
         for timestamps in BOTH {
             let bytes = write_rows(&wide(), timestamps, &wide_rows(), &meta());
@@ -521,7 +563,7 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        const KNOWN: &str = "ea6d1a40bd32aa833fbce0dce09dc648bf7d8eaaa385ecb070ebbf2a9cec03bb";
+        const KNOWN: &str = "d822f7466435c05aae57dae20b013f16887023849e56673e7b18506fae935d97";
         assert_eq!((FORMAT_REV, hash.as_str()), (1, KNOWN));
     }
 

@@ -3,8 +3,11 @@
 pub mod place;
 mod columns;
 mod columnar;
+mod partial_file;
 pub mod file;
 pub mod listing;
 pub mod commit;
 pub mod admit;
 pub mod hive;
+pub mod newest;
+pub mod plausible;

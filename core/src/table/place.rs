@@ -26,7 +26,7 @@ const DEFAULT_FOLDER: &str = "warehouse";
 pub enum Place {
     /// A path in an S3 bucket.
     Bucket {
-        /// The bucket's name, as [`is_bucket_name`] allows it.
+        /// The bucket's name, as [`check_bucket`] allows it.
         bucket: String,
         /// It has no slash at either end. Empty is the whole bucket.
         path: String,
@@ -123,9 +123,7 @@ impl FromStr for Place {
         if let Some(rest) = text.strip_prefix("s3a://") {
             let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
             let path = path.trim_matches('/');
-            if !is_bucket_name(bucket) {
-                return Err(format!("that is not a bucket's name; {hint}"));
-            }
+            check_bucket(bucket)?;
             // Any other path means one key to S3, and another one to a reader that tidies paths up.
             let plain = |part: &str| {
                 !matches!(part, "" | "." | "..")
@@ -190,15 +188,45 @@ impl TablePlace {
     }
 }
 
-/// Whether a text can be a bucket's name: 3 to 63 letters, digits, dots, underscores and hyphens.
-/// S3 stores differ in what they allow; this is what all that are known to us have in common, and
-/// what a URI can hold.
-#[must_use]
-pub fn is_bucket_name(text: &str) -> bool {
-    (3..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+/// Whether a text can be a bucket's name: what S3 allows, and what every reader can read. Readers
+/// are Java programs, which take the bucket from `java.net.URI.getHost()`; that is null where
+/// RFC 2396, 3.2.2 has no such host. For example, `logs.2024` is a bucket that no reader can read.
+///
+/// # Errors
+/// Why not, as the end of a sentence, with a name that would do.
+pub fn check_bucket(name: &str) -> Result<(), String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let labels = || name.split('.');
+    let last = labels().next_back().unwrap_or_default();
+    let why = if !(3..=63).contains(&name.len()) || !name.bytes().all(known) {
+        "not a bucket's name; write 3 to 63 of a-z, A-Z, 0-9, \".\" and \"-\""
+    } else if name.contains('_') {
+        "Spark and Hive cannot read a bucket with \"_\" in its name; write one"
+    } else if labels().any(str::is_empty) {
+        "a dot must stand between two letters or digits; write one"
+    } else if labels().any(|label| label.starts_with('-') || label.ends_with('-')) {
+        "Spark and Hive cannot read a bucket of which a part begins or ends with \"-\"; write one"
+    } else if name.contains('.') && !last.starts_with(|c: char| c.is_ascii_lowercase()) {
+        "Spark and Hive cannot read a bucket whose last part, after the dot, does not begin with a \
+         letter; write one"
+    } else {
+        return Ok(());
+    };
+    // Other text is not repeated: an address may hold a key.
+    let like = if name.bytes().all(known) { name } else { "" };
+    Err(format!("{why} such as {}", readable_bucket(like)))
+}
+
+/// A bucket's name that is like this one and can be read: `logs.2024` becomes `logs-2024`.
+fn readable_bucket(name: &str) -> String {
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let like = parts.join("-").to_ascii_lowercase();
+    if (3..=63).contains(&like.len()) {
+        like
+    } else {
+        "spark-logs".to_owned()
+    }
 }
 
 /// Decides where a table lies when the settings name only its bucket. A table that exists stays
@@ -320,6 +348,59 @@ mod tests {
 
     fn read(text: &str) -> Place {
         text.parse().unwrap_or_else(|why| panic!("{text}: {why}"))
+    }
+
+    #[test]
+    fn a_bucket_that_java_cannot_parse_is_refused_with_one_that_it_can() {
+        for good in [
+            "spark",
+            "2024logs",
+            "my-bucket",
+            "a.b.c",
+            "lake.v1",
+            "1.2.x",
+            "a-b.c-d",
+            "Spark",
+            "logs2024",
+            "abc",
+        ] {
+            assert_eq!(check_bucket(good), Ok(()), "{good}");
+        }
+        for (bad, part) in [
+            (
+                "logs.2024",
+                "does not begin with a letter; write one such as logs-2024",
+            ),
+            ("lake-v1.1-eu", "such as lake-v1-1-eu"),
+            ("10.0.0.1", "such as 10-0-0-1"),
+            (
+                "team_lake",
+                "with \"_\" in its name; write one such as team-lake",
+            ),
+            ("-lake", "begins or ends with \"-\"; write one such as lake"),
+            ("lake-", "begins or ends with \"-\""),
+            (
+                "lake-.eu",
+                "begins or ends with \"-\"; write one such as lake-eu",
+            ),
+            ("lake.-eu", "begins or ends with \"-\""),
+            ("lake..eu", "a dot must stand between"),
+            (".lake", "a dot must stand between"),
+            ("lake.", "a dot must stand between"),
+            ("ab", "3 to 63"),
+            ("a b c", "not a bucket's name"),
+            ("", "such as spark-logs"),
+            ("\u{e9}t\u{e9}s", "not a bucket's name"),
+        ] {
+            let why = check_bucket(bad).expect_err(bad);
+            assert!(why.contains(part), "{bad}: {why}");
+            let place = format!("s3a://{bad}/warehouse").parse::<Place>();
+            assert_eq!(place, Err(why), "{bad}");
+        }
+        assert!(check_bucket(&"x".repeat(64)).is_err());
+        // Hive's database lies in a bucket that no reader can read: it is not followed there.
+        let found = locate("logs.2024", None, Some("s3a://logs.2024/w"));
+        assert_eq!(found, Ok(Place::default_in("logs.2024")));
     }
 
     #[test]

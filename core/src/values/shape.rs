@@ -28,13 +28,19 @@ pub struct Shape {
     pub max_keys: u64,
     /// The longest key, all columns together, in bytes of their UTF-8.
     pub max_key_bytes: u64,
-    /// The version of the meaning of all this. It is raised when a new windrow would give other
-    /// rows for the same settings.
+    /// The revision of the meaning of all this. It is raised when a new windrow would give other
+    /// rows for the same log and the same settings. A table that does not record one has 0.
+    #[serde(default)]
     pub semantics: u32,
 }
 
-/// The version of the meaning that this program implements: see [`Shape::semantics`].
-pub const SEMANTICS: u32 = 1;
+/// The revision that this program implements: see [`Shape::semantics`].
+///
+/// | revision | what changed |
+/// |---|---|
+/// | 1 | only counted records moved the watermark |
+/// | 2 | every record whose event time is known and not past the ceiling moves it |
+pub const SEMANTICS: u32 = 2;
 
 /// A key column: where it lies in the JSON value, and its name in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

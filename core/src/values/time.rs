@@ -183,11 +183,18 @@ pub fn sql_time(rfc3339: &str) -> String {
     }
 }
 
-/// Reads a time as RFC 3339 writes it, such as [`EventTime`]'s `Display` does. Parts of a
-/// millisecond are left out. `None` for any other text, and for years that do not have four digits.
+/// Reads a time as RFC 3339 writes it, such as [`EventTime`]'s `Display` does. It is rounded down
+/// to a millisecond. `None` for any other text.
+///
+/// Between date and time stands `T`, `t` or a blank. The last second of a UTC day may have the
+/// number 60, and then counts as the millisecond before midnight.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
     use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    // RFC 3339, 5.6 allows others "for the sake of readability", and the crate takes any byte.
+    if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
+        return None;
+    }
     let ns = OffsetDateTime::parse(text, &Rfc3339)
         .ok()?
         .unix_timestamp_nanos();
@@ -253,5 +260,61 @@ mod tests {
             );
         }
         assert_eq!(parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn only_what_rfc_3339_writes_is_a_time() {
+        const AT: i64 = 1_725_219_735_000;
+        for (text, ms) in [
+            ("2024-09-01T19:42:15Z", AT),
+            ("2024-09-01t19:42:15z", AT),
+            ("2024-09-01 19:42:15Z", AT),
+            ("2024-09-01T19:42:15+00:00", AT),
+            ("2024-09-01T19:42:15-00:00", AT),
+            ("2024-09-01T21:42:15+02:00", AT),
+            ("2024-09-01T14:12:15-05:30", AT),
+            ("2024-09-02T19:41:15+23:59", AT),
+            ("2024-09-01T19:42:15.1Z", AT + 100),
+            ("2024-09-01T19:42:15.123456789Z", AT + 123),
+            ("2024-09-01T19:42:15.9999999999999Z", AT + 999),
+            ("1969-12-31T23:59:59.9999Z", -1),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_999),
+            ("2017-01-01T05:29:60+05:30", 1_483_228_799_999),
+            ("2024-02-29T00:00:00Z", 1_709_164_800_000),
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(EventTime(ms)), "{text}");
+        }
+        for text in [
+            "2024-09-01x19:42:15Z",
+            "2024-09-01_19:42:15Z",
+            "2024-09-01\u{0}19:42:15Z",
+            "2024-09-01\t19:42:15Z",
+            "2024-09-01  19:42:15Z",
+            "2024-09-01T19:42:15",
+            "2024-09-01T19:42Z",
+            "2024-09-01T19:42:15.Z",
+            "2024-09-01T19:42:15,5Z",
+            "2024-09-01T19:42:15+0000",
+            "2024-09-01T19:42:15+24:00",
+            "2024-09-01T19:42:15+00:60",
+            "2024-09-01T19:42:15 Z",
+            " 2024-09-01T19:42:15Z",
+            "2024-09-01T19:42:15Z ",
+            "2024-09-01T24:00:00Z",
+            "2024-09-01T19:60:00Z",
+            "2024-09-01T19:42:60Z",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-09-00T00:00:00Z",
+            "24-09-01T19:42:15Z",
+            "20240901T194215Z",
+            "+2024-09-01T19:42:15Z",
+            "12024-09-01T19:42:15Z",
+            "2024-09-01",
+            "\u{0662}024-09-01T19:42:15Z",
+            "",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::Severity;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use windrow_core::settings::config::CatalogTls;
@@ -253,6 +253,52 @@ impl Session {
             Ok(answer) => answer.map_err(|error| self.meaning(&error)),
             Err(_) => Err(self.overdue()),
         }
+    }
+
+    /// A column of a row, which messages call `name`, for example `windrow_1.job.last_epoch`.
+    ///
+    /// # Errors
+    /// `Stop` when it holds what windrow never writes: somebody has changed the table or the row.
+    pub(super) fn read<'r, T: FromSql<'r>>(
+        &self,
+        row: &'r Row,
+        column: usize,
+        name: &str,
+    ) -> Result<T, CatalogError> {
+        row.try_get(column)
+            .map_err(|error| self.impossible(name, error_chain(&error)))
+    }
+
+    /// As [`Session::read`], for a bigint that holds a count; `None` for null.
+    pub(super) fn read_count_opt(
+        &self,
+        row: &Row,
+        column: usize,
+        name: &str,
+    ) -> Result<Option<u64>, CatalogError> {
+        let number: Option<i64> = self.read(row, column, name)?;
+        let count =
+            |n: i64| u64::try_from(n).map_err(|_| self.impossible(name, format!("it is {n}")));
+        number.map(count).transpose()
+    }
+
+    /// As [`Session::read_count_opt`], for a column that is never null.
+    pub(super) fn read_count(
+        &self,
+        row: &Row,
+        column: usize,
+        name: &str,
+    ) -> Result<u64, CatalogError> {
+        self.read_count_opt(row, column, name)?
+            .ok_or_else(|| self.impossible(name, "it is null".to_owned()))
+    }
+
+    /// What the journal says cannot be true.
+    pub(super) fn impossible(&self, name: &str, why: String) -> CatalogError {
+        self.stop(format_args!(
+            "cannot read {name}: {why}, which windrow never writes; set it back to what it was, or \
+             restore the database from a backup"
+        ))
     }
 
     pub(super) fn fenced(&self, why: impl fmt::Display) -> CatalogError {

@@ -574,6 +574,101 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
+async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
+    let ledger = |path: &str, value: &str| {
+        format!(
+            "UPDATE windrow_1.epoch SET said = jsonb_set(said::jsonb, '{{{path}}}', '{value}')::json"
+        )
+    };
+    let damages = [
+        (
+            "UPDATE windrow_1.job SET owner_epoch = -7".to_owned(),
+            "windrow_1.job.owner_epoch: it is -7",
+        ),
+        (
+            "UPDATE windrow_1.job SET last_epoch = -1".to_owned(),
+            "windrow_1.job.last_epoch: it is -1",
+        ),
+        (
+            "UPDATE windrow_1.job SET checkpoint_epoch = -5".to_owned(),
+            "windrow_1.job.checkpoint_epoch: it is -5",
+        ),
+        (
+            "UPDATE windrow_1.job SET last_epoch = 77".to_owned(),
+            "windrow_1.epoch has no such row",
+        ),
+        (
+            "UPDATE windrow_1.file SET rows = -3".to_owned(),
+            "windrow_1.file.rows: it is -",
+        ),
+        (
+            "UPDATE windrow_1.file SET bytes = -3".to_owned(),
+            "windrow_1.file.bytes: it is -",
+        ),
+        (
+            "ALTER TABLE windrow_1.job ALTER owner_epoch TYPE text USING owner_epoch::text"
+                .to_owned(),
+            "windrow_1.job.owner_epoch",
+        ),
+        (
+            ledger("ledger,hits", "-1"),
+            "cannot read windrow_1.epoch.said",
+        ),
+        (
+            ledger("ledger,counted", "18446744073709551615"),
+            "counted is 18446744073709551615",
+        ),
+        (ledger("ledger,hits", "123456"), "ledger does not add up"),
+        (
+            ledger("lanes,0,ledger,next-offset", "-9223372036854775808"),
+            "next-offset is -",
+        ),
+        (ledger("lanes,0,to", "4611686018427387904"), "by its ledger"),
+        (ledger("lanes", "7"), "cannot read windrow_1.epoch.said"),
+    ];
+    let place = Place::postgres("impossible", "script");
+    for (i, (sql, part)) in damages.iter().enumerate() {
+        let table = format!("t{i}");
+        let mut catalog = place.catalog(&table);
+        let (owner, _) = take(&mut catalog, "a").await;
+        catalog.commit(&epoch(&owner, 0)).await.unwrap();
+        catalog.commit(&full(&owner, 1)).await.unwrap();
+        catalog.release(&owner).await.unwrap();
+        place.other_client().await.batch_execute(sql).await.unwrap();
+        let acquired = place
+            .catalog(&table)
+            .acquire("b", "id of b", LEASE_MS)
+            .await
+            .map(drop);
+        let head = place.catalog(&table).head().await.map(drop);
+        let files = place
+            .catalog(&table)
+            .files(TableKind::Chunks, 5)
+            .await
+            .map(drop);
+        let errors: Vec<_> = [acquired, head, files]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        assert!(
+            errors.iter().any(|error| {
+                matches!(error, CatalogError::Stop(_)) && error.to_string().contains(part)
+            }),
+            "{sql}: {errors:?}"
+        );
+        // The next table begins with a journal of its own.
+        let undo = "DROP SCHEMA windrow_1 CASCADE";
+        place
+            .other_client()
+            .await
+            .batch_execute(undo)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
 async fn a_table_that_never_was_is_not_restored() {
     let place = Place::postgres("never", "script");
     let answer = place.catalog("t").restore("admin", "x", LEASE_MS).await;

@@ -31,8 +31,8 @@ pub enum KafkaError {
     /// No broker answers, or no broker leads the topic partition: try again.
     #[error("{0}")]
     Unreachable(String),
-    /// Bytes in the log cannot be read. Reading the topic partition ends here, so that no record is
-    /// skipped.
+    /// Bytes that came from the log cannot be read. Nothing more of the topic partition is handed
+    /// over until the next start, so that no record is skipped.
     #[error("{0}")]
     Damaged(String),
     /// The client no longer works: make a new one.
@@ -46,11 +46,11 @@ pub enum KafkaError {
 impl From<KafkaError> for Trouble {
     fn from(error: KafkaError) -> Self {
         let cause = match &error {
-            KafkaError::NotThere(_) | KafkaError::TopicDenied(_) => Some(Cause::NoTopic),
+            KafkaError::NotThere(_) => Some(Cause::NoTopic),
+            KafkaError::TopicDenied(_) | KafkaError::GroupDenied(_) => Some(Cause::KafkaRights),
             KafkaError::Login(_) => Some(Cause::LoginKafka),
-            KafkaError::GroupDenied(_)
-            | KafkaError::Tls(_)
-            | KafkaError::Unreachable(_)
+            KafkaError::Tls(_) => Some(Cause::TlsKafka),
+            KafkaError::Unreachable(_)
             | KafkaError::Damaged(_)
             | KafkaError::Fatal(_)
             | KafkaError::Other(_) => None,
@@ -61,6 +61,9 @@ impl From<KafkaError> for Trouble {
         }
     }
 }
+
+/// After so many connections that ended at the first request, the port is taken for one of TLS.
+const HUNG_UP_MAX: u32 = 4;
 
 /// The errors that librdkafka has reported about the client as a whole. They answer the question
 /// why there is no answer.
@@ -83,6 +86,9 @@ struct State {
     logins_failed: u64,
     /// Why a broker could not be reached.
     unreachable: Option<String>,
+    /// How often brokers hung up at the first request since there was an answer. Once, that is a
+    /// broker that is being started; again and again, it is a port that wants TLS.
+    hung_up: u32,
     /// Errors that were not reported to the reader yet, each of them once.
     news: Vec<KafkaError>,
     fatal: Option<String>,
@@ -119,7 +125,7 @@ impl ClientErrors {
     pub(super) fn clear(&self) {
         if self.any.swap(false, Ordering::AcqRel) {
             let mut state = self.lock();
-            (state.login, state.unreachable) = (None, None);
+            (state.login, state.unreachable, state.hung_up) = (None, None, 0);
             state.news.retain(|news| {
                 !matches!(
                     news,
@@ -213,11 +219,13 @@ impl ClientErrors {
             | code::UNKNOWN_TOPIC_ID => KafkaError::NotThere(format!(
                 "cannot {verb} topic \"{topic}\": it does not exist; create it, or name another"
             )),
-            code::TOPIC_AUTHORIZATION_FAILED => KafkaError::TopicDenied(format!(
-                "cannot {verb} topic \"{topic}\": user \"{}\" may not, or it does not exist; \
+            code::TOPIC_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED => {
+                KafkaError::TopicDenied(format!(
+                    "cannot {verb} topic \"{topic}\": user \"{}\" may not, or it does not exist; \
                  grant Read and Describe on the topic",
-                self.username
-            )),
+                    self.username
+                ))
+            }
             code::GROUP_AUTHORIZATION_FAILED => KafkaError::GroupDenied(format!(
                 "cannot use group \"{}\": user \"{}\" may not; grant Read on the group",
                 self.group, self.username
@@ -227,13 +235,15 @@ impl ClientErrors {
             }
             code::BAD_MSG | code::BAD_COMPRESSION | code::NOT_IMPLEMENTED | code::INVALID_MSG => {
                 KafkaError::Damaged(format!(
-                    "cannot {verb} topic \"{topic}\": {text}; a batch in the log is damaged or \
-                     of an unknown format, repair it or skip it by hand"
+                    "cannot {verb} topic \"{topic}\": {text}; a batch came damaged, or is of an \
+                     unknown format; it is asked for again, at least once a minute; if that does \
+                     not help, look at the network and at the disks of the brokers"
                 ))
             }
             code::MSG_SIZE_TOO_LARGE => KafkaError::Damaged(format!(
                 "cannot {verb} topic \"{topic}\": {text}; \
-                 a batch is larger than {RESPONSE_MAX_BYTES} bytes"
+                 a batch is larger than {RESPONSE_MAX_BYTES} bytes, the most that is read; it is \
+                 asked for again, at least once a minute"
             )),
             code::FATAL => KafkaError::Fatal(format!(
                 "cannot go on with Kafka \"{}\": {text}",
@@ -298,6 +308,20 @@ impl Hooks for ClientErrors {
                 let error = self.classify(&Failure { code, text }, "read");
                 state.add_news(error);
             }
+            code::TRANSPORT if text.contains("(connecting to a SSL listener?)") => {
+                state.hung_up += 1;
+                if state.hung_up == HUNG_UP_MAX {
+                    let error = KafkaError::Tls(format!(
+                        "cannot connect to Kafka \"{}\": it hangs up at the first request, as a \
+                         port does that speaks TLS; set kafka.security to ssl or sasl-ssl, or name \
+                         the port that does not",
+                        self.bootstrap
+                    ));
+                    state.login = Some(error.clone());
+                    state.add_news(error);
+                }
+                state.unreachable = Some(text);
+            }
             code::TRANSPORT | code::RESOLVE => state.unreachable = Some(text),
             // `Client::fatal` tells the cause.
             code::FATAL | code::ALL_BROKERS_DOWN => {}
@@ -353,6 +377,7 @@ pub(super) mod code {
     pub const MSG_SIZE_TOO_LARGE: i32 = 10;
     pub const TOPIC_AUTHORIZATION_FAILED: i32 = 29;
     pub const GROUP_AUTHORIZATION_FAILED: i32 = 30;
+    pub const CLUSTER_AUTHORIZATION_FAILED: i32 = 31;
     pub const SASL_AUTHENTICATION_FAILED: i32 = 58;
     pub const UNKNOWN_TOPIC_ID: i32 = 100;
     /// Errors that pass by themselves: there is no leader, or another one; a broker or a
@@ -381,4 +406,90 @@ pub(super) fn is_too_early(code: i32) -> bool {
         code,
         code::STATE | code::PREV_IN_PROGRESS | code::UNKNOWN_PARTITION
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors() -> ClientErrors {
+        let settings = "kafka: { bootstrap: 'k:9092', topic: clicks }";
+        let settings = windrow_core::settings::config::Config::parse(settings).unwrap();
+        let config = KafkaConfig {
+            settings: settings.kafka,
+            topic: "clicks".to_owned(),
+            username: "me".to_owned(),
+            password: Secret::new("hunter2"),
+            group: "windrow-a.b".to_owned(),
+            ca_pem: None,
+            partitions: 0,
+        };
+        ClientErrors::new(&config, Box::new(|host| vec![host.to_owned()]))
+    }
+
+    #[test]
+    fn each_refusal_of_kafka_has_its_cause() {
+        let login = Some(Cause::LoginKafka);
+        let (rights, topic) = (Some(Cause::KafkaRights), Some(Cause::NoTopic));
+        for (code, cause, part) in [
+            (29, rights, "grant Read and Describe on the topic"),
+            (30, rights, "grant Read on the group"),
+            (31, rights, "user \"me\""),
+            (3, topic, "create it, or name another"),
+            (100, topic, "does not exist"),
+            (code::UNKNOWN_TOPIC, topic, "does not exist"),
+            (code::UNKNOWN_PARTITION, topic, "does not exist"),
+            (58, login, "give the current user name and password"),
+            (code::AUTHENTICATION, login, "as user \"me\""),
+            (
+                code::SSL,
+                Some(Cause::TlsKafka),
+                "give the CA that signed its certificate",
+            ),
+            (code::TRANSPORT, None, "tried again until brokers are back"),
+            (code::TIMED_OUT, None, "tried again"),
+            (5, None, "tried again"),
+            (code::BAD_MSG, None, "damaged"),
+            (code::FATAL, None, "cannot go on"),
+            (42, None, "(code 42)"),
+        ] {
+            let text = "ssl://k:9093/1: it says hunter2 (after 3ms in state CONNECT)".to_owned();
+            let error = errors().classify(&Failure { code, text }, "read");
+            let trouble = Trouble::from(error);
+            assert_eq!(trouble.cause, cause, "{code}: {trouble}");
+            assert!(trouble.text.contains(part), "{code}: {trouble}");
+            assert!(!trouble.text.contains("hunter2"), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_hangs_up_again_and_again_wants_tls() {
+        let hung_up = "k:9093/bootstrap: Disconnected: requesting ApiVersion: might be caused by \
+                       incorrect security.protocol configuration (connecting to a SSL listener?) \
+                       or broker version is < 0.10 (see api.version.request)";
+        let errors = errors();
+        for _ in 1..HUNG_UP_MAX {
+            errors.error(code::TRANSPORT, hung_up);
+        }
+        assert_eq!(errors.take_news(), []);
+        errors.clear();
+        for _ in 1..HUNG_UP_MAX {
+            errors.error(code::TRANSPORT, hung_up);
+        }
+        assert!(matches!(
+            errors.explain_silence(),
+            KafkaError::Unreachable(_)
+        ));
+        errors.error(code::TRANSPORT, hung_up);
+        let [error] = &errors.take_news()[..] else {
+            panic!("one of them is news");
+        };
+        assert_eq!(Trouble::from(error.clone()).cause, Some(Cause::TlsKafka));
+        assert!(
+            error.to_string().contains("set kafka.security to ssl"),
+            "{error}"
+        );
+        errors.clear();
+        assert!(!errors.cannot_log_in());
+    }
 }

@@ -4,7 +4,10 @@ use super::errors::cause;
 use super::*;
 use crate::io::kafka::mock::{Demo, DemoProducer, MockKafka};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use windrow_core::settings::config::{Mechanism, Start};
 use windrow_core::settings::parse::HostPort;
@@ -1105,4 +1108,113 @@ mod real {
             );
         }
     }
+}
+
+/// A proxy in front of a broker. It says of itself where the broker speaks of its own address, and
+/// while `damages` holds, it flips one bit of each fetched value that contains `FLIP`.
+struct Proxy {
+    address: String,
+    damages: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn start(broker: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let damages = Arc::new(AtomicBool::new(true));
+        let (broker, flag) = (broker.to_owned(), Arc::clone(&damages));
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(client) = client else { return };
+                let Ok(server) = TcpStream::connect(&broker) else {
+                    return;
+                };
+                let port_of = |text: &str| text.rsplit_once(':').expect("HOST:PORT").1.to_owned();
+                let from: u16 = port_of(&broker).parse().expect("a port");
+                let ends = (client.try_clone(), server.try_clone());
+                let (Ok(from_client), Ok(mut to_server)) = ends else {
+                    return;
+                };
+                std::thread::spawn(move || std::io::copy(&mut &from_client, &mut to_server));
+                let flag = Arc::clone(&flag);
+                std::thread::spawn(move || answers(server, client, (from, port), &flag));
+            }
+        });
+        Self {
+            address: format!("127.0.0.1:{port}"),
+            damages,
+        }
+    }
+}
+
+/// Hands on what the broker answers, one whole answer at a time.
+fn answers(
+    mut server: TcpStream,
+    mut client: TcpStream,
+    (from, to): (u16, u16),
+    damages: &AtomicBool,
+) -> std::io::Result<()> {
+    loop {
+        let mut size = [0; 4];
+        server.read_exact(&mut size)?;
+        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+        server.read_exact(&mut answer)?;
+        let address =
+            |port: u16| [b"127.0.0.1".as_slice(), &u32::from(port).to_be_bytes()].concat();
+        replace(&mut answer, &address(from), &address(to));
+        if damages.load(Ordering::SeqCst) {
+            replace(&mut answer, b"FLIP", b"FLIQ");
+        }
+        client.write_all(&size)?;
+        client.write_all(&answer)?;
+    }
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len());
+    for at in 0..(bytes.len() + 1).saturating_sub(from.len()) {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+}
+
+/// One bit of an answer is flipped on its way. The topic partition is halted, so that no record is
+/// skipped, and a new start at the same place reads on. The other topic partition is not disturbed.
+#[test]
+fn a_damaged_answer_is_asked_again() {
+    let kafka = MockKafka::start("t", 2).expect("a mock cluster");
+    send(&kafka, "t", 0, 0..10);
+    let flip = b"FLIP me".as_slice();
+    kafka
+        .send("t", 1, [(1, Some(flip)), (2, Some(flip))])
+        .expect("sent");
+    let proxy = Proxy::start(&kafka.bootstrap());
+    let (consumer, mut reader) = open(&plain(&proxy.address, "t")).expect("a client");
+    consumer.topic(PATIENCE).expect("a topic");
+    let mut log = Log::default();
+    reader.start(0, 0, -1).expect("started");
+    reader.start(1, 0, -1).expect("started");
+    log.read(&mut reader, |log| {
+        log.last_end(0) == Some(10) && !log.problems.is_empty()
+    });
+    let KafkaError::Damaged(why) = &log.problems[0] else {
+        panic!("{log:?}");
+    };
+    assert!(
+        why.contains("partition 1") && why.contains("asked for again"),
+        "{why}"
+    );
+    assert!(!why.contains("by hand"), "nothing can skip it: {why}");
+    assert!(log.offsets(1).is_empty(), "nothing is made up: {log:?}");
+
+    // As long as it stays damaged, it is asked for in vain, and nothing is skipped.
+    reader.start(1, 0, -1).expect("started");
+    log.poll(&mut reader, STEP);
+    assert!(log.offsets(1).is_empty(), "{log:?}");
+
+    proxy.damages.store(false, Ordering::SeqCst);
+    reader.start(1, 0, -1).expect("started");
+    log.read(&mut reader, |log| log.last_end(1) == Some(2));
+    assert_eq!(log.offsets(1), [0, 1]);
 }

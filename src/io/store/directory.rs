@@ -6,7 +6,8 @@ use super::{StoreError, StoreErrorKind};
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,6 +50,20 @@ impl LocalStore {
         .await
     }
 
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let path = self.path(key)?;
+        blocking(move || match read_range(&path, &range) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_error("read", &path, &e)),
+        })
+        .await
+    }
+
     pub(super) async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         let paths = keys
             .iter()
@@ -82,6 +97,16 @@ impl LocalStore {
         })
         .await
     }
+}
+
+/// The bytes of this range that the file has.
+fn read_range(path: &Path, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut bytes = Vec::new();
+    file.take(range.end.saturating_sub(range.start))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

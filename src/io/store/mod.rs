@@ -3,6 +3,7 @@
 //! error.
 
 mod directory;
+mod refusal;
 mod s3;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ pub use s3::S3Store;
 
 use bytes::Bytes;
 use std::fmt;
+use std::ops::Range;
 use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
@@ -62,6 +64,9 @@ pub enum StoreErrorKind {
     /// The access key is unknown, or the secret key is wrong. A rotation looks like this until we
     /// are told the new key.
     BadKey,
+    /// Something answers there, but there is no TLS connection that is trusted; or only one side
+    /// wants TLS.
+    Tls,
     /// There is no connection, or no answer came in time.
     Unreachable,
     /// Anything else.
@@ -81,11 +86,11 @@ pub struct StoreError {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         let cause = match error.kind {
-            StoreErrorKind::Denied | StoreErrorKind::BadKey => Some(Cause::LoginS3),
-            StoreErrorKind::NoBucket
-            | StoreErrorKind::Clock
-            | StoreErrorKind::Unreachable
-            | StoreErrorKind::Other => None,
+            StoreErrorKind::BadKey => Some(Cause::LoginS3),
+            StoreErrorKind::Denied => Some(Cause::S3Rights),
+            StoreErrorKind::NoBucket => Some(Cause::NoBucket),
+            StoreErrorKind::Tls => Some(Cause::TlsS3),
+            StoreErrorKind::Clock | StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
         };
         Trouble {
             cause,
@@ -138,6 +143,22 @@ impl Store {
         match self {
             Store::S3(s3) => s3.get(key).await,
             Store::Local(local) => local.get(key).await,
+        }
+    }
+
+    /// The bytes of this range of an object; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// As for [`Store::get`]. An object that is shorter than the range is an error, or gives fewer
+    /// bytes.
+    pub async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Store::S3(s3) => s3.get_range(key, range).await,
+            Store::Local(local) => local.get_range(key, range).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Objects in an S3 bucket, through aws-sdk-s3. All of its settings are made here: it reads no
 //! profile and no environment, and asks no address of a cloud for credentials.
 
+use super::refusal::{Refused, cut, denied, other_region, region_in, without_login};
 use super::{S3Config, StoreError, StoreErrorKind};
 use crate::io::roots::trusted_pem;
 use aws_sdk_s3::Client;
@@ -18,6 +19,7 @@ use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 use bytes::Bytes;
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -243,11 +245,34 @@ impl S3Store {
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let bytes = self.get_some(key, None).await?;
+        Ok(bytes.map(Vec::from))
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if range.is_empty() {
+            return Ok(Some(Bytes::new()));
+        }
+        // RFC 9110, 14.1.2: the last byte is included.
+        let header = format!("bytes={}-{}", range.start, range.end - 1);
+        self.get_some(key, Some(header)).await
+    }
+
+    async fn get_some(
+        &self,
+        key: &str,
+        range: Option<String>,
+    ) -> Result<Option<Bytes>, StoreError> {
         let answer = self
             .client()
             .get_object()
             .bucket(&self.inner.bucket)
             .key(self.path(key))
+            .set_range(range)
             .send()
             .await;
         let answer = match answer {
@@ -257,7 +282,7 @@ impl S3Store {
         };
         // The SDK's stalled stream protection notices a store that stops in the middle.
         match answer.body.collect().await {
-            Ok(body) => Ok(Some(body.to_vec())),
+            Ok(body) => Ok(Some(body.into_bytes())),
             Err(e) => Err(self.unreachable("read", &object(key), &innermost_cause(&e))),
         }
     }
@@ -338,14 +363,20 @@ impl S3Store {
     {
         match error {
             SdkError::ServiceError(answer) => {
-                let status = answer.raw().status().as_u16();
-                self.refusal(
-                    verb,
-                    what,
-                    status,
-                    answer.err().code().unwrap_or(""),
-                    answer.err().message().unwrap_or(""),
-                )
+                let raw = answer.raw();
+                let body = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
+                let message = answer.err().message().unwrap_or("");
+                let region = raw.headers().get("x-amz-bucket-region");
+                let refused = Refused {
+                    status: raw.status().as_u16(),
+                    code: answer.err().code().unwrap_or(""),
+                    message,
+                    region: region
+                        .or_else(|| region_in(&body))
+                        .or_else(|| region_in(message)),
+                    wants_tls: body.to_ascii_lowercase().contains("https"),
+                };
+                self.refusal(verb, what, &refused)
             }
             SdkError::TimeoutError(_) => self.unreachable(verb, what, "no answer in time"),
             _ => self.unreachable(verb, what, &innermost_cause(error)),
@@ -353,36 +384,31 @@ impl S3Store {
     }
 
     /// The error for a request that the service has refused.
-    pub(super) fn refusal(
-        &self,
-        verb: &str,
-        what: &str,
-        status: u16,
-        code: &str,
-        message: &str,
-    ) -> StoreError {
+    pub(super) fn refusal(&self, verb: &str, what: &str, refused: &Refused<'_>) -> StoreError {
         let bucket = &self.inner.bucket;
-        let (kind, why) = self.explain_refusal(verb, status, code, message);
+        let (kind, why) = self.explain_refusal(verb, refused);
         StoreError {
             kind,
             text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}"),
         }
     }
 
-    /// Kind, reason and next step for an answer of the service. `code` is one of those in the
-    /// Amazon S3 API reference, "Error responses"; it is empty where the answer has none.
-    fn explain_refusal(
-        &self,
-        verb: &str,
-        status: u16,
-        code: &str,
-        message: &str,
-    ) -> (StoreErrorKind, String) {
-        use StoreErrorKind::{BadKey, Clock, Denied, NoBucket, Other};
+    /// Kind, reason and next step for an answer of the service.
+    fn explain_refusal(&self, verb: &str, refused: &Refused<'_>) -> (StoreErrorKind, String) {
+        let Refused {
+            status,
+            code,
+            message,
+            region,
+            wants_tls,
+        } = *refused;
+        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Tls};
         match code {
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "InvalidToken"
+            | "InvalidSecurity"
+            | "NotSignedUp"
             | "ExpiredToken"
             | "TokenRefreshRequired" => (
                 BadKey,
@@ -405,24 +431,23 @@ impl S3Store {
             ),
             // Only a proxy answers 407 (RFC 9110, 15.5.8).
             "" if status == 407 => (
-                Denied,
+                BadKey,
                 format!(
                     "the proxy {} wants a login; give the right name and password in s3-proxy",
                     self.proxy_shown().unwrap_or_default()
                 ),
             ),
-            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => denied(verb),
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "MethodNotAllowed" => {
+                denied(verb)
+            }
             "" if status == 403 => denied(verb),
+            // Servers of TLS say in their own words what was sent to them.
+            "" if status == 400 && wants_tls && !self.inner.tls => (Tls, self.wants_tls()),
             "AuthorizationHeaderMalformed"
             | "PermanentRedirect"
             | "TemporaryRedirect"
-            | "IllegalLocationConstraintException" => (
-                Other,
-                format!(
-                    "the bucket is in another region ({}); correct the s3 region or endpoint",
-                    cut(message)
-                ),
-            ),
+            | "IllegalLocationConstraintException" => (Other, other_region(region, message)),
+            "" if status == 301 => (Other, other_region(region, message)),
             _ => {
                 let reason = match (code, message) {
                     ("", "") => "without a reason".to_owned(),
@@ -448,30 +473,54 @@ impl S3Store {
             .proxy_shown()
             .map(|proxy| format!(" through {proxy}"))
             .unwrap_or_default();
-        let advice = if cause.contains("certificate") {
-            "give the CA of the store's certificate"
-        } else if !through.is_empty() {
-            "check the s3 endpoint, s3-proxy and s3.no-proxy"
-        } else {
+        let advice = if through.is_empty() {
             "check the s3 endpoint and that the store is running"
+        } else {
+            "check the s3 endpoint, s3-proxy and s3.no-proxy"
+        };
+        let (kind, advice) = match self.tls_advice(cause) {
+            Some(advice) => (StoreErrorKind::Tls, advice),
+            None => (StoreErrorKind::Unreachable, advice.to_owned()),
         };
         let text = format!(
             "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; \
              {advice}",
             cut(cause)
         );
-        StoreError {
-            kind: StoreErrorKind::Unreachable,
-            text,
-        }
+        StoreError { kind, text }
     }
-}
 
-fn denied(verb: &str) -> (StoreErrorKind, String) {
-    (
-        StoreErrorKind::Denied,
-        format!("access denied; allow the user of s3-access-key to {verb} objects there"),
-    )
+    /// What to do about an error of TLS, in the words of rustls and hyper; `None` for any other.
+    fn tls_advice(&self, cause: &str) -> Option<String> {
+        let has = |part: &str| cause.contains(part);
+        Some(
+            if has("certificate expired") || has("certificate not valid yet") {
+                "renew the store's certificate, or set this machine's clock by NTP".to_owned()
+            } else if has("certificate not valid for name") {
+                "write in s3.endpoint the name that the store's certificate has".to_owned()
+            } else if has("certificate") {
+                "give the CA that signed the store's certificate in s3.ca-file".to_owned()
+            } else if has("InvalidContentType") || has("invalid record") {
+                "this port does not speak TLS: write http:// in s3.endpoint, or the port that does"
+                    .to_owned()
+            } else if has("received fatal alert") || has("PeerIncompatible") {
+                "the store refuses this TLS connection: check s3.endpoint and the store's settings"
+                    .to_owned()
+            } else if !self.inner.tls && (has("invalid HTTP version") || has("invalid HTTP header"))
+            {
+                self.wants_tls()
+            } else {
+                return None;
+            },
+        )
+    }
+
+    fn wants_tls(&self) -> String {
+        format!(
+            "{} speaks TLS; write https:// in s3.endpoint, and s3.ca-file for a CA of your own",
+            self.inner.endpoint
+        )
+    }
 }
 
 impl Limits {
@@ -537,21 +586,4 @@ fn http_client(
             }
         }),
     )
-}
-
-/// A proxy's URL without user name and password.
-fn without_login(proxy: &str) -> String {
-    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-        _ => proxy.to_owned(),
-    }
-}
-
-/// Text from outside, cut to a length that fits into a status line.
-fn cut(text: &str) -> String {
-    text.trim()
-        .trim_end_matches('.')
-        .chars()
-        .take(200)
-        .collect()
 }

@@ -72,6 +72,17 @@ async fn cases(store: &Store) {
         Some(b"".as_slice())
     );
     assert!(store.get("ab/large").await.unwrap().unwrap() == large);
+    for (key, range, expect) in [
+        ("a/b c/é=1.parquet", 1..3, Some("ne")),
+        ("a/b c/é=1.parquet", 0..1, Some("o")),
+        ("a/b c/é=1.parquet", 2..2, Some("")),
+        ("a/none", 0..1, None),
+    ] {
+        let found = store.get_range(key, range).await.unwrap();
+        assert_eq!(found.as_deref(), expect.map(str::as_bytes), "{key}");
+    }
+    let end = store.get_range("ab/large", (3 << 20) - 5..3 << 20).await;
+    assert_eq!(end.unwrap().unwrap(), vec![7; 5]);
     let all = [
         ("a/b c/é=1.parquet", 3),
         ("a/b/empty", 0),
@@ -254,42 +265,111 @@ fn unreachable_store_is_an_error_within_its_time() {
     }
 }
 
+/// What becomes of a PUT that is answered with these bytes.
+fn put_answered(scheme: &str, answer: Vec<u8>) -> StoreError {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    run(impatient(&endpoint).put("a", Bytes::from_static(b"1"))).unwrap_err()
+}
+
 #[test]
-fn refusals_say_what_to_do() {
-    let Store::S3(store) = impatient("http://s3:80") else {
-        unreachable!()
+fn each_refusal_has_its_cause_and_says_what_to_do() {
+    let xml = |status: u16, headers: &str, code: &str, more: &str| {
+        let body = format!("<Error><Code>{code}</Code><Message>m.</Message>{more}</Error>");
+        let length = body.len();
+        format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
     };
-    for (status, code, kind, text) in [
+    let plain = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    let malformed = "<Region>eu-west-1</Region>";
+    for (answer, cause, text) in [
         (
-            403,
-            "RequestTimeTooSkewed",
-            StoreErrorKind::Clock,
+            xml(403, "", "AccessDenied", ""),
+            Some(Cause::S3Rights),
+            "cannot write object \"a\" in bucket \"spark\": access denied; allow the user of \
+             s3-access-key to write objects there",
+        ),
+        (
+            "HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            Some(Cause::S3Rights),
+            "access denied",
+        ),
+        (
+            xml(403, "", "InvalidAccessKeyId", ""),
+            Some(Cause::LoginS3),
+            "the S3 key is not accepted (InvalidAccessKeyId)",
+        ),
+        (
+            xml(403, "", "SignatureDoesNotMatch", ""),
+            Some(Cause::LoginS3),
+            "give the right s3-access-key and s3-secret-key",
+        ),
+        (
+            xml(400, "", "ExpiredToken", ""),
+            Some(Cause::LoginS3),
+            "(ExpiredToken)",
+        ),
+        (
+            xml(404, "", "NoSuchBucket", ""),
+            Some(Cause::NoBucket),
+            "create bucket \"spark\"",
+        ),
+        (
+            xml(403, "", "RequestTimeTooSkewed", ""),
+            None,
             "set both by NTP",
         ),
         (
-            403,
-            "SignatureDoesNotMatch",
-            StoreErrorKind::BadKey,
-            "give the right s3-access-key",
+            xml(400, "", "AuthorizationHeaderMalformed", malformed),
+            None,
+            "the bucket is in region \"eu-west-1\"; set s3.region to that",
         ),
         (
-            404,
-            "NoSuchBucket",
-            StoreErrorKind::NoBucket,
-            "create bucket \"spark\"",
+            xml(
+                301,
+                "x-amz-bucket-region: eu_west\r\n",
+                "PermanentRedirect",
+                "",
+            ),
+            None,
+            "the bucket is in region \"eu_west\"; set s3.region to that",
         ),
-        (403, "", StoreErrorKind::Denied, "access denied"),
         (
-            507,
-            "XMinioStorageFull",
-            StoreErrorKind::Other,
-            "http://s3:80 answered 507: XMinioStorageFull: m; it is",
+            xml(507, "", "XMinioStorageFull", ""),
+            None,
+            "answered 507: XMinioStorageFull: m; it is tried again",
+        ),
+        (
+            plain.to_owned(),
+            Some(Cause::TlsS3),
+            "speaks TLS; write https:// in s3.endpoint",
+        ),
+        (
+            // A server of TLS that ends the connection with an alert.
+            "\x15\x03\x01\x00\x02\x02\x46".to_owned(),
+            Some(Cause::TlsS3),
+            "speaks TLS; write https:// in s3.endpoint",
         ),
     ] {
-        let error = store.refusal("write", "object \"k\"", status, code, "m.");
-        assert_eq!(error.kind, kind);
-        assert!(error.text.contains(text), "{error}");
+        let error = put_answered("http", answer.clone().into_bytes());
+        assert!(error.text.contains(text), "{answer}\n{error}");
+        assert_eq!(Trouble::from(error).cause, cause, "{answer}");
     }
+    let error = put_answered("https", plain.as_bytes().to_vec());
+    assert!(
+        error
+            .text
+            .contains("does not speak TLS: write http:// in s3.endpoint"),
+        "{error}"
+    );
+    assert_eq!(Trouble::from(error).cause, Some(Cause::TlsS3));
 }
 
 /// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else
@@ -460,7 +540,7 @@ fn proxys_password_is_never_said() {
         .unwrap();
     let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
     for (scheme, kind) in [
-        ("http", StoreErrorKind::Denied),
+        ("http", StoreErrorKind::BadKey),
         ("https", StoreErrorKind::Unreachable),
     ] {
         proxy.refuses.store(true, Ordering::SeqCst);
@@ -690,11 +770,11 @@ fn s3_over_tls_needs_the_given_ca() {
             .await
             .unwrap_err();
         println!("{error}");
-        assert_eq!(error.kind, StoreErrorKind::Unreachable);
+        assert_eq!(error.kind, StoreErrorKind::Tls);
         assert!(
             error
                 .text
-                .ends_with("give the CA of the store's certificate"),
+                .ends_with("give the CA that signed the store's certificate in s3.ca-file"),
             "{error}"
         );
     });

@@ -181,12 +181,20 @@ impl KeptCheckpoints {
         Some(Self { newest, before })
     }
 
-    /// The same with the epoch of the newest.
-    pub(super) fn at(self, epoch: u64) -> Checkpoints {
-        Checkpoints {
-            newest: Some((epoch, self.newest)),
-            before: self.before,
-        }
+    /// Reads the two columns: the epoch of the newest, and this as JSON.
+    pub(super) fn read(
+        db: &Session,
+        epoch: Option<u64>,
+        text: Option<&str>,
+    ) -> Result<Checkpoints, CatalogError> {
+        let Some((epoch, text)) = epoch.zip(text) else {
+            return Ok(Checkpoints::default());
+        };
+        let kept: Self = from_json(db, "windrow_1.job.checkpoint", text)?;
+        Ok(Checkpoints {
+            newest: Some((epoch, kept.newest)),
+            before: kept.before,
+        })
     }
 }
 
@@ -218,25 +226,23 @@ impl Journal<'_> {
         let Some(row) = db.query_opt(sql, args![*database, *table]).await? else {
             return Ok(None);
         };
-        let checkpoints = match (row.get::<_, Option<&str>>(5), row.get::<_, Option<i64>>(7)) {
-            (Some(text), Some(epoch)) => {
-                from_json::<KeptCheckpoints>(db, "checkpoint", text)?.at(to_count(epoch))
-            }
-            _ => Checkpoints::default(),
-        };
-        let term = to_count(row.get(0));
+        let checkpoint = db.read::<Option<&str>>(&row, 5, "windrow_1.job.checkpoint")?;
+        let epoch = db.read_count_opt(&row, 7, "windrow_1.job.checkpoint_epoch")?;
+        let checkpoints = KeptCheckpoints::read(db, epoch, checkpoint)?;
+        let term = db.read_count(&row, 0, "windrow_1.job.owner_epoch")?;
+        let owner_id = db.read(&row, 1, "windrow_1.job.owner_id")?;
         let facts = JobFacts {
             // The row is made a moment before its first owner is entered.
-            owner: (term > 0).then(|| Owner {
-                term,
-                owner_id: row.get(1),
-            }),
-            owner_name: row.get(2),
-            lease_until: row.get::<_, Option<i64>>(3).map(DbTime),
-            last_epoch: row.get::<_, Option<i64>>(4).map(to_count),
+            owner: (term > 0).then_some(Owner { term, owner_id }),
+            owner_name: db.read(&row, 2, "windrow_1.job.owner_name")?,
+            lease_until: db
+                .read::<Option<i64>>(&row, 3, "windrow_1.job.lease_until")?
+                .map(DbTime),
+            last_epoch: db.read_count_opt(&row, 4, "windrow_1.job.last_epoch")?,
             ..JobFacts::default()
         };
-        Ok(Some((Job { facts, checkpoints }, DbTime(row.get(6)))))
+        let now = DbTime(db.read(&row, 6, "PostgreSQL's clock")?);
+        Ok(Some((Job { facts, checkpoints }, now)))
     }
 
     /// Adds to the facts of a locked row what `admit` needs to know besides.
@@ -256,7 +262,11 @@ impl Journal<'_> {
                 args![*database, *table],
             )
             .await?;
-        facts.next_offsets = lanes.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for row in &lanes {
+            let partition = db.read(row, 0, "windrow_1.lane.partition")?;
+            let next = db.read(row, 1, "windrow_1.lane.next_offset")?;
+            facts.next_offsets.insert(partition, next);
+        }
         let doomed = db
             .query(
                 "SELECT key FROM windrow_1.doomed \
@@ -264,7 +274,10 @@ impl Journal<'_> {
                 args![*database, *table, commit.objects()],
             )
             .await?;
-        facts.doomed = doomed.iter().map(|row| row.get(0)).collect();
+        facts.doomed = doomed
+            .iter()
+            .map(|row| db.read(row, 0, "windrow_1.doomed.key"))
+            .collect::<Result<_, _>>()?;
         Ok(())
     }
 
@@ -278,10 +291,13 @@ impl Journal<'_> {
                 args![*database, *table, to_bigint(epoch)],
             )
             .await?;
-        Ok(row.map(|row| CommittedEpoch {
-            digest: row.get(0),
-            committed_at: DbTime(row.get(1)),
-        }))
+        row.map(|row| {
+            Ok(CommittedEpoch {
+                digest: db.read(&row, 0, "windrow_1.epoch.digest")?,
+                committed_at: DbTime(db.read(&row, 1, "windrow_1.epoch.committed_at")?),
+            })
+        })
+        .transpose()
     }
 
     /// What epoch 0 said of the table.
@@ -294,32 +310,42 @@ impl Journal<'_> {
                 args![*database, *table],
             )
             .await?;
-        from_json(db, "epoch 0", row.get(0))
+        from_json(
+            db,
+            "windrow_1.job.genesis",
+            db.read(&row, 0, "windrow_1.job.genesis")?,
+        )
     }
 }
 
 /// A row of `file` that begins with these columns: epoch, date, chunk, key, bytes, rows, sha256,
 /// first_window, last_window.
-pub(super) fn committed_file(kind: TableKind, row: &Row) -> CommittedFile {
-    let window = |i: usize| row.get::<_, Option<i64>>(i).map(EventTime);
+pub(super) fn committed_file(
+    db: &Session,
+    kind: TableKind,
+    row: &Row,
+) -> Result<CommittedFile, CatalogError> {
+    let window = |i: usize, name: &str| Ok(db.read::<Option<i64>>(row, i, name)?.map(EventTime));
     let file = NewFile {
         kind: match kind {
             TableKind::Late => FileKind::Late,
             TableKind::Rejects => FileKind::Rejects,
-            TableKind::View | TableKind::Chunks => FileKind::Rows { date: row.get(1) },
+            TableKind::View | TableKind::Chunks => FileKind::Rows {
+                date: db.read(row, 1, "windrow_1.file.date")?,
+            },
         },
-        chunk: row.get(2),
-        key: row.get(3),
-        bytes: to_count(row.get(4)),
-        rows: to_count(row.get(5)),
-        sha256: row.get(6),
-        first_window: window(7),
-        last_window: window(8),
+        chunk: db.read(row, 2, "windrow_1.file.chunk")?,
+        key: db.read(row, 3, "windrow_1.file.key")?,
+        bytes: db.read_count(row, 4, "windrow_1.file.bytes")?,
+        rows: db.read_count(row, 5, "windrow_1.file.rows")?,
+        sha256: db.read(row, 6, "windrow_1.file.sha256")?,
+        first_window: window(7, "windrow_1.file.first_window")?,
+        last_window: window(8, "windrow_1.file.last_window")?,
     };
-    CommittedFile {
-        epoch: to_count(row.get(0)),
+    Ok(CommittedFile {
+        epoch: db.read_count(row, 0, "windrow_1.file.epoch")?,
         file,
-    }
+    })
 }
 
 /// A value as the text of a `json` column.
@@ -327,7 +353,7 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("commits have no keys but strings and numbers")
 }
 
-/// The value of a `json` column; `what` names it in the message.
+/// The value of a `json` column, which the message calls `what`.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(
     db: &Session,
     what: &str,
@@ -335,7 +361,7 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(
 ) -> Result<T, CatalogError> {
     serde_json::from_str(text).map_err(|error| {
         db.stop(format_args!(
-            "cannot read the journal's {what}: {error}; \
+            "cannot read {what}: {error}; \
              was it written by another version of windrow?"
         ))
     })
@@ -344,9 +370,4 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(
 /// A count as PostgreSQL's bigint.
 pub(super) fn to_bigint(n: u64) -> i64 {
     i64::try_from(n).expect("counts stay below 2^63")
-}
-
-/// A bigint that holds a count.
-pub(super) fn to_count(n: i64) -> u64 {
-    u64::try_from(n).expect("counts are not negative")
 }

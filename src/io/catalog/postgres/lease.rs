@@ -3,7 +3,7 @@
 use super::super::session::{Lost, args};
 use super::Link;
 use super::PostgresCatalog;
-use super::journal::{self, NOW_MS, to_bigint, to_count};
+use super::journal::{self, NOW_MS, to_bigint};
 use windrow_core::table::admit::{Whose, check_owner, whose};
 use windrow_core::table::commit::{Acquired, CatalogError, LeaseMark, Owner, Renewed};
 use windrow_core::table::hive::TableName;
@@ -71,16 +71,16 @@ impl PostgresCatalog {
                 args![*database, *table, owner_id, who, to_bigint(lease_ms)],
             )
             .await?;
-        let term: i64 = row.get(0);
+        let term = db.read_count(&row, 0, "windrow_1.job.owner_epoch")?;
         db.execute(
             "UPDATE windrow_1.lane SET owner_epoch = $3, owner_id = $4 \
              WHERE database = $1 AND \"table\" = $2",
-            args![*database, *table, term, owner_id],
+            args![*database, *table, to_bigint(term), owner_id],
         )
         .await?;
         Ok(Acquired::Ours {
             owner: Owner {
-                term: to_count(term),
+                term,
                 owner_id: owner_id.to_owned(),
             },
             lease_ms,

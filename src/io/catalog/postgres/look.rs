@@ -3,9 +3,10 @@
 use super::super::answers::{Files, Totals};
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint, to_count};
-use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
+use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
+use windrow_core::table::commit::{CatalogError, Commit, EarlierCheckpoint, Head};
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::plausible::check_head;
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::{DbTime, EventTime};
 
@@ -56,17 +57,26 @@ impl PostgresCatalog {
             )
             .await?;
         link.db.commit(Lost::Again).await?;
-        self.link = Some(link);
-        Ok(Files {
+        let db = &link.db;
+        let window = |i: usize, name: &str| {
+            let window: Result<Option<i64>, _> = db.read(&totals, i, name);
+            window.map(|window| window.map(EventTime))
+        };
+        let files = Files {
             totals: Totals {
-                files: to_count(totals.get(0)),
-                bytes: to_count(totals.get(1)),
-                rows: to_count(totals.get(2)),
-                first_window: totals.get::<_, Option<i64>>(3).map(EventTime),
-                last_window: totals.get::<_, Option<i64>>(4).map(EventTime),
+                files: db.read_count(&totals, 0, "the number of files")?,
+                bytes: db.read_count(&totals, 1, "windrow_1.file.bytes")?,
+                rows: db.read_count(&totals, 2, "windrow_1.file.rows")?,
+                first_window: window(3, "windrow_1.file.first_window")?,
+                last_window: window(4, "windrow_1.file.last_window")?,
             },
-            newest: rows.iter().map(|row| committed_file(kind, row)).collect(),
-        })
+            newest: rows
+                .iter()
+                .map(|row| committed_file(db, kind, row))
+                .collect::<Result<_, _>>()?,
+        };
+        self.link = Some(link);
+        Ok(files)
     }
 
     pub(in super::super) async fn set_paused(
@@ -117,47 +127,49 @@ impl Journal<'_> {
             )
             .await?;
         let Some(job) = job else { return Ok(None) };
-        let last_epoch: i64 = job.get(0);
-        let checkpoint_epoch: Option<i64> = job.get(2);
+        let last_epoch: i64 = db.read(&job, 0, "windrow_1.job.last_epoch")?;
+        let checkpoint_epoch = db.read_count_opt(&job, 2, "windrow_1.job.checkpoint_epoch")?;
         let row = db
-            .query_one(
+            .query_opt(
                 "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
                  FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
                 args![*database, *table, last_epoch],
             )
             .await?;
-        let mut last: Commit = from_json(db, "epoch", row.get(0))?;
-        let kept = match (job.get::<_, Option<&str>>(3), checkpoint_epoch) {
-            (Some(text), Some(epoch)) => {
-                from_json::<KeptCheckpoints>(db, "checkpoint", text)?.at(to_count(epoch))
-            }
-            _ => Checkpoints::default(),
-        };
-        if checkpoint_epoch == Some(last_epoch) {
+        let why = || format!("it is {last_epoch}, and windrow_1.epoch has no such row");
+        let row = row.ok_or_else(|| db.impossible("windrow_1.job.last_epoch", why()))?;
+        let mut last: Commit = from_json(
+            db,
+            "windrow_1.epoch.said",
+            db.read(&row, 0, "windrow_1.epoch.said")?,
+        )?;
+        let checkpoint = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
+        let kept = KeptCheckpoints::read(db, checkpoint_epoch, checkpoint)?;
+        if checkpoint_epoch == u64::try_from(last_epoch).ok() {
             last.checkpoint = kept.newest.as_ref().map(|(_, at)| at.clone());
         }
-        let decisions = self
-            .decisions(checkpoint_epoch.unwrap_or(-1), last_epoch)
-            .await?;
+        let newest = checkpoint_epoch.map_or(-1, to_bigint);
+        let decisions = self.decisions(newest, last_epoch).await?;
         let earlier = match kept.before {
             None => None,
             Some((epoch, at)) => Some(EarlierCheckpoint {
                 epoch,
                 at,
-                decisions: self
-                    .decisions(to_bigint(epoch), checkpoint_epoch.unwrap_or(-1))
-                    .await?,
+                decisions: self.decisions(to_bigint(epoch), newest).await?,
             }),
         };
-        Ok(Some(Head {
-            genesis: from_json(db, "epoch 0", job.get(1))?,
+        let genesis = db.read(&job, 1, "windrow_1.job.genesis")?;
+        let head = Head {
+            genesis: from_json(db, "windrow_1.job.genesis", genesis)?,
             last,
-            committed_at: DbTime(row.get(1)),
+            committed_at: DbTime(db.read(&row, 1, "windrow_1.epoch.committed_at")?),
             checkpoint: kept.newest,
             decisions,
             earlier,
-            paused: job.get(4),
-        }))
+            paused: db.read(&job, 4, "windrow_1.job.paused")?,
+        };
+        check_head(&head).map_err(|why| db.impossible("windrow_1.epoch.said", why))?;
+        Ok(Some(head))
     }
 
     /// The decisions of the epochs after `after`, up to `until`, in order.
@@ -173,7 +185,13 @@ impl Journal<'_> {
             .await?;
         let mut decisions: Vec<Decision> = Vec::new();
         for row in &rows {
-            decisions.extend(from_json::<Vec<Decision>>(db, "decisions", row.get(0))?);
+            let text = db.read::<Option<&str>>(row, 0, "windrow_1.epoch.said")?;
+            let text = text.unwrap_or_default();
+            decisions.extend(from_json::<Vec<Decision>>(
+                db,
+                "windrow_1.epoch.said",
+                text,
+            )?);
         }
         Ok(decisions)
     }

@@ -59,10 +59,13 @@ impl Journal<'_> {
                 .find(|kind| kind.word() == word)
                 .unwrap_or(TableKind::Chunks)
         };
-        Ok(rows
-            .iter()
-            .map(|row| (row.get(9), committed_file(kind(row.get(10)), row).file))
-            .collect())
+        rows.iter()
+            .map(|row| {
+                let part_id = self.db.read(row, 9, "windrow_1.file.part_id")?;
+                let word = self.db.read(row, 10, "windrow_1.file.kind")?;
+                Ok((part_id, committed_file(self.db, kind(word), row)?.file))
+            })
+            .collect()
     }
 
     /// Notes the table partitions that show files from now on: their ids with the files' keys.

@@ -1,0 +1,155 @@
+//! What is known of the reading of one topic partition, and when it stands aside: its windows then
+//! wait for nobody. What follows for all of them is in `reading`.
+//!
+//! A lane stands aside when all of this is true:
+//!
+//! 1. For `idle-timeout`, none of its records was counted or moved its watermark.
+//! 2. The end of its log was asked for, and no transaction was open there.
+//! 3. It has since read everything that was in the log when the end was asked for.
+//! 4. Flow control was not holding it back.
+
+use super::step::Step;
+use crate::values::record::Offset;
+use crate::values::time::{EventTime, Mono};
+
+/// The first pause before a topic partition that cannot be read is started again.
+const AGAIN_MS: u64 = 1000;
+/// The longest such pause.
+const AGAIN_MS_MAX: u64 = 60_000;
+/// A topic partition that the topic has not had for this long is gone. One broker may not know of a
+/// new one yet.
+const GONE_AFTER_MS: u64 = 30_000;
+
+/// What is known of the reading of one topic partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Feed {
+    /// The reader was told to read it.
+    pub(super) reading: bool,
+    /// Flow control holds it back.
+    pub(super) held: bool,
+    /// Since when it is not in the topic any more.
+    pub(super) gone: Option<Mono>,
+    pub(super) limits: Limits,
+    /// When a record came last that was counted or moved the watermark of its lane. Others are no
+    /// sign of life: they would hold all windows open without ever closing one.
+    pub(super) last_record: Mono,
+    /// Starts again what cannot be read; `None` while it can.
+    pub(super) again: Option<Again>,
+    /// When the end of the log was answered last.
+    pub(super) end_answered_at: Option<Mono>,
+    /// The question for the end of the log that is on its way.
+    pub(super) end_question: EndQuestion,
+    /// An end of the log that the lane has not reached yet. Once it has, it stands aside.
+    pub(super) end_to_reach: Option<EndToReach>,
+    /// Of the last answer: a transaction is open in this log.
+    pub(super) transaction: Option<OpenTransaction>,
+    /// How far the floor of this lane may be raised: the greatest watermark of all lanes when that
+    /// end of the log was asked for to which this lane has read since. A watermark that was reached
+    /// later does not count, because the record that moved it may have come together with records
+    /// here.
+    ///
+    /// Example: the greatest watermark was 12:00:20 when the question was asked, and has since
+    /// moved to 12:00:40. The floor may go to 12:00:20; for more, the question is asked again.
+    pub(super) floor_limit: Option<EventTime>,
+    /// It stands aside. That is taken to hold until this time, unless a record comes that is
+    /// counted or moves the watermark.
+    pub(super) idle_until: Option<Mono>,
+    /// The end of the log as last heard of.
+    pub(super) log_end: Offset,
+}
+
+/// What was so when the end of a log was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EndQuestion {
+    /// The greatest watermark of all lanes.
+    pub(super) watermark: Option<EventTime>,
+    /// The lane's next offset. An end before it is that of a broker that is behind.
+    pub(super) next_offset: Offset,
+    /// The lane had had no sign of life for `idle-timeout`.
+    pub(super) silent: bool,
+}
+
+/// An end of the log at which no transaction was open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndToReach {
+    pub(super) offset: Offset,
+    pub(super) asked_at: Mono,
+    /// The greatest watermark of all lanes when it was asked for.
+    pub(super) watermark: Option<EventTime>,
+}
+
+/// A transaction whose end is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenTransaction {
+    pub(super) last_stable: Offset,
+    pub(super) since: Mono,
+}
+
+/// How long to wait before a topic partition that cannot be read is started again, in ms: 1 s, and
+/// twice as long each time, up to a minute. `before` is the pause before the last start.
+#[must_use]
+pub fn pause_before_start(before: Option<u64>) -> u64 {
+    before.map_or(AGAIN_MS, |ms| (2 * ms).min(AGAIN_MS_MAX))
+}
+
+/// When a topic partition that cannot be read is started again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    pub(super) at: Mono,
+    /// The pause before that.
+    pub(super) pause_ms: u64,
+}
+
+/// Whether the offset that was asked for is in the log: until that is known, reading is not started
+/// again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Limits {
+    /// Nothing is in doubt.
+    #[default]
+    Fine,
+    /// The log's limits were asked for.
+    Asked,
+    /// The brokers could not answer; they are asked again at this time.
+    AskAt(Mono),
+    /// The log begins and ends here, if it is still the same topic, which is being asked.
+    Known(Offset, Offset),
+}
+
+impl Feed {
+    /// Whether it stands aside.
+    pub(super) fn is_idle(&self, now: Mono) -> bool {
+        self.is_gone(now) || self.idle_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether the topic has not had it for so long that it holds nobody back.
+    pub(super) fn is_gone(&self, now: Mono) -> bool {
+        self.gone
+            .is_some_and(|since| now.since(since) >= GONE_AFTER_MS)
+    }
+
+    /// Nothing was counted, and no watermark moved, for `idle-timeout`.
+    pub(super) fn is_silent(&self, step: &Step<'_>) -> bool {
+        step.now.since(self.last_record) >= step.rules.idle_timeout_ms
+    }
+
+    /// How long it stands aside after its log's end was asked for.
+    pub(super) fn hold_ms(step: &Step<'_>) -> u64 {
+        step.rules
+            .idle_timeout_ms
+            .max(step.rules.limits.idle_holds_ms)
+    }
+
+    /// It stands aside once it has read everything that was in the log when its end was asked for.
+    pub(super) fn stand_aside(&mut self, next: Offset, step: &Step<'_>) {
+        if let Some(end) = self.end_to_reach
+            && next >= end.offset
+            && self.reading
+            && !self.held
+            && self.is_silent(step)
+        {
+            self.end_to_reach = None;
+            self.idle_until = Some(end.asked_at.plus(Self::hold_ms(step)));
+            self.floor_limit = end.watermark;
+        }
+    }
+}
