@@ -794,6 +794,45 @@ fn deleted_records_stop_it_or_are_lost_on_record() {
     windrow.stop();
 }
 
+/// A producer dies inside a transaction. Nothing behind it can be read, so its topic partition does
+/// not stand aside; after a minute the status names it, and it goes on when the transaction ends.
+#[test]
+#[ignore = "needs the real parts: make test"]
+fn an_open_transaction_is_named_until_it_ends() {
+    let name = unique("fo");
+    topic(&name, 2);
+    let mut records = some(60, T0, 2);
+    produce(&name, &records);
+    let open = json!({"p": 1, "ts": T0 + 9_500, "v": "{\"origin\": \"never seen\"}"});
+    let transaction = ["kafka", "produce", &name, "--transaction", &name];
+    let dies = [transaction.as_slice(), &["--leave-open"]].concat();
+    parts(&dies, &format!("{open}\n"));
+    let setup = in_a_directory(&name, &name);
+    let mut windrow = setup.start();
+    // The other topic partition goes on, and that does not hide it.
+    let more = some(30, T0 + 30_000, 1);
+    produce(&name, &more);
+    records.extend(more);
+    let start = "--start-offset 30";
+    let why = [
+        "topic partition 1",
+        "since offset 30",
+        "kafka-transactions.sh",
+        start,
+    ];
+    let told = windrow.wait("the transaction is named", Duration::from_secs(120), |s| {
+        s.state == State::Waiting && has(&s.reason, &why)
+    });
+    assert_eq!(told.cause, Some(Cause::OpenTransaction), "{told:#?}");
+    assert_eq!(told.rows, 0, "its windows may still get records");
+    // The next producer of that id ends the transaction, and its own holds nothing.
+    parts(&transaction, "");
+    let status = all(&mut windrow, records.len() as u64 + 2);
+    assert_eq!((status.gaps, status.counted), (2, records.len() as u64));
+    same(&rows(&setup), &expected(&records));
+    windrow.stop();
+}
+
 /// So many keys that not every commit carries a checkpoint.
 const MANY_KEYS: u64 = 25_000;
 
@@ -850,45 +889,6 @@ fn a_checkpoint_behind_the_logs_start_ends_nothing_with_continue() {
     let mut windrow = setup.start();
     let status = all(&mut windrow, MANY_KEYS + 4);
     assert_eq!((status.late, status.lost_hits), (1, MANY_KEYS));
-    windrow.stop();
-}
-
-/// A producer dies inside a transaction. Nothing behind it can be read, so its topic partition does
-/// not stand aside; after a minute the status names it, and it goes on when the transaction ends.
-#[test]
-#[ignore = "needs the real parts: make test"]
-fn an_open_transaction_is_named_until_it_ends() {
-    let name = unique("fo");
-    topic(&name, 2);
-    let mut records = some(60, T0, 2);
-    produce(&name, &records);
-    let open = json!({"p": 1, "ts": T0 + 9_500, "v": "{\"origin\": \"never seen\"}"});
-    let transaction = ["kafka", "produce", &name, "--transaction", &name];
-    let dies = [transaction.as_slice(), &["--leave-open"]].concat();
-    parts(&dies, &format!("{open}\n"));
-    let setup = in_a_directory(&name, &name);
-    let mut windrow = setup.start();
-    // The other topic partition goes on, and that does not hide it.
-    let more = some(30, T0 + 30_000, 1);
-    produce(&name, &more);
-    records.extend(more);
-    let start = "--start-offset 30";
-    let why = [
-        "topic partition 1",
-        "since offset 30",
-        "kafka-transactions.sh",
-        start,
-    ];
-    let told = windrow.wait("the transaction is named", Duration::from_secs(120), |s| {
-        s.state == State::Waiting && has(&s.reason, &why)
-    });
-    assert_eq!(told.cause, Some(Cause::OpenTransaction), "{told:#?}");
-    assert_eq!(told.rows, 0, "its windows may still get records");
-    // The next producer of that id ends the transaction, and its own holds nothing.
-    parts(&transaction, "");
-    let status = all(&mut windrow, records.len() as u64 + 2);
-    assert_eq!((status.gaps, status.counted), (2, records.len() as u64));
-    same(&rows(&setup), &expected(&records));
     windrow.stop();
 }
 

@@ -6,10 +6,9 @@
 //! ```
 //!
 //! Every record moves it whose event time is known and not past the ceiling, whether it is counted
-//! or rejected. (A late record cannot raise it.)
-//!
-//! A floor of reason *loss* is kept apart, because it says nothing about the topic: other topic
-//! partitions that follow this one must not follow that floor.
+//! or rejected. (A late record cannot raise it.) A floor of reason *loss* is kept apart, because it
+//! says nothing about the topic: other topic partitions that follow this one must not follow that
+//! floor.
 //!
 //! Example, with a delay of 10s:
 //!

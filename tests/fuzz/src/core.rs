@@ -189,6 +189,7 @@ pub fn http_request(data: &[u8]) {
         host: line(),
         origin: line(),
         content_type: line(),
+        forwarded: first & 4 != 0,
     };
     if admit(&request).is_ok() {
         let open = !request.changes && ["/healthz", "/readyz", "/metrics"].contains(&request.path);

@@ -181,20 +181,12 @@ impl KeptCheckpoints {
         Some(Self { newest, before })
     }
 
-    /// Reads the two columns: the epoch of the newest, and this as JSON.
-    pub(super) fn read(
-        db: &Session,
-        epoch: Option<u64>,
-        text: Option<&str>,
-    ) -> Result<Checkpoints, CatalogError> {
-        let Some((epoch, text)) = epoch.zip(text) else {
-            return Ok(Checkpoints::default());
-        };
-        let kept: Self = from_json(db, "windrow_1.job.checkpoint", text)?;
-        Ok(Checkpoints {
-            newest: Some((epoch, kept.newest)),
-            before: kept.before,
-        })
+    /// The same with the epoch of the newest.
+    pub(super) fn at(self, epoch: u64) -> Checkpoints {
+        Checkpoints {
+            newest: Some((epoch, self.newest)),
+            before: self.before,
+        }
     }
 }
 
@@ -226,9 +218,14 @@ impl Journal<'_> {
         let Some(row) = db.query_opt(sql, args![*database, *table]).await? else {
             return Ok(None);
         };
-        let checkpoint = db.read::<Option<&str>>(&row, 5, "windrow_1.job.checkpoint")?;
+        let text = db.read::<Option<&str>>(&row, 5, "windrow_1.job.checkpoint")?;
         let epoch = db.read_count_opt(&row, 7, "windrow_1.job.checkpoint_epoch")?;
-        let checkpoints = KeptCheckpoints::read(db, epoch, checkpoint)?;
+        let checkpoints = match (text, epoch) {
+            (Some(text), Some(epoch)) => {
+                from_json::<KeptCheckpoints>(db, "windrow_1.job.checkpoint", text)?.at(epoch)
+            }
+            _ => Checkpoints::default(),
+        };
         let term = db.read_count(&row, 0, "windrow_1.job.owner_epoch")?;
         let owner_id = db.read(&row, 1, "windrow_1.job.owner_id")?;
         let facts = JobFacts {

@@ -4,7 +4,7 @@ use super::super::answers::{Files, Totals};
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
 use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
-use windrow_core::table::commit::{CatalogError, Commit, EarlierCheckpoint, Head};
+use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::plausible::check_head;
 use windrow_core::values::decision::Decision;
@@ -143,19 +143,27 @@ impl Journal<'_> {
             "windrow_1.epoch.said",
             db.read(&row, 0, "windrow_1.epoch.said")?,
         )?;
-        let checkpoint = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
-        let kept = KeptCheckpoints::read(db, checkpoint_epoch, checkpoint)?;
+        let kept = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
+        let kept = match (kept, checkpoint_epoch) {
+            (Some(text), Some(epoch)) => {
+                from_json::<KeptCheckpoints>(db, "windrow_1.job.checkpoint", text)?.at(epoch)
+            }
+            _ => Checkpoints::default(),
+        };
         if checkpoint_epoch == u64::try_from(last_epoch).ok() {
             last.checkpoint = kept.newest.as_ref().map(|(_, at)| at.clone());
         }
-        let newest = checkpoint_epoch.map_or(-1, to_bigint);
-        let decisions = self.decisions(newest, last_epoch).await?;
+        let decisions = self
+            .decisions(checkpoint_epoch.map_or(-1, to_bigint), last_epoch)
+            .await?;
         let earlier = match kept.before {
             None => None,
             Some((epoch, at)) => Some(EarlierCheckpoint {
                 epoch,
                 at,
-                decisions: self.decisions(to_bigint(epoch), newest).await?,
+                decisions: self
+                    .decisions(to_bigint(epoch), checkpoint_epoch.map_or(-1, to_bigint))
+                    .await?,
             }),
         };
         let genesis = db.read(&job, 1, "windrow_1.job.genesis")?;
