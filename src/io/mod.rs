@@ -1,6 +1,7 @@
 //! The edges: each file talks to one outside system and decides nothing.
 
 pub mod catalog;
+pub mod cgroup;
 mod connections;
 pub mod files;
 pub mod http;

@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, the questions to a running windrow, and what is printed
 //! of its answers. Files are opened by `io/files.rs`, and `main` carries out the verbs.
 
+use crate::io::cgroup;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -9,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets};
+use windrow_core::settings::parse::format_bytes;
 use windrow_core::shown::status;
 use windrow_core::shown::tables::{rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
@@ -388,6 +390,7 @@ pub fn checked(config: &Config) -> Box<RawValue> {
         "group": config.group(),
         "columns": columns,
         "http": config.http,
+        "max-memory": format_bytes(config.max_memory_bytes(cgroup::memory_limit())),
     }))
 }
 
@@ -400,11 +403,13 @@ fn checked_text(answer: &Value) -> String {
         .filter_map(Value::as_str)
         .collect();
     format!(
-        "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\n",
+        "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\nmemory for counting: \
+         {}\n",
         text("topic"),
         text("table"),
         columns.join(", "),
-        text("group")
+        text("group"),
+        text("max-memory")
     )
 }
 
@@ -422,7 +427,7 @@ mod tests {
     fn config() -> Config {
         Config::parse(
             "kafka: { bootstrap: 'k:9092', topic: t }\ntable: { name: newtable }\ncatalog: \
-             local:/data",
+             local:/data\nmax-memory: 256MiB",
         )
         .unwrap()
     }
@@ -673,7 +678,7 @@ mod tests {
         assert_eq!(
             out,
             "settings are fine: topic t is counted into default.newtable\ncolumns: window, \
-             origin, count\nconsumer group: windrow-default.newtable\n"
+             origin, count\nconsumer group: windrow-default.newtable\nmemory for counting: 256MiB\n"
         );
     }
 }

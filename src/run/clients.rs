@@ -5,11 +5,12 @@ use crate::io::catalog::Catalog;
 use crate::io::catalog::directory::LocalCatalog;
 use crate::io::catalog::postgres::PostgresCatalog;
 use crate::io::catalog::session::PgConfig;
+use crate::io::cgroup;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use windrow_core::engine::{Limits, Rules};
+use windrow_core::engine::{Limits, Rules, fetched_bytes};
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
@@ -200,6 +201,7 @@ pub fn engine_settings(config: &Config) -> Rules {
         stalled_after_ms: config.stalled_after_ms,
         quiet_timeout_ms: config.quiet_timeout_ms,
         max_skew_ms: config.max_skew_ms,
+        max_memory_bytes: config.max_memory_bytes(cgroup::memory_limit()),
         max_future_ms: config.max_future_ms,
         commit_interval_ms: config.commit_interval_ms,
         continue_on_data_loss: config.on_data_loss == OnDataLoss::Continue,
@@ -244,6 +246,7 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
         password: secrets.kafka_password.clone().unwrap_or_default(),
         group: config.group(),
         ca_pem: pem(config.kafka.ca_file.as_deref())?,
+        fetched_bytes: fetched_bytes(config.max_memory_bytes(cgroup::memory_limit())),
         partitions: 0,
     })
 }

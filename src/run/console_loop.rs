@@ -214,6 +214,9 @@ impl Printer<'_> {
 
     fn start_new(&mut self) -> Result<(), Trouble> {
         let found = self.brokers.topic(ASK_TIMEOUT)?.partitions;
+        if self.kafka.share_out(found.len()) {
+            self.reopen();
+        }
         let known = self.next.as_ref();
         let new: Vec<Partition> = found
             .iter()

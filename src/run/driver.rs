@@ -31,7 +31,8 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc as async_mpsc, watch};
 use tracing::{info, warn};
 use windrow_core::engine::{
-    Answer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State, StoreAnswer,
+    Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State,
+    StoreAnswer,
 };
 use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
@@ -150,6 +151,12 @@ impl Driver {
             Message::Answer(answer) => {
                 if let Some(tick) = self.clock.tick_if_stale() {
                     self.engine.step(tick, effects);
+                }
+                if let Answer::Brokers(BrokersAnswer::Topic(Ok(topic))) = &answer
+                    && self.kafka.share_out(topic.partitions.len())
+                {
+                    self.reopen(reader, effects);
+                    self.perform(effects, reader);
                 }
                 self.note_answer(&answer);
                 Input::Answer(answer)

@@ -116,6 +116,7 @@ mod tests {
             password: windrow_core::settings::secrets::Secret::default(),
             group: config.group(),
             ca_pem: None,
+            fetched_bytes: 32 << 20,
             partitions: 0,
         })
         .unwrap();

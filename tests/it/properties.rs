@@ -154,9 +154,8 @@ fn record(event: &Happening) -> Option<Record<'_>> {
 /// Everything that a lane is and has given: its checkpoint, its late records, its rejects. The
 /// bytes of a checkpoint are in order where the lane's own lists are not.
 fn everything_of(lane: &Lane) -> (Vec<u8>, Vec<LateRecord>, Vec<RejectRecord>) {
-    let state = BTreeMap::from([(0, lane.state())]);
     (
-        checkpoint::encode(&state, 1),
+        checkpoint::encode([(0, lane.state())], 1),
         lane.late.clone(),
         lane.rejects.clone(),
     )
@@ -245,7 +244,7 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
         let committed = checkpointed + rng.below((events.len() - checkpointed) as u64 + 1) as usize;
         let mut lane = Lane::new(0, &shape, 3);
         play(&mut lane, &events[..checkpointed], &mut rng, 9);
-        let bytes = checkpoint::encode(&BTreeMap::from([(0, lane.state())]), 1);
+        let bytes = checkpoint::encode([(0, lane.state())], 1);
         lane.decisions.clear();
         play(&mut lane, &events[checkpointed..committed], &mut rng, 9);
         // The commit holds the ledger and the decisions since the checkpoint. The late records and

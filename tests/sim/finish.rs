@@ -5,7 +5,9 @@ use crate::topic::Log;
 use crate::world::World;
 use std::collections::BTreeMap;
 use windrow_core::count::lane::Lane;
+use windrow_core::count::merger;
 use windrow_core::engine::{Input, State};
+use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::Decided;
 use windrow_core::values::record::Partition;
 
@@ -41,6 +43,10 @@ impl World {
             }
             if !self.processes.is_empty() {
                 self.tick(0)?;
+            }
+            if self.is_full() {
+                quiet_since = self.now;
+                continue;
             }
             if self.bad_ends > 1 {
                 // It ends there again whoever starts it.
@@ -81,6 +87,34 @@ impl World {
             self.processes[0].engine.state(),
             garbage_until.map(|until| self.doomed_by(until)),
         ))
+    }
+
+    /// Where open windows alone fill the memory, nothing but the bound itself helps: a person
+    /// starts the process again with a higher one.
+    fn is_full(&mut self) -> bool {
+        let Some(process) = self.processes.first() else {
+            return false;
+        };
+        let State::Waiting(why) = process.engine.state() else {
+            return false;
+        };
+        if why.cause != Some(Cause::Memory) {
+            return false;
+        }
+        let (used, bound) = process.engine.memory_bytes();
+        let lanes = process.engine.lanes();
+        let frontier = merger::frontier(lanes);
+        let frees = lanes
+            .values()
+            .any(|lane| lane.committable_bytes(frontier) > 0);
+        if used < bound || frees || process.engine.is_committing() {
+            // Something has come since it was said. Where that is never so, the run does not end.
+            return false;
+        }
+        self.summary.memory_full += 1;
+        self.settings.max_memory_bytes = 512 << 20;
+        self.processes.remove(0);
+        true
     }
 
     fn end_faults(&mut self) {

@@ -152,11 +152,27 @@ impl World {
             match effect {
                 Effect::Start { partition, .. } => {
                     let lane = process.engine.lanes().get(&partition);
+                    let (used, bound) = process.engine.memory_bytes();
+                    if self.mistake == Some(Mistake::ReplayHeld)
+                        && lane.is_some_and(|lane| lane.replaying())
+                        && used >= bound / 4 * 3
+                        && let Some(reader) = process.readers.0.get_mut(&partition)
+                    {
+                        reader.held = true;
+                    }
                     self.summary.replays += u64::from(lane.is_some_and(|lane| lane.replaying()));
                     if self.mistake == Some(Mistake::StartsLate)
                         && let Some(reader) = process.readers.0.get_mut(&partition)
                     {
                         reader.next_offset += Offset::from(reader.next_offset > 0);
+                    }
+                }
+                Effect::Hold { .. } => {
+                    let (used, bound) = process.engine.memory_bytes();
+                    let tight = used >= bound / 4 * 3;
+                    self.summary.memory_holds += u64::from(tight);
+                    if self.mistake == Some(Mistake::AllHeld) && tight {
+                        process.readers.0.values_mut().for_each(|r| r.held = true);
                     }
                 }
                 Effect::UseWarehouse(place) => {
@@ -185,7 +201,6 @@ impl World {
                     });
                 }
                 Effect::StopAll
-                | Effect::Hold { .. }
                 | Effect::Unhold { .. }
                 | Effect::CommitGroup(_)
                 | Effect::Report(_) => {}

@@ -48,6 +48,7 @@ summary! {
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
     located, relocated, doomed, deleted,
+    memory_holds, memory_full,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
@@ -110,6 +111,8 @@ impl World {
             stalled_after_ms: 300_000,
             quiet_timeout_ms: rng.pick(&[None, None, Some(5000)]),
             max_skew_ms: rng.pick(&[20_000, 3_600_000]),
+            // Most runs never come near the bound; in the others it is a matter of a few windows.
+            max_memory_bytes: rng.pick(&[512 << 20, 512 << 20, 512 << 20, 6000, 10_000]),
             max_future_ms: rng.pick(&[80_000, 600_000, 600_000]),
             commit_interval_ms: rng.pick(&[0, 500, 3000]),
             continue_on_data_loss: !(faults.log_is_harmed && rng.one_in(3)),

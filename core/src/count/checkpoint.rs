@@ -28,16 +28,31 @@ use crate::values::record::{Key, Partition, key_columns};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::io::{BufReader, BufWriter, Write};
 use std::sync::Arc;
 
 /// Raised when the form below changes. A program reads its own version only.
 const VERSION: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct File {
     version: u32,
-    lanes: BTreeMap<Partition, FileLane>,
+    lanes: BTreeMap<Partition, ReadLane>,
+}
+
+/// A lane that was read. Each is taken out of the form of the file at once, so that only one of
+/// them is in memory twice.
+#[derive(Deserialize)]
+#[serde(try_from = "FileLane")]
+struct ReadLane(LaneState);
+
+impl TryFrom<FileLane> for ReadLane {
+    type Error = String;
+
+    fn try_from(lane: FileLane) -> Result<Self, String> {
+        lane_state(lane).map(Self)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,20 +75,30 @@ struct FileLane {
 #[derive(Serialize, Deserialize)]
 struct FileEntry(usize, u64, Vec<(u64, String)>);
 
-/// Writes the lanes as bytes. The same lanes give the same bytes. `key_columns` is the number of
-/// columns of a key.
+/// Writes the lanes as bytes, in the order of their numbers. The same lanes give the same bytes.
+/// `key_columns` is the number of columns of a key. One lane after the other is written, so that
+/// only one of them is in memory as it stands in the file.
+///
+/// # Panics
+/// Never: memory takes all bytes.
 #[must_use]
-pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec<u8> {
-    let lanes = lanes
-        .iter()
-        .map(|(p, lane)| (*p, file_lane(lane, key_columns)))
-        .collect();
-    let json = serde_json::to_vec(&File {
-        version: VERSION,
-        lanes,
-    })
-    .expect("plain values");
-    zstd::encode_all(&json[..], 1).expect("memory to memory")
+pub fn encode(
+    lanes: impl IntoIterator<Item = (Partition, LaneState)>,
+    key_columns: usize,
+) -> Vec<u8> {
+    let file = zstd::Encoder::new(Vec::new(), 1).expect("level 1 is one of zstd's");
+    let mut out = BufWriter::new(file);
+    let in_memory = "memory takes all bytes";
+    write!(out, "{{\"version\":{VERSION},\"lanes\":{{").expect(in_memory);
+    for (n, (partition, lane)) in lanes.into_iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        write!(out, "{comma}\"{partition}\":").expect(in_memory);
+        serde_json::to_writer(&mut out, &file_lane(&lane, key_columns)).expect("plain values");
+    }
+    write!(out, "}}}}").expect(in_memory);
+    out.flush().expect(in_memory);
+    let (file, _) = out.into_parts();
+    file.finish().expect(in_memory)
 }
 
 /// Reads the lanes that [`encode`] was given.
@@ -82,19 +107,21 @@ pub fn encode(lanes: &BTreeMap<Partition, LaneState>, key_columns: usize) -> Vec
 /// What is wrong with the bytes: they are damaged, or of another version. Nothing may be counted
 /// from them.
 pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
-    let json = zstd::decode_all(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
-    let file: File =
-        serde_json::from_slice(&json).map_err(|e| format!("cannot read checkpoint: {e}"))?;
+    let json =
+        zstd::Decoder::new(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
+    let file: File = serde_json::from_reader(BufReader::new(json))
+        .map_err(|e| format!("cannot read checkpoint: {e}"))?;
     if file.version != VERSION {
         return Err(format!(
             "cannot read checkpoint: it has version {}, but this program reads version {VERSION}",
             file.version
         ));
     }
-    file.lanes
+    Ok(file
+        .lanes
         .into_iter()
-        .map(|(p, lane)| Ok((p, lane_state(lane)?)))
-        .collect()
+        .map(|(p, lane)| (p, lane.0))
+        .collect())
 }
 
 fn file_lane(lane: &LaneState, columns: usize) -> FileLane {

@@ -39,7 +39,7 @@ mod replay;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};
-use crate::count::partial::{Closed, Entry, Partials};
+use crate::count::partial::{Closed, Entry, Partials, closed_bytes};
 use crate::count::watermark::Watermark;
 use crate::values::decision::{Decided, Decision, FloorReason};
 use crate::values::ledger::LaneLedger;
@@ -71,7 +71,9 @@ pub struct Lane {
     offered_ceiling: Option<EventTime>,
     partials: Partials,
     /// Windows that are closed here but not final, because another topic partition is behind.
-    pub closed: Closed,
+    closed: Closed,
+    /// What `closed` takes in memory, in bytes. It is a running sum.
+    closed_bytes: usize,
     /// What became of each offset so far.
     pub ledger: LaneLedger,
     /// Kafka's leader epoch of the last record that was read; -1 while none is known.
@@ -153,6 +155,7 @@ impl Lane {
         let replay = Replay::new(&state, goal, decisions);
         let mut partials = Partials::new(shape);
         partials.import(state.slices);
+        let closed_bytes = bytes_of(&state.closed, partials.width());
         let mut lane = Self {
             partition,
             size: shape.window_ms,
@@ -165,6 +168,7 @@ impl Lane {
             ceiling: state.ceiling,
             offered_ceiling: None,
             partials,
+            closed_bytes,
             closed: state.closed,
             ledger: state.ledger,
             leader_epoch: state.leader_epoch,
@@ -396,7 +400,8 @@ impl Lane {
         let before = self.watermark_ms;
         self.watermark_ms = self.watermark.ms();
         if self.watermark_ms >= self.next_end {
-            self.partials
+            self.closed_bytes += self
+                .partials
                 .close(before, self.watermark_ms, &mut self.closed);
             self.next_end = self
                 .partials
@@ -504,7 +509,44 @@ impl Lane {
     /// Takes out the closed windows that start before `start`.
     pub(super) fn take_closed_before(&mut self, start: i64) -> Closed {
         let later = self.closed.split_off(&start);
-        std::mem::replace(&mut self.closed, later)
+        let taken = std::mem::replace(&mut self.closed, later);
+        self.closed_bytes -= bytes_of(&taken, self.partials.width());
+        self.partials.closed_taken(start);
+        taken
+    }
+
+    /// The windows that are closed here but not final.
+    #[must_use]
+    pub fn closed(&self) -> &Closed {
+        &self.closed
+    }
+
+    /// What this lane takes in memory, in bytes, roughly: open windows, closed windows that are not
+    /// final, late records and rejects. It costs nothing to ask.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.open_bytes() + self.closed_bytes + self.side_bytes
+    }
+
+    /// The part of [`Lane::memory_bytes`] that open windows take, with their keys. Only records of
+    /// this lane free it.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.partials.bytes()
+    }
+
+    /// The part of [`Lane::memory_bytes`] that a commit up to `frontier` would free.
+    #[must_use]
+    pub fn committable_bytes(&self, frontier: Option<EventTime>) -> usize {
+        let Some(frontier) = frontier else {
+            return self.side_bytes;
+        };
+        let final_ones = self.closed.range(..=frontier.0.saturating_sub(self.size));
+        let width = self.partials.width();
+        self.side_bytes
+            + final_ones
+                .map(|(_, entries)| closed_bytes(entries, width))
+                .sum::<usize>()
     }
 
     /// The watermark before the next record; `None` while there is none.
@@ -578,6 +620,12 @@ impl Lane {
             .collect()
     }
 
+    /// How many keys are in open windows. A key counts once for each slice that it is in.
+    #[must_use]
+    pub fn open_keys(&self) -> u64 {
+        self.partials.key_slots()
+    }
+
     /// How many keys are held in slices and closed partials. A key counts as often as it is held.
     #[must_use]
     pub fn key_slots(&self) -> u64 {
@@ -585,8 +633,12 @@ impl Lane {
     }
 }
 
+fn bytes_of(closed: &Closed, width: usize) -> usize {
+    closed.values().map(|e| closed_bytes(e, width)).sum()
+}
+
 /// What a late record or a reject costs in memory besides its value and key or reason, roughly.
-const SIDE_ROW_BYTES: usize = 96;
+const SIDE_ROW_BYTES: usize = 160;
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,7 @@ pub fn frontier(lanes: &Lanes) -> Option<EventTime> {
 pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
     let least = lanes
         .values()
-        .filter_map(|lane| lane.closed.first_key_value())
+        .filter_map(|lane| lane.closed().first_key_value())
         .map(|(start, _)| *start)
         .min();
     least.is_some_and(|start| start + shape.window_ms <= frontier.0)
@@ -42,13 +42,15 @@ pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
 /// The result has one row for each window and key, sorted by window and then by the bytes of the
 /// key.
 pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> {
-    let mut windows: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
+    let mut windows: BTreeMap<i64, Vec<Vec<Entry>>> = BTreeMap::new();
     for (start, entries) in take(lanes, shape, frontier) {
-        windows.entry(start).or_default().extend(entries);
+        windows.entry(start).or_default().push(entries);
     }
     let functions: Vec<Function> = shape.inputs().map(|a| a.function).collect();
     let mut rows: Vec<Row> = Vec::new();
-    for (start, mut entries) in windows {
+    for (start, of_lanes) in windows {
+        // One window at a time is held twice, and not all of them.
+        let mut entries: Vec<Entry> = of_lanes.into_iter().flatten().collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let first = rows.len();
         for entry in entries {

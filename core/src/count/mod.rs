@@ -20,6 +20,8 @@ mod json;
 pub mod extract;
 pub mod window;
 pub mod watermark;
+mod interner;
+mod slice;
 pub mod partial;
 pub mod lane;
 pub mod merger;

@@ -3,8 +3,7 @@
 //!
 //! A record is added to its slice alone, whatever the number of windows that share it. When a
 //! window closes, its slices are summed. Keys are interned, which means that each has a small
-//! number: a slice is a dense list of counts by that number, and a record costs one look-up and one
-//! addition.
+//! number: a record costs one look-up of its key and one addition.
 //!
 //! Example, with a size of 10s and a slide of 5s:
 //!
@@ -20,13 +19,21 @@
 //! At 12:00:10 the window [12:00:00, 12:00:10) closes with `a` 2, and no open window needs the
 //! first slice any more. At 12:00:15 the window [12:00:05, 12:00:15) closes with `a` 1.
 
+use crate::count::interner::Interner;
+use crate::count::slice::Slice;
 use crate::count::window::{Span, Windows};
 use crate::values::aggregate::{Acc, merge};
 use crate::values::shape::{Function, Shape};
-use hashbrown::{DefaultHashBuilder, HashTable};
-use std::collections::BTreeMap;
-use std::hash::BuildHasher;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+/// A lane with at most so many keys keeps all of them, in slices or not.
+const KEYS_SMALL: usize = 1024;
+/// The same for what the keys take in memory.
+const KEYS_SMALL_BYTES: usize = 256 << 10;
+/// What an entry of a closed window takes while it is cut into an epoch, besides itself: the row
+/// that it becomes, and its share of the file.
+const CUT_ENTRY_BYTES: usize = 32;
 
 /// What one topic partition counted under one key, in one window or in one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +49,17 @@ pub struct Entry {
 /// Closed windows by their start in ms since 1970, each with its entries in no particular order.
 pub type Closed = BTreeMap<i64, Vec<Entry>>;
 
+/// What the entries of one closed window take in memory, in bytes, until they are rows in a file.
+pub(super) fn closed_bytes(entries: &Vec<Entry>, width: usize) -> usize {
+    // A list of aggregates is an allocation of its own.
+    let accs = if width > 0 {
+        entries.len() * (width * size_of::<Acc>() + 16)
+    } else {
+        0
+    };
+    64 + entries.capacity() * (size_of::<Entry>() + CUT_ENTRY_BYTES) + accs
+}
+
 /// The slices of one topic partition that still belong to an open window. Invariant: each slice has
 /// a window whose end is after the watermark.
 pub(super) struct Partials {
@@ -49,25 +67,20 @@ pub(super) struct Partials {
     /// One for each of [`Shape::inputs`], which are the aggregates except `count`.
     functions: Box<[Function]>,
     keys: Interner,
-    /// In the order of their starts. They are few: those between the watermark and the newest time.
+    /// In the order of their starts: those between the watermark and the newest time.
     slices: Vec<Slice>,
     /// Which of `slices` the last record went to. Most records go where the one before went.
     hot: usize,
     /// How many keys a slice takes (the setting `max-keys`).
     max_keys: u64,
-}
-
-struct Slice {
-    span: Span,
-    /// How many records, by the number of the key; zero for a key that is not in this slice.
-    counts: Vec<u64>,
-    /// The states of the aggregates. Those of key number `n` begin at `n` times the number of
-    /// `functions`.
-    accs: Vec<Acc>,
-    /// How many keys are in this slice.
-    keys: u64,
-    /// The sum of `counts`.
-    total: u64,
+    /// What all slices take in memory, in bytes. It is a running sum.
+    slice_bytes: usize,
+    /// How many keys the slices had that were forgotten since it was looked which keys are in no
+    /// slice any more.
+    dropped: usize,
+    /// Bytes of keys that no slice has any more but that entries of closed windows still hold, with
+    /// the start of the last window that may.
+    held: VecDeque<(i64, usize)>,
 }
 
 /// The slice already has as many keys as it takes, and this key is new to it.
@@ -85,7 +98,23 @@ impl Partials {
             slices: Vec::new(),
             hot: 0,
             max_keys: shape.max_keys,
+            slice_bytes: 0,
+            dropped: 0,
+            held: VecDeque::new(),
         }
+    }
+
+    /// How many aggregates there are besides `count`.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// What slices and keys take in memory, in bytes, roughly. It costs nothing to ask.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let held: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
+        self.slice_bytes + self.keys.bytes() + held
     }
 
     /// The slice that a time falls in. It costs no division when the last record fell in the same
@@ -123,41 +152,32 @@ impl Partials {
             {
                 Ok(i) => i,
                 Err(i) => {
-                    self.slices.insert(
-                        i,
-                        Slice {
-                            span,
-                            counts: Vec::new(),
-                            accs: Vec::new(),
-                            keys: 0,
-                            total: 0,
-                        },
-                    );
+                    let slice = Slice::new(span);
+                    self.slice_bytes += slice.bytes();
+                    self.slices.insert(i, slice);
                     i
                 }
             };
         }
         let slice = &mut self.slices[self.hot];
-        let full = slice.keys >= self.max_keys;
+        let width = self.functions.len();
+        let full = slice.keys() >= self.max_keys;
         let id = if full {
-            self.keys.find(key)
+            self.keys.find(key).ok_or(TooManyKeys)?
         } else {
-            Some(self.keys.intern(key))
+            self.keys.intern(key)
         };
-        let Some(id) = id.filter(|id| !full || slice.counts.get(*id).is_some_and(|n| *n > 0))
-        else {
-            return Err(TooManyKeys);
+        let place = match slice.find(id) {
+            Some(place) => place,
+            None if full => return Err(TooManyKeys),
+            None => {
+                let before = slice.bytes();
+                let place = slice.insert(id, self.keys.len(), width);
+                self.slice_bytes = self.slice_bytes - before + slice.bytes();
+                place
+            }
         };
-        if slice.counts.len() <= id {
-            slice.counts.resize(id + 1, 0);
-            slice
-                .accs
-                .resize((id + 1) * self.functions.len(), Acc::default());
-        }
-        slice.keys += u64::from(slice.counts[id] == 0);
-        slice.counts[id] += 1;
-        slice.total += 1;
-        let accs = &mut slice.accs[id * self.functions.len()..];
+        let accs = slice.add(place, 1, width);
         for ((acc, function), value) in accs.iter_mut().zip(&self.functions).zip(values) {
             if let Some(value) = value {
                 merge(
@@ -191,8 +211,8 @@ impl Partials {
     /// Closes the windows with `from < end <= to` into `closed`, and forgets the slices that no
     /// open window needs any more. `from` is the watermark before this move. It was never higher at
     /// any record that was counted so far, so no window that ends at or before it has anything to
-    /// give.
-    pub fn close(&mut self, from: i64, to: i64, closed: &mut Closed) {
+    /// give. Returns what the closed windows take in memory, in bytes.
+    pub fn close(&mut self, from: i64, to: i64, closed: &mut Closed) -> usize {
         let Windows { size, slide, .. } = self.windows;
         let mut ends: Vec<i64> = Vec::new();
         for span in self.slices.iter().map(|s| s.span) {
@@ -204,16 +224,26 @@ impl Partials {
         }
         ends.sort_unstable();
         ends.dedup();
+        let mut bytes = 0;
         for end in ends {
             let entries = self.window(end - size, end);
+            bytes += closed_bytes(&entries, self.functions.len());
             let before = closed.insert(end - size, entries);
             assert!(before.is_none(), "a window closes once");
         }
-        let before = self.slices.len();
-        self.slices.retain(|s| s.span.last_end > to);
+        for slice in self.slices.extract_if(.., |s| s.span.last_end <= to) {
+            self.slice_bytes -= slice.bytes();
+            self.dropped += usize::try_from(slice.keys()).expect("a number of keys in memory");
+        }
         self.hot = 0;
-        if self.slices.len() < before {
-            self.forget_keys();
+        self.forget_keys(closed);
+        bytes
+    }
+
+    /// The closed windows that start before `start` were taken out.
+    pub fn closed_taken(&mut self, start: i64) {
+        while self.held.front().is_some_and(|(last, _)| *last < start) {
+            self.held.pop_front();
         }
     }
 
@@ -237,30 +267,85 @@ impl Partials {
             .iter()
             .filter(|s| start <= s.span.start && s.span.end <= end)
             .collect();
-        let width = self.functions.len();
-        let ids = inside.iter().map(|s| s.counts.len()).max().unwrap_or(0);
-        let mut entries = Vec::new();
-        for id in 0..ids {
-            let mut count = 0;
-            let mut accs = vec![Acc::default(); width];
-            for slice in &inside {
-                let Some(n) = slice.counts.get(id).filter(|n| **n > 0) else {
-                    continue;
-                };
+        if let [only] = inside[..] {
+            return self.entries(only);
+        }
+        let keys: u64 = inside.iter().map(|s| s.keys()).sum();
+        if keys * 4 < self.keys.len() as u64 {
+            self.sum_few(&inside)
+        } else {
+            self.sum_many(&inside)
+        }
+    }
+
+    /// What one slice holds, as entries.
+    fn entries(&self, slice: &Slice) -> Vec<Entry> {
+        let keys = usize::try_from(slice.keys()).expect("a number of keys in memory");
+        let mut entries = Vec::with_capacity(keys);
+        slice.each(self.functions.len(), |id, count, accs| {
+            entries.push(Entry {
+                key: Arc::clone(self.keys.key(id)),
+                count,
+                accs: accs.into(),
+            });
+        });
+        entries
+    }
+
+    /// The sum of slices that have few of the lane's keys: by sorting what they have.
+    fn sum_few(&self, inside: &[&Slice]) -> Vec<Entry> {
+        let mut found: Vec<(u32, usize)> = Vec::new();
+        for (which, slice) in inside.iter().enumerate() {
+            slice.each(self.functions.len(), |id, _, _| found.push((id, which)));
+        }
+        found.sort_unstable();
+        let mut entries = Vec::with_capacity(found.chunk_by(|a, b| a.0 == b.0).count());
+        for same in found.chunk_by(|a, b| a.0 == b.0) {
+            let (mut count, mut accs) = (0, vec![Acc::default(); self.functions.len()]);
+            for (id, which) in same {
+                let slice = inside[*which];
+                let place = slice.find(*id).expect("it was found there");
+                let (n, states) = slice.at(place, self.functions.len());
                 count += n;
-                for (i, acc) in accs.iter_mut().enumerate() {
-                    merge(acc, self.functions[i], slice.accs[id * width + i]);
-                }
+                self.merge_into(&mut accs, states);
             }
-            if count > 0 {
-                entries.push(Entry {
-                    key: Arc::clone(&self.keys.keys[id]),
-                    count,
-                    accs: accs.into(),
-                });
-            }
+            entries.push(Entry {
+                key: Arc::clone(self.keys.key(same[0].0)),
+                count,
+                accs: accs.into(),
+            });
         }
         entries
+    }
+
+    /// The sum of slices that have many of the lane's keys: by the number of the key.
+    fn sum_many(&self, inside: &[&Slice]) -> Vec<Entry> {
+        let width = self.functions.len();
+        let mut counts = vec![0; self.keys.len()];
+        let mut accs = vec![Acc::default(); self.keys.len() * width];
+        for slice in inside {
+            slice.each(width, |id, count, states| {
+                let id = id as usize;
+                counts[id] += count;
+                self.merge_into(&mut accs[id * width..(id + 1) * width], states);
+            });
+        }
+        let present = counts.iter().filter(|n| **n > 0).count();
+        let mut entries = Vec::with_capacity(present);
+        for (id, count) in counts.into_iter().enumerate().filter(|(_, n)| *n > 0) {
+            entries.push(Entry {
+                key: Arc::clone(&self.keys.keys()[id]),
+                count,
+                accs: accs[id * width..(id + 1) * width].into(),
+            });
+        }
+        entries
+    }
+
+    fn merge_into(&self, accs: &mut [Acc], more: &[Acc]) {
+        for ((acc, function), more) in accs.iter_mut().zip(&self.functions).zip(more) {
+            merge(acc, *function, *more);
+        }
     }
 
     /// The windows that have data and are open at `watermark`, for people to look at: start, end,
@@ -290,7 +375,7 @@ impl Partials {
         let slide = self.windows.slide;
         self.slices
             .iter()
-            .map(|s| s.total * (s.span.windows(slide) - s.span.closed(slide, watermark)))
+            .map(|s| s.total() * (s.span.windows(slide) - s.span.closed(slide, watermark)))
             .sum()
     }
 
@@ -298,26 +383,15 @@ impl Partials {
     /// of a checkpoint is in proportion to this.
     #[must_use]
     pub fn key_slots(&self) -> u64 {
-        self.slices.iter().map(|s| s.keys).sum()
+        self.slices.iter().map(Slice::keys).sum()
     }
 
     /// The slices as plain values, for a checkpoint: the start of each slice, and its entries.
     #[must_use]
     pub fn export(&self) -> Vec<(i64, Vec<Entry>)> {
-        let width = self.functions.len();
-        let entries = |s: &Slice| {
-            let present = s.counts.iter().enumerate().filter(|(_, n)| **n > 0);
-            present
-                .map(|(id, n)| Entry {
-                    key: Arc::clone(&self.keys.keys[id]),
-                    count: *n,
-                    accs: s.accs[id * width..(id + 1) * width].into(),
-                })
-                .collect()
-        };
         self.slices
             .iter()
-            .map(|s| (s.span.start, entries(s)))
+            .map(|s| (s.span.start, self.entries(s)))
             .collect()
     }
 
@@ -325,120 +399,202 @@ impl Partials {
     pub fn import(&mut self, slices: Vec<(i64, Vec<Entry>)>) {
         let width = self.functions.len();
         for (start, entries) in slices {
-            let span = self.windows.span(start);
-            let mut slice = Slice {
-                span,
-                counts: Vec::new(),
-                accs: Vec::new(),
-                keys: 0,
-                total: 0,
-            };
+            let mut slice = Slice::new(self.windows.span(start));
             for entry in entries {
-                let id = self.keys.intern(&entry.key);
-                if slice.counts.len() <= id {
-                    slice.counts.resize(id + 1, 0);
-                    slice.accs.resize((id + 1) * width, Acc::default());
-                }
-                slice.counts[id] = entry.count;
-                slice.accs[id * width..(id + 1) * width].copy_from_slice(&entry.accs);
-                slice.keys += 1;
-                slice.total += entry.count;
+                let id = self.keys.intern_shared(&entry.key);
+                let place = slice.insert(id, self.keys.len(), width);
+                slice
+                    .add(place, entry.count, width)
+                    .copy_from_slice(&entry.accs);
             }
+            self.slice_bytes += slice.bytes();
             self.slices.push(slice);
         }
         self.slices.sort_by_key(|s| s.span.start);
     }
 
     /// Makes the interner anew once at most half of its keys are in a slice. By itself it never
-    /// forgets a key.
-    fn forget_keys(&mut self) {
-        const SMALL: usize = 1024;
-        let len = self.keys.keys.len();
-        if len <= SMALL || len < self.keys.look_again_at {
+    /// forgets a key. Whether that is so is looked at whenever as many keys as a quarter of it have
+    /// left a slice: a key cannot leave its last slice without leaving a slice.
+    fn forget_keys(&mut self, closed: &Closed) {
+        let len = self.keys.len();
+        let small = len <= KEYS_SMALL && self.keys.bytes() <= KEYS_SMALL_BYTES;
+        if small || self.dropped < len.div_ceil(4) {
             return;
         }
+        self.dropped = 0;
+        let width = self.functions.len();
         let mut live = vec![false; len];
         for slice in &self.slices {
-            for (id, n) in slice.counts.iter().enumerate() {
-                live[id] |= *n > 0;
-            }
+            slice.each(width, |id, _, _| live[id as usize] = true);
         }
-        let alive = live.iter().filter(|l| **l).count();
-        self.keys.look_again_at = (2 * alive).max(len + len / 4);
+        let alive = live.iter().filter(|live| **live).count();
         if alive * 2 > len {
             return;
         }
-        let mut fresh = Interner {
-            look_again_at: (2 * alive).max(SMALL),
-            ..Interner::default()
-        };
-        let moved: Vec<usize> = live
+        let (mut fresh, mut held) = (Interner::default(), 0);
+        let moved: Vec<u32> = live
             .iter()
-            .zip(&self.keys.keys)
+            .zip(self.keys.keys())
             .map(|(live, key)| {
                 if *live {
-                    fresh.intern_shared(key)
-                } else {
-                    usize::MAX
+                    return fresh.intern_shared(key);
                 }
+                if Arc::strong_count(key) > 1 {
+                    held += Interner::cost(key);
+                }
+                u32::MAX
             })
             .collect();
-        let width = self.functions.len();
         for slice in &mut self.slices {
-            let mut counts = vec![0; alive];
-            let mut accs = vec![Acc::default(); alive * width];
-            for (id, n) in slice.counts.iter().enumerate().filter(|(_, n)| **n > 0) {
-                let to = moved[id];
-                counts[to] = *n;
-                accs[to * width..(to + 1) * width]
-                    .copy_from_slice(&slice.accs[id * width..(id + 1) * width]);
-            }
-            slice.counts = counts;
-            slice.accs = accs;
+            self.slice_bytes -= slice.bytes();
+            *slice = slice.renumbered(&moved, alive, width);
+            self.slice_bytes += slice.bytes();
         }
         self.keys = fresh;
+        if let Some((last, _)) = closed.last_key_value().filter(|_| held > 0) {
+            self.held.push_back((*last, held));
+        }
     }
 }
 
-/// Gives each key a small number, counted from 0. The seed of the hash is random, so its order
-/// never leaves this type.
-#[derive(Default)]
-struct Interner {
-    keys: Vec<Arc<[u8]>>,
-    ids: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    /// The number of keys at which it is looked again whether most of them are in no slice.
-    look_again_at: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Interner {
-    fn find(&self, key: &[u8]) -> Option<usize> {
-        let hash = self.hasher.hash_one(key);
-        self.ids
-            .find(hash, |id| *self.keys[*id as usize] == *key)
-            .map(|id| *id as usize)
+    const SHAPES: [(i64, i64); 3] = [(10, 10), (10, 5), (30, 3)];
+
+    fn partials(size: i64, slide: i64) -> Partials {
+        Partials::new(&Shape::count_by_origin("t", size, slide))
     }
 
-    fn intern(&mut self, key: &[u8]) -> usize {
-        match self.find(key) {
-            Some(id) => id,
-            None => self.insert(Arc::from(key)),
+    /// Numbers that look drawn, without a generator.
+    fn draw(n: u64, below: u64) -> u64 {
+        (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % below
+    }
+
+    fn plain(entries: &[Entry]) -> BTreeMap<Vec<u8>, u64> {
+        let plain: BTreeMap<_, _> = entries.iter().map(|e| (e.key.to_vec(), e.count)).collect();
+        assert_eq!(plain.len(), entries.len(), "a key has one entry");
+        plain
+    }
+
+    #[test]
+    fn lists_and_maps_count_as_a_plain_model_does() {
+        for (size, slide) in SHAPES {
+            for keys in [3_u64, 40, 5000] {
+                let mut partials = partials(size, slide);
+                let windows = partials.windows;
+                let mut model: BTreeMap<i64, BTreeMap<Vec<u8>, u64>> = BTreeMap::new();
+                let (mut watermark, mut closed) = (i64::MIN, Closed::new());
+                for n in 0..20_000_u64 {
+                    let time = (n / 200) as i64 + draw(n, 20) as i64;
+                    // Few keys in one half of the time, many in the other.
+                    let some = if (n / 4000) % 2 == 0 {
+                        keys
+                    } else {
+                        keys.div_ceil(50)
+                    };
+                    let key = format!("k{}", draw(n * 7 + 1, some)).into_bytes();
+                    let span = partials.span(time);
+                    if span.last_end > watermark {
+                        partials.add(span, &key, &[]).unwrap();
+                        let mut end = span.first_end;
+                        while end <= span.last_end {
+                            if end > watermark {
+                                let window = model.entry(end - size).or_default();
+                                *window.entry(key.clone()).or_default() += 1;
+                            }
+                            end += windows.slide;
+                        }
+                    }
+                    if n % 500 == 0 {
+                        let to = watermark.max(time - 25);
+                        partials.close(watermark, to, &mut closed);
+                        watermark = to;
+                    }
+                }
+                partials.close(watermark, i64::MAX / 2, &mut closed);
+                let closed: BTreeMap<i64, _> =
+                    closed.iter().map(|(start, e)| (*start, plain(e))).collect();
+                assert_eq!(closed, model, "{size} {slide} {keys}");
+                assert_eq!(
+                    partials.slice_bytes, 0,
+                    "the running sum comes back to nothing"
+                );
+            }
         }
     }
 
-    fn intern_shared(&mut self, key: &Arc<[u8]>) -> usize {
-        self.find(key)
-            .unwrap_or_else(|| self.insert(Arc::clone(key)))
+    #[test]
+    fn open_slices_with_few_of_many_keys_take_memory_for_their_keys_only() {
+        let mut partials = partials(10, 10);
+        for n in 0..720 * 250 {
+            let time = n / 250 * 10;
+            let key = format!("key-{}", draw(n, 100_000));
+            let span = partials.span(time as i64);
+            partials.add(span, key.as_bytes(), &[]).unwrap();
+        }
+        let slots = partials.key_slots() as usize;
+        assert!(
+            partials.slice_bytes < slots * 40,
+            "{}",
+            partials.slice_bytes / slots
+        );
+        assert!(
+            partials
+                .slices
+                .iter()
+                .skip(10)
+                .all(|slice| !slice.is_list())
+        );
+        let exact: usize = partials.slices.iter().map(Slice::bytes).sum();
+        assert_eq!(partials.slice_bytes, exact, "the running sum is the sum");
     }
 
-    fn insert(&mut self, key: Arc<[u8]>) -> usize {
-        let hash = self.hasher.hash_one(&*key);
-        let id = u32::try_from(self.keys.len())
-            .expect("fewer than 2^32 live keys: max-keys bounds them");
-        self.keys.push(key);
-        let (keys, hasher) = (&self.keys, &self.hasher);
-        self.ids
-            .insert_unique(hash, id, |id| hasher.hash_one(&*keys[*id as usize]));
-        id as usize
+    #[test]
+    fn a_slice_with_most_keys_is_a_list() {
+        let mut partials = partials(10, 10);
+        for n in 0..10_000_u64 {
+            let span = partials.span(0);
+            partials.add(span, &n.to_be_bytes(), &[]).unwrap();
+        }
+        assert!(partials.slices[0].is_list());
+        assert!(partials.slice_bytes < 10_000 * 8 * 2 + 500);
+    }
+
+    #[test]
+    fn keys_of_one_busy_hour_are_forgotten_although_slices_never_empty() {
+        let mut partials = partials(10, 10);
+        let mut closed = Closed::new();
+        for n in 0..100_000_u64 {
+            let span = partials.span(0);
+            partials
+                .add(span, format!("busy-{n}").as_bytes(), &[])
+                .unwrap();
+        }
+        // Half of the keys are in the next slice too, so that nothing is forgotten with the first.
+        for n in 0..60_000_u64 {
+            let span = partials.span(10);
+            partials
+                .add(span, format!("busy-{n}").as_bytes(), &[])
+                .unwrap();
+        }
+        let busy = partials.keys.bytes();
+        for slice in 2..2000 {
+            let span = partials.span(slice * 10);
+            partials.add(span, b"quiet", &[]).unwrap();
+            let to = (slice - 1) * 10;
+            partials.close(to - 10, to, &mut closed);
+        }
+        assert!(
+            partials.keys.len() <= 2,
+            "{} keys stay",
+            partials.keys.len()
+        );
+        // They are in closed windows still, and count until these are taken.
+        assert!(partials.bytes() > busy);
+        partials.closed_taken(20_000);
+        assert!(partials.bytes() < 10_000, "{}", partials.bytes());
     }
 }

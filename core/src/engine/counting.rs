@@ -5,6 +5,7 @@ use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
+use super::memory::{Memory, committable};
 use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};
@@ -26,6 +27,7 @@ pub(super) struct Counting {
     topic: Topic,
     reading: Reading,
     stall: Stall,
+    memory: Memory,
     /// At most one epoch is on its way at a time.
     flight: Option<Flight>,
 }
@@ -46,6 +48,7 @@ impl Counting {
             topic,
             reading,
             stall: Stall::new(step.now),
+            memory: Memory::default(),
             flight: None,
         };
         for partition in genesis.start_offsets.keys() {
@@ -71,6 +74,7 @@ impl Counting {
             topic,
             reading: Reading::default(),
             stall: Stall::new(step.now),
+            memory: Memory::default(),
             flight: None,
         };
         for partition in counting.table.lanes().keys() {
@@ -95,6 +99,11 @@ impl Counting {
     /// Whether the frontier moves.
     pub(super) fn stall(&self) -> &Stall {
         &self.stall
+    }
+
+    /// The memory that all of this takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.used()
     }
 
     /// Whether epoch 0 is still on its way. Nothing is read before it is true.
@@ -144,7 +153,19 @@ impl Counting {
 
     fn control_flow(&mut self, step: &mut Step<'_>) {
         let all = step.paused || step.clock.is_none() || step.ending;
-        self.reading.control_flow(self.table.lanes(), all, step);
+        self.hold_back(all, step);
+    }
+
+    /// Holds back what must wait.
+    fn hold_back(&mut self, all: bool, step: &mut Step<'_>) {
+        let lanes = self.table.lanes();
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(lanes, flight, step);
+        // What can be committed is looked at only where it matters.
+        let waits = self.flight.is_some() || !self.memory.is_tight() || committable(lanes) > 0;
+        let holds = self.memory.holds(lanes, &self.reading, (all, waits), step);
+        self.memory.report(lanes, waits, step);
+        self.reading.hold(&holds, step);
     }
 
     /// Carries the epoch on its way on.
@@ -169,9 +190,9 @@ impl Counting {
             return;
         }
         self.reading.start(self.table.committed_lanes(), step);
-        if step.paused {
+        if step.paused || self.memory.is_tight() {
             // Not with the next tick, because a batch would be counted before it.
-            self.reading.control_flow(self.table.lanes(), true, step);
+            self.hold_back(step.paused, step);
         }
     }
 
@@ -462,7 +483,10 @@ impl Counting {
 
     /// Commits what is due, unless an epoch is on its way.
     pub(super) fn commit_what_is_due(&mut self, step: &mut Step<'_>) -> Going {
-        if self.flight.is_none() && step.clock.is_some() && self.table.is_due(step) {
+        let flight = self.flight.as_ref().map(Flight::bytes);
+        self.memory.count(self.table.lanes(), flight, step);
+        let clock = step.clock.is_some();
+        if self.flight.is_none() && clock && self.table.is_due(&self.memory, step) {
             self.cut(None, step)?;
         }
         Ok(())

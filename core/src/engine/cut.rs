@@ -244,12 +244,8 @@ fn write_checkpoint(
     if !table.take_checkpoint_due(consumed, step) {
         return None;
     }
-    let states = table
-        .lanes()
-        .iter()
-        .map(|(p, lane)| (*p, lane.state()))
-        .collect();
-    let bytes = checkpoint::encode(&states, step.rules.shape.group_by.len());
+    let states = table.lanes().iter().map(|(p, lane)| (*p, lane.state()));
+    let bytes = checkpoint::encode(states, step.rules.shape.group_by.len());
     if bytes.len() <= step.rules.limits.checkpoint_inline_bytes {
         return Some(CheckpointAt::Inline(hex(&bytes)));
     }

@@ -9,7 +9,7 @@
 //! 4. Flow control was not holding it back.
 
 use super::step::Step;
-use crate::values::record::Offset;
+use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
 
 /// The first pause before a topic partition that cannot be read is started again.
@@ -27,6 +27,8 @@ pub(super) struct Feed {
     pub(super) reading: bool,
     /// Flow control holds it back.
     pub(super) held: bool,
+    /// The topic partition that it is held back for, where it is held back for one.
+    pub(super) held_by: Option<Partition>,
     /// Since when it is not in the topic any more.
     pub(super) gone: Option<Mono>,
     pub(super) limits: Limits,

@@ -79,6 +79,11 @@ impl Flight {
         flight
     }
 
+    /// What the objects that are not stored yet take in memory, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.puts.values().map(|put| put.bytes.len() as u64).sum()
+    }
+
     /// Carries the epoch on: what is not stored is stored, then the catalog is told, then asked
     /// when it was silent.
     pub(super) fn push(&mut self, step: &mut Step<'_>) {

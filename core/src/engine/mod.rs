@@ -13,6 +13,7 @@ mod flight;
 mod garbage;
 mod lease;
 mod locate;
+mod memory;
 mod opening;
 mod ours;
 mod questions;
@@ -30,7 +31,7 @@ pub use conversation::{
     LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 pub use feed::pause_before_start;
-pub use rules::{Limits, Rules, same_table};
+pub use rules::{Limits, Rules, fetched_bytes, same_table};
 pub use view::{FrontierHolder, State};
 
 use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};

@@ -106,6 +106,14 @@ impl Ours {
         }
     }
 
+    /// The memory that counting takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        match &self.stage {
+            Stage::Opening(_) => 0,
+            Stage::Counting(counting) => counting.memory_bytes(),
+        }
+    }
+
     /// Whether records are read, replays included.
     pub(super) fn is_counting(&self) -> bool {
         matches!(&self.stage, Stage::Counting(counting) if !counting.is_founding())

@@ -7,6 +7,7 @@ use super::feed::{
     Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
+use super::memory::Holds;
 use super::step::Step;
 use super::troubles::Side;
 use crate::count::lane::Lane;
@@ -25,11 +26,6 @@ const TRANSACTION_TOLD_MS: u64 = 60_000;
 /// A topic partition without records for this long may have an open transaction, so the end of its
 /// log is asked for, however long `idle-timeout` is.
 const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
-/// Late records and rejects that make a commit, in bytes; twice that holds all reading.
-pub(super) const SIDE_BYTES_MAX: usize = 16 << 20;
-/// Entries of closed windows that make a commit; twice that holds the topic partitions that are
-/// ahead.
-pub(super) const CLOSED_ENTRIES_MAX: u64 = 2_000_000;
 
 /// The reading of all topic partitions.
 #[derive(Debug, Default)]
@@ -88,6 +84,18 @@ impl Reading {
         self.feeds
             .get(&partition)
             .is_some_and(|feed| now.since(feed.last_record) >= QUIET_MS)
+    }
+
+    /// Whether the lane has read all that is known to be in the log of this topic partition.
+    pub(super) fn is_at_end(&self, partition: Partition, next_offset: Offset) -> bool {
+        self.feeds
+            .get(&partition)
+            .is_some_and(|feed| next_offset >= feed.log_end)
+    }
+
+    /// The topic partition that this one is held back for, where flow control holds it back.
+    pub(super) fn held_by(&self, partition: Partition) -> Option<Partition> {
+        self.feeds.get(&partition)?.held_by
     }
 
     /// Whether flow control holds this topic partition back.
@@ -506,30 +514,11 @@ impl Reading {
         lanes.values().filter_map(Lane::last_end).max()
     }
 
-    /// Flow control: holds back what runs ahead too far or fills memory. It changes no row. `all`
-    /// holds everything.
-    pub(super) fn control_flow(&mut self, lanes: &Lanes, all: bool, step: &mut Step<'_>) {
-        let side: usize = lanes.values().map(|lane| lane.side_bytes).sum();
-        let closed = closed_entries(lanes);
-        let behind: Vec<Option<EventTime>> = lanes
-            .iter()
-            .filter(|(partition, _)| !self.is_idle(**partition, step.now))
-            .map(|(_, lane)| lane.watermark_without_loss())
-            .collect();
-        // While one that is not idle has no watermark yet, nothing becomes final.
-        let (least, unset) = (behind.iter().flatten().min(), behind.contains(&None));
-        let all = all || side > 2 * SIDE_BYTES_MAX;
-        for (partition, lane) in lanes {
-            let ahead = lane.watermark_without_loss().is_some_and(|w| {
-                least.is_some_and(|least| w > least.plus(step.rules.max_skew_ms))
-                    || (closed > 2 * CLOSED_ENTRIES_MAX
-                        && (unset || least.is_some_and(|least| w > *least)))
-            });
-            let hold = all || (ahead && !lane.replaying());
-            let feed = self
-                .feeds
-                .get_mut(partition)
-                .expect("every lane has a feed");
+    /// Holds back exactly these topic partitions. It changes no row.
+    pub(super) fn hold(&mut self, holds: &Holds, step: &mut Step<'_>) {
+        for (partition, feed) in &mut self.feeds {
+            let hold = holds.contains_key(partition);
+            feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
                 feed.held = hold;
                 feed.idle_until = None;
@@ -546,13 +535,4 @@ impl Reading {
             }
         }
     }
-}
-
-/// Entries of windows that are closed in their topic partition and not final yet.
-pub(super) fn closed_entries(lanes: &Lanes) -> u64 {
-    lanes
-        .values()
-        .flat_map(|lane| lane.closed.values())
-        .map(|entries| entries.len() as u64)
-        .sum()
 }

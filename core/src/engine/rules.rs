@@ -31,6 +31,8 @@ pub struct Rules {
     pub stalled_after_ms: u64,
     /// How far a watermark may be ahead of the least one before its topic partition is held back.
     pub max_skew_ms: i64,
+    /// How much memory the table's counts may take, with what the Kafka client has fetched.
+    pub max_memory_bytes: u64,
     /// How far past the database's clock an event time may lie.
     pub max_future_ms: i64,
     /// At most this long between a closed window and its commit.
@@ -66,6 +68,21 @@ pub struct Limits {
     /// What was seen of a log's end holds for `idle-timeout`, and at least this long, because
     /// asking takes a second or two.
     pub idle_holds_ms: u64,
+}
+
+impl Rules {
+    /// How much of [`Rules::max_memory_bytes`] is set apart for what the Kafka client has fetched
+    /// and nobody has read yet, over all topic partitions.
+    #[must_use]
+    pub fn fetched_bytes(&self) -> u64 {
+        fetched_bytes(self.max_memory_bytes)
+    }
+}
+
+/// How much of `max-memory` is for what the Kafka client has fetched: a sixteenth.
+#[must_use]
+pub fn fetched_bytes(max_memory_bytes: u64) -> u64 {
+    max_memory_bytes / 16
 }
 
 impl Default for Limits {

@@ -3,7 +3,7 @@
 //! the catalog in `flight`.
 
 use super::conversation::TopicFacts;
-use super::reading::{CLOSED_ENTRIES_MAX, SIDE_BYTES_MAX, closed_entries};
+use super::memory::Memory;
 use super::step::{Break, Going, Step};
 use crate::count::lane::{AtCommit, Lane, LaneState, Stopped};
 use crate::count::merger::{self, Lanes};
@@ -378,7 +378,7 @@ impl Table {
     }
 
     /// Whether an epoch should be cut now.
-    pub(super) fn is_due(&self, step: &Step<'_>) -> bool {
+    pub(super) fn is_due(&self, memory: &Memory, step: &Step<'_>) -> bool {
         if self.is_replaying() {
             return false;
         }
@@ -398,15 +398,12 @@ impl Table {
         if self.checkpoint.behind && old {
             return true;
         }
-        let side: usize = self.lanes.values().map(|lane| lane.side_bytes).sum();
-        if side > SIDE_BYTES_MAX {
-            return true;
-        }
+        let side = self.lanes.values().any(|lane| lane.side_bytes > 0);
         let rows = merger::frontier(&self.lanes)
             .is_some_and(|f| merger::has_rows(&self.lanes, &step.rules.shape, f));
-        if rows || side > 0 {
+        if rows || side {
             let interval = step.rules.commit_interval_ms;
-            return (rows && closed_entries(&self.lanes) > CLOSED_ENTRIES_MAX)
+            return memory.wants_commit(&self.lanes, self.last_cut, step)
                 || self
                     .last_cut
                     .is_none_or(|at| step.now.since(at) >= interval);

@@ -28,6 +28,8 @@ pub(super) enum Side {
     Catalog,
     /// The epoch on its way into the catalog. A renewed lease does not end its trouble.
     Commit,
+    /// The bound on memory.
+    Memory,
 }
 
 /// The troubles of the moment, at most one of each side.

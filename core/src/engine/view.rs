@@ -198,6 +198,19 @@ impl Engine {
         reading.is_some_and(|reading| reading.is_held(partition))
     }
 
+    /// The topic partition that this one waits for, where flow control holds it back.
+    #[must_use]
+    pub fn held_by(&self, partition: Partition) -> Option<Partition> {
+        self.ours()?.reading()?.held_by(partition)
+    }
+
+    /// The memory that counting takes, in bytes, and its bound.
+    #[must_use]
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        let used = self.ours().map_or(0, Ours::memory_bytes);
+        (used, self.rules.max_memory_bytes)
+    }
+
     /// What the ledger says now, with all that is not committed yet.
     #[must_use]
     pub fn ledger(&self) -> TableLedger {

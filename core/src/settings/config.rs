@@ -22,6 +22,9 @@ pub use crate::settings::yaml::ConfigError;
 /// Where the secrets are when `secrets-file` does not say.
 pub const DEFAULT_SECRETS_FILE: &str = "/etc/windrow/secrets.yaml";
 
+/// `max-memory` where neither the settings nor a control group say it.
+const MEMORY_UNLIMITED_BYTES: u64 = 512 << 20;
+
 /// All settings except the secrets, checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -45,6 +48,8 @@ pub struct Config {
     /// How far the watermark of a topic partition may run ahead of the slowest one before its
     /// reading is paused.
     pub max_skew_ms: i64,
+    /// How much memory the counts may take; `None` leaves it to the limit of the process.
+    pub max_memory: Option<u64>,
     /// How far past the database's clock an event time may lie.
     pub max_future_ms: i64,
     /// At most this long between the closing of a window and its commit.
@@ -262,6 +267,7 @@ impl Config {
             stalled_after_ms: w.duration_ms("stalled-after"),
             quiet_timeout_ms: w.duration_or_none_ms("quiet-timeout"),
             max_skew_ms: signed(w.duration_ms("max-skew")),
+            max_memory: w.optional_bytes("max-memory"),
             max_future_ms: signed(w.duration_ms("max-future")),
             commit_interval_ms: w.duration_ms("commit-interval"),
             s3: s3(&mut w),
@@ -278,6 +284,14 @@ impl Config {
             log: log(&mut w),
         };
         w.finish(config)
+    }
+
+    /// The bound on memory that is in force where the process's control group has this limit:
+    /// `max-memory`, or half of the limit, or 512 MiB where there is none.
+    #[must_use]
+    pub fn max_memory_bytes(&self, cgroup_limit: Option<u64>) -> u64 {
+        let half = || cgroup_limit.map_or(MEMORY_UNLIMITED_BYTES, |limit| limit / 2);
+        self.max_memory.unwrap_or_else(half)
     }
 
     /// The keys of the secrets that these settings need, each with the setting that needs it.

@@ -454,6 +454,20 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "max-memory",
+        option: option("max-memory"),
+        kind: Bytes {
+            min: 8 << 20,
+            max: 1 << 50,
+        },
+        doc: "How much memory the counts may take: open windows, closed windows on their way into \
+              the table, and what is fetched from Kafka. Near it, commits come early; at it, \
+              reading waits. No record is decided by it. The process needs some 64 MiB more. \
+              Empty is half of the memory limit of the process's control group, or 512 MiB where \
+              there is none.",
+        ..ROW
+    },
+    Setting {
         key: "commit-interval",
         option: option("commit-interval"),
         default: Text("10s"),

@@ -229,17 +229,12 @@ impl Written {
 
     /// A size in bytes within the limits of its row.
     pub(super) fn bytes(&mut self, key: &str) -> u64 {
-        let Kind::Bytes { min, max } = row(key).kind else {
-            panic!("{key} is not a size")
-        };
-        self.read(key, |text| match parse_bytes(text)? {
-            n if (min..=max).contains(&n) => Ok(n),
-            _ => Err(format!(
-                "out of range; write {} to {}",
-                format_bytes(min),
-                format_bytes(max)
-            )),
-        })
+        self.read(key, |text| bytes_within(key, text))
+    }
+
+    /// The same; `None` where it is empty.
+    pub(super) fn optional_bytes(&mut self, key: &str) -> Option<u64> {
+        self.optional(key, |text| bytes_within(key, text))
     }
 
     /// The path of a file; `None` where it is empty.
@@ -270,6 +265,21 @@ impl Written {
     #[cfg(test)]
     pub(super) fn keys(&self) -> Vec<&'static str> {
         self.given.keys().copied().collect()
+    }
+}
+
+/// A size within the limits of the row.
+fn bytes_within(key: &str, text: &str) -> Result<u64, String> {
+    let Kind::Bytes { min, max } = row(key).kind else {
+        panic!("{key} is not a size")
+    };
+    match parse_bytes(text)? {
+        n if (min..=max).contains(&n) => Ok(n),
+        _ => Err(format!(
+            "out of range; write {} to {}",
+            format_bytes(min),
+            format_bytes(max)
+        )),
     }
 }
 

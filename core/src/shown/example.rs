@@ -33,6 +33,8 @@ pub fn full() -> Status {
         topic: "test-topic".to_owned(),
         owner: "model/app/0".to_owned(),
         version: "0.1.0".to_owned(),
+        memory_bytes: 3 << 20,
+        memory_limit_bytes: 512 << 20,
         lanes: vec![LaneStatus {
             partition: 7,
             next_offset: 180,

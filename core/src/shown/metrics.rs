@@ -174,6 +174,18 @@ fn write_lag(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         "windrow_open_windows",
         "Windows that are not closed yet",
         open,
+    )?;
+    write_gauge(
+        out,
+        "windrow_memory_bytes",
+        "Memory that counting takes, roughly",
+        status.memory_bytes,
+    )?;
+    write_gauge(
+        out,
+        "windrow_memory_limit_bytes",
+        "The bound on that memory",
+        status.memory_limit_bytes,
     )
 }
 
@@ -262,6 +274,8 @@ mod tests {
             "windrow_frontier_age_seconds 1.5",
             "windrow_frontier_holder{partition=\"7\"} 1",
             "windrow_epoch 3",
+            "windrow_memory_bytes 3145728",
+            "windrow_memory_limit_bytes 536870912",
             "windrow_up 1",
             "windrow_state{state=\"counting\"} 1",
             "windrow_state{state=\"failed\"} 0",

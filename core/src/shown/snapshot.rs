@@ -83,6 +83,7 @@ impl Totals {
 #[must_use]
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     let (state, why) = state_and_reason(engine.state());
+    let (memory_bytes, memory_limit_bytes) = engine.memory_bytes();
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
     let holder = engine.frontier_holder();
     Status {
@@ -117,6 +118,8 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         topic: run.topic.clone(),
         owner: engine.holder().unwrap_or(&run.instance).to_owned(),
         version: run.version.clone(),
+        memory_bytes,
+        memory_limit_bytes,
         lanes,
         windows: open_windows(engine),
     }
@@ -136,12 +139,6 @@ fn state_and_reason(state: EngineState) -> (State, Trouble) {
 }
 
 fn lanes(engine: &Engine) -> Vec<LaneStatus> {
-    // Whoever is held back waits for the lane that is furthest behind.
-    let last = engine
-        .lanes()
-        .iter()
-        .min_by_key(|(_, lane)| lane.watermark())
-        .map(|(partition, _)| *partition);
     let lane_status = |(partition, lane): (&Partition, &Lane)| {
         let end_offset = engine.log_end(*partition);
         LaneStatus {
@@ -152,7 +149,7 @@ fn lanes(engine: &Engine) -> Vec<LaneStatus> {
             lag: end_offset.map(|end| u64::try_from(end - lane.ledger.next_offset).unwrap_or(0)),
             watermark: lane.watermark(),
             idle: engine.is_idle(*partition),
-            held_by: last.filter(|_| engine.is_held(*partition)),
+            held_by: engine.held_by(*partition),
             ledger: lane.ledger,
         }
     };
@@ -216,6 +213,7 @@ mod tests {
             stalled_after_ms: 300_000,
             quiet_timeout_ms: None,
             max_skew_ms: 3_600_000,
+            max_memory_bytes: 512 << 20,
             max_future_ms: 600_000,
             commit_interval_ms: 10_000,
             continue_on_data_loss: false,

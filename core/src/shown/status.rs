@@ -96,6 +96,11 @@ pub struct Status {
     pub owner: String,
     /// The program's version.
     pub version: String,
+    /// The memory that counting takes, in bytes, roughly; with what the Kafka client may have
+    /// fetched.
+    pub memory_bytes: u64,
+    /// The bound on it, which is the setting `max-memory`.
+    pub memory_limit_bytes: u64,
     /// One entry for each topic partition, in order.
     pub lanes: Vec<LaneStatus>,
     /// The open windows, oldest first.
@@ -165,8 +170,9 @@ pub struct LaneStatus {
     pub watermark: Option<EventTime>,
     /// It has had nothing to count for `idle-timeout`, so it does not hold the others back.
     pub idle: bool,
-    /// This one is not read for now, because the watermark of the topic partition with this number
-    /// is too far behind.
+    /// This one is not read for now, because it waits for the topic partition with this number,
+    /// which is behind. Either that is too far behind (`max-skew`), or memory is nearly full
+    /// (`max-memory`).
     pub held_by: Option<Partition>,
     /// What became of its offsets.
     pub ledger: LaneLedger,

@@ -422,6 +422,7 @@ mod tests {
             password: Secret::new("hunter2"),
             group: "windrow-a.b".to_owned(),
             ca_pem: None,
+            fetched_bytes: 32 << 20,
             partitions: 0,
         };
         ClientErrors::new(&config, Box::new(|host| vec![host.to_owned()]))

@@ -31,13 +31,13 @@ use windrow_core::settings::config::{KafkaSettings, Secret, Security};
 use windrow_core::settings::parse::join_addresses;
 use windrow_core::values::record::{Batch, Offset, Partition};
 
-/// How many bytes may be fetched and not yet read, over all topic partitions. Each message costs
-/// about 300 bytes in addition to its own.
-const QUEUE_MAX_BYTES: usize = 4 << 20;
-/// How many messages may be fetched and not yet read, over all topic partitions.
-const QUEUE_MAX_MESSAGES: usize = 20_000;
+/// What librdkafka needs for each message in addition to the message's own bytes.
+const MESSAGE_BYTES: u64 = 300;
+/// A client that does not know the topic yet is ready for this many topic partitions, so that small
+/// topics need no second client.
+const PARTITIONS_AT_FIRST: usize = 8;
 /// A fetch returns at most so many bytes, unless a single record batch is larger.
-const FETCH_MAX_BYTES: usize = 8 << 20;
+const FETCH_MAX_BYTES: u64 = 8 << 20;
 /// A larger response is refused, and so is a larger record batch. Kafka's own default for the size
 /// of a batch is 1 MB.
 const RESPONSE_MAX_BYTES: usize = 256 << 20;
@@ -58,12 +58,26 @@ pub struct KafkaConfig {
     pub group: String,
     /// CA certificates in PEM, which are trusted in addition to Mozilla's.
     pub ca_pem: Option<String>,
-    /// About how many topic partitions will be read: they share the memory for what is fetched.
-    /// Zero when that is unknown.
+    /// How much memory what is fetched and not yet read may take, in bytes, over all topic
+    /// partitions.
+    pub fetched_bytes: u64,
+    /// How many topic partitions the client is ready for: they share `fetched_bytes`. Zero when
+    /// that is unknown.
     pub partitions: usize,
 }
 
 impl KafkaConfig {
+    /// Takes note of how many topic partitions the topic has. Returns whether a new client must be
+    /// made, because this one would let each of them have too much memory.
+    pub fn share_out(&mut self, partitions: usize) -> bool {
+        let more = partitions > self.partitions.max(PARTITIONS_AT_FIRST);
+        if more {
+            // A topic that grows one by one needs a new client only when it has doubled.
+            self.partitions = partitions.next_power_of_two();
+        }
+        more
+    }
+
     /// The servers to ask first, as librdkafka takes them: `host:port,host:port`.
     fn bootstrap(&self) -> String {
         join_addresses(&self.settings.bootstrap)
@@ -228,16 +242,41 @@ fn names_to_try(host: &str, namespace: Option<&str>, cluster_domain: &str) -> Ve
     names
 }
 
+/// The limits of the queue that each topic partition has of its own.
+#[derive(Clone, Copy, Debug)]
+struct QueueLimits {
+    /// With so much in the queue nothing more is fetched.
+    kbytes: u64,
+    /// The same as a number of messages.
+    messages: u64,
+    /// One fetch, which may come on top. A record batch that is larger comes as a whole.
+    fetch_bytes: u64,
+}
+
+/// Shares out `fetched_bytes`. Of its share, a topic partition has a quarter for the bytes in its
+/// queue, a quarter for what librdkafka adds to each message, and a half for one more fetch: an
+/// eighth for its bytes, times four, because records of 100 bytes need 400 in memory.
+///
+/// Compressed batches take more: their size counts once they are unpacked, and a batch is never
+/// read by halves.
+///
+/// Example: `max-memory` is 512 MiB, of which a sixteenth is for what is fetched. Each of 8 topic
+/// partitions has 4 MiB. Of 1,024 topic partitions each has 32 KiB.
+fn queue(config: &KafkaConfig) -> QueueLimits {
+    let partitions = config.partitions.max(PARTITIONS_AT_FIRST) as u64;
+    let share = config.fetched_bytes / partitions;
+    QueueLimits {
+        kbytes: (share / 4 / 1024).clamp(1, 4096),
+        messages: (share / 4 / MESSAGE_BYTES).clamp(1, 20_000),
+        fetch_bytes: (share / 8).clamp(1024, 1 << 20),
+    }
+}
+
 /// The options of librdkafka.
 fn client_options(config: &KafkaConfig) -> Vec<(&'static str, String)> {
-    let partitions = if config.partitions == 0 {
-        4
-    } else {
-        config.partitions
-    };
-    // Each topic partition has its own queue and gets its share. One fetch of 1 MB may come on top.
-    let queue_kbytes = (QUEUE_MAX_BYTES / 1024 / partitions).clamp(64, 4096);
-    let queue_messages = (QUEUE_MAX_MESSAGES / partitions).clamp(500, 20_000);
+    let queue = queue(config);
+    // librdkafka wants at least the size of one batch here.
+    let fetch_max = (config.fetched_bytes / 4).clamp(1 << 20, FETCH_MAX_BYTES);
     let mut options: Vec<(&'static str, String)> = [
         ("client.id", "windrow"),
         ("enable.partition.eof", "true"),
@@ -250,7 +289,6 @@ fn client_options(config: &KafkaConfig) -> Vec<(&'static str, String)> {
         ("enable.metrics.push", "false"),
         // With the default of one second, a reader that is slower than the broker would stall.
         ("fetch.queue.backoff.ms", "5"),
-        ("fetch.message.max.bytes", "1048576"),
         ("reconnect.backoff.ms", "100"),
         ("reconnect.backoff.max.ms", "5000"),
         ("socket.keepalive.enable", "true"),
@@ -265,9 +303,10 @@ fn client_options(config: &KafkaConfig) -> Vec<(&'static str, String)> {
     options.extend([
         ("bootstrap.servers", config.bootstrap()),
         ("group.id", config.group.clone()),
-        ("queued.max.messages.kbytes", queue_kbytes.to_string()),
-        ("queued.min.messages", queue_messages.to_string()),
-        ("fetch.max.bytes", FETCH_MAX_BYTES.to_string()),
+        ("queued.max.messages.kbytes", queue.kbytes.to_string()),
+        ("queued.min.messages", queue.messages.to_string()),
+        ("fetch.message.max.bytes", queue.fetch_bytes.to_string()),
+        ("fetch.max.bytes", fetch_max.to_string()),
         ("receive.message.max.bytes", RESPONSE_MAX_BYTES.to_string()),
     ]);
     options.push((

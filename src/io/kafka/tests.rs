@@ -37,6 +37,7 @@ fn plain(bootstrap: &str, topic: &str) -> KafkaConfig {
         password: Secret::default(),
         group: "windrow-test".to_owned(),
         ca_pem: None,
+        fetched_bytes: 32 << 20,
         partitions: 3,
     }
 }
@@ -1217,4 +1218,24 @@ fn a_damaged_answer_is_asked_again() {
     reader.start(1, 0, -1).expect("started");
     log.read(&mut reader, |log| log.last_end(1) == Some(2));
     assert_eq!(log.offsets(1), [0, 1]);
+}
+
+#[test]
+fn forty_topic_partitions_queue_no_more_than_three() {
+    let mut config = plain("localhost:1", "t");
+    config.partitions = 0;
+    for topic in [3, 40, 1000, 5000] {
+        config.share_out(topic);
+        let queue = queue(&config);
+        let small = 100;
+        let fetch = queue.fetch_bytes + queue.fetch_bytes / small * MESSAGE_BYTES;
+        let each = queue.kbytes * 1024 + queue.messages * MESSAGE_BYTES + fetch;
+        let all = each * topic as u64;
+        assert!(all <= config.fetched_bytes, "{topic}: {all}");
+    }
+    // A few topic partitions are not slowed down: each may have a megabyte waiting.
+    config.partitions = 0;
+    assert!(!config.share_out(3), "no second client is needed");
+    assert_eq!(queue(&config).kbytes, 1024);
+    assert!(config.share_out(40) && !config.share_out(41) && !config.share_out(3));
 }
