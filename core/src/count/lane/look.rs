@@ -1,7 +1,7 @@
 //! What can be seen of a lane. Nothing is changed here.
 
 use super::{Lane, Stopped};
-use crate::count::partial::{Closed, Entry};
+use crate::count::partial::{Closed, Entry, closed_bytes};
 use crate::values::time::EventTime;
 
 impl Lane {
