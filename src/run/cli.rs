@@ -403,8 +403,8 @@ fn checked_text(answer: &Value) -> String {
         .filter_map(Value::as_str)
         .collect();
     format!(
-        "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\nmemory for counting: \
-         {}\n",
+        "settings are fine: topic {} is counted into {}\ncolumns: {}\nconsumer group: {}\n\
+         memory for counting: {}\n",
         text("topic"),
         text("table"),
         columns.join(", "),

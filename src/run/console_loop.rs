@@ -46,7 +46,7 @@ const END_MAX: Duration = Duration::from_secs(2);
 
 /// What other tasks send to the loop.
 enum Message {
-    Secrets(Secrets),
+    Secrets(Box<Secrets>),
     Stop,
 }
 
@@ -89,7 +89,10 @@ pub fn run(
     runtime.spawn(http::serve(listener, handle, std::future::pending()));
     let (to_loop, inbox) = mpsc::channel();
     let secrets_to_loop = to_loop.clone();
-    let send = move |secrets| secrets_to_loop.send(Message::Secrets(secrets)).is_ok();
+    let send = move |secrets| {
+        let message = Message::Secrets(Box::new(secrets));
+        secrets_to_loop.send(message).is_ok()
+    };
     runtime.spawn(watch_secrets(config.clone(), secrets.clone(), reload, send));
     runtime.spawn(async move {
         stop.await;

@@ -1,5 +1,10 @@
 //! What the log shows at its finest level: what windrow does, and no record and no credential.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "threads play the store that takes whatever comes"
+)]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};

@@ -17,6 +17,7 @@ mod catalog_cases;
 mod draw;
 mod faults;
 mod finish;
+mod floors;
 mod garbage;
 #[path = "../hands.rs"]
 mod hands;

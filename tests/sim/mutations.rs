@@ -51,25 +51,25 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "a ceiling is not obeyed in a replay",
-        "count/lane.rs",
-        "self.obey(&decision.what);",
+        "count/lane/replay.rs",
+        "self.ledger.next_offset));\n            «self.obey(&decision.what);»",
         "if !matches!(decision.what, Decided::Ceiling { .. }) { self.obey(&decision.what); }",
     ),
     mutation(
         "a floor is not obeyed in a replay",
-        "count/lane.rs",
-        "self.obey(&decision.what);",
+        "count/lane/replay.rs",
+        "self.ledger.next_offset));\n            «self.obey(&decision.what);»",
         "if !matches!(decision.what, Decided::Floor { .. }) { self.obey(&decision.what); }",
     ),
     mutation(
         "a delay is not obeyed in a replay",
-        "count/lane.rs",
-        "self.obey(&decision.what);",
+        "count/lane/replay.rs",
+        "self.ledger.next_offset));\n            «self.obey(&decision.what);»",
         "if !matches!(decision.what, Decided::Delay { .. }) { self.obey(&decision.what); }",
     ),
     mutation(
         "a replay obeys a decision one offset late",
-        "count/lane.rs",
+        "count/lane/replay.rs",
         "d.offset <= until",
         "d.offset < until",
     ),
@@ -100,14 +100,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a longer delay lowers the watermark",
         "count/watermark.rs",
-        "self.floor = self.get();",
+        "self.floor = self.without_loss();",
         "",
-    ),
-    mutation(
-        "a lower floor replaces a higher one",
-        "count/watermark.rs",
-        "self.floor.max(Some(at))",
-        "Some(at)",
     ),
     mutation(
         "the table closes by the greatest watermark",
@@ -232,8 +226,7 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "an epoch that is absent is taken for committed",
         "engine/flight.rs",
-        "self.stage = Stage::Committing;\n                \
-         step.ask(CatalogRequest::Commit(Arc::clone(&self.commit)));",
+        "self.stage = Stage::Committing;\n                self.send(step);",
         "return Ok(Some((Arc::clone(&self.commit), DbTime(0))));",
     ),
     mutation(
@@ -251,7 +244,7 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "what is doomed is deleted at once",
         "engine/garbage.rs",
-        "step.rules.keep_replaced_ms",
+        "let (after, grace_ms) = (after.clone(), «step.rules.keep_replaced_ms»);",
         "0",
     ),
     mutation(

@@ -7,12 +7,14 @@ use crate::requests::Sent;
 use crate::store::Mistake;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
+use windrow_core::count::lane::Lane;
 use windrow_core::engine::{
     Answer, BrokersRequest, CatalogRequest, Effect, Engine, Input, Request, Rules,
 };
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::record::{Batch, Offset, Partition, Record};
+use windrow_core::values::time::EventTime;
 
 pub struct Process {
     /// Unique in the whole simulation. It is the owner id, too.
@@ -40,12 +42,14 @@ pub struct Process {
     pub looks: BTreeMap<Partition, Vec<Look>>,
     /// The next offset of a lane when the end of its log was asked for.
     pub asked_at: BTreeMap<Partition, Offset>,
+    /// The greatest watermark of all its lanes at that moment.
+    pub greatest_when_asked: BTreeMap<Partition, Option<EventTime>>,
     /// When a record of a lane was counted last, or moved its watermark.
     pub lived: BTreeMap<Partition, u64>,
 }
 
 /// A look at the end of a log.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Look {
     /// The offset after the last record.
     pub end: Offset,
@@ -53,6 +57,8 @@ pub struct Look {
     pub at: u64,
     /// No transaction was open, and the broker that answered was not behind the lane.
     pub proves_something: bool,
+    /// The greatest watermark of all lanes when it was asked for.
+    pub greatest: Option<EventTime>,
 }
 
 /// What comes back to a process.
@@ -77,6 +83,7 @@ impl Process {
             last: false,
             done: false,
             looks: BTreeMap::new(),
+            greatest_when_asked: BTreeMap::new(),
             asked_at: BTreeMap::new(),
             lived: BTreeMap::new(),
         }
@@ -185,6 +192,11 @@ impl World {
                 }
                 Effect::Exit(reason) => exit = Some(reason),
                 Effect::Ask(request) => {
+                    if let Request::Brokers(BrokersRequest::LogEnd { partition }) = &request {
+                        let lanes = process.engine.lanes().values();
+                        let greatest = lanes.filter_map(Lane::watermark).max();
+                        process.greatest_when_asked.insert(*partition, greatest);
+                    }
                     if asks_the_time(&request) {
                         process.clocks.asked_at = self.now;
                     }

@@ -116,6 +116,11 @@ impl World {
             Request::Brokers(request) => {
                 let mut answer = hands::ask_brokers(&self.topic_facts(), &request);
                 self.set_log_end(&mut answer);
+                if let BrokersAnswer::Topic(Ok(facts)) = &answer
+                    && self.catalog.epochs.is_empty()
+                {
+                    self.topics_told.push(facts.clone());
+                }
                 Some(Answer::Brokers(self.note_log_end(sender, answer)))
             }
             Request::Store(request) => {
@@ -147,6 +152,7 @@ impl World {
         let answer = hands::ask_catalog(&mut self.catalog, objects, &client, now, request);
         if self.catalog.epochs.len() > before {
             self.commit_is_by_a_right_clock(sender)?;
+            self.new_epoch_is_allowed()?;
         }
         let off_ms = self.db_ahead.unsigned_abs();
         self.deletions.note_doomed(&self.catalog, self.now, off_ms);
@@ -155,6 +161,43 @@ impl World {
             self.summary.doomed += keys.len() as u64;
         }
         Ok(answer)
+    }
+
+    /// Whoever took the table last has committed, and epoch 0 begins where the settings say.
+    fn new_epoch_is_allowed(&self) -> Result<(), String> {
+        let Some((commit, _)) = self.catalog.epochs.last() else {
+            return Ok(());
+        };
+        // A failover may forget who took the table.
+        let known = !self.faults.epochs_are_forgotten;
+        if known && commit.owner.term != self.catalog.owners {
+            return Err(format!(
+                "epoch {} is of term {}, but the table was taken {} times",
+                commit.epoch, commit.owner.term, self.catalog.owners
+            ));
+        }
+        let Some(genesis) = &commit.genesis else {
+            return Ok(());
+        };
+        let begins = |limits: &(Offset, Offset)| {
+            if self.settings.start_at_end {
+                limits.1
+            } else {
+                limits.0
+            }
+        };
+        let said = |facts: &TopicFacts| {
+            let partitions = facts.partitions.iter();
+            let starts = partitions.map(|(p, limits)| (*p, begins(limits)));
+            starts.eq(genesis.start_offsets.iter().map(|(p, start)| (*p, *start)))
+        };
+        if self.topics_told.iter().any(said) {
+            return Ok(());
+        }
+        Err(format!(
+            "the table begins at {:?}, but the brokers never said so: {:?}",
+            genesis.start_offsets, self.topics_told
+        ))
     }
 
     fn ask_store(
@@ -257,9 +300,11 @@ impl World {
         if let Some(process) = self.processes.iter_mut().find(|p| p.id == sender) {
             let now = world - process.clocks.slept;
             let asked_at = process.asked_at.get(&partition).copied();
+            let greatest = process.greatest_when_asked.get(&partition).copied();
             process.looks.entry(partition).or_default().push(Look {
                 end: end.high_watermark,
                 at: now,
+                greatest: greatest.flatten(),
                 proves_something: end.last_stable == end.high_watermark
                     && asked_at.is_some_and(|next| next <= end.high_watermark),
             });

@@ -15,7 +15,7 @@ use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use windrow_core::engine::{GarbageRules, Input, Rules};
+use windrow_core::engine::{GarbageRules, Input, Rules, TopicFacts};
 use windrow_core::table::commit::{CheckpointAt, Commit};
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
@@ -81,6 +81,8 @@ pub struct World {
     /// how often it has ended so since the faults ended.
     pub bad_record: Option<(Partition, Offset)>,
     pub bad_ends: u64,
+    /// What the brokers said of the topic before there was a table.
+    pub topics_told: Vec<TopicFacts>,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -151,6 +153,7 @@ impl World {
             summary: Summary::default(),
             bad_record: None,
             bad_ends: 0,
+            topics_told: Vec::new(),
         };
         world.note_shape();
         world.move_database();
@@ -409,57 +412,6 @@ impl World {
         self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
-        }
-        Ok(())
-    }
-
-    /// Who was taken for idle had read all that there was when the log's end was looked at, a
-    /// short while ago, and had had no sign of life for `idle-timeout`.
-    fn idle_floors_are_right(
-        &self,
-        i: usize,
-        before: &BTreeMap<Partition, Option<EventTime>>,
-    ) -> Result<(), String> {
-        let process = &self.processes[i];
-        for (p, lane) in process.engine.lanes() {
-            // No record came with the time: only a floor moves a watermark then, and each needs a
-            // look.
-            if before
-                .get(p)
-                .is_none_or(|before| *before == lane.watermark())
-            {
-                continue;
-            }
-            // What is read of another topic than the committed one never counts.
-            let other = self
-                .catalog
-                .epochs
-                .last()
-                .is_some_and(|(c, _)| c.topic_id != self.topic().id);
-            let gone = !self.topic().logs.contains_key(p);
-            let most = process.settings.idle_timeout_ms;
-            let most = most.max(process.settings.limits.idle_holds_ms) + 1000;
-            let looks = process.looks.get(p).map_or(&[][..], |looks| looks);
-            // By the monotonic time of its machine, which may have slept.
-            let now = self.now - process.clocks.slept;
-            let seen = |look: &Look| {
-                look.proves_something
-                    && look.end <= lane.ledger.next_offset
-                    && now - look.at <= most
-            };
-            let lived = process.lived.get(p).copied().unwrap_or(0);
-            if !gone && !other && now - lived < process.settings.idle_timeout_ms {
-                return Err(format!(
-                    "topic partition {p} was taken for idle at {now}, but it counted at {lived}"
-                ));
-            }
-            if !gone && !other && !looks.iter().any(seen) {
-                return Err(format!(
-                    "topic partition {p} was taken for idle at offset {} at {}, but the looks were \
-                     {looks:?}",
-                    lane.ledger.next_offset, self.now
-                ));
-            }
         }
         Ok(())
     }

@@ -520,9 +520,10 @@ impl Reading {
             let hold = holds.contains_key(partition);
             feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
-                feed.held = hold;
-                feed.idle_until = None;
-                feed.last_record = step.now;
+                // What came meanwhile is read before it can stand aside. Its silence goes on: holds
+                // that are shorter than `idle-timeout` and never end would else keep it from
+                // standing aside for ever.
+                (feed.held, feed.idle_until) = (hold, None);
                 step.effect(if hold {
                     Effect::Hold {
                         partition: *partition,

@@ -1,6 +1,6 @@
-//! A Parquet file, or a part of one, becomes columns of values. What windrow writes is in `columnar`.
-//! A column of a type that windrow does not write is refused. There is no I/O here: the bytes are
-//! in memory.
+//! A Parquet file, or a part of one, becomes columns of values. How files are written is in
+//! `columnar`. A column of a type that windrow does not write is refused. There is no I/O here: the
+//! bytes are in memory.
 
 use crate::table::columnar::{DAY_MS, FileError, JULIAN_1970, decimal_physical};
 use crate::table::columns::{Cells, ColumnKind, Field, field};

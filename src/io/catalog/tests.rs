@@ -605,10 +605,12 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
+#[expect(clippy::too_many_lines, reason = "one table of damages")]
 async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
     let ledger = |path: &str, value: &str| {
         format!(
-            "UPDATE windrow_1.epoch SET said = jsonb_set(said::jsonb, '{{{path}}}', '{value}')::json"
+            "UPDATE windrow_1.epoch \
+             SET said = jsonb_set(said::jsonb, '{{{path}}}', '{value}')::json"
         )
     };
     let damages = [

@@ -332,6 +332,7 @@ fn put_answered(scheme: &str, answer: Vec<u8>) -> StoreError {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of answers")]
 fn each_refusal_has_its_cause_and_says_what_to_do() {
     let xml = |status: u16, headers: &str, code: &str, more: &str| {
         let body = format!("<Error><Code>{code}</Code><Message>m.</Message>{more}</Error>");
