@@ -67,8 +67,8 @@ fn tls_trouble(error: &tokio_postgres::Error) -> Option<&'static str> {
         return Some(certificate_advice(error));
     }
     // This is the client library's own text for the answer "N" to its question for TLS.
-    let no_tls = |error: &dyn Error| error.to_string().contains("server does not support TLS");
-    sources(error).any(|error| no_tls(error)).then_some(
+    let says_no = |text: &str| text.contains("server does not support TLS");
+    sources(error).any(|error| says_no(&error.to_string())).then_some(
         "this server has no TLS: switch it on there, or set catalog-tls: disable if the network \
          may see the password",
     )

@@ -214,7 +214,13 @@ async fn doomed_keys_are_refused_and_named_ones_not_doomed(place: &Place) {
         .await
         .unwrap();
     // The one before the newest is kept, for when the newest cannot be read.
-    assert!(catalog.doomed_past(0, &ANY_CLOCK).await.unwrap().is_empty());
+    assert!(
+        catalog
+            .doomed_past(0, None, &ANY_CLOCK)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     catalog
         .commit(&Commit {
             checkpoint: object(2),
