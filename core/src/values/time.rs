@@ -161,12 +161,14 @@ pub fn format_duration_ms(ms: u64) -> String {
 }
 
 /// About how long `ms` milliseconds are, for people: in whole days, hours, minutes or seconds, with
-/// at least two of them where there are as many: `36h`, `2d`, `90s`.
+/// at least two of them where there are as many: `36h`, `2d`, `90s`. A little less than a whole
+/// number is that number: two days without a second are `2d`.
 #[must_use]
 pub fn about_duration(ms: u64) -> String {
     for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")] {
-        if ms >= 2 * scale {
-            return format!("{}{unit}", ms / scale);
+        let a_little_more = ms.saturating_add(scale / 20);
+        if a_little_more >= 2 * scale {
+            return format!("{}{unit}", a_little_more / scale);
         }
     }
     format!("{}s", ms / 1000)
@@ -244,7 +246,8 @@ mod tests {
             (90_000, "90s"),
             (120_000, "2m"),
             (129_600_000, "36h"),
-            (172_799_000, "47h"),
+            (172_799_000, "2d"),
+            (165_000_000, "45h"),
             (400 * 86_400_000, "400d"),
         ] {
             assert_eq!(about_duration(ms), text);
