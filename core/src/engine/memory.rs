@@ -200,7 +200,7 @@ mod tests {
     use crate::engine::troubles::Troubles;
     use crate::table::file::Timestamps;
     use crate::table::place::{Names, TablePlace};
-    use crate::values::record::{Batch, Record};
+    use crate::values::record::{Batch, Partition, Record};
     use crate::values::shape::Shape;
     use crate::values::time::WallTime;
 
