@@ -244,7 +244,7 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "what is doomed is deleted at once",
         "engine/garbage.rs",
-        "grace_ms: «step.rules.keep_replaced_ms»",
+        "let (after, grace_ms) = (after.clone(), «step.rules.keep_replaced_ms»);",
         "0",
     ),
     mutation(
