@@ -309,10 +309,9 @@ impl Judge<'_> {
 
     /// What one topic partition must come to, generation by generation.
     fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<ExpectedLane, String> {
-        let first = epochs
-            .iter()
-            .find(|c| c.lanes.contains_key(&p))
-            .expect("it is in the last");
+        let mut all = epochs.iter();
+        let first = all.find(|c| c.lanes.contains_key(&p));
+        let first = first.expect("it is in the last");
         let mut expected = ExpectedLane::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;

@@ -204,6 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn each_refusal_has_its_cause_and_a_next_step_that_is_true() {
         let (plain, tls) = (CatalogTls::Disable, CatalogTls::VerifyFull);
         let no_entry = "no pg_hba.conf entry for host \"10.1.2.3\", user \"u\", database \"d\", ";
