@@ -122,7 +122,10 @@ impl Table {
                     lane.lose_counts(at(commit), self.closed_through, why.clone());
                     self.checkpoint.wanted = true;
                 }
-                None => lane.begin_replay(),
+                None => {
+                    lane.begin_replay();
+                    lane.check_before_replay(commit.leader_epoch);
+                }
             }
             self.checkpoint.behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
@@ -260,6 +263,13 @@ impl Table {
             lane.lose_counts(*at, self.closed_through, reason);
             self.checkpoint.wanted = true;
         }
+    }
+
+    /// The reader went on where a lane was started. Returns whether only that was in question, so
+    /// that its replay is to be read next.
+    pub(super) fn note_checked(&mut self, partition: Partition) -> bool {
+        let lane = self.lanes.get_mut(&partition);
+        lane.is_some_and(Lane::note_checked)
     }
 
     /// Whether this batch shows that the log was cut off on the way of a replay: nothing below the
