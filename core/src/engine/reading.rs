@@ -129,10 +129,11 @@ impl Reading {
                 log_end,
                 ..Feed::default()
             };
+            let (offset, leader_epoch) = lane.starts_at();
             step.effect(Effect::Start {
                 partition: *partition,
-                offset: lane.ledger.next_offset,
-                leader_epoch: lane.leader_epoch,
+                offset,
+                leader_epoch,
             });
         }
     }
@@ -324,10 +325,11 @@ impl Reading {
                 feed.again = Some(Again { at, pause_ms });
                 // Flow control holds the new start anew, where it must.
                 feed.held = false;
+                let (offset, leader_epoch) = lane.starts_at();
                 step.effect(Effect::Start {
                     partition: *partition,
-                    offset: lane.ledger.next_offset,
-                    leader_epoch: lane.leader_epoch,
+                    offset,
+                    leader_epoch,
                 });
             }
         }
