@@ -377,7 +377,7 @@ impl Reading {
             let due = feed
                 .end_answered_at
                 .is_none_or(|at| step.now.since(at) >= every);
-            let asks = feed.reading && feed.gone.is_none() && quiet && due && !feed.held;
+            let asks = feed.reading && feed.gone.is_none() && quiet && due;
             let Some(lane) = lanes.get(partition).filter(|_| asks) else {
                 continue;
             };
@@ -520,10 +520,7 @@ impl Reading {
             let hold = holds.contains_key(partition);
             feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
-                // What came meanwhile is read before it can stand aside. Its silence goes on: holds
-                // that are shorter than `idle-timeout` and never end would else keep it from
-                // standing aside for ever.
-                (feed.held, feed.idle_until) = (hold, None);
+                feed.held = hold;
                 step.effect(if hold {
                     Effect::Hold {
                         partition: *partition,
