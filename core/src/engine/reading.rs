@@ -382,7 +382,7 @@ impl Reading {
             let due = feed
                 .end_answered_at
                 .is_none_or(|at| step.now.since(at) >= every);
-            let asks = feed.reading && feed.gone.is_none() && quiet && due && !feed.held;
+            let asks = feed.reading && feed.gone.is_none() && quiet && due;
             let Some(lane) = lanes.get(partition).filter(|_| asks) else {
                 continue;
             };
