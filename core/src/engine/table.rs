@@ -122,7 +122,7 @@ impl Table {
                     lane.lose_counts(at(commit), self.closed_through, why.clone());
                     self.checkpoint.wanted = true;
                 }
-                None => lane.begin_replay(),
+                None => lane.begin_replay(commit.watermark),
             }
             self.checkpoint.behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
