@@ -315,20 +315,26 @@ impl Printer<'_> {
             self.set_counting();
         }
         for (halted, why) in news {
-            if let Some(partition) = halted {
-                let pause_ms = pause_before_start(None);
-                self.halted.entry(partition).or_insert(Halted {
-                    why: why.clone(),
-                    at: Instant::now() + Duration::from_millis(pause_ms),
-                    pause_ms,
-                });
-            }
-            self.set_waiting(why);
+            self.note_trouble(halted, why);
         }
         if let Err(error) = polled {
             warn!(error = %error, "the Kafka client no longer works: making a new one");
             self.reopen();
         }
+    }
+
+    /// Something cannot be read: the topic partition `halted`, where it is one alone, which is
+    /// started again after a pause.
+    fn note_trouble(&mut self, halted: Option<Partition>, why: Trouble) {
+        if let Some(partition) = halted {
+            let pause_ms = pause_before_start(None);
+            self.halted.entry(partition).or_insert(Halted {
+                why: why.clone(),
+                at: Instant::now() + Duration::from_millis(pause_ms),
+                pause_ms,
+            });
+        }
+        self.set_waiting(why);
     }
 
     /// Goes on counting, because brokers answer or records come, unless one topic partition is not

@@ -243,31 +243,15 @@ impl<'t> Play<'t> {
                     .map_or_else(String::new, |rest| format!(" {rest}"));
                 self.trouble(whose, format!("{first}{rest}"));
             }
-            "wait" => {
-                let until = self.now + parse_duration_ms(word()).expect("a duration");
-                while self.now < until {
-                    self.now = until.min(self.now + 100);
-                    self.step(self.tick());
-                }
-            }
+            "wait" => self.wait(parse_duration_ms(word()).expect("a duration")),
             "add" => {
                 self.logs.insert(partition(word()), Log::default());
             }
             "expire" => {
                 let (p, to) = (partition(word()), offset(word()));
-                let log = self.logs.get_mut(&p).expect("a topic partition");
-                (log.start, log.end) = (to, log.end.max(to));
-                log.records.retain(|offset, _| *offset >= to);
-                self.deliver(p);
+                self.expire(p, to);
             }
-            "damage" => {
-                let newest = self.catalog.checkpoints().newest.expect("a checkpoint").1;
-                let CheckpointAt::Object(key) = newest else {
-                    panic!("it lies in the catalog")
-                };
-                let bytes = self.objects.get_mut(&key).expect("it was stored");
-                *bytes = Arc::new(bytes[1..].to_vec());
-            }
+            "damage" => self.damage(),
             "recreate" => {
                 self.topic_id += 1;
                 self.logs.values_mut().for_each(|log| *log = Log::default());
@@ -289,6 +273,31 @@ impl<'t> Play<'t> {
             "state" => self.show_state(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.now = until.min(self.now + 100);
+            self.step(self.tick());
+        }
+    }
+
+    fn expire(&mut self, p: Partition, to: Offset) {
+        let log = self.logs.get_mut(&p).expect("a topic partition");
+        (log.start, log.end) = (to, log.end.max(to));
+        log.records.retain(|offset, _| *offset >= to);
+        self.deliver(p);
+    }
+
+    /// The object of the newest checkpoint is not what was stored.
+    fn damage(&mut self) {
+        let newest = self.catalog.checkpoints().newest.expect("a checkpoint").1;
+        let CheckpointAt::Object(key) = newest else {
+            panic!("it lies in the catalog")
+        };
+        let bytes = self.objects.get_mut(&key).expect("it was stored");
+        *bytes = Arc::new(bytes[1..].to_vec());
     }
 
     /// Something cannot be read. A topic partition gives nothing more until it is started again.

@@ -121,7 +121,10 @@ fn the_core_is_pure() {
         "std::thread",
         "std::process",
         "std::env",
-        "std::io",
+        // The rest of `std::io` reads and writes what it is given: here, memory.
+        "stdin",
+        "stdout",
+        "stderr",
         "Instant::now",
         "SystemTime",
         "tokio::",

@@ -42,18 +42,7 @@ impl World {
             if matches!(garbage, GarbageLeft::All) && self.now % 500 < 100 {
                 self.go_on_with_unusable_records();
             }
-            while !self.requests.is_empty() {
-                self.carry_request()?;
-            }
-            while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
-                self.receive_answer(0)?;
-            }
-            if !self.processes.is_empty() {
-                self.deliver(0)?;
-            }
-            if !self.processes.is_empty() {
-                self.tick(0)?;
-            }
+            self.let_all_happen()?;
             if self.is_full() {
                 quiet_since = self.now;
                 continue;
@@ -111,6 +100,23 @@ impl World {
                 _ => Vec::new(),
             },
         ))
+    }
+
+    /// Everything that is on its way arrives, and the process reads and ticks once.
+    fn let_all_happen(&mut self) -> Result<(), String> {
+        while !self.requests.is_empty() {
+            self.carry_request()?;
+        }
+        while self.processes.first().is_some_and(|p| !p.inbox.is_empty()) {
+            self.receive_answer(0)?;
+        }
+        if !self.processes.is_empty() {
+            self.deliver(0)?;
+        }
+        if !self.processes.is_empty() {
+            self.tick(0)?;
+        }
+        Ok(())
     }
 
     /// Where open windows alone fill the memory, nothing but the bound itself helps: a person

@@ -283,12 +283,45 @@ impl Judge<'_> {
         Ok(())
     }
 
+    /// A generation begins where the world has begun one: `before` and `after` are the numbers of
+    /// the topics. One cut may be decided twice: first that there was a cut, then where the log
+    /// ends now. `again` says that it is decided for a third time.
+    fn check_generation(
+        &self,
+        decision: &Decision,
+        before: usize,
+        after: usize,
+        again: bool,
+    ) -> Result<(), String> {
+        let Decided::Generation { to, reason, .. } = &decision.what else {
+            unreachable!("it is one");
+        };
+        let log = self.topics[before].logs.get(&decision.partition);
+        if before != after {
+            return if after < before || *to != 0 {
+                let id = &self.topics[before].id;
+                Err(format!("{decision:?}, but the topic was {id}"))
+            } else {
+                Ok(())
+            };
+        }
+        if again || log.is_none_or(|log| log.before.is_none()) {
+            return Err(format!("{decision:?}, but it was not cut off"));
+        }
+        // Where the leader epoch tells the place of the cut, no record there is skipped.
+        let cuts = log.map(|log| log.cuts());
+        let at = cuts.and_then(|cuts| cuts.last()).map_or(0, |(_, at)| *at);
+        if *to > at && reason.contains("cut off below offset") {
+            return Err(format!("{decision:?}, but the cut was at {at}"));
+        }
+        Ok(())
+    }
+
     /// What one topic partition must come to, generation by generation.
     fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<ExpectedLane, String> {
-        let first = epochs
-            .iter()
-            .find(|c| c.lanes.contains_key(&p))
-            .expect("it is in the last");
+        let mut all = epochs.iter();
+        let first = all.find(|c| c.lanes.contains_key(&p));
+        let first = first.expect("it is in the last");
         let mut expected = ExpectedLane::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;
@@ -341,33 +374,8 @@ impl Judge<'_> {
                     decision.offset,
                     &ends,
                 )?;
-                // One cut may be decided twice: first that there was a cut, then where the log ends
-                // now.
                 let again = cut && decision.offset != expected.ledger.start_offset;
-                if same
-                    && (again
-                        || self.topics[topic]
-                            .logs
-                            .get(&p)
-                            .is_none_or(|l| l.before.is_none()))
-                {
-                    return Err(format!("{decision:?}, but it was not cut off"));
-                }
-                // Where the leader epoch tells the place of the cut, no record there is skipped.
-                let cuts = self.topics[topic].logs.get(&p).map(|log| log.cuts());
-                let at = cuts.and_then(|cuts| cuts.last()).map_or(0, |(_, at)| *at);
-                let Decided::Generation { reason, .. } = &decision.what else {
-                    unreachable!("it is one");
-                };
-                if same && *to > at && reason.contains("cut off below offset") {
-                    return Err(format!("{decision:?}, but the cut was at {at}"));
-                }
-                if other < topic || (!same && *to != 0) {
-                    return Err(format!(
-                        "{decision:?}, but the topic was {}",
-                        self.topics[topic].id
-                    ));
-                }
+                self.check_generation(decision, topic, other, again)?;
                 (topic, cut) = (other, same);
                 (decisions, ends) = (Vec::new(), Vec::new());
                 expected.generation(*to);

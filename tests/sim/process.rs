@@ -363,24 +363,7 @@ impl World {
         }
         let before = self.processes[i].engine.lanes().get(&p);
         let before = before.map_or(0, |lane| lane.ledger.next_offset);
-        let mut out = Vec::new();
-        let batch: &dyn Batch = &Held(&records);
-        let input = Input::Records {
-            partition: p,
-            leader_epoch,
-            batch,
-        };
-        let process = &mut self.processes[i];
-        let life = |engine: &Engine| {
-            let lane = engine.lanes().get(&p)?;
-            Some((lane.ledger.counted, lane.watermark()))
-        };
-        let alive = life(&process.engine);
-        process.engine.step(input, &mut out);
-        if life(&process.engine) != alive {
-            let ticked = process.ticked.saturating_sub(process.clocks.slept);
-            process.lived.insert(p, ticked);
-        }
+        let out = take_batch(&mut self.processes[i], p, leader_epoch, &records);
         let id = self.processes[i].id;
         if let Some(exit) = self.perform(i, out) {
             self.ended(i, exit)?;
@@ -390,6 +373,33 @@ impl World {
         }
         self.ceiling_is_right(i, p, before)
     }
+}
+
+/// Hands records to the engine of a process, and notes when it took them for a sign of life.
+fn take_batch(
+    process: &mut Process,
+    p: Partition,
+    leader_epoch: i32,
+    records: &[Record<'_>],
+) -> Vec<Effect> {
+    let mut out = Vec::new();
+    let batch: &dyn Batch = &Held(records);
+    let input = Input::Records {
+        partition: p,
+        leader_epoch,
+        batch,
+    };
+    let life = |engine: &Engine| {
+        let lane = engine.lanes().get(&p)?;
+        Some((lane.ledger.counted, lane.watermark()))
+    };
+    let alive = life(&process.engine);
+    process.engine.step(input, &mut out);
+    if life(&process.engine) != alive {
+        let ticked = process.ticked.saturating_sub(process.clocks.slept);
+        process.lived.insert(p, ticked);
+    }
+    out
 }
 
 /// Whether the answer to this request says what time it is by the database's clock.

@@ -7,7 +7,7 @@ use crate::faults::{CLOCK_OFF_MS, Faults};
 use crate::garbage::Deletions;
 use crate::hands::Objects;
 use crate::judge::Judge;
-use crate::process::{Look, News, Process};
+use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
 use crate::store::{Catalog, Mistake};

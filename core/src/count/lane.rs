@@ -42,6 +42,7 @@ pub use replay::AtCommit;
 use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Entry, Partials, closed_bytes};
 use crate::count::watermark::Watermark;
+use crate::count::window::Span;
 use crate::values::decision::{Decided, Decision, FloorReason};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Batch, Offset, Partition, Record};
@@ -274,6 +275,14 @@ impl Lane {
             );
             return self.observe(Some(time));
         }
+        self.note_counted(span);
+        if self.watermark.observe(time) {
+            self.move_watermark();
+        }
+    }
+
+    /// A record was added in this slice.
+    fn note_counted(&mut self, span: Span) {
         self.ledger.counted += 1;
         self.ledger.next_offset += 1;
         self.ledger.hits += span.windows(self.slide);
@@ -285,9 +294,6 @@ impl Lane {
             );
         } else {
             self.next_end = self.next_end.min(span.first_end);
-        }
-        if self.watermark.observe(time) {
-            self.move_watermark();
         }
     }
 

@@ -213,6 +213,10 @@ impl Counting {
         if !self.reading.is_read(partition) || step.ending {
             return Ok(());
         }
+        if self.table.note_checked(partition) {
+            self.read_replay(partition, step);
+            return Ok(());
+        }
         if self
             .table
             .replays_another_log(partition, leader_epoch, batch)
@@ -247,14 +251,23 @@ impl Counting {
         if !self.reading.is_read(partition) || step.ending {
             return;
         }
-        if let Some(next) = self.table.end(partition, offset) {
-            self.note_read(partition, next, false, step);
-        }
         // The log ends below the last commit: it was cut off, or the end is an old one.
         let lane = self.table.lanes().get(&partition);
         if lane.is_some_and(|lane| lane.replays_to().is_some_and(|to| offset < to)) {
-            self.reading.out_of_range(partition, step);
+            return self.reading.out_of_range(partition, step);
         }
+        if self.table.note_checked(partition) {
+            return self.read_replay(partition, step);
+        }
+        if let Some(next) = self.table.end(partition, offset) {
+            self.note_read(partition, next, false, step);
+        }
+    }
+
+    /// The log was found to be the one that was counted: its replay is read.
+    fn read_replay(&mut self, partition: Partition, step: &mut Step<'_>) {
+        self.reading.stopped(partition);
+        self.start_lanes(step);
     }
 
     /// A topic partition was read, so it has no trouble, and neither have the brokers.

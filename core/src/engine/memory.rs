@@ -23,15 +23,13 @@
 //! When nothing is on its way and nothing can be committed, no waiting helps: open windows fill the
 //! memory. Then [`stuck`] says so, with the settings that bound them.
 
-use super::reading::Reading;
+use super::reading::{Holds, Reading};
 use super::step::Step;
 use super::troubles::Side;
 use crate::count::lane::Lane;
 use crate::count::merger::{self, Lanes};
 use crate::values::cause::{Cause, Trouble};
-use crate::values::record::Partition;
 use crate::values::time::Mono;
-use std::collections::BTreeMap;
 
 /// Between two early commits that free little, at least this long.
 const EARLY_EVERY_MS: u64 = 1000;
@@ -54,10 +52,6 @@ pub(super) struct Memory {
     used: u64,
     level: Level,
 }
-
-/// Which topic partitions wait, each with the one that it waits for; `None` where it waits for
-/// something else.
-pub(super) type Holds = BTreeMap<Partition, Option<Partition>>;
 
 impl Memory {
     /// What is in use, in bytes, as counted last.
@@ -206,7 +200,7 @@ mod tests {
     use crate::engine::troubles::Troubles;
     use crate::table::file::Timestamps;
     use crate::table::place::{Names, TablePlace};
-    use crate::values::record::{Batch, Record};
+    use crate::values::record::{Batch, Partition, Record};
     use crate::values::shape::Shape;
     use crate::values::time::WallTime;
 

@@ -7,7 +7,6 @@ use super::feed::{
     Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
-use super::memory::Holds;
 use super::step::Step;
 use super::troubles::Side;
 use crate::count::lane::Lane;
@@ -26,6 +25,10 @@ const TRANSACTION_TOLD_MS: u64 = 60_000;
 /// A topic partition without records for this long may have an open transaction, so the end of its
 /// log is asked for, however long `idle-timeout` is.
 const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
+
+/// Which topic partitions wait, each with the one that it waits for; `None` where it waits for
+/// something else.
+pub(super) type Holds = BTreeMap<Partition, Option<Partition>>;
 
 /// The reading of all topic partitions.
 #[derive(Debug, Default)]
@@ -126,10 +129,11 @@ impl Reading {
                 log_end,
                 ..Feed::default()
             };
+            let (offset, leader_epoch) = lane.starts_at();
             step.effect(Effect::Start {
                 partition: *partition,
-                offset: lane.ledger.next_offset,
-                leader_epoch: lane.leader_epoch,
+                offset,
+                leader_epoch,
             });
         }
     }
@@ -321,10 +325,11 @@ impl Reading {
                 feed.again = Some(Again { at, pause_ms });
                 // Flow control holds the new start anew, where it must.
                 feed.held = false;
+                let (offset, leader_epoch) = lane.starts_at();
                 step.effect(Effect::Start {
                     partition: *partition,
-                    offset: lane.ledger.next_offset,
-                    leader_epoch: lane.leader_epoch,
+                    offset,
+                    leader_epoch,
                 });
             }
         }

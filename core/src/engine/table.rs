@@ -122,7 +122,10 @@ impl Table {
                     lane.lose_counts(at(commit), self.closed_through, why.clone());
                     self.checkpoint.wanted = true;
                 }
-                None => lane.begin_replay(commit.watermark),
+                None => {
+                    lane.begin_replay(commit.watermark);
+                    lane.check_before_replay(commit.leader_epoch);
+                }
             }
             self.checkpoint.behind |= lane.replaying();
             self.lanes.insert(*partition, lane);
@@ -262,6 +265,13 @@ impl Table {
         }
     }
 
+    /// The reader went on where a lane was started. Returns whether only that was in question, so
+    /// that its replay is to be read next.
+    pub(super) fn note_checked(&mut self, partition: Partition) -> bool {
+        let lane = self.lanes.get_mut(&partition);
+        lane.is_some_and(Lane::note_checked)
+    }
+
     /// Whether this batch shows that the log was cut off on the way of a replay: nothing below the
     /// last commit can have been written later than the record before it.
     pub(super) fn replays_another_log(
@@ -374,7 +384,9 @@ impl Table {
                     .for_each(|lane| lane.set_delay(step.rules.delay_ms));
             }
         }
-        Ok(bad_record)
+        // What came before that record is committed, which needs all replays to be over.
+        let is_replayed = |lane: &Lane| lane.replaying() && lane.stopped().is_none();
+        Ok(bad_record.filter(|_| !self.lanes.values().any(is_replayed)))
     }
 
     /// Whether an epoch should be cut now.

@@ -46,6 +46,7 @@ enum Tls {
     No,
 }
 
+#[expect(clippy::disallowed_methods, reason = "the server runs beside the test")]
 /// Serves one client; returns the port, and all that the client said after the greeting.
 fn serve(tls: Tls) -> (u16, JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,7 +5,8 @@ use windrow_charm::endpoint::Topology;
 use windrow_charm::endpoint::{certificates as ca, kafka, logging, metastore, s3};
 use windrow_charm::facts::{Bag, OptionValues, Relation};
 use windrow_charm::options as charm_options;
-use windrow_charm::status::describe_windrow;
+use windrow_charm::status::{Names, describe_windrow};
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Config;
 use windrow_core::shown::status::Status;
 
@@ -30,12 +31,22 @@ pub fn databag(data: &[u8]) {
     let _ = logging::log_targets(std::slice::from_ref(&relation), &topology, []);
 }
 
-/// A chain of certificates. What is taken is taken again as it was written.
+/// A text with certificates. What is taken is taken again as it was written, and every piece that is
+/// left out has a reason.
 pub fn certificates(data: &[u8]) {
     let Some(text) = text(data) else { return };
-    if let Ok(pem) = ca::pem(text) {
-        assert_eq!(ca::pem(&pem), Ok(pem.clone()), "it is read as written");
+    let read = Certificates::read(text);
+    let again = Certificates::read(&read.blocks.concat());
+    assert!(
+        read.blocks.len() + read.left_out.len() > 0,
+        "nothing is said of it"
+    );
+    if !read.blocks.is_empty() {
+        assert_eq!(again.blocks, read.blocks, "it is read as written");
+        assert_eq!(again.left_out, Vec::<String>::new());
     }
+    let all = Certificates::read_all(text);
+    assert_eq!(all.is_ok(), read.left_out.is_empty());
 }
 
 /// The charm's options, as a JSON object. What the charm takes, windrow must take.
@@ -54,7 +65,11 @@ pub fn status(data: &[u8]) {
     let Ok(status) = serde_json::from_slice::<Status>(data) else {
         return;
     };
-    let shown = describe_windrow(&status, "windrow/0", "uuid", "spark");
+    let names = Names {
+        unit: "windrow/0".to_owned(),
+        ..Names::default()
+    };
+    let shown = describe_windrow(&status, &names);
     assert!(!shown.text.contains('\n'), "a status is one line");
     assert!(shown.text.len() < 1100, "a status is short");
 }

@@ -121,7 +121,7 @@ pub fn checkpoint(data: &[u8]) {
     let _ = checkpoints::decode(data);
     let packed = zstd::encode_all(data, 1).expect("memory to memory");
     if let Ok(lanes) = checkpoints::decode(&packed) {
-        let again = checkpoints::encode(&lanes, 1);
+        let again = checkpoints::encode(lanes, 1);
         let _ = checkpoints::decode(&again).expect("what is written can be read");
     }
 }

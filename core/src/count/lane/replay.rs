@@ -36,6 +36,9 @@ pub(super) struct Replay {
     /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
     pub(super) last_delay_ms: i64,
     pub(super) last_ceiling: i64,
+    /// The leader epoch of the record before the goal, while it is not known whether the log still
+    /// has that record.
+    pub(super) unchecked: Option<i32>,
     /// The recorded decisions that are not applied yet, in the order of their offsets.
     pub(super) decisions: VecDeque<Decision>,
 }
@@ -61,6 +64,7 @@ impl Replay {
             goal_watermark: None,
             last_delay_ms: last_delay_ms.unwrap_or(state.watermark.delay_ms()),
             last_ceiling: last_ceiling.unwrap_or(state.ceiling),
+            unchecked: None,
             decisions: decisions.into(),
         }
     }
@@ -77,6 +81,35 @@ impl Lane {
         if !self.replays_another_generation() {
             self.reach(self.ledger.next_offset);
         }
+    }
+
+    /// Has the log be checked where the replay ends, before the replay: what is read below may be
+    /// another log than the one that was counted, and give the same ledger. `leader_epoch` is that
+    /// of the record before; -1 when it is unknown, and then nothing can be checked.
+    pub fn check_before_replay(&mut self, leader_epoch: i32) {
+        if let Some(replay) = &mut self.replay {
+            replay.unchecked = Some(leader_epoch).filter(|epoch| *epoch >= 0);
+        }
+    }
+
+    /// Where reading starts: the offset, and the leader epoch of the record before it.
+    #[must_use]
+    pub fn starts_at(&self) -> (Offset, i32) {
+        match self
+            .replay
+            .as_ref()
+            .map(|replay| (replay, replay.unchecked))
+        {
+            Some((replay, Some(epoch))) => (replay.goal.next_offset, epoch),
+            _ => (self.ledger.next_offset, self.leader_epoch),
+        }
+    }
+
+    /// The reader went on where the replay ends, so the log below is the one that was counted.
+    /// Returns whether that was in question: then the replay is read next.
+    pub fn note_checked(&mut self) -> bool {
+        let replay = self.replay.as_mut();
+        replay.is_some_and(|replay| replay.unchecked.take().is_some())
     }
 
     /// In a replay, before the record at `offset`: applies the decisions that hold from there or
