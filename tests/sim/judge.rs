@@ -325,6 +325,12 @@ impl Judge<'_> {
         let mut expected = ExpectedLane::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;
+        let generation = |topic, cut_is_open| Generation {
+            topic,
+            partition: p,
+            cut_is_open,
+            nth,
+        };
         let mut decisions: Vec<&Decision> = Vec::new();
         // What the commits of this generation say of the lane, each with the number of decisions
         // that were made by then.
@@ -336,12 +342,7 @@ impl Judge<'_> {
         {
             for decision in commit.decisions.iter().filter(|d| d.partition == p) {
                 if let Decided::CountsLost { to, .. } = &decision.what {
-                    let generation = Generation {
-                        topic,
-                        partition: p,
-                        cut_is_open: true,
-                        nth,
-                    };
+                    let generation = generation(topic, true);
                     self.read(&mut expected, generation, &decisions, *to, &ends)?;
                     self.lose(&mut expected, &epochs[..n], decision, topic, nth)?;
                     (decisions, ends) = (Vec::new(), Vec::new());
@@ -361,12 +362,7 @@ impl Judge<'_> {
                 };
                 let other = self.topic(topic_id)?;
                 let same = other == topic;
-                let generation = Generation {
-                    topic,
-                    partition: p,
-                    cut_is_open: cut || !same,
-                    nth,
-                };
+                let generation = generation(topic, cut || !same);
                 self.read(
                     &mut expected,
                     generation,
@@ -387,12 +383,7 @@ impl Judge<'_> {
             });
         }
         let end = ends.last().expect("the last commit").lane.to;
-        let generation = Generation {
-            topic,
-            partition: p,
-            cut_is_open: true,
-            nth,
-        };
+        let generation = generation(topic, true);
         self.read(&mut expected, generation, &decisions, end, &ends)?;
         Ok(expected)
     }

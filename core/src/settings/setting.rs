@@ -528,8 +528,7 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How the connection to PostgreSQL is encrypted: disable (not at all), verify-full \
               (the certificate must name the host, and be signed by a CA of Mozilla's or of \
               `catalog-ca-file`) or require (no certificate is checked: whoever answers is \
-              trusted and given the password). Write verify-full wherever the server has TLS; \
-              the charm does.",
+              trusted and given the password). The charm writes verify-full.",
         ..ROW
     },
     Setting {

@@ -77,9 +77,6 @@ impl EpochFile {
     }
 }
 
-/// Doomed keys and when they were doomed.
-type Doomed = BTreeMap<String, DbTime>;
-
 impl LocalCatalog {
     /// Nothing is read or written yet.
     #[must_use]

@@ -1,10 +1,7 @@
 //! Objects in an S3 bucket, through aws-sdk-s3. All of its settings are made here: it reads no
 //! profile and no environment, and asks no address of a cloud for credentials.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "how old an object is decides nothing here: the engine does"
-)]
+mod pages;
 
 mod errors;
 
@@ -27,11 +24,10 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::task::JoinSet;
 use windrow_core::settings::config::Secret;
 use windrow_core::values::cause::innermost_cause;
-use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// How long to wait, and how often to try.
 #[derive(Clone, Copy, Debug)]
@@ -332,45 +328,6 @@ impl S3Store {
             Err(e) => Err(self.error("delete", &object(key), &e)),
             Ok(_) => Ok(()),
         }
-    }
-
-    /// Each page is asked for by the last key of the one before, so that nothing but that key must
-    /// be remembered between two pages.
-    pub(super) async fn list_page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<ObjectPage, StoreError> {
-        let answer = self
-            .client()
-            .list_objects_v2()
-            .bucket(&self.inner.bucket)
-            .prefix(self.path(prefix))
-            .set_start_after(after.map(|key| self.path(key)))
-            .send()
-            .await;
-        let answer = answer
-            .map_err(|e| self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e))?;
-        let now = SystemTime::now();
-        let mut page = ObjectPage::default();
-        for object in answer.contents() {
-            let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) else {
-                continue;
-            };
-            // An object without a time, or of the future, was stored just now.
-            let stored = object
-                .last_modified()
-                .and_then(|time| SystemTime::try_from(*time).ok());
-            let age = stored.and_then(|stored| now.duration_since(stored).ok());
-            page.objects.push(ListedObject {
-                key: key.to_owned(),
-                age_ms: age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            });
-        }
-        if answer.is_truncated() == Some(true) {
-            page.next = page.objects.last().map(|object| object.key.clone());
-        }
-        Ok(page)
     }
 
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {

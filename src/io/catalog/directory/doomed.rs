@@ -1,17 +1,22 @@
-//! Keys that no commit may name any more, and whose objects are deleted later.
+//! Doomed keys of a catalog on a directory: they are noted before their objects are deleted, so that
+//! no commit names one.
 
-use super::{Doomed, LocalCatalog, retry};
-use crate::io::catalog::local_files::{now, read, write};
-use std::collections::BTreeSet;
+use super::super::local_files::{now, read, write};
+use super::{LocalCatalog, retry};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::place::Names;
+use windrow_core::values::time::DbTime;
 
 /// How many doomed keys are handed out for deletion at a time.
 const DOOMED_MAX: usize = 1000;
 
+/// Doomed keys and when they were doomed.
+type Doomed = BTreeMap<String, DbTime>;
+
 impl LocalCatalog {
-    pub(in crate::io::catalog) async fn doom(
+    pub(in super::super) async fn doom(
         &mut self,
         owner: &Owner,
         keys: &[String],
@@ -56,7 +61,7 @@ impl LocalCatalog {
         of_keys.unwrap_or_else(|| (0..last.map_or(0, |last| last + 1)).collect())
     }
 
-    pub(in crate::io::catalog) async fn doomed_past(
+    pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,
         after: Option<&str>,
@@ -78,7 +83,7 @@ impl LocalCatalog {
             .collect())
     }
 
-    pub(in crate::io::catalog) async fn forget(
+    pub(in super::super) async fn forget(
         &mut self,
         owner: &Owner,
         keys: &[String],
