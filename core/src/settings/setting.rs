@@ -1,7 +1,6 @@
-//! Every setting, one row each.
-//! The parser takes defaults, limits and words from these rows, and a test in `documents` writes
-//! `windrow.example.yaml`, `docs/settings.md` and the charm's `config.yaml` from them. So a new
-//! setting is a row here and the place in `config` that reads it.
+//! Every setting, one row each. The parser takes defaults, limits and words from these rows, and a
+//! test in `documents` writes `windrow.example.yaml`, `docs/settings.md` and the charm's
+//! `config.yaml` from them. So a new setting is a row here and the place in `config` that reads it.
 
 use DefaultValue::{Like, Required, Text};
 use Kind::{Bytes, Duration, DurationOr, File, Flag, Number, Words};
