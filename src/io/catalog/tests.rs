@@ -819,7 +819,8 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
     sql(&format!(
         "GRANT CONNECT ON DATABASE {database} TO catalog_init_kyuubi"
     ));
-    // Everybody may connect here, as nobody has revoked it.
+    // Everybody may connect, as on a plain PostgreSQL where nobody has revoked it.
+    sql(&format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC"));
     sql(
         "DO $$ BEGIN CREATE ROLE catalog_init_stranger LOGIN; EXCEPTION \
           WHEN duplicate_object THEN NULL; END $$",
