@@ -142,7 +142,8 @@ impl Lane {
             let differs = if self.ledger == goal {
                 let must = replay.goal_watermark;
                 format!(
-                    "watermark that differs from the committed one: {watermark:?} instead of {must:?}"
+                    "watermark that differs from the committed one: {watermark:?} instead of \
+                     {must:?}"
                 )
             } else {
                 format!(

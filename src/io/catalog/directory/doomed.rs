@@ -1,5 +1,5 @@
-//! Doomed keys of a catalog on a directory: they are noted before their objects are deleted, so that
-//! no commit names one.
+//! Doomed keys of a catalog on a directory: they are noted before their objects are deleted, so
+//! that no commit names one.
 
 use super::super::local_files::{now, read, write};
 use super::{LocalCatalog, retry};
