@@ -7,8 +7,8 @@ use windrow_core::table::commit::Commit;
 use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// Our own events at this level, and those of libraries only when something is wrong with them.
-/// They are never shown at a finer level than INFO, whatever is asked for: below that, clients of S3,
-/// HTTP and PostgreSQL log whole requests, and with them records and credentials.
+/// They are never shown at a finer level than INFO, whatever is asked for: below that, clients of
+/// S3, HTTP and PostgreSQL log whole requests, and with them records and credentials.
 #[must_use]
 pub fn targets(level: &str) -> Targets {
     // The settings allow only names of levels.

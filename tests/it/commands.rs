@@ -15,12 +15,13 @@ const BEFORE: [&str; 8] = [
 ];
 
 /// Juju's own commands that messages may advise.
-const JUJU: [&str; 12] = [
+const JUJU: [&str; 14] = [
     "add-secret",
     "config",
     "debug-log",
     "grant-secret",
     "integrate",
+    "model-config",
     "refresh",
     "remove-relation",
     "run",
@@ -28,6 +29,7 @@ const JUJU: [&str; 12] = [
     "show-unit",
     "status",
     "trust",
+    "update-secret",
 ];
 
 /// Actions of other charms.

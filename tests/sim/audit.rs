@@ -282,3 +282,27 @@ pub fn rows(
     }
     rows
 }
+
+/// Compares what is there with what must be there.
+///
+/// # Errors
+/// The first difference.
+pub fn compare_maps<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    ours: &BTreeMap<K, V>,
+    must: &BTreeMap<K, V>,
+) -> Result<(), String> {
+    for (key, value) in must {
+        match ours.get(key) {
+            None => return Err(format!("{what}: {key:?} {value:?} is missing")),
+            Some(other) if other != value => {
+                return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    match ours.iter().find(|(key, _)| !must.contains_key(key)) {
+        Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
+        None => Ok(()),
+    }
+}

@@ -12,7 +12,8 @@ pub type Watermarks = BTreeMap<Partition, Option<EventTime>>;
 
 impl World {
     /// Who was taken for idle had read all that there was when the log's end was looked at, a
-    /// short while ago, and had had no sign of life for `idle-timeout`; and no watermark was raised further than that look allows.
+    /// short while ago, and had had no sign of life for `idle-timeout`; and no watermark was
+    /// raised further than that look allows.
     pub fn idle_floors_are_right(&self, i: usize, before: &Watermarks) -> Result<(), String> {
         let process = &self.processes[i];
         // What is read of another topic than the committed one never counts.

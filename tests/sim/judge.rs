@@ -1,7 +1,7 @@
 //! The judge: it compares what came out with what the auditor says must be there, for each
 //! committed epoch, its files, its ledger and its decisions.
 
-use crate::audit::{Cell, ExpectedLane, RowKey, SideRows, rows};
+use crate::audit::{Cell, ExpectedLane, RowKey, SideRows, compare_maps, rows};
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
@@ -41,6 +41,16 @@ struct Generation {
     cut_is_open: bool,
     /// Which one to take of the logs that fit.
     nth: usize,
+}
+
+/// What a commit says of a lane.
+struct End<'a> {
+    lane: &'a LaneCommit,
+    /// How many decisions were made by then.
+    decided: usize,
+    /// A later owner has replayed it, maybe from a log that was cut off since. It must come to the
+    /// same ledger; which leader wrote the records is not compared.
+    read_again: bool,
 }
 
 /// Everything that is needed to judge a run.
@@ -315,10 +325,16 @@ impl Judge<'_> {
         let mut expected = ExpectedLane::new(p, first.lanes[&p].ledger.start_offset);
         let mut topic = self.topic(&first.topic_id)?;
         let mut cut = false;
+        let generation = |topic, cut_is_open| Generation {
+            topic,
+            partition: p,
+            cut_is_open,
+            nth,
+        };
         let mut decisions: Vec<&Decision> = Vec::new();
         // What the commits of this generation say of the lane, each with the number of decisions
         // that were made by then.
-        let mut ends: Vec<(&LaneCommit, usize)> = Vec::new();
+        let mut ends: Vec<End<'_>> = Vec::new();
         for (n, commit) in epochs
             .iter()
             .enumerate()
@@ -326,12 +342,7 @@ impl Judge<'_> {
         {
             for decision in commit.decisions.iter().filter(|d| d.partition == p) {
                 if let Decided::CountsLost { to, .. } = &decision.what {
-                    let generation = Generation {
-                        topic,
-                        partition: p,
-                        cut_is_open: true,
-                        nth,
-                    };
+                    let generation = generation(topic, true);
                     self.read(&mut expected, generation, &decisions, *to, &ends)?;
                     self.lose(&mut expected, &epochs[..n], decision, topic, nth)?;
                     (decisions, ends) = (Vec::new(), Vec::new());
@@ -351,12 +362,7 @@ impl Judge<'_> {
                 };
                 let other = self.topic(topic_id)?;
                 let same = other == topic;
-                let generation = Generation {
-                    topic,
-                    partition: p,
-                    cut_is_open: cut || !same,
-                    nth,
-                };
+                let generation = generation(topic, cut || !same);
                 self.read(
                     &mut expected,
                     generation,
@@ -370,15 +376,14 @@ impl Judge<'_> {
                 (decisions, ends) = (Vec::new(), Vec::new());
                 expected.generation(*to);
             }
-            ends.push((&commit.lanes[&p], decisions.len()));
+            ends.push(End {
+                lane: &commit.lanes[&p],
+                decided: decisions.len(),
+                read_again: self.is_read_again(&epochs[n..]),
+            });
         }
-        let end = ends.last().expect("the last commit").0.to;
-        let generation = Generation {
-            topic,
-            partition: p,
-            cut_is_open: true,
-            nth,
-        };
+        let end = ends.last().expect("the last commit").lane.to;
+        let generation = generation(topic, true);
         self.read(&mut expected, generation, &decisions, end, &ends)?;
         Ok(expected)
     }
@@ -440,6 +445,15 @@ impl Judge<'_> {
         Err(first.unwrap_or_else(|| format!("{decision:?}, but there was no checkpoint")))
     }
 
+    /// Whether the next owner has replayed the first of these commits: it has no checkpoint, and
+    /// neither has a later one of the same owner.
+    fn is_read_again(&self, epochs: &[&Commit]) -> bool {
+        let term = epochs[0].owner.term;
+        let of_the_same = epochs.iter().take_while(|c| c.owner.term == term);
+        let kept = of_the_same.clone().any(|c| c.checkpoint.is_some());
+        of_the_same.count() < epochs.len() && (!kept || self.checkpoints_harmed)
+    }
+
     /// Which of the topics has this id.
     fn topic(&self, id: &str) -> Result<usize, String> {
         self.topics
@@ -457,7 +471,7 @@ impl Judge<'_> {
         generation: Generation,
         decisions: &[&Decision],
         end: Offset,
-        ends: &[(&LaneCommit, usize)],
+        ends: &[End<'_>],
     ) -> Result<(), String> {
         let none = Log::default();
         let Generation {
@@ -473,9 +487,10 @@ impl Judge<'_> {
             ));
         }
         let log = log.unwrap_or(&none);
-        let fits_one = |log: &Log, (lane, decided): &(&LaneCommit, usize)| {
+        let fits_one = |log: &Log, end: &End<'_>| {
+            let (lane, decided) = (end.lane, end.decided);
             let mut try_it = expected.clone();
-            try_it.read(self.shape, log, &decisions[..*decided], lane.to);
+            try_it.read(self.shape, log, &decisions[..decided], lane.to);
             let last = log
                 .records
                 .range(..lane.to)
@@ -483,7 +498,7 @@ impl Judge<'_> {
                 .map(|(_, r)| r.leader_epoch);
             try_it.ledger == lane.ledger
                 && try_it.watermark() == lane.watermark.map(|w| w.0)
-                && (lane.leader_epoch < 0 || Some(lane.leader_epoch) == last)
+                && (end.read_again || lane.leader_epoch < 0 || Some(lane.leader_epoch) == last)
         };
         let fits = |log: &Log| ends.iter().all(|end| fits_one(log, end));
         let log = match log.before.as_deref() {
@@ -495,7 +510,7 @@ impl Judge<'_> {
                 let cut = log.cuts().last().map_or(0, |(_, at)| *at);
                 let mut ats: Vec<Offset> = ends
                     .iter()
-                    .map(|(lane, _)| lane.to)
+                    .map(|end| end.lane.to)
                     .filter(|at| *at > cut)
                     .collect();
                 ats.dedup();
@@ -566,29 +581,5 @@ impl Judge<'_> {
             return Err("all are idle, but their watermarks differ".to_owned());
         }
         Ok(())
-    }
-}
-
-/// Compares what is there with what must be there.
-///
-/// # Errors
-/// The first difference.
-fn compare_maps<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
-    what: &str,
-    ours: &BTreeMap<K, V>,
-    must: &BTreeMap<K, V>,
-) -> Result<(), String> {
-    for (key, value) in must {
-        match ours.get(key) {
-            None => return Err(format!("{what}: {key:?} {value:?} is missing")),
-            Some(other) if other != value => {
-                return Err(format!("{what}: {key:?} is {other:?}, must be {value:?}"));
-            }
-            Some(_) => {}
-        }
-    }
-    match ours.iter().find(|(key, _)| !must.contains_key(key)) {
-        Some((key, value)) => Err(format!("{what}: {key:?} {value:?} must not be there")),
-        None => Ok(()),
     }
 }

@@ -134,7 +134,12 @@ fn write_copy(scratch: &Path) {
     copy(&root().join("Cargo.lock"), &scratch.join("Cargo.lock"));
     // The workspace without the program and the charm.
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
-    let manifest = manifest.replace("members = [\"core\", \"charm\"]", "members = [\"core\"]");
+    let lines = manifest.split_inclusive('\n').map(|line| match line {
+        line if line.starts_with("members = ") => "members = [\"core\"]\n",
+        line if line.starts_with("exclude = ") => "",
+        line => line,
+    });
+    let manifest: String = lines.collect();
     let kept = manifest
         .split_inclusive("\n\n")
         .filter(|part| part.contains("[workspace") || part.contains("[profile"));

@@ -74,6 +74,12 @@ pub const ALL: &[Mutation] = &[
         "d.offset < until",
     ),
     mutation(
+        "a replay that comes to another watermark is taken for right",
+        "count/lane/replay.rs",
+        "«self.ledger != goal || watermark != replay.goal_watermark» {",
+        "self.ledger != goal",
+    ),
+    mutation(
         "a replay writes late records once more",
         "count/lane.rs",
         "is in a file already.\n            if «self.replay.is_none()»",
@@ -250,8 +256,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a key is forgotten although its object could not be deleted",
         "engine/garbage.rs",
-        "step.ask(CatalogRequest::Forget { owner, keys«: gone» });",
-        ": [gone, kept.to_vec()].concat()",
+        "step.ask(CatalogRequest::Forget { owner, keys: «gone» });",
+        "[gone, kept.to_vec()].concat()",
     ),
     mutation(
         "an epoch is admitted whatever the catalog's next one is",

@@ -139,7 +139,7 @@ impl Lane {
             closed: Closed::new(),
         };
         let mut lane = Self::restore(partition, shape, state, ledger, Vec::new());
-        lane.begin_replay();
+        lane.begin_replay(None);
         lane
     }
 

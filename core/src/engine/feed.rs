@@ -6,7 +6,9 @@
 //! 1. For `idle-timeout`, none of its records was counted or moved its watermark.
 //! 2. The end of its log was asked for, and no transaction was open there.
 //! 3. It has since read everything that was in the log when the end was asked for.
-//! 4. Flow control was not holding it back.
+//! 4. Flow control was not holding anything back from it. That is so where it is held and has read
+//!    to the end that was asked for, and it must count: in full memory all are held, and what frees
+//!    it again may be that one of them stands aside.
 
 use super::step::Step;
 use crate::values::record::{Offset, Partition};
@@ -146,7 +148,6 @@ impl Feed {
         if let Some(end) = self.end_to_reach
             && next >= end.offset
             && self.reading
-            && !self.held
             && self.is_silent(step)
         {
             self.end_to_reach = None;

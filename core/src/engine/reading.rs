@@ -382,7 +382,7 @@ impl Reading {
             let due = feed
                 .end_answered_at
                 .is_none_or(|at| step.now.since(at) >= every);
-            let asks = feed.reading && feed.gone.is_none() && quiet && due && !feed.held;
+            let asks = feed.reading && feed.gone.is_none() && quiet && due;
             let Some(lane) = lanes.get(partition).filter(|_| asks) else {
                 continue;
             };
@@ -525,9 +525,10 @@ impl Reading {
             let hold = holds.contains_key(partition);
             feed.held_by = holds.get(partition).copied().flatten();
             if feed.reading && feed.held != hold {
-                // Its silence goes on, and so does its standing aside: it had read to an end that was
-                // asked for before the hold, and its floor goes no further than was known then. Holds
-                // that are short and never end would else keep it from standing aside for ever.
+                // Its silence goes on, and so does its standing aside: it had read to an end that
+                // was asked for before the hold, and its floor goes no further than was known then.
+                // Holds that are short and never end would else keep it from standing aside for
+                // ever.
                 feed.held = hold;
                 step.effect(if hold {
                     Effect::Hold {

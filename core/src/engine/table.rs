@@ -123,7 +123,7 @@ impl Table {
                     self.checkpoint.wanted = true;
                 }
                 None => {
-                    lane.begin_replay();
+                    lane.begin_replay(commit.watermark);
                     lane.check_before_replay(commit.leader_epoch);
                 }
             }

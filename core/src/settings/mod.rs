@@ -8,6 +8,7 @@ pub mod parse;
 mod grammar;
 pub mod config;
 pub mod secrets;
+mod needed;
 pub mod certificates;
 #[cfg(test)]
 mod documents;

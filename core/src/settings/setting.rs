@@ -1,7 +1,6 @@
-//! Every setting, one row each.
-//! The parser takes defaults, limits and words from these rows, and a test in `documents` writes
-//! `windrow.example.yaml`, `docs/settings.md` and the charm's `config.yaml` from them. So a new
-//! setting is a row here and the place in `config` that reads it.
+//! Every setting, one row each. The parser takes defaults, limits and words from these rows, and a
+//! test in `documents` writes `windrow.example.yaml`, `docs/settings.md` and the charm's
+//! `config.yaml` from them. So a new setting is a row here and the place in `config` that reads it.
 
 use DefaultValue::{Like, Required, Text};
 use Kind::{Bytes, Duration, DurationOr, File, Flag, Number, Words};
@@ -529,8 +528,7 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How the connection to PostgreSQL is encrypted: disable (not at all), verify-full \
               (the certificate must name the host, and be signed by a CA of Mozilla's or of \
               `catalog-ca-file`) or require (no certificate is checked: whoever answers is \
-              trusted and given the password). Write verify-full wherever the server has TLS; \
-              the charm does.",
+              trusted and given the password). The charm writes verify-full.",
         ..ROW
     },
     Setting {

@@ -7,10 +7,12 @@
 //! over, and `windrow_core::table::admit::whose` is not asked. The few small writes of a commit
 //! block the calling thread.
 
+mod doomed;
+
 use super::answers::{CommittedFile, Files, Totals};
 use super::local_files::{entries, now, read, remove_temporary, sync_parent, write, write_through};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -22,16 +24,12 @@ use windrow_core::table::commit::{
     LeaseMark, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::{TableKind, TableName};
-use windrow_core::table::place::Names;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
 
 /// The folder of all tables below the catalog's directory.
 const FOLDER: &str = "_windrow_catalog";
-
-/// How many doomed keys are handed out for deletion at a time.
-const DOOMED_MAX: usize = 1000;
 
 /// The catalog of one table in a directory.
 #[derive(Debug)]
@@ -78,9 +76,6 @@ impl EpochFile {
         }
     }
 }
-
-/// Doomed keys and when they were doomed.
-type Doomed = BTreeMap<String, DbTime>;
 
 impl LocalCatalog {
     /// Nothing is read or written yet.
@@ -483,92 +478,6 @@ impl LocalCatalog {
 
     pub(super) async fn init_metastore(&mut self) -> Result<(), CatalogError> {
         Ok(())
-    }
-
-    pub(super) async fn doom(
-        &mut self,
-        owner: &Owner,
-        keys: &[String],
-        clock: &ClockBound,
-    ) -> Result<Vec<String>, CatalogError> {
-        let doing = "cannot doom keys of";
-        self.check_owner(doing, owner)?;
-        self.check_clock(doing, now(), clock)?;
-        let failed = |error| retry(doing, &self.name, error);
-        let mut free: Vec<String> = keys.to_vec();
-        free.sort();
-        free.dedup();
-        let last = self.last_epoch().map_err(failed)?;
-        for epoch in self.epochs_that_may_name(&free, last) {
-            if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
-                // Of all checkpoints only the newest and the one before it are still needed.
-                file.commit.checkpoint = None;
-                let named = file.commit.objects();
-                free.retain(|key| !named.contains(key));
-            }
-        }
-        if let Some(last) = last {
-            let kept = self.checkpoints(last).map_err(failed)?;
-            free.retain(|key| !kept.has(key));
-        }
-        let mut doomed = self.doomed().map_err(failed)?;
-        free.retain(|key| !doomed.contains_key(key));
-        if !free.is_empty() {
-            doomed.extend(free.iter().map(|key| (key.clone(), now())));
-            write(&self.path("doomed.json"), &doomed).map_err(failed)?;
-        }
-        Ok(free)
-    }
-
-    /// The epochs that may name `keys`: those in the keys themselves, else all.
-    fn epochs_that_may_name(&self, keys: &[String], last: Option<u64>) -> BTreeSet<u64> {
-        let names = Names::new(&self.name.database, &self.name.table);
-        let of_keys: Option<BTreeSet<u64>> = keys
-            .iter()
-            .map(|key| names.term_and_epoch(key).map(|(_term, epoch)| epoch))
-            .collect();
-        of_keys.unwrap_or_else(|| (0..last.map_or(0, |last| last + 1)).collect())
-    }
-
-    pub(super) async fn doomed_past(
-        &mut self,
-        grace_ms: u64,
-        after: Option<&str>,
-        clock: &ClockBound,
-    ) -> Result<Vec<String>, CatalogError> {
-        let now = now();
-        self.check_clock("cannot list doomed keys of", now, clock)?;
-        let doomed = self
-            .doomed()
-            .map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
-        let until = now
-            .0
-            .saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
-        Ok(doomed
-            .into_iter()
-            .filter(|(key, at)| at.0 <= until && after.is_none_or(|after| key.as_str() > after))
-            .take(DOOMED_MAX)
-            .map(|(key, _)| key)
-            .collect())
-    }
-
-    pub(super) async fn forget(
-        &mut self,
-        owner: &Owner,
-        keys: &[String],
-    ) -> Result<(), CatalogError> {
-        let doing = "cannot forget keys of";
-        self.check_owner(doing, owner)?;
-        let failed = |error| retry(doing, &self.name, error);
-        let mut doomed = self.doomed().map_err(failed)?;
-        for key in keys {
-            doomed.remove(key);
-        }
-        write(&self.path("doomed.json"), &doomed).map_err(failed)
-    }
-
-    fn doomed(&self) -> io::Result<Doomed> {
-        Ok(read(&self.path("doomed.json"))?.unwrap_or_default())
     }
 
     /// The greatest number among the names of the epochs' files, which are not read.

@@ -212,8 +212,8 @@ impl Store {
     }
 
     /// A page of the objects whose keys begin with `prefix` (as text): those behind the key
-    /// `after`, at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in memory,
-    /// however many objects there are.
+    /// `after`, at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in
+    /// memory, however many objects there are.
     ///
     /// Ages are reckoned by this machine's clock. S3 refuses requests when that differs from its
     /// own by more than 15 minutes.

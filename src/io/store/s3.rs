@@ -1,13 +1,12 @@
 //! Objects in an S3 bucket, through aws-sdk-s3. All of its settings are made here: it reads no
 //! profile and no environment, and asks no address of a cloud for credentials.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "how old an object is decides nothing here: the engine does"
-)]
+mod pages;
 
-use super::refusal::{Refused, cut, denied, other_region, region_in, without_login};
-use super::{Deleted, S3Config, StoreError, StoreErrorKind};
+mod errors;
+
+use super::refusal::without_login;
+use super::{Deleted, S3Config, StoreError};
 use crate::io::roots::trusted_pem;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -16,21 +15,19 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, IdentityCache, Region, RequestChecksumCalculation,
     ResponseChecksumValidation, SharedHttpClient,
 };
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 use bytes::Bytes;
-use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::task::JoinSet;
 use windrow_core::settings::config::Secret;
 use windrow_core::values::cause::innermost_cause;
-use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// How long to wait, and how often to try.
 #[derive(Clone, Copy, Debug)]
@@ -333,45 +330,6 @@ impl S3Store {
         }
     }
 
-    /// Each page is asked for by the last key of the one before, so that nothing but that key must
-    /// be remembered between two pages.
-    pub(super) async fn list_page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<ObjectPage, StoreError> {
-        let answer = self
-            .client()
-            .list_objects_v2()
-            .bucket(&self.inner.bucket)
-            .prefix(self.path(prefix))
-            .set_start_after(after.map(|key| self.path(key)))
-            .send()
-            .await;
-        let answer = answer
-            .map_err(|e| self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e))?;
-        let now = SystemTime::now();
-        let mut page = ObjectPage::default();
-        for object in answer.contents() {
-            let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) else {
-                continue;
-            };
-            // An object without a time, or of the future, was stored just now.
-            let stored = object
-                .last_modified()
-                .and_then(|time| SystemTime::try_from(*time).ok());
-            let age = stored.and_then(|stored| now.duration_since(stored).ok());
-            page.objects.push(ListedObject {
-                key: key.to_owned(),
-                age_ms: age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            });
-        }
-        if answer.is_truncated() == Some(true) {
-            page.next = page.objects.last().map(|object| object.key.clone());
-        }
-        Ok(page)
-    }
-
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let mut found = Vec::new();
         let mut from = None;
@@ -403,171 +361,6 @@ impl S3Store {
         }
         found.sort_unstable();
         Ok(found)
-    }
-
-    fn error<E>(&self, verb: &str, what: &str, error: &SdkError<E>) -> StoreError
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        match error {
-            SdkError::ServiceError(answer) => {
-                let raw = answer.raw();
-                let body = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
-                let message = answer.err().message().unwrap_or("");
-                let region = raw.headers().get("x-amz-bucket-region");
-                let refused = Refused {
-                    status: raw.status().as_u16(),
-                    code: answer.err().code().unwrap_or(""),
-                    message,
-                    region: region
-                        .or_else(|| region_in(&body))
-                        .or_else(|| region_in(message)),
-                    wants_tls: body.to_ascii_lowercase().contains("https"),
-                };
-                self.refusal(verb, what, &refused)
-            }
-            SdkError::TimeoutError(_) => self.unreachable(verb, what, "no answer in time"),
-            _ => self.unreachable(verb, what, &innermost_cause(error)),
-        }
-    }
-
-    /// The error for a request that the service has refused.
-    pub(super) fn refusal(&self, verb: &str, what: &str, refused: &Refused<'_>) -> StoreError {
-        let bucket = &self.inner.bucket;
-        let (kind, why) = self.explain_refusal(verb, refused);
-        StoreError {
-            kind,
-            text: format!("cannot {verb} {what} in bucket \"{bucket}\": {why}"),
-        }
-    }
-
-    /// Kind, reason and next step for an answer of the service.
-    fn explain_refusal(&self, verb: &str, refused: &Refused<'_>) -> (StoreErrorKind, String) {
-        let Refused {
-            status,
-            code,
-            message,
-            region,
-            wants_tls,
-        } = *refused;
-        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Tls};
-        match code {
-            "InvalidAccessKeyId"
-            | "SignatureDoesNotMatch"
-            | "InvalidToken"
-            | "InvalidSecurity"
-            | "NotSignedUp"
-            | "ExpiredToken"
-            | "TokenRefreshRequired" => (
-                BadKey,
-                format!(
-                    "the S3 key is not accepted ({code}); \
-                     give the right s3-access-key and s3-secret-key"
-                ),
-            ),
-            "RequestTimeTooSkewed" | "RequestExpired" => (
-                Clock,
-                "the clocks of this machine and of the store differ too much; set both by NTP"
-                    .to_owned(),
-            ),
-            "NoSuchBucket" => (
-                NoBucket,
-                format!(
-                    "no such bucket; create bucket \"{}\" or correct the warehouse",
-                    self.inner.bucket
-                ),
-            ),
-            // Only a proxy answers 407 (RFC 9110, 15.5.8).
-            "" if status == 407 => (
-                BadKey,
-                format!(
-                    "the proxy {} wants a login; give the right name and password in s3-proxy",
-                    self.proxy_shown().unwrap_or_default()
-                ),
-            ),
-            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "MethodNotAllowed" => {
-                denied(verb)
-            }
-            "" if status == 403 => denied(verb),
-            // Servers of TLS say in their own words what was sent to them.
-            "" if status == 400 && wants_tls && !self.inner.tls => (Tls, self.wants_tls()),
-            "AuthorizationHeaderMalformed"
-            | "PermanentRedirect"
-            | "TemporaryRedirect"
-            | "IllegalLocationConstraintException" => (Other, other_region(region, message)),
-            "" if status == 301 => (Other, other_region(region, message)),
-            _ => {
-                let reason = match (code, message) {
-                    ("", "") => "without a reason".to_owned(),
-                    ("", text) | (text, "") => cut(text),
-                    (code, message) => cut(&format!("{code}: {message}")),
-                };
-                (
-                    Other,
-                    format!(
-                        "{} answered {status}: {reason}; it is tried again",
-                        self.inner.endpoint
-                    ),
-                )
-            }
-        }
-    }
-
-    fn unreachable(&self, verb: &str, what: &str, cause: &str) -> StoreError {
-        let S3Inner {
-            endpoint, bucket, ..
-        } = &*self.inner;
-        let through = self
-            .proxy_shown()
-            .map(|proxy| format!(" through {proxy}"))
-            .unwrap_or_default();
-        let advice = if through.is_empty() {
-            "check the s3 endpoint and that the store is running"
-        } else {
-            "check the s3 endpoint, s3-proxy and s3.no-proxy"
-        };
-        let (kind, advice) = match self.tls_advice(cause) {
-            Some(advice) => (StoreErrorKind::Tls, advice),
-            None => (StoreErrorKind::Unreachable, advice.to_owned()),
-        };
-        let text = format!(
-            "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; \
-             {advice}",
-            cut(cause)
-        );
-        StoreError { kind, text }
-    }
-
-    /// What to do about an error of TLS, in the words of rustls and hyper; `None` for any other.
-    fn tls_advice(&self, cause: &str) -> Option<String> {
-        let has = |part: &str| cause.contains(part);
-        Some(
-            if has("certificate expired") || has("certificate not valid yet") {
-                "renew the store's certificate, or set this machine's clock by NTP".to_owned()
-            } else if has("certificate not valid for name") {
-                "write in s3.endpoint the name that the store's certificate has".to_owned()
-            } else if has("certificate") {
-                "give the CA that signed the store's certificate in s3.ca-file".to_owned()
-            } else if has("InvalidContentType") || has("invalid record") {
-                "this port does not speak TLS: write http:// in s3.endpoint, or the port that does"
-                    .to_owned()
-            } else if has("received fatal alert") || has("PeerIncompatible") {
-                "the store refuses this TLS connection: check s3.endpoint and the store's settings"
-                    .to_owned()
-            } else if !self.inner.tls && (has("invalid HTTP version") || has("invalid HTTP header"))
-            {
-                self.wants_tls()
-            } else {
-                return None;
-            },
-        )
-    }
-
-    fn wants_tls(&self) -> String {
-        format!(
-            "{} speaks TLS; write https:// in s3.endpoint, and s3.ca-file for a CA of your own",
-            self.inner.endpoint
-        )
     }
 }
 

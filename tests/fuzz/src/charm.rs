@@ -31,8 +31,8 @@ pub fn databag(data: &[u8]) {
     let _ = logging::log_targets(std::slice::from_ref(&relation), &topology, []);
 }
 
-/// A text with certificates. What is taken is taken again as it was written, and every piece that is
-/// left out has a reason.
+/// A text with certificates. What is taken is taken again as it was written, and every piece that
+/// is left out has a reason.
 pub fn certificates(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let read = Certificates::read(text);

@@ -30,6 +30,9 @@ pub(super) struct Replay {
     pub(super) began: Watermark,
     /// The committed ledger, which the replay must come to.
     pub(super) goal: LaneLedger,
+    /// The committed watermark, which it must come to as well: records that were cut off and
+    /// written anew may give the same ledger.
+    pub(super) goal_watermark: Option<EventTime>,
     /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
     pub(super) last_delay_ms: i64,
     pub(super) last_ceiling: i64,
@@ -58,6 +61,7 @@ impl Replay {
             began_at: state.ledger.next_offset,
             began: state.watermark,
             goal,
+            goal_watermark: None,
             last_delay_ms: last_delay_ms.unwrap_or(state.watermark.delay_ms()),
             last_ceiling: last_ceiling.unwrap_or(state.ceiling),
             unchecked: None,
@@ -67,8 +71,12 @@ impl Replay {
 }
 
 impl Lane {
-    /// Ends the replay of a restored lane at once where nothing is to be read again.
-    pub fn begin_replay(&mut self) {
+    /// Ends the replay of a restored lane at once where nothing is to be read again. `watermark` is
+    /// the one of the last commit.
+    pub fn begin_replay(&mut self, watermark: Option<EventTime>) {
+        if let Some(replay) = &mut self.replay {
+            replay.goal_watermark = watermark;
+        }
         // The offsets before and after another generation do not compare.
         if !self.replays_another_generation() {
             self.reach(self.ledger.next_offset);
@@ -129,13 +137,24 @@ impl Lane {
             return;
         }
         self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
-        if self.ledger != replay.goal {
-            let goal = replay.goal;
+        let (goal, watermark) = (replay.goal, self.watermark());
+        if self.ledger != goal || watermark != replay.goal_watermark {
+            let differs = if self.ledger == goal {
+                let must = replay.goal_watermark;
+                format!(
+                    "watermark that differs from the committed one: {watermark:?} instead of \
+                     {must:?}"
+                )
+            } else {
+                format!(
+                    "ledger that differs from the committed one: {:?} instead of {goal:?}",
+                    self.ledger
+                )
+            };
             self.stopped = Some(Stopped::Replay(format!(
-                "the replay of topic partition {} gives a ledger that differs from the committed \
-                 one: {:?} instead of {:?}; the log below offset {} has changed since the commit \
-                 (a compacted topic, or a restored broker)",
-                self.partition, self.ledger, goal, goal.next_offset
+                "the replay of topic partition {} gives a {differs}; the log below offset {} has \
+                 changed since the commit (a compacted topic, or a restored broker)",
+                self.partition, goal.next_offset
             )));
             // It may still be decided that what cannot be made again is lost.
             self.replay = Some(replay);

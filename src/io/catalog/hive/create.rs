@@ -122,7 +122,8 @@ impl Hive {
         let id = self.ids.next(db, &TABLE)?;
         db.execute(
             "INSERT INTO hive.\"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \
-               \"LAST_ACCESS_TIME\", \"OWNER\", \"RETENTION\", \"SD_ID\", \"TBL_NAME\", \"TBL_TYPE\", \
+               \"LAST_ACCESS_TIME\", \"OWNER\", \"RETENTION\", \"SD_ID\", \
+               \"TBL_NAME\", \"TBL_TYPE\", \
                \"VIEW_EXPANDED_TEXT\", \"VIEW_ORIGINAL_TEXT\", \"IS_REWRITE_ENABLED\") \
              VALUES ($1, floor(extract(epoch FROM clock_timestamp()))::bigint, $2, 0, \
                'windrow', 0, $3, $4, $5, $6, $6, false)",

@@ -101,7 +101,8 @@ impl Hive {
         let row = db
             .query_one(
                 "SELECT EXISTS (SELECT FROM pg_attribute \
-                 WHERE attrelid = to_regclass($1 || '.\"DBS\"') AND attname = 'CTLG_NAME' AND NOT attisdropped)",
+                 WHERE attrelid = to_regclass($1 || '.\"DBS\"') \
+                 AND attname = 'CTLG_NAME' AND NOT attisdropped)",
                 args![db.hive_schema()],
             )
             .await?;

@@ -106,8 +106,8 @@ impl Journal<'_> {
     ///
     /// Each key is looked up by a primary key. For a manifest this is the epoch in its name,
     /// because there is no index on manifests: to look through all epochs for each key took longer
-    /// than a lease on a table of a year. The name of a manifest without an epoch is not windrow's, and is
-    /// taken for named.
+    /// than a lease on a table of a year. The name of a manifest without an epoch is not windrow's,
+    /// and is taken for named.
     async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
         let TableName { database, table } = self.name;
         let is_manifest = |key: &str| key.contains("/manifests/");
