@@ -82,7 +82,9 @@ impl World {
                     self.now += rules.delete_every_ms + self.settings.keep_replaced_ms + AGAIN_MS;
                 }
                 GarbageLeft::ToBeDeleted(until)
-                    if self.doomed_by(until).is_empty() && self.all_is_read(false) =>
+                    if self.doomed_by(until).is_empty()
+                        && self.all_is_read(false)
+                        && self.all_is_committed() =>
                 {
                     self.processes[0].stopping = true;
                     self.processes[0].last = true;
@@ -209,6 +211,16 @@ impl World {
                     || (lane.watermark() > common
                         && lane.watermark() > lane.watermark_without_loss())
             })
+    }
+
+    /// What was read is committed, also where there is nothing to show of it: only then may the
+    /// log expire up to there.
+    fn all_is_committed(&self) -> bool {
+        let committed = self.catalog.epochs.last();
+        committed.is_some_and(|(last, _)| {
+            let mut logs = self.topic().logs.iter();
+            logs.all(|(p, log)| last.lanes.get(p).map(|lane| lane.to) == Some(log.end))
+        })
     }
 
     /// The delay that the last process was started with holds for all its lanes.

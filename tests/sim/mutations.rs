@@ -29,6 +29,12 @@ const fn mutation(
 }
 
 /// All of them, in the order of their files.
+///
+/// Not here is what 2,000 seeds did not catch: a rule behind which another one still stands, so that
+/// the table stays right without it. These are the number of the next epoch and its digest in
+/// `admit` (the owner and the offsets are compared as well), the digest of an epoch that was found
+/// after a lost answer, the answers to an earlier ownership, and the last stable offset of a log
+/// whose end no lane can reach while a transaction is open.
 #[rustfmt::skip] // One text a line.
 pub const ALL: &[Mutation] = &[
     mutation(
@@ -182,12 +188,6 @@ pub const ALL: &[Mutation] = &[
         "before != (u64::MAX, None)",
     ),
     mutation(
-        "an open transaction is no reason to wait",
-        "engine/reading.rs",
-        "end.last_stable < end.high_watermark",
-        "end.last_stable > end.high_watermark",
-    ),
-    mutation(
         "a broker that is behind is believed where a log ends",
         "engine/reading.rs",
         "end.high_watermark < question.next_offset",
@@ -224,12 +224,6 @@ pub const ALL: &[Mutation] = &[
         "true",
     ),
     mutation(
-        "another owner's epoch is taken for ours",
-        "engine/flight.rs",
-        "digest == self.commit.digest",
-        "{ let _ = digest; true }",
-    ),
-    mutation(
         "an epoch that is absent is taken for committed",
         "engine/flight.rs",
         "self.stage = Stage::Committing;\n                self.send(step);",
@@ -242,12 +236,6 @@ pub const ALL: &[Mutation] = &[
         "Vec::new()",
     ),
     mutation(
-        "an answer to an earlier ownership counts",
-        "engine/questions.rs",
-        "self.void = self.asked;",
-        "self.void = false;",
-    ),
-    mutation(
         "what is doomed is deleted at once",
         "engine/garbage.rs",
         "let (after, grace_ms) = (after.clone(), «step.rules.keep_replaced_ms»);",
@@ -258,18 +246,6 @@ pub const ALL: &[Mutation] = &[
         "engine/garbage.rs",
         "step.ask(CatalogRequest::Forget { owner, keys: «gone» });",
         "[gone, kept.to_vec()].concat()",
-    ),
-    mutation(
-        "an epoch is admitted whatever the catalog's next one is",
-        "table/admit.rs",
-        "commit.epoch != next_epoch",
-        "false",
-    ),
-    mutation(
-        "an epoch with other contents is taken for the same one",
-        "table/admit.rs",
-        "there.digest == commit.digest",
-        "true",
     ),
     mutation(
         "a former owner may commit",
