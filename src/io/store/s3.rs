@@ -303,7 +303,10 @@ impl S3Store {
                     (key, result)
                 });
             }
-            for (key, result) in requests.join_all().await {
+            // They end in any order; what is told has one of its own.
+            let mut results = requests.join_all().await;
+            results.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for (key, result) in results {
                 deleted.add(key, result);
             }
         }
