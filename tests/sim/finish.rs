@@ -98,15 +98,19 @@ impl World {
                 GarbageLeft::ToBeDoomed | GarbageLeft::ToBeDeleted(_) => {}
             }
         }
-        Err(format!(
+        Err(self.no_end(&garbage))
+    }
+
+    fn no_end(&self, garbage: &GarbageLeft) -> String {
+        format!(
             "it does not come to an end: {:?}, orphans {:?}, garbage {:?}",
             self.processes[0].engine.state(),
             self.orphans(),
             match garbage {
-                GarbageLeft::ToBeDeleted(until) => self.doomed_by(until),
+                GarbageLeft::ToBeDeleted(until) => self.doomed_by(*until),
                 _ => Vec::new(),
             },
-        ))
+        )
     }
 
     /// Everything that is on its way arrives, and the process reads and ticks once.

@@ -535,8 +535,11 @@ impl Judge<'_> {
     /// lane holds another back.
     fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
         let topic = self.topics.last().expect("one at least");
-        // Who ends at a bad record in the middle of a replay has committed nothing since.
-        if last.checkpoint.is_none() && self.bad_record.is_none() {
+        // Who ends at a bad record in the middle of a replay has committed nothing since. Floors that
+        // came after the checkpoint are no way to go.
+        let goes_back =
+            |(p, lane): (&Partition, &LaneCommit)| self.catalog.checkpointed(*p) != Some(lane.to);
+        if last.lanes.iter().any(goes_back) && self.bad_record.is_none() {
             return Err(
                 "the next owner would have to replay, because there is no checkpoint".to_owned(),
             );
