@@ -199,8 +199,11 @@ impl Log {
     }
 
     /// The logs that a reader of `range` may have seen, where this log was cut off: this one, the
-    /// one before the cut, or one that changes from the one into the other at the end of a commit.
-    /// No two of them have the same records in `range`.
+    /// one before the cut, or one that changes from the one into the other on the way. It changes
+    /// where reading began anew and the leader epoch of what had been read was not known: at the
+    /// end of one of the `commits`, or behind an offset without a record. (What lies there, such as
+    /// a transaction's marker, may be of any leader epoch.) No two of them have the same records in
+    /// `range`.
     pub fn as_it_may_be_read(
         &self,
         range: Range<Offset>,
@@ -210,7 +213,9 @@ impl Log {
             return vec![self.clone()];
         };
         let cut = self.cuts().last().map_or(0, |(_, at)| *at);
-        let ats: BTreeSet<Offset> = commits.filter(|at| *at > cut).collect();
+        let unknown = (cut + 1..=before.end.min(range.end))
+            .filter(|at| !before.records.contains_key(&(at - 1)));
+        let ats: BTreeSet<Offset> = commits.filter(|at| *at > cut).chain(unknown).collect();
         let changed = ats.into_iter().map(|at| before.spliced(at, self));
         let mut seen = BTreeSet::new();
         [self.clone()]
