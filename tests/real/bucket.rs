@@ -136,7 +136,7 @@ fn table_goes_where_hive_keeps_the_database_and_stays_there() {
         ),
     );
     windrow.wait("no database", SOON, |s| {
-        waits(s, "the database is not there yet")
+        waits(s, "is not there yet; make it")
     });
     let asked = Instant::now();
     windrow.stop();

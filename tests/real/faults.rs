@@ -624,7 +624,7 @@ fn kafka_that_is_gone_or_refuses_the_user_is_waited_for() {
         "grant Read and Describe on the topic",
     ];
     let status = until(&mut windrow, State::Waiting, &denied);
-    assert_eq!(status.cause, Some(Cause::NoTopic));
+    assert_eq!(status.cause, Some(Cause::KafkaRights));
     // Without the group: only lag tools miss something.
     parts(&["kafka", "allow", user, "--read", &name], "");
     comes_out_right(&mut windrow, &setup, &records);
@@ -714,8 +714,7 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     let why = [
         "was deleted and made again",
         &name,
-        "on-data-loss: continue",
-        "choose another table name",
+        "set on-data-loss: continue to count the new one",
     ];
     assert!(said(&setup, &why), "{}", setup.log());
     drop(windrow);
@@ -1107,7 +1106,7 @@ fn postgresql_that_lacks_database_login_schema_or_network_is_waited_for() {
     until(
         &mut windrow,
         State::Waiting,
-        &[&name, "the database is not there yet", "3D000"],
+        &[&name, "is not there yet", "3D000"],
     );
     hive_db(&name, "empty");
     let missing = [

@@ -306,10 +306,11 @@ impl Windrow<'_> {
             .timeout_global(Some(Duration::from_secs(5)))
             .build()
             .into();
-        let mut answer = agent
-            .get(format!("http://{}/v1/status", self.setup.http))
-            .call()
-            .ok()?;
+        let mut ask = agent.get(format!("http://{}/v1/status", self.setup.http));
+        if let Some(token) = self.setup.secrets["api-token"].as_str() {
+            ask = ask.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut answer = ask.call().ok()?;
         Some(answer.body_mut().read_json().expect("a status"))
     }
 

@@ -174,7 +174,8 @@ impl World {
         self.bad_ends = 0;
         self.processes.truncate(1);
         self.processes[0].frozen = false;
-        self.processes[0].clocks.wall_ahead = 0;
+        let clocks = &mut self.processes[0].clocks;
+        (clocks.wall_ahead, clocks.set_since_tick) = (0, true);
     }
 
     /// A topic partition that receives nothing but records without a usable time goes on to do so.

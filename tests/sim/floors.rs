@@ -2,14 +2,12 @@
 //! watermark was raised. Both are derived from what the process heard, not from its decisions.
 
 use crate::process::Look;
-use crate::topic::BASE;
 use crate::world::World;
 use std::collections::BTreeMap;
+use windrow_core::count::lane::Lane;
+use windrow_core::values::decision::Decided;
 use windrow_core::values::record::Partition;
 use windrow_core::values::time::EventTime;
-
-/// Milliseconds of a year.
-const YEAR_MS: i64 = 31_536_000_000;
 
 /// The watermarks of all lanes of a process.
 pub type Watermarks = BTreeMap<Partition, Option<EventTime>>;
@@ -94,16 +92,16 @@ impl World {
     fn last_end_read(&self, i: usize) -> Option<EventTime> {
         let shape = &self.settings.shape;
         let lanes = self.processes[i].engine.lanes();
-        let read = lanes.keys().flat_map(|p| {
+        let read = lanes.iter().flat_map(|(p, lane)| {
+            let until = self.greatest_ceiling(*p, lane);
             let log = self.topic().logs.get(p);
             // What was read before a log was cut off may be open still.
             let logs = log
                 .into_iter()
                 .flat_map(|log| [Some(log), log.before.as_deref()]);
-            logs.flatten().flat_map(|log| {
+            logs.flatten().flat_map(move |log| {
                 let all = log.records.values().map(|record| record.time);
-                // The ceiling may have been higher once, but never in another year.
-                all.filter(|time| (0..BASE + YEAR_MS).contains(time))
+                all.filter(move |time| *time <= until)
             })
         });
         let slide = shape.slide_ms;
@@ -116,5 +114,19 @@ impl World {
         read.max()
             .map(end)
             .max(earlier.then_some(EventTime(i64::MAX)))
+    }
+
+    /// The greatest ceiling that any record of a lane was judged by. The one in force may be lower,
+    /// because a clock was set back or `max-future` was made shorter; windows that were opened
+    /// before are still there.
+    fn greatest_ceiling(&self, p: Partition, lane: &Lane) -> i64 {
+        let decided = self.decisions().chain(&lane.decisions);
+        let ceilings = decided
+            .filter(|decision| decision.partition == p)
+            .filter_map(|decision| match &decision.what {
+                Decided::Ceiling { at } | Decided::CountsLost { ceiling: at, .. } => Some(at.0),
+                _ => None,
+            });
+        ceilings.fold(lane.state().ceiling, i64::max)
     }
 }
