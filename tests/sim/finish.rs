@@ -145,11 +145,13 @@ impl World {
         let (used, bound) = process.engine.memory_bytes();
         let lanes = process.engine.lanes();
         let frontier = merger::frontier(lanes);
-        let frees = lanes
+        let frees: usize = lanes
             .values()
-            .any(|lane| lane.committable_bytes(frontier) > 0);
-        if used < bound || frees || process.engine.is_committing() {
-            // Something has come since it was said. Where that is never so, the run does not end.
+            .map(|lane| lane.committable_bytes(frontier))
+            .sum();
+        if used.saturating_sub(frees as u64) < bound || process.engine.is_committing() {
+            // Something has come since it was said that will free enough. Where it never does, the
+            // run does not end.
             return false;
         }
         self.summary.memory_full += 1;

@@ -2,6 +2,7 @@
 //! committed epoch, its files, its ledger and its decisions.
 
 use crate::audit::{Cell, ExpectedLane, RowKey, SideRows, compare_maps, rows};
+use crate::choices::{Choices, first_right};
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
@@ -39,8 +40,6 @@ struct Generation {
     partition: Partition,
     /// Whether it is unknown if this generation read the log before it was cut off, or after.
     cut_is_open: bool,
-    /// Which one to take of the logs that fit.
-    nth: usize,
 }
 
 /// What a commit says of a lane.
@@ -200,29 +199,20 @@ impl Judge<'_> {
     /// may not tell what it read of that log. Then one of the logs that fit the lane must give the
     /// rows.
     fn compare(&self, epochs: &[&Commit], seen: &Contents) -> Result<(), String> {
-        let first = self.compare_with(epochs, seen, 0);
-        let was_cut = || {
-            self.topics
-                .iter()
-                .any(|t| t.logs.values().any(|log| log.before.is_some()))
-        };
-        if first.is_err()
-            && was_cut()
-            && (1..8).any(|other| self.compare_with(epochs, seen, other).is_ok())
-        {
-            return Ok(());
-        }
-        first
+        first_right(|choices| self.compare_with(epochs, seen, choices))
     }
 
-    /// The same for one choice of logs: where bit `p` of `other` is set, topic partition `p` takes
-    /// the second log that fits.
-    fn compare_with(&self, epochs: &[&Commit], seen: &Contents, other: u32) -> Result<(), String> {
+    /// The same for one choice of logs.
+    fn compare_with(
+        &self,
+        epochs: &[&Commit],
+        seen: &Contents,
+        choices: &mut Choices,
+    ) -> Result<(), String> {
         let (n, commit) = (epochs.len() - 1, epochs[epochs.len() - 1]);
         let mut lanes = BTreeMap::new();
         for p in commit.lanes.keys() {
-            let nth = other >> p & 1;
-            lanes.insert(*p, self.expect(epochs, *p, nth as usize)?);
+            lanes.insert(*p, self.expect(epochs, *p, choices)?);
         }
         let frontier = lanes.values().map(ExpectedLane::watermark).min().flatten();
         if commit.closed_through.map(|t| t.0) != frontier {
@@ -318,7 +308,12 @@ impl Judge<'_> {
     }
 
     /// What one topic partition must come to, generation by generation.
-    fn expect(&self, epochs: &[&Commit], p: Partition, nth: usize) -> Result<ExpectedLane, String> {
+    fn expect(
+        &self,
+        epochs: &[&Commit],
+        p: Partition,
+        choices: &mut Choices,
+    ) -> Result<ExpectedLane, String> {
         let mut all = epochs.iter();
         let first = all.find(|c| c.lanes.contains_key(&p));
         let first = first.expect("it is in the last");
@@ -329,7 +324,6 @@ impl Judge<'_> {
             topic,
             partition: p,
             cut_is_open,
-            nth,
         };
         let mut decisions: Vec<&Decision> = Vec::new();
         // What the commits of this generation say of the lane, each with the number of decisions
@@ -343,8 +337,9 @@ impl Judge<'_> {
             for decision in commit.decisions.iter().filter(|d| d.partition == p) {
                 if let Decided::CountsLost { to, .. } = &decision.what {
                     let generation = generation(topic, true);
-                    self.read(&mut expected, generation, &decisions, *to, &ends)?;
-                    self.lose(&mut expected, &epochs[..n], decision, topic, nth)?;
+                    let read = (&decisions[..], *to);
+                    self.read(&mut expected, generation, read, &ends, choices)?;
+                    self.lose(&mut expected, &epochs[..n], decision, topic)?;
                     (decisions, ends) = (Vec::new(), Vec::new());
                     continue;
                 }
@@ -363,13 +358,8 @@ impl Judge<'_> {
                 let other = self.topic(topic_id)?;
                 let same = other == topic;
                 let generation = generation(topic, cut || !same);
-                self.read(
-                    &mut expected,
-                    generation,
-                    &decisions,
-                    decision.offset,
-                    &ends,
-                )?;
+                let read = (&decisions[..], decision.offset);
+                self.read(&mut expected, generation, read, &ends, choices)?;
                 let again = cut && decision.offset != expected.ledger.start_offset;
                 self.check_generation(decision, topic, other, again)?;
                 (topic, cut) = (other, same);
@@ -384,7 +374,7 @@ impl Judge<'_> {
         }
         let end = ends.last().expect("the last commit").lane.to;
         let generation = generation(topic, true);
-        self.read(&mut expected, generation, &decisions, end, &ends)?;
+        self.read(&mut expected, generation, (&decisions, end), &ends, choices)?;
         Ok(expected)
     }
 
@@ -395,7 +385,6 @@ impl Judge<'_> {
         before: &[&Commit],
         decision: &Decision,
         topic: usize,
-        nth: usize,
     ) -> Result<(), String> {
         let p = decision.partition;
         let log = self.topics[topic].logs.get(&p);
@@ -426,7 +415,7 @@ impl Judge<'_> {
                 continue;
             }
             let watermark = match lane {
-                Some(_) => self.expect(&before[..=at], p, nth)?.watermark(),
+                Some(_) => first_right(|c| self.expect(&before[..=at], p, c))?.watermark(),
                 None => None,
             };
             let mut lane = expected.clone();
@@ -464,14 +453,14 @@ impl Judge<'_> {
 
     /// Reads a generation to its end. When the log was cut off, the generation may have seen only
     /// what was there before the cut, or it may have read on after the cut without noticing it. The
-    /// ledgers of its commits tell which.
+    /// ledgers of its commits tell which; where they fit several logs, that is a choice.
     fn read(
         &self,
         expected: &mut ExpectedLane,
         generation: Generation,
-        decisions: &[&Decision],
-        end: Offset,
+        (decisions, end): (&[&Decision], Offset),
         ends: &[End<'_>],
+        choices: &mut Choices,
     ) -> Result<(), String> {
         let none = Log::default();
         let Generation {
@@ -505,25 +494,13 @@ impl Judge<'_> {
             None => log.clone(),
             Some(before) if !generation.cut_is_open => before.clone(),
             Some(before) => {
-                // After a restart where the last record was not at the last offset, the lane cannot
-                // tell that there was a cut. So a log that changes there may be what it read.
-                let cut = log.cuts().last().map_or(0, |(_, at)| *at);
-                let mut ats: Vec<Offset> = ends
-                    .iter()
-                    .map(|end| end.lane.to)
-                    .filter(|at| *at > cut)
-                    .collect();
-                ats.dedup();
-                let spliced = ats.into_iter().map(|at| before.spliced(at, log));
-                let all = [log.clone()]
-                    .into_iter()
-                    .chain(spliced)
-                    .chain([before.clone()]);
-                let mut fitting: Vec<Log> = all.filter(fits).collect();
-                if fitting.is_empty() {
+                let committed = ends.iter().map(|end| end.lane.to);
+                let mut all = log.as_it_may_be_read(expected.ledger.next_offset..end, committed);
+                all.retain(fits);
+                if all.is_empty() {
                     before.clone()
                 } else {
-                    fitting.remove(generation.nth.min(fitting.len() - 1))
+                    all.swap_remove(choices.one_of(all.len()))
                 }
             }
         };

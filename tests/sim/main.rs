@@ -10,6 +10,7 @@
 )]
 
 mod audit;
+mod choices;
 mod clocks;
 mod failover;
 #[path = "../catalog_cases.rs"]

@@ -2,7 +2,8 @@
 //! the cut. What a table makes of them is not known here.
 
 use crate::rng::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -197,8 +198,43 @@ impl Log {
             .map_or(-1, |e| e.0)
     }
 
+    /// The logs that a reader of `range` may have seen, where this log was cut off: this one, the
+    /// one before the cut, or one that changes from the one into the other on the way. It changes
+    /// where reading began anew and the leader epoch of what had been read was not known: at the
+    /// end of one of the `commits`, or behind an offset without a record. (What lies there, such as
+    /// a transaction's marker, may be of any leader epoch.) No two of them have the same records in
+    /// `range`.
+    pub fn as_it_may_be_read(
+        &self,
+        range: Range<Offset>,
+        commits: impl Iterator<Item = Offset>,
+    ) -> Vec<Log> {
+        let Some(before) = self.before.as_deref() else {
+            return vec![self.clone()];
+        };
+        let cut = self.cuts().last().map_or(0, |(_, at)| *at);
+        let unknown = (cut + 1..=before.end.min(range.end))
+            .filter(|at| !before.records.contains_key(&(at - 1)));
+        let ats: BTreeSet<Offset> = commits.filter(|at| *at > cut).chain(unknown).collect();
+        let changed = ats.into_iter().map(|at| before.spliced(at, self));
+        let mut seen = BTreeSet::new();
+        [self.clone()]
+            .into_iter()
+            .chain(changed)
+            .chain([before.clone()])
+            .filter(|log| {
+                let records = log.records.range(range.start..range.end.max(range.start));
+                seen.insert(
+                    records
+                        .map(|(o, r)| (*o, Arc::as_ptr(r)))
+                        .collect::<Vec<_>>(),
+                )
+            })
+            .collect()
+    }
+
     /// This log up to `at`, followed by the records of another log.
-    pub fn spliced(&self, at: Offset, other: &Log) -> Log {
+    fn spliced(&self, at: Offset, other: &Log) -> Log {
         let mut log = self.clone();
         log.records.split_off(&at);
         log.records

@@ -164,7 +164,7 @@ impl Counting {
         // What can be committed is looked at only where it matters.
         let waits = self.flight.is_some() || !self.memory.is_tight() || committable(lanes) > 0;
         let holds = self.memory.holds(lanes, &self.reading, (all, waits), step);
-        self.memory.report(lanes, waits, step);
+        self.memory.report(lanes, flight, step);
         self.reading.hold(&holds, step);
     }
 

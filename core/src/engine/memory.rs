@@ -20,8 +20,8 @@
 //! read on, and at 512 MiB none is. S3 is back: the epoch lands, the next one takes all that has
 //! been closed meanwhile, and everything is read again.
 //!
-//! When nothing is on its way and nothing can be committed, no waiting helps: open windows fill the
-//! memory. Then [`stuck`] says so, with the settings that bound them.
+//! When what is on its way and what can be committed do not bring it below the bound, no waiting
+//! helps: open windows fill the memory. Then [`stuck`] says so, with the settings that bound them.
 
 use super::reading::{Holds, Reading};
 use super::step::Step;
@@ -148,9 +148,19 @@ impl Memory {
     }
 
     /// Says in the status when memory is full and nothing that is under way will change it.
-    pub(super) fn report(&self, lanes: &Lanes, waits: bool, step: &mut Step<'_>) {
-        if self.level == Level::Full && !waits && !lanes.values().any(Lane::replaying) {
-            let trouble = stuck(lanes, step.rules.max_memory_bytes);
+    ///
+    /// Example: the bound is 512 MiB, and open windows take 520. A topic partition that stands
+    /// aside brings a reject a second, and each is committed. That frees a few hundred bytes, so
+    /// memory is full before, after and meanwhile.
+    pub(super) fn report(&self, lanes: &Lanes, flight: Option<u64>, step: &mut Step<'_>) {
+        let bound = step.rules.max_memory_bytes;
+        let stays = || {
+            self.used
+                .saturating_sub(flight.unwrap_or(0) + committable(lanes))
+        };
+        let is_stuck = self.used >= bound && stays() >= bound;
+        if is_stuck && !lanes.values().any(Lane::replaying) {
+            let trouble = stuck(lanes, bound);
             step.troubles.report(Side::Memory, trouble);
         } else {
             step.troubles.end(Side::Memory);
@@ -165,7 +175,7 @@ pub(super) fn committable(lanes: &Lanes) -> u64 {
     bytes.sum::<usize>() as u64
 }
 
-/// Memory is full, and nothing can be committed.
+/// Memory is full of open windows.
 fn stuck(lanes: &Lanes, bound: u64) -> Trouble {
     let (partition, lane) = lanes
         .iter()
@@ -336,6 +346,27 @@ mod tests {
             memory.count(&lanes, None, step);
             assert_eq!(memory.level, Free);
         });
+    }
+
+    #[test]
+    fn memory_is_said_to_be_full_while_rejects_that_free_little_are_committed() {
+        let plenty = rules(MIB);
+        // Nothing is final without a watermark of topic partition 1.
+        let (lanes, _) = lanes(&plenty, &[90, 0]);
+        let counted: usize = lanes.values().map(Lane::memory_bytes).sum();
+        let bound = counted as u64;
+        let is_said = |flight: Option<u64>, bound: u64| {
+            with_step(&rules(bound), |step| {
+                let mut memory = Memory::default();
+                memory.count(&lanes, flight, step);
+                memory.report(&lanes, flight, step);
+                step.troubles.of(Side::Memory).is_some()
+            })
+        };
+        assert!(is_said(None, bound));
+        assert!(is_said(Some(195), bound), "a reject is on its way");
+        // Here an epoch is on its way that frees enough.
+        assert!(!is_said(Some(2 * bound), 2 * bound));
     }
 
     #[test]
