@@ -149,7 +149,7 @@ impl World {
             .values()
             .map(|lane| lane.committable_bytes(frontier))
             .sum();
-        if used.saturating_sub(frees as u64) < bound || process.engine.is_committing() {
+        if used.saturating_sub(frees as u64) < bound {
             // Something has come since it was said that will free enough. Where it never does, the
             // run does not end.
             return false;
