@@ -512,8 +512,8 @@ impl Judge<'_> {
     /// lane holds another back.
     fn is_at_the_end(&self, last: &Commit) -> Result<(), String> {
         let topic = self.topics.last().expect("one at least");
-        // Who ends at a bad record in the middle of a replay has committed nothing since. Floors that
-        // came after the checkpoint are no way to go.
+        // Who ends at a bad record in the middle of a replay has committed nothing since. Floors
+        // that came after the checkpoint are no way to go.
         let goes_back =
             |(p, lane): (&Partition, &LaneCommit)| self.catalog.checkpointed(*p) != Some(lane.to);
         if last.lanes.iter().any(goes_back) && self.bad_record.is_none() {

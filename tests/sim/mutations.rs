@@ -30,8 +30,8 @@ const fn mutation(
 
 /// All of them, in the order of their files.
 ///
-/// Not here is what 2,000 seeds did not catch: a rule behind which another one still stands, so that
-/// the table stays right without it. These are the number of the next epoch and its digest in
+/// Not here is what 2,000 seeds did not catch: a rule behind which another one still stands, so
+/// that the table stays right without it. These are the number of the next epoch and its digest in
 /// `admit` (the owner and the offsets are compared as well), the digest of an epoch that was found
 /// after a lost answer, the answers to an earlier ownership, and the last stable offset of a log
 /// whose end no lane can reach while a transaction is open.
