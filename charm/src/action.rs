@@ -102,7 +102,7 @@ impl Asker<'_> {
     /// The JSON text that the running windrow gives for `path`; if it does not answer, the one that
     /// `windrow VERB` prints, which looks into the catalog.
     fn read(&self, path: &str, verb: &[&str]) -> Result<String> {
-        match workload::get(path) {
+        match workload::get(path, self.token()?.as_ref()) {
             Ok(answer) => answer_text(answer),
             Err(_) => self.run_program(verb),
         }
@@ -124,7 +124,7 @@ impl Asker<'_> {
         if !of.is_empty() {
             verb.extend(["--of", of]);
         }
-        let status = workload::get("/v1/status")
+        let status = workload::get("/v1/status", self.token()?.as_ref())
             .ok()
             .filter(|answer| answer.code == 200);
         let status: Value = status

@@ -13,11 +13,11 @@ use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE};
 use crate::namespace;
 use crate::needs::{Need, OptionChoice, choose_options, next_need};
 use crate::pebble::{Pebble, PebbleError};
-use crate::rendered::FILES;
+use crate::rendered::{FILES, SECRETS_FILE};
 use crate::workload;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
-use windrow_core::settings::config::Secret;
+use windrow_core::settings::config::{Secret, Secrets};
 
 /// Hooks at which no relation comes or goes. (A relation's own hooks tell only about relations of
 /// its endpoint.)
@@ -311,13 +311,19 @@ fn read_pebble(pebble: &Pebble) -> Result<Up, PebbleError> {
         ..Up::default()
     };
     if up.service.as_deref() == Some("active") {
-        up.windrow = workload::status();
+        up.windrow = workload::status(token_in_force(&up.files).as_ref());
     }
     let should_run = matches!(up.service.as_deref(), Some("active" | "backoff" | "error"));
     if up.windrow.is_none() && should_run {
         up.last_words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
     }
     Ok(up)
+}
+
+/// The token of the secrets file that the running windrow has read.
+fn token_in_force(files: &BTreeMap<String, Secret>) -> Option<Secret> {
+    let secrets = Secrets::parse(files.get(SECRETS_FILE)?.expose()).ok()?;
+    secrets.api_token
 }
 
 /// The files that the charm writes, as far as they can be read back. One that is too long, or a

@@ -39,13 +39,16 @@ impl Answer {
     }
 }
 
-/// Reads one path, such as `/v1/status`.
+/// Reads one path, such as `/v1/status`. `token` is the one that windrow wants, where it has one.
 ///
 /// # Errors
 /// Nobody has answered in time.
-pub fn get(path: &str) -> Result<Answer> {
-    let sent = agent(GET).get(&url(path)).call();
-    read_answer(sent)
+pub fn get(path: &str, token: Option<&Secret>) -> Result<Answer> {
+    let mut request = agent(GET).get(&url(path));
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    read_answer(request.call())
 }
 
 /// Asks for something to be done, such as `/v1/pause`. `token` is the content of the secret of
@@ -63,10 +66,13 @@ pub fn post(path: &str, token: Option<&Secret>) -> Result<Answer> {
     read_answer(request.send("{}"))
 }
 
-/// What the running windrow says about itself; `None` where it does not answer.
+/// What the running windrow says about itself; `None` where it does not answer. `token` is the one
+/// that it wants, where it has one.
 #[must_use]
-pub fn status() -> Option<Status> {
-    let answer = get("/v1/status").ok().filter(|answer| answer.code == 200)?;
+pub fn status(token: Option<&Secret>) -> Option<Status> {
+    let answer = get("/v1/status", token)
+        .ok()
+        .filter(|answer| answer.code == 200)?;
     let status: Status = serde_json::from_str(&answer.text).ok()?;
     // Another program may have the port.
     Some(status).filter(|status| !status.version.is_empty())

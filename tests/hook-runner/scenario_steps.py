@@ -100,8 +100,18 @@ def pebble(method, path, body=None):
     return answer.status, json.loads(text)["result"] if answer.headers.get_content_type() == "application/json" else text
 
 
+def asked(path, server=HTTP):
+    """A question to windrow, with the token that its secrets file has, if any."""
+    token = None
+    if os.path.exists(SECRETS):
+        with open(SECRETS, encoding="utf-8") as f:
+            token = re.search(r"^api-token: *[\"']?([^\"'\n]+)", f.read(), re.MULTILINE)
+    headers = {"Authorization": f"Bearer {token[1]}"} if token else {}
+    return urllib.request.Request(server + path, headers=headers)
+
+
 def get(path, server=HTTP):
-    with urllib.request.urlopen(server + path, timeout=5) as answer:
+    with urllib.request.urlopen(asked(path, server), timeout=5) as answer:
         return json.load(answer)
 
 
@@ -482,7 +492,7 @@ def leaks(_):
         seen[f"Pebble's {path}"] = json.dumps(pebble("GET", path)[1])
     for path in ("/", "/metrics", "/v1/status", "/v1/tables"):
         try:
-            with urllib.request.urlopen(HTTP + path, timeout=5) as answer:
+            with urllib.request.urlopen(asked(path), timeout=5) as answer:
                 seen[f"windrow's {path}"] = answer.read().decode()
         except OSError:
             pass  # not every scenario ends with a running one

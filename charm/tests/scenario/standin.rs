@@ -1005,7 +1005,7 @@ fn workload() {
         (200, json!({"state": "counting"})),
     )]);
     for _ in 0..3 {
-        let workload = Workload::new(answers.clone());
+        let workload = Workload::new(answers.clone(), None);
         let mut stream = TcpStream::connect("127.0.0.1:8080").expect("it listens");
         stream
             .write_all(b"GET /v1/status HTTP/1.1\r\nConnection: close\r\n\r\n")

@@ -21,7 +21,9 @@ pub struct Workload {
 const ADDRESS: &str = "127.0.0.1:8080";
 
 impl Workload {
-    pub fn new(answers: Answers) -> Workload {
+    /// With a token, whoever does not bring it is refused, as windrow refuses them from everywhere.
+    pub fn new(answers: Answers, token: Option<String>) -> Workload {
+        let wanted = token.map(|token| format!("Bearer {token}"));
         let listener = TcpListener::bind(ADDRESS).expect("a network of our own");
         let mut workload = Workload {
             requests: Arc::default(),
@@ -35,12 +37,19 @@ impl Workload {
                     return;
                 }
                 let (answers, requests) = (answers.clone(), Arc::clone(&requests));
+                let wanted = wanted.clone();
                 std::thread::spawn(move || {
                     let _ = http::serve(&stream, &stream, |request, _| {
                         let line = format!("{} {}", request.method, request.path);
                         requests.lock().expect("not poisoned").push(line.clone());
                         let absent = (404, serde_json::json!({"error": "not here"}));
-                        let (code, body) = answers.get(&line).unwrap_or(&absent);
+                        let refused = (401, serde_json::json!({"error": "no token"}));
+                        let brought = request.headers.get("authorization");
+                        let (code, body) = if wanted.is_some() && brought != wanted.as_ref() {
+                            &refused
+                        } else {
+                            answers.get(&line).unwrap_or(&absent)
+                        };
                         Some(Response::json(*code, body))
                     });
                 });

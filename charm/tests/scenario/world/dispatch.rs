@@ -85,16 +85,17 @@ impl World {
         let is_action = event.action.is_some();
         self.begin_hook(context, event);
         self.pebble.show();
-        let (service_runs, before) = {
+        let (service_runs, before, token) = {
             let mut container = self.container();
             container.requests.clear();
             (
                 container.mood == Mood::Up && container.services.values().any(|s| s.active),
                 container.tell(),
+                token_of(container.file("/etc/windrow/secrets.yaml")),
             )
         };
         let workload = (service_runs && !self.workload.is_empty())
-            .then(|| Workload::new(self.workload.clone()));
+            .then(|| Workload::new(self.workload.clone(), token));
         let began = Instant::now();
         let output = run(&self.charm(), &variables);
         let took = began.elapsed();
@@ -359,4 +360,12 @@ fn run(charm: &Path, variables: &BTreeMap<String, String>) -> (i32, String, Stri
         text(output.stdout),
         text(output.stderr),
     )
+}
+
+/// The token in the secrets file of a container, which its workload wants from everybody.
+fn token_of(secrets: Option<&str>) -> Option<String> {
+    let found = secrets?
+        .lines()
+        .find_map(|line| line.strip_prefix("api-token: "));
+    found.map(|token| token.trim_matches(['"', '\'']).to_owned())
 }
