@@ -7,6 +7,7 @@ use crate::hookcmd::HookCommands;
 use crate::rendered::{HTTP_PORT, usable_secret};
 use anyhow::{Context as _, Result};
 use std::time::Duration;
+use ureq::RequestBuilder;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::Status;
 
@@ -44,11 +45,7 @@ impl Answer {
 /// # Errors
 /// Nobody has answered in time.
 pub fn get(path: &str, token: Option<&Secret>) -> Result<Answer> {
-    let mut request = agent(GET).get(&url(path));
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {}", token.expose()));
-    }
-    read_answer(request.call())
+    read_answer(with_token(agent(GET).get(&url(path)), token).call())
 }
 
 /// Asks for something to be done, such as `/v1/pause`. `token` is the content of the secret of
@@ -57,13 +54,17 @@ pub fn get(path: &str, token: Option<&Secret>) -> Result<Answer> {
 /// # Errors
 /// Nobody has answered in time.
 pub fn post(path: &str, token: Option<&Secret>) -> Result<Answer> {
-    let mut request = agent(POST)
+    let request = agent(POST)
         .post(&url(path))
         .content_type("application/json");
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    read_answer(with_token(request, token).send("{}"))
+}
+
+fn with_token<B>(request: RequestBuilder<B>, token: Option<&Secret>) -> RequestBuilder<B> {
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {}", token.expose())),
+        None => request,
     }
-    read_answer(request.send("{}"))
 }
 
 /// What the running windrow says about itself; `None` where it does not answer. `token` is the one

@@ -206,37 +206,18 @@ fn shown(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::engine::questions::Questions;
-    use crate::engine::rules::{Limits, Rules};
+    use crate::engine::rules::Rules;
     use crate::engine::troubles::Troubles;
-    use crate::table::file::Timestamps;
-    use crate::table::place::{Names, TablePlace};
+    use crate::table::place::Names;
     use crate::values::record::{Batch, Partition, Record};
-    use crate::values::shape::Shape;
     use crate::values::time::WallTime;
 
     const MIB: u64 = 1 << 20;
 
     fn rules(max_memory_bytes: u64) -> Rules {
         Rules {
-            shape: Shape::count_by_origin("t", 10_000, 10_000),
-            database: "default".to_owned(),
-            table: "t".to_owned(),
-            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
-            timestamps: Timestamps::Micros,
-            start_at_end: false,
-            delay_ms: 0,
-            idle_timeout_ms: 10_000,
-            stalled_after_ms: 300_000,
-            quiet_timeout_ms: None,
-            max_skew_ms: 3_600_000,
             max_memory_bytes,
-            max_future_ms: 600_000,
-            commit_interval_ms: 10_000,
-            continue_on_data_loss: false,
-            lease_ms: 15_000,
-            keep_replaced_ms: 604_800_000,
-            garbage: crate::engine::GarbageRules::default(),
-            limits: Limits::default(),
+            ..Rules::for_tests()
         }
     }
 

@@ -125,6 +125,34 @@ impl Default for Limits {
     }
 }
 
+#[cfg(test)]
+impl Rules {
+    /// Usual rules for the table `default.t` of the topic `clicks`, for tests to change.
+    pub(crate) fn for_tests() -> Self {
+        Rules {
+            shape: Shape::count_by_origin("clicks", 10_000, 10_000),
+            database: "default".to_owned(),
+            table: "t".to_owned(),
+            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
+            timestamps: Timestamps::Micros,
+            start_at_end: false,
+            delay_ms: 0,
+            idle_timeout_ms: 10_000,
+            stalled_after_ms: 300_000,
+            quiet_timeout_ms: None,
+            max_skew_ms: 3_600_000,
+            max_memory_bytes: 512 << 20,
+            max_future_ms: 600_000,
+            commit_interval_ms: 10_000,
+            continue_on_data_loss: false,
+            lease_ms: 15_000,
+            keep_replaced_ms: 604_800_000,
+            garbage: GarbageRules::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// Whether the recorded table is the one that the settings ask for, at `place`.
 ///
 /// # Errors

@@ -187,41 +187,18 @@ mod tests {
     use super::*;
     use crate::engine::{
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
-        Limits, Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
+        Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
     use crate::table::commit::{Acquired, NewFile, Owner};
-    use crate::table::file::Timestamps;
-    use crate::table::place::TablePlace;
     use crate::values::cause::Cause;
     use crate::values::record::Record;
-    use crate::values::shape::Shape;
     use crate::values::time::{DbTime, Mono, WallTime};
 
     /// The database's clock: 2023-11-14 22:13:20 UTC.
     const NOW: i64 = 1_700_000_000_000;
 
     fn engine() -> Engine {
-        Engine::new(Rules {
-            shape: Shape::count_by_origin("clicks", 10_000, 10_000),
-            database: "default".to_owned(),
-            table: "t".to_owned(),
-            place: TablePlace::At("s3a://spark/warehouse".parse().unwrap()),
-            timestamps: Timestamps::Micros,
-            start_at_end: false,
-            delay_ms: 0,
-            idle_timeout_ms: 10_000,
-            stalled_after_ms: 300_000,
-            quiet_timeout_ms: None,
-            max_skew_ms: 3_600_000,
-            max_memory_bytes: 512 << 20,
-            max_future_ms: 600_000,
-            commit_interval_ms: 10_000,
-            continue_on_data_loss: false,
-            lease_ms: 15_000,
-            keep_replaced_ms: 604_800_000,
-            garbage: crate::engine::GarbageRules::default(),
-            limits: Limits::default(),
-        })
+        Engine::new(Rules::for_tests())
     }
 
     fn run_facts() -> RunFacts {
