@@ -3,6 +3,7 @@
 pub mod place;
 mod columns;
 mod columnar;
+mod file_check;
 mod partial_file;
 pub mod file;
 pub mod listing;

@@ -2,8 +2,9 @@
 //! `columnar`. A column of a type that windrow does not write is refused. There is no I/O here: the
 //! bytes are in memory.
 
-use crate::table::columnar::{DAY_MS, FileError, JULIAN_1970, decimal_physical};
+use crate::table::columnar::{DAY_MS, FileError, JULIAN_1970, ROW_GROUP_ROWS, decimal_physical};
 use crate::table::columns::{Cells, ColumnKind, Field, field};
+use crate::table::file_check::{check_footer, check_pages};
 use crate::table::listing::Value;
 use crate::values::time::EventTime;
 use bytes::{Buf, Bytes};
@@ -14,7 +15,7 @@ use parquet::data_type::{
     Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ColumnChunkMetaData, FooterTail};
 use parquet::file::reader::{
     ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader,
 };
@@ -76,23 +77,29 @@ pub(crate) struct Part {
 /// # Errors
 /// It is not a Parquet file.
 pub(crate) fn needed_footer_bytes(end: &Bytes, size: u64) -> Result<Option<u64>, FileError> {
-    match ParquetMetaDataReader::new().try_parse_sized(end, size) {
-        Ok(()) => Ok(None),
-        Err(ParquetError::NeedMoreData(needed)) if needed as u64 <= size && needed > end.len() => {
-            Ok(Some(needed as u64))
-        }
-        Err(error) => Err(damaged(error)),
+    let Some(tail) = end.last_chunk::<TAIL_BYTES>() else {
+        return Err(damaged("it is too short"));
+    };
+    let tail = FooterTail::try_new(tail).map_err(damaged)?;
+    let needed = tail.metadata_length() as u64 + TAIL_BYTES as u64;
+    if needed > size {
+        return Err(damaged("its description is longer than the file"));
     }
+    Ok((needed > end.len() as u64).then_some(needed))
 }
+
+/// The last bytes of a file: the length of its description, and `PAR1`.
+const TAIL_BYTES: usize = 8;
 
 /// A file of which some parts are in memory: its end at least.
 pub(crate) struct PartialFile {
-    size: u64,
+    parts: Parts,
     reader: SerializedFileReader<Parts>,
     fields: Vec<Field>,
 }
 
 /// The parts of a file as the Parquet crate reads them.
+#[derive(Clone)]
 struct Parts {
     size: u64,
     parts: Vec<Part>,
@@ -107,6 +114,15 @@ impl Parts {
         };
         let found = self.parts.iter().filter_map(at).max_by_key(Bytes::len);
         found.ok_or_else(|| ParquetError::General(format!("byte {start} was not fetched")))
+    }
+
+    /// The description of the file.
+    fn footer(&self) -> Result<Bytes, FileError> {
+        let from = |start: u64| self.from(start).map_err(damaged);
+        let tail = from(self.size.saturating_sub(TAIL_BYTES as u64))?;
+        let needed = needed_footer_bytes(&tail, self.size)?.unwrap_or(TAIL_BYTES as u64);
+        let end = from(self.size - needed)?;
+        Ok(end.slice(..end.len() - TAIL_BYTES))
     }
 }
 
@@ -135,7 +151,9 @@ impl ChunkReader for Parts {
 
 impl PartialFile {
     pub(crate) fn open(size: u64, parts: Vec<Part>) -> Result<Self, FileError> {
-        let reader = SerializedFileReader::new(Parts { size, parts }).map_err(damaged)?;
+        let parts = Parts { size, parts };
+        check_footer(&parts.footer()?)?;
+        let reader = SerializedFileReader::new(parts.clone()).map_err(damaged)?;
         let root = reader.metadata().file_metadata().schema_descr();
         let types = root.root_schema().get_fields();
         let fields = types
@@ -143,7 +161,7 @@ impl PartialFile {
             .map(|t| read_field(t))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            size,
+            parts,
             reader,
             fields,
         })
@@ -159,31 +177,41 @@ impl PartialFile {
     }
 
     pub(crate) fn rows_of_group(&self, group: usize) -> Result<usize, FileError> {
-        usize::try_from(self.reader.metadata().row_group(group).num_rows()).map_err(damaged)
+        let rows = self.reader.metadata().row_group(group).num_rows();
+        let rows = usize::try_from(rows)
+            .ok()
+            .filter(|rows| *rows <= ROW_GROUP_ROWS);
+        rows.ok_or_else(|| {
+            damaged(format!(
+                "row group {group} has more rows than windrow writes"
+            ))
+        })
     }
 
     /// Where a row group lies in the file.
     pub(crate) fn bytes_of_group(&self, group: usize) -> Result<Range<u64>, FileError> {
         let columns = self.reader.metadata().row_group(group).columns();
-        // The crate's own `byte_range` panics where these are negative.
-        let range = |column: &ColumnChunkMetaData| {
-            let start = column
-                .dictionary_page_offset()
-                .unwrap_or_else(|| column.data_page_offset());
-            let start = u64::try_from(start).ok()?;
-            let length = u64::try_from(column.compressed_size()).ok()?;
-            Some(start..start.checked_add(length)?)
-        };
-        let ranges: Option<Vec<_>> = columns.iter().map(range).collect();
+        let ranges: Option<Vec<_>> = columns.iter().map(bytes_of_column).collect();
         let ranges = ranges.unwrap_or_default();
         let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-        if start < end && end <= self.size {
+        if start < end && end <= self.parts.size {
             return Ok(start..end);
         }
         Err(FileError::new(format!(
             "row group {group} lies outside of it"
         )))
+    }
+
+    /// Checks the pages of a row group, before the Parquet library reads them.
+    fn check_group(&self, group: usize) -> Result<(), FileError> {
+        for column in self.reader.metadata().row_group(group).columns() {
+            let range = bytes_of_column(column).ok_or_else(|| damaged("a column has no place"))?;
+            let length = usize::try_from(range.end - range.start).map_err(damaged)?;
+            let chunk = self.parts.get_bytes(range.start, length).map_err(damaged)?;
+            check_pages(&chunk)?;
+        }
+        Ok(())
     }
 
     /// `take` rows of a row group, after the first `skip` ones.
@@ -204,6 +232,7 @@ impl PartialFile {
     }
 
     fn cells(&self, group: usize, skip: usize, take: usize) -> Result<Vec<Cells>, FileError> {
+        self.check_group(group)?;
         let group = self.reader.get_row_group(group).map_err(damaged)?;
         let mut leaves = Leaves {
             group: group.as_ref(),
@@ -225,6 +254,17 @@ impl PartialFile {
         }
         Ok(columns)
     }
+}
+
+/// Where the pages of a column lie in the file. The crate's own `byte_range` panics where a number
+/// is negative.
+fn bytes_of_column(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let start = column
+        .dictionary_page_offset()
+        .unwrap_or_else(|| column.data_page_offset());
+    let start = u64::try_from(start).ok()?;
+    let length = u64::try_from(column.compressed_size()).ok()?;
+    Some(start..start.checked_add(length)?)
 }
 
 /// The leaf columns of a row group, one after the other, and which of its rows are read.
@@ -282,6 +322,7 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
             if precision > 38
                 || scale > precision
                 || decimal_physical(precision) != found.get_physical_type()
+                || !is_of_length(found, 16)
             {
                 return Err(unknown());
             }
@@ -294,6 +335,18 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
         _ => return Err(unknown()),
     };
     Ok(field(found.name(), kind))
+}
+
+/// Whether values of this type have this length, if they have one that the type states.
+fn is_of_length(found: &Type, length: i32) -> bool {
+    match found {
+        Type::PrimitiveType {
+            physical_type: Physical::FIXED_LEN_BYTE_ARRAY,
+            type_length,
+            ..
+        } => *type_length == length,
+        _ => true,
+    }
 }
 
 /// The cells of one column in a row group. Its leaf columns are the next ones.
