@@ -131,6 +131,11 @@ pub fn describe_cause(
             "{S3}: bucket {} is not there; create it, or name another: juju config {} bucket=NAME",
             names.bucket, names.s3
         ),
+        Cause::S3Region => format!(
+            "{S3}: bucket {} lies in another region; give it: juju config {} region=REGION; \
+             {reason}",
+            names.bucket, names.s3
+        ),
         Cause::TlsKafka if names.plain.contains(&KAFKA) => {
             wants_tls(KAFKA, &names.kafka, app, &reason)
         }
@@ -145,10 +150,7 @@ pub fn describe_cause(
         Cause::TlsKafka => no_tls(KAFKA, &names.kafka, "kafka-ca", app, &reason),
         Cause::TlsS3 => no_tls(S3, &names.s3, "s3-ca", app, &reason),
         Cause::TlsCatalog => no_tls(METASTORE, &names.metastore, "metastore-ca", app, &reason),
-        Cause::Clocks => format!(
-            "{METASTORE}: set the clock that is wrong, of PostgreSQL's machine or of this one: \
-             {reason}"
-        ),
+        Cause::Clocks => format!("set the clock that is wrong: {reason}"),
         Cause::OpenTransaction => format!("{KAFKA}: {reason}"),
         Cause::Stalled => {
             format!("no window closes; to see why run: juju run {app}/leader get-lag; {reason}")
@@ -500,6 +502,7 @@ mod tests {
     fn where_the_trouble_is_is_shown() {
         for cause in [
             Cause::Clocks,
+            Cause::S3Region,
             Cause::OpenTransaction,
             Cause::Stalled,
             Cause::Memory,

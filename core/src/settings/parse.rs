@@ -419,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn a_store_calls_its_region_what_it_likes() {
+        for region in [
+            "us-east-1",
+            "RegionOne",
+            "eu_west",
+            "cn.north.1",
+            "default",
+            "auto",
+        ] {
+            assert_eq!(parse_region(region), Ok(region.to_owned()));
+        }
+        for bad in [
+            "",
+            "eu west",
+            "eu/west",
+            "a,b",
+            "a=b",
+            "eu-west-1\n",
+            "größe",
+        ] {
+            assert!(parse_region(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_region(&"r".repeat(129)).is_err());
+    }
+
+    #[test]
     fn sizes_read_and_print() {
         for (text, bytes) in [
             ("64KiB", 65_536),

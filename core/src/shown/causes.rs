@@ -117,12 +117,17 @@ pub fn row(cause: Cause) -> CauseRow {
             "The bucket is not there.",
             "create it, or the setting that names it",
         ),
+        Cause::S3Region => (
+            Person,
+            "The bucket lies in another region than is set.",
+            "`s3.region`",
+        ),
         Cause::TlsKafka => (Person, "No TLS with Kafka.", TLS),
         Cause::TlsS3 => (Person, "No TLS with S3.", TLS),
         Cause::TlsCatalog => (Person, "No TLS with PostgreSQL.", TLS),
         Cause::Clocks => (
             Person,
-            "The database's clock and the machine's differ.",
+            "The machine's clock differs from the database's or S3's.",
             "the wrong clock",
         ),
         Cause::OpenTransaction => (

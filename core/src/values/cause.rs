@@ -30,13 +30,16 @@ pub enum Cause {
     S3Rights,
     /// The bucket is not there.
     NoBucket,
+    /// The bucket lies in another region than requests are signed for.
+    S3Region,
     /// No TLS with Kafka: a certificate that is not trusted, or only one side wants TLS.
     TlsKafka,
     /// No TLS with S3: a certificate that is not trusted, or only one side wants TLS.
     TlsS3,
     /// No TLS with PostgreSQL: a certificate that is not trusted, or only one side wants TLS.
     TlsCatalog,
-    /// The database's clock and the machine's differ, so nothing is read or committed.
+    /// The machine's clock differs from the database's, so nothing is read or committed; or from
+    /// the store's, which then refuses all requests.
     Clocks,
     /// A transaction of a producer is open, so that nothing behind it can be read.
     OpenTransaction,
@@ -60,7 +63,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 24] = [
+    pub const ALL: [Cause; 25] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -72,6 +75,7 @@ impl Cause {
         Cause::KafkaRights,
         Cause::S3Rights,
         Cause::NoBucket,
+        Cause::S3Region,
         Cause::TlsKafka,
         Cause::TlsS3,
         Cause::TlsCatalog,
@@ -103,6 +107,7 @@ impl Cause {
             Cause::KafkaRights => "kafka-rights",
             Cause::S3Rights => "s3-rights",
             Cause::NoBucket => "no-bucket",
+            Cause::S3Region => "s3-region",
             Cause::TlsKafka => "tls-kafka",
             Cause::TlsS3 => "tls-s3",
             Cause::TlsCatalog => "tls-catalog",

@@ -60,6 +60,8 @@ pub enum StoreErrorKind {
     Denied,
     /// There is no such bucket.
     NoBucket,
+    /// The bucket lies in another region than requests are signed for.
+    Region,
     /// Our clock and the store's differ by more than S3 allows (15 minutes).
     Clock,
     /// The access key is unknown, or the secret key is wrong. A rotation looks like this until we
@@ -90,8 +92,10 @@ impl From<StoreError> for Trouble {
             StoreErrorKind::BadKey => Some(Cause::LoginS3),
             StoreErrorKind::Denied => Some(Cause::S3Rights),
             StoreErrorKind::NoBucket => Some(Cause::NoBucket),
+            StoreErrorKind::Region => Some(Cause::S3Region),
+            StoreErrorKind::Clock => Some(Cause::Clocks),
             StoreErrorKind::Tls => Some(Cause::TlsS3),
-            StoreErrorKind::Clock | StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
+            StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
         };
         Trouble {
             cause,

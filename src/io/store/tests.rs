@@ -376,12 +376,12 @@ fn each_refusal_has_its_cause_and_says_what_to_do() {
         ),
         (
             xml(403, "", "RequestTimeTooSkewed", ""),
-            None,
-            "set both by NTP",
+            Some(Cause::Clocks),
+            "set the wrong one, best by NTP",
         ),
         (
             xml(400, "", "AuthorizationHeaderMalformed", malformed),
-            None,
+            Some(Cause::S3Region),
             "the bucket is in region \"eu-west-1\"; set s3.region to that",
         ),
         (
@@ -391,7 +391,7 @@ fn each_refusal_has_its_cause_and_says_what_to_do() {
                 "PermanentRedirect",
                 "",
             ),
-            None,
+            Some(Cause::S3Region),
             "the bucket is in region \"eu_west\"; set s3.region to that",
         ),
         (

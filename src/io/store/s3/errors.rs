@@ -58,7 +58,7 @@ impl S3Store {
             region,
             wants_tls,
         } = *refused;
-        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Tls};
+        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Region, Tls};
         match code {
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
@@ -75,7 +75,8 @@ impl S3Store {
             ),
             "RequestTimeTooSkewed" | "RequestExpired" => (
                 Clock,
-                "the clocks of this machine and of the store differ too much; set both by NTP"
+                "the clocks of this machine and of the store differ too much; set the wrong one, \
+                 best by NTP"
                     .to_owned(),
             ),
             "NoSuchBucket" => (
@@ -102,8 +103,8 @@ impl S3Store {
             "AuthorizationHeaderMalformed"
             | "PermanentRedirect"
             | "TemporaryRedirect"
-            | "IllegalLocationConstraintException" => (Other, other_region(region, message)),
-            "" if status == 301 => (Other, other_region(region, message)),
+            | "IllegalLocationConstraintException" => (Region, other_region(region, message)),
+            "" if status == 301 => (Region, other_region(region, message)),
             _ => {
                 let reason = match (code, message) {
                     ("", "") => "without a reason".to_owned(),
