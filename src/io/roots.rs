@@ -58,12 +58,33 @@ fn check_pem(pem: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use windrow_core::settings::certificates::Certificates;
 
     #[test]
     fn mozillas_roots_are_there_and_parse() {
         let pem = trusted_pem(None).unwrap();
         assert!(pem.matches("BEGIN CERTIFICATE").count() > 100);
         check_pem(&pem).unwrap();
+    }
+
+    /// The settings' own rule cannot ask OpenSSL, which is not part of the charm.
+    #[test]
+    fn what_the_settings_take_for_a_certificate_openssl_reads() {
+        let mut refused = 0;
+        for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().take(3) {
+            for bit in 0..root.len() * 8 {
+                let mut changed = root.to_vec();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let body = base64::engine::general_purpose::STANDARD.encode(&changed);
+                let text =
+                    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+                let is_read = openssl::x509::X509::from_der(&changed).is_ok();
+                let is_taken = !Certificates::read(&text).blocks.is_empty();
+                assert!(is_read || !is_taken, "bit {bit} of {body}");
+                refused += usize::from(!is_taken);
+            }
+        }
+        assert!(refused > 0);
     }
 
     #[test]

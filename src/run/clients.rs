@@ -9,6 +9,7 @@ use crate::io::cgroup;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use anyhow::{Context, anyhow};
+use openssl::x509::X509;
 use std::path::Path;
 use windrow_core::engine::{GarbageRules, Limits, Rules, fetched_bytes};
 use windrow_core::settings::certificates::Certificates;
@@ -34,6 +35,8 @@ pub struct Clients {
     pub catalog: Catalog,
     /// The same catalog once more, for looks beside the loop.
     pub look: Catalog,
+    /// How PostgreSQL is reached; `None` for a catalog in a directory.
+    pub catalog_login: Option<PgConfig>,
     /// The name by which other processes know this one; it is shown to people.
     pub who: String,
     /// The settings, by which changed secrets are read again; `None` where secrets do not change.
@@ -51,12 +54,17 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
     let catalog = || open_catalog(config, secrets, &name);
+    let catalog_login = match &config.catalog {
+        Some(CatalogSettings::Postgres { .. }) => Some(pg_config(config, secrets)?),
+        _ => None,
+    };
     Ok(Clients {
         settings: engine_settings(config),
         kafka: kafka_config(config, secrets)?,
         store: Store::open(&table.place.or_default(), &s3_config(config, secrets)?)?,
         catalog: catalog()?,
         look: catalog()?,
+        catalog_login,
         who: who(config),
         config: Some(config.clone()),
         secrets: secrets.clone(),
@@ -182,6 +190,18 @@ pub(super) fn random_owner_id() -> anyhow::Result<String> {
     Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
+/// The token that the HTTP server asks for. Where the file has one that cannot be used, it is one
+/// that nobody knows, so that the server does not take everybody on this machine for welcome.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub(super) fn http_token(secrets: &Secrets) -> anyhow::Result<Option<Secret>> {
+    if secrets.has_bad_token() {
+        return Ok(Some(Secret::new(random_owner_id()?)));
+    }
+    Ok(secrets.api_token.clone())
+}
+
 /// What the engine obeys: its part of the settings.
 ///
 /// # Panics
@@ -232,7 +252,27 @@ fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     for why in read.left_out {
         tracing::warn!("CA file \"{name}\": one certificate is left out: {why}");
     }
-    Ok(Some(read.blocks.concat()))
+    // Kafka's client takes all certificates or none, so OpenSSL has the last word.
+    let (used, refused): (Vec<_>, Vec<_>) = read
+        .blocks
+        .into_iter()
+        .partition(|block| X509::from_pem(block.as_bytes()).is_ok());
+    for _ in &refused {
+        tracing::warn!("CA file \"{name}\": one certificate is left out: OpenSSL refuses it");
+    }
+    if used.is_empty() {
+        anyhow::bail!(
+            "cannot use CA file \"{name}\": OpenSSL refuses all certificates in it; give CA \
+             certificates in PEM"
+        );
+    }
+    Ok(Some(used.concat()))
+}
+
+/// User and password of Kafka; both are empty where they are not needed.
+pub(super) fn kafka_login(secrets: &Secrets) -> (String, Secret) {
+    let password = secrets.kafka_password.clone().unwrap_or_default();
+    (expose(secrets.kafka_username.as_ref()), password)
 }
 
 /// How to reach the topic.
@@ -240,11 +280,12 @@ fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// The CA file cannot be read.
 pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaConfig> {
+    let (username, password) = kafka_login(secrets);
     Ok(KafkaConfig {
         settings: config.kafka.clone(),
         topic: config.shape.topic.clone(),
-        username: expose(secrets.kafka_username.as_ref()),
-        password: secrets.kafka_password.clone().unwrap_or_default(),
+        username,
+        password,
         group: config.group(),
         ca_pem: pem(config.kafka.ca_file.as_deref())?,
         fetched_bytes: fetched_bytes(config.max_memory_bytes(cgroup::memory_limit())),
@@ -286,7 +327,7 @@ pub fn open_catalog(
     )
 }
 
-pub(crate) fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
+fn pg_config(config: &Config, secrets: &Secrets) -> anyhow::Result<PgConfig> {
     let Some(CatalogSettings::Postgres {
         server,
         database,

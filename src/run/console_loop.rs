@@ -75,7 +75,7 @@ pub fn run(
     };
     log_problems(secrets);
     let (status_tx, status_rx) = watch::channel(Arc::new(status.clone()));
-    let (token_tx, token_rx) = watch::channel(secrets.api_token.clone());
+    let (token_tx, token_rx) = watch::channel(clients::http_token(secrets)?);
     let (commands_tx, commands_rx) = async_mpsc::channel(1);
     runtime.spawn(refuse(commands_rx));
     let handle = Handle {
@@ -369,17 +369,14 @@ impl Printer<'_> {
         self.status.problems = secrets.problems_text();
         self.status_at = None;
         info!("secrets have changed: using the new ones");
-        self.token_tx.send_replace(secrets.api_token.clone());
-        match clients::kafka_config(self.config, secrets) {
-            Ok(kafka)
-                if kafka.username != self.kafka.username
-                    || kafka.password != self.kafka.password =>
-            {
-                self.kafka = kafka;
-                self.reopen();
-            }
-            Ok(_) => {}
-            Err(error) => warn!(error = %error, "cannot use the new secrets for Kafka"),
+        match clients::http_token(secrets) {
+            Ok(token) => drop(self.token_tx.send_replace(token)),
+            Err(error) => warn!(error = %error, "cannot use the new api-token"),
+        }
+        let (username, password) = clients::kafka_login(secrets);
+        if let Some(kafka) = self.kafka.with_login(username, password) {
+            self.kafka = kafka;
+            self.reopen();
         }
     }
 

@@ -10,7 +10,7 @@ use crate::io::catalog::session::PgConfig;
 use crate::io::files;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::Store;
-use crate::run::clients::{expose, kafka_config, pg_config};
+use crate::run::clients::{expose, http_token, kafka_login};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +75,9 @@ pub fn log_problems(secrets: &Secrets) {
 
 /// Where new secrets go, except to the clients of the loop itself.
 pub struct Rotation {
-    /// The settings: how the clients are made from secrets.
-    pub config: Config,
+    /// How PostgreSQL was reached at the start; `None` for a catalog in a directory. CA files are
+    /// not read again, so that one that is gone by now holds back no login.
+    pub catalog: Option<PgConfig>,
     /// The secrets that are in use.
     pub in_use: Secrets,
     /// The token that the HTTP server asks for.
@@ -116,20 +117,21 @@ impl Rotation {
         if let Err(error) = store.set_proxy(secrets.s3_proxy.as_ref()) {
             warn!(error = %error, "cannot use the new secrets for S3");
         }
-        let catalog = pg_config(&self.config, secrets).ok();
+        let catalog = self.catalog.as_ref().map(|catalog| {
+            catalog.with_login(
+                &expose(secrets.catalog_username.as_ref()),
+                &expose(secrets.catalog_password.as_ref()),
+            )
+        });
         if let Some(login) = &catalog {
             self.look_login.send_replace(Some(login.clone()));
         }
-        self.token.send_replace(secrets.api_token.clone());
-        let same_user =
-            |new: &KafkaConfig| new.username == kafka.username && new.password == kafka.password;
-        let kafka = match kafka_config(&self.config, secrets) {
-            Ok(new) => Some(new).filter(|new| !same_user(new)),
-            Err(error) => {
-                warn!(error = %error, "cannot use the new secrets for Kafka");
-                None
-            }
-        };
+        match http_token(secrets) {
+            Ok(token) => drop(self.token.send_replace(token)),
+            Err(error) => warn!(error = %error, "cannot use the new api-token"),
+        }
+        let (username, password) = kafka_login(secrets);
+        let kafka = kafka.with_login(username, password);
         Some(NewLogins { catalog, kafka })
     }
 }
@@ -244,7 +246,9 @@ pub async fn reload_at_hangups(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::store::S3Config;
     use std::fs;
+    use windrow_core::settings::config::CatalogTls;
 
     /// A secrets file of a folder, and the settings that need Kafka's login and name that file.
     fn with_secrets(text: &str) -> (tempfile::TempDir, Config, Secrets) {
@@ -307,13 +311,72 @@ mod tests {
         assert_eq!(shown(first.api_token.as_ref()), "t2");
         assert_eq!(first.problems_text(), "");
         assert_eq!(shown(second.kafka_password.as_ref()), "three");
-        assert_eq!(shown(second.api_token.as_ref()), "-");
+        let text = second.problems_text();
         assert!(
-            second
-                .problems_text()
-                .starts_with("cannot read secret api-token: "),
-            "{second:?}"
+            text.starts_with("cannot read secret api-token: ")
+                && text.ends_with("; the one before stays in use"),
+            "{text}"
         );
+        // The door stays shut.
+        assert_eq!(shown(second.api_token.as_ref()), "t2");
+    }
+
+    #[test]
+    fn a_bad_token_at_the_start_lets_nobody_in() {
+        let secrets = Secrets::parse("api-token: \"t\\nx\"\n").unwrap();
+        let token = http_token(&secrets)
+            .unwrap()
+            .expect("one that nobody knows");
+        assert_eq!(token.expose().len(), 32);
+        assert_eq!(http_token(&Secrets::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_ca_file_that_is_gone_holds_back_no_new_login() {
+        let settings = "kafka: { bootstrap: 'k:9092', topic: t, security: sasl-ssl, \
+                        ca-file: /nowhere/ca.pem }\n";
+        let old = Secrets::parse("kafka-username: me\nkafka-password: one\n").unwrap();
+        let kafka = KafkaConfig {
+            settings: Config::parse(settings).unwrap().kafka,
+            topic: "t".to_owned(),
+            username: "me".to_owned(),
+            password: Secret::new("one"),
+            group: "g".to_owned(),
+            ca_pem: None,
+            fetched_bytes: 1 << 20,
+            partitions: 0,
+        };
+        let url = "postgresql://db:5432/hive";
+        let catalog = PgConfig::new(url, "u", "p1", CatalogTls::VerifyFull, None).unwrap();
+        let s3 = S3Config {
+            settings: Config::parse(settings).unwrap().s3,
+            ca_pem: None,
+            access_key: String::new(),
+            secret_key: String::new(),
+            proxy: None,
+        };
+        let store = Store::open(&"/nowhere".parse().unwrap(), &s3).unwrap();
+        let (token, _token) = watch::channel(None);
+        let (look_login, look) = watch::channel(None);
+        let mut rotation = Rotation {
+            catalog: Some(catalog),
+            in_use: old.clone(),
+            token,
+            look_login,
+        };
+        assert!(rotation.apply(&old, &kafka, &store).is_none());
+        let new = "kafka-username: me\nkafka-password: two\ncatalog-username: u\n\
+                   catalog-password: p2\napi-token: t1\n";
+        let new = Secrets::parse(new).unwrap();
+        let logins = rotation.apply(&new, &kafka, &store).expect("new secrets");
+        assert_eq!(logins.kafka.expect("a new client").password.expose(), "two");
+        assert!(logins.catalog.is_some() && look.borrow().is_some());
+        // The same user of Kafka needs no new client.
+        let other = Secrets::parse("kafka-username: me\nkafka-password: one\n").unwrap();
+        let logins = rotation
+            .apply(&other, &kafka, &store)
+            .expect("other secrets");
+        assert!(logins.kafka.is_none());
     }
 
     #[tokio::test]

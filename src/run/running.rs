@@ -4,7 +4,7 @@
 use crate::io::http::Handle;
 use crate::io::kafka::{self, Reader};
 use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
-use crate::run::clients::{Clients, random_owner_id};
+use crate::run::clients::{Clients, http_token, random_owner_id};
 use crate::run::clock::MachineClock;
 use crate::run::driver::{Driver, Message};
 use crate::run::rotation::{Rotation, log_problems, watch_secrets};
@@ -78,7 +78,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
     let (located_store, store_rx) =
         watch::channel(Some(clients.store.clone()).filter(|_| !must_be_located));
     let (status, status_rx) = watch::channel(Arc::new(snapshot(&engine, &run)));
-    let (token, token_rx) = watch::channel(clients.secrets.api_token.clone());
+    let (token, token_rx) = watch::channel(http_token(&clients.secrets)?);
     let (commands, commands_rx) = async_mpsc::channel(8);
     runtime.spawn(pass_commands_on(commands_rx, to_catalog.clone()));
     let handle = Handle {
@@ -105,8 +105,8 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         brokers,
         store: clients.store,
         located_store,
-        rotation: clients.config.map(|config| Rotation {
-            config,
+        rotation: clients.config.is_some().then_some(Rotation {
+            catalog: clients.catalog_login,
             in_use: clients.secrets,
             token,
             look_login,

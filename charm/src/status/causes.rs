@@ -136,6 +136,30 @@ pub fn describe_cause(
              {reason}",
             names.bucket, names.s3
         ),
+        Cause::S3Proxy => format!(
+            "{S3}: the proxy refuses; to set another run: \
+             juju model-config juju-http-proxy=http://HOST:PORT, or name the store in \
+             juju-no-proxy; {reason}"
+        ),
+        Cause::KafkaMechanism => format!(
+            "{KAFKA}: {} takes no login by SCRAM-SHA-512 at the port that it gave; switch that on \
+             there; {reason}",
+            names.kafka
+        ),
+        Cause::CatalogRules => format!(
+            "{METASTORE}: the rules of {} keep the user out of database {}; {reason}",
+            names.metastore, names.database
+        ),
+        Cause::CertificateS3 => format!(
+            "{S3}: the certificate of {} is expired or another host's; give it a valid one, or \
+             its right name as the endpoint; {reason}",
+            names.s3
+        ),
+        Cause::CertificateCatalog => format!(
+            "{METASTORE}: the certificate of {} is expired or another host's; give it a valid one; \
+             {reason}",
+            names.metastore
+        ),
         Cause::TlsKafka if names.plain.contains(&KAFKA) => {
             wants_tls(KAFKA, &names.kafka, app, &reason)
         }

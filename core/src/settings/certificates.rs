@@ -5,7 +5,9 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
+use x509_cert::der::asn1::AnyRef;
+use x509_cert::der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+use x509_cert::name::Name;
 
 /// A longer text is not taken for a chain of certificates.
 pub const PEM_BYTES_MAX: usize = 256 << 10;
@@ -92,9 +94,71 @@ fn read_block(begun: &str) -> Result<(String, &str), &'static str> {
 }
 
 /// Whether TLS can trust this certificate. Kafka's client takes it apart as a whole (OpenSSL), the
-/// clients of S3 and PostgreSQL as an anchor of trust (webpki); so both is tried.
+/// clients of S3 and PostgreSQL as an anchor of trust (webpki). OpenSSL cannot be asked here, so
+/// what it looks at beyond x509-cert is looked at: the texts of names, and object identifiers.
 fn is_usable(der: &[u8]) -> bool {
-    Certificate::from_der(der).is_ok() && webpki::anchor_from_trusted_cert(&der.into()).is_ok()
+    let Ok(certificate) = Certificate::from_der(der) else {
+        return false;
+    };
+    let inner = &certificate.tbs_certificate;
+    webpki::anchor_from_trusted_cert(&der.into()).is_ok()
+        && is_readable(&inner.issuer)
+        && is_readable(&inner.subject)
+        && are_values_sound(der)
+}
+
+/// Whether the texts of a name are of types that names have, with characters that these have.
+fn is_readable(name: &Name) -> bool {
+    name.0.iter().flat_map(|part| part.0.iter()).all(|part| {
+        let text = part.value.value();
+        match part.value.tag() {
+            Tag::Utf8String => std::str::from_utf8(text).is_ok(),
+            // UTF-16, of which only characters of one unit are allowed.
+            Tag::BmpString => {
+                text.len() % 2 == 0 && text.chunks(2).all(|unit| !(0xd8..0xe0).contains(&unit[0]))
+            }
+            Tag::PrintableString | Tag::Ia5String | Tag::TeletexString | Tag::NumericString => true,
+            _ => false,
+        }
+    })
+}
+
+/// Whether these values, and those in them, are as their types must be (X.690). An object identifier
+/// for example is of numbers of seven bits a byte, none of which begins with zeros.
+fn are_values_sound(der: &[u8]) -> bool {
+    let Ok(mut reader) = SliceReader::new(der) else {
+        return der.is_empty();
+    };
+    while !reader.is_finished() {
+        let Ok(any) = reader.decode::<AnyRef<'_>>() else {
+            return false;
+        };
+        let value = any.value();
+        let is_sound = match any.tag() {
+            Tag::Null => value.is_empty(),
+            Tag::Boolean => value.len() == 1,
+            Tag::BitString => value.first().is_some_and(|unused| *unused < 8),
+            Tag::Integer => match value {
+                [] => false,
+                [0, second, ..] => *second >= 0x80,
+                [0xff, second, ..] => *second < 0x80,
+                _ => true,
+            },
+            Tag::ObjectIdentifier => {
+                let mut is_first = true;
+                value.iter().all(|byte| {
+                    let begins = std::mem::replace(&mut is_first, *byte < 0x80);
+                    !begins || *byte != 0x80
+                }) && is_first
+            }
+            tag if tag.is_constructed() => are_values_sound(value),
+            _ => true,
+        };
+        if !is_sound {
+            return false;
+        }
+    }
+    true
 }
 
 /// A certificate in DER as a PEM block.
@@ -175,6 +239,17 @@ V49gDgu7AiBAaA7bYq7FBvhF7ptaj3RTz6vcbNNAT13Ik9XedxDQ5g==\n\
                 assert_eq!(read.left_out.len(), 1, "{bad}: {:?}", read.left_out);
             }
         }
+    }
+
+    #[test]
+    fn a_name_in_latin_1_is_left_out() {
+        let body: String = A.lines().filter(|l| !l.starts_with('-')).collect();
+        let mut der = BASE64_STANDARD.decode(body).unwrap();
+        let name = der.windows(4).position(|bytes| bytes == b"a-ca").unwrap();
+        der[name] = 0xfc;
+        let read = Certificates::read(&format!("{A}{}", block(&der)));
+        assert_eq!(read.blocks, [A]);
+        assert_eq!(read.left_out.len(), 1);
     }
 
     #[test]

@@ -166,7 +166,8 @@ impl Secrets {
 
     /// What is in force after a rotation from `self` to what the file holds `now`. Of the secrets
     /// in `needed`, each of which is there in `self`, those that are missing now stay as they were,
-    /// and so does the other half of the same login. All the rest is as the file says.
+    /// and so does the other half of the same login. An api-token that cannot be used leaves the one
+    /// before in force. All the rest is as the file says.
     pub(super) fn rotated(&self, mut now: Self, needed: &[&'static str]) -> Self {
         for login in LOGINS {
             let is_gone = |key: &&&str| needed.contains(*key) && now.get(key).is_none();
@@ -187,7 +188,22 @@ impl Secrets {
                 *now.slot(key) = self.get(key).cloned();
             }
         }
+        if self.api_token.is_some() && now.has_bad_token() {
+            now.api_token.clone_from(&self.api_token);
+            for problem in &mut now.problems {
+                if problem.key == Some("api-token") {
+                    problem.text += "; the one before stays in use";
+                }
+            }
+        }
         now
+    }
+
+    /// Whether the file has an api-token that cannot be used. Then nobody may be let in as if there
+    /// were none.
+    #[must_use]
+    pub fn has_bad_token(&self) -> bool {
+        self.api_token.is_none() && self.problem_of("api-token").is_some()
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Secret> {

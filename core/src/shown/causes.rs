@@ -122,9 +122,30 @@ pub fn row(cause: Cause) -> CauseRow {
             "The bucket lies in another region than is set.",
             "`s3.region`",
         ),
+        Cause::S3Proxy => (
+            Person,
+            "The proxy on the way to S3 refuses.",
+            "`s3-proxy`, `s3.no-proxy`, or its rules",
+        ),
+        Cause::KafkaMechanism => (
+            Person,
+            "Kafka takes another kind of login.",
+            "`kafka.mechanism` or `kafka.security`",
+        ),
+        Cause::CatalogRules => (
+            Person,
+            "PostgreSQL's rules keep the user out.",
+            "what `reason` names, in PostgreSQL",
+        ),
         Cause::TlsKafka => (Person, "No TLS with Kafka.", TLS),
         Cause::TlsS3 => (Person, "No TLS with S3.", TLS),
         Cause::TlsCatalog => (Person, "No TLS with PostgreSQL.", TLS),
+        Cause::CertificateS3 => (Person, "S3's certificate is not valid.", CERTIFICATE),
+        Cause::CertificateCatalog => (
+            Person,
+            "PostgreSQL's certificate is not valid.",
+            CERTIFICATE,
+        ),
         Cause::Clocks => (
             Person,
             "The machine's clock differs from the database's or S3's.",
@@ -187,6 +208,7 @@ pub fn row(cause: Cause) -> CauseRow {
 }
 
 const TLS: &str = "the CA file, or the setting for TLS of one side";
+const CERTIFICATE: &str = "that certificate: it is expired, or another host's";
 const WHAT_REASON_NAMES: &str = "what `reason` names";
 
 /// The table of `docs/causes.md`.

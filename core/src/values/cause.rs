@@ -32,12 +32,22 @@ pub enum Cause {
     NoBucket,
     /// The bucket lies in another region than requests are signed for.
     S3Region,
+    /// The proxy on the way to S3 refuses: it wants a login, or forbids the store.
+    S3Proxy,
+    /// Kafka takes another mechanism for the login, or none at this port.
+    KafkaMechanism,
+    /// PostgreSQL knows the user, whom its rules keep out: pg_hba.conf, CONNECT, datallowconn.
+    CatalogRules,
     /// No TLS with Kafka: a certificate that is not trusted, or only one side wants TLS.
     TlsKafka,
     /// No TLS with S3: a certificate that is not trusted, or only one side wants TLS.
     TlsS3,
     /// No TLS with PostgreSQL: a certificate that is not trusted, or only one side wants TLS.
     TlsCatalog,
+    /// The certificate of S3 is expired, or another host's. No CA could mend that.
+    CertificateS3,
+    /// The certificate of PostgreSQL is expired, or another host's. No CA could mend that.
+    CertificateCatalog,
     /// The machine's clock differs from the database's, so nothing is read or committed; or from
     /// the store's, which then refuses all requests.
     Clocks,
@@ -63,7 +73,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 25] = [
+    pub const ALL: [Cause; 30] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -76,9 +86,14 @@ impl Cause {
         Cause::S3Rights,
         Cause::NoBucket,
         Cause::S3Region,
+        Cause::S3Proxy,
+        Cause::KafkaMechanism,
+        Cause::CatalogRules,
         Cause::TlsKafka,
         Cause::TlsS3,
         Cause::TlsCatalog,
+        Cause::CertificateS3,
+        Cause::CertificateCatalog,
         Cause::Clocks,
         Cause::OpenTransaction,
         Cause::Stalled,
@@ -108,9 +123,14 @@ impl Cause {
             Cause::S3Rights => "s3-rights",
             Cause::NoBucket => "no-bucket",
             Cause::S3Region => "s3-region",
+            Cause::S3Proxy => "s3-proxy",
+            Cause::KafkaMechanism => "kafka-mechanism",
+            Cause::CatalogRules => "catalog-rules",
             Cause::TlsKafka => "tls-kafka",
             Cause::TlsS3 => "tls-s3",
             Cause::TlsCatalog => "tls-catalog",
+            Cause::CertificateS3 => "certificate-s3",
+            Cause::CertificateCatalog => "certificate-catalog",
             Cause::Clocks => "clocks",
             Cause::OpenTransaction => "open-transaction",
             Cause::Stalled => "stalled",

@@ -27,7 +27,7 @@ pub(super) fn meaning(
 ) -> CatalogError {
     let Some(db) = error.as_db_error() else {
         let (cause, what_to_do) = match tls_trouble(error) {
-            Some(what_to_do) => (Some(Cause::TlsCatalog), what_to_do),
+            Some((cause, what_to_do)) => (Some(cause), what_to_do),
             None => (None, "is PostgreSQL up?"),
         };
         let text = format!("{doing}: {}; {what_to_do}", error_chain(error));
@@ -55,7 +55,7 @@ fn sources(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
 }
 
 /// What to do about an error of TLS; `None` for every other one.
-fn tls_trouble(error: &tokio_postgres::Error) -> Option<&'static str> {
+fn tls_trouble(error: &tokio_postgres::Error) -> Option<(Cause, &'static str)> {
     let of_tls = sources(error).find_map(|error| {
         let inner = error
             .downcast_ref::<io::Error>()
@@ -68,32 +68,39 @@ fn tls_trouble(error: &tokio_postgres::Error) -> Option<&'static str> {
     }
     // This is the client library's own text for the answer "N" to its question for TLS.
     let says_no = |text: &str| text.contains("server does not support TLS");
-    sources(error).any(|error| says_no(&error.to_string())).then_some(
-        "this server has no TLS: switch it on there, or set catalog-tls: disable if the network \
-         may see the password",
-    )
+    sources(error)
+        .any(|error| says_no(&error.to_string()))
+        .then_some((
+            Cause::TlsCatalog,
+            "this server has no TLS: switch it on there, or set catalog-tls: disable if the \
+             network may see the password",
+        ))
 }
 
-fn certificate_advice(error: &rustls::Error) -> &'static str {
+fn certificate_advice(error: &rustls::Error) -> (Cause, &'static str) {
     let rustls::Error::InvalidCertificate(why) = error else {
-        return "the server and windrow found no TLS that both speak; see the server's log";
+        let advice = "the server and windrow found no TLS that both speak; see the server's log";
+        return (Cause::TlsCatalog, advice);
     };
     match why {
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
+        | CertificateError::NotValidYetContext { .. } => (
+            Cause::CertificateCatalog,
             "renew the server's certificate (no CA in catalog-ca-file can mend that), or set the \
-             clock of this machine right"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+             clock of this machine right",
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            Cause::CertificateCatalog,
             "the certificate is another host's: write a host in catalog that it names, or give \
-             the server a certificate for this one (no CA in catalog-ca-file can mend that)"
-        }
-        _ => {
+             the server a certificate for this one (no CA in catalog-ca-file can mend that)",
+        ),
+        _ => (
+            Cause::TlsCatalog,
             "the certificate is not trusted: write the CA that has signed it to the file of \
-             catalog-ca-file"
-        }
+             catalog-ca-file",
+        ),
     }
 }
 
@@ -121,7 +128,7 @@ impl<'a> Refusal<'a> {
         match self.code {
             // This comes at the login. Whether something may be made in a database is asked before.
             "42501" if self.message.contains("for database") => (
-                Some(Cause::NoRights),
+                Some(Cause::CatalogRules),
                 format!("grant the user \"{user}\" CONNECT on the database \"{database}\""),
             ),
             "42501" => (
@@ -151,6 +158,13 @@ impl<'a> Refusal<'a> {
                 "a table is missing: Hive schema not there yet, or windrow's journal is gone"
                     .to_owned(),
             ),
+            "55000" => (
+                Some(Cause::CatalogRules),
+                format!(
+                    "the database \"{database}\" takes no connections; see its setting \
+                     datallowconn"
+                ),
+            ),
             _ => (None, next_step(self.code).to_owned()),
         }
     }
@@ -175,7 +189,7 @@ impl<'a> Refusal<'a> {
             return (Some(Cause::TlsCatalog), why.to_owned());
         }
         let why = "add a line for this user, host and database to the server's pg_hba.conf";
-        (None, why.to_owned())
+        (Some(Cause::CatalogRules), why.to_owned())
     }
 }
 
@@ -194,7 +208,6 @@ fn next_step(code: &str) -> &'static str {
         }
         "57P03" => "the server is starting or stopping; trying again",
         "57P01" | "57P02" => "the server is being stopped; trying again when it is back",
-        "55000" => "the database takes no connections; see its setting datallowconn",
         _ => "trying again",
     }
 }
@@ -251,7 +264,7 @@ mod tests {
             "28000",
             auth,
             &hba("SSL encryption"),
-            None,
+            Some(Cause::CatalogRules),
             "pg_hba.conf",
         );
         check(
@@ -285,8 +298,16 @@ mod tests {
             "42501",
             "",
             "denied for database d",
-            Some(Cause::NoRights),
+            Some(Cause::CatalogRules),
             "CONNECT on the database",
+        );
+        check(
+            plain,
+            "55000",
+            "",
+            "not accepting connections",
+            Some(Cause::CatalogRules),
+            "database \"d\" takes no connections; see its setting datallowconn",
         );
         check(
             plain,
@@ -309,12 +330,25 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_refused_has_advice_that_helps() {
-        for (why, part) in [
-            (CertificateError::UnknownIssuer, "write the CA"),
-            (CertificateError::Expired, "renew"),
-            (CertificateError::NotValidForName, "another host's"),
+        for (why, cause, part) in [
+            (
+                CertificateError::UnknownIssuer,
+                Cause::TlsCatalog,
+                "write the CA",
+            ),
+            (
+                CertificateError::Expired,
+                Cause::CertificateCatalog,
+                "renew",
+            ),
+            (
+                CertificateError::NotValidForName,
+                Cause::CertificateCatalog,
+                "another host's",
+            ),
         ] {
-            let advice = certificate_advice(&rustls::Error::InvalidCertificate(why));
+            let (is, advice) = certificate_advice(&rustls::Error::InvalidCertificate(why));
+            assert_eq!(is, cause, "{advice}");
             assert!(
                 advice.contains(part) && advice.contains("catalog-ca-file"),
                 "{advice}"

@@ -99,6 +99,14 @@ impl PgConfig {
         })
     }
 
+    /// The same with another user and password.
+    #[must_use]
+    pub fn with_login(&self, user: &str, password: &str) -> Self {
+        let mut other = self.clone();
+        other.config.user(user).password(password);
+        other
+    }
+
     fn login(&self) -> Login<'_> {
         Login {
             user: self.config.get_user().unwrap_or_default(),

@@ -28,6 +28,9 @@ pub enum KafkaError {
     /// There is no TLS connection to a broker that is trusted. Waiting does not help.
     #[error("{0}")]
     Tls(String),
+    /// Kafka takes another kind of login than is set.
+    #[error("{0}")]
+    Mechanism(String),
     /// No broker answers, or no broker leads the topic partition: try again.
     #[error("{0}")]
     Unreachable(String),
@@ -50,6 +53,7 @@ impl From<KafkaError> for Trouble {
             KafkaError::TopicDenied(_) | KafkaError::GroupDenied(_) => Some(Cause::KafkaRights),
             KafkaError::Login(_) => Some(Cause::LoginKafka),
             KafkaError::Tls(_) => Some(Cause::TlsKafka),
+            KafkaError::Mechanism(_) => Some(Cause::KafkaMechanism),
             KafkaError::Unreachable(_)
             | KafkaError::Damaged(_)
             | KafkaError::Fatal(_)
@@ -81,7 +85,7 @@ pub(super) struct ClientErrors {
 
 #[derive(Default)]
 struct State {
-    /// The last [`KafkaError::Login`] or [`KafkaError::Tls`] since there was an answer.
+    /// The last [`KafkaError::Login`], `Mechanism` or `Tls` since there was an answer.
     login: Option<KafkaError>,
     logins_failed: u64,
     /// Why a broker could not be reached.
@@ -129,7 +133,10 @@ impl ClientErrors {
             state.news.retain(|news| {
                 !matches!(
                     news,
-                    KafkaError::Login(_) | KafkaError::Tls(_) | KafkaError::Unreachable(_)
+                    KafkaError::Login(_)
+                        | KafkaError::Mechanism(_)
+                        | KafkaError::Tls(_)
+                        | KafkaError::Unreachable(_)
                 )
             });
         }
@@ -183,9 +190,23 @@ impl ClientErrors {
         if code == code::SSL {
             return KafkaError::Tls(format!(
                 "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its \
-                 certificate, and check that this port speaks TLS",
+                 certificate, and see that the certificate is not expired, that it names this \
+                 host, and that this port speaks TLS",
                 self.bootstrap
             ));
+        }
+        // librdkafka has one code for all that ends a login; the texts are its own. A connection
+        // that is lost in the middle says nothing about the login.
+        let has = |part: &str| text.contains(part);
+        if has("Unsupported SASL mechanism") || has("Request not valid in current SASL state") {
+            return KafkaError::Mechanism(format!(
+                "cannot log in to Kafka \"{}\": {cause}; set kafka.mechanism to one that it takes, \
+                 or kafka.security to what this port speaks",
+                self.bootstrap
+            ));
+        }
+        if has("mechanism handshake failed: Local: ") {
+            return self.unreachable_error(text);
         }
         KafkaError::Login(format!(
             "cannot log in to Kafka \"{}\" as user \"{}\": {cause}; give the current user name \
@@ -231,7 +252,7 @@ impl ClientErrors {
                 self.group, self.username
             )),
             code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
-                self.login_error(failure.code, &text)
+                self.login_error(failure.code, &self.redact(&failure.text))
             }
             code::BAD_MSG | code::BAD_COMPRESSION | code::NOT_IMPLEMENTED | code::INVALID_MSG => {
                 KafkaError::Damaged(format!(
@@ -461,6 +482,42 @@ mod tests {
             assert!(trouble.text.contains(part), "{code}: {trouble}");
             assert!(!trouble.text.contains("hunter2"), "{trouble}");
         }
+    }
+
+    #[test]
+    fn another_mechanism_is_no_wrong_password() {
+        let text = "sasl_plaintext://k:9092/bootstrap: SASL PLAIN mechanism handshake failed: \
+                    Broker: Unsupported SASL mechanism: broker's supported mechanisms: \
+                    SCRAM-SHA-512 (after 3ms in state AUTH_HANDSHAKE)";
+        let code = code::AUTHENTICATION;
+        let text = text.to_owned();
+        let classified = errors().classify(
+            &Failure {
+                code,
+                text: text.clone(),
+            },
+            "read",
+        );
+        let errors = errors();
+        errors.error(code, &text);
+        for error in [classified, errors.explain_silence()] {
+            let trouble = Trouble::from(error);
+            assert_eq!(trouble.cause, Some(Cause::KafkaMechanism), "{trouble}");
+            assert!(
+                trouble.text.contains("SCRAM-SHA-512; set kafka.mechanism"),
+                "{trouble}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_broker_that_stops_during_the_login_is_away() {
+        let text = "sasl_plaintext://k:9092/1: SASL PLAIN mechanism handshake failed: Local: \
+                    Broker transport failure: broker's supported mechanisms:  (after 3ms in state \
+                    AUTH_HANDSHAKE)";
+        let (code, text) = (code::AUTHENTICATION, text.to_owned());
+        let error = errors().classify(&Failure { code, text }, "read");
+        assert!(matches!(error, KafkaError::Unreachable(_)), "{error}");
     }
 
     #[test]

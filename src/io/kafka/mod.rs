@@ -78,6 +78,17 @@ impl KafkaConfig {
         more
     }
 
+    /// The same with another login; `None` where it is the login that is used already.
+    #[must_use]
+    pub fn with_login(&self, username: String, password: Secret) -> Option<Self> {
+        let is_new = username != self.username || password != self.password;
+        is_new.then(|| Self {
+            username,
+            password,
+            ..self.clone()
+        })
+    }
+
     /// The servers to ask first, as librdkafka takes them: `host:port,host:port`.
     fn bootstrap(&self) -> String {
         join_addresses(&self.settings.bootstrap)

@@ -67,6 +67,10 @@ pub enum StoreErrorKind {
     /// The access key is unknown, or the secret key is wrong. A rotation looks like this until we
     /// are told the new key.
     BadKey,
+    /// The proxy on the way refuses: it wants a login, or forbids the store.
+    Proxy,
+    /// The store's certificate is expired, or another host's.
+    Certificate,
     /// Something answers there, but there is no TLS connection that is trusted; or only one side
     /// wants TLS.
     Tls,
@@ -94,6 +98,8 @@ impl From<StoreError> for Trouble {
             StoreErrorKind::NoBucket => Some(Cause::NoBucket),
             StoreErrorKind::Region => Some(Cause::S3Region),
             StoreErrorKind::Clock => Some(Cause::Clocks),
+            StoreErrorKind::Proxy => Some(Cause::S3Proxy),
+            StoreErrorKind::Certificate => Some(Cause::CertificateS3),
             StoreErrorKind::Tls => Some(Cause::TlsS3),
             StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
         };

@@ -12,6 +12,8 @@ pub(super) struct Refused<'a> {
     pub(super) message: &'a str,
     /// The region that the service names as the right one.
     pub(super) region: Option<&'a str>,
+    /// The answer is a text of somebody else: S3 answers in XML, or without a text.
+    pub(super) is_foreign: bool,
     /// The answer speaks of HTTPS.
     pub(super) wants_tls: bool,
 }

@@ -319,9 +319,15 @@ fn unreachable_store_is_an_error_within_its_time() {
 
 /// What becomes of a PUT that is answered with these bytes.
 fn put_answered(scheme: &str, answer: Vec<u8>) -> StoreError {
+    let endpoint = format!("{scheme}://{}", answering(answer));
+    run(impatient(&endpoint).put("a", Bytes::from_static(b"1"))).unwrap_err()
+}
+
+/// The address of a server that answers everything with these bytes.
+fn answering(answer: Vec<u8>) -> std::net::SocketAddr {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -329,7 +335,7 @@ fn put_answered(scheme: &str, answer: Vec<u8>) -> StoreError {
             let _ = stream.write_all(&answer);
         }
     });
-    run(impatient(&endpoint).put("a", Bytes::from_static(b"1"))).unwrap_err()
+    address
 }
 
 #[test]
@@ -584,6 +590,26 @@ fn s3_goes_through_its_proxy_and_what_is_excepted_does_not() {
 }
 
 #[test]
+fn what_a_proxy_forbids_is_not_the_keys_rights() {
+    let html = "<html><body>Access denied by the administrator</body></html>";
+    let length = html.len();
+    let no = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\n{html}");
+    let address = answering(no.into_bytes());
+    let proxy = Secret::new(format!("http://me:hunter2@{address}"));
+    let error = put(&through(Some(proxy), &[], "http://s3.invalid")).unwrap_err();
+    assert_eq!(Trouble::from(error.clone()).cause, Some(Cause::S3Proxy));
+    assert!(
+        error
+            .text
+            .contains("forbids it; allow http://s3.invalid there"),
+        "{error}"
+    );
+    // Without a proxy it can only be the store.
+    let error = put(&through(None, &[], &format!("http://{address}"))).unwrap_err();
+    assert_eq!(Trouble::from(error).cause, Some(Cause::S3Rights));
+}
+
+#[test]
 fn proxys_password_is_never_said() {
     let proxy = Proxy::new();
     let url = proxy.url("me:hunter2@");
@@ -593,8 +619,8 @@ fn proxys_password_is_never_said() {
         .unwrap();
     let gone = Secret::new(format!("http://me:hunter2@{gone}/"));
     for (scheme, kind) in [
-        ("http", StoreErrorKind::BadKey),
-        ("https", StoreErrorKind::Unreachable),
+        ("http", StoreErrorKind::Proxy),
+        ("https", StoreErrorKind::Proxy),
     ] {
         proxy.refuses.store(true, Ordering::SeqCst);
         let endpoint = format!("{scheme}://s3.invalid");

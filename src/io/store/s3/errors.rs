@@ -25,6 +25,7 @@ impl S3Store {
                     region: region
                         .or_else(|| region_in(&body))
                         .or_else(|| region_in(message)),
+                    is_foreign: !body.trim().is_empty() && !body.contains("<Error"),
                     wants_tls: body.to_ascii_lowercase().contains("https"),
                 };
                 self.refusal(verb, what, &refused)
@@ -56,9 +57,10 @@ impl S3Store {
             code,
             message,
             region,
+            is_foreign,
             wants_tls,
         } = *refused;
-        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Region, Tls};
+        use StoreErrorKind::{BadKey, Clock, NoBucket, Other, Proxy, Region, Tls};
         match code {
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
@@ -87,13 +89,10 @@ impl S3Store {
                 ),
             ),
             // Only a proxy answers 407 (RFC 9110, 15.5.8).
-            "" if status == 407 => (
-                BadKey,
-                format!(
-                    "the proxy {} wants a login; give the right name and password in s3-proxy",
-                    self.proxy_shown().unwrap_or_default()
-                ),
-            ),
+            "" if status == 407 => (Proxy, self.proxy_wants_login()),
+            "" if status == 403 && is_foreign && self.proxy_shown().is_some() => {
+                (Proxy, self.proxy_forbids())
+            }
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "MethodNotAllowed" => {
                 denied(verb)
             }
@@ -135,10 +134,10 @@ impl S3Store {
         } else {
             "check the s3 endpoint, s3-proxy and s3.no-proxy"
         };
-        let (kind, advice) = match self.tls_advice(cause) {
-            Some(advice) => (StoreErrorKind::Tls, advice),
-            None => (StoreErrorKind::Unreachable, advice.to_owned()),
-        };
+        let (kind, advice) = self
+            .proxy_advice(cause)
+            .or_else(|| self.tls_advice(cause))
+            .unwrap_or_else(|| (StoreErrorKind::Unreachable, advice.to_owned()));
         let text = format!(
             "cannot {verb} {what} in bucket \"{bucket}\": cannot reach {endpoint}{through}: {}; \
              {advice}",
@@ -147,15 +146,47 @@ impl S3Store {
         StoreError { kind, text }
     }
 
+    fn proxy_wants_login(&self) -> String {
+        format!(
+            "the proxy {} wants a login; give the right name and password in s3-proxy",
+            self.proxy_shown().unwrap_or_default()
+        )
+    }
+
+    fn proxy_forbids(&self) -> String {
+        format!(
+            "the proxy {} forbids it; allow {} there, or name its host in s3.no-proxy",
+            self.proxy_shown().unwrap_or_default(),
+            self.inner.endpoint
+        )
+    }
+
+    /// What to do where a proxy refuses to connect to the store, in the words of hyper-util; `None`
+    /// for any other error.
+    fn proxy_advice(&self, cause: &str) -> Option<(StoreErrorKind, String)> {
+        let text = match cause.strip_prefix("tunnel error: ")? {
+            "proxy authorization required" => self.proxy_wants_login(),
+            "unsuccessful" => self.proxy_forbids(),
+            _ => return None,
+        };
+        Some((StoreErrorKind::Proxy, text))
+    }
+
     /// What to do about an error of TLS, in the words of rustls and hyper; `None` for any other.
-    fn tls_advice(&self, cause: &str) -> Option<String> {
+    fn tls_advice(&self, cause: &str) -> Option<(StoreErrorKind, String)> {
         let has = |part: &str| cause.contains(part);
-        Some(
-            if has("certificate expired") || has("certificate not valid yet") {
-                "renew the store's certificate, or set this machine's clock by NTP".to_owned()
-            } else if has("certificate not valid for name") {
-                "write in s3.endpoint the name that the store's certificate has".to_owned()
-            } else if has("certificate") {
+        let certificate = |text: &str| Some((StoreErrorKind::Certificate, text.to_owned()));
+        if has("certificate expired") || has("certificate not valid yet") {
+            return certificate(
+                "renew the store's certificate, or set this machine's clock by NTP",
+            );
+        }
+        if has("certificate not valid for name") {
+            return certificate("write in s3.endpoint the name that the store's certificate has");
+        }
+        Some((
+            StoreErrorKind::Tls,
+            if has("certificate") {
                 "give the CA that signed the store's certificate in s3.ca-file".to_owned()
             } else if has("InvalidContentType") || has("invalid record") {
                 "this port does not speak TLS: write http:// in s3.endpoint, or the port that does"
@@ -169,7 +200,7 @@ impl S3Store {
             } else {
                 return None;
             },
-        )
+        ))
     }
 
     fn wants_tls(&self) -> String {
