@@ -11,7 +11,7 @@ use crate::io::kafka::{self, At, Brokers, Event, KafkaConfig, KafkaError, Reader
 use crate::run::cli;
 use crate::run::clients;
 use crate::run::rotation::{log_problems, watch_secrets};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -110,6 +110,7 @@ pub fn run(
         next: None,
         asked_at: None,
         halted: BTreeMap::new(),
+        lost: BTreeSet::new(),
         status,
         status_tx,
         status_at: None,
@@ -138,9 +139,12 @@ struct Printer<'a> {
     next: Option<BTreeMap<Partition, Offset>>,
     /// When the brokers were asked for the topic.
     asked_at: Option<Instant>,
-    /// The topic partitions that are not read for now, because what came of them was damaged, or
-    /// their log was cut off.
+    /// The topic partitions that cannot be read for now, for example because what came of them was
+    /// damaged.
     halted: BTreeMap<Partition, Halted>,
+    /// The topic partitions whose log does not have the next offset, and are not read until it is
+    /// known where they go on.
+    lost: BTreeSet<Partition>,
     status: Status,
     status_tx: watch::Sender<Arc<Status>>,
     /// When the status was sent; `None` when it must be sent at once.
@@ -220,6 +224,7 @@ impl Printer<'_> {
         if self.kafka.share_out(found.len()) {
             self.reopen();
         }
+        self.start_lost()?;
         let known = self.next.as_ref();
         let new: Vec<Partition> = found
             .iter()
@@ -236,6 +241,40 @@ impl Printer<'_> {
         if found.is_empty() {
             let why = format!("topic \"{}\" has no partitions yet", self.kafka.topic);
             return Err(Trouble::new(Cause::NoTopic, why));
+        }
+        Ok(())
+    }
+
+    /// Goes on with topic partitions whose log does not have the next offset.
+    fn start_lost(&mut self) -> Result<(), Trouble> {
+        let lost: Vec<Partition> = self.lost.iter().copied().collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let first = self.brokers.offsets(&lost, At::Earliest, ASK_TIMEOUT)?;
+        let end = self.brokers.offsets(&lost, At::Latest, ASK_TIMEOUT)?;
+        for partition in lost {
+            let of = |offsets: &BTreeMap<Partition, Offset>| offsets.get(&partition).copied();
+            let (Some(first), Some(end)) = (of(&first), of(&end)) else {
+                continue;
+            };
+            let next = self.next.get_or_insert_default();
+            let offset = next.get(&partition).copied().unwrap_or(first);
+            let to = offset.clamp(first, end.max(first));
+            if to > offset {
+                warn!(
+                    partition,
+                    offset, to, "records were removed before they were read"
+                );
+            } else if to < offset {
+                warn!(
+                    partition,
+                    offset, to, "the log was cut off; going on at its end"
+                );
+            }
+            self.reader.start(partition, to, -1)?;
+            next.insert(partition, to);
+            self.lost.remove(&partition);
         }
         Ok(())
     }
@@ -260,6 +299,7 @@ impl Printer<'_> {
             next,
             status,
             halted,
+            lost,
             asked_at,
             ..
         } = self;
@@ -290,24 +330,24 @@ impl Printer<'_> {
             } => {}
             Event::Problem { partition, what } => {
                 warn!(error = %what, "cannot read");
-                let halted = partition.filter(|_| matches!(what, KafkaError::Damaged(_)));
-                news.push((halted, Trouble::from(what)));
+                news.push((partition, Trouble::from(what)));
             }
-            Event::OutOfRange { partition, offset } => {
-                warn!(
-                    partition,
-                    offset,
-                    "records were removed before they were read; going on with those that are there"
-                );
-                // With the next look at the topic it is started like a new one.
-                next.get_or_insert_default().remove(&partition);
+            Event::OutOfRange { partition, .. } => {
+                lost.insert(partition);
                 *asked_at = None;
             }
-            Event::Truncated { partition, why, .. } => {
+            Event::Truncated {
+                partition,
+                cut_at,
+                why,
+            } => {
                 warn!(
                     partition,
                     why, "the log was cut off; going on with what is written since"
                 );
+                if let Some(offset) = cut_at {
+                    next.get_or_insert_default().insert(partition, offset);
+                }
                 news.push((Some(partition), Trouble::from(why)));
             }
         });

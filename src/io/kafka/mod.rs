@@ -174,8 +174,8 @@ pub enum Event<'a> {
         why: String,
     },
     /// Something hinders reading. When it is over, reading goes on by itself, except after
-    /// [`KafkaError::Damaged`]: then nothing more comes until the next start. The same problem is
-    /// not reported again for half a minute.
+    /// [`KafkaError::Damaged`]: then nothing more comes until the next start, and it is reported
+    /// after each start. Any other problem is not reported again for half a minute.
     Problem {
         /// `None` when it concerns all topic partitions.
         partition: Option<Partition>,

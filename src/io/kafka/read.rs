@@ -251,9 +251,15 @@ fn hand_over(
         }
         _ => {
             let what = errors.classify(failure, &format!("read partition {partition} of"));
-            let damaged = matches!(what, KafkaError::Damaged(_));
+            // Nothing more comes until the next start, so whoever starts it must always be told.
+            if matches!(what, KafkaError::Damaged(_)) {
+                on(Event::Problem {
+                    partition: Some(partition),
+                    what,
+                });
+                return true;
+            }
             report_problem(Some(partition), what, recent, on);
-            return damaged;
         }
     }
     false
