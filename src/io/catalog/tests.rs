@@ -852,6 +852,14 @@ async fn empty_database_waits_for_hive_or_is_filled_when_told() {
         assert_eq!(sql(&has).trim(), "f", "{right} was granted to everybody");
     }
     all_cases(&place).await;
+    // Whoever is not let in can neither change what windrow says of the table nor doom its files.
+    for (role, expect) in [("catalog_init_stranger", "f"), ("catalog_init_kyuubi", "t")] {
+        for table in ["job", "doomed", "epoch"] {
+            let has =
+                format!("SELECT has_table_privilege('{role}', 'windrow_1.{table}', 'INSERT')");
+            assert_eq!(sql(&has).trim(), expect, "{role} {table}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -1228,7 +1236,7 @@ async fn right_to_make_the_journal_is_asked_for_by_name() {
     ));
     because(
         charmed.catalog("windrow").head().await,
-        Cause::NoRights,
+        Cause::CatalogRules,
         &format!("grant the user \"{user}\" CONNECT on the database"),
     );
     charmed.sql(&format!(

@@ -46,24 +46,30 @@ pub(in super::super) async fn init(db: &mut Session) -> Result<(), CatalogError>
     db.commit(Lost::Again).await
 }
 
+/// The roles that can log in and that somebody has let into this database: its owner, roles that
+/// were granted CONNECT, and members of such roles. That every role may connect where nobody has
+/// revoked it (PUBLIC's right) does not count: it says of nobody that they have anything to do with
+/// Hive. A query of one text: the quoted names with commas between, null where there are none.
+pub(in crate::io::catalog) const ROLES_LET_IN: &str = "\
+    SELECT string_agg(quote_ident(r.rolname), ', ') FROM pg_roles AS r \
+      WHERE r.rolname <> current_user AND r.rolcanlogin AND NOT r.rolsuper \
+      AND EXISTS (SELECT FROM pg_database AS d, \
+          aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) AS a \
+        WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT' \
+        AND a.grantee <> 0 AND pg_has_role(r.oid, a.grantee, 'MEMBER'))";
+
 /// PostgreSQL gives a new table to nobody except its owner, and Kyuubi logs in as another role. So
-/// rights are granted by name to the roles that can log in and that somebody has let into this
-/// database: its owner, roles that were granted CONNECT, and members of such roles. That every role
-/// may connect where nobody has revoked it (PUBLIC's right) does not count: it says of nobody that
-/// they have anything to do with Hive.
+/// rights are granted by name.
 async fn grant_to_those_who_were_let_in(db: &Session) -> Result<(), CatalogError> {
     let lists = db
         .query_one(
-            "SELECT (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class AS c \
+            &format!(
+                "SELECT (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class AS c \
                  WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r'), \
                (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class AS c \
                  WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'S'), \
-               (SELECT string_agg(quote_ident(r.rolname), ', ') FROM pg_roles AS r \
-                 WHERE r.rolname <> current_user AND r.rolcanlogin AND NOT r.rolsuper \
-                 AND EXISTS (SELECT FROM pg_database AS d, \
-                     aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) AS a \
-                   WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT' \
-                   AND a.grantee <> 0 AND pg_has_role(r.oid, a.grantee, 'MEMBER')))",
+               ({ROLES_LET_IN})"
+            ),
             args![db.hive_schema()],
         )
         .await?;

@@ -11,7 +11,7 @@ mod create;
 mod restore;
 mod init;
 
-pub(super) use init::init;
+pub(super) use init::{ROLES_LET_IN, init};
 
 use super::session::{Lost, Session, args};
 use ids::Ids;

@@ -2,6 +2,7 @@
 //! as the facts that `windrow_core::table::admit` judges by. What a commit writes is in `commit`.
 
 use super::super::answers::CommittedFile;
+use super::super::hive::ROLES_LET_IN;
 use super::super::session::{Lost, Session, args};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
@@ -16,9 +17,10 @@ use windrow_core::values::time::{DbTime, EventTime};
 /// The journal's tables. The version is in the schema's name: a newer one is made beside it,
 /// because later users may not alter what earlier ones made.
 ///
-/// It is open to PUBLIC: each new relation comes with a new role whose name nobody can know now,
-/// and the journal must outlive them all. Who may reach it is decided by who may connect to the
-/// database. The columns are `json` and not `jsonb`, which refuses texts that hold U+0000.
+/// Each new relation of a charm comes with a new role whose name nobody can know now, and the
+/// journal must outlive them all. So it is open to all who may connect to the database, but only
+/// where that is not everybody: the charms of PostgreSQL take PUBLIC's right to connect away. In any
+/// other database it is open to its owner and to those who were let in by name. The columns are `json` and not `jsonb`, which refuses texts that hold U+0000.
 const SCHEMA: &str = r#"
 CREATE SCHEMA windrow_1;
 CREATE TABLE windrow_1.job (
@@ -81,8 +83,12 @@ CREATE TABLE windrow_1.doomed (
     key text NOT NULL,
     doomed_at timestamptz NOT NULL,
     PRIMARY KEY (database, "table", key));
-GRANT USAGE ON SCHEMA windrow_1 TO PUBLIC;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA windrow_1 TO PUBLIC;
+DO $$ BEGIN
+    IF NOT has_database_privilege('public', current_database(), 'CONNECT') THEN
+        GRANT USAGE ON SCHEMA windrow_1 TO PUBLIC;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA windrow_1 TO PUBLIC;
+    END IF;
+END $$;
 "#;
 
 /// The number in the name of the schema that this program writes.
@@ -190,6 +196,14 @@ pub(super) async fn make(db: &mut Session) -> Result<(), CatalogError> {
             return Err(db.retry_for(Cause::NoCreate, why));
         }
         db.batch(SCHEMA).await?;
+        let row = db.query_one(ROLES_LET_IN, args![]).await?;
+        if let Some(roles) = row.get::<_, Option<&str>>(0) {
+            db.batch(&format!(
+                "GRANT USAGE ON SCHEMA windrow_1 TO {roles}; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA windrow_1 TO {roles}"
+            ))
+            .await?;
+        }
     }
     db.commit(Lost::Again).await
 }
