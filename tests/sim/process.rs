@@ -361,8 +361,11 @@ impl World {
                 },
             );
         }
-        let before = self.processes[i].engine.lanes().get(&p);
-        let before = before.map_or(0, |lane| lane.ledger.next_offset);
+        let lane = self.processes[i].engine.lanes().get(&p);
+        let judged_before = lane.map_or(0, |lane| {
+            let next = lane.ledger.next_offset;
+            lane.replays_to().unwrap_or(next).max(next)
+        });
         let out = take_batch(&mut self.processes[i], p, leader_epoch, &records);
         let id = self.processes[i].id;
         if let Some(exit) = self.perform(i, out) {
@@ -371,7 +374,7 @@ impl World {
         if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
-        self.ceiling_is_right(i, p, before)
+        self.ceiling_is_right(i, p, judged_before)
     }
 }
 
