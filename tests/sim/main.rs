@@ -23,6 +23,7 @@ mod garbage;
 #[path = "../hands.rs"]
 mod hands;
 mod judge;
+mod liveness;
 mod mutants;
 mod mutations;
 mod process;

@@ -3,6 +3,7 @@
 
 use crate::clocks::MachineClocks;
 use crate::hands::Readers;
+use crate::liveness::Progress;
 use crate::requests::Sent;
 use crate::store::Mistake;
 use crate::world::World;
@@ -46,6 +47,8 @@ pub struct Process {
     pub greatest_when_asked: BTreeMap<Partition, Option<EventTime>>,
     /// When a record of a lane was counted last, or moved its watermark.
     pub lived: BTreeMap<Partition, u64>,
+    /// What was seen of its progress.
+    pub progress: Progress,
 }
 
 /// A look at the end of a log.
@@ -86,6 +89,7 @@ impl Process {
             greatest_when_asked: BTreeMap::new(),
             asked_at: BTreeMap::new(),
             lived: BTreeMap::new(),
+            progress: Progress::default(),
         }
     }
 }
@@ -212,10 +216,9 @@ impl World {
                         request,
                     });
                 }
-                Effect::StopAll
-                | Effect::Unhold { .. }
-                | Effect::CommitGroup(_)
-                | Effect::Report(_) => {}
+                Effect::StopAll => process.progress.unreadable.clear(),
+                Effect::Report(commit) => self.reported.push(commit),
+                Effect::Unhold { .. } | Effect::CommitGroup(_) => {}
             }
         }
         exit
@@ -238,7 +241,7 @@ impl World {
         if all.is_empty() {
             return Ok(());
         }
-        let all = if self.faults.lost_one_in == 0 && self.requests.is_empty() {
+        let all = if self.faults.lost_one_in == 0 && (self.goes_on || self.requests.is_empty()) {
             all
         } else {
             vec![self.rng.pick(&all)]
@@ -298,6 +301,7 @@ impl World {
             self.summary.damaged += 1;
             self.halt(i, p);
             let trouble = Trouble::from("a batch is damaged");
+            self.processes[i].progress.unreadable.insert(p);
             let partition = Some(p);
             return self.feed(i, Input::Trouble { partition, trouble });
         }
@@ -314,6 +318,7 @@ impl World {
     /// The log has what the reader wants next, unless it is at the end.
     fn read_on(&mut self, i: usize, p: Partition) -> Result<(), String> {
         let log = &self.topics[self.topics.len() - 1].logs[&p];
+        self.processes[i].progress.unreadable.remove(&p);
         let readers = &mut self.processes[i].readers.0;
         let reader = readers.get_mut(&p).expect("it reads");
         let most = 1 + self.rng.below(16) as usize;
@@ -371,9 +376,11 @@ impl World {
         if let Some(exit) = self.perform(i, out) {
             self.ended(i, exit)?;
         }
+        self.reports_are_true()?;
         if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
+        self.note_progress(i);
         self.ceiling_is_right(i, p, judged_before)
     }
 }

@@ -134,6 +134,9 @@ impl World {
         sender: u64,
         request: CatalogRequest,
     ) -> Result<Option<CatalogAnswer>, String> {
+        if matches!(request, CatalogRequest::Commit { .. }) {
+            self.fail_over_before_commit();
+        }
         if let CatalogRequest::Forget { keys, .. } = &request {
             self.check_forgotten(keys)?;
         }

@@ -47,7 +47,7 @@ summary! {
     damaged, transactions, stale_answers,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
-    located, relocated, doomed, deleted, undeletable, pages,
+    goes_on, located, relocated, doomed, deleted, undeletable, pages,
     memory_holds, memory_full,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
@@ -83,6 +83,10 @@ pub struct World {
     pub bad_ends: u64,
     /// What the brokers said of the topic before there was a table.
     pub topics_told: Vec<TopicFacts>,
+    /// Good records go on although nothing goes wrong any more. Then every reader reads on each time.
+    pub goes_on: bool,
+    /// Epochs that were just reported as committed.
+    pub reported: Vec<Arc<Commit>>,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -129,6 +133,7 @@ impl World {
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         faults.draw_more(&mut rng);
+        settings.stalled_after_ms = rng.pick(&[10_000, 300_000, 300_000]);
         if faults.clocks_vary {
             // Much longer than clocks may differ, so that what is deleted too early by a wrong one
             // is seen.
@@ -154,6 +159,8 @@ impl World {
             bad_record: None,
             bad_ends: 0,
             topics_told: Vec::new(),
+            goes_on: false,
+            reported: Vec::new(),
         };
         world.note_shape();
         world.move_database();
@@ -412,6 +419,7 @@ impl World {
         self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
+            self.counting_is_true(i)?;
         }
         Ok(())
     }
@@ -420,10 +428,28 @@ impl World {
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
-        let Some(exit) = self.perform(i, out) else {
-            return Ok(());
-        };
-        self.ended(i, exit)
+        let exit = self.perform(i, out);
+        self.reports_are_true()?;
+        match exit {
+            Some(exit) => self.ended(i, exit),
+            None => Ok(()),
+        }
+    }
+
+    /// What an engine reports as committed is in the catalog, and with these contents. (A failover
+    /// may have lost it since.)
+    pub fn reports_are_true(&mut self) -> Result<(), String> {
+        for told in std::mem::take(&mut self.reported) {
+            let there = self.catalog.epochs.get(told.epoch as usize);
+            let same = there.is_some_and(|(commit, _)| commit.digest == told.digest);
+            if !same && !self.faults.epochs_are_forgotten {
+                return Err(format!(
+                    "epoch {} of {:?} is reported as committed, but another one is there",
+                    told.epoch, told.owner
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The engine of a process has ended. Where data loss stopped it, somebody sets `on-data-loss`.
