@@ -181,6 +181,8 @@ impl ExpectedLane {
         self.windows.retain(|(_, end, _), _| !gone(*end));
         self.loss = self.loss.max(must);
         (self.delay, self.ceiling) = (*delay_ms, ceiling.0);
+        // Where no checkpoint could be read, the delay that is decided may be shorter.
+        self.own = self.own.max(self.newest.map(|t| t - self.delay));
         Ok(())
     }
 

@@ -30,6 +30,7 @@ mod process;
 mod requests;
 #[path = "../rng.rs"]
 mod rng;
+mod stale;
 mod store;
 mod store_cases;
 mod topic;

@@ -209,6 +209,18 @@ pub const ALL: &[Mutation] = &[
         "self.idle_until.is_some_and(|until| now.0 > 0 || now < until)",
     ),
     mutation(
+        "a topic partition is gone once one broker does not know it",
+        "engine/feed.rs",
+        "self.gone.is_some_and(Answers::are_believed)",
+        "self.gone.is_some()",
+    ),
+    mutation(
+        "a log is cut off once one broker says that it ends earlier",
+        "engine/counting.rs",
+        "!self.reading.believes_cut(partition, step)",
+        "!self.reading.believes_cut(partition, step) && step.now.0 == 0",
+    ),
+    mutation(
         "a topic partition stands aside before it has read to the end that was asked for",
         "engine/feed.rs",
         "next >= end.offset",

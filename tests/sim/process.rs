@@ -292,20 +292,28 @@ impl World {
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
             reader.next_offset = reader.next_offset.max(log.start);
         }
-        if reader.next_offset < log.start || reader.next_offset > log.visible {
-            reader.halted = true;
+        let next = reader.next_offset;
+        let Some((start, visible)) = self.limits_to_read(p) else {
+            return self.is_unreadable(i, p, "this broker does not know it");
+        };
+        if next < start || next > visible {
+            self.halt(i, p);
             return self.feed(i, Input::OutOfRange { partition: p });
         }
         if self.faults.damaged_one_in > 0 && self.rng.one_in(self.faults.damaged_one_in) {
             // What the broker sent cannot be read. Asked again, it sends what is in its log.
             self.summary.damaged += 1;
-            self.halt(i, p);
-            let trouble = Trouble::from("a batch is damaged");
-            self.processes[i].progress.unreadable.insert(p);
-            let partition = Some(p);
-            return self.feed(i, Input::Trouble { partition, trouble });
+            return self.is_unreadable(i, p, "a batch is damaged");
         }
-        self.read_on(i, p)
+        self.read_on(i, p, visible)
+    }
+
+    /// A topic partition cannot be read, for this reason, until the engine starts it again.
+    fn is_unreadable(&mut self, i: usize, p: Partition, why: &str) -> Result<(), String> {
+        self.halt(i, p);
+        self.processes[i].progress.unreadable.insert(p);
+        let (partition, trouble) = (Some(p), Trouble::from(why));
+        self.feed(i, Input::Trouble { partition, trouble })
     }
 
     /// Nothing more is read of a topic partition until the engine starts it again.
@@ -315,8 +323,9 @@ impl World {
         }
     }
 
-    /// The log has what the reader wants next, unless it is at the end.
-    fn read_on(&mut self, i: usize, p: Partition) -> Result<(), String> {
+    /// The log has what the reader wants next, unless it is at the end: readers see it up to the
+    /// offset `visible`.
+    fn read_on(&mut self, i: usize, p: Partition, visible: Offset) -> Result<(), String> {
         let log = &self.topics[self.topics.len() - 1].logs[&p];
         self.processes[i].progress.unreadable.remove(&p);
         let readers = &mut self.processes[i].readers.0;
@@ -324,7 +333,7 @@ impl World {
         let most = 1 + self.rng.below(16) as usize;
         let mut records: Vec<Record<'_>> = log
             .records
-            .range(reader.next_offset..log.visible)
+            .range(reader.next_offset..visible)
             .take(most)
             .map(|(offset, r)| Record {
                 offset: *offset,
@@ -337,13 +346,13 @@ impl World {
                 return Ok(());
             }
             reader.told_end = true;
-            if log.visible > reader.next_offset {
-                reader.leader_epoch = log.epoch_of(log.visible - 1);
+            if visible > reader.next_offset {
+                reader.leader_epoch = log.epoch_of(visible - 1);
             }
-            reader.next_offset = log.visible;
+            reader.next_offset = visible;
             let end = Input::End {
                 partition: p,
-                offset: log.visible,
+                offset: visible,
             };
             return self.feed(i, end);
         };

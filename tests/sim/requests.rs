@@ -114,7 +114,8 @@ impl World {
                 lie.or_else(|| hands::failure(&request, connection_lost()))
             }
             Request::Brokers(request) => {
-                let mut answer = hands::ask_brokers(&self.topic_facts(), &request);
+                let facts = self.facts_of_a_broker();
+                let mut answer = hands::ask_brokers(&facts, &request);
                 self.set_log_end(&mut answer);
                 if let BrokersAnswer::Topic(Ok(facts)) = &answer
                     && self.catalog.epochs.is_empty()
@@ -277,7 +278,13 @@ impl World {
         else {
             return;
         };
-        if let Some(log) = self.topic().logs.get(partition) {
+        let told = end.high_watermark;
+        if let Some(log) = self
+            .topic()
+            .logs
+            .get(partition)
+            .filter(|log| log.visible == told)
+        {
             end.high_watermark = log.high_watermark(self.now).max(end.high_watermark);
         }
         let stale = self.faults.stale_broker_one_in;
@@ -370,7 +377,7 @@ impl World {
     }
 
     /// The topic as brokers know it now.
-    fn topic_facts(&self) -> TopicFacts {
+    pub fn topic_facts(&self) -> TopicFacts {
         let kept = self.mistake == Some(Mistake::TopicIdKept);
         let id = if kept {
             &self.topics[0].id

@@ -10,6 +10,7 @@ use crate::judge::Judge;
 use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
+use crate::stale::OldFacts;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
     crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
-    damaged, transactions, stale_answers,
+    damaged, transactions, stale_answers, stale_facts,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
     goes_on, located, relocated, doomed, deleted, undeletable, pages,
@@ -70,6 +71,8 @@ pub struct World {
     /// The objects, by warehouse.
     pub stores: BTreeMap<String, Objects>,
     pub deletions: Deletions,
+    /// What a broker that is behind knows.
+    pub old_facts: OldFacts,
     /// No broker answers before this time.
     pub kafka_down_until: u64,
     /// By how much the database's clock is ahead of the right time.
@@ -151,6 +154,7 @@ impl World {
             catalog: Catalog::default(),
             stores: BTreeMap::new(),
             deletions: Deletions::default(),
+            old_facts: OldFacts::default(),
             kafka_down_until: 0,
             db_ahead: 0,
             backups: Vec::new(),
@@ -241,6 +245,7 @@ impl World {
 
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
+        self.let_a_broker_fall_behind();
         // What Hive says about the database counts only while there is no table.
         if self.catalog.epochs.is_empty() && self.rng.one_in(10) {
             self.move_database();
@@ -372,6 +377,7 @@ impl World {
             7 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
+                self.old_facts.forget();
             }
             _ => {}
         }
