@@ -164,6 +164,7 @@ impl World {
     fn end_faults(&mut self) {
         self.faults.end();
         self.kafka_down_until = 0;
+        self.stalled_until.clear();
         self.db_ahead = CLOCK_OFF_MS;
         self.catalog.paused = false;
         let topic = self.topics.last_mut().expect("one at least");

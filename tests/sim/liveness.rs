@@ -92,7 +92,7 @@ impl World {
     }
 
     fn windows_close_while_records_go_on(&mut self) -> Result<(), String> {
-        if !self.rng.one_in(3) {
+        if !self.rng.one_in(4) {
             return Ok(());
         }
         let Some(begins) = self.traffic_begins() else {

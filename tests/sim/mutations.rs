@@ -95,12 +95,6 @@ pub const ALL: &[Mutation] = &[
         "Closed::new()",
     ),
     mutation(
-        "in a replay, a new ceiling is weighed against an older one than that of the commit",
-        "count/lane.rs",
-        "(None, Some(replay)) => «replay.last_ceiling»",
-        "{ let _ = replay; self.ceiling }",
-    ),
-    mutation(
         "other lanes follow the loss floor of the lane that lost",
         "count/lane/look.rs",
         "self.watermark.without_loss()",

@@ -43,7 +43,7 @@ macro_rules! summary {
 
 summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
-    crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
+    crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, stalls, outages,
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
     damaged, transactions, stale_answers, stale_facts,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
@@ -67,6 +67,8 @@ pub struct World {
     pub processes: Vec<Process>,
     next_id: u64,
     pub requests: Vec<Sent>,
+    /// Until when nothing arrives in the catalog of what each of these processes has sent.
+    pub stalled_until: BTreeMap<u64, u64>,
     pub catalog: Catalog,
     /// The objects, by warehouse.
     pub stores: BTreeMap<String, Objects>,
@@ -151,6 +153,7 @@ impl World {
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
+            stalled_until: BTreeMap::new(),
             catalog: Catalog::default(),
             stores: BTreeMap::new(),
             deletions: Deletions::default(),
@@ -254,6 +257,7 @@ impl World {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
             45..78 => {
+                self.let_a_connection_stall();
                 for _ in 0..=self.rng.below(3) {
                     self.carry_request()?;
                 }
