@@ -4,7 +4,7 @@
 
 use crate::topic::{Log, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use windrow_core::values::decision::{Decided, Decision};
+use windrow_core::values::decision::{Decided, Decision, FloorReason};
 use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::Shape;
@@ -48,6 +48,11 @@ pub struct ExpectedLane {
     pub archived: Vec<LaneLedger>,
     newest: Option<i64>,
     floor: Option<i64>,
+    /// The greatest watermark that this lane has come to without following others that stood aside:
+    /// by its own records, or by floors that say something about the topic.
+    pub own: Option<i64>,
+    /// The greatest floor by which it followed others.
+    pub followed: Option<i64>,
     /// The floor that comes of lost counts.
     pub loss: Option<i64>,
     ceiling: i64,
@@ -85,11 +90,19 @@ impl ExpectedLane {
         for offset in self.ledger.next_offset..=to {
             while let Some(decision) = decisions.next_if(|d| d.offset <= offset) {
                 match &decision.what {
-                    Decided::Floor { at, .. } => self.floor = self.floor.max(Some(at.0)),
+                    Decided::Floor { at, reason } => {
+                        self.floor = self.floor.max(Some(at.0));
+                        let which = match reason {
+                            FloorReason::Idle => &mut self.followed,
+                            _ => &mut self.own,
+                        };
+                        *which = (*which).max(Some(at.0));
+                    }
                     Decided::Ceiling { at } => self.ceiling = at.0,
                     Decided::Delay { ms } => {
                         self.floor = self.watermark();
                         self.delay = *ms;
+                        self.own = self.own.max(self.newest.map(|t| t - self.delay));
                     }
                     Decided::Lost { to, .. } => {
                         self.ledger.gaps += (decision.offset - self.ledger.next_offset) as u64;
@@ -168,6 +181,8 @@ impl ExpectedLane {
         self.windows.retain(|(_, end, _), _| !gone(*end));
         self.loss = self.loss.max(must);
         (self.delay, self.ceiling) = (*delay_ms, ceiling.0);
+        // Where no checkpoint could be read, the delay that is decided may be shorter.
+        self.own = self.own.max(self.newest.map(|t| t - self.delay));
         Ok(())
     }
 
@@ -255,6 +270,7 @@ impl ExpectedLane {
     fn newest_is(&mut self, time: i64) {
         if (0..=self.ceiling).contains(&time) {
             self.newest = self.newest.max(Some(time));
+            self.own = self.own.max(Some(time - self.delay));
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::topic::BASE;
 use crate::world::World;
 use windrow_core::engine::{Answer, CatalogAnswer, Input};
 use windrow_core::table::commit::Acquired;
-use windrow_core::values::decision::Decided;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::{DbTime, Mono, WallTime};
 
@@ -102,22 +101,21 @@ impl World {
         clocks.answer_took = now - clocks.asked_at;
     }
 
-    /// Records were counted that were not in a replay: then both clocks agreed, and the ceiling is
-    /// by the greater of them. So where one of them was right, no record was taken for one from the
-    /// future that was not.
-    pub fn ceiling_is_right(&self, i: usize, p: Partition, before: Offset) -> Result<(), String> {
+    /// Records from the offset `judged_before` on were judged: then both clocks agreed, and the
+    /// ceiling is by the greater of them. So where one of them was right, no record was taken for
+    /// one from the future that was not.
+    pub fn ceiling_is_right(
+        &self,
+        i: usize,
+        p: Partition,
+        judged_before: Offset,
+    ) -> Result<(), String> {
         let process = &self.processes[i];
         let Some(lane) = process.engine.lanes().get(&p) else {
             return Ok(());
         };
-        let judged = lane.ledger.next_offset > before && !lane.decisions.is_empty();
-        // A lane that has just lost its counts has taken no record since: the next one brings the
-        // ceiling.
-        let decided = |is: fn(&Decided) -> bool| lane.decisions.iter().any(|d| is(&d.what));
-        let judged = judged
-            && (decided(|what| matches!(what, Decided::Ceiling { .. }))
-                || !decided(|what| matches!(what, Decided::CountsLost { .. })));
-        if process.stopping || lane.replaying() || !judged {
+        // What lies below the end of a replay was judged before.
+        if process.stopping || lane.replaying() || lane.ledger.next_offset <= judged_before {
             return Ok(());
         }
         let clocks = &process.clocks;

@@ -27,11 +27,37 @@ impl World {
             return;
         }
         let nth = self.rng.below(self.backups.len() as u64) as usize;
+        self.fail_over_to(nth);
+    }
+
+    fn fail_over_to(&mut self, nth: usize) {
         let (_, older) = self.backups[nth].clone();
         self.backups.truncate(nth + 1);
         self.summary.failovers += u64::from(older.epochs.len() < self.catalog.epochs.len());
         let newer = std::mem::replace(&mut self.catalog, older);
         self.catalog.keep_what_auditors_know(newer);
+    }
+
+    /// Just before a commit arrives, the catalog may lose epochs that moved no offset. Then nothing
+    /// but their number tells that they are lost.
+    pub fn fail_over_before_commit(&mut self) {
+        if !self.faults.epochs_are_forgotten || !self.fails() {
+            return;
+        }
+        let ends = |catalog: &Catalog| {
+            let last = catalog.epochs.last();
+            last.map(|(commit, _)| {
+                let lanes = commit.lanes.iter();
+                lanes.map(|(p, lane)| (*p, lane.to)).collect::<Vec<_>>()
+            })
+        };
+        let now = (ends(&self.catalog), self.catalog.epochs.len());
+        let at = self.backups.iter().rposition(|(_, older)| {
+            ends(older) == now.0 && older.epochs.len() < now.1 && self.catalog.has_owner_of(older)
+        });
+        if let Some(at) = at {
+            self.fail_over_to(at);
+        }
     }
 
     /// Where a restart reads a topic partition from, also one after a failover: the log may expire

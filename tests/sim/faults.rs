@@ -29,6 +29,8 @@ pub struct Faults {
     pub one_key_is_stuck: bool,
     /// A broker is behind: the end of a log that it tells is an older one. 0 is never.
     pub stale_broker_one_in: u64,
+    /// Whether a broker may have old metadata for a while.
+    pub facts_get_stale: bool,
     /// The answer to a fetch is damaged, so that its topic partition is read no further. 0 is
     /// never.
     pub damaged_one_in: u64,
@@ -63,6 +65,7 @@ impl Faults {
             } else {
                 0
             },
+            facts_get_stale: false,
             clocks_vary: false,
             epochs_are_forgotten: false,
         }
@@ -70,6 +73,7 @@ impl Faults {
 
     /// Draws what came later than the rest, so that the seeds from before keep their runs.
     pub fn draw_more(&mut self, rng: &mut Rng) {
+        self.facts_get_stale = rng.one_in(3) && self.lost_one_in > 0;
         self.clocks_vary = rng.one_in(3) && self.lost_one_in > 0;
         self.epochs_are_forgotten = rng.one_in(3) && self.lost_one_in > 0 && !self.log_is_harmed;
     }
@@ -89,6 +93,7 @@ impl Faults {
         self.lost_one_in = 0;
         self.undeletable_one_in = 0;
         self.stale_broker_one_in = 0;
+        self.facts_get_stale = false;
         self.damaged_one_in = 0;
     }
 }

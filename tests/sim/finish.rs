@@ -35,6 +35,7 @@ impl World {
         if !self.catalog.epochs.is_empty() {
             self.backups.push((self.now, self.catalog.clone()));
         }
+        self.good_records_go_on()?;
         let mut quiet_since = self.now;
         let mut garbage = GarbageLeft::All;
         for _ in 0..3000 {
@@ -114,7 +115,7 @@ impl World {
     }
 
     /// Everything that is on its way arrives, and the process reads and ticks once.
-    fn let_all_happen(&mut self) -> Result<(), String> {
+    pub fn let_all_happen(&mut self) -> Result<(), String> {
         while !self.requests.is_empty() {
             self.carry_request()?;
         }
@@ -132,7 +133,7 @@ impl World {
 
     /// Where open windows alone fill the memory, nothing but the bound itself helps: a person
     /// starts the process again with a higher one.
-    fn is_full(&mut self) -> bool {
+    pub fn is_full(&mut self) -> bool {
         let Some(process) = self.processes.first() else {
             return false;
         };
@@ -163,6 +164,7 @@ impl World {
     fn end_faults(&mut self) {
         self.faults.end();
         self.kafka_down_until = 0;
+        self.stalled_until.clear();
         self.db_ahead = CLOCK_OFF_MS;
         self.catalog.paused = false;
         let topic = self.topics.last_mut().expect("one at least");
@@ -180,10 +182,11 @@ impl World {
 
     /// A topic partition that receives nothing but records without a usable time goes on to do so.
     /// The windows of the others must close all the same.
-    fn go_on_with_unusable_records(&mut self) {
+    pub fn go_on_with_unusable_records(&mut self) {
         let topic = self.topics.last_mut().expect("one at least");
         for log in topic.logs.values_mut().filter(|log| log.is_unusable) {
             log.append_unusable();
+            log.show_all(self.now);
         }
     }
 
@@ -205,7 +208,14 @@ impl World {
             .map(Lane::watermark_without_loss)
             .max();
         let common = common.flatten();
-        engine.state() == State::Counting
+        // Where unusable records go on, nothing moves although records are read.
+        let unusable = goes_on && topic.logs.values().any(|log| log.is_unusable);
+        let counts = match engine.state() {
+            State::Counting => true,
+            State::Waiting(why) => unusable && why.cause == Some(Cause::Stalled),
+            _ => false,
+        };
+        counts
             && engine.epoch() == self.catalog.last_epoch()
             && self
                 .catalog

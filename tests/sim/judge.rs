@@ -83,6 +83,13 @@ impl Judge<'_> {
                     ));
                 }
             }
+            if commit.checkpoint.is_none() && commit.decisions.iter().any(needs_checkpoint) {
+                return Err(format!(
+                    "epoch {n} has no checkpoint, but a replay could not repeat what it decides: \
+                     {:?}",
+                    commit.decisions
+                ));
+            }
             self.read_files(commit, &mut seen)?;
             // A comparison sums the whole log, so not every epoch is compared: the last one always,
             // and one of seven of the others.
@@ -213,6 +220,15 @@ impl Judge<'_> {
         let mut lanes = BTreeMap::new();
         for p in commit.lanes.keys() {
             lanes.insert(*p, self.expect(epochs, *p, choices)?);
+        }
+        // A loss says nothing about the topic: nobody follows the floor that comes of it.
+        let own = lanes.values().map(|lane| lane.own).max().flatten();
+        if let Some((p, lane)) = lanes.iter().find(|(_, lane)| lane.followed > own) {
+            return Err(format!(
+                "epoch {n}: topic partition {p} followed others to {:?}, and none was further than \
+                 {own:?}",
+                lane.followed
+            ));
         }
         let frontier = lanes.values().map(ExpectedLane::watermark).min().flatten();
         if commit.closed_through.map(|t| t.0) != frontier {
@@ -562,4 +578,12 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the commit of this decision carries a checkpoint: the records before it may be gone.
+fn needs_checkpoint(decision: &Decision) -> bool {
+    matches!(
+        decision.what,
+        Decided::Lost { .. } | Decided::CountsLost { .. } | Decided::Generation { .. }
+    )
 }

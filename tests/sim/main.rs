@@ -23,12 +23,14 @@ mod garbage;
 #[path = "../hands.rs"]
 mod hands;
 mod judge;
+mod liveness;
 mod mutants;
 mod mutations;
 mod process;
 mod requests;
 #[path = "../rng.rs"]
 mod rng;
+mod stale;
 mod store;
 mod store_cases;
 mod topic;

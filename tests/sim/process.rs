@@ -3,6 +3,7 @@
 
 use crate::clocks::MachineClocks;
 use crate::hands::Readers;
+use crate::liveness::Progress;
 use crate::requests::Sent;
 use crate::store::Mistake;
 use crate::world::World;
@@ -46,6 +47,8 @@ pub struct Process {
     pub greatest_when_asked: BTreeMap<Partition, Option<EventTime>>,
     /// When a record of a lane was counted last, or moved its watermark.
     pub lived: BTreeMap<Partition, u64>,
+    /// What was seen of its progress.
+    pub progress: Progress,
 }
 
 /// A look at the end of a log.
@@ -86,6 +89,7 @@ impl Process {
             greatest_when_asked: BTreeMap::new(),
             asked_at: BTreeMap::new(),
             lived: BTreeMap::new(),
+            progress: Progress::default(),
         }
     }
 }
@@ -212,10 +216,9 @@ impl World {
                         request,
                     });
                 }
-                Effect::StopAll
-                | Effect::Unhold { .. }
-                | Effect::CommitGroup(_)
-                | Effect::Report(_) => {}
+                Effect::StopAll => process.progress.unreadable.clear(),
+                Effect::Report(commit) => self.reported.push(commit),
+                Effect::Unhold { .. } | Effect::CommitGroup(_) => {}
             }
         }
         exit
@@ -238,7 +241,7 @@ impl World {
         if all.is_empty() {
             return Ok(());
         }
-        let all = if self.faults.lost_one_in == 0 && self.requests.is_empty() {
+        let all = if self.faults.lost_one_in == 0 && (self.goes_on || self.requests.is_empty()) {
             all
         } else {
             vec![self.rng.pick(&all)]
@@ -289,19 +292,28 @@ impl World {
         if self.mistake == Some(Mistake::ExpiredUnsaid) {
             reader.next_offset = reader.next_offset.max(log.start);
         }
-        if reader.next_offset < log.start || reader.next_offset > log.visible {
-            reader.halted = true;
+        let next = reader.next_offset;
+        let Some((start, visible)) = self.limits_to_read(p) else {
+            return self.is_unreadable(i, p, "this broker does not know it");
+        };
+        if next < start || next > visible {
+            self.halt(i, p);
             return self.feed(i, Input::OutOfRange { partition: p });
         }
         if self.faults.damaged_one_in > 0 && self.rng.one_in(self.faults.damaged_one_in) {
             // What the broker sent cannot be read. Asked again, it sends what is in its log.
             self.summary.damaged += 1;
-            self.halt(i, p);
-            let trouble = Trouble::from("a batch is damaged");
-            let partition = Some(p);
-            return self.feed(i, Input::Trouble { partition, trouble });
+            return self.is_unreadable(i, p, "a batch is damaged");
         }
-        self.read_on(i, p)
+        self.read_on(i, p, visible)
+    }
+
+    /// A topic partition cannot be read, for this reason, until the engine starts it again.
+    fn is_unreadable(&mut self, i: usize, p: Partition, why: &str) -> Result<(), String> {
+        self.halt(i, p);
+        self.processes[i].progress.unreadable.insert(p);
+        let (partition, trouble) = (Some(p), Trouble::from(why));
+        self.feed(i, Input::Trouble { partition, trouble })
     }
 
     /// Nothing more is read of a topic partition until the engine starts it again.
@@ -311,15 +323,17 @@ impl World {
         }
     }
 
-    /// The log has what the reader wants next, unless it is at the end.
-    fn read_on(&mut self, i: usize, p: Partition) -> Result<(), String> {
+    /// The log has what the reader wants next, unless it is at the end: readers see it up to the
+    /// offset `visible`.
+    fn read_on(&mut self, i: usize, p: Partition, visible: Offset) -> Result<(), String> {
         let log = &self.topics[self.topics.len() - 1].logs[&p];
+        self.processes[i].progress.unreadable.remove(&p);
         let readers = &mut self.processes[i].readers.0;
         let reader = readers.get_mut(&p).expect("it reads");
         let most = 1 + self.rng.below(16) as usize;
         let mut records: Vec<Record<'_>> = log
             .records
-            .range(reader.next_offset..log.visible)
+            .range(reader.next_offset..visible)
             .take(most)
             .map(|(offset, r)| Record {
                 offset: *offset,
@@ -332,13 +346,13 @@ impl World {
                 return Ok(());
             }
             reader.told_end = true;
-            if log.visible > reader.next_offset {
-                reader.leader_epoch = log.epoch_of(log.visible - 1);
+            if visible > reader.next_offset {
+                reader.leader_epoch = log.epoch_of(visible - 1);
             }
-            reader.next_offset = log.visible;
+            reader.next_offset = visible;
             let end = Input::End {
                 partition: p,
-                offset: log.visible,
+                offset: visible,
             };
             return self.feed(i, end);
         };
@@ -361,17 +375,22 @@ impl World {
                 },
             );
         }
-        let before = self.processes[i].engine.lanes().get(&p);
-        let before = before.map_or(0, |lane| lane.ledger.next_offset);
+        let lane = self.processes[i].engine.lanes().get(&p);
+        let judged_before = lane.map_or(0, |lane| {
+            let next = lane.ledger.next_offset;
+            lane.replays_to().unwrap_or(next).max(next)
+        });
         let out = take_batch(&mut self.processes[i], p, leader_epoch, &records);
         let id = self.processes[i].id;
         if let Some(exit) = self.perform(i, out) {
             self.ended(i, exit)?;
         }
+        self.reports_are_true()?;
         if self.processes.get(i).is_none_or(|process| process.id != id) {
             return Ok(());
         }
-        self.ceiling_is_right(i, p, before)
+        self.note_progress(i);
+        self.ceiling_is_right(i, p, judged_before)
     }
 }
 

@@ -14,6 +14,9 @@ use windrow_core::engine::{
 use windrow_core::table::commit::{CatalogError, Commit};
 use windrow_core::values::record::{Offset, Partition};
 
+/// How long a connection to the catalog stands still. A lease lasts 3 s.
+const STALLS_MS: [u64; 3] = [1000, 8000, 12_000];
+
 /// A request on its way.
 pub struct Sent {
     /// The process that sent it. It may be dead by now.
@@ -42,10 +45,9 @@ fn outcome_unknown() -> CatalogError {
 impl World {
     /// One request arrives, is lost on the way, or its answer is.
     pub fn carry_request(&mut self) -> Result<(), String> {
-        if self.requests.is_empty() {
+        let Some(sent) = self.next_request() else {
             return Ok(());
-        }
-        let sent = self.next_request();
+        };
         let dead = !self.processes.iter().any(|p| p.id == sent.sender);
         if dead && self.rng.one_in(self.faults.lost_with_sender_one_in) {
             return Ok(());
@@ -80,10 +82,21 @@ impl World {
     /// Requests of one sender to the catalog arrive in the order in which they were sent, as over
     /// one
     /// connection; all others in any order.
-    fn next_request(&mut self) -> Sent {
-        let at = self.rng.below(self.requests.len() as u64) as usize;
-        let sender = self.requests[at].sender;
+    fn next_request(&mut self) -> Option<Sent> {
         let to_catalog = |sent: &Sent| matches!(sent.request, Request::Catalog(_));
+        let now = self.now;
+        let stalls = |sent: &Sent| {
+            let until = self.stalled_until.get(&sent.sender);
+            to_catalog(sent) && until.is_some_and(|until| now < *until)
+        };
+        let arrive: Vec<usize> = (0..self.requests.len())
+            .filter(|at| !stalls(&self.requests[*at]))
+            .collect();
+        if arrive.is_empty() {
+            return None;
+        }
+        let at = self.rng.pick(&arrive);
+        let sender = self.requests[at].sender;
         let at = if to_catalog(&self.requests[at]) {
             let first = |sent: &Sent| sent.sender == sender && to_catalog(sent);
             self.requests
@@ -93,7 +106,26 @@ impl World {
         } else {
             at
         };
-        self.requests.remove(at)
+        Some(self.requests.remove(at))
+    }
+
+    /// From time to time nothing that a process has sent to the catalog arrives for longer than its
+    /// lease, just as an epoch of it is on its way: another process may commit under that number.
+    pub fn let_a_connection_stall(&mut self) {
+        if self.faults.lost_one_in == 0 || !self.rng.one_in(10) {
+            return;
+        }
+        let of_an_epoch = |sent: &&Sent| {
+            matches!(
+                sent.request,
+                Request::Catalog(CatalogRequest::Commit { .. } | CatalogRequest::Outcome { .. })
+            )
+        };
+        if let Some(sent) = self.requests.iter().find(of_an_epoch) {
+            let until = self.now + self.rng.pick(&STALLS_MS);
+            self.stalled_until.insert(sent.sender, until);
+            self.summary.stalls += 1;
+        }
     }
 
     /// The request is carried out.
@@ -114,7 +146,8 @@ impl World {
                 lie.or_else(|| hands::failure(&request, connection_lost()))
             }
             Request::Brokers(request) => {
-                let mut answer = hands::ask_brokers(&self.topic_facts(), &request);
+                let facts = self.facts_of_a_broker();
+                let mut answer = hands::ask_brokers(&facts, &request);
                 self.set_log_end(&mut answer);
                 if let BrokersAnswer::Topic(Ok(facts)) = &answer
                     && self.catalog.epochs.is_empty()
@@ -134,6 +167,9 @@ impl World {
         sender: u64,
         request: CatalogRequest,
     ) -> Result<Option<CatalogAnswer>, String> {
+        if matches!(request, CatalogRequest::Commit { .. }) {
+            self.fail_over_before_commit();
+        }
         if let CatalogRequest::Forget { keys, .. } = &request {
             self.check_forgotten(keys)?;
         }
@@ -274,7 +310,13 @@ impl World {
         else {
             return;
         };
-        if let Some(log) = self.topic().logs.get(partition) {
+        let told = end.high_watermark;
+        if let Some(log) = self
+            .topic()
+            .logs
+            .get(partition)
+            .filter(|log| log.visible == told)
+        {
             end.high_watermark = log.high_watermark(self.now).max(end.high_watermark);
         }
         let stale = self.faults.stale_broker_one_in;
@@ -367,7 +409,7 @@ impl World {
     }
 
     /// The topic as brokers know it now.
-    fn topic_facts(&self) -> TopicFacts {
+    pub fn topic_facts(&self) -> TopicFacts {
         let kept = self.mistake == Some(Mistake::TopicIdKept);
         let id = if kept {
             &self.topics[0].id

@@ -197,6 +197,11 @@ impl Catalog {
         }
     }
 
+    /// Whether the newest term is the same as in an older catalog.
+    pub fn has_owner_of(&self, older: &Catalog) -> bool {
+        self.owner == older.owner
+    }
+
     pub fn last_epoch(&self) -> Option<u64> {
         (self.epochs.len() as u64).checked_sub(1)
     }

@@ -139,7 +139,31 @@ impl Log {
         self.end += rng.below(2) as Offset;
     }
 
-    /// Writes one more record without a usable time, which is seen at once.
+    /// Writes one more record that can be counted, at the event time `time`.
+    pub fn append_good(&mut self, rng: &mut Rng, shape: &Shape, time: i64) {
+        let (value, bytes) = loop {
+            let mut said = time;
+            let drawn = draw_value(rng, shape, 3, &mut said);
+            if matches!(drawn.0, Value::Good { .. }) {
+                break drawn;
+            }
+        };
+        let kafka_time = match &shape.timestamp_field {
+            Some(_) => rng.pick(&[-1, time]),
+            None => time,
+        };
+        let record = LogRecord {
+            time,
+            kafka_time,
+            value,
+            bytes,
+            leader_epoch: self.epochs.last().map_or(0, |e| e.0),
+        };
+        self.records.insert(self.end, Arc::new(record));
+        self.end += 1;
+    }
+
+    /// Writes one more record without a usable time.
     pub fn append_unusable(&mut self) {
         let record = LogRecord {
             time: -1,
@@ -150,7 +174,6 @@ impl Log {
         };
         self.records.insert(self.end, Arc::new(record));
         self.end += 1;
-        self.visible = self.end;
     }
 
     /// The end of the log, past which nothing is replicated; it is greater than the last stable
@@ -160,6 +183,13 @@ impl Log {
             self.end
         } else {
             self.visible
+        }
+    }
+
+    /// Lets readers see all that was written, unless a transaction is open.
+    pub fn show_all(&mut self, now: u64) {
+        if now >= self.open_until {
+            self.visible = self.end;
         }
     }
 

@@ -10,6 +10,7 @@ use crate::judge::Judge;
 use crate::process::{News, Process};
 use crate::requests::Sent;
 use crate::rng::Rng;
+use crate::stale::OldFacts;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{Log, Topic, Value};
 use std::collections::BTreeMap;
@@ -42,12 +43,12 @@ macro_rules! summary {
 
 summary! {
     rows, late, rejects, late_hits, epochs, null_keys,
-    crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, outages,
+    crashes, takeovers, lost_answers, zombie_writes, shutdowns, freezes, stalls, outages,
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
-    damaged, transactions, stale_answers,
+    damaged, transactions, stale_answers, stale_facts,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, stopped_by_loss, checkpoints_harmed,
-    located, relocated, doomed, deleted, undeletable, pages,
+    goes_on, located, relocated, doomed, deleted, undeletable, pages,
     memory_holds, memory_full,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
@@ -66,10 +67,14 @@ pub struct World {
     pub processes: Vec<Process>,
     next_id: u64,
     pub requests: Vec<Sent>,
+    /// Until when nothing arrives in the catalog of what each of these processes has sent.
+    pub stalled_until: BTreeMap<u64, u64>,
     pub catalog: Catalog,
     /// The objects, by warehouse.
     pub stores: BTreeMap<String, Objects>,
     pub deletions: Deletions,
+    /// What a broker that is behind knows.
+    pub old_facts: OldFacts,
     /// No broker answers before this time.
     pub kafka_down_until: u64,
     /// By how much the database's clock is ahead of the right time.
@@ -83,6 +88,10 @@ pub struct World {
     pub bad_ends: u64,
     /// What the brokers said of the topic before there was a table.
     pub topics_told: Vec<TopicFacts>,
+    /// Good records go on although nothing goes wrong any more. Then every reader reads on each time.
+    pub goes_on: bool,
+    /// Epochs that were just reported as committed.
+    pub reported: Vec<Arc<Commit>>,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -129,6 +138,7 @@ impl World {
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         faults.draw_more(&mut rng);
+        settings.stalled_after_ms = rng.pick(&[10_000, 300_000, 300_000]);
         if faults.clocks_vary {
             // Much longer than clocks may differ, so that what is deleted too early by a wrong one
             // is seen.
@@ -143,9 +153,11 @@ impl World {
             processes: Vec::new(),
             next_id: 0,
             requests: Vec::new(),
+            stalled_until: BTreeMap::new(),
             catalog: Catalog::default(),
             stores: BTreeMap::new(),
             deletions: Deletions::default(),
+            old_facts: OldFacts::default(),
             kafka_down_until: 0,
             db_ahead: 0,
             backups: Vec::new(),
@@ -154,6 +166,8 @@ impl World {
             bad_record: None,
             bad_ends: 0,
             topics_told: Vec::new(),
+            goes_on: false,
+            reported: Vec::new(),
         };
         world.note_shape();
         world.move_database();
@@ -234,6 +248,7 @@ impl World {
 
     fn act(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.processes.len() as u64) as usize;
+        self.let_a_broker_fall_behind();
         // What Hive says about the database counts only while there is no table.
         if self.catalog.epochs.is_empty() && self.rng.one_in(10) {
             self.move_database();
@@ -242,6 +257,7 @@ impl World {
             0..25 => self.deliver(i)?,
             25..45 => self.tick(i)?,
             45..78 => {
+                self.let_a_connection_stall();
                 for _ in 0..=self.rng.below(3) {
                     self.carry_request()?;
                 }
@@ -365,6 +381,7 @@ impl World {
             7 if self.faults.log_is_harmed && made < 3 && self.rng.one_in(2) => {
                 let topic = Topic::draw(&mut self.rng, shape, made, self.now);
                 self.topics.push(topic);
+                self.old_facts.forget();
             }
             _ => {}
         }
@@ -412,6 +429,7 @@ impl World {
         self.feed(i, tick)?;
         if self.processes.get(i).is_some_and(|p| p.id == id) {
             self.idle_floors_are_right(i, &before)?;
+            self.counting_is_true(i)?;
         }
         Ok(())
     }
@@ -420,10 +438,28 @@ impl World {
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
-        let Some(exit) = self.perform(i, out) else {
-            return Ok(());
-        };
-        self.ended(i, exit)
+        let exit = self.perform(i, out);
+        self.reports_are_true()?;
+        match exit {
+            Some(exit) => self.ended(i, exit),
+            None => Ok(()),
+        }
+    }
+
+    /// What an engine reports as committed is in the catalog, and with these contents. (A failover
+    /// may have lost it since.)
+    pub fn reports_are_true(&mut self) -> Result<(), String> {
+        for told in std::mem::take(&mut self.reported) {
+            let there = self.catalog.epochs.get(told.epoch as usize);
+            let same = there.is_some_and(|(commit, _)| commit.digest == told.digest);
+            if !same && !self.faults.epochs_are_forgotten {
+                return Err(format!(
+                    "epoch {} of {:?} is reported as committed, but another one is there",
+                    told.epoch, told.owner
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The engine of a process has ended. Where data loss stopped it, somebody sets `on-data-loss`.

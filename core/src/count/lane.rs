@@ -485,12 +485,17 @@ impl Lane {
     /// Whether a new ceiling should be offered, because the one in force (or the one that is
     /// offered already) differs from `at` by more than `ms`. It may also be too high: that happens
     /// when `max-future` has been made shorter.
+    ///
+    /// In a replay, the ceiling in force is the one that the replay ends with. A new one holds only
+    /// from there on, and the ceiling in the middle of the replay is an older one.
     #[must_use]
     pub fn ceiling_is_off(&self, at: EventTime, ms: u64) -> bool {
-        self.offered_ceiling
-            .map_or(self.ceiling, |c| c.0)
-            .abs_diff(at.0)
-            > ms
+        let in_force = match (&self.offered_ceiling, &self.replay) {
+            (Some(offered), _) => offered.0,
+            (None, Some(replay)) => replay.last_ceiling,
+            (None, None) => self.ceiling,
+        };
+        in_force.abs_diff(at.0) > ms
     }
 
     /// The leader epoch of the record before the next offset; -1 when it is unknown, for example

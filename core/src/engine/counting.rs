@@ -419,7 +419,7 @@ impl Counting {
         partition: Partition,
         log_start: Offset,
         log_end: Offset,
-        step: &Step<'_>,
+        step: &mut Step<'_>,
     ) -> Going {
         let Some(lane) = self.table.lanes().get(&partition) else {
             return Ok(());
@@ -439,6 +439,11 @@ impl Counting {
         } else {
             return Ok(());
         };
+        if next >= log_start && !self.reading.believes_cut(partition, step) {
+            let why = format!("{what}, as it seems; the brokers are asked again");
+            step.troubles.report(Side::Lane(partition), why);
+            return Ok(());
+        }
         may_lose(step, &what, "go on without them")?;
         self.lose_counts(partition, &what);
         let lane = &self.table.lanes()[&partition];

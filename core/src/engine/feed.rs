@@ -18,9 +18,9 @@ use crate::values::time::{EventTime, Mono};
 const AGAIN_MS: u64 = 1000;
 /// The longest such pause.
 const AGAIN_MS_MAX: u64 = 60_000;
-/// A topic partition that the topic has not had for this long is gone. One broker may not know of a
-/// new one yet.
-const GONE_AFTER_MS: u64 = 30_000;
+/// What only a look at the topic says (a topic partition is gone, a log ends below where we are) is
+/// believed once all answers have said it for this long: one broker may have old metadata.
+const BELIEVED_AFTER_MS: u64 = 30_000;
 
 /// What is known of the reading of one topic partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,8 +31,10 @@ pub(super) struct Feed {
     pub(super) held: bool,
     /// The topic partition that it is held back for, where it is held back for one.
     pub(super) held_by: Option<Partition>,
-    /// Since when it is not in the topic any more.
-    pub(super) gone: Option<Mono>,
+    /// The answers that did not have it in the topic any more.
+    pub(super) gone: Option<Answers>,
+    /// The answers by which its log ends below where we are, as if it had been cut off.
+    pub(super) ends_below: Option<Answers>,
     pub(super) limits: Limits,
     /// When a record came last that was counted or moved the watermark of its lane. Others are no
     /// sign of life: they would hold all windows open without ever closing one.
@@ -60,6 +62,27 @@ pub(super) struct Feed {
     pub(super) idle_until: Option<Mono>,
     /// The end of the log as last heard of.
     pub(super) log_end: Offset,
+}
+
+/// Answers that agreed, without one between them that said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answers {
+    first: Mono,
+    last: Mono,
+}
+
+impl Answers {
+    /// One more answer says the same as the ones `before`, if there were any.
+    pub(super) fn one_more(before: Option<Self>, now: Mono) -> Self {
+        let first = before.map_or(now, |before| before.first);
+        Self { first, last: now }
+    }
+
+    /// Whether they are believed. How long ago they came makes no difference: a single answer, after
+    /// which nothing was heard for minutes, proves nothing.
+    pub(super) fn are_believed(self) -> bool {
+        self.last.since(self.first) >= BELIEVED_AFTER_MS
+    }
 }
 
 /// What was so when the end of a log was asked for.
@@ -122,13 +145,12 @@ pub(super) enum Limits {
 impl Feed {
     /// Whether it stands aside.
     pub(super) fn is_idle(&self, now: Mono) -> bool {
-        self.is_gone(now) || self.idle_until.is_some_and(|until| now < until)
+        self.is_gone() || self.idle_until.is_some_and(|until| now < until)
     }
 
     /// Whether the topic has not had it for so long that it holds nobody back.
-    pub(super) fn is_gone(&self, now: Mono) -> bool {
-        self.gone
-            .is_some_and(|since| now.since(since) >= GONE_AFTER_MS)
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.is_some_and(Answers::are_believed)
     }
 
     /// Nothing was counted, and no watermark moved, for `idle-timeout`.

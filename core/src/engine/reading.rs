@@ -4,7 +4,7 @@
 
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
+    Again, Answers, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;
@@ -51,7 +51,7 @@ impl Reading {
     /// The topic was made again: nothing that was known of this topic partition holds. `gone` says
     /// that the new topic does not have it.
     pub(super) fn begin_generation(&mut self, partition: Partition, gone: bool, now: Mono) {
-        let gone = gone.then_some(now);
+        let gone = gone.then(|| Answers::one_more(None, now));
         self.feeds.insert(
             partition,
             Feed {
@@ -222,7 +222,7 @@ impl Reading {
         for (partition, feed) in &mut self.feeds {
             // Without an id nothing says that the topic was made again with fewer topic partitions.
             let there = !has_id || partitions.contains_key(partition);
-            feed.gone = if there { None } else { feed.gone.or(Some(now)) };
+            feed.gone = (!there).then(|| Answers::one_more(feed.gone, now));
         }
     }
 
@@ -284,6 +284,21 @@ impl Reading {
         known
     }
 
+    /// Of a log that cannot be read, the brokers say that it ends below where we are. Returns
+    /// whether that is believed. One broker may be behind, and to go on at its end would count
+    /// twice what is read again there; so it is asked for again first.
+    pub(super) fn believes_cut(&mut self, partition: Partition, step: &Step<'_>) -> bool {
+        let Some(feed) = self.feeds.get_mut(&partition) else {
+            return false;
+        };
+        let answers = Answers::one_more(feed.ends_below, step.now);
+        feed.ends_below = Some(answers);
+        if !answers.are_believed() {
+            feed.limits = Limits::AskAt(step.now.plus(RETRY_MS));
+        }
+        answers.are_believed()
+    }
+
     /// Time has gone on: asks what is due (the limits of logs that could not be asked for, and the
     /// ends of silent logs), starts again what could not be read, and tells people about
     /// transactions that stay open.
@@ -309,7 +324,7 @@ impl Reading {
             let Some(feed) = self.feeds.get_mut(partition) else {
                 continue;
             };
-            if feed.is_gone(step.now) {
+            if feed.is_gone() {
                 // The others do not wait for it any more, so nothing of it is a trouble.
                 for side in [Side::Lane, Side::Transaction, Side::LogEnd] {
                     step.troubles.end(side(*partition));
@@ -494,7 +509,7 @@ impl Reading {
         };
         let floor = |partition: Partition| {
             let feed = &self.feeds[&partition];
-            let limit = if feed.gone.is_some() {
+            let limit = if feed.is_gone() {
                 Some(target)
             } else {
                 feed.floor_limit

@@ -235,3 +235,70 @@ fn without_taken_over(decisions: Vec<Decision>) -> Vec<Decision> {
     }
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::record::Record;
+    use crate::values::shape::Shape;
+
+    /// A lane whose checkpoint, at offset 0, has the ceiling `before`. The last commit was at
+    /// offset 4, and the ceiling `after` was recorded at offset 2.
+    fn replayed(before: i64, after: i64) -> Lane {
+        let shape = Shape::count_by_origin("clicks", 10, 10);
+        let mut counted = Lane::new(0, &shape, 0);
+        counted.offer_ceiling(EventTime(before));
+        take(&mut counted, 0..1, 5);
+        let state = LaneState {
+            ceiling: before,
+            ..Lane::new(0, &shape, 0).state()
+        };
+        take(&mut counted, 1..2, 5);
+        counted.offer_ceiling(EventTime(after));
+        take(&mut counted, 2..4, 5);
+        let decisions = counted.decisions.iter().filter(|d| d.offset > 0);
+        let decisions = decisions.cloned().collect();
+        let mut lane = Lane::restore(0, &shape, state, counted.ledger, decisions);
+        lane.begin_replay(counted.watermark());
+        assert!(lane.replaying());
+        lane
+    }
+
+    /// Takes one record of this time at each of the offsets, in one batch.
+    fn take(lane: &mut Lane, offsets: std::ops::Range<Offset>, time: i64) {
+        let records: Vec<Record<'_>> = offsets
+            .map(|offset| Record {
+                offset,
+                timestamp_ms: time,
+                value: Some(br#"{"origin": "a"}"#),
+            })
+            .collect();
+        lane.records(&&records[..]);
+    }
+
+    #[test]
+    fn a_record_behind_a_replay_is_judged_by_the_ceiling_of_now() {
+        // The ceiling of now, 1000, happens to be that of the checkpoint. The replay ends with
+        // another one: the clock was ahead for a while, or behind.
+        for other in [9000, 100] {
+            let mut lane = replayed(1000, other);
+            let now = EventTime(1000);
+            assert!(lane.ceiling_is_off(now, 100), "a replay to {other}");
+            lane.offer_ceiling(now);
+            assert!(!lane.ceiling_is_off(now, 100));
+            take(&mut lane, 0..5, 5);
+            assert!(!lane.replaying());
+            assert_eq!(lane.stopped(), None);
+            take(&mut lane, 5..6, 1000);
+            take(&mut lane, 6..7, 1001);
+            let ledger = lane.ledger;
+            assert_eq!((ledger.counted, ledger.rejected), (6, 1));
+        }
+    }
+
+    #[test]
+    fn a_replay_that_ends_with_the_ceiling_of_now_needs_no_other() {
+        let lane = replayed(100, 1000);
+        assert!(!lane.ceiling_is_off(EventTime(1050), 100));
+    }
+}

@@ -1,0 +1,83 @@
+//! A broker with old metadata: for a while some questions about the topic are answered, and some
+//! reads are served, as they would have been a while ago. Then there were fewer topic partitions,
+//! and their logs began and ended earlier.
+
+use crate::world::World;
+use windrow_core::engine::TopicFacts;
+use windrow_core::values::record::{Offset, Partition};
+
+/// The longest time for which a broker is behind.
+const BEHIND_MS: u64 = 20_000;
+/// So many earlier states of the topic are kept.
+const KEPT_MAX: usize = 20;
+
+/// What brokers knew of the topic at earlier times.
+#[derive(Default)]
+pub struct OldFacts {
+    /// Each with its time, from old to new.
+    kept: Vec<(u64, TopicFacts)>,
+    /// A broker is behind until then, and what it knows is of this time.
+    behind: Option<(u64, u64, TopicFacts)>,
+}
+
+impl OldFacts {
+    /// The topic was made again: no broker that is asked knows the old one any more.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl World {
+    /// From time to time the topic is kept as it is now, and a broker begins to be behind.
+    pub fn let_a_broker_fall_behind(&mut self) {
+        if !self.faults.facts_get_stale {
+            return;
+        }
+        if self.rng.one_in(8) {
+            let facts = self.topic_facts();
+            self.old_facts.kept.push((self.now, facts));
+            if self.old_facts.kept.len() > KEPT_MAX {
+                self.old_facts.kept.remove(0);
+            }
+        }
+        if self.rng.one_in(60) && !self.old_facts.kept.is_empty() {
+            let nth = self.rng.below(self.old_facts.kept.len() as u64) as usize;
+            let (at, facts) = self.old_facts.kept[nth].clone();
+            let until = self.now + self.rng.below(BEHIND_MS);
+            self.old_facts.behind = Some((until, at, facts));
+        }
+    }
+
+    /// What the broker that happens to answer knows of the topic.
+    pub fn facts_of_a_broker(&mut self) -> TopicFacts {
+        if let Some((until, _, facts)) = &self.old_facts.behind
+            && self.now < *until
+            && self.faults.facts_get_stale
+            && self.rng.one_in(2)
+        {
+            let facts = facts.clone();
+            self.summary.stale_facts += u64::from(facts != self.topic_facts());
+            return facts;
+        }
+        self.topic_facts()
+    }
+
+    /// The first offset and the end of a log as the broker has it that happens to be read from.
+    /// `None` where that broker does not know the topic partition. One that was its leader before a
+    /// log was cut off has been found out: it serves nobody.
+    pub fn limits_to_read(&mut self, p: Partition) -> Option<(Offset, Offset)> {
+        let log = &self.topic().logs[&p];
+        let limits = (log.start, log.visible);
+        let (uncut, exists_from) = (log.before.is_none(), log.exists_from);
+        let Some((until, at, facts)) = &self.old_facts.behind else {
+            return Some(limits);
+        };
+        let serves = self.now < *until && self.faults.facts_get_stale && uncut;
+        let old = facts.partitions.get(&p).copied();
+        let knows = *at >= exists_from;
+        if !serves || !self.rng.one_in(4) {
+            return Some(limits);
+        }
+        old.filter(|_| knows)
+    }
+}
