@@ -191,6 +191,10 @@ impl Lane {
     /// What a checkpoint keeps of this lane.
     #[must_use]
     pub fn state(&self) -> LaneState {
+        debug_assert!(
+            self.sums_are_right(),
+            "the running sums of memory are what a recount says"
+        );
         LaneState {
             watermark: self.watermark,
             ceiling: self.ceiling,

@@ -1,7 +1,7 @@
 //! The way of a lane from its checkpoint back to where the last commit was, and what becomes of it
 //! where that way cannot be gone. What a record does is not said here.
 
-use super::{Lane, LaneState, Stopped};
+use super::{Lane, LaneState, Stopped, bytes_of};
 use crate::count::watermark::Watermark;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
@@ -177,6 +177,7 @@ impl Lane {
         let size = self.size;
         self.closed
             .retain(|start, _| (through + 1..=complete).contains(&(start + size)));
+        self.closed_bytes = bytes_of(&self.closed, self.partials.width());
         let mut ledger = replay.goal;
         ledger.lost_hits += at.held.saturating_sub(self.closed_count());
         // Without lost hits no open window has counted anything.
@@ -234,4 +235,63 @@ fn without_taken_over(decisions: Vec<Decision>) -> Vec<Decision> {
         left.push(decision);
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::record::Record;
+    use crate::values::shape::Shape;
+
+    const NOON: i64 = 1_725_192_000_000;
+
+    fn shape() -> Shape {
+        Shape::count_by_origin("clicks", 10_000, 10_000)
+    }
+
+    /// Takes records of 20 keys at these offsets, one a second.
+    fn read(lane: &mut Lane, offsets: std::ops::Range<Offset>) {
+        for offset in offsets {
+            let value = format!("{{\"origin\": \"k{}\"}}", offset % 20);
+            let record = Record {
+                offset,
+                timestamp_ms: NOON + offset * 1000,
+                value: Some(value.as_bytes()),
+            };
+            lane.records(&&[record][..]);
+        }
+    }
+
+    /// A lane that is replayed from offset 25 to 40, and where it was then.
+    fn replayed(decisions: Vec<Decision>) -> (Lane, AtCommit) {
+        let mut before = Lane::new(0, &shape(), 0);
+        before.set_delay(0);
+        before.offer_ceiling(EventTime(i64::MAX));
+        read(&mut before, 0..25);
+        let checkpoint = before.state();
+        read(&mut before, 25..40);
+        let at = AtCommit {
+            watermark: before.watermark(),
+            newest: before.newest(),
+            held: before.open_count() + before.closed_count(),
+            leader_epoch: 0,
+        };
+        let mut lane = Lane::restore(0, &shape(), checkpoint, before.ledger, decisions);
+        lane.begin_replay(at.watermark);
+        (lane, at)
+    }
+
+    #[test]
+    fn counts_that_are_lost_take_no_memory() {
+        let (mut lane, at) = replayed(Vec::new());
+        read(&mut lane, 25..37);
+        // The window that the replay has closed since the checkpoint is lost, and so is the open
+        // one; the rows of the first are not final.
+        lane.lose_counts(at, Some(EventTime(NOON + 10_000)), "gone".to_owned());
+        let restored = Lane::restore(0, &shape(), lane.state(), lane.ledger, Vec::new());
+        assert!(lane.sums_are_right());
+        assert_eq!(lane.memory_bytes(), restored.memory_bytes());
+        lane.take_closed_before(i64::MAX);
+        assert_eq!(lane.memory_bytes(), 0);
+    }
 }
