@@ -220,11 +220,12 @@ impl Lane {
         if self.replay.is_some() {
             self.reach(record.offset);
         }
+        // A recorded loss may have led past the record, although the log has it again.
+        if self.stopped.is_some() || record.offset < self.ledger.next_offset {
+            return;
+        }
         if self.replay.is_none() {
             self.use_offered_ceiling();
-        }
-        if self.stopped.is_some() {
-            return;
         }
         self.skip_to(record.offset);
         let Some(value) = record.value else {
@@ -347,7 +348,7 @@ impl Lane {
             if self.replay.is_some() {
                 self.reach(offset);
             }
-            if self.stopped.is_none() {
+            if self.stopped.is_none() && offset >= self.ledger.next_offset {
                 self.skip_to(offset);
             }
         }
@@ -374,9 +375,12 @@ impl Lane {
                 self.move_watermark();
             }
             Decided::Lost { to, .. } => {
+                // One that was changed by hand may lead back: the ledgers then tell.
                 let lost = *to - self.ledger.next_offset;
-                self.ledger.lost += u64::try_from(lost).expect("lost offsets lie ahead");
-                self.ledger.next_offset = *to;
+                if let Ok(lost) = u64::try_from(lost) {
+                    self.ledger.lost += lost;
+                    self.ledger.next_offset = *to;
+                }
             }
             Decided::CountsLost {
                 ledger,

@@ -294,4 +294,34 @@ mod tests {
         lane.take_closed_before(i64::MAX);
         assert_eq!(lane.memory_bytes(), 0);
     }
+
+    fn lost(offset: Offset, to: Offset) -> Decision {
+        Decision {
+            partition: 0,
+            offset,
+            what: Decided::Lost {
+                to,
+                reason: "gone".to_owned(),
+            },
+        }
+    }
+
+    /// The log's start went back after a loss was recorded, as where a broker was restored from a
+    /// copy: the records of the loss are there again.
+    #[test]
+    fn records_that_were_lost_and_are_there_again_are_passed_over() {
+        let (mut lane, _) = replayed(vec![lost(28, 34)]);
+        read(&mut lane, 25..41);
+        assert_eq!((lane.ledger.lost, lane.ledger.next_offset), (6, 40));
+        assert!(matches!(lane.stopped(), Some(Stopped::Replay(_))));
+    }
+
+    #[test]
+    fn a_loss_that_leads_back_loses_nothing() {
+        let (mut lane, _) = replayed(vec![lost(28, 3)]);
+        read(&mut lane, 25..41);
+        assert_eq!(lane.ledger.lost, 0);
+        // It is the same log, with which nothing was lost.
+        assert_eq!((lane.stopped(), lane.replaying()), (None, false));
+    }
 }
