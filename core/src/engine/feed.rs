@@ -18,6 +18,9 @@ use crate::values::time::{EventTime, Mono};
 const AGAIN_MS: u64 = 1000;
 /// The longest such pause.
 const AGAIN_MS_MAX: u64 = 60_000;
+/// A topic partition without records for this long may have an open transaction, so the end of its
+/// log is asked for, however long `idle-timeout` is.
+const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 /// A topic partition that the topic has not had for this long is gone. One broker may not know of a
 /// new one yet.
 const GONE_AFTER_MS: u64 = 30_000;
@@ -134,6 +137,12 @@ impl Feed {
     /// Nothing was counted, and no watermark moved, for `idle-timeout`.
     pub(super) fn is_silent(&self, step: &Step<'_>) -> bool {
         step.now.since(self.last_record) >= step.rules.idle_timeout_ms
+    }
+
+    /// It has had no sign of life for so long that the end of its log is asked for.
+    pub(super) fn is_quiet(&self, step: &Step<'_>) -> bool {
+        let quiet_ms = step.rules.idle_timeout_ms.min(LOOK_FOR_TRANSACTION_MS);
+        step.now.since(self.last_record) >= quiet_ms
     }
 
     /// How long it stands aside after its log's end was asked for.

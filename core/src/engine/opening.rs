@@ -104,6 +104,7 @@ impl Opening {
             }
         };
         step.troubles.end(Side::Topic);
+        step.troubles.end(Side::Brokers);
         match head.take() {
             None => {
                 ask_manifests(step);

@@ -22,9 +22,6 @@ const LOOK_AGAIN_MS: u64 = 500;
 const QUIET_MS: u64 = 5000;
 /// A transaction that has been open for so long is told to people.
 const TRANSACTION_TOLD_MS: u64 = 60_000;
-/// A topic partition without records for this long may have an open transaction, so the end of its
-/// log is asked for, however long `idle-timeout` is.
-const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 
 /// Which topic partitions wait, each with the one that it waits for; `None` where it waits for
 /// something else.
@@ -178,6 +175,8 @@ impl Reading {
         if lives {
             feed.last_record = step.now;
             (feed.idle_until, feed.end_to_reach) = (None, None);
+            // Where its log ends need not be known now, and is not asked for.
+            step.troubles.end(Side::LogEnd(partition));
         }
         feed.again = None;
         feed.log_end = feed.log_end.max(next_offset);
@@ -372,8 +371,7 @@ impl Reading {
             .filter_map(Lane::watermark_without_loss)
             .max();
         for (partition, feed) in &mut self.feeds {
-            let silent_ms = step.now.since(feed.last_record);
-            let quiet = silent_ms >= timeout.min(LOOK_FOR_TRANSACTION_MS);
+            let quiet = feed.is_quiet(step);
             let every = if feed.idle_until.is_some() && target > feed.floor_limit.map(slides) {
                 LOOK_AGAIN_MS
             } else {
@@ -390,7 +388,7 @@ impl Reading {
                 feed.end_question = EndQuestion {
                     watermark: greatest,
                     next_offset: lane.ledger.next_offset,
-                    silent: silent_ms >= timeout,
+                    silent: feed.is_silent(step),
                 };
                 step.ask(BrokersRequest::LogEnd {
                     partition: *partition,
@@ -418,8 +416,9 @@ impl Reading {
             Ok(end) => end,
             Err(why) => {
                 (feed.idle_until, feed.end_to_reach) = (None, None);
-                // Until it is answered, this one cannot stand aside.
-                if feed.gone.is_none() {
+                // Until it is answered, this one cannot stand aside. One that has been read since
+                // it was asked need not.
+                if feed.gone.is_none() && feed.is_quiet(step) {
                     step.troubles.report(Side::LogEnd(partition), why);
                 }
                 return;

@@ -42,7 +42,7 @@ impl Engine {
     /// Where the engine stands.
     #[must_use]
     pub fn state(&self) -> State {
-        let trouble = self.troubles.worst().cloned();
+        let trouble = self.troubles.worst(|side| self.hinders(side)).cloned();
         let starting = |text| Trouble::new(Cause::Starting, text);
         match &self.phase {
             Phase::Over { why: None, .. } => State::Waiting("ended".into()),
@@ -74,6 +74,17 @@ impl Engine {
                 }
                 None => self.stalled().map_or(State::Counting, State::Waiting),
             },
+        }
+    }
+
+    /// Whether a trouble of this side is what people should know of now.
+    fn hinders(&self, side: Side) -> bool {
+        match &self.phase {
+            // Only the catalog is asked.
+            Phase::Standby { .. } | Phase::Asking { .. } => {
+                matches!(side, Side::Lease | Side::Clocks | Side::Catalog)
+            }
+            _ => true,
         }
     }
 
