@@ -133,10 +133,18 @@ impl Counting {
         }
         self.reading.tick(self.table.lanes(), step);
         self.raise_floors(step);
-        let stands = step.paused || self.table.is_replaying();
+        let stands = Self::is_all_held(step) || self.table.is_replaying();
         let frontier = merger::frontier(self.table.lanes());
         self.stall.tick(frontier, stands, step.now);
-        self.control_flow(step);
+        self.hold_back(Self::is_all_held(step), step);
+        if !stands && self.reading.has_unread(self.table.lanes()) {
+            self.stall.note_busy(step);
+        }
+    }
+
+    /// Whether everything waits, whatever flow control would say.
+    fn is_all_held(step: &Step<'_>) -> bool {
+        step.paused || step.clock.is_none() || step.ending
     }
 
     fn raise_floors(&mut self, step: &Step<'_>) {
@@ -149,11 +157,6 @@ impl Counting {
         if let Some(at) = self.reading.quiet_floor(self.table.lanes(), step) {
             self.table.raise_floors(at, FloorReason::Quiet);
         }
-    }
-
-    fn control_flow(&mut self, step: &mut Step<'_>) {
-        let all = step.paused || step.clock.is_none() || step.ending;
-        self.hold_back(all, step);
     }
 
     /// Holds back what must wait.
@@ -239,7 +242,7 @@ impl Counting {
             .table
             .count(partition, leader_epoch, batch, ceiling, max_future_ms);
         if let Some((next, lives)) = read {
-            self.stall.note_read(step);
+            self.stall.note_busy(step);
             self.note_read(partition, next, lives, step);
         }
         Ok(())
@@ -446,8 +449,7 @@ impl Counting {
         if next < log_start {
             self.table.lose(partition, log_start, what);
         } else if next > log_end && (leader_epoch < 0 || last == next) {
-            self.table
-                .begin_generation(partition, log_end, self.topic.id(), what);
+            self.go_on_at_cut(partition, log_end, what);
         }
         // Otherwise the reader checks the leader epoch there, and then says where the cut is.
         Ok(())
@@ -469,11 +471,17 @@ impl Counting {
         self.lose_counts(partition, &why);
         let next = self.table.lanes()[&partition].ledger.next_offset;
         let to = cut_at.map_or(next, |cut| cut.min(next));
-        self.table
-            .begin_generation(partition, to, self.topic.id(), why);
+        self.go_on_at_cut(partition, to, why);
         self.reading.stopped(partition);
         self.start_lanes(step);
         Ok(())
+    }
+
+    /// The log of a lane was cut off at `to`: from there on it is another one.
+    fn go_on_at_cut(&mut self, partition: Partition, to: Offset, why: String) {
+        self.table
+            .begin_generation(partition, to, self.topic.id(), why);
+        self.reading.forget_log_end(partition, to);
     }
 
     /// The replay of a lane cannot be done, because its log is not the one that was counted.

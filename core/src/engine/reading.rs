@@ -93,6 +93,15 @@ impl Reading {
             .is_some_and(|feed| next_offset >= feed.log_end)
     }
 
+    /// Whether there is something to count that is not read: flow control holds it back, or the log
+    /// is known to be longer than what was read.
+    pub(super) fn has_unread(&self, lanes: &Lanes) -> bool {
+        lanes.iter().any(|(partition, lane)| {
+            let feed = self.feeds.get(partition).filter(|feed| feed.gone.is_none());
+            feed.is_some_and(|feed| feed.held || lane.ledger.next_offset < feed.log_end)
+        })
+    }
+
     /// The topic partition that this one is held back for, where flow control holds it back.
     pub(super) fn held_by(&self, partition: Partition) -> Option<Partition> {
         self.feeds.get(&partition)?.held_by
@@ -234,6 +243,14 @@ impl Reading {
         }
     }
 
+    /// A log was cut off at this offset: how long it is now will be seen when the topic is looked
+    /// up again.
+    pub(super) fn forget_log_end(&mut self, partition: Partition, cut_at: Offset) {
+        if let Some(feed) = self.feeds.get_mut(&partition) {
+            feed.log_end = cut_at;
+        }
+    }
+
     /// Reading does not go on at the offset that was asked for. Before anything is said of lost
     /// records, the brokers are asked what the log has.
     pub(super) fn out_of_range(&mut self, partition: Partition, step: &mut Step<'_>) {
@@ -314,9 +331,11 @@ impl Reading {
                     step.troubles.end(side(*partition));
                 }
             }
+            // One that is held could not show that it works.
             if let Some(Again { at, pause_ms }) = feed.again
                 && step.now >= at
                 && feed.reading
+                && !feed.held
                 && feed.gone.is_none()
             {
                 let pause_ms = pause_before_start(Some(pause_ms));

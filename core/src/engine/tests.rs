@@ -4,7 +4,6 @@
 use super::*;
 use crate::table::commit::{Commit, Renewed};
 use crate::values::record::{Offset, Partition, Record};
-use crate::values::time::EventTime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -318,5 +317,115 @@ fn brokers_that_answer_are_no_trouble_while_the_table_is_opened() {
             world.step(Input::Answer(answer));
         }
     }
+    assert_eq!(world.state(), "Counting");
+}
+
+/// Rules by which nothing stands aside during a test.
+fn nobody_stands_aside() -> Rules {
+    Rules {
+        idle_timeout_ms: 24 * 60 * MINUTE,
+        ..Rules::for_tests()
+    }
+}
+
+/// Two topic partitions. The first is more than an hour ahead of the other, so it is held back.
+fn held_for_skew() -> World {
+    let mut world = World::new(nobody_stands_aside(), 2);
+    world.record(0);
+    world.record(1);
+    world.wait(61 * MINUTE);
+    world.record(0);
+    world.wait(100);
+    assert!(world.engine.is_held(0));
+    world
+}
+
+#[test]
+fn a_table_is_stalled_also_when_flow_control_has_stopped_all_reading() {
+    let mut world = held_for_skew();
+    assert_eq!(world.state(), "Counting");
+    world.wait(4 * MINUTE);
+    assert_eq!(world.state(), "Counting");
+    for minutes in [1, 6, 60] {
+        world.wait(minutes * MINUTE);
+        let state = world.state();
+        assert!(
+            state.contains("topic partition 1 holds the frontier"),
+            "{state}"
+        );
+        assert!(world.engine.frontier_age_ms() >= 5 * MINUTE);
+    }
+    // While an operator has paused the table, nothing is expected.
+    world.step(Input::Paused(true));
+    world.wait(100);
+    assert_eq!(world.engine.frontier_age_ms(), 0);
+}
+
+#[test]
+fn a_table_is_stalled_when_what_is_in_the_log_does_not_come() {
+    let mut world = World::new(nobody_stands_aside(), 1);
+    world.record(0);
+    world.wait(60 * MINUTE);
+    assert_eq!(
+        world.state(),
+        "Counting",
+        "nothing is read, and nothing unread"
+    );
+    world.topic.partitions.insert(0, (0, 5));
+    world.wait(4 * MINUTE);
+    assert_eq!(world.state(), "Counting");
+    world.wait(MINUTE + 20_000);
+    let state = world.state();
+    assert!(
+        state.contains("it has records that are not read yet"),
+        "{state}"
+    );
+    for offset in 1..5 {
+        world.read(0, offset, 0);
+    }
+    world.wait(60 * MINUTE);
+    assert_eq!(world.state(), "Counting");
+}
+
+/// Nothing is unread behind a cut, although the log was longer before.
+#[test]
+fn a_log_that_was_cut_off_has_nothing_unread_behind_the_cut() {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..nobody_stands_aside()
+    };
+    let mut world = World::new(rules, 1);
+    for _ in 0..5 {
+        world.record(0);
+    }
+    world.topic.partitions.insert(0, (0, 2));
+    world.step(Input::Truncated {
+        partition: 0,
+        cut_at: Some(2),
+        why: "it was cut off".to_owned(),
+    });
+    world.wait(60 * MINUTE);
+    assert_eq!(
+        (world.state(), world.next_offset(0)),
+        ("Counting".into(), 2)
+    );
+    assert_eq!(world.engine.log_end(0), Some(2));
+}
+
+#[test]
+fn a_topic_partition_that_is_held_is_in_no_trouble_and_not_started_again() {
+    let mut world = held_for_skew();
+    world.starts();
+    // What was fetched before the hold came damaged.
+    world.trouble(0);
+    assert_eq!(world.state(), "Counting");
+    world.wait(4 * MINUTE);
+    assert_eq!((world.starts(), world.state()), (vec![], "Counting".into()));
+    // The other one catches up, so this one must prove that it works.
+    world.record(1);
+    world.wait(200);
+    assert_eq!(world.state(), "it came damaged");
+    assert_eq!(world.starts(), [(0, 2, 0)]);
+    world.record(0);
     assert_eq!(world.state(), "Counting");
 }
