@@ -368,9 +368,9 @@ impl Reading {
                      \"{topic}\" since offset {start} (its last stable offset), so nothing from \
                      there on can be read, and no further window closes; it ends when its producer \
                      ends it or the producer's transaction.timeout.ms is over; to end it by hand, \
-                     find it with kafka-transactions.sh find-hanging --topic {topic}, and end it \
-                     with kafka-transactions.sh abort --topic {topic} --partition {partition} \
-                     --start-offset {start}"
+                     find it with kafka-transactions.sh --bootstrap-server HOST:PORT find-hanging \
+                     --topic {topic}, and end it with kafka-transactions.sh --bootstrap-server \
+                     HOST:PORT abort --topic {topic} --partition {partition} --start-offset {start}"
                 );
                 step.troubles
                     .report(side, Trouble::new(Cause::OpenTransaction, why));
