@@ -40,7 +40,7 @@ impl Counting {
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
         let table = Table::founded(&genesis.start_offsets, step);
-        let topic = Topic::new(genesis.topic_id.clone(), step.now);
+        let topic = Topic::founded(&genesis, step);
         let reading = Reading::default();
         let mut counting = Self {
             owner,
@@ -63,11 +63,10 @@ impl Counting {
     pub(super) fn resume(
         owner: Owner,
         table: Table,
-        topic_id: String,
+        topic: Topic,
         facts: &TopicFacts,
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
-        let topic = Topic::new(topic_id, step.now.plus(TOPIC_EVERY_MS));
         let mut counting = Self {
             owner,
             table,
@@ -80,10 +79,9 @@ impl Counting {
         for partition in counting.table.lanes().keys() {
             counting.reading.add(*partition, step.now);
         }
-        if counting.topic.is_other(facts) {
-            counting.begin_generation(facts, step)?;
-        } else {
-            counting.compare_topic(facts, step)?;
+        match counting.topic.other(facts) {
+            Some(what) => counting.begin_generation(&what, facts, step)?,
+            None => counting.compare_topic(facts, step)?,
         }
         Ok(counting)
     }
@@ -346,13 +344,10 @@ impl Counting {
     /// The topic as it is now against the topic as we count it.
     fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
         self.reading.note_log_ends(&facts.partitions);
-        if self.topic.is_other(facts) {
+        if let Some(what) = self.topic.other(facts) {
             // What was read since the last commit may be of either: back to the journal, which is
             // of the one before.
-            let why = format!(
-                "topic \"{}\" was made again: its id is {}",
-                step.rules.shape.topic, facts.topic_id
-            );
+            let why = format!("topic \"{}\" {what}", step.rules.shape.topic);
             return Err(Break::Reload(why));
         }
         self.reading
@@ -373,15 +368,16 @@ impl Counting {
         Ok(())
     }
 
-    /// The topic was deleted and made again: its offsets mean other records now.
-    fn begin_generation(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
-        let what = format!(
-            "topic \"{}\" was deleted and made again: its id is {}, table {} counts {}",
-            step.rules.shape.topic,
-            facts.topic_id,
-            step.table(),
-            self.topic.id()
-        );
+    /// The topic is another one, as `what` says: its offsets mean other records now.
+    fn begin_generation(&mut self, what: &str, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
+        let (id, cluster_id) = self.topic.ids();
+        let counted = if facts.topic_id.is_empty() {
+            format!("the one of cluster \"{cluster_id}\"")
+        } else {
+            id.to_owned()
+        };
+        let (topic, table) = (&step.rules.shape.topic, step.table());
+        let what = format!("topic \"{topic}\" {what}, table {table} counts {counted}");
         may_lose(step, &what, "count the new one into the same table")?;
         step.effect(Effect::StopAll);
         // Not the one that lost counts lead to: those say nothing about the topic.
@@ -389,9 +385,13 @@ impl Counting {
         let partitions: Vec<Partition> = self.table.lanes().keys().copied().collect();
         for partition in partitions {
             self.lose_counts(partition, &what);
-            let reason = "the topic was made again".to_owned();
+            let reason = if facts.topic_id.is_empty() {
+                "the topic is of another cluster"
+            } else {
+                "the topic was made again"
+            };
             self.table
-                .begin_generation(partition, 0, &facts.topic_id, reason);
+                .begin_generation(partition, 0, &facts.topic_id, reason.to_owned());
             if let Some(frontier) = frontier {
                 self.table
                     .raise_floor(partition, frontier, FloorReason::Generation);
@@ -516,7 +516,13 @@ impl Counting {
     /// Draws the line: everything up to here becomes one epoch.
     fn cut(&mut self, genesis: Option<Genesis>, step: &mut Step<'_>) -> Going {
         assert!(self.flight.is_none(), "one epoch is on its way at a time");
-        let made = cut(&mut self.table, &self.owner, self.topic.id(), genesis, step)?;
+        let made = cut(
+            &mut self.table,
+            &self.owner,
+            self.topic.ids(),
+            genesis,
+            step,
+        )?;
         let Cut {
             commit,
             objects,

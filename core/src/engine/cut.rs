@@ -37,7 +37,7 @@ pub(super) struct Cut {
 pub(super) fn cut(
     table: &mut Table,
     owner: &Owner,
-    topic_id: &str,
+    (topic_id, cluster_id): (&str, &str),
     genesis: Option<Genesis>,
     step: &Step<'_>,
 ) -> Result<Cut, Break> {
@@ -62,6 +62,7 @@ pub(super) fn cut(
         genesis,
         lanes,
         topic_id: topic_id.to_owned(),
+        cluster_id: cluster_id.to_owned(),
         decisions: decisions.into_iter().flatten().collect(),
         closed_through: frontier,
         ledger,

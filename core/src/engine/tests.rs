@@ -429,3 +429,77 @@ fn a_topic_partition_that_is_held_is_in_no_trouble_and_not_started_again() {
     world.record(0);
     assert_eq!(world.state(), "Counting");
 }
+
+/// Brokers before Kafka 2.8 know no ids of topics, so only the cluster's id tells.
+#[test]
+fn the_topic_of_another_cluster_does_not_end_a_table_that_goes_on_after_data_loss() {
+    let topic_id = String::new();
+    for goes_on in [false, true] {
+        let rules = Rules {
+            continue_on_data_loss: goes_on,
+            ..Rules::for_tests()
+        };
+        let mut world = World::new(rules, 1);
+        world.topic.topic_id.clone_from(&topic_id);
+        world.commits.clear();
+        world.restart();
+        for _ in 0..3 {
+            world.record(0);
+        }
+        world.wait(MINUTE);
+        assert_eq!(world.next_offset(0), 3);
+        // A broker that knows no id of its cluster tells nothing.
+        for known in ["", "c"] {
+            world.topic.cluster_id = known.to_owned();
+            world.restart();
+            assert_eq!(
+                (world.state(), world.next_offset(0)),
+                ("Counting".into(), 3)
+            );
+        }
+        world.topic.cluster_id = "d".to_owned();
+        world.topic.partitions.insert(0, (0, 0));
+        world.restart();
+        if !goes_on {
+            let State::Failed(why) = world.engine.state() else {
+                panic!("{}", world.state())
+            };
+            assert_eq!(why.cause, Some(Cause::DataLoss));
+            assert!(why.text.contains("set on-data-loss: continue"), "{why}");
+            continue;
+        }
+        assert_eq!(
+            (world.state(), world.next_offset(0)),
+            ("Counting".into(), 0)
+        );
+        // The commit says of which cluster it is: it is not another one after the next restart.
+        world.record(0);
+        world.wait(MINUTE);
+        world.restart();
+        assert_eq!(
+            (world.state(), world.next_offset(0)),
+            ("Counting".into(), 1)
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_newer_windrow_is_no_reason_to_give_counts_up() {
+    let mut world = World::new(Rules::for_tests(), 1);
+    world.record(0);
+    world.wait(MINUTE);
+    let of_newer = zstd::encode_all(&br#"{"version": 2, "tables": []}"#[..], 1).unwrap();
+    let newer = crate::values::digest::hex(&of_newer);
+    for commit in &mut world.commits {
+        let mut changed = (**commit).clone();
+        changed.checkpoint = Some(crate::table::commit::CheckpointAt::Inline(newer.clone()));
+        *commit = Arc::new(changed);
+    }
+    world.restart();
+    let State::Failed(why) = world.engine.state() else {
+        panic!("{}", world.state())
+    };
+    assert_eq!(why.cause, Some(Cause::OtherSettings));
+    assert!(why.text.contains("it has version 2"), "{why}");
+    assert!(why.text.contains("run the windrow that wrote it"), "{why}");
+}

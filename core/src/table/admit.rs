@@ -252,6 +252,7 @@ mod tests {
             genesis: None,
             lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
             topic_id: "topic".to_owned(),
+            cluster_id: "cluster".to_owned(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: TableLedger::default(),

@@ -140,6 +140,11 @@ pub struct Commit {
     /// Kafka's id of the topic that `lanes` are about. It differs from that of the genesis after
     /// the topic was made again.
     pub topic_id: String,
+    /// Kafka's id of the cluster that has this topic. It differs from that of the genesis after the
+    /// topic of another cluster was taken for it. Empty in commits of earlier versions, where it is
+    /// that of the genesis, and where the broker could not tell.
+    #[serde(default)]
+    pub cluster_id: String,
     /// What was decided since the commit before, in the order in which it holds in each lane.
     pub decisions: Vec<Decision>,
     /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier
