@@ -98,6 +98,7 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         from: (to - 10).max(0),
         to,
         leader_epoch: 3,
+        epoch_mark: None,
         watermark: None,
         ledger: LaneLedger {
             next_offset: to,

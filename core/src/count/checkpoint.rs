@@ -24,7 +24,7 @@ use crate::count::partial::{Closed, Entry};
 use crate::count::watermark::Watermark;
 use crate::values::aggregate::Acc;
 use crate::values::ledger::LaneLedger;
-use crate::values::record::{Key, Partition, key_columns};
+use crate::values::record::{EpochMark, Key, Partition, key_columns};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,7 +79,11 @@ struct FileLane {
     watermark: Watermark,
     ceiling: i64,
     ledger: LaneLedger,
+    /// That of the record before the next offset; -1 when it is unknown.
     leader_epoch: i32,
+    /// Where it is unknown: the last record whose leader epoch is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch_mark: Option<EpochMark>,
     /// The columns of each key. Slices and closed windows name a key by its place here.
     keys: Vec<Vec<Option<String>>>,
     /// The start of each slice in ms since 1970, and its entries.
@@ -193,7 +197,8 @@ fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
         watermark: lane.watermark,
         ceiling: lane.ceiling,
         ledger: lane.ledger,
-        leader_epoch: lane.leader_epoch,
+        leader_epoch: EpochMark::leader_epoch_at(lane.epoch_mark, lane.ledger.next_offset),
+        epoch_mark: EpochMark::below(lane.epoch_mark, lane.ledger.next_offset),
         keys,
         slices,
         closed,
@@ -236,7 +241,7 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
         watermark: file.watermark,
         ceiling: file.ceiling,
         ledger: file.ledger,
-        leader_epoch: file.leader_epoch,
+        epoch_mark: EpochMark::read(file.epoch_mark, file.leader_epoch, file.ledger.next_offset),
         slices: file
             .slices
             .into_iter()

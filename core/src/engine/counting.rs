@@ -229,6 +229,14 @@ impl Counting {
             );
             return self.replay_broke(partition, &why, step);
         }
+        if let Some(cut) = self.table.shown_cut(partition, batch) {
+            let next = self.table.lanes()[&partition].ledger.next_offset;
+            let why = format!(
+                "topic partition {partition} was cut off below offset {next}: it has records where \
+                 none were"
+            );
+            return self.truncated(partition, Some(cut), why, step);
+        }
         let Some(ceiling) = step.ceiling() else {
             // They are read again, from here on, when the clocks agree. By either clock they may be
             // taken for records from the future, and that is for ever.
@@ -440,18 +448,20 @@ impl Counting {
                  next offset {last}"
             )
         } else {
+            self.table.forget_epoch_before(partition, log_start);
             return Ok(());
         };
         may_lose(step, &what, "go on without them")?;
         self.lose_counts(partition, &what);
         let lane = &self.table.lanes()[&partition];
-        let (next, leader_epoch) = (lane.ledger.next_offset, lane.leader_epoch);
+        let (next, checks) = (lane.ledger.next_offset, lane.starts_at().1 >= 0);
         if next < log_start {
             self.table.lose(partition, log_start, what);
-        } else if next > log_end && (leader_epoch < 0 || last == next) {
-            self.go_on_at_cut(partition, log_end, what);
+        } else if next > log_end && !(checks && self.reading.may_tell_cut(partition)) {
+            self.go_on_at_cut(partition, log_end, unknown_cut(&what, log_end));
         }
         // Otherwise the reader checks the leader epoch there, and then says where the cut is.
+        self.table.forget_epoch_before(partition, log_start);
         Ok(())
     }
 
@@ -470,7 +480,10 @@ impl Counting {
         may_lose(step, &why, "go on behind the cut")?;
         self.lose_counts(partition, &why);
         let next = self.table.lanes()[&partition].ledger.next_offset;
-        let to = cut_at.map_or(next, |cut| cut.min(next));
+        let (to, why) = match cut_at {
+            Some(cut) => (cut.min(next), why),
+            None => (next, unknown_cut(&why, next)),
+        };
         self.go_on_at_cut(partition, to, why);
         self.reading.stopped(partition);
         self.start_lanes(step);
@@ -584,6 +597,14 @@ impl Counting {
         self.start_lanes(step);
         at
     }
+}
+
+/// The reason of a generation that goes on at `to`, because nobody could tell where the cut is.
+fn unknown_cut(why: &str, to: Offset) -> String {
+    format!(
+        "{why}; the place of the cut is not known, so records that were written anew below offset \
+         {to} may have been passed over, which the ledger does not count as lost"
+    )
 }
 
 /// Whether counting may go on without records that are gone.

@@ -61,6 +61,8 @@ pub(super) struct Feed {
     /// It stands aside. That is taken to hold until this time, unless a record comes that is
     /// counted or moves the watermark.
     pub(super) idle_until: Option<Mono>,
+    /// How often the reader was asked where the log was cut off, without an answer.
+    pub(super) cut_asked: u32,
     /// The end of the log as last heard of.
     pub(super) log_end: Offset,
 }

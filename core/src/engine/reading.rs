@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 /// At least this long between two questions for a log's end.
 const LOOK_AGAIN_MS: u64 = 500;
+/// How often the reader is asked for the place of a cut.
+const CUT_ASKED_MAX: u32 = 3;
 /// Without a sign of life for this long a topic partition is called quiet.
 const QUIET_MS: u64 = 5000;
 /// A transaction that has been open for so long is told to people.
@@ -128,11 +130,12 @@ impl Reading {
             if feed.reading || feed.gone.is_some() || feed.limits != Limits::Fine {
                 continue;
             }
-            let (last_record, log_end) = (step.now, feed.log_end);
+            let (last_record, log_end, cut_asked) = (step.now, feed.log_end, feed.cut_asked);
             *feed = Feed {
                 reading: true,
                 last_record,
                 log_end,
+                cut_asked,
                 ..Feed::default()
             };
             let (offset, leader_epoch) = lane.starts_at();
@@ -188,6 +191,7 @@ impl Reading {
             step.troubles.end(Side::LogEnd(partition));
         }
         feed.again = None;
+        feed.cut_asked = 0;
         feed.log_end = feed.log_end.max(next_offset);
         if feed
             .transaction
@@ -248,7 +252,18 @@ impl Reading {
     pub(super) fn forget_log_end(&mut self, partition: Partition, cut_at: Offset) {
         if let Some(feed) = self.feeds.get_mut(&partition) {
             feed.log_end = cut_at;
+            feed.cut_asked = 0;
         }
+    }
+
+    /// Whether the reader may still tell where a log was cut off, when it is started with a leader
+    /// epoch. It is asked a few times, because the end of the log may be what it finds first.
+    pub(super) fn may_tell_cut(&mut self, partition: Partition) -> bool {
+        let Some(feed) = self.feeds.get_mut(&partition) else {
+            return false;
+        };
+        feed.cut_asked += 1;
+        feed.cut_asked <= CUT_ASKED_MAX
     }
 
     /// Reading does not go on at the offset that was asked for. Before anything is said of lost

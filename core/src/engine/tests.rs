@@ -503,3 +503,130 @@ fn a_checkpoint_of_a_newer_windrow_is_no_reason_to_give_counts_up() {
     assert!(why.text.contains("it has version 2"), "{why}");
     assert!(why.text.contains("run the windrow that wrote it"), "{why}");
 }
+
+/// A world of one topic partition that goes on after data loss. It has read three records with the
+/// leader epoch 5, and then the marker of a transaction, which is never shown.
+fn behind_a_marker() -> World {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..Rules::for_tests()
+    };
+    let mut world = World::new(rules, 1);
+    for offset in 0..3 {
+        world.topic.partitions.insert(0, (0, offset + 1));
+        world.read(0, offset, 5);
+    }
+    world.topic.partitions.insert(0, (0, 4));
+    world.step(Input::End {
+        partition: 0,
+        offset: 4,
+    });
+    world.starts();
+    world
+}
+
+/// A generation that was begun by the last commit: where it begins, and why.
+fn generation(world: &World) -> Option<(Offset, String)> {
+    let decisions = world.commits.iter().flat_map(|commit| &commit.decisions);
+    decisions
+        .filter_map(|decision| match &decision.what {
+            crate::values::decision::Decided::Generation { to, reason, .. } => {
+                Some((*to, reason.clone()))
+            }
+            _ => None,
+        })
+        .last()
+}
+
+/// The leader epoch of a transaction's marker is not known, but that of the record before it is.
+#[test]
+fn a_cut_below_a_transactions_marker_is_found_after_a_restart() {
+    let mut world = behind_a_marker();
+    world.wait(MINUTE);
+    assert_eq!(world.commits.last().unwrap().lanes[&0].to, 4);
+    world.restart();
+    // The record before offset 3 had the leader epoch 5: the broker can tell whether it still has.
+    assert_eq!(world.starts(), [(0, 3, 5)]);
+    assert_eq!(world.next_offset(0), 4);
+    world.step(Input::Truncated {
+        partition: 0,
+        cut_at: Some(1),
+        why: "it was cut off".to_owned(),
+    });
+    assert_eq!(world.starts(), [(0, 1, -1)]);
+}
+
+#[test]
+fn records_where_a_transactions_marker_was_show_a_cut() {
+    let mut world = behind_a_marker();
+    world.step(Input::Reopened);
+    assert_eq!(world.starts(), [(0, 3, 5)]);
+    world.read(0, 3, 6);
+    assert_eq!(world.starts(), [(0, 3, -1)]);
+    world.read(0, 3, 6);
+    world.wait(MINUTE);
+    let reason = "topic partition 0 was cut off below offset 4: it has records where none were";
+    assert_eq!(generation(&world), Some((3, reason.to_owned())));
+    assert_eq!(world.next_offset(0), 4);
+}
+
+/// Where the leader epoch was known is before the log's start now: nothing is lost by that, and
+/// nothing is asked for there.
+#[test]
+fn a_log_that_begins_behind_the_last_known_leader_epoch_is_read_on() {
+    let mut world = behind_a_marker();
+    world.topic.partitions.insert(0, (4, 4));
+    world.step(Input::Reopened);
+    assert_eq!(world.starts(), [(0, 3, 5)]);
+    world.step(Input::OutOfRange { partition: 0 });
+    world.wait(MINUTE);
+    assert_eq!(world.starts(), [(0, 4, -1)]);
+    assert_eq!(generation(&world), None);
+}
+
+/// The log ends before the next offset: what was written anew below its end must not be passed over
+/// where the reader can tell the place of the cut.
+#[test]
+fn a_lane_that_is_out_of_range_asks_for_the_place_of_the_cut() {
+    let mut world = behind_a_marker();
+    world.record(0);
+    world.starts();
+    world.topic.partitions.insert(0, (0, 2));
+    world.step(Input::OutOfRange { partition: 0 });
+    world.wait(11_000);
+    assert_eq!(world.starts(), [(0, 5, 0)]);
+    assert_eq!(generation(&world), None);
+    world.step(Input::Truncated {
+        partition: 0,
+        cut_at: Some(1),
+        why: "it was cut off".to_owned(),
+    });
+    world.wait(MINUTE);
+    assert_eq!(generation(&world), Some((1, "it was cut off".to_owned())));
+    assert_eq!(world.next_offset(0), 1);
+}
+
+#[test]
+fn a_cut_whose_place_nobody_can_tell_is_called_unknown() {
+    let unknown = "the place of the cut is not known";
+    // The reader does not say it, however often it is started.
+    let mut world = behind_a_marker();
+    world.topic.partitions.insert(0, (0, 2));
+    for _ in 0..4 {
+        world.step(Input::OutOfRange { partition: 0 });
+        world.wait(11_000);
+    }
+    world.wait(MINUTE);
+    let (to, reason) = generation(&world).unwrap();
+    assert!(to == 2 && reason.contains(unknown), "{to}: {reason}");
+    // The broker cannot tell it.
+    let mut world = behind_a_marker();
+    world.step(Input::Truncated {
+        partition: 0,
+        cut_at: None,
+        why: "it was cut off".to_owned(),
+    });
+    world.wait(MINUTE);
+    let (to, reason) = generation(&world).unwrap();
+    assert!(to == 4 && reason.contains(unknown), "{to}: {reason}");
+}

@@ -243,6 +243,7 @@ mod tests {
             from: 70,
             to: 80,
             leader_epoch: -1,
+            epoch_mark: None,
             watermark: None,
             ledger: LaneLedger::default(),
         };

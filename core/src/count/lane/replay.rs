@@ -5,7 +5,7 @@ use super::{Lane, LaneState, Stopped, bytes_of};
 use crate::count::watermark::Watermark;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
-use crate::values::record::Offset;
+use crate::values::record::{EpochMark, Offset};
 use crate::values::time::EventTime;
 use std::collections::VecDeque;
 
@@ -18,8 +18,8 @@ pub struct AtCommit {
     pub newest: Option<EventTime>,
     /// The sum of the counts that were not in rows yet.
     pub held: u64,
-    /// The leader epoch of the last record; -1 when it is unknown.
-    pub leader_epoch: i32,
+    /// The last record whose leader epoch is known.
+    pub epoch_mark: Option<EpochMark>,
 }
 
 /// The way from a checkpoint back to where the last commit was.
@@ -36,9 +36,9 @@ pub(super) struct Replay {
     /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
     pub(super) last_delay_ms: i64,
     pub(super) last_ceiling: i64,
-    /// The leader epoch of the record before the goal, while it is not known whether the log still
-    /// has that record.
-    pub(super) unchecked: Option<i32>,
+    /// The last record before the goal whose leader epoch is known, while it is not known whether
+    /// the log still has that record.
+    pub(super) unchecked: Option<EpochMark>,
     /// The recorded decisions that are not applied yet, in the order of their offsets.
     pub(super) decisions: VecDeque<Decision>,
 }
@@ -84,25 +84,38 @@ impl Lane {
     }
 
     /// Has the log be checked where the replay ends, before the replay: what is read below may be
-    /// another log than the one that was counted, and give the same ledger. `leader_epoch` is that
-    /// of the record before; -1 when it is unknown, and then nothing can be checked.
-    pub fn check_before_replay(&mut self, leader_epoch: i32) {
+    /// another log than the one that was counted, and give the same ledger. `mark` is the last
+    /// record before whose leader epoch is known; without one nothing can be checked.
+    pub fn check_before_replay(&mut self, mark: Option<EpochMark>) {
         if let Some(replay) = &mut self.replay {
-            replay.unchecked = Some(leader_epoch).filter(|epoch| *epoch >= 0);
+            replay.unchecked = mark;
         }
     }
 
-    /// Where reading starts: the offset, and the leader epoch of the record before it.
+    /// Where reading starts: the offset, and the leader epoch of the record before it; -1 when none
+    /// is known. That may be below the next offset: then nothing but offsets that are never shown
+    /// lay between, and a record there is of another log.
     #[must_use]
     pub fn starts_at(&self) -> (Offset, i32) {
-        match self
-            .replay
-            .as_ref()
-            .map(|replay| (replay, replay.unchecked))
-        {
-            Some((replay, Some(epoch))) => (replay.goal.next_offset, epoch),
-            _ => (self.ledger.next_offset, self.leader_epoch),
+        let unchecked = self.replay.as_ref().and_then(|replay| replay.unchecked);
+        match unchecked.or(self.epoch_mark) {
+            Some(mark) => (mark.offset, mark.leader_epoch),
+            None => (self.ledger.next_offset, -1),
         }
+    }
+
+    /// Where the last known leader epoch was, if that is below the next offset of a lane that is
+    /// not replayed.
+    #[must_use]
+    pub fn shown_up_to(&self) -> Option<Offset> {
+        let mark = self.epoch_mark.filter(|_| self.replay.is_none())?;
+        (mark.offset < self.ledger.next_offset).then_some(mark.offset)
+    }
+
+    /// The last record whose leader epoch is known; `None` while there is none.
+    #[must_use]
+    pub fn epoch_mark(&self) -> Option<EpochMark> {
+        self.epoch_mark
     }
 
     /// The reader went on where the replay ends, so the log below is the one that was counted.
@@ -199,7 +212,7 @@ impl Lane {
             reason,
         };
         self.obey(&what);
-        self.leader_epoch = at.leader_epoch;
+        self.epoch_mark = at.epoch_mark;
         self.decisions.push(Decision {
             partition: self.partition,
             offset: replay.began_at,
@@ -274,7 +287,7 @@ mod tests {
             watermark: before.watermark(),
             newest: before.newest(),
             held: before.open_count() + before.closed_count(),
-            leader_epoch: 0,
+            epoch_mark: None,
         };
         let mut lane = Lane::restore(0, &shape(), checkpoint, before.ledger, decisions);
         lane.begin_replay(at.watermark);
