@@ -98,6 +98,7 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         from: (to - 10).max(0),
         to,
         leader_epoch: 3,
+        epoch_mark: None,
         watermark: None,
         ledger: LaneLedger {
             next_offset: to,
@@ -111,6 +112,7 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         genesis: (n == 0).then(genesis),
         lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
         topic_id: "topic".to_owned(),
+        cluster_id: "cluster".to_owned(),
         decisions: Vec::new(),
         closed_through: None,
         ledger: TableLedger::default(),

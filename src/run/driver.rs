@@ -173,7 +173,7 @@ impl Driver {
     }
 
     fn perform(&mut self, effects: &mut Vec<Effect>, reader: &mut Reader) {
-        let mut not_started = Vec::new();
+        let mut not_started: Vec<(Partition, KafkaError)> = Vec::new();
         for effect in effects.drain(..) {
             match effect {
                 Effect::Ask(request) => self.ask(request),
@@ -188,7 +188,7 @@ impl Driver {
                             partition, offset, error = %error,
                             "cannot start reading; trying again"
                         );
-                        not_started.push(partition);
+                        not_started.push((partition, error));
                     }
                 }
                 Effect::StopAll => {
@@ -208,8 +208,9 @@ impl Driver {
                 Effect::Exit(Some(reason)) => self.ended = Some(Err(reason)),
             }
         }
-        for partition in not_started {
-            self.engine.step(Input::OutOfRange { partition }, effects);
+        for (partition, error) in not_started {
+            self.engine
+                .step(not_started_input(partition, error), effects);
         }
     }
 
@@ -337,6 +338,15 @@ impl Driver {
     }
 }
 
+/// A topic partition could not be started. The offset is not in question, so the engine shows the
+/// reason and starts it again after its usual pauses.
+fn not_started_input(partition: Partition, error: KafkaError) -> Input<'static> {
+    Input::Trouble {
+        partition: Some(partition),
+        trouble: error.into(),
+    }
+}
+
 fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) {
     let input = match event {
         Event::Batch {
@@ -379,4 +389,21 @@ fn step_event(engine: &mut Engine, event: Event<'_>, effects: &mut Vec<Effect>) 
         }
     };
     engine.step(input, effects);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was taken for an offset that the log does not have, which the state does not show, and
+    /// after which it is started again without a pause.
+    #[test]
+    fn a_topic_partition_that_cannot_be_started_is_in_trouble() {
+        let error = KafkaError::Other("cannot read topic \"t\"".to_owned());
+        let Input::Trouble { partition, trouble } = not_started_input(3, error) else {
+            panic!("it is a trouble")
+        };
+        assert_eq!(partition, Some(3));
+        assert_eq!(trouble.text, "cannot read topic \"t\"");
+    }
 }

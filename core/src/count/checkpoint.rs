@@ -24,7 +24,8 @@ use crate::count::partial::{Closed, Entry};
 use crate::count::watermark::Watermark;
 use crate::values::aggregate::Acc;
 use crate::values::ledger::LaneLedger;
-use crate::values::record::{Key, Partition, key_columns};
+use crate::values::record::{EpochMark, Key, Partition, key_columns};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
@@ -33,6 +34,23 @@ use std::sync::Arc;
 
 /// Raised when the form below changes. A program reads its own version only.
 const VERSION: u32 = 1;
+
+/// Why a checkpoint cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Another windrow wrote it, and can read it.
+    #[error("cannot read checkpoint: it has version {0}, but this program reads version {VERSION}")]
+    OtherVersion(u32),
+    /// It is damaged, as this sentence says.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// What a checkpoint of any version says first.
+#[derive(Deserialize)]
+struct AnyFile {
+    version: u32,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,7 +79,11 @@ struct FileLane {
     watermark: Watermark,
     ceiling: i64,
     ledger: LaneLedger,
+    /// That of the record before the next offset; -1 when it is unknown.
     leader_epoch: i32,
+    /// Where it is unknown: the last record whose leader epoch is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch_mark: Option<EpochMark>,
     /// The columns of each key. Slices and closed windows name a key by its place here.
     keys: Vec<Vec<Option<String>>>,
     /// The start of each slice in ms since 1970, and its entries.
@@ -106,22 +128,27 @@ pub fn encode(
 /// # Errors
 /// What is wrong with the bytes: they are damaged, or of another version. Nothing may be counted
 /// from them.
-pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, String> {
+pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, Unreadable> {
+    match read::<File>(bytes) {
+        Ok(file) if file.version == VERSION => Ok(file
+            .lanes
+            .into_iter()
+            .map(|(p, lane)| (p, lane.0))
+            .collect()),
+        Ok(file) => Err(Unreadable::OtherVersion(file.version)),
+        // Another version may have another form.
+        Err(why) => Err(match read::<AnyFile>(bytes) {
+            Ok(file) if file.version != VERSION => Unreadable::OtherVersion(file.version),
+            _ => Unreadable::Damaged(why),
+        }),
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let json =
         zstd::Decoder::new(bytes).map_err(|e| format!("cannot decompress checkpoint: {e}"))?;
-    let file: File = serde_json::from_reader(BufReader::new(json))
-        .map_err(|e| format!("cannot read checkpoint: {e}"))?;
-    if file.version != VERSION {
-        return Err(format!(
-            "cannot read checkpoint: it has version {}, but this program reads version {VERSION}",
-            file.version
-        ));
-    }
-    Ok(file
-        .lanes
-        .into_iter()
-        .map(|(p, lane)| (p, lane.0))
-        .collect())
+    serde_json::from_reader(BufReader::new(json))
+        .map_err(|e| format!("cannot read checkpoint: {e}"))
 }
 
 fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
@@ -170,7 +197,8 @@ fn file_lane(lane: &LaneState, columns: usize) -> FileLane {
         watermark: lane.watermark,
         ceiling: lane.ceiling,
         ledger: lane.ledger,
-        leader_epoch: lane.leader_epoch,
+        leader_epoch: EpochMark::leader_epoch_at(lane.epoch_mark, lane.ledger.next_offset),
+        epoch_mark: EpochMark::below(lane.epoch_mark, lane.ledger.next_offset),
         keys,
         slices,
         closed,
@@ -213,7 +241,7 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
         watermark: file.watermark,
         ceiling: file.ceiling,
         ledger: file.ledger,
-        leader_epoch: file.leader_epoch,
+        epoch_mark: EpochMark::read(file.epoch_mark, file.leader_epoch, file.ledger.next_offset),
         slices: file
             .slices
             .into_iter()

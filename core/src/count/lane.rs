@@ -45,7 +45,7 @@ use crate::count::watermark::Watermark;
 use crate::count::window::Span;
 use crate::values::decision::{Decided, Decision, FloorReason};
 use crate::values::ledger::LaneLedger;
-use crate::values::record::{Batch, Offset, Partition, Record};
+use crate::values::record::{Batch, EpochMark, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
@@ -78,8 +78,11 @@ pub struct Lane {
     closed_bytes: usize,
     /// What became of each offset so far.
     pub ledger: LaneLedger,
-    /// Kafka's leader epoch of the last record that was read; -1 while none is known.
-    pub leader_epoch: i32,
+    /// The last record whose leader epoch is known. Behind it are none but offsets that are never
+    /// shown, such as a transaction's marker, which may be of a later epoch.
+    epoch_mark: Option<EpochMark>,
+    /// The offset after the last record that was taken from the reader.
+    read_to: Offset,
     /// Late records since the last cut, in the order of their offsets.
     pub late: Vec<LateRecord>,
     /// Rejects since the last cut, in the order of their offsets.
@@ -112,8 +115,8 @@ pub struct LaneState {
     pub ceiling: i64,
     /// What became of each offset so far.
     pub ledger: LaneLedger,
-    /// Kafka's leader epoch of the last record that was read; -1 while none is known.
-    pub leader_epoch: i32,
+    /// The last record whose leader epoch is known.
+    pub epoch_mark: Option<EpochMark>,
     /// The slices of open windows: the start of each in ms since 1970, and its entries.
     pub slices: Vec<(i64, Vec<Entry>)>,
     /// Windows that are closed in this lane but not final.
@@ -134,7 +137,7 @@ impl Lane {
             watermark: Watermark::new(0),
             ceiling: i64::MIN,
             ledger,
-            leader_epoch: -1,
+            epoch_mark: None,
             slices: Vec::new(),
             closed: Closed::new(),
         };
@@ -173,7 +176,8 @@ impl Lane {
             closed_bytes,
             closed: state.closed,
             ledger: state.ledger,
-            leader_epoch: state.leader_epoch,
+            epoch_mark: state.epoch_mark,
+            read_to: state.ledger.next_offset,
             late: Vec::new(),
             rejects: Vec::new(),
             side_bytes: 0,
@@ -191,11 +195,15 @@ impl Lane {
     /// What a checkpoint keeps of this lane.
     #[must_use]
     pub fn state(&self) -> LaneState {
+        debug_assert!(
+            self.sums_are_right(),
+            "the running sums of memory are what a recount says"
+        );
         LaneState {
             watermark: self.watermark,
             ceiling: self.ceiling,
             ledger: self.ledger,
-            leader_epoch: self.leader_epoch,
+            epoch_mark: self.epoch_mark,
             slices: self.partials.export(),
             closed: self.closed.clone(),
         }
@@ -207,6 +215,7 @@ impl Lane {
         batch.each(&mut |record| {
             if self.stopped.is_none() && record.offset >= self.ledger.next_offset {
                 self.record(record);
+                self.read_to = record.offset + 1;
             }
         });
     }
@@ -216,11 +225,12 @@ impl Lane {
         if self.replay.is_some() {
             self.reach(record.offset);
         }
+        // A recorded loss may have led past the record, although the log has it again.
+        if self.stopped.is_some() || record.offset < self.ledger.next_offset {
+            return;
+        }
         if self.replay.is_none() {
             self.use_offered_ceiling();
-        }
-        if self.stopped.is_some() {
-            return;
         }
         self.skip_to(record.offset);
         let Some(value) = record.value else {
@@ -343,7 +353,7 @@ impl Lane {
             if self.replay.is_some() {
                 self.reach(offset);
             }
-            if self.stopped.is_none() {
+            if self.stopped.is_none() && offset >= self.ledger.next_offset {
                 self.skip_to(offset);
             }
         }
@@ -370,9 +380,13 @@ impl Lane {
                 self.move_watermark();
             }
             Decided::Lost { to, .. } => {
+                // One that was changed by hand may lead back: the ledgers then tell.
                 let lost = *to - self.ledger.next_offset;
-                self.ledger.lost += u64::try_from(lost).expect("lost offsets lie ahead");
-                self.ledger.next_offset = *to;
+                if let Ok(lost) = u64::try_from(lost) {
+                    self.ledger.lost += lost;
+                    self.ledger.next_offset = *to;
+                    self.epoch_mark = None;
+                }
             }
             Decided::CountsLost {
                 ledger,
@@ -388,7 +402,7 @@ impl Lane {
                 self.next_end = i64::MAX;
                 self.ceiling = ceiling.0;
                 self.ledger = *ledger;
-                self.leader_epoch = -1;
+                self.epoch_mark = None;
             }
             Decided::Generation { to, .. } => {
                 self.ledger = LaneLedger {
@@ -396,7 +410,7 @@ impl Lane {
                     next_offset: *to,
                     ..LaneLedger::default()
                 };
-                self.leader_epoch = -1;
+                self.epoch_mark = None;
             }
         }
     }
@@ -498,10 +512,21 @@ impl Lane {
         in_force.abs_diff(at.0) > ms
     }
 
-    /// The leader epoch of the record before the next offset; -1 when it is unknown, for example
-    /// because a transaction's marker lies between.
+    /// The records that were taken last came with this leader epoch, which is that of the last one;
+    /// -1 when it is unknown.
     pub fn note_leader_epoch(&mut self, leader_epoch: i32) {
-        self.leader_epoch = leader_epoch;
+        let offset = self.ledger.next_offset;
+        // A decision or a record that cannot be counted may lie between.
+        let known = leader_epoch >= 0 && self.read_to == offset;
+        self.epoch_mark = known.then_some(EpochMark {
+            offset,
+            leader_epoch,
+        });
+    }
+
+    /// What is known of leader epochs does not help any more: the log begins later.
+    pub fn forget_epoch(&mut self) {
+        self.epoch_mark = None;
     }
 
     /// Takes out the late records and the rejects, for an epoch that is being cut.

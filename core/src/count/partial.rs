@@ -252,6 +252,15 @@ impl Partials {
         self.slices.clear();
         self.hot = 0;
         self.keys = Interner::default();
+        self.slice_bytes = 0;
+        self.dropped = 0;
+        self.held.clear();
+    }
+
+    /// Whether the running sum of what slices take is what a recount says.
+    #[must_use]
+    pub fn sum_is_right(&self) -> bool {
+        self.slice_bytes == self.slices.iter().map(Slice::bytes).sum::<usize>()
     }
 
     /// The end of the last window that holds this time.
@@ -596,5 +605,20 @@ mod tests {
         assert!(partials.bytes() > busy);
         partials.closed_taken(20_000);
         assert!(partials.bytes() < 10_000, "{}", partials.bytes());
+    }
+
+    #[test]
+    fn slices_that_are_forgotten_take_no_memory() {
+        let mut partials = partials(10, 5);
+        for n in 0..5000 {
+            let span = partials.span(n / 500);
+            partials.add(span, format!("k{n}").as_bytes(), &[]).unwrap();
+        }
+        let mut closed = Closed::new();
+        partials.close(i64::MIN, 5, &mut closed);
+        assert!(partials.bytes() > 0 && !closed.is_empty());
+        partials.clear();
+        assert_eq!(partials.bytes(), 0);
+        assert!(partials.sum_is_right());
     }
 }

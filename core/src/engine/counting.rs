@@ -40,7 +40,7 @@ impl Counting {
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
         let table = Table::founded(&genesis.start_offsets, step);
-        let topic = Topic::new(genesis.topic_id.clone(), step.now);
+        let topic = Topic::founded(&genesis, step);
         let reading = Reading::default();
         let mut counting = Self {
             owner,
@@ -63,11 +63,10 @@ impl Counting {
     pub(super) fn resume(
         owner: Owner,
         table: Table,
-        topic_id: String,
+        topic: Topic,
         facts: &TopicFacts,
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
-        let topic = Topic::new(topic_id, step.now.plus(TOPIC_EVERY_MS));
         let mut counting = Self {
             owner,
             table,
@@ -80,10 +79,9 @@ impl Counting {
         for partition in counting.table.lanes().keys() {
             counting.reading.add(*partition, step.now);
         }
-        if counting.topic.is_other(facts) {
-            counting.begin_generation(facts, step)?;
-        } else {
-            counting.compare_topic(facts, step)?;
+        match counting.topic.other(facts) {
+            Some(what) => counting.begin_generation(&what, facts, step)?,
+            None => counting.compare_topic(facts, step)?,
         }
         Ok(counting)
     }
@@ -133,10 +131,18 @@ impl Counting {
         }
         self.reading.tick(self.table.lanes(), step);
         self.raise_floors(step);
-        let stands = step.paused || self.table.is_replaying();
+        let stands = Self::is_all_held(step) || self.table.is_replaying();
         let frontier = merger::frontier(self.table.lanes());
         self.stall.tick(frontier, stands, step.now);
-        self.control_flow(step);
+        self.hold_back(Self::is_all_held(step), step);
+        if !stands && self.reading.has_unread(self.table.lanes()) {
+            self.stall.note_busy(step);
+        }
+    }
+
+    /// Whether everything waits, whatever flow control would say.
+    fn is_all_held(step: &Step<'_>) -> bool {
+        step.paused || step.clock.is_none() || step.ending
     }
 
     fn raise_floors(&mut self, step: &Step<'_>) {
@@ -149,11 +155,6 @@ impl Counting {
         if let Some(at) = self.reading.quiet_floor(self.table.lanes(), step) {
             self.table.raise_floors(at, FloorReason::Quiet);
         }
-    }
-
-    fn control_flow(&mut self, step: &mut Step<'_>) {
-        let all = step.paused || step.clock.is_none() || step.ending;
-        self.hold_back(all, step);
     }
 
     /// Holds back what must wait.
@@ -228,6 +229,14 @@ impl Counting {
             );
             return self.replay_broke(partition, &why, step);
         }
+        if let Some(cut) = self.table.shown_cut(partition, batch) {
+            let next = self.table.lanes()[&partition].ledger.next_offset;
+            let why = format!(
+                "topic partition {partition} was cut off below offset {next}: it has records where \
+                 none were"
+            );
+            return self.truncated(partition, Some(cut), why, step);
+        }
         let Some(ceiling) = step.ceiling() else {
             // They are read again, from here on, when the clocks agree. By either clock they may be
             // taken for records from the future, and that is for ever.
@@ -239,7 +248,7 @@ impl Counting {
             .table
             .count(partition, leader_epoch, batch, ceiling, max_future_ms);
         if let Some((next, lives)) = read {
-            self.stall.note_read(step);
+            self.stall.note_busy(step);
             self.note_read(partition, next, lives, step);
         }
         Ok(())
@@ -343,13 +352,10 @@ impl Counting {
     /// The topic as it is now against the topic as we count it.
     fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
         self.reading.note_log_ends(&facts.partitions);
-        if self.topic.is_other(facts) {
+        if let Some(what) = self.topic.other(facts) {
             // What was read since the last commit may be of either: back to the journal, which is
             // of the one before.
-            let why = format!(
-                "topic \"{}\" was made again: its id is {}",
-                step.rules.shape.topic, facts.topic_id
-            );
+            let why = format!("topic \"{}\" {what}", step.rules.shape.topic);
             return Err(Break::Reload(why));
         }
         self.reading
@@ -370,15 +376,16 @@ impl Counting {
         Ok(())
     }
 
-    /// The topic was deleted and made again: its offsets mean other records now.
-    fn begin_generation(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
-        let what = format!(
-            "topic \"{}\" was deleted and made again: its id is {}, table {} counts {}",
-            step.rules.shape.topic,
-            facts.topic_id,
-            step.table(),
-            self.topic.id()
-        );
+    /// The topic is another one, as `what` says: its offsets mean other records now.
+    fn begin_generation(&mut self, what: &str, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
+        let (id, cluster_id) = self.topic.ids();
+        let counted = if facts.topic_id.is_empty() {
+            format!("the one of cluster \"{cluster_id}\"")
+        } else {
+            id.to_owned()
+        };
+        let (topic, table) = (&step.rules.shape.topic, step.table());
+        let what = format!("topic \"{topic}\" {what}, table {table} counts {counted}");
         may_lose(step, &what, "count the new one into the same table")?;
         step.effect(Effect::StopAll);
         // Not the one that lost counts lead to: those say nothing about the topic.
@@ -386,9 +393,13 @@ impl Counting {
         let partitions: Vec<Partition> = self.table.lanes().keys().copied().collect();
         for partition in partitions {
             self.lose_counts(partition, &what);
-            let reason = "the topic was made again".to_owned();
+            let reason = if facts.topic_id.is_empty() {
+                "the topic is of another cluster"
+            } else {
+                "the topic was made again"
+            };
             self.table
-                .begin_generation(partition, 0, &facts.topic_id, reason);
+                .begin_generation(partition, 0, &facts.topic_id, reason.to_owned());
             if let Some(frontier) = frontier {
                 self.table
                     .raise_floor(partition, frontier, FloorReason::Generation);
@@ -437,6 +448,7 @@ impl Counting {
                  next offset {last}"
             )
         } else {
+            self.table.forget_epoch_before(partition, log_start);
             return Ok(());
         };
         if next >= log_start && !self.reading.believes_cut(partition, step) {
@@ -447,14 +459,14 @@ impl Counting {
         may_lose(step, &what, "go on without them")?;
         self.lose_counts(partition, &what);
         let lane = &self.table.lanes()[&partition];
-        let (next, leader_epoch) = (lane.ledger.next_offset, lane.leader_epoch);
+        let (next, checks) = (lane.ledger.next_offset, lane.starts_at().1 >= 0);
         if next < log_start {
             self.table.lose(partition, log_start, what);
-        } else if next > log_end && (leader_epoch < 0 || last == next) {
-            self.table
-                .begin_generation(partition, log_end, self.topic.id(), what);
+        } else if next > log_end && !(checks && self.reading.may_tell_cut(partition)) {
+            self.go_on_at_cut(partition, log_end, unknown_cut(&what, log_end));
         }
         // Otherwise the reader checks the leader epoch there, and then says where the cut is.
+        self.table.forget_epoch_before(partition, log_start);
         Ok(())
     }
 
@@ -473,12 +485,21 @@ impl Counting {
         may_lose(step, &why, "go on behind the cut")?;
         self.lose_counts(partition, &why);
         let next = self.table.lanes()[&partition].ledger.next_offset;
-        let to = cut_at.map_or(next, |cut| cut.min(next));
-        self.table
-            .begin_generation(partition, to, self.topic.id(), why);
+        let (to, why) = match cut_at {
+            Some(cut) => (cut.min(next), why),
+            None => (next, unknown_cut(&why, next)),
+        };
+        self.go_on_at_cut(partition, to, why);
         self.reading.stopped(partition);
         self.start_lanes(step);
         Ok(())
+    }
+
+    /// The log of a lane was cut off at `to`: from there on it is another one.
+    fn go_on_at_cut(&mut self, partition: Partition, to: Offset, why: String) {
+        self.table
+            .begin_generation(partition, to, self.topic.id(), why);
+        self.reading.forget_log_end(partition, to);
     }
 
     /// The replay of a lane cannot be done, because its log is not the one that was counted.
@@ -513,7 +534,13 @@ impl Counting {
     /// Draws the line: everything up to here becomes one epoch.
     fn cut(&mut self, genesis: Option<Genesis>, step: &mut Step<'_>) -> Going {
         assert!(self.flight.is_none(), "one epoch is on its way at a time");
-        let made = cut(&mut self.table, &self.owner, self.topic.id(), genesis, step)?;
+        let made = cut(
+            &mut self.table,
+            &self.owner,
+            self.topic.ids(),
+            genesis,
+            step,
+        )?;
         let Cut {
             commit,
             objects,
@@ -575,6 +602,14 @@ impl Counting {
         self.start_lanes(step);
         at
     }
+}
+
+/// The reason of a generation that goes on at `to`, because nobody could tell where the cut is.
+fn unknown_cut(why: &str, to: Offset) -> String {
+    format!(
+        "{why}; the place of the cut is not known, so records that were written anew below offset \
+         {to} may have been passed over, which the ledger does not count as lost"
+    )
 }
 
 /// Whether counting may go on without records that are gone.

@@ -10,7 +10,7 @@ use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, 
 use crate::table::file;
 use crate::values::digest::{hex, sha256_hex};
 use crate::values::ledger::TableLedger;
-use crate::values::record::Partition;
+use crate::values::record::{EpochMark, Partition};
 use crate::values::row::Row;
 use crate::values::time::EventTime;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(super) struct Cut {
 pub(super) fn cut(
     table: &mut Table,
     owner: &Owner,
-    topic_id: &str,
+    (topic_id, cluster_id): (&str, &str),
     genesis: Option<Genesis>,
     step: &Step<'_>,
 ) -> Result<Cut, Break> {
@@ -62,6 +62,7 @@ pub(super) fn cut(
         genesis,
         lanes,
         topic_id: topic_id.to_owned(),
+        cluster_id: cluster_id.to_owned(),
         decisions: decisions.into_iter().flatten().collect(),
         closed_through: frontier,
         ledger,
@@ -87,7 +88,8 @@ fn lane_commits(table: &Table) -> BTreeMap<Partition, LaneCommit> {
         let commit = LaneCommit {
             from: from.unwrap_or(lane.ledger.start_offset),
             to: lane.ledger.next_offset,
-            leader_epoch: lane.leader_epoch,
+            leader_epoch: EpochMark::leader_epoch_at(lane.epoch_mark(), lane.ledger.next_offset),
+            epoch_mark: EpochMark::below(lane.epoch_mark(), lane.ledger.next_offset),
             watermark: lane.watermark(),
             ledger: lane.ledger,
             held: lane.open_count() + lane.closed_count(),

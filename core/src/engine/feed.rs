@@ -18,6 +18,9 @@ use crate::values::time::{EventTime, Mono};
 const AGAIN_MS: u64 = 1000;
 /// The longest such pause.
 const AGAIN_MS_MAX: u64 = 60_000;
+/// A topic partition without records for this long may have an open transaction, so the end of its
+/// log is asked for, however long `idle-timeout` is.
+const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 /// What only a look at the topic says (a topic partition is gone, a log ends below where we are) is
 /// believed once all answers have said it for this long: one broker may have old metadata.
 const BELIEVED_AFTER_MS: u64 = 30_000;
@@ -60,6 +63,8 @@ pub(super) struct Feed {
     /// It stands aside. That is taken to hold until this time, unless a record comes that is
     /// counted or moves the watermark.
     pub(super) idle_until: Option<Mono>,
+    /// How often the reader was asked where the log was cut off, without an answer.
+    pub(super) cut_asked: u32,
     /// The end of the log as last heard of.
     pub(super) log_end: Offset,
 }
@@ -156,6 +161,12 @@ impl Feed {
     /// Nothing was counted, and no watermark moved, for `idle-timeout`.
     pub(super) fn is_silent(&self, step: &Step<'_>) -> bool {
         step.now.since(self.last_record) >= step.rules.idle_timeout_ms
+    }
+
+    /// It has had no sign of life for so long that the end of its log is asked for.
+    pub(super) fn is_quiet(&self, step: &Step<'_>) -> bool {
+        let quiet_ms = step.rules.idle_timeout_ms.min(LOOK_FOR_TRANSACTION_MS);
+        step.now.since(self.last_record) >= quiet_ms
     }
 
     /// How long it stands aside after its log's end was asked for.

@@ -22,6 +22,8 @@ mod rules;
 mod stall;
 mod step;
 mod table;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod troubles;
 mod view;

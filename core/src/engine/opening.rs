@@ -6,9 +6,9 @@ use super::counting::Counting;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
-use super::topic::{ask_topic, with_partitions};
+use super::topic::{Topic, ask_topic, with_partitions};
 use super::troubles::Side;
-use crate::count::checkpoint;
+use crate::count::checkpoint::{self, Unreadable};
 use crate::count::lane::LaneState;
 use crate::table::commit::{CheckpointAt, Genesis, Head};
 use crate::table::place::{Names, Place};
@@ -104,6 +104,7 @@ impl Opening {
             }
         };
         step.troubles.end(Side::Topic);
+        step.troubles.end(Side::Brokers);
         match head.take() {
             None => {
                 ask_manifests(step);
@@ -113,33 +114,11 @@ impl Opening {
                 };
                 Ok(None)
             }
-            Some(head) => self.resume(head, facts, lease, step),
+            Some(head) => self.read_checkpoint(head, facts, lease, step),
         }
     }
 
-    /// Goes on where the last commit was: lanes from the checkpoint, then a replay.
-    fn resume(
-        &mut self,
-        head: Box<Head>,
-        facts: TopicFacts,
-        lease: &Lease,
-        step: &mut Step<'_>,
-    ) -> Result<Option<Counting>, Break> {
-        let recorded = &head.genesis;
-        if facts.topic_id.is_empty() && facts.cluster_id != recorded.cluster_id {
-            return Err(Break::fail(format!(
-                "topic \"{}\" is of Kafka cluster \"{}\", but table {} counts the one of cluster \
-                 \"{}\"; choose another table name",
-                recorded.shape.topic,
-                facts.cluster_id,
-                step.table(),
-                recorded.cluster_id
-            )));
-        }
-        self.read_checkpoint(head, facts, lease, step)
-    }
-
-    /// Reads the checkpoint that `head` names: at once where the catalog itself has it.
+    /// Goes on where the last commit was: reads the checkpoint that `head` names: at once where the catalog itself has it.
     fn read_checkpoint(
         &mut self,
         mut head: Box<Head>,
@@ -150,7 +129,9 @@ impl Opening {
         let read = match &head.checkpoint {
             None => Ok(BTreeMap::new()),
             Some((_, CheckpointAt::Inline(hex))) => unhex(hex)
-                .ok_or_else(|| "the one in the catalog is not hexadecimal".to_owned())
+                .ok_or_else(|| {
+                    Unreadable::Damaged("the one in the catalog is not hexadecimal".to_owned())
+                })
                 .and_then(|bytes| checkpoint::decode(&bytes)),
             Some((_, CheckpointAt::Object(key))) => {
                 let key = key.clone();
@@ -272,17 +253,20 @@ impl Opening {
 fn decode_object(
     key: &str,
     bytes: Option<Vec<u8>>,
-) -> Result<BTreeMap<Partition, LaneState>, String> {
-    let bytes = bytes.ok_or_else(|| format!("object \"{key}\" is not in the bucket"))?;
+) -> Result<BTreeMap<Partition, LaneState>, Unreadable> {
+    let damaged = |why: String| Unreadable::Damaged(format!("object \"{key}\" {why}"));
+    let bytes = bytes.ok_or_else(|| damaged("is not in the bucket".to_owned()))?;
     if !Names::is_object_of(key, &sha256_hex(&bytes)) {
-        return Err(format!(
-            "object \"{key}\" does not have the hash that its name says: it is damaged"
-        ));
+        let why = "does not have the hash that its name says: it is damaged";
+        return Err(damaged(why.to_owned()));
     }
-    checkpoint::decode(&bytes).map_err(|why| format!("object \"{key}\": {why}"))
+    checkpoint::decode(&bytes).map_err(|why| match why {
+        Unreadable::Damaged(why) => Unreadable::Damaged(format!("object \"{key}\": {why}")),
+        Unreadable::OtherVersion(_) => why,
+    })
 }
 
-fn checkpoint_unreadable(why: &str) -> Trouble {
+fn checkpoint_unreadable(why: &Unreadable) -> Trouble {
     format!("cannot read the newest checkpoint: {why}; the one before it is taken").into()
 }
 
@@ -297,35 +281,54 @@ fn restore(
     let mut table = Table::at_head(head);
     table.restore(head, Ok(states), &step.rules.shape, step.now);
     step.troubles.end(Side::Store);
-    let topic_id = head.last.topic_id.clone();
-    Counting::resume(lease.owner().clone(), table, topic_id, facts, step)
+    Counting::resume(
+        lease.owner().clone(),
+        table,
+        Topic::at_head(head, step),
+        facts,
+        step,
+    )
 }
 
 /// No checkpoint can be read: the lanes are where the last commit left them, and what open windows
 /// had counted is lost.
 fn restore_without(
-    why: &str,
+    unreadable: &Unreadable,
     head: &Head,
     facts: &TopicFacts,
     lease: &Lease,
     step: &mut Step<'_>,
 ) -> Result<Counting, Break> {
     let why = format!(
-        "cannot read any checkpoint of table {}: {why}",
+        "cannot read any checkpoint of table {}: {unreadable}",
         step.table()
     );
     if !step.rules.continue_on_data_loss {
+        let (cause, way_on) = match unreadable {
+            Unreadable::Damaged(_) => (Cause::DataLoss, "restore it from a backup, or"),
+            // Nothing is lost, so this is no loss of data.
+            Unreadable::OtherVersion(_) => (
+                Cause::OtherSettings,
+                "run the windrow that wrote it, which counts on from there; or, where that cannot \
+                 be,",
+            ),
+        };
         let why = format!(
-            "{why}; restore it from a backup, or set on-data-loss: continue to go on without what \
-             open windows had counted"
+            "{why}; {way_on} set on-data-loss: continue to go on without what open windows had \
+             counted"
         );
-        return Err(Break::Fail(Trouble::new(Cause::DataLoss, why)));
+        return Err(Break::Fail(Trouble::new(cause, why)));
     }
     let mut table = Table::at_head(head);
     table.restore(head, Err(why), &step.rules.shape, step.now);
     step.troubles.end(Side::Store);
-    let topic_id = head.last.topic_id.clone();
-    Counting::resume(lease.owner().clone(), table, topic_id, facts, step)
+    Counting::resume(
+        lease.owner().clone(),
+        table,
+        Topic::at_head(head, step),
+        facts,
+        step,
+    )
 }
 
 /// Epoch 0: everything that later epochs only refer to.

@@ -18,13 +18,12 @@ use std::collections::BTreeMap;
 
 /// At least this long between two questions for a log's end.
 const LOOK_AGAIN_MS: u64 = 500;
+/// How often the reader is asked for the place of a cut.
+const CUT_ASKED_MAX: u32 = 3;
 /// Without a sign of life for this long a topic partition is called quiet.
 const QUIET_MS: u64 = 5000;
 /// A transaction that has been open for so long is told to people.
 const TRANSACTION_TOLD_MS: u64 = 60_000;
-/// A topic partition without records for this long may have an open transaction, so the end of its
-/// log is asked for, however long `idle-timeout` is.
-const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 
 /// Which topic partitions wait, each with the one that it waits for; `None` where it waits for
 /// something else.
@@ -96,6 +95,15 @@ impl Reading {
             .is_some_and(|feed| next_offset >= feed.log_end)
     }
 
+    /// Whether there is something to count that is not read: flow control holds it back, or the log
+    /// is known to be longer than what was read.
+    pub(super) fn has_unread(&self, lanes: &Lanes) -> bool {
+        lanes.iter().any(|(partition, lane)| {
+            let feed = self.feeds.get(partition).filter(|feed| feed.gone.is_none());
+            feed.is_some_and(|feed| feed.held || lane.ledger.next_offset < feed.log_end)
+        })
+    }
+
     /// The topic partition that this one is held back for, where flow control holds it back.
     pub(super) fn held_by(&self, partition: Partition) -> Option<Partition> {
         self.feeds.get(&partition)?.held_by
@@ -122,11 +130,12 @@ impl Reading {
             if feed.reading || feed.gone.is_some() || feed.limits != Limits::Fine {
                 continue;
             }
-            let (last_record, log_end) = (step.now, feed.log_end);
+            let (last_record, log_end, cut_asked) = (step.now, feed.log_end, feed.cut_asked);
             *feed = Feed {
                 reading: true,
                 last_record,
                 log_end,
+                cut_asked,
                 ..Feed::default()
             };
             let (offset, leader_epoch) = lane.starts_at();
@@ -178,8 +187,11 @@ impl Reading {
         if lives {
             feed.last_record = step.now;
             (feed.idle_until, feed.end_to_reach) = (None, None);
+            // Where its log ends need not be known now, and is not asked for.
+            step.troubles.end(Side::LogEnd(partition));
         }
         feed.again = None;
+        feed.cut_asked = 0;
         feed.log_end = feed.log_end.max(next_offset);
         if feed
             .transaction
@@ -233,6 +245,25 @@ impl Reading {
                 feed.log_end = feed.log_end.max(*end);
             }
         }
+    }
+
+    /// A log was cut off at this offset: how long it is now will be seen when the topic is looked
+    /// up again.
+    pub(super) fn forget_log_end(&mut self, partition: Partition, cut_at: Offset) {
+        if let Some(feed) = self.feeds.get_mut(&partition) {
+            feed.log_end = cut_at;
+            feed.cut_asked = 0;
+        }
+    }
+
+    /// Whether the reader may still tell where a log was cut off, when it is started with a leader
+    /// epoch. It is asked a few times, because the end of the log may be what it finds first.
+    pub(super) fn may_tell_cut(&mut self, partition: Partition) -> bool {
+        let Some(feed) = self.feeds.get_mut(&partition) else {
+            return false;
+        };
+        feed.cut_asked += 1;
+        feed.cut_asked <= CUT_ASKED_MAX
     }
 
     /// Reading does not go on at the offset that was asked for. Before anything is said of lost
@@ -330,9 +361,11 @@ impl Reading {
                     step.troubles.end(side(*partition));
                 }
             }
+            // One that is held could not show that it works.
             if let Some(Again { at, pause_ms }) = feed.again
                 && step.now >= at
                 && feed.reading
+                && !feed.held
                 && feed.gone.is_none()
             {
                 let pause_ms = pause_before_start(Some(pause_ms));
@@ -365,9 +398,9 @@ impl Reading {
                      \"{topic}\" since offset {start} (its last stable offset), so nothing from \
                      there on can be read, and no further window closes; it ends when its producer \
                      ends it or the producer's transaction.timeout.ms is over; to end it by hand, \
-                     find it with kafka-transactions.sh find-hanging --topic {topic}, and end it \
-                     with kafka-transactions.sh abort --topic {topic} --partition {partition} \
-                     --start-offset {start}"
+                     find it with kafka-transactions.sh --bootstrap-server HOST:PORT find-hanging \
+                     --topic {topic}, and end it with kafka-transactions.sh --bootstrap-server \
+                     HOST:PORT abort --topic {topic} --partition {partition} --start-offset {start}"
                 );
                 step.troubles
                     .report(side, Trouble::new(Cause::OpenTransaction, why));
@@ -387,8 +420,7 @@ impl Reading {
             .filter_map(Lane::watermark_without_loss)
             .max();
         for (partition, feed) in &mut self.feeds {
-            let silent_ms = step.now.since(feed.last_record);
-            let quiet = silent_ms >= timeout.min(LOOK_FOR_TRANSACTION_MS);
+            let quiet = feed.is_quiet(step);
             let every = if feed.idle_until.is_some() && target > feed.floor_limit.map(slides) {
                 LOOK_AGAIN_MS
             } else {
@@ -405,7 +437,7 @@ impl Reading {
                 feed.end_question = EndQuestion {
                     watermark: greatest,
                     next_offset: lane.ledger.next_offset,
-                    silent: silent_ms >= timeout,
+                    silent: feed.is_silent(step),
                 };
                 step.ask(BrokersRequest::LogEnd {
                     partition: *partition,
@@ -433,8 +465,9 @@ impl Reading {
             Ok(end) => end,
             Err(why) => {
                 (feed.idle_until, feed.end_to_reach) = (None, None);
-                // Until it is answered, this one cannot stand aside.
-                if feed.gone.is_none() {
+                // Until it is answered, this one cannot stand aside. One that has been read since
+                // it was asked need not.
+                if feed.gone.is_none() && feed.is_quiet(step) {
                     step.troubles.report(Side::LogEnd(partition), why);
                 }
                 return;

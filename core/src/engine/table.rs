@@ -124,7 +124,7 @@ impl Table {
                 }
                 None => {
                     lane.begin_replay(commit.watermark);
-                    lane.check_before_replay(commit.leader_epoch);
+                    lane.check_before_replay(commit.mark());
                 }
             }
             self.checkpoint.behind |= lane.replaying();
@@ -195,8 +195,9 @@ impl Table {
             lane.offer_ceiling(ceiling);
         }
         let before = (lane.ledger.counted, lane.watermark());
+        let next = lane.ledger.next_offset;
         lane.records(batch);
-        if leader_epoch >= 0 {
+        if lane.ledger.next_offset > next {
             lane.note_leader_epoch(leader_epoch);
         }
         let lives = before != (lane.ledger.counted, lane.watermark());
@@ -207,12 +208,6 @@ impl Table {
     /// for a topic partition that has no lane.
     pub(super) fn end(&mut self, partition: Partition, offset: Offset) -> Option<Offset> {
         let lane = self.lanes.get_mut(&partition)?;
-        let went_on = offset > lane.ledger.next_offset;
-        if went_on {
-            // What lies between, such as a transaction's marker, may be of a later leader epoch,
-            // with which the log would seem to have been cut off.
-            lane.note_leader_epoch(-1);
-        }
         lane.end(offset);
         Some(lane.ledger.next_offset)
     }
@@ -287,13 +282,36 @@ impl Table {
         let Some(to) = lane.replays_to() else {
             return false;
         };
-        if at.leader_epoch < 0 || leader_epoch <= at.leader_epoch {
+        if at
+            .epoch_mark
+            .is_none_or(|mark| leader_epoch <= mark.leader_epoch)
+        {
             return false;
         }
         // The epoch is that of the last record, which must lie below the commit.
         let mut last = None;
         batch.each(&mut |record| last = Some(record.offset));
         last.is_some_and(|last| last < to)
+    }
+
+    /// Where a lane's log was cut off, if this batch shows it: it has a record where nothing but
+    /// offsets that are never shown, such as a transaction's marker, was before.
+    pub(super) fn shown_cut(&self, partition: Partition, batch: &dyn Batch) -> Option<Offset> {
+        let lane = self.lanes.get(&partition)?;
+        let shown = lane.shown_up_to()?;
+        let mut first = None;
+        batch.each(&mut |record| first = first.or(Some(record.offset)));
+        first.filter(|first| (shown..lane.ledger.next_offset).contains(first))
+    }
+
+    /// What is known of a lane's leader epochs lies before the log's start, where nothing can be
+    /// compared.
+    pub(super) fn forget_epoch_before(&mut self, partition: Partition, log_start: Offset) {
+        if let Some(lane) = self.lanes.get_mut(&partition)
+            && lane.starts_at().0 < log_start
+        {
+            lane.forget_epoch();
+        }
     }
 
     /// Records that offsets of a lane are no longer in the log.
@@ -525,7 +543,7 @@ fn at(lane: &LaneCommit) -> AtCommit {
         watermark: lane.watermark,
         newest: lane.newest,
         held: lane.held,
-        leader_epoch: lane.leader_epoch,
+        epoch_mark: lane.mark(),
     }
 }
 

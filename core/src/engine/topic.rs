@@ -3,6 +3,7 @@
 
 use super::conversation::{BrokersRequest, TopicFacts};
 use super::step::Step;
+use crate::table::commit::{Genesis, Head};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::time::Mono;
 
@@ -14,26 +15,60 @@ pub(super) const TOPIC_EVERY_MS: u64 = 10_000;
 pub(super) struct Topic {
     /// Kafka's id of it; empty where the broker could not tell.
     id: String,
+    /// Kafka's id of its cluster; empty where the broker could not tell.
+    cluster_id: String,
     look_up_at: Mono,
 }
 
 impl Topic {
-    pub(super) fn new(id: String, look_up_at: Mono) -> Self {
-        Self { id, look_up_at }
+    /// The topic that a table is founded on.
+    pub(super) fn founded(genesis: &Genesis, step: &Step<'_>) -> Self {
+        Self {
+            id: genesis.topic_id.clone(),
+            cluster_id: genesis.cluster_id.clone(),
+            look_up_at: step.now,
+        }
+    }
+
+    /// The topic as of the last commit, which has just been looked up.
+    pub(super) fn at_head(head: &Head, step: &Step<'_>) -> Self {
+        let (founded, now) = (&head.genesis.cluster_id, &head.last.cluster_id);
+        Self {
+            id: head.last.topic_id.clone(),
+            cluster_id: if now.is_empty() { founded } else { now }.clone(),
+            look_up_at: step.now.plus(TOPIC_EVERY_MS),
+        }
     }
 
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether these facts are of another topic of the same name.
-    pub(super) fn is_other(&self, facts: &TopicFacts) -> bool {
-        !facts.topic_id.is_empty() && !self.id.is_empty() && facts.topic_id != self.id
+    /// The topic's id and that of its cluster.
+    pub(super) fn ids(&self) -> (&str, &str) {
+        (&self.id, &self.cluster_id)
+    }
+
+    /// What it is, where these facts are of another topic of the same name. Brokers before Kafka
+    /// 2.8 know no id of a topic, but its cluster's.
+    pub(super) fn other(&self, facts: &TopicFacts) -> Option<String> {
+        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        let TopicFacts {
+            topic_id,
+            cluster_id,
+            ..
+        } = facts;
+        if differ(topic_id, &self.id) {
+            return Some(format!("was deleted and made again: its id is {topic_id}"));
+        }
+        let other = topic_id.is_empty() && differ(cluster_id, &self.cluster_id);
+        other.then(|| format!("is of another Kafka cluster: \"{cluster_id}\""))
     }
 
     /// From here on the topic of these facts is counted.
     pub(super) fn begin_generation(&mut self, facts: &TopicFacts) {
         self.id.clone_from(&facts.topic_id);
+        self.cluster_id.clone_from(&facts.cluster_id);
     }
 
     /// Whether the topic should be looked up now.

@@ -58,10 +58,12 @@ impl Troubles {
     }
 
     /// Of several troubles the one to be shown: one whose cause is known comes before one that may
-    /// pass by itself, and among these the order of [`Side`] decides.
-    pub(super) fn worst(&self) -> Option<&Trouble> {
-        self.0
-            .values()
+    /// pass by itself, and among these the order of [`Side`] decides. `hinders` says of which sides
+    /// troubles matter now.
+    pub(super) fn worst(&self, hinders: impl Fn(Side) -> bool) -> Option<&Trouble> {
+        let troubles = self.0.iter().filter(|(side, _)| hinders(**side));
+        troubles
+            .map(|(_, trouble)| trouble)
             .min_by_key(|trouble| trouble.cause.is_none())
     }
 }

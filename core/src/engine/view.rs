@@ -42,7 +42,7 @@ impl Engine {
     /// Where the engine stands.
     #[must_use]
     pub fn state(&self) -> State {
-        let trouble = self.troubles.worst().cloned();
+        let trouble = self.troubles.worst(|side| self.hinders(side)).cloned();
         let starting = |text| Trouble::new(Cause::Starting, text);
         match &self.phase {
             Phase::Over { why: None, .. } => State::Waiting("ended".into()),
@@ -77,6 +77,18 @@ impl Engine {
         }
     }
 
+    /// Whether a trouble of this side is what people should know of now.
+    fn hinders(&self, side: Side) -> bool {
+        match &self.phase {
+            // Only the catalog is asked.
+            Phase::Standby { .. } | Phase::Asking { .. } => {
+                matches!(side, Side::Lease | Side::Clocks | Side::Catalog)
+            }
+            // One that flow control holds back is not read, whether it could be or not.
+            _ => !matches!(side, Side::Lane(partition) if self.is_held(partition)),
+        }
+    }
+
     /// Why the table counts as stalled; `None` while it does not. The text stays the same as long
     /// as the same topic partition holds the frontier for the same reason.
     fn stalled(&self) -> Option<Trouble> {
@@ -90,8 +102,8 @@ impl Engine {
             .and_then(Lane::watermark)
             .map_or_else(String::new, |at| format!(" at {at}"));
         let why = format!(
-            "no window has closed for more than {} although records are read: topic partition {} \
-             holds the frontier{at}: {}",
+            "no window has closed for more than {} although there are records to count: topic \
+             partition {} holds the frontier{at}: {}",
             format_duration_ms(self.rules.stalled_after_ms),
             holder.partition,
             holder.why
@@ -99,8 +111,8 @@ impl Engine {
         Some(Trouble::new(Cause::Stalled, why))
     }
 
-    /// For how long the frontier has stood still while records were read, in ms; 0 while none is
-    /// read.
+    /// For how long the frontier has stood still while there was something to count, in ms; 0 while
+    /// there is nothing.
     #[must_use]
     pub fn frontier_age_ms(&self) -> u64 {
         let stall = self.ours().and_then(Ours::stall);
@@ -123,12 +135,12 @@ impl Engine {
             .is_some_and(|end| end > lane.ledger.next_offset);
         let why = if lane.replaying() {
             "it is replayed from the checkpoint"
+        } else if reading.is_held(*partition) {
+            "flow control holds it back; see max-skew and max-memory"
         } else if self.troubles.of(Side::Lane(*partition)).is_some() {
             "it cannot be read"
         } else if reading.has_transaction(*partition) {
             "a transaction is open in it, so nothing behind that can be read"
-        } else if reading.is_held(*partition) {
-            "flow control holds it back; see max-skew and max-memory"
         } else if !reading.is_read(*partition) {
             "it is not read yet"
         } else if reading.is_idle(*partition, self.now) {

@@ -393,6 +393,7 @@ mod tests {
             genesis: None,
             lanes: BTreeMap::new(),
             topic_id: "1".to_owned(),
+            cluster_id: "c".to_owned(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: crate::values::ledger::TableLedger::default(),

@@ -243,6 +243,7 @@ mod tests {
             from: 70,
             to: 80,
             leader_epoch: -1,
+            epoch_mark: None,
             watermark: None,
             ledger: LaneLedger::default(),
         };
@@ -252,6 +253,7 @@ mod tests {
             genesis: None,
             lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
             topic_id: "topic".to_owned(),
+            cluster_id: "cluster".to_owned(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: TableLedger::default(),

@@ -6,7 +6,7 @@ use crate::values::cause::Trouble;
 use crate::values::decision::Decision;
 use crate::values::digest::sha256_hex;
 use crate::values::ledger::{LaneLedger, TableLedger};
-use crate::values::record::{Offset, Partition};
+use crate::values::record::{EpochMark, Offset, Partition};
 use crate::values::shape::Shape;
 use crate::values::time::{DbTime, EventTime};
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,10 @@ pub struct LaneCommit {
     pub to: Offset,
     /// Kafka's leader epoch of the record before `to`; -1 when it is unknown or there is no record.
     pub leader_epoch: i32,
+    /// Where `leader_epoch` is unknown: the last record before `to` whose leader epoch is known.
+    /// Only offsets that are never shown lie between it and `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_mark: Option<EpochMark>,
     /// The watermark at `to`; `None` while no record and no decision has set one.
     pub watermark: Option<EventTime>,
     /// Its ledger since the start offset, up to `to`.
@@ -112,6 +116,14 @@ pub struct LaneCommit {
     /// The greatest event time that moved its watermark so far.
     #[serde(default)]
     pub newest: Option<EventTime>,
+}
+
+impl LaneCommit {
+    /// The last record before `to` whose leader epoch is known.
+    #[must_use]
+    pub fn mark(&self) -> Option<EpochMark> {
+        EpochMark::read(self.epoch_mark, self.leader_epoch, self.to)
+    }
 }
 
 /// Where a checkpoint is kept.
@@ -140,6 +152,11 @@ pub struct Commit {
     /// Kafka's id of the topic that `lanes` are about. It differs from that of the genesis after
     /// the topic was made again.
     pub topic_id: String,
+    /// Kafka's id of the cluster that has this topic. It differs from that of the genesis after the
+    /// topic of another cluster was taken for it. Empty in commits of earlier versions, where it is
+    /// that of the genesis, and where the broker could not tell.
+    #[serde(default)]
+    pub cluster_id: String,
     /// What was decided since the commit before, in the order in which it holds in each lane.
     pub decisions: Vec<Decision>,
     /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier

@@ -2,13 +2,14 @@
 //! that was set by hand must end in a sentence, not in an overflow somewhere later.
 
 use crate::table::commit::Head;
+use crate::values::decision::{Decided, Decision};
 use serde::Serialize;
 use serde_json::Value;
 
 /// No count and no offset comes near this, and a sum of some of them is still an i64.
 const NUMBER_MAX: i64 = 1 << 58;
 
-/// Checks the ledgers of the last commit.
+/// Checks the ledgers of the last commit, and the decisions that a replay obeys.
 ///
 /// # Errors
 /// What cannot be true, as the end of a sentence.
@@ -25,8 +26,47 @@ pub fn check_head(head: &Head) -> Result<(), String> {
             )));
         }
     }
+    let earlier = head.earlier.iter().flat_map(|earlier| &earlier.decisions);
+    for decision in earlier.chain(&head.decisions) {
+        check_decision(decision).map_err(|why| {
+            let Decision {
+                partition, offset, ..
+            } = decision;
+            format!("what was decided for topic partition {partition} at offset {offset}: {why}")
+        })?;
+    }
     check_numbers(&last.ledger)?;
     last.ledger.check()
+}
+
+/// Checks where a decision leads: a loss leads on, and all offsets are offsets.
+fn check_decision(decision: &Decision) -> Result<(), String> {
+    let is_number = |n: i64| (0..NUMBER_MAX).contains(&n);
+    let from = decision.offset;
+    let to = match &decision.what {
+        Decided::Lost { to, .. } => (*to).max(from),
+        Decided::CountsLost { to, ledger, .. } => {
+            check_numbers(ledger)?;
+            ledger.check()?;
+            if *to != ledger.next_offset {
+                let next = ledger.next_offset;
+                return Err(format!(
+                    "it leads to offset {to}, and to {next} by its ledger"
+                ));
+            }
+            *to
+        }
+        Decided::Generation { to, .. } => *to,
+        Decided::Delay { ms } if !is_number(*ms) => return Err(format!("the delay is {ms} ms")),
+        Decided::Delay { .. } | Decided::Floor { .. } | Decided::Ceiling { .. } => from,
+    };
+    match &decision.what {
+        Decided::Lost { to, .. } if *to < from => {
+            Err(format!("offsets {from} to {to} cannot be lost"))
+        }
+        _ if !is_number(from) || !is_number(to) => Err(format!("it leads to offset {to}")),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that no field is negative or absurdly large.
@@ -45,6 +85,37 @@ fn check_numbers(ledger: &impl Serialize) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::values::ledger::{LaneLedger, TableLedger};
+
+    #[test]
+    fn decisions_that_cannot_be_are_named() {
+        let decision = |offset, what| {
+            check_decision(&Decision {
+                partition: 0,
+                offset,
+                what,
+            })
+        };
+        let lost = |to| Decided::Lost {
+            to,
+            reason: String::new(),
+        };
+        let generation = |to| Decided::Generation {
+            to,
+            topic_id: String::new(),
+            reason: String::new(),
+        };
+        assert_eq!(decision(3, lost(5)), Ok(()));
+        assert_eq!(decision(3, generation(0)), Ok(()));
+        assert_eq!(decision(3, Decided::Delay { ms: 0 }), Ok(()));
+        for (offset, what, expect) in [
+            (5, lost(3), "offsets 5 to 3 cannot be lost"),
+            (5, generation(-3), "it leads to offset -3"),
+            (-5, lost(3), "it leads to offset 3"),
+            (5, Decided::Delay { ms: -1 }, "the delay is -1 ms"),
+        ] {
+            assert_eq!(decision(offset, what), Err(expect.to_owned()));
+        }
+    }
 
     #[test]
     fn numbers_that_cannot_be_are_named() {

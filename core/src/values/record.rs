@@ -4,6 +4,7 @@
 //! Example of a key: with `group-by: "origin, kind"`, the record `{"origin": "a", "kind": null}`
 //! has the columns `a` and null. [`Key`] holds them as the bytes `01 61 00 00` and `00`.
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -36,6 +37,42 @@ impl Batch for &[Record<'_>] {
         for record in *self {
             f(*record);
         }
+    }
+}
+
+/// The leader epoch of a record, and where it was. A broker tells by it whether the log was cut off
+/// below that place since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EpochMark {
+    /// The offset after the record.
+    pub offset: Offset,
+    /// Kafka's leader epoch of the record; at least 0.
+    pub leader_epoch: i32,
+}
+
+impl EpochMark {
+    /// The leader epoch of the record before `next`; -1 when it is unknown.
+    #[must_use]
+    pub fn leader_epoch_at(mark: Option<Self>, next: Offset) -> i32 {
+        mark.filter(|mark| mark.offset == next)
+            .map_or(-1, |mark| mark.leader_epoch)
+    }
+
+    /// The mark, where it is of an earlier record than the one before `next`.
+    #[must_use]
+    pub fn below(mark: Option<Self>, next: Offset) -> Option<Self> {
+        mark.filter(|mark| mark.offset != next)
+    }
+
+    /// The mark of which [`EpochMark::below`] and [`EpochMark::leader_epoch_at`] were written down.
+    #[must_use]
+    pub fn read(below: Option<Self>, leader_epoch: i32, next: Offset) -> Option<Self> {
+        let at_next = (leader_epoch >= 0).then_some(Self {
+            offset: next,
+            leader_epoch,
+        });
+        at_next.or(below)
     }
 }
 

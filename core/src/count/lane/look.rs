@@ -1,6 +1,6 @@
 //! What can be seen of a lane. Nothing is changed here.
 
-use super::{Lane, Stopped};
+use super::{Lane, Stopped, bytes_of};
 use crate::count::partial::{Closed, Entry, closed_bytes};
 use crate::values::time::EventTime;
 
@@ -16,6 +16,12 @@ impl Lane {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.open_bytes() + self.closed_bytes + self.side_bytes
+    }
+
+    /// Whether the running sums of [`Lane::memory_bytes`] are what a recount says.
+    pub(super) fn sums_are_right(&self) -> bool {
+        self.closed_bytes == bytes_of(&self.closed, self.partials.width())
+            && self.partials.sum_is_right()
     }
 
     /// The part of [`Lane::memory_bytes`] that open windows take, with their keys. Only records of

@@ -1,11 +1,11 @@
 //! The way of a lane from its checkpoint back to where the last commit was, and what becomes of it
 //! where that way cannot be gone. What a record does is not said here.
 
-use super::{Lane, LaneState, Stopped};
+use super::{Lane, LaneState, Stopped, bytes_of};
 use crate::count::watermark::Watermark;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
-use crate::values::record::Offset;
+use crate::values::record::{EpochMark, Offset};
 use crate::values::time::EventTime;
 use std::collections::VecDeque;
 
@@ -18,8 +18,8 @@ pub struct AtCommit {
     pub newest: Option<EventTime>,
     /// The sum of the counts that were not in rows yet.
     pub held: u64,
-    /// The leader epoch of the last record; -1 when it is unknown.
-    pub leader_epoch: i32,
+    /// The last record whose leader epoch is known.
+    pub epoch_mark: Option<EpochMark>,
 }
 
 /// The way from a checkpoint back to where the last commit was.
@@ -36,9 +36,9 @@ pub(super) struct Replay {
     /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
     pub(super) last_delay_ms: i64,
     pub(super) last_ceiling: i64,
-    /// The leader epoch of the record before the goal, while it is not known whether the log still
-    /// has that record.
-    pub(super) unchecked: Option<i32>,
+    /// The last record before the goal whose leader epoch is known, while it is not known whether
+    /// the log still has that record.
+    pub(super) unchecked: Option<EpochMark>,
     /// The recorded decisions that are not applied yet, in the order of their offsets.
     pub(super) decisions: VecDeque<Decision>,
 }
@@ -84,25 +84,38 @@ impl Lane {
     }
 
     /// Has the log be checked where the replay ends, before the replay: what is read below may be
-    /// another log than the one that was counted, and give the same ledger. `leader_epoch` is that
-    /// of the record before; -1 when it is unknown, and then nothing can be checked.
-    pub fn check_before_replay(&mut self, leader_epoch: i32) {
+    /// another log than the one that was counted, and give the same ledger. `mark` is the last
+    /// record before whose leader epoch is known; without one nothing can be checked.
+    pub fn check_before_replay(&mut self, mark: Option<EpochMark>) {
         if let Some(replay) = &mut self.replay {
-            replay.unchecked = Some(leader_epoch).filter(|epoch| *epoch >= 0);
+            replay.unchecked = mark;
         }
     }
 
-    /// Where reading starts: the offset, and the leader epoch of the record before it.
+    /// Where reading starts: the offset, and the leader epoch of the record before it; -1 when none
+    /// is known. That may be below the next offset: then nothing but offsets that are never shown
+    /// lay between, and a record there is of another log.
     #[must_use]
     pub fn starts_at(&self) -> (Offset, i32) {
-        match self
-            .replay
-            .as_ref()
-            .map(|replay| (replay, replay.unchecked))
-        {
-            Some((replay, Some(epoch))) => (replay.goal.next_offset, epoch),
-            _ => (self.ledger.next_offset, self.leader_epoch),
+        let unchecked = self.replay.as_ref().and_then(|replay| replay.unchecked);
+        match unchecked.or(self.epoch_mark) {
+            Some(mark) => (mark.offset, mark.leader_epoch),
+            None => (self.ledger.next_offset, -1),
         }
+    }
+
+    /// Where the last known leader epoch was, if that is below the next offset of a lane that is
+    /// not replayed.
+    #[must_use]
+    pub fn shown_up_to(&self) -> Option<Offset> {
+        let mark = self.epoch_mark.filter(|_| self.replay.is_none())?;
+        (mark.offset < self.ledger.next_offset).then_some(mark.offset)
+    }
+
+    /// The last record whose leader epoch is known; `None` while there is none.
+    #[must_use]
+    pub fn epoch_mark(&self) -> Option<EpochMark> {
+        self.epoch_mark
     }
 
     /// The reader went on where the replay ends, so the log below is the one that was counted.
@@ -177,6 +190,7 @@ impl Lane {
         let size = self.size;
         self.closed
             .retain(|start, _| (through + 1..=complete).contains(&(start + size)));
+        self.closed_bytes = bytes_of(&self.closed, self.partials.width());
         let mut ledger = replay.goal;
         ledger.lost_hits += at.held.saturating_sub(self.closed_count());
         // Without lost hits no open window has counted anything.
@@ -198,7 +212,7 @@ impl Lane {
             reason,
         };
         self.obey(&what);
-        self.leader_epoch = at.leader_epoch;
+        self.epoch_mark = at.epoch_mark;
         self.decisions.push(Decision {
             partition: self.partition,
             offset: replay.began_at,
@@ -244,7 +258,7 @@ mod tests {
 
     /// A lane whose checkpoint, at offset 0, has the ceiling `before`. The last commit was at
     /// offset 4, and the ceiling `after` was recorded at offset 2.
-    fn replayed(before: i64, after: i64) -> Lane {
+    fn with_ceilings(before: i64, after: i64) -> Lane {
         let shape = Shape::count_by_origin("clicks", 10, 10);
         let mut counted = Lane::new(0, &shape, 0);
         counted.offer_ceiling(EventTime(before));
@@ -281,7 +295,7 @@ mod tests {
         // The ceiling of now, 1000, happens to be that of the checkpoint. The replay ends with
         // another one: the clock was ahead for a while, or behind.
         for other in [9000, 100] {
-            let mut lane = replayed(1000, other);
+            let mut lane = with_ceilings(1000, other);
             let now = EventTime(1000);
             assert!(lane.ceiling_is_off(now, 100), "a replay to {other}");
             lane.offer_ceiling(now);
@@ -298,7 +312,89 @@ mod tests {
 
     #[test]
     fn a_replay_that_ends_with_the_ceiling_of_now_needs_no_other() {
-        let lane = replayed(100, 1000);
+        let lane = with_ceilings(100, 1000);
         assert!(!lane.ceiling_is_off(EventTime(1050), 100));
+    }
+
+    const NOON: i64 = 1_725_192_000_000;
+
+    fn shape() -> Shape {
+        Shape::count_by_origin("clicks", 10_000, 10_000)
+    }
+
+    /// Takes records of 20 keys at these offsets, one a second.
+    fn read(lane: &mut Lane, offsets: std::ops::Range<Offset>) {
+        for offset in offsets {
+            let value = format!("{{\"origin\": \"k{}\"}}", offset % 20);
+            let record = Record {
+                offset,
+                timestamp_ms: NOON + offset * 1000,
+                value: Some(value.as_bytes()),
+            };
+            lane.records(&&[record][..]);
+        }
+    }
+
+    /// A lane that is replayed from offset 25 to 40, and where it was then.
+    fn replayed(decisions: Vec<Decision>) -> (Lane, AtCommit) {
+        let mut before = Lane::new(0, &shape(), 0);
+        before.set_delay(0);
+        before.offer_ceiling(EventTime(i64::MAX));
+        read(&mut before, 0..25);
+        let checkpoint = before.state();
+        read(&mut before, 25..40);
+        let at = AtCommit {
+            watermark: before.watermark(),
+            newest: before.newest(),
+            held: before.open_count() + before.closed_count(),
+            epoch_mark: None,
+        };
+        let mut lane = Lane::restore(0, &shape(), checkpoint, before.ledger, decisions);
+        lane.begin_replay(at.watermark);
+        (lane, at)
+    }
+
+    #[test]
+    fn counts_that_are_lost_take_no_memory() {
+        let (mut lane, at) = replayed(Vec::new());
+        read(&mut lane, 25..37);
+        // The window that the replay has closed since the checkpoint is lost, and so is the open
+        // one; the rows of the first are not final.
+        lane.lose_counts(at, Some(EventTime(NOON + 10_000)), "gone".to_owned());
+        let restored = Lane::restore(0, &shape(), lane.state(), lane.ledger, Vec::new());
+        assert!(lane.sums_are_right());
+        assert_eq!(lane.memory_bytes(), restored.memory_bytes());
+        lane.take_closed_before(i64::MAX);
+        assert_eq!(lane.memory_bytes(), 0);
+    }
+
+    fn lost(offset: Offset, to: Offset) -> Decision {
+        Decision {
+            partition: 0,
+            offset,
+            what: Decided::Lost {
+                to,
+                reason: "gone".to_owned(),
+            },
+        }
+    }
+
+    /// The log's start went back after a loss was recorded, as where a broker was restored from a
+    /// copy: the records of the loss are there again.
+    #[test]
+    fn records_that_were_lost_and_are_there_again_are_passed_over() {
+        let (mut lane, _) = replayed(vec![lost(28, 34)]);
+        read(&mut lane, 25..41);
+        assert_eq!((lane.ledger.lost, lane.ledger.next_offset), (6, 40));
+        assert!(matches!(lane.stopped(), Some(Stopped::Replay(_))));
+    }
+
+    #[test]
+    fn a_loss_that_leads_back_loses_nothing() {
+        let (mut lane, _) = replayed(vec![lost(28, 3)]);
+        read(&mut lane, 25..41);
+        assert_eq!(lane.ledger.lost, 0);
+        // It is the same log, with which nothing was lost.
+        assert_eq!((lane.stopped(), lane.replaying()), (None, false));
     }
 }
