@@ -352,7 +352,8 @@ pub const SETTINGS: &[Setting] = &[
         doc: "The field with a record's event time, and its unit where that cannot be guessed: \
               \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". With rfc3339 it is \
               a text such as 2024-09-01T19:42:15Z, where the T may be a blank. Empty is the \
-              timestamp of the Kafka record.",
+              timestamp of the Kafka record. A record whose time is outside the years 2 to 9998 \
+              is a reject.",
         ..ROW
     },
     Setting {

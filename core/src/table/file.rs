@@ -13,7 +13,7 @@ use crate::values::aggregate::{Acc, average};
 use crate::values::record::key_columns;
 use crate::values::row::{LateRecord, RejectRecord, Row};
 use crate::values::shape::{Aggregate, Column, Function, Number, Shape};
-use crate::values::time::{EventTime, YEARS_1_TO_9999_MS};
+use crate::values::time::{EventTime, READABLE_MS};
 use parquet::data_type::ByteArray;
 
 pub use crate::table::columnar::{FORMAT_REV, FileError, ROW_GROUP_ROWS};
@@ -235,13 +235,13 @@ fn late_cells(topic: &str, columns: usize, records: &[LateRecord]) -> Vec<Cells>
         Cells::Time(
             records
                 .iter()
-                .map(|r| Some(nearest_sql_time(r.time)))
+                .map(|r| Some(nearest_readable_time(r.time)))
                 .collect(),
         ),
         Cells::Time(
             records
                 .iter()
-                .map(|r| Some(nearest_sql_time(r.watermark)))
+                .map(|r| Some(nearest_readable_time(r.watermark)))
                 .collect(),
         ),
         Cells::Text(records.iter().map(|r| key_text(&r.key, columns)).collect()),
@@ -259,7 +259,7 @@ fn reject_cells(topic: &str, records: &[RejectRecord]) -> Vec<Cells> {
         Cells::Time(
             records
                 .iter()
-                .map(|r| r.time.map(nearest_sql_time))
+                .map(|r| r.time.map(nearest_readable_time))
                 .collect(),
         ),
         Cells::Text(
@@ -288,11 +288,10 @@ fn lossy(value: &[u8]) -> ByteArray {
     ByteArray::from(String::from_utf8_lossy(value).as_bytes())
 }
 
-/// The nearest time that SQL can write. The side tables keep the time that a record claims, which
-/// may be any i64, but SQL has no time outside the years 1 to 9999.
-fn nearest_sql_time(time: EventTime) -> EventTime {
-    let (first, last) = (*YEARS_1_TO_9999_MS.start(), *YEARS_1_TO_9999_MS.end());
-    EventTime(time.0.clamp(first, last))
+/// The nearest time that every reader can show. The side tables keep the time that a record claims,
+/// which may be any i64, but SQL has no time outside the years 1 to 9999.
+fn nearest_readable_time(time: EventTime) -> EventTime {
+    EventTime(time.0.clamp(*READABLE_MS.start(), *READABLE_MS.end()))
 }
 
 #[cfg(test)]
@@ -647,7 +646,7 @@ mod tests {
                 text("clicks"),
                 Value::Integer(3),
                 Value::Integer(1),
-                Value::Time(EventTime(-62_135_596_800_000)),
+                Value::Time(EventTime(*READABLE_MS.start())),
                 Value::Time(EventTime(1000)),
                 text("a"),
                 text("{\"origin\":\"a\"}"),
@@ -688,10 +687,7 @@ mod tests {
                 found.rows[0][3..],
                 [Value::Null, text("not JSON"), text("not json")]
             );
-            assert_eq!(
-                found.rows[1][3],
-                Value::Time(EventTime(253_402_300_799_999))
-            );
+            assert_eq!(found.rows[1][3], Value::Time(EventTime(*READABLE_MS.end())));
         }
     }
 
