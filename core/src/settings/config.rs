@@ -853,6 +853,17 @@ secrets-file: /etc/windrow/secrets.yaml";
     #[test]
     fn a_key_in_an_address_is_not_repeated() {
         for line in [
+            "catalog: 'postgresql://me:hunter2@db/hive'",
+            "catalog: 'postgresql://db/hive?password=hunter2'",
+            "catalog: 'postgresql://db:hunter2/hive'",
+            "catalog: 'db:hunter2/hive'",
+            "catalog: 'db?password=hunter2'",
+            "catalog: 'mysql://db/hive/hunter2'",
+            "s3: { endpoint: 'http://minio/?key=hunter2' }",
+            "s3: { endpoint: 'http://minio:9000/hunter2' }",
+            "s3: { endpoint: 'key:hunter2/minio' }",
+            "table: { name: n, warehouse: 's3a://bucket/w?key=hunter2' }",
+            "kafka: { bootstrap: 'k:9092?password=hunter2', topic: t }",
             "table: { name: n, warehouse: 's3a://key:hunter2@bucket/w' }",
             "s3: { endpoint: 'http://key:hunter2@minio:9000' }",
             "kafka: { bootstrap: 'key:hunter2@k:9092,l:1', topic: t }",
