@@ -344,7 +344,7 @@ mod tests {
         let write = |more: &str| {
             let ca = ca.display();
             let kafka =
-                format!("kafka: {{ bootstrap: 'k:9092', topic: t, ca-file: {ca} }}\n{more}");
+                format!("kafka: {{ bootstrap: 'k:9092', topic: t, security: ssl, ca-file: {ca} }}\n{more}");
             fs::write(&main, kafka).unwrap();
         };
         write("");

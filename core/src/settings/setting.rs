@@ -213,7 +213,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "kafka.ca-file",
         kind: File,
         doc: "CA certificates in PEM that Kafka's certificate is signed by. They are trusted in \
-              addition to Mozilla's.",
+              addition to Mozilla's. Allowed only where `kafka.security` has TLS.",
         ..ROW
     },
     Setting {
@@ -504,7 +504,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "s3.ca-file",
         kind: File,
         doc: "CA certificates in PEM that the certificate of S3 is signed by. They are trusted \
-              in addition to Mozilla's.",
+              in addition to Mozilla's. Allowed only where `s3.endpoint` is not http.",
         ..ROW
     },
     Setting {
