@@ -80,6 +80,16 @@ pub fn log_failure(answer: &Answer) {
     }
 }
 
+/// Logs that keys are to be deleted which windrow does not make.
+pub fn log_foreign_keys(keys: &[String]) {
+    warn!(
+        keys = keys.len(),
+        first = keys.first(),
+        "the catalog's list of objects to delete has keys that windrow does not make; it deletes \
+         none of them: find out who wrote them there, and remove them from the table doomed"
+    );
+}
+
 /// Logs one line for a committed epoch, which added this many rows to the table.
 pub fn log_commit(commit: &Commit, rows: u64) {
     let ledger = &commit.ledger;

@@ -29,6 +29,8 @@ struct Play {
     /// How many listings fail from now on.
     failing_listings: u32,
     listings: u32,
+    /// Foreign keys that the engine has reported.
+    foreign: Vec<String>,
 }
 
 impl Play {
@@ -47,6 +49,7 @@ impl Play {
             stuck: BTreeSet::new(),
             failing_listings: 0,
             listings: 0,
+            foreign: Vec::new(),
         }
     }
 
@@ -77,11 +80,14 @@ impl Play {
         self.engine.step(input, &mut effects);
         while !effects.is_empty() {
             for effect in std::mem::take(&mut effects) {
-                let Effect::Ask(request) = effect else {
-                    continue;
-                };
-                if let Some(answer) = self.answer(request) {
-                    self.engine.step(Input::Answer(answer), &mut effects);
+                match effect {
+                    Effect::Ask(request) => {
+                        if let Some(answer) = self.answer(request) {
+                            self.engine.step(Input::Answer(answer), &mut effects);
+                        }
+                    }
+                    Effect::ReportForeignKeys(keys) => self.foreign.extend(keys),
+                    _ => {}
                 }
             }
         }
@@ -228,4 +234,33 @@ fn what_the_table_names_is_never_doomed() {
     assert_eq!(play.catalog.doomed.len(), 0);
     let manifest = &play.catalog.epochs[0].0.manifest;
     assert!(play.objects.contains_key(manifest));
+}
+
+#[test]
+fn a_doomed_key_that_windrow_did_not_make_is_never_deleted() {
+    let mut play = Play::counting();
+    let foreign = [
+        "elsewhere/part.parquet",
+        "_windrow/default.other/rows/1-0000000001-aaaa/part.parquet",
+        "_windrow/default.n/rows/1-0000000001-aaaa/notes.txt",
+        "zzz/last-of-its-page",
+    ];
+    let at = DbTime(1_700_000_000_000 + play.now as i64);
+    for key in foreign {
+        play.objects.insert(key.to_owned(), Arc::new(Vec::new()));
+        play.catalog.doomed.insert(key.to_owned(), at);
+    }
+    let own: Vec<String> = (0..50).map(|n| play.put(0, 0, n)).collect();
+    for key in &own {
+        play.catalog.doomed.insert(key.clone(), at);
+    }
+    play.wait(9 * DAY);
+    for key in foreign {
+        assert!(play.objects.contains_key(key), "{key} is deleted");
+        assert!(play.is_doomed(key), "{key} is forgotten");
+    }
+    assert!(own.iter().all(|key| !play.objects.contains_key(key)));
+    assert!(own.iter().all(|key| !play.is_doomed(key)));
+    // It is said once, and not at each of the many rounds.
+    assert!((1..=foreign.len()).contains(&play.foreign.len()));
 }

@@ -215,6 +215,7 @@ impl World {
                 Effect::StopAll
                 | Effect::Unhold { .. }
                 | Effect::CommitGroup(_)
+                | Effect::ReportForeignKeys(_)
                 | Effect::Report(_) => {}
             }
         }

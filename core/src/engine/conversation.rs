@@ -115,6 +115,9 @@ pub enum Effect {
     UseWarehouse(Place),
     /// Commit the offsets to the consumer group, for lag tools only.
     CommitGroup(BTreeMap<Partition, Offset>),
+    /// These keys are on the catalog's list of what to delete, but windrow does not make such ones.
+    /// Their objects are left alone: tell whoever watches. It is said once.
+    ReportForeignKeys(Vec<String>),
     /// An epoch was committed: tell whoever watches.
     Report(Arc<Commit>),
     /// The end. A reason means that it failed.
