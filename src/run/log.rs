@@ -63,9 +63,11 @@ pub fn log_failure(answer: &Answer) {
             warn!(error = %error, "cannot learn which objects to delete; trying again");
         }
         Answer::Store(StoreAnswer::ListPage {
-            result: Err(error), ..
+            prefix,
+            result: Err(error),
+            ..
         }) => {
-            warn!(error = %error, "cannot look for objects that nothing names; trying again");
+            warn!(prefix, error = %error, "cannot list objects; trying again");
         }
         Answer::Brokers(BrokersAnswer::LogEnd {
             partition,

@@ -160,7 +160,8 @@ impl Garbage {
         }
     }
 
-    /// The store listed a page of objects. A listing that failed is asked for again.
+    /// The store listed a page of objects. A listing that failed is asked for again, and so is one
+    /// that gives the page before once more.
     pub(super) fn listed(
         &mut self,
         asked_after: Option<&str>,
@@ -178,7 +179,8 @@ impl Garbage {
         if after.as_deref() != asked_after {
             return;
         }
-        let Ok(page) = result else {
+        let page = result.ok().filter(|page| page.moves_on(asked_after));
+        let Some(page) = page else {
             *ask_at = Some(step.now.plus(AGAIN_MS));
             return;
         };
