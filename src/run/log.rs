@@ -63,9 +63,11 @@ pub fn log_failure(answer: &Answer) {
             warn!(error = %error, "cannot learn which objects to delete; trying again");
         }
         Answer::Store(StoreAnswer::ListPage {
-            result: Err(error), ..
+            prefix,
+            result: Err(error),
+            ..
         }) => {
-            warn!(error = %error, "cannot look for objects that nothing names; trying again");
+            warn!(prefix, error = %error, "cannot list objects; trying again");
         }
         Answer::Brokers(BrokersAnswer::LogEnd {
             partition,
@@ -78,6 +80,16 @@ pub fn log_failure(answer: &Answer) {
         }
         _ => {}
     }
+}
+
+/// Logs that keys are to be deleted which windrow does not make.
+pub fn log_foreign_keys(keys: &[String]) {
+    warn!(
+        keys = keys.len(),
+        first = keys.first(),
+        "the catalog's list of objects to delete has keys that windrow does not make; it deletes \
+         none of them: find out who wrote them there, and remove them from the table doomed"
+    );
 }
 
 /// Logs one line for a committed epoch, which added this many rows to the table.

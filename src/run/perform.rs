@@ -63,17 +63,10 @@ fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
 /// Asks the object store.
 pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
     match request {
-        StoreRequest::List { prefix } => {
-            let found = store.list(&prefix).await;
-            let keys = found.map(|list| list.into_iter().map(|(key, _bytes)| key).collect());
-            StoreAnswer::List {
-                prefix,
-                result: keys.map_err(Trouble::from),
-            }
-        }
         StoreRequest::ListPage { prefix, after } => {
             let page = store.list_page(&prefix, after.as_deref()).await;
             StoreAnswer::ListPage {
+                prefix,
                 after,
                 result: page.map_err(Trouble::from),
             }

@@ -406,8 +406,9 @@ mod tests {
         );
         let write = |more: &str| {
             let ca = ca.display();
-            let kafka =
-                format!("kafka: {{ bootstrap: 'k:9092', topic: t, ca-file: {ca} }}\n{more}");
+            let kafka = format!(
+                "kafka: {{ bootstrap: 'k:9092', topic: t, security: ssl, ca-file: {ca} }}\n{more}"
+            );
             fs::write(&main, kafka).unwrap();
         };
         write("");

@@ -134,8 +134,9 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     };
     play.step(BrokersAnswer::Topic(Ok(there)));
     assert_eq!(play.says().1, Some(Cause::Starting));
-    play.step(StoreAnswer::List {
+    play.step(StoreAnswer::ListPage {
         prefix: "_windrow/default.n/manifests/".to_owned(),
+        after: None,
         result: Err(Trouble::new(Cause::LoginS3, "no key")),
     });
     assert_eq!(

@@ -28,7 +28,13 @@ struct Play {
     stuck: BTreeSet<String>,
     /// How many listings fail from now on.
     failing_listings: u32,
+    /// The store ignores what a page is to begin behind, and always gives the first page.
+    ignores_after: bool,
     listings: u32,
+    /// Foreign keys that the engine has reported.
+    foreign: Vec<String>,
+    /// Why the process ended.
+    ended: Option<String>,
 }
 
 impl Play {
@@ -46,7 +52,10 @@ impl Play {
             now: 0,
             stuck: BTreeSet::new(),
             failing_listings: 0,
+            ignores_after: false,
             listings: 0,
+            foreign: Vec::new(),
+            ended: None,
         }
     }
 
@@ -77,11 +86,17 @@ impl Play {
         self.engine.step(input, &mut effects);
         while !effects.is_empty() {
             for effect in std::mem::take(&mut effects) {
-                let Effect::Ask(request) = effect else {
-                    continue;
-                };
-                if let Some(answer) = self.answer(request) {
-                    self.engine.step(Input::Answer(answer), &mut effects);
+                match effect {
+                    Effect::Ask(request) => {
+                        if let Some(answer) = self.answer(request) {
+                            self.engine.step(Input::Answer(answer), &mut effects);
+                        }
+                    }
+                    Effect::ReportForeignKeys(keys) => self.foreign.extend(keys),
+                    Effect::Exit(why) => {
+                        self.ended = Some(why.map_or(String::new(), |why| why.text))
+                    }
+                    _ => {}
                 }
             }
         }
@@ -113,9 +128,10 @@ impl Play {
 
     fn ask_store(&mut self, request: StoreRequest) -> StoreAnswer {
         match request {
-            StoreRequest::ListPage { after, .. } if self.failing_listings > 0 => {
+            StoreRequest::ListPage { prefix, after } if self.failing_listings > 0 => {
                 self.failing_listings -= 1;
                 StoreAnswer::ListPage {
+                    prefix,
                     after,
                     result: Err("no answer in time".into()),
                 }
@@ -125,6 +141,23 @@ impl Play {
                     keys.into_iter().partition(|key| self.stuck.contains(key));
                 self.objects.retain(|key, _| !gone.contains(key));
                 StoreAnswer::Delete { gone, kept }
+            }
+            StoreRequest::ListPage { prefix, after } if self.ignores_after => {
+                self.listings += 1;
+                let first = StoreRequest::ListPage {
+                    prefix,
+                    after: None,
+                };
+                let StoreAnswer::ListPage { prefix, result, .. } =
+                    hands::ask_store(&mut self.objects, first)
+                else {
+                    unreachable!("a listing was asked for")
+                };
+                StoreAnswer::ListPage {
+                    prefix,
+                    after,
+                    result,
+                }
             }
             request => {
                 self.listings += u32::from(matches!(request, StoreRequest::ListPage { .. }));
@@ -228,4 +261,95 @@ fn what_the_table_names_is_never_doomed() {
     assert_eq!(play.catalog.doomed.len(), 0);
     let manifest = &play.catalog.epochs[0].0.manifest;
     assert!(play.objects.contains_key(manifest));
+}
+
+#[test]
+fn a_doomed_key_that_windrow_did_not_make_is_never_deleted() {
+    let mut play = Play::counting();
+    let foreign = [
+        "elsewhere/part.parquet",
+        "_windrow/default.other/rows/1-0000000001-aaaa/part.parquet",
+        "_windrow/default.n/rows/1-0000000001-aaaa/notes.txt",
+        "zzz/last-of-its-page",
+    ];
+    let at = DbTime(1_700_000_000_000 + play.now as i64);
+    for key in foreign {
+        play.objects.insert(key.to_owned(), Arc::new(Vec::new()));
+        play.catalog.doomed.insert(key.to_owned(), at);
+    }
+    let own: Vec<String> = (0..50).map(|n| play.put(0, 0, n)).collect();
+    for key in &own {
+        play.catalog.doomed.insert(key.clone(), at);
+    }
+    play.wait(9 * DAY);
+    for key in foreign {
+        assert!(play.objects.contains_key(key), "{key} is deleted");
+        assert!(play.is_doomed(key), "{key} is forgotten");
+    }
+    assert!(own.iter().all(|key| !play.objects.contains_key(key)));
+    assert!(own.iter().all(|key| !play.is_doomed(key)));
+    // It is said once, and not at each of the many rounds.
+    assert!((1..=foreign.len()).contains(&play.foreign.len()));
+}
+
+#[test]
+fn a_store_that_gives_the_same_page_again_is_not_asked_without_end() {
+    let mut play = Play::counting();
+    for n in 0..50 {
+        play.put(0, 0, n);
+    }
+    (play.ignores_after, play.listings) = (true, 0);
+    play.wait(DAY + 10 * MINUTE);
+    // The first page, and the second one each minute.
+    assert!((2..=15).contains(&play.listings), "{}", play.listings);
+    play.ignores_after = false;
+    play.wait(2 * MINUTE);
+    assert!(
+        play.objects
+            .keys()
+            .filter(|key| play.is_doomed(key))
+            .count()
+            == 50
+    );
+}
+
+/// A manifest that an owner of this term stored for this epoch.
+fn manifest(term: u64, epoch: u64) -> String {
+    format!("_windrow/default.n/manifests/{term}-{epoch:010}-aaaa.json")
+}
+
+#[test]
+fn the_manifests_of_a_lost_catalog_are_not_all_listed() {
+    let mut play = Play::new();
+    for epoch in 0..10_000 {
+        let key = manifest(1, epoch);
+        play.objects.insert(key, Arc::new(Vec::new()));
+    }
+    play.wait(10 * MINUTE);
+    let why = play.ended.as_deref().unwrap_or_default();
+    assert!(
+        why.contains("holds manifests of later ones, such as epoch 19:"),
+        "{why}"
+    );
+    assert_eq!(play.listings, 1);
+}
+
+#[test]
+fn a_lost_catalog_is_noticed_behind_many_manifests_of_epoch_0() {
+    let mut play = Play::new();
+    for term in 1..=50 {
+        let key = manifest(term, 0);
+        play.objects.insert(key, Arc::new(Vec::new()));
+    }
+    // As long as these are all, the table may begin.
+    let mut begins = Play::new();
+    begins.objects = play.objects.clone();
+    begins.wait(10_000);
+    assert_eq!(begins.catalog.epochs.len(), 1);
+
+    play.objects.insert(manifest(9, 7), Arc::new(Vec::new()));
+    play.wait(10 * MINUTE);
+    let why = play.ended.as_deref().unwrap_or_default();
+    assert!(why.contains("such as epoch 7:"), "{why}");
+    assert_eq!((play.listings, play.catalog.epochs.len()), (3, 0));
 }

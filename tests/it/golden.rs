@@ -463,6 +463,7 @@ impl<'t> Play<'t> {
             Effect::StopAll
             | Effect::UseWarehouse(_)
             | Effect::CommitGroup(_)
+            | Effect::ReportForeignKeys(_)
             | Effect::Report(_) => {}
         }
     }

@@ -267,10 +267,11 @@ impl World {
                 self.check_deletion(sender, &keys)?;
                 return Ok(self.delete(warehouse, keys));
             }
-            request @ StoreRequest::ListPage { .. } => {
-                return Ok(self.list_page(warehouse, request));
+            // The manifests of a lost catalog are old, so their listing is never a stale one.
+            StoreRequest::ListPage { prefix, after } if !prefix.ends_with("/manifests/") => {
+                return Ok(self.list_page(warehouse, StoreRequest::ListPage { prefix, after }));
             }
-            request @ (StoreRequest::List { .. } | StoreRequest::Get { .. }) => request,
+            request @ (StoreRequest::ListPage { .. } | StoreRequest::Get { .. }) => request,
         };
         Ok(hands::ask_store(
             self.stores.entry(warehouse).or_default(),

@@ -109,7 +109,7 @@ impl Log {
             time += rng.below(step) as i64;
             let mut at = time - rng.below(disorder + 1) as i64;
             if rng.one_in(2 * odd) {
-                at = rng.pick(&[-1, 253_402_300_799_000, time + 700_000]);
+                at = rng.pick(&[-1, 253_370_764_799_000, time + 700_000]);
             }
             if rng.one_in(12) {
                 self.end += 1 + rng.below(3) as Offset;
@@ -380,7 +380,7 @@ fn draw_broken(rng: &mut Rng, nulls: bool) -> Vec<u8> {
 }
 
 /// An event time as the field for it says it. Whoever guesses the unit by the size takes a number
-/// of the year 9999 for microseconds, so that time is said in words.
+/// of the year 9998 for microseconds, so that time is said in words.
 fn time_text(rng: &mut Rng, unit: TimeUnit, ms: i64) -> String {
     let in_words = || {
         let nanos = i128::from(ms) * 1_000_000;

@@ -3,7 +3,7 @@
 
 use crate::pebble::{File, Mood};
 use crate::provider::{Provider, pem};
-use crate::usecase::{counting, counting_with};
+use crate::usecase::{counting, counting_with, counting_with_tls};
 use crate::world::{Run, World};
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -66,7 +66,7 @@ fn certificates() {
     let cut = &good[0][..200];
     let key = "-----BEGIN PRIVATE KEY-----\naGlkZGVuIGtleQ==\n-----END PRIVATE KEY-----\n";
     for bad in [frame, cut, key] {
-        let (mut world, _) = counting();
+        let (mut world, _) = counting_with_tls();
         let ca = world.relate("receive-ca-cert", Provider::certificates_1());
         let tell = |world: &mut World, list: &[String]| {
             world.write(ca, "certificates", &json!(list).to_string());
@@ -110,7 +110,7 @@ fn bad_ca() {
 }
 
 fn many() {
-    let (mut world, ids) = counting();
+    let (mut world, ids) = counting_with_tls();
     let list: Vec<String> = (0..1200).map(|n| pem(&format!("ca {n}"))).collect();
     let ca = world.relate("receive-ca-cert", Provider::certificates_1());
     world.write(ca, "certificates", &json!(list).to_string());

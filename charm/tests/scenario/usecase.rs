@@ -134,6 +134,15 @@ pub fn counting() -> (World, [u32; 3]) {
     ])
 }
 
+/// The same; Kafka, S3 and PostgreSQL speak TLS.
+pub fn counting_with_tls() -> (World, [u32; 3]) {
+    counting_with([
+        Provider::kafka_4(),
+        Provider::s3_2(),
+        Provider::postgresql_16(),
+    ])
+}
+
 pub fn counting_with([kafka, s3, metastore]: [Provider; 3]) -> (World, [u32; 3]) {
     let mut world = World::new();
     world.hook("config-changed").good();

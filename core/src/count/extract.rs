@@ -20,7 +20,7 @@
 use crate::count::json::{Fields, ValueKind};
 use crate::values::record::Key;
 use crate::values::shape::{Number, OnBadRecord, Shape, TimeUnit};
-use crate::values::time::{EventTime, YEARS_1_TO_9999_MS, parse_rfc3339};
+use crate::values::time::{EventTime, YEARS_2_TO_9998_MS, parse_rfc3339};
 
 /// Takes records apart as a [`Shape`] says. Each lane has one. A record that is counted allocates
 /// nothing.
@@ -177,8 +177,8 @@ impl Extractor {
         let Some((field, unit)) = &self.time else {
             return match timestamp_ms {
                 ..0 => Err("the record has no Kafka timestamp".to_owned()),
-                _ if YEARS_1_TO_9999_MS.contains(&timestamp_ms) => Ok(EventTime(timestamp_ms)),
-                _ => Err("the Kafka timestamp is after the year 9999".to_owned()),
+                _ if YEARS_2_TO_9998_MS.contains(&timestamp_ms) => Ok(EventTime(timestamp_ms)),
+                _ => Err("the Kafka timestamp is after the year 9998".to_owned()),
             };
         };
         let found = self.fields.value(field.slot);
@@ -196,8 +196,8 @@ impl Extractor {
             (kind, _) => return Err(field.refuse(kind)),
         };
         match ms {
-            Some(ms) if YEARS_1_TO_9999_MS.contains(&ms) => Ok(EventTime(ms)),
-            _ => Err(field.reason("is outside the years 1 to 9999")),
+            Some(ms) if YEARS_2_TO_9998_MS.contains(&ms) => Ok(EventTime(ms)),
+            _ => Err(field.reason("is outside the years 2 to 9998")),
         }
     }
 
@@ -289,7 +289,7 @@ impl Field {
 
 /// The Kafka timestamp as a time; `None` where the record has none, or one that is not usable.
 fn kafka_time(timestamp_ms: i64) -> Option<EventTime> {
-    let usable = timestamp_ms >= 0 && YEARS_1_TO_9999_MS.contains(&timestamp_ms);
+    let usable = timestamp_ms >= 0 && YEARS_2_TO_9998_MS.contains(&timestamp_ms);
     usable.then_some(EventTime(timestamp_ms))
 }
 
@@ -793,7 +793,7 @@ mod tests {
         );
         assert_eq!(
             say(i64::MAX, r#"{"origin": 1}"#),
-            "the Kafka timestamp is after the year 9999 -"
+            "the Kafka timestamp is after the year 9998 -"
         );
         assert_eq!(
             say(NOW, "{}"),
@@ -825,7 +825,7 @@ mod tests {
         assert_eq!(event_time(&by_kafka, NOW, "{}"), now, "a bad key");
         assert_eq!(event_time(&by_kafka, NOW, "{"), now, "no JSON");
         assert_eq!(event_time(&by_kafka, -1, "{"), None, "no timestamp");
-        let far = YEARS_1_TO_9999_MS.end() + 1;
+        let far = YEARS_2_TO_9998_MS.end() + 1;
         assert_eq!(event_time(&by_kafka, far, "{}"), None, "no usable one");
         assert_eq!(
             event_time(&by_field, NOW, "{\"ts\": 5}"),
@@ -865,10 +865,11 @@ mod tests {
         check_time(Auto, "100000000000000", "1973-03-03T09:46:40Z");
         check_time(Auto, "-99999999.5", "1966-10-31T14:13:20.500Z");
         check_time(Auto, "-100000000000", "1966-10-31T14:13:20Z");
-        check_time(Seconds, "253402300799.999", "9999-12-31T23:59:59.999Z");
+        check_time(Seconds, "253370764799.999", "9998-12-31T23:59:59.999Z");
+        check_time(Seconds, "-62104060800", "0002-01-01T00:00:00Z");
         for beyond in [
-            "253402300800",
-            "-62135596801",
+            "253370764800",
+            "-62104060801",
             "1e999999999999999999999",
             "99999999999999999999",
             "-9e18",
@@ -876,7 +877,7 @@ mod tests {
             check_time(
                 Seconds,
                 beyond,
-                "field \"ts\" is outside the years 1 to 9999",
+                "field \"ts\" is outside the years 2 to 9998",
             );
         }
         check_time(Seconds, "0e999999999999999999999", "1970-01-01T00:00:00Z");
@@ -887,6 +888,21 @@ mod tests {
         check_time(Seconds, "\"1\"", "field \"ts\" is a string");
         check_time(Rfc3339, "1", "field \"ts\" is an integer");
         check_time(Rfc3339, "1, \"ts\": []", "field \"ts\" is a list");
+    }
+
+    #[test]
+    fn times_that_readers_of_the_table_cannot_show_are_rejects() {
+        let outside = "field \"ts\" is outside the years 2 to 9998";
+        for (time, expected) in [
+            // .NET's date that was never set.
+            (r#""0001-01-01T00:00:00Z""#, outside),
+            (r#""0001-12-31T23:59:59Z""#, outside),
+            (r#""0002-01-01T00:00:00Z""#, "0002-01-01T00:00:00Z"),
+            (r#""9998-12-31T23:59:59Z""#, "9998-12-31T23:59:59Z"),
+            (r#""9999-12-31T23:59:59.999Z""#, outside),
+        ] {
+            check_time(TimeUnit::Auto, time, expected);
+        }
     }
 
     #[test]
@@ -915,8 +931,8 @@ mod tests {
         );
         check_time(
             Auto,
-            r#""9999-12-31T23:59:59-01:00""#,
-            "field \"ts\" is outside the years 1 to 9999",
+            r#""9998-12-31T23:59:59-01:00""#,
+            "field \"ts\" is outside the years 2 to 9998",
         );
         for bad in [
             "",

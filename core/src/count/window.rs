@@ -54,7 +54,7 @@ impl Windows {
         }
     }
 
-    /// The slice that a time falls in, with its windows. The time must lie in the years 1 to 9999,
+    /// The slice that a time falls in, with its windows. The time must lie in the years 2 to 9998,
     /// so that nothing overflows.
     #[must_use]
     pub fn span(&self, time: i64) -> Span {

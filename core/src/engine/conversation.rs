@@ -115,6 +115,9 @@ pub enum Effect {
     UseWarehouse(Place),
     /// Commit the offsets to the consumer group, for lag tools only.
     CommitGroup(BTreeMap<Partition, Offset>),
+    /// These keys are on the catalog's list of what to delete, but windrow does not make such ones.
+    /// Their objects are left alone: tell whoever watches. It is said once.
+    ReportForeignKeys(Vec<String>),
     /// An epoch was committed: tell whoever watches.
     Report(Arc<Commit>),
     /// The end. A reason means that it failed.
@@ -293,11 +296,6 @@ pub enum BrokersAnswer {
 /// What the object store is asked. Keys are paths below the warehouse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreRequest {
-    /// Which keys begin like this?
-    List {
-        /// The beginning of the keys.
-        prefix: String,
-    },
     /// Which objects begin like this? At most a thousand, in the order of their keys.
     ListPage {
         /// The beginning of the keys.
@@ -327,15 +325,10 @@ pub enum StoreRequest {
 /// What the object store answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAnswer {
-    /// To [`StoreRequest::List`]: the keys.
-    List {
-        /// The beginning that was asked for.
-        prefix: String,
-        /// The keys, in any order.
-        result: Result<Vec<String>, Trouble>,
-    },
     /// To [`StoreRequest::ListPage`].
     ListPage {
+        /// The beginning that was asked for.
+        prefix: String,
         /// The key that was asked with.
         after: Option<String>,
         /// The page, or why it cannot be had.

@@ -8,7 +8,7 @@
 //! list, and goes on behind the page's last key. So a key that cannot be deleted is passed over
 //! until the next round.
 
-use super::conversation::{CatalogRequest, StoreRequest};
+use super::conversation::{CatalogRequest, Effect, StoreRequest};
 use super::rules::GarbageRules;
 use super::step::Step;
 use crate::table::commit::{CatalogError, ClockBound, Owner};
@@ -31,6 +31,8 @@ pub(super) struct Garbage {
     search_at: Mono,
     /// When the next round of deletion begins.
     delete_at: Mono,
+    /// It was said that keys are on the list which windrow does not make.
+    foreign_reported: bool,
 }
 
 /// What the search for orphans does at the moment.
@@ -72,6 +74,9 @@ enum Deletion {
     Delete {
         /// The last key of the page.
         last: String,
+        /// The last one of the keys that were handed to the store. It is another one where the
+        /// page ends with keys that windrow does not make.
+        last_sent: String,
     },
 }
 
@@ -91,6 +96,7 @@ impl Garbage {
             deletion: Deletion::Idle,
             search_at: now,
             delete_at: now,
+            foreign_reported: false,
         }
     }
 
@@ -154,7 +160,8 @@ impl Garbage {
         }
     }
 
-    /// The store listed a page of objects. A listing that failed is asked for again.
+    /// The store listed a page of objects. A listing that failed is asked for again, and so is one
+    /// that gives the page before once more.
     pub(super) fn listed(
         &mut self,
         asked_after: Option<&str>,
@@ -172,7 +179,8 @@ impl Garbage {
         if after.as_deref() != asked_after {
             return;
         }
-        let Ok(page) = result else {
+        let page = result.ok().filter(|page| page.moves_on(asked_after));
+        let Some(page) = page else {
             *ask_at = Some(step.now.plus(AGAIN_MS));
             return;
         };
@@ -235,6 +243,10 @@ impl Garbage {
     }
 
     /// The catalog said which keys were doomed long enough ago: their objects are deleted.
+    ///
+    /// The list is a table that others may write to, and a key on it may be that of another
+    /// application in the same bucket. So only what windrow itself may have stored for this table
+    /// is deleted. Other keys stay on the list, which is reported once.
     pub(super) fn delete(
         &mut self,
         asked_after: Option<&str>,
@@ -252,36 +264,56 @@ impl Garbage {
             return;
         }
         match result {
-            Ok(keys) if bound(step).is_some() => match keys.last() {
-                None => self.deletion = Deletion::Idle,
-                Some(last) => {
-                    self.deletion = Deletion::Delete { last: last.clone() };
-                    step.ask(StoreRequest::Delete { keys });
-                }
-            },
+            Ok(keys) if bound(step).is_some() => self.delete_page(keys, step),
             Ok(_) | Err(_) => *ask_at = Some(step.now.plus(AGAIN_MS)),
         }
+    }
+
+    fn delete_page(&mut self, keys: Vec<String>, step: &mut Step<'_>) {
+        let Some(last) = keys.last().cloned() else {
+            self.deletion = Deletion::Idle;
+            return;
+        };
+        let names = step.names;
+        let is_ours = |key: &String| names.term_and_epoch(key).is_some();
+        let (keys, foreign): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_ours);
+        if !foreign.is_empty() && !std::mem::replace(&mut self.foreign_reported, true) {
+            step.effect(Effect::ReportForeignKeys(foreign));
+        }
+        match keys.last().cloned() {
+            None => self.delete_on(last, step),
+            Some(last_sent) => {
+                self.deletion = Deletion::Delete { last, last_sent };
+                step.ask(StoreRequest::Delete { keys });
+            }
+        }
+    }
+
+    /// Goes on with the keys behind this one.
+    fn delete_on(&mut self, after: String, step: &mut Step<'_>) {
+        self.deletion = Deletion::List {
+            after: Some(after),
+            ask_at: Some(step.now),
+        };
+        self.ask(step);
     }
 
     /// The store deleted objects. The keys of those that are `gone` are taken off the list; the
     /// `kept` ones could not be deleted, and stay on it until the next round.
     pub(super) fn deleted(&mut self, gone: Vec<String>, kept: &[String], step: &mut Step<'_>) {
-        let Deletion::Delete { last } = &self.deletion else {
+        let Deletion::Delete { last, last_sent } = &self.deletion else {
             return;
         };
         // An answer to an earlier ownership is about a page of its own.
-        if !gone.contains(last) && !kept.contains(last) {
+        if !gone.contains(last_sent) && !kept.contains(last_sent) {
             return;
         }
-        self.deletion = Deletion::List {
-            after: Some(last.clone()),
-            ask_at: Some(step.now),
-        };
+        let last = last.clone();
         if !gone.is_empty() {
             let owner = self.owner.clone();
             step.ask(CatalogRequest::Forget { owner, keys: gone });
         }
-        self.ask(step);
+        self.delete_on(last, step);
     }
 }
 

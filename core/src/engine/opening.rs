@@ -14,6 +14,7 @@ use crate::table::commit::{CheckpointAt, Genesis, Head};
 use crate::table::place::{Names, Place};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::digest::{sha256_hex, unhex};
+use crate::values::object::ObjectPage;
 use crate::values::record::Partition;
 use crate::values::time::Mono;
 use std::collections::BTreeMap;
@@ -27,10 +28,13 @@ pub(super) enum Opening {
         /// What the catalog says of the table; `None` for a table without epochs.
         head: Option<Box<Head>>,
     },
-    /// The catalog has no epoch. Are there manifests of a catalog that was lost?
+    /// The catalog has no epoch. Are there manifests of a catalog that was lost? They are listed
+    /// page by page until one is found: a lost catalog of a year had millions of epochs.
     Manifests {
         /// When to ask again; `None` while the answer is on its way.
         ask_at: Option<Mono>,
+        /// The page begins behind this key; `None` is the first page.
+        after: Option<String>,
         /// What the topic is.
         facts: TopicFacts,
     },
@@ -65,7 +69,7 @@ impl Opening {
             *ask_at = None;
             match self {
                 Opening::Topic { .. } => ask_topic(step),
-                Opening::Manifests { .. } => ask_manifests(step),
+                Opening::Manifests { after, .. } => ask_manifests(after.as_deref(), step),
                 Opening::Checkpoint { key, .. } => ask_checkpoint(key, step),
             }
         }
@@ -107,9 +111,10 @@ impl Opening {
         step.troubles.end(Side::Brokers);
         match head.take() {
             None => {
-                ask_manifests(step);
+                ask_manifests(None, step);
                 *self = Opening::Manifests {
                     ask_at: None,
+                    after: None,
                     facts,
                 };
                 Ok(None)
@@ -157,39 +162,53 @@ impl Opening {
         }
     }
 
-    /// The store says which manifests it has; `None` when the answer does not count.
+    /// The store has listed a page of manifests, behind the key that it was asked with; `None` when
+    /// the answer does not count.
     pub(super) fn take_manifests(
         &mut self,
-        answer: Option<Result<Vec<String>, Trouble>>,
+        answer: Option<(Option<&str>, Result<ObjectPage, Trouble>)>,
         place: &Place,
         lease: &mut Lease,
         step: &mut Step<'_>,
     ) -> Result<Option<Counting>, Break> {
-        let Opening::Manifests { ask_at, facts } = self else {
+        let Opening::Manifests {
+            ask_at,
+            after,
+            facts,
+        } = self
+        else {
             return Ok(None);
         };
-        let keys = match answer {
+        let page = match answer.filter(|(asked_after, _)| *asked_after == after.as_deref()) {
             None => {
                 *ask_at = Some(step.now);
                 return Ok(None);
             }
-            Some(Ok(keys)) => keys,
-            Some(Err(trouble)) => {
+            Some((_, Ok(page))) if page.moves_on(after.as_deref()) => page,
+            Some((_, answer)) => {
+                let again = || "the store lists the same manifests again and again".into();
+                let trouble = answer.err().unwrap_or_else(again);
                 *ask_at = Some(step.now.plus(RETRY_MS));
                 step.troubles.report(Side::Store, trouble);
                 return Ok(None);
             }
         };
         // One of epoch 0 proves nothing, because it is stored before epoch 0 is committed.
-        let epochs = keys.iter().filter_map(|key| Names::epoch_of_manifest(key));
+        let keys = page.objects.iter().map(|object| &object.key);
+        let epochs = keys.filter_map(|key| Names::epoch_of_manifest(key));
         if let Some(lost) = epochs.filter(|epoch| *epoch > 0).max() {
             let why = format!(
-                "the catalog has no epoch of table {}, but {place} holds manifests up to epoch \
-                 {lost}: the catalog was lost, or restored from before the table; restore it, or \
-                 choose another table name",
+                "the catalog has no epoch of table {}, but {place} holds manifests of later ones, \
+                 such as epoch {lost}: the catalog was lost, or restored from before the table; \
+                 restore it, or choose another table name",
                 step.table()
             );
             lease.suspect_lost_catalog(why.into(), step);
+            return Ok(None);
+        }
+        if page.next.is_some() {
+            *after = page.next;
+            ask_manifests(after.as_deref(), step);
             return Ok(None);
         }
         step.troubles.end(Side::Store);
@@ -348,10 +367,11 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
     }
 }
 
-fn ask_manifests(step: &mut Step<'_>) {
+fn ask_manifests(after: Option<&str>, step: &mut Step<'_>) {
     if step.questions.manifests.due() {
-        step.ask(StoreRequest::List {
+        step.ask(StoreRequest::ListPage {
             prefix: step.names.manifests(),
+            after: after.map(str::to_owned),
         });
     }
 }

@@ -391,14 +391,22 @@ impl Ours {
         step: &mut Step<'_>,
     ) -> Going {
         match (answer, &mut self.stage) {
-            (StoreAnswer::List { prefix, result }, Stage::Opening(opening))
-                if prefix == step.names.manifests() =>
-            {
-                let answer = (counts == Counts::Yes).then_some(result);
-                let opened = opening.take_manifests(answer, &self.place, &mut self.lease, step)?;
-                self.stage.open(opened);
+            (
+                StoreAnswer::ListPage {
+                    prefix,
+                    after,
+                    result,
+                },
+                stage,
+            ) if prefix == step.names.manifests() => {
+                if let Stage::Opening(opening) = stage {
+                    let page = (counts == Counts::Yes).then_some((after.as_deref(), result));
+                    let opened =
+                        opening.take_manifests(page, &self.place, &mut self.lease, step)?;
+                    stage.open(opened);
+                }
             }
-            (StoreAnswer::ListPage { after, result }, _) => {
+            (StoreAnswer::ListPage { after, result, .. }, _) => {
                 let watch = self.watch();
                 self.garbage.listed(after.as_deref(), result, watch, step);
             }
@@ -411,7 +419,7 @@ impl Ours {
                 counting.stored(&key, result, step);
             }
             (StoreAnswer::Delete { gone, kept }, _) => self.garbage.deleted(gone, &kept, step),
-            (StoreAnswer::List { .. } | StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
+            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Questions {
                     .remove(partition)
                     .map_or(Counts::No, Counts::AskedAt);
             }
-            Answer::Store(StoreAnswer::List { prefix, .. }) if *prefix == names.manifests() => {
+            Answer::Store(StoreAnswer::ListPage { prefix, .. }) if *prefix == names.manifests() => {
                 &mut self.manifests
             }
             // Every object that is fetched is a checkpoint.

@@ -66,9 +66,9 @@ pub const OWN_OPTIONS: &[OwnOption] = &[
         name: "api-token",
         juju_type: "secret",
         default: None,
-        doc: "A secret with the key \"token\", which HTTP requests from elsewhere bring as \
-              \"Authorization: Bearer TOKEN\"; without it they get only /healthz, /readyz and \
-              /metrics. Make it with: juju add-secret windrow-token token=TOKEN; juju \
+        doc: "A secret with the key \"token\", which HTTP requests must bring as \
+              \"Authorization: Bearer TOKEN\", also those from the unit itself; without it they \
+              get only /healthz, /readyz and /metrics. Make it with: juju add-secret windrow-token token=TOKEN; juju \
               grant-secret windrow-token windrow-k8s; juju config windrow-k8s \
               api-token=SECRET-URI",
     },

@@ -332,6 +332,15 @@ fn kafka(w: &mut Written) -> KafkaSettings {
         ("scram-sha-256", Mechanism::ScramSha256),
         ("scram-sha-512", Mechanism::ScramSha512),
     ];
+    let ca_file = w.file("kafka.ca-file");
+    let has_tls = matches!(security, Security::Ssl | Security::SaslSsl);
+    if ca_file.is_some() && !has_tls && !w.failed(&["kafka.security"]) {
+        w.problem(
+            "cannot use setting kafka.ca-file: kafka.security has no TLS, so no certificate would \
+             be checked; set kafka.security: sasl-ssl or ssl"
+                .to_owned(),
+        );
+    }
     KafkaSettings {
         bootstrap: w.read("kafka.bootstrap", parse_addresses),
         security,
@@ -341,7 +350,7 @@ fn kafka(w: &mut Written) -> KafkaSettings {
         cluster_domain: w.read("kafka.cluster-domain", |text| {
             parse_domain(text, "cluster.local")
         }),
-        ca_file: w.file("kafka.ca-file"),
+        ca_file,
         start: w.choice(
             "kafka.start",
             &[("earliest", Start::Earliest), ("latest", Start::Latest)],
@@ -421,11 +430,23 @@ fn place(w: &mut Written, needed: bool, catalog: Option<&CatalogSettings>) -> Ta
 }
 
 fn s3(w: &mut Written) -> S3Settings {
+    let endpoint = w.read("s3.endpoint", parse_endpoint);
+    let ca_file = w.file("s3.ca-file");
+    let is_http = endpoint
+        .as_deref()
+        .is_some_and(|to| to.starts_with("http://"));
+    if ca_file.is_some() && is_http && !w.failed(&["s3.endpoint"]) {
+        w.problem(
+            "cannot use setting s3.ca-file: s3.endpoint is http, so no certificate would be \
+             checked; write s3.endpoint: https://HOST"
+                .to_owned(),
+        );
+    }
     S3Settings {
-        endpoint: w.read("s3.endpoint", parse_endpoint),
+        endpoint,
         region: w.read("s3.region", parse_region),
         path_style: w.flag("s3.path-style"),
-        ca_file: w.file("s3.ca-file"),
+        ca_file,
         no_proxy: w.read("s3.no-proxy", parse_no_proxy),
     }
 }
@@ -853,6 +874,17 @@ secrets-file: /etc/windrow/secrets.yaml";
     #[test]
     fn a_key_in_an_address_is_not_repeated() {
         for line in [
+            "catalog: 'postgresql://me:hunter2@db/hive'",
+            "catalog: 'postgresql://db/hive?password=hunter2'",
+            "catalog: 'postgresql://db:hunter2/hive'",
+            "catalog: 'db:hunter2/hive'",
+            "catalog: 'db?password=hunter2'",
+            "catalog: 'mysql://db/hive/hunter2'",
+            "s3: { endpoint: 'http://minio/?key=hunter2' }",
+            "s3: { endpoint: 'http://minio:9000/hunter2' }",
+            "s3: { endpoint: 'key:hunter2/minio' }",
+            "table: { name: n, warehouse: 's3a://bucket/w?key=hunter2' }",
+            "kafka: { bootstrap: 'k:9092?password=hunter2', topic: t }",
             "table: { name: n, warehouse: 's3a://key:hunter2@bucket/w' }",
             "s3: { endpoint: 'http://key:hunter2@minio:9000' }",
             "kafka: { bootstrap: 'key:hunter2@k:9092,l:1', topic: t }",
@@ -863,6 +895,41 @@ secrets-file: /etc/windrow/secrets.yaml";
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_ca_where_nothing_is_encrypted_is_refused_and_not_ignored() {
+        let problems = |text: &str| match Config::parse(text) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let kafka = |security: &str| {
+            let of = "bootstrap: 'k:9092', topic: t, ca-file: /ca.pem";
+            problems(&format!("kafka: {{ {of}{security} }}"))
+        };
+        for security in [", security: plaintext", ", security: sasl-plaintext", ""] {
+            assert!(
+                kafka(security).contains("cannot use setting kafka.ca-file: kafka.security has no"),
+                "{security}"
+            );
+        }
+        for security in [", security: ssl", ", security: sasl-ssl"] {
+            assert_eq!(kafka(security), "", "{security}");
+        }
+        let s3 = |endpoint: &str| {
+            problems(&format!(
+                "{LEAST}s3: {{ ca-file: /ca.pem, endpoint: '{endpoint}' }}"
+            ))
+        };
+        let http = s3("http://minio:9000");
+        assert!(
+            http.contains("cannot use setting s3.ca-file: s3.endpoint is http"),
+            "{http}"
+        );
+        assert_eq!(
+            (s3("https://minio"), s3("")),
+            (String::new(), String::new())
+        );
     }
 
     #[test]

@@ -103,10 +103,19 @@ pub(super) fn parse_addresses(text: &str) -> Result<Vec<HostPort>, String> {
         .collect()
 }
 
+/// The value of a setting in quotes, as [`quote`] has it. The URL of a server is left out, because
+/// wherever it is wrong may be a password: `postgresql://db:hunter2/hive`.
+pub(super) fn quote_setting(key: &str, text: &str) -> String {
+    if matches!(key, "catalog" | "s3.endpoint") && text.contains('/') {
+        return String::new();
+    }
+    quote(text)
+}
+
 /// A value in quotes, with a blank before it. A long value is cut, and one that may hold a password
-/// is left out.
-pub(super) fn quote(text: &str) -> String {
-    if text.contains('@') {
+/// is left out: one with a user (`me:hunter2@db`) or with parameters (`db?password=hunter2`).
+fn quote(text: &str) -> String {
+    if text.contains(['@', '?']) {
         return String::new();
     }
     let cut: String = text.chars().take(100).collect();

@@ -213,7 +213,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "kafka.ca-file",
         kind: File,
         doc: "CA certificates in PEM that Kafka's certificate is signed by. They are trusted in \
-              addition to Mozilla's.",
+              addition to Mozilla's. Allowed only where `kafka.security` has TLS.",
         ..ROW
     },
     Setting {
@@ -273,8 +273,8 @@ pub const SETTINGS: &[Setting] = &[
         option: option("timestamps"),
         default: Text("micros"),
         kind: Words(&["micros", "int96"]),
-        doc: "How Parquet files hold timestamps: micros, or int96 for the reader of Hive 2.3 \
-              itself. Spark, Kyuubi and beeline read both. Files that are there already stay as \
+        doc: "How Parquet files hold timestamps and decimals: micros, or int96 for the reader of \
+              Hive 2.3 itself, which also cannot read decimals that are integers. Spark, Kyuubi and beeline read both. Files that are there already stay as \
               they are.",
         ..ROW
     },
@@ -352,7 +352,8 @@ pub const SETTINGS: &[Setting] = &[
         doc: "The field with a record's event time, and its unit where that cannot be guessed: \
               \"timestamp\", \"at s\", \"at ms\", \"at us\" or \"at rfc3339\". With rfc3339 it is \
               a text such as 2024-09-01T19:42:15Z, where the T may be a blank. Empty is the \
-              timestamp of the Kafka record.",
+              timestamp of the Kafka record. A record whose time is outside the years 2 to 9998 \
+              is a reject.",
         ..ROW
     },
     Setting {
@@ -503,7 +504,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "s3.ca-file",
         kind: File,
         doc: "CA certificates in PEM that the certificate of S3 is signed by. They are trusted \
-              in addition to Mozilla's.",
+              in addition to Mozilla's. Allowed only where `s3.endpoint` is not http.",
         ..ROW
     },
     Setting {

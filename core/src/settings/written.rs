@@ -2,7 +2,7 @@
 //! Defaults, words and limits come from the rows of `setting`; what the values mean is for
 //! `config`.
 
-use crate::settings::parse::{format_bytes, parse_bytes, parse_duration_or, quote};
+use crate::settings::parse::{format_bytes, parse_bytes, parse_duration_or, quote_setting};
 use crate::settings::secrets::is_secret_key;
 use crate::settings::setting::{DefaultValue, Kind, SETTINGS, Setting, find};
 use crate::settings::yaml::{ConfigError, either, nearest, parse_yaml};
@@ -126,7 +126,8 @@ impl Written {
             match parse(text) {
                 Ok(value) => return value,
                 Err(why) => {
-                    let problem = format!("cannot read setting {key}{}: {why}", quote(text));
+                    let value = quote_setting(key, text);
+                    let problem = format!("cannot read setting {key}{value}: {why}");
                     self.problem(problem);
                     self.failed.insert(row.key);
                 }

@@ -191,6 +191,7 @@ mod tests {
     };
     use crate::table::commit::{Acquired, NewFile, Owner};
     use crate::values::cause::Cause;
+    use crate::values::object::ObjectPage;
     use crate::values::record::Record;
     use crate::values::time::{DbTime, Mono, WallTime};
 
@@ -241,10 +242,13 @@ mod tests {
             Request::Brokers(BrokersRequest::TopicId) => {
                 Answer::Brokers(BrokersAnswer::TopicId(Ok("1".to_owned())))
             }
-            Request::Store(StoreRequest::List { prefix }) => Answer::Store(StoreAnswer::List {
-                prefix,
-                result: Ok(Vec::new()),
-            }),
+            Request::Store(StoreRequest::ListPage { prefix, after }) => {
+                Answer::Store(StoreAnswer::ListPage {
+                    prefix,
+                    after,
+                    result: Ok(ObjectPage::default()),
+                })
+            }
             Request::Store(StoreRequest::Put { key, .. }) => Answer::Store(StoreAnswer::Put {
                 key,
                 result: Ok(()),

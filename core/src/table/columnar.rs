@@ -72,16 +72,8 @@ fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetE
         ColumnKind::Double => (Physical::DOUBLE, None, 0),
         ColumnKind::Decimal { precision, scale } => {
             let logical = LogicalType::decimal(i32::from(scale), i32::from(precision));
-            let physical = decimal_physical(precision);
-            (
-                physical,
-                Some(logical),
-                if physical == Physical::FIXED_LEN_BYTE_ARRAY {
-                    16
-                } else {
-                    0
-                },
-            )
+            let stored = DecimalForm::of(precision, timestamps);
+            (stored.physical(), Some(logical), stored.length())
         }
     };
     let (precision, scale) = match column.kind {
@@ -97,13 +89,70 @@ fn parquet_type(column: &Field, timestamps: Timestamps) -> Result<Type, ParquetE
         .build()
 }
 
-/// How a decimal is stored, as Spark writes it (`spark.sql.parquet.writeLegacyFormat=false`).
-pub(super) fn decimal_physical(precision: u8) -> Physical {
-    match precision {
-        0..=9 => Physical::INT32,
-        10..=18 => Physical::INT64,
-        _ => Physical::FIXED_LEN_BYTE_ARRAY,
+/// How the values of a decimal column are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecimalForm {
+    Int32,
+    Int64,
+    /// So many bytes, the most significant one first, in two's complement.
+    Fixed(usize),
+}
+
+impl DecimalForm {
+    /// As Spark writes it. For Hive 2.3 that is the form of `spark.sql.parquet.writeLegacyFormat`,
+    /// because Hive's own reader fails at a decimal that is an integer
+    /// (`UnsupportedOperationException` in `ETypeConverter`).
+    ///
+    /// | precision | micros | int96 |
+    /// |---|---|---|
+    /// | 9 | INT32 | 4 bytes |
+    /// | 18 | INT64 | 8 bytes |
+    /// | 38 | 16 bytes | 16 bytes |
+    pub(super) fn of(precision: u8, timestamps: Timestamps) -> Self {
+        match (timestamps, precision) {
+            (Timestamps::Int96, _) => Self::Fixed(decimal_bytes(precision)),
+            (Timestamps::Micros, 0..=9) => Self::Int32,
+            (Timestamps::Micros, 10..=18) => Self::Int64,
+            (Timestamps::Micros, _) => Self::Fixed(DECIMAL_BYTES_MAX),
+        }
     }
+
+    fn physical(self) -> Physical {
+        match self {
+            Self::Int32 => Physical::INT32,
+            Self::Int64 => Physical::INT64,
+            Self::Fixed(_) => Physical::FIXED_LEN_BYTE_ARRAY,
+        }
+    }
+
+    /// What the schema says of the length, which is 0 where the type is an integer.
+    fn length(self) -> i32 {
+        match self {
+            Self::Int32 | Self::Int64 => 0,
+            Self::Fixed(bytes) => i32::try_from(bytes).expect("at most 16"),
+        }
+    }
+
+    /// Whether windrow writes decimals of this precision as values of this type and length. The
+    /// length does not count where the type is an integer.
+    pub(super) fn is_written(precision: u8, physical: Physical, length: i32) -> bool {
+        let forms = [Timestamps::Micros, Timestamps::Int96].map(|t| Self::of(precision, t));
+        forms.into_iter().any(|form| {
+            let has_length = physical == Physical::FIXED_LEN_BYTE_ARRAY;
+            form.physical() == physical && (!has_length || form.length() == length)
+        })
+    }
+}
+
+/// The bytes of an `i128`, and of a decimal of 38 digits.
+const DECIMAL_BYTES_MAX: usize = 16;
+
+/// In how many bytes every number of so many digits fits, with its sign: four for nine digits.
+fn decimal_bytes(precision: u8) -> usize {
+    let power = 10_u128.pow(precision.into());
+    let fits = |bytes: &usize| 1_u128 << (8 * bytes - 1) >= power;
+    let bytes = (1..DECIMAL_BYTES_MAX).find(fits);
+    bytes.unwrap_or(DECIMAL_BYTES_MAX)
 }
 
 /// Makes a file of row groups. Each group has the cells of each field, in the order of `fields`, at
@@ -253,17 +302,22 @@ fn write_cells(
                 fits,
                 "a value has no more digits than its decimal({precision}) column"
             );
-            match decimal_physical(precision) {
-                Physical::INT32 => {
+            match DecimalForm::of(precision, timestamps) {
+                DecimalForm::Int32 => {
                     let narrow = |n: i128| i32::try_from(n).expect("nine digits");
                     write_leaf::<Int32Type>(group, 1, v.iter().map(|n| n.map(narrow)))
                 }
-                Physical::INT64 => {
+                DecimalForm::Int64 => {
                     let narrow = |n: i128| i64::try_from(n).expect("eighteen digits");
                     write_leaf::<Int64Type>(group, 1, v.iter().map(|n| n.map(narrow)))
                 }
-                _ => {
-                    let bytes = |n: i128| FixedLenByteArray::from(n.to_be_bytes().to_vec());
+                DecimalForm::Fixed(length) => {
+                    // The bytes before these only repeat the sign.
+                    let skip = DECIMAL_BYTES_MAX - length;
+                    let bytes = |n: i128| {
+                        let all = n.to_be_bytes();
+                        FixedLenByteArray::from(all[skip..].to_vec())
+                    };
                     write_leaf::<FixedLenByteArrayType>(group, 1, v.iter().map(|n| n.map(bytes)))
                 }
             }

@@ -13,7 +13,7 @@ use crate::values::aggregate::{Acc, average};
 use crate::values::record::key_columns;
 use crate::values::row::{LateRecord, RejectRecord, Row};
 use crate::values::shape::{Aggregate, Column, Function, Number, Shape};
-use crate::values::time::{EventTime, YEARS_1_TO_9999_MS};
+use crate::values::time::{EventTime, READABLE_MS};
 use parquet::data_type::ByteArray;
 
 pub use crate::table::columnar::{FORMAT_REV, FileError, ROW_GROUP_ROWS};
@@ -235,13 +235,13 @@ fn late_cells(topic: &str, columns: usize, records: &[LateRecord]) -> Vec<Cells>
         Cells::Time(
             records
                 .iter()
-                .map(|r| Some(nearest_sql_time(r.time)))
+                .map(|r| Some(nearest_readable_time(r.time)))
                 .collect(),
         ),
         Cells::Time(
             records
                 .iter()
-                .map(|r| Some(nearest_sql_time(r.watermark)))
+                .map(|r| Some(nearest_readable_time(r.watermark)))
                 .collect(),
         ),
         Cells::Text(records.iter().map(|r| key_text(&r.key, columns)).collect()),
@@ -259,7 +259,7 @@ fn reject_cells(topic: &str, records: &[RejectRecord]) -> Vec<Cells> {
         Cells::Time(
             records
                 .iter()
-                .map(|r| r.time.map(nearest_sql_time))
+                .map(|r| r.time.map(nearest_readable_time))
                 .collect(),
         ),
         Cells::Text(
@@ -288,11 +288,10 @@ fn lossy(value: &[u8]) -> ByteArray {
     ByteArray::from(String::from_utf8_lossy(value).as_bytes())
 }
 
-/// The nearest time that SQL can write. The side tables keep the time that a record claims, which
-/// may be any i64, but SQL has no time outside the years 1 to 9999.
-fn nearest_sql_time(time: EventTime) -> EventTime {
-    let (first, last) = (*YEARS_1_TO_9999_MS.start(), *YEARS_1_TO_9999_MS.end());
-    EventTime(time.0.clamp(first, last))
+/// The nearest time that every reader can show. The side tables keep the time that a record claims,
+/// which may be any i64, but SQL has no time outside the years 1 to 9999.
+fn nearest_readable_time(time: EventTime) -> EventTime {
+    EventTime(time.0.clamp(*READABLE_MS.start(), *READABLE_MS.end()))
 }
 
 #[cfg(test)]
@@ -451,6 +450,41 @@ mod tests {
     }
 
     #[test]
+    fn files_for_hive_2_3_have_no_decimals_that_are_integers() {
+        use parquet::basic::{ConvertedType, Type as Physical};
+        for (timestamps, expected) in [
+            (
+                Timestamps::Micros,
+                [
+                    (38, Physical::FIXED_LEN_BYTE_ARRAY, 16),
+                    (38, Physical::FIXED_LEN_BYTE_ARRAY, 16),
+                    (9, Physical::INT32, 0),
+                    (18, Physical::INT64, 0),
+                ],
+            ),
+            (
+                Timestamps::Int96,
+                [
+                    (38, Physical::FIXED_LEN_BYTE_ARRAY, 16),
+                    (38, Physical::FIXED_LEN_BYTE_ARRAY, 16),
+                    (9, Physical::FIXED_LEN_BYTE_ARRAY, 4),
+                    (18, Physical::FIXED_LEN_BYTE_ARRAY, 8),
+                ],
+            ),
+        ] {
+            let file = write_rows(&wide(), timestamps, &wide_rows(), &meta());
+            let reader = SerializedFileReader::new(Bytes::from(file)).unwrap();
+            let schema = reader.metadata().file_metadata().schema_descr();
+            let decimals = schema.columns().iter();
+            let decimals = decimals.filter(|c| c.converted_type() == ConvertedType::DECIMAL);
+            let found: Vec<_> = decimals
+                .map(|c| (c.type_precision(), c.physical_type(), c.type_length()))
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
     fn wide_rows_come_back_exactly() {
         for timestamps in BOTH {
             let bytes = write_rows(&wide(), timestamps, &wide_rows(), &meta());
@@ -553,18 +587,21 @@ mod tests {
     #[test]
     fn bytes_of_this_format_revision_are_known() {
         use sha2::{Digest, Sha256};
-        let mut all = Sha256::new();
-        for timestamps in BOTH {
+        let hashes = BOTH.map(|timestamps| {
+            let mut all = Sha256::new();
             all.update(write_rows(&wide(), timestamps, &wide_rows(), &meta()));
             all.update(write_rows(&by_origin(), timestamps, &many(), &meta()));
-        }
-        let hash: String = all
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        const KNOWN: &str = "d822f7466435c05aae57dae20b013f16887023849e56673e7b18506fae935d97";
-        assert_eq!((FORMAT_REV, hash.as_str()), (1, KNOWN));
+            let bytes = all.finalize();
+            bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+        });
+        const KNOWN: [&str; 2] = [
+            "cc291aa084a4e060451069751eeff3a0482227a15b25185b81a7001dc3346058",
+            "e9fff0a750eea3e8cc960841775823bfcf06a4b4ebf5d343170d726e776ec156",
+        ];
+        assert_eq!(
+            (FORMAT_REV, hashes.each_ref().map(|h| h.as_str())),
+            (1, KNOWN)
+        );
     }
 
     #[test]
@@ -609,7 +646,7 @@ mod tests {
                 text("clicks"),
                 Value::Integer(3),
                 Value::Integer(1),
-                Value::Time(EventTime(-62_135_596_800_000)),
+                Value::Time(EventTime(*READABLE_MS.start())),
                 Value::Time(EventTime(1000)),
                 text("a"),
                 text("{\"origin\":\"a\"}"),
@@ -650,10 +687,7 @@ mod tests {
                 found.rows[0][3..],
                 [Value::Null, text("not JSON"), text("not json")]
             );
-            assert_eq!(
-                found.rows[1][3],
-                Value::Time(EventTime(253_402_300_799_999))
-            );
+            assert_eq!(found.rows[1][3], Value::Time(EventTime(*READABLE_MS.end())));
         }
     }
 

@@ -2,7 +2,7 @@
 //! `columnar`. A column of a type that windrow does not write is refused. There is no I/O here: the
 //! bytes are in memory.
 
-use crate::table::columnar::{DAY_MS, FileError, JULIAN_1970, ROW_GROUP_ROWS, decimal_physical};
+use crate::table::columnar::{DAY_MS, DecimalForm, FileError, JULIAN_1970, ROW_GROUP_ROWS};
 use crate::table::columns::{Cells, ColumnKind, Field, field};
 use crate::table::file_check::{check_footer, check_pages};
 use crate::table::listing::Value;
@@ -275,6 +275,13 @@ struct Leaves<'a> {
     take: usize,
 }
 
+impl Leaves<'_> {
+    /// How the values of the next leaf column are stored.
+    fn next_type(&self) -> Physical {
+        self.group.metadata().column(self.next).column_type()
+    }
+}
+
 /// The error of a file whose bytes cannot be understood.
 pub(crate) fn damaged(error: impl fmt::Display) -> FileError {
     FileError::new(error.to_string())
@@ -321,8 +328,7 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
             let scale = u8::try_from(found.get_scale()).map_err(|_| unknown())?;
             if precision > 38
                 || scale > precision
-                || decimal_physical(precision) != found.get_physical_type()
-                || !is_of_length(found, 16)
+                || !DecimalForm::is_written(precision, found.get_physical_type(), length_of(found))
             {
                 return Err(unknown());
             }
@@ -337,15 +343,11 @@ fn read_field(found: &Type) -> Result<Field, FileError> {
     Ok(field(found.name(), kind))
 }
 
-/// Whether values of this type have this length, if they have one that the type states.
-fn is_of_length(found: &Type, length: i32) -> bool {
+/// How many bytes a value of this type has, where the type states that; otherwise 0 or less.
+fn length_of(found: &Type) -> i32 {
     match found {
-        Type::PrimitiveType {
-            physical_type: Physical::FIXED_LEN_BYTE_ARRAY,
-            type_length,
-            ..
-        } => *type_length == length,
-        _ => true,
+        Type::PrimitiveType { type_length, .. } => *type_length,
+        Type::GroupType { .. } => 0,
     }
 }
 
@@ -368,25 +370,28 @@ fn read_cells(leaves: &mut Leaves<'_>, kind: ColumnKind) -> Result<Cells, FileEr
         ColumnKind::Int => Cells::Int(read_leaf::<Int32Type>(leaves)?),
         ColumnKind::Long => Cells::Long(read_leaf::<Int64Type>(leaves)?),
         ColumnKind::Double => Cells::Double(read_leaf::<DoubleType>(leaves)?),
-        ColumnKind::Decimal { precision, .. } => {
-            Cells::Decimal(match decimal_physical(precision) {
-                Physical::INT32 => widen(read_leaf::<Int32Type>(leaves)?),
-                Physical::INT64 => widen(read_leaf::<Int64Type>(leaves)?),
-                _ => {
-                    let units = |bytes: FixedLenByteArray| {
-                        <[u8; 16]>::try_from(bytes.data())
-                            .map(i128::from_be_bytes)
-                            .map_err(damaged)
-                    };
-                    let found = read_leaf::<FixedLenByteArrayType>(leaves)?;
-                    found
-                        .into_iter()
-                        .map(|n| n.map(units).transpose())
-                        .collect::<Result<_, _>>()?
-                }
-            })
-        }
+        ColumnKind::Decimal { .. } => Cells::Decimal(match leaves.next_type() {
+            Physical::INT32 => widen(read_leaf::<Int32Type>(leaves)?),
+            Physical::INT64 => widen(read_leaf::<Int64Type>(leaves)?),
+            _ => {
+                let found = read_leaf::<FixedLenByteArrayType>(leaves)?;
+                let units = |bytes: Option<FixedLenByteArray>| {
+                    bytes.map(|bytes| decimal_units(bytes.data())).transpose()
+                };
+                found.into_iter().map(units).collect::<Result<_, _>>()?
+            }
+        }),
     })
+}
+
+/// A number from its bytes in two's complement, the most significant one first.
+fn decimal_units(bytes: &[u8]) -> Result<i128, FileError> {
+    let is_negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+    let mut all = [if is_negative { 0xff } else { 0 }; 16];
+    let skip = all.len().checked_sub(bytes.len());
+    let skip = skip.ok_or_else(|| damaged("a decimal in it has more than 16 bytes"))?;
+    all[skip..].copy_from_slice(bytes);
+    Ok(i128::from_be_bytes(all))
 }
 
 /// Narrow integers as i128.
@@ -396,8 +401,7 @@ fn widen<T: Into<i128>>(narrow: Vec<Option<T>>) -> Vec<Option<i128>> {
 
 /// The times of the next leaf column.
 fn read_times(leaves: &mut Leaves<'_>) -> Result<Vec<Option<EventTime>>, FileError> {
-    let int96 = leaves.group.metadata().column(leaves.next).column_type() == Physical::INT96;
-    if !int96 {
+    if leaves.next_type() != Physical::INT96 {
         let micros = read_leaf::<Int64Type>(leaves)?;
         return Ok(micros
             .into_iter()

@@ -9,6 +9,19 @@ pub struct ObjectPage {
     pub next: Option<String>,
 }
 
+impl ObjectPage {
+    /// Whether a listing that asked for what is behind the key `after` comes nearer to its end with
+    /// this page. It does not where a store ignores `after` and gives the same page again: whoever
+    /// goes on then never ends.
+    #[must_use]
+    pub fn moves_on(&self, after: Option<&str>) -> bool {
+        match (self.next.as_deref(), after) {
+            (Some(next), Some(after)) => next > after,
+            _ => true,
+        }
+    }
+}
+
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedObject {

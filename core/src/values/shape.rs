@@ -40,6 +40,7 @@ pub struct Shape {
 /// |---|---|
 /// | 1 | only counted records moved the watermark |
 /// | 2 | every record whose event time is known and not past the ceiling moves it |
+/// | 2 | records of the years 1 and 9999 are rejects |
 pub const SEMANTICS: u32 = 2;
 
 /// A key column: where it lies in the JSON value, and its name in the table.

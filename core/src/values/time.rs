@@ -28,9 +28,15 @@ pub struct DbTime(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct WallTime(pub i64);
 
-/// The event times in ms that can be counted: those of the years 1 to 9999, which RFC 3339 and
-/// every reader of the table can write.
-pub const YEARS_1_TO_9999_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+/// The event times in ms that can be counted: those of the years 2 to 9998. SQL has the years 1 to
+/// 9999, and the year at each end is left for windows that reach beyond the time, and for readers
+/// that show it in a zone of theirs: PySpark fails at `0001-01-01T00:00:00Z` (which is .NET's date
+/// that was never set) with `ValueError: year 0 is out of range`.
+pub const YEARS_2_TO_9998_MS: RangeInclusive<i64> = -62_104_060_800_000..=253_370_764_799_999;
+
+/// The times in ms that a file may have: two days within the years 1 to 9999, so that they are of
+/// these years in every zone of a reader. It is from 0001-01-03 to 9999-12-29.
+pub const READABLE_MS: RangeInclusive<i64> = -62_135_424_000_000..=253_402_127_999_999;
 
 impl EventTime {
     /// The time `ms` milliseconds later. It saturates, so that the year 292 million is an end and
@@ -219,6 +225,21 @@ mod tests {
             "9999-12-31T23:59:59Z"
         );
         assert_eq!(EventTime(951_782_400_000).date(), "2000-02-29");
+    }
+
+    #[test]
+    fn times_at_the_ends_of_the_range_are_these() {
+        let ends = |range: RangeInclusive<i64>| {
+            [*range.start(), *range.end()].map(|ms| EventTime(ms).to_string())
+        };
+        assert_eq!(
+            ends(YEARS_2_TO_9998_MS),
+            ["0002-01-01T00:00:00Z", "9998-12-31T23:59:59.999Z"]
+        );
+        assert_eq!(
+            ends(READABLE_MS),
+            ["0001-01-03T00:00:00Z", "9999-12-29T23:59:59.999Z"]
+        );
     }
 
     #[test]

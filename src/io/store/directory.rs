@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// A directory, for the demo, development and tests.
@@ -106,23 +107,6 @@ impl LocalStore {
         })
         .await
     }
-
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let (folder, prefix) = (
-            self.root
-                .join(prefix.rsplit_once('/').map_or("", |(f, _)| f)),
-            prefix.to_owned(),
-        );
-        let root = self.root.clone();
-        blocking(move || {
-            let mut found = Vec::new();
-            walk(&root, &folder, &mut found).map_err(|e| file_error("list", &folder, &e))?;
-            found.retain(|(key, _)| key.starts_with(&prefix));
-            found.sort_unstable();
-            Ok(found)
-        })
-        .await
-    }
 }
 
 /// The bytes of this range that the file has.
@@ -177,6 +161,19 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     written?;
     sync_folder(folder)
+}
+
+/// No write takes so long: a temporary file of this age was left behind.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether it is a name that [`write_durably`] gives for a time: `.part.parquet.4711-12`.
+fn is_temporary(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let end = name
+        .strip_prefix('.')
+        .and_then(|name| name.rsplit_once('.'));
+    end.and_then(|(name, end)| end.split_once('-').filter(|_| !name.is_empty()))
+        .is_some_and(|(process, write)| is_number(process) && is_number(write))
 }
 
 /// Creates a folder and those above it, and makes the name of each new one durable.
@@ -263,7 +260,11 @@ impl PageWalk<'_> {
             }
             let behind = key.as_str() > self.after || is_folder && self.after.starts_with(&key);
             let begins = key.starts_with(self.prefix) || self.prefix.starts_with(&key);
-            if name.starts_with('.') || !behind || !begins {
+            if name.starts_with('.') {
+                self.remove_leftover(&name, &entry);
+                continue;
+            }
+            if !behind || !begins {
                 continue;
             }
             names.insert(key, entry);
@@ -291,6 +292,17 @@ impl PageWalk<'_> {
         Ok(())
     }
 
+    /// Removes a temporary file that a process left behind when it was killed, so that its folder
+    /// can become empty. One that cannot be removed is in nobody's way, and is tried again by the
+    /// next listing.
+    fn remove_leftover(&self, name: &str, entry: &fs::DirEntry) {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        if is_temporary(name) && age.is_some_and(|age| age >= LEFTOVER_AGE) {
+            _ = remove(self.root, &entry.path());
+        }
+    }
+
     fn add(&mut self, key: String, entry: &fs::DirEntry) -> io::Result<()> {
         let metadata = match entry.metadata() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -307,32 +319,6 @@ impl PageWalk<'_> {
         });
         Ok(())
     }
-}
-
-/// Adds the key and the size of every file below `folder`.
-fn walk(root: &Path, folder: &Path, found: &mut Vec<(String, u64)>) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        // A folder that is not there has no objects; or a delete has just removed it.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        let metadata = match entry.metadata() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            metadata => metadata?,
-        };
-        if metadata.is_dir() {
-            walk(root, &path, found)?;
-        } else if let Some(key) = path.strip_prefix(root).ok().and_then(Path::to_str) {
-            found.push((key.to_owned(), metadata.len()));
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn file_error(verb: &str, path: &Path, error: &io::Error) -> StoreError {

@@ -209,18 +209,6 @@ impl Store {
         }
     }
 
-    /// The keys that begin with `prefix` (as text) and the sizes of the objects in bytes, sorted by
-    /// key.
-    ///
-    /// # Errors
-    /// See [`StoreErrorKind`].
-    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        match self {
-            Store::S3(s3) => s3.list(prefix).await,
-            Store::Local(local) => local.list(prefix).await,
-        }
-    }
-
     /// A page of the objects whose keys begin with `prefix` (as text): those behind the key
     /// `after`, at most [`PAGE_MAX`], in the order of their keys. No more than a page is held in
     /// memory, however many objects there are.

@@ -332,39 +332,6 @@ impl S3Store {
             Ok(_) => Ok(()),
         }
     }
-
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let mut found = Vec::new();
-        let mut from = None;
-        loop {
-            let request = self
-                .client()
-                .list_objects_v2()
-                .bucket(&self.inner.bucket)
-                .prefix(self.path(prefix));
-            let page = request.set_continuation_token(from).send().await;
-            let page = page.map_err(|e| {
-                self.error("list", &format!("objects \"{}\"", self.path(prefix)), &e)
-            })?;
-            for object in page.contents() {
-                if let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) {
-                    found.push((
-                        key.to_owned(),
-                        object
-                            .size()
-                            .and_then(|n| u64::try_from(n).ok())
-                            .unwrap_or(0),
-                    ));
-                }
-            }
-            from = page.next_continuation_token().map(str::to_owned);
-            if from.is_none() {
-                break;
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
 }
 
 impl Limits {

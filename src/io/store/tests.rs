@@ -15,7 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 use windrow_core::settings::config::S3Settings;
 use windrow_core::values::object::ObjectPage;
@@ -47,10 +47,8 @@ fn config(endpoint: &str, access_key: &str, secret_key: &str) -> S3Config {
 
 /// What both stores do alike, below a folder of its own.
 async fn cases(store: &Store) {
-    let keys =
-        |found: Vec<(String, u64)>| found.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
     store.check().await.unwrap();
-    assert_eq!(store.list("").await.unwrap(), []);
+    assert_eq!(all_pages(store, "").await, [""; 0]);
     assert_eq!(store.get("a/none").await.unwrap(), None);
     assert_eq!(store.delete(vec!["a/none".to_owned()]).await.kept, [""; 0]);
     assert_eq!(store.delete(Vec::new()).await, Deleted::default());
@@ -85,23 +83,16 @@ async fn cases(store: &Store) {
     }
     let end = store.get_range("ab/large", (3 << 20) - 5..3 << 20).await;
     assert_eq!(end.unwrap().unwrap(), vec![7; 5]);
-    let all = [
-        ("a/b c/é=1.parquet", 3),
-        ("a/b/empty", 0),
-        ("ab/large", 3 << 20),
-        ("z+%41", 1),
-    ];
     assert_eq!(
-        store.list("").await.unwrap(),
-        all.map(|(key, size)| (key.to_owned(), size))
+        all_pages(store, "").await,
+        ["a/b c/é=1.parquet", "a/b/empty", "ab/large", "z+%41"]
     );
     assert_eq!(
-        keys(store.list("a/").await.unwrap()),
+        all_pages(store, "a/").await,
         ["a/b c/é=1.parquet", "a/b/empty"]
     );
-    assert_eq!(keys(store.list("a/b/e").await.unwrap()), ["a/b/empty"]);
-    assert_eq!(keys(store.list("a").await.unwrap()).len(), 3);
-    assert_eq!(store.list("no/such/").await.unwrap(), []);
+    assert_eq!(all_pages(store, "a/b/e").await, ["a/b/empty"]);
+    assert_eq!(all_pages(store, "a").await.len(), 3);
     let page = store.list_page("a", Some("a/b c/")).await.unwrap();
     let paged: Vec<&str> = page.objects.iter().map(|o| o.key.as_str()).collect();
     assert_eq!(paged, ["a/b c/é=1.parquet", "a/b/empty", "ab/large"]);
@@ -111,11 +102,11 @@ async fn cases(store: &Store) {
         ObjectPage::default()
     );
 
-    let gone: Vec<String> = keys(store.list("").await.unwrap());
+    let gone = all_pages(store, "").await;
     assert_eq!(store.delete(gone[..2].to_vec()).await.gone, gone[..2]);
-    assert_eq!(keys(store.list("").await.unwrap()), ["ab/large", "z+%41"]);
+    assert_eq!(all_pages(store, "").await, ["ab/large", "z+%41"]);
     assert_eq!(store.delete(gone.clone()).await.gone.len(), gone.len());
-    assert_eq!(store.list("").await.unwrap(), []);
+    assert_eq!(all_pages(store, "").await, [""; 0]);
 }
 
 /// The keys of all pages; checks that they are pages.
@@ -160,17 +151,10 @@ async fn puts_and_deletes_side_by_side(store: &Store) {
             .put(&format!("x/y/{i}/f"), Bytes::from_static(b"1"))
             .await
             .unwrap();
-        store.list("x/").await.unwrap();
+        all_pages(store, "x/").await;
     }
     deleter.await.unwrap();
-    let rest: Vec<String> = store
-        .list("")
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect();
-    store.delete(rest).await;
+    store.delete(all_pages(store, "").await).await;
 }
 
 fn place(text: &str) -> Place {
@@ -209,6 +193,35 @@ fn local_store_does_all_cases_and_leaves_nothing() {
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
+/// Both listings pass over what a process left behind when it was killed, and so its folder stayed
+/// for ever.
+#[test]
+fn local_store_removes_what_a_kill_left_behind_once_it_is_a_day_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let file = |name: &str, age_hours: u64| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = fs::File::create(path).unwrap();
+        let age = Duration::from_secs(age_hours * 3600);
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    file("t/rows/a/.part.parquet.4711-12", 25);
+    file("t/rows/b/.part.parquet.4711-13", 23);
+    file("t/rows/c/.part.parquet.crc", 25);
+    file("t/rows/c/.hidden", 25);
+    file("other/.part.parquet.4711-14", 25);
+    assert_eq!(run(all_pages(&store, "t/")), [""; 0]);
+    let is_there = |name: &str| folder.path().join(name).exists();
+    assert!(!is_there("t/rows/a"), "the folder is gone as well");
+    assert!(
+        is_there("t/rows/b/.part.parquet.4711-13"),
+        "it may be on its way"
+    );
+    assert!(is_there("t/rows/c/.part.parquet.crc") && is_there("t/rows/c/.hidden"));
+    assert!(is_there("other/.part.parquet.4711-14"), "it is not listed");
+}
+
 #[test]
 fn local_store_hides_what_a_crash_left_and_stays_below_its_root() {
     let folder = tempfile::tempdir().unwrap();
@@ -216,7 +229,7 @@ fn local_store_hides_what_a_crash_left_and_stays_below_its_root() {
     run(async {
         store.put("a/f", Bytes::from_static(b"1")).await.unwrap();
         fs::write(folder.path().join("a/.f.1-2"), "half").unwrap();
-        assert_eq!(store.list("").await.unwrap(), [("a/f".to_owned(), 1)]);
+        assert_eq!(all_pages(&store, "").await, ["a/f"]);
         for key in ["../f", "/etc/f", "a//f", "", "a/../../f"] {
             assert!(store.put(key, Bytes::new()).await.is_err(), "{key}");
         }
@@ -767,10 +780,9 @@ fn s3_lists_more_than_one_page() {
         let stuck = format!("k/{}", "x".repeat(1100));
         deletes_all_but(&store, "k/", &keys[..5], stuck).await;
         let keys = keys[5..].to_vec();
-        let found = store.list("k/").await.unwrap();
-        assert!(found.iter().map(|(key, _)| key).eq(&keys));
+        assert_eq!(all_pages(&store, "k/").await, keys);
         assert_eq!(store.delete(keys).await.kept, [""; 0]);
-        assert_eq!(store.list("").await.unwrap(), []);
+        assert_eq!(all_pages(&store, "").await, [""; 0]);
     });
 }
 
@@ -817,7 +829,7 @@ fn s3_refusals_have_their_kind_and_credentials_can_change() {
             StoreErrorKind::NoBucket
         );
         let list = of_minio("s3a://no-such-bucket/w", root.0, root.1)
-            .list("")
+            .list_page("", None)
             .await;
         assert_eq!(kind(list.map(drop)), StoreErrorKind::NoBucket);
 

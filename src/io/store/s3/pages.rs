@@ -5,7 +5,7 @@
     reason = "how old an object is decides nothing here: the engine does"
 )]
 
-use super::super::StoreError;
+use super::super::{StoreError, StoreErrorKind};
 use super::S3Store;
 use std::time::SystemTime;
 use windrow_core::values::object::{ListedObject, ObjectPage};
@@ -47,6 +47,17 @@ impl S3Store {
         if answer.is_truncated() == Some(true) {
             page.next = page.objects.last().map(|object| object.key.clone());
         }
-        Ok(page)
+        if page.moves_on(after) {
+            return Ok(page);
+        }
+        let text = format!(
+            "cannot list objects \"{}\": the store gives a page that it gave before; it must obey \
+             start-after of ListObjectsV2",
+            self.path(prefix)
+        );
+        Err(StoreError {
+            kind: StoreErrorKind::Other,
+            text,
+        })
     }
 }
