@@ -7,17 +7,22 @@ use crate::endpoint::metastore::{self, Metastore};
 use crate::endpoint::s3::{self, S3 as S3Given};
 use crate::endpoint::{Endpoint, Topology, certificates, logging, metrics};
 use crate::facts::{
-    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, Proxy, S3, Up,
+    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, NEEDED, Namespace, Proxy,
+    S3, TokenFault, Up,
 };
 use crate::layer::{self, BINARY_DIR, Layer};
 use crate::needs::{
     OptionChoice, is_request, kafka_namespace, remembered_form, unwritten_app_data,
 };
 use crate::options::Options;
-use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render, usable_secret};
+use crate::rendered::{
+    FILES, Given, Inputs, SECRETS_FILE, WorkloadFiles, render, rotated_secrets, token_in_force,
+    usable_secret,
+};
 use crate::status::{self, Level, Names, Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 use windrow_core::settings::parse::parse_no_proxy;
 
@@ -105,23 +110,66 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     for (id, bag) in &plan.unit_data {
         plan.memo.relations.entry(id.clone()).or_default().unit_data = Some(bag.clone());
     }
-    let mut statuses: Vec<Status> = status::describe_options(problems, facts.app())
-        .into_iter()
-        .collect();
+    let mut findings = Findings {
+        options: status::describe_options(problems, facts.app()),
+        ..Findings::default()
+    };
     plan.container = match &facts.container {
         Container::Up(up) => {
             let (options, names) = (options.as_ref(), &plan.names);
-            plan_container(facts, up, options, &plan.memo, names, &mut statuses)
+            plan_container(facts, up, options, &plan.memo, names, &mut findings)
         }
         Container::Away(trouble) => {
-            statuses.push(status::describe_pebble(trouble, &facts.unit));
+            findings.missing = Some(status::describe_pebble(trouble, &facts.unit));
             Work::LeaveAlone
         }
     };
-    if let Some(status) = status::most_urgent(statuses) {
+    if let Some(status) = findings.status() {
         plan.status = status;
     }
     plan
+}
+
+/// All that there is to say, of which Juju shows one status.
+#[derive(Default)]
+struct Findings {
+    /// What is wrong with the options.
+    options: Option<Status>,
+    /// What windrow needs and does not get.
+    missing: Option<Status>,
+    /// What windrow says itself.
+    workload: Option<Status>,
+    /// Requests that were written with other options than those that count now.
+    requests: Vec<Status>,
+    /// What a person should know although windrow can run without it.
+    hints: Vec<Status>,
+}
+
+impl Findings {
+    /// The most urgent one; and of several that are as urgent, the first in this order: what is
+    /// missing, a windrow that does not count, all the rest.
+    ///
+    /// A hint never hides that something is missing or that windrow does not count, however urgent
+    /// it is. Nor does a bad option, although it must be seen by whoever has just set it: then both
+    /// are told.
+    fn status(self) -> Option<Status> {
+        let is_unwell = |status: &Status| status.level <= Level::Waiting;
+        let (unwell, well) = match self.workload {
+            Some(status) if is_unwell(&status) => (Some(status), None),
+            other => (None, other),
+        };
+        let options = self.options.map(|options| match &unwell {
+            Some(windrow) => Status::new(
+                options.level.min(windrow.level),
+                format!("{}; also: {}", options.text, windrow.text),
+            ),
+            None => options,
+        });
+        let is_bare = self.missing.is_none() && unwell.is_none();
+        let hints = self.hints.into_iter().filter(|_| is_bare);
+        let vital = options.into_iter().chain(self.missing).chain(unwell);
+        status::most_urgent(vital.chain(self.requests).chain(hints).chain(well))
+    }
 }
 
 /// The names that statuses need.
@@ -256,9 +304,14 @@ enum Target {
     Run(WorkloadFiles),
     /// Stop, because a relation that it needs is not there.
     Stop(Status),
-    /// Go on with what it was told earlier. An endpoint cannot say for a while what it has said
-    /// before, or says something wrong.
-    Unchanged(Status),
+    /// Go on with what it was told earlier, except for new logins. An endpoint cannot say for a
+    /// while what it has said before, or says something wrong.
+    Unchanged {
+        /// What is missing.
+        why: Status,
+        /// The secrets file with new logins of the other endpoints; `None` where there are none.
+        secrets: Option<Secret>,
+    },
 }
 
 fn plan_container(
@@ -267,30 +320,32 @@ fn plan_container(
     options: Option<&Options>,
     memo: &Memo,
     names: &Names,
-    statuses: &mut Vec<Status>,
+    findings: &mut Findings,
 ) -> Work {
     let Some(options) = options else {
         return plan_stop(up);
     };
-    let mut hints = check_requests(facts, options, memo);
-    let target = find_target(facts, up, options, &mut hints);
-    // Of several statuses of one level the first is shown.
-    match target {
+    findings.requests = check_requests(facts, options, memo);
+    match find_target(facts, up, options, &mut findings.hints) {
         Target::Run(rendered) => {
             let run = plan_run(facts, up, &rendered);
-            statuses.extend(hints);
-            statuses.push(describe_workload(up, &run, names));
+            findings.workload = Some(describe_workload(up, &run, names));
             Work::Run(run)
         }
         Target::Stop(why) => {
-            statuses.push(why);
-            statuses.extend(hints);
+            findings.missing = Some(why);
             plan_stop(up)
         }
-        Target::Unchanged(why) => {
-            statuses.push(why);
-            statuses.extend(hints);
-            Work::LeaveAlone
+        Target::Unchanged { why, secrets } => {
+            findings.missing = Some(why);
+            findings.workload = describe_running(up, names);
+            secrets.map_or(Work::LeaveAlone, |secrets| {
+                Work::Run(Run {
+                    write: BTreeMap::from([(SECRETS_FILE.to_owned(), secrets)]),
+                    reload: up.service.as_deref() == Some("active"),
+                    ..Run::default()
+                })
+            })
         }
     }
 }
@@ -320,15 +375,9 @@ impl Endpoints {
         }
     }
 
-    /// What contradicts an option: a CA for a server without TLS, another bucket than the
-    /// warehouse's.
-    fn contradictions(&self, facts: &Facts, options: &Options) -> Vec<Status> {
+    /// The options with a CA for a server that speaks no TLS.
+    fn needless_cas(&self, facts: &Facts, options: &Options) -> Vec<Status> {
         let app = facts.app();
-        let remote = |endpoint| {
-            facts
-                .newest(endpoint)
-                .map_or("", |found| found.app.as_str())
-        };
         let s3 = self.s3.ready();
         let is_plain_s3 = s3.is_some_and(|s3| s3.endpoint.starts_with("http://"));
         let no_tls = [
@@ -346,39 +395,50 @@ impl Endpoints {
                 self.metastore.ready().is_some_and(|given| !given.tls),
             ),
         ];
-        let mut all: Vec<Status> = no_tls
+        no_tls
             .iter()
             .filter(|(_, ca, _, is_plain)| !ca.is_empty() && *is_plain)
             .map(|(option, _, endpoint, _)| {
-                status::describe_ca_without_tls(option, endpoint, app, remote(endpoint))
+                status::describe_ca_without_tls(option, endpoint, app, remote(facts, endpoint))
             })
-            .collect();
-        if let (Some(bucket), Some(s3)) = (&options.warehouse_bucket, s3)
-            && *bucket != s3.bucket
-        {
-            all.push(status::describe_other_bucket(
-                bucket,
-                &s3.bucket,
-                app,
-                remote(S3),
-            ));
-        }
-        all
+            .collect()
+    }
+
+    /// The option `warehouse` names another bucket than the relation. `None` where it does not.
+    fn other_bucket(&self, facts: &Facts, options: &Options) -> Option<Status> {
+        let (named, given) = (options.warehouse_bucket.as_ref()?, &self.s3.ready()?.bucket);
+        (named != given)
+            .then(|| status::describe_other_bucket(named, given, facts.app(), remote(facts, S3)))
     }
 }
 
-/// The model's proxies without those that windrow cannot use. Each of these is a hint.
-fn usable_proxy(proxy: &Proxy, hints: &mut Vec<Status>) -> Proxy {
+/// The application on the other side of an endpoint; empty where there is none.
+fn remote<'a>(facts: &'a Facts, endpoint: &str) -> &'a str {
+    facts
+        .newest(endpoint)
+        .map_or("", |found| found.app.as_str())
+}
+
+/// The model's proxy that S3 is reached through, where windrow can use it. If it cannot, that is a
+/// hint. Nothing else is reached through a proxy, so no other one matters.
+fn usable_proxy(proxy: &Proxy, s3: Option<&S3Given>, hints: &mut Vec<Status>) -> Proxy {
+    let Some(s3) = s3 else {
+        return Proxy::default();
+    };
     let mut usable = |key, secret: &Option<Secret>| {
         let checked = usable_secret("s3-proxy", secret.as_ref()?);
         checked
             .map_err(|why| hints.push(status::describe_proxy(key, &why)))
             .ok()
     };
-    let (http, https) = (
-        usable("juju-http-proxy", &proxy.http),
-        usable("juju-https-proxy", &proxy.https),
-    );
+    let (http, https) = if s3.is_https() {
+        (None, usable("juju-https-proxy", &proxy.https))
+    } else {
+        (usable("juju-http-proxy", &proxy.http), None)
+    };
+    if http.is_none() && https.is_none() {
+        return Proxy::default();
+    }
     let no_proxy = match parse_no_proxy(&proxy.no_proxy) {
         Ok(_) => proxy.no_proxy.clone(),
         Err(why) => {
@@ -401,20 +461,20 @@ fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status
         .ready()
         .map_or(Ok(None), |kafka| namespace_to_add(facts, options, kafka));
     let unit = &facts.unit;
-    let relations = facts.relations.get(CA).map_or(&[][..], Vec::as_slice);
-    let ca = certificates::read(relations);
-    let left_out = ca.left_out.iter();
-    hints.extend(left_out.map(|why| status::describe_left_out(CA, why, unit)));
-    // Without a token that can be used, the status page stays closed, and counting goes on.
-    let token = match &facts.token {
-        None => None,
-        Some(Ok(token)) => Some(token),
-        Some(Err(fault)) => {
-            hints.push(status::describe_token(fault, facts.app()));
-            None
-        }
+    let ca = trusted_everywhere(facts, hints);
+    let token = token_to_want(facts, up, hints);
+    let proxy = usable_proxy(&facts.proxy, endpoints.s3.ready(), hints);
+    let unchanged = |why| Target::Unchanged {
+        why,
+        secrets: rotated_secrets(&Given {
+            kafka: endpoints.kafka.ready(),
+            s3: endpoints.s3.ready(),
+            metastore: endpoints.metastore.ready(),
+            proxy: &proxy,
+            token: token.as_ref(),
+            there: &up.files,
+        }),
     };
-    let proxy = usable_proxy(&facts.proxy, hints);
 
     let absent = absent_endpoints(facts, options);
     let why_not = [
@@ -426,20 +486,24 @@ fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status
     ];
     if let Some(why) = status::most_urgent(why_not.into_iter().flatten()) {
         return if absent.is_empty() {
-            Target::Unchanged(why)
+            unchanged(why)
         } else {
             Target::Stop(why)
         };
     }
-    let mut contradictions = endpoints.contradictions(facts, options).into_iter();
-    // Nothing begins against what an option says. What runs already goes on, with new passwords.
+    // A table never moves, so there are no settings for another bucket.
+    if let Some(why) = endpoints.other_bucket(facts, options) {
+        return unchanged(why);
+    }
+    let mut needless = endpoints.needless_cas(facts, options).into_iter();
+    // Nothing begins against what an option says. What runs already goes on with all that is new.
     let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
-    match contradictions.next() {
-        Some(why) if !runs || options.warehouse_bucket.is_some() => return Target::Unchanged(why),
-        first => hints.extend(first.into_iter().chain(contradictions)),
+    match needless.next() {
+        Some(why) if !runs => return unchanged(why),
+        first => hints.extend(first.into_iter().chain(needless)),
     }
     let (Some(kafka), Ok(namespace)) = (endpoints.kafka.ready(), namespace) else {
-        return Target::Unchanged(Status::waiting(format!("waiting for {KAFKA}")));
+        return unchanged(Status::waiting(format!("waiting for {KAFKA}")));
     };
     let rendered = render(&Inputs {
         options,
@@ -451,7 +515,7 @@ fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status
         there: &up.files,
         instance: &facts.instance,
         proxy: &proxy,
-        token,
+        token: token.as_ref(),
     });
     match rendered {
         Ok(rendered) => {
@@ -460,7 +524,7 @@ fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status
             Target::Run(rendered)
         }
         // The options are right by themselves: it is a relation that gives what cannot be used.
-        Err(problems) => Target::Unchanged(Status::blocked(
+        Err(problems) => unchanged(Status::blocked(
             problems
                 .first()
                 .map_or("the settings are refused", String::as_str),
@@ -468,10 +532,46 @@ fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status
     }
 }
 
+/// The certificates that are trusted for every endpoint. What cannot be used or read is a hint.
+fn trusted_everywhere(facts: &Facts, hints: &mut Vec<Status>) -> Certificates {
+    let relations = facts.relations.get(CA).map_or(&[][..], Vec::as_slice);
+    let mut ca = certificates::read(relations);
+    let left_out = ca.left_out.iter();
+    hints.extend(left_out.map(|why| status::describe_left_out(CA, why, &facts.unit)));
+    for endpoint in [CA, LOGGING] {
+        for relation in facts.relations.get(endpoint).into_iter().flatten() {
+            let Some(why) = &relation.unread else {
+                continue;
+            };
+            hints.push(status::describe_unread(endpoint, &relation.app, why));
+            // As long as something is left out, no certificate that is trusted is taken away.
+            ca.left_out.extend((endpoint == CA).then(|| why.clone()));
+        }
+    }
+    ca
+}
+
+/// The token that windrow's HTTP shall want. As long as the secret with it cannot be read, it is
+/// the one before: without any, whoever is on the machine could pause and resume. What is in the
+/// secret and cannot be used is left out, and then the status page stays closed to others.
+fn token_to_want(facts: &Facts, up: &Up, hints: &mut Vec<Status>) -> Option<Secret> {
+    let fault = match facts.token.as_ref()? {
+        Ok(token) => return Some(token.clone()),
+        Err(fault) => fault,
+    };
+    hints.push(status::describe_token(fault, facts.app()));
+    match fault {
+        TokenFault::Unusable(_) => None,
+        TokenFault::Denied(_) | TokenFault::Missing(_) | TokenFault::Unread(_) => {
+            token_in_force(&up.files)
+        }
+    }
+}
+
 /// The endpoints that are needed and have no relation.
 fn absent_endpoints(facts: &Facts, options: &Options) -> Vec<&'static str> {
     let needed: &[&str] = match &options.table {
-        Some(_) => &[KAFKA, S3, METASTORE],
+        Some(_) => &NEEDED,
         None => &[KAFKA],
     };
     needed
@@ -521,10 +621,7 @@ fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
         .filter(|path| up.files.contains_key(**path) && !rendered.files.contains_key(**path))
         .map(|path| (*path).to_owned())
         .collect();
-    let in_plan = layer::log_targets(&up.plan);
-    let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
-    let in_plan = in_plan.iter().map(String::as_str);
-    let targets = logging::log_targets(loki, &topology(facts), in_plan);
+    let targets = log_targets(facts, up);
     let layer = Layer {
         binary: &binary,
         config_digest: &rendered.digest,
@@ -545,6 +642,17 @@ fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
         .map(|name| format!("{BINARY_DIR}/{name}"))
         .collect();
     run
+}
+
+/// Where logs go. As long as a relation with Loki cannot be read, they go where they went.
+fn log_targets(facts: &Facts, up: &Up) -> BTreeMap<String, Value> {
+    let in_plan = layer::log_targets(&up.plan);
+    let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
+    if loki.iter().any(|relation| relation.unread.is_some()) {
+        return logging::only_ours(in_plan);
+    }
+    let names = in_plan.keys().map(String::as_str);
+    logging::log_targets(loki, &topology(facts), names)
 }
 
 fn plan_stop(up: &Up) -> Work {
@@ -568,5 +676,17 @@ fn describe_workload(up: &Up, run: &Run, names: &Names) -> Status {
     match &up.windrow {
         Some(windrow) => status::describe_windrow(windrow, names),
         None => status::describe_silence(up.service.as_deref(), &up.last_words, names),
+    }
+}
+
+/// What a workload that goes on with what it was told says; `None` where none is to be seen.
+fn describe_running(up: &Up, names: &Names) -> Option<Status> {
+    let service = up.service.as_deref();
+    match &up.windrow {
+        Some(windrow) => Some(status::describe_windrow(windrow, names)),
+        None if matches!(service, Some("backoff" | "error")) => {
+            Some(status::describe_silence(service, &up.last_words, names))
+        }
+        None => None,
     }
 }
