@@ -1,8 +1,8 @@
 //! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
 //! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
 //!
-//! Every unit can be asked, because what is committed is in the catalog: a unit that stands by looks
-//! there. What is not committed yet, such as the lag, only the unit that counts knows.
+//! Every unit can be asked, because what is committed is in the catalog: a unit that stands by
+//! looks there. What is not committed yet, such as the lag, only the unit that counts knows.
 
 use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, USER_ID, binary_name};

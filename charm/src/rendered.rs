@@ -137,8 +137,8 @@ pub struct Given<'a> {
     pub there: &'a BTreeMap<String, Secret>,
 }
 
-/// The secrets file with the logins that are given, and the others as they are. So one endpoint that
-/// cannot be used holds back no other's new password. `None` where the file stays as it is, or
+/// The secrets file with the logins that are given, and the others as they are. So one endpoint
+/// that cannot be used holds back no other's new password. `None` where the file stays as it is, or
 /// where there is none.
 ///
 /// The settings stay as they are, so a login is replaced only where it is still for the same user
