@@ -23,6 +23,7 @@ use windrow::run::clients;
 use windrow::run::{console_loop, demo, log, panics, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
+use windrow_core::shown::status::{State, Status};
 use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// How long the last commit may take once windrow is asked to end. A supervisor would kill it soon
@@ -270,14 +271,17 @@ fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the running windrow, which knows most. Where none is running, the catalog knows what was
-/// committed.
+/// Asks the running windrow, which knows most. Where none is running, or the one that does stands
+/// by, the catalog knows what was committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let Some((method, path)) = cli::question(&cli.verb, config)? else {
         return Ok(());
     };
+    let standby = (method == "GET").then(|| find_standby(config, secrets));
+    let standby = standby.flatten();
     match cli::ask(config, secrets, method, &path) {
-        Ok(answer) => return print(cli, &answer),
+        Ok(answer) if standby.is_none() => return print(cli, &answer),
+        Ok(_) => {}
         Err(AskError::NotRunning(_)) if config.table.is_some() => {}
         Err(error) => return Err(error.into()),
     }
@@ -285,7 +289,19 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let answer = runtime()?.block_on(async {
         parts.settle().await?;
         anyhow::Ok(match &cli.verb {
-            Verb::Status => cli::raw(&clients::look(&mut parts).await?),
+            Verb::Status => {
+                let committed = clients::look(&mut parts).await?;
+                cli::raw(&match standby {
+                    Some(running) => Status {
+                        state: running.state,
+                        cause: running.cause,
+                        reason: running.reason,
+                        owner: running.owner,
+                        ..committed
+                    },
+                    None => committed,
+                })
+            }
             Verb::Tables => cli::raw(&clients::look(&mut parts).await?.tables()),
             Verb::Windows => cli::raw(&clients::look(&mut parts).await?.open_windows()),
             Verb::Rows(rows) => {
@@ -311,6 +327,14 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
         })
     })?;
     print(cli, &answer)
+}
+
+/// What the running windrow says about itself, where it stands by. It has counted nothing, so what
+/// it says about the table is all zeros. `None` where it does not stand by or does not answer.
+fn find_standby(config: &Config, secrets: &Secrets) -> Option<Status> {
+    let answer = cli::ask(config, secrets, "GET", "/v1/status").ok()?;
+    let status: Status = serde_json::from_str(answer.get()).ok()?;
+    (status.state == State::Standby).then_some(status)
 }
 
 fn print(cli: &Cli, answer: &serde_json::value::RawValue) -> anyhow::Result<()> {

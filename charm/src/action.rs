@@ -1,13 +1,13 @@
 //! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
 //! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
 //!
-//! Every unit gives the same answer, because what is committed is in the catalog.
+//! Every unit can be asked, because what is committed is in the catalog: a unit that stands by
+//! looks there. What is not committed yet, such as the lag, only the unit that counts knows.
 
-use crate::facts::TokenFault;
 use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, USER_ID, binary_name};
 use crate::pebble::Pebble;
-use crate::rendered::SETTINGS_FILE;
+use crate::rendered::{SECRETS_FILE, SETTINGS_FILE, token_in_force};
 use crate::workload::{self, Answer};
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use windrow_core::settings::config::Secret;
-use windrow_core::shown::status::Rows;
+use windrow_core::shown::status::{Rows, State};
 use windrow_core::shown::tables::LANE_COLUMNS;
 
 /// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
@@ -41,7 +41,7 @@ pub fn run(name: &str, charm_dir: &Path, hooks: &HookCommands, pebble: &Pebble) 
     let parameters = hooks.action_get()?;
     let asker = Asker {
         charm_dir,
-        hooks,
+        token: read_token(pebble),
         pebble,
     };
     match answer(name, &parameters, &asker) {
@@ -58,10 +58,10 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
         .unwrap_or(20)
         .clamp(1, LIMIT_MAX);
     match name {
-        "get-table-status" => summary(&asker.read("/v1/status", &["status"])?),
+        "get-table-status" => summary(&asker.read_status()?),
         "list-tables" => list(&asker.read("/v1/tables", &["tables"])?, "tables", limit),
         "show-windows" => list(&asker.read("/v1/windows", &["windows"])?, "windows", limit),
-        "get-lag" => lag(&asker.read("/v1/status", &["status"])?),
+        "get-lag" => lag(&asker.read_status()?),
         "preview-table" => rows(&asker.read_rows("", limit)?),
         "list-rejects" => {
             let late = parameters
@@ -94,23 +94,68 @@ fn parse<'a, T: serde::Deserialize<'a>>(answer: &'a str) -> Result<T> {
 /// What can answer.
 struct Asker<'a> {
     charm_dir: &'a Path,
-    hooks: &'a HookCommands,
+    /// The token that the running windrow wants; `None` where it wants none.
+    token: Option<Secret>,
     pebble: &'a Pebble,
 }
 
+/// The token in the file that the running windrow reads. The secret of option `api-token` is not
+/// asked for: it may be newer than what the last hook has written, or hold no token that windrow
+/// can use, and then windrow goes on without one.
+fn read_token(pebble: &Pebble) -> Option<Secret> {
+    // Without Pebble, windrow may still answer whoever needs no token.
+    let files = pebble.read_files(&[SECRETS_FILE]).ok()?;
+    let text = |bytes| Secret::new(String::from_utf8(bytes).unwrap_or_default());
+    let files = files.into_iter().map(|(path, bytes)| (path, text(bytes)));
+    token_in_force(&files.collect())
+}
+
+/// The fields of a status that a unit which stands by knows best.
+const OF_STANDBY: [&str; 4] = ["state", "cause", "reason", "owner"];
+
 impl Asker<'_> {
-    /// The JSON text that the running windrow gives for `path`; if it does not answer, the one that
-    /// `windrow VERB` prints, which looks into the catalog.
+    /// The JSON text that the running windrow gives for `path`; if it does not answer or stands by,
+    /// the one that `windrow VERB` prints, which looks into the catalog.
     fn read(&self, path: &str, verb: &[&str]) -> Result<String> {
-        match workload::get(path, self.token()?.as_ref()) {
+        if is_standby(&self.running_status()) {
+            return self.run_program(verb);
+        }
+        match workload::get(path, self.token.as_ref()) {
             Ok(answer) => answer_text(answer),
             Err(_) => self.run_program(verb),
         }
     }
 
-    /// Makes windrow pause or resume, in the same two ways; gives the JSON text of the answer.
+    /// The JSON text of windrow's status. A unit that stands by has no counts of its own: it says
+    /// who counts, and the catalog says what was counted.
+    fn read_status(&self) -> Result<String> {
+        let answer = match workload::get("/v1/status", self.token.as_ref()) {
+            Ok(answer) => answer_text(answer)?,
+            Err(_) => return self.run_program(&["status"]),
+        };
+        let running: Value = parse(&answer)?;
+        if !is_standby(&running) {
+            return Ok(answer);
+        }
+        let mut status: BTreeMap<String, Value> = parse(&self.run_program(&["status"])?)?;
+        for field in OF_STANDBY {
+            status.insert(field.to_owned(), running[field].clone());
+        }
+        serde_json::to_string(&status).context("cannot write a status")
+    }
+
+    /// What the running windrow says about itself; null where it does not answer.
+    fn running_status(&self) -> Value {
+        let status = workload::get("/v1/status", self.token.as_ref()).ok();
+        status
+            .filter(|answer| answer.code == 200)
+            .and_then(|answer| serde_json::from_str(&answer.text).ok())
+            .unwrap_or_default()
+    }
+
+    /// Makes windrow pause or resume; gives the JSON text of the answer.
     fn command(&self, verb: &str) -> Result<String> {
-        match workload::post(&format!("/v1/{verb}"), self.token()?.as_ref()) {
+        match workload::post(&format!("/v1/{verb}"), self.token.as_ref()) {
             Ok(answer) => answer_text(answer),
             Err(_) => self.run_program(&[verb]),
         }
@@ -124,12 +169,7 @@ impl Asker<'_> {
         if !of.is_empty() {
             verb.extend(["--of", of]);
         }
-        let status = workload::get("/v1/status", self.token()?.as_ref())
-            .ok()
-            .filter(|answer| answer.code == 200);
-        let status: Value = status
-            .and_then(|answer| serde_json::from_str(&answer.text).ok())
-            .unwrap_or_default();
+        let status = self.running_status();
         match status["table"].as_str() {
             Some("") => bail!("console mode keeps no rows; set option table-name"),
             Some(table) => {
@@ -138,7 +178,11 @@ impl Asker<'_> {
                 } else {
                     format!("{table}__{of}")
                 };
-                self.read(&format!("/v1/tables/{table}/rows?limit={limit}"), &verb)
+                let path = format!("/v1/tables/{table}/rows?limit={limit}");
+                match workload::get(&path, self.token.as_ref()) {
+                    Ok(answer) => answer_text(answer),
+                    Err(_) => self.run_program(&verb),
+                }
             }
             None => self.run_program(&verb),
         }
@@ -174,20 +218,11 @@ impl Asker<'_> {
             .unwrap_or("it says nothing");
         Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
     }
+}
 
-    /// The token in the secret of option `api-token`; `None` where the option is not set.
-    fn token(&self) -> Result<Option<Secret>> {
-        let options = self.hooks.config_get()?;
-        let Some(uri) = options.get("api-token").and_then(Value::as_str) else {
-            return Ok(None);
-        };
-        workload::read_token(self.hooks, uri)
-            .map(Some)
-            .map_err(|fault| {
-                let (TokenFault::Unread(why) | TokenFault::Unusable(why)) = fault;
-                anyhow!("cannot use the secret of option api-token: {why}")
-            })
-    }
+/// Whether this is the status of a unit that stands by.
+fn is_standby(status: &Value) -> bool {
+    status["state"] == State::Standby.name()
 }
 
 /// The text of an answer, or the reason that windrow gives for refusing.
@@ -221,7 +256,8 @@ fn summary(answer: &str) -> Result<Results> {
         .collect())
 }
 
-/// The results of `get-lag`, from a status.
+/// The results of `get-lag`, from a status: how far each topic partition is, and which one the
+/// others wait for.
 fn lag(answer: &str) -> Result<Results> {
     let answer: Value = parse(answer)?;
     let partitions: Vec<String> = answer["lanes"]
@@ -239,8 +275,9 @@ fn lag(answer: &str) -> Result<Results> {
     let mut results = fit("partitions", &partitions, false);
     // The count is that of the topic, although the list may be cut.
     results.insert("count".to_owned(), partitions.len().to_string());
-    results.insert("lag".to_owned(), text(&answer["lag"]));
-    results.insert("topic".to_owned(), text(&answer["topic"]));
+    for key in ["lag", "topic", "frontier-holder", "frontier-held-because"] {
+        results.insert(key.to_owned(), text(&answer[key]));
+    }
     Ok(results)
 }
 

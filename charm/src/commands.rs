@@ -29,7 +29,7 @@ const MODEL_SETTINGS: [&str; 3] = ["juju-http-proxy", "juju-https-proxy", "juju-
 const FOREIGN_ACTIONS: [&str; 1] = ["sync-s3-credentials"];
 
 /// Options of other charms that messages name.
-const FOREIGN_OPTIONS: [&str; 1] = ["credentials"];
+const FOREIGN_OPTIONS: [&str; 3] = ["bucket", "credentials", "region"];
 
 /// What exists.
 struct Known {
@@ -78,6 +78,14 @@ impl Known {
                     .iter()
                     .map(|word| word.split_once('=').map_or(*word, |(option, _)| option))
                     .collect();
+                // `{}` stands for the name of another application.
+                if *app == "{}"
+                    && settings
+                        .iter()
+                        .all(|option| FOREIGN_OPTIONS.contains(option))
+                {
+                    return Ok(());
+                }
                 if settings.is_empty() {
                     return Err("it sets no option".to_owned());
                 }
@@ -86,7 +94,7 @@ impl Known {
                     .try_for_each(|option| exists(&self.options, "option", option))
             }
             ["juju", "run", unit, action, ..] => {
-                if !unit.contains('/') {
+                if !unit.contains('/') && *unit != "{unit}" {
                     return Err(format!("\"{unit}\" is not a unit"));
                 }
                 if FOREIGN_ACTIONS.contains(action) {

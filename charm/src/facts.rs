@@ -30,6 +30,9 @@ pub const DASHBOARD: &str = "grafana-dashboard";
 /// All endpoints, in the order in which they are looked at.
 pub const ENDPOINTS: [&str; 7] = [KAFKA, S3, METASTORE, CA, LOGGING, METRICS, DASHBOARD];
 
+/// The endpoints without which windrow counts nothing into a table. The others are optional.
+pub const NEEDED: [&str; 3] = [KAFKA, S3, METASTORE];
+
 /// What one dispatch has seen.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -73,10 +76,31 @@ pub struct Facts {
 /// Why the secret of option `api-token` gives no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// Juju does not give it to us: why.
+    /// We may not read the secret: why. A person must grant it.
+    Denied(String),
+    /// There is no such secret: why. A person must name another one.
+    Missing(String),
+    /// Juju does not give it to us at the moment: why.
     Unread(String),
     /// What it holds is not a token: why.
     Unusable(String),
+}
+
+impl TokenFault {
+    /// What it means that `secret-get` has failed with these words.
+    #[must_use]
+    pub fn of_refusal(words: String) -> Self {
+        let is_secret = ["secret \"", "secret revision ", "secret URI "]
+            .iter()
+            .any(|begin| words.contains(begin));
+        if words.contains("permission denied") {
+            Self::Denied(words)
+        } else if is_secret && (words.contains("not found") || words.contains("not valid")) {
+            Self::Missing(words)
+        } else {
+            Self::Unread(words)
+        }
+    }
 }
 
 /// The model's proxies.
@@ -107,6 +131,9 @@ pub struct Relation {
     pub units: BTreeMap<String, Bag>,
     /// What our application has written. It is read only by a leader that does not remember it.
     pub own: Option<Bag>,
+    /// Why what the other side has written could not be read, on an endpoint that windrow does not
+    /// need. `None` where it was read.
+    pub unread: Option<String>,
 }
 
 /// The workload's container.

@@ -5,19 +5,19 @@
 
 use crate::context::{Context, RelationEvent};
 use crate::facts::{
-    CA, CharmFiles, Container, ENDPOINTS, Facts, KAFKA, LOGGING, METASTORE, Memo, Namespace,
-    PebbleTrouble, Proxy, Relation, RelationMemo, S3, Up, endpoint_of,
+    CA, CharmFiles, Container, ENDPOINTS, Facts, LOGGING, Memo, NEEDED, Namespace, PebbleTrouble,
+    Proxy, Relation, RelationMemo, Up, endpoint_of,
 };
 use crate::hookcmd::{HookCommands, HookError};
 use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE};
 use crate::namespace;
 use crate::needs::{Need, OptionChoice, choose_options, next_need};
 use crate::pebble::{Pebble, PebbleError};
-use crate::rendered::{FILES, SECRETS_FILE};
+use crate::rendered::{FILES, token_in_force};
 use crate::workload;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
-use windrow_core::settings::config::{Secret, Secrets};
+use windrow_core::settings::config::Secret;
 
 /// Hooks at which no relation comes or goes. (A relation's own hooks tell only about relations of
 /// its endpoint.)
@@ -163,7 +163,17 @@ fn read_relations(
                 }
                 // It has ended, and somebody told Juju to go on without its hook.
                 Err(HookError::Gone { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if NEEDED.contains(&endpoint) => return Err(error.into()),
+                // Counting goes on without these.
+                Err(error) => {
+                    relations.push(Relation {
+                        id: id.clone(),
+                        app: about.app.clone(),
+                        unread: Some(error.words()),
+                        ..Relation::default()
+                    });
+                    memo.relations.insert(id, about);
+                }
             }
         }
         if !relations.is_empty() {
@@ -200,7 +210,7 @@ fn read_relation(
         ..Relation::default()
     };
     // On the other endpoints, the remote application has nothing to say to us.
-    if [KAFKA, S3, METASTORE, CA].contains(&endpoint) {
+    if endpoint == CA || NEEDED.contains(&endpoint) {
         relation.data = hooks.relation_get(id, &about.app, true)?;
     }
     // Version 0 of certificate_transfer writes into the databags of units alone.
@@ -318,12 +328,6 @@ fn read_pebble(pebble: &Pebble) -> Result<Up, PebbleError> {
         up.last_words = pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
     }
     Ok(up)
-}
-
-/// The token of the secrets file that the running windrow has read.
-fn token_in_force(files: &BTreeMap<String, Secret>) -> Option<Secret> {
-    let secrets = Secrets::parse(files.get(SECRETS_FILE)?.expose()).ok()?;
-    secrets.api_token
 }
 
 /// The files that the charm writes, as far as they can be read back. One that is too long, or a

@@ -131,14 +131,12 @@ fn covers(have: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// The names of the log targets in a plan. Those that are no longer wanted must be switched off.
+/// The log targets in a plan, by name. Those that are no longer wanted must be switched off.
 #[must_use]
-pub fn log_targets(plan: &str) -> Vec<String> {
+pub fn log_targets(plan: &str) -> BTreeMap<String, Value> {
     let plan: Value = serde_yaml::from_str(plan).unwrap_or_default();
-    plan["log-targets"]
-        .as_object()
-        .map(|targets| targets.keys().cloned().collect())
-        .unwrap_or_default()
+    let targets = plan["log-targets"].as_object().cloned();
+    targets.unwrap_or_default().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod rendered;
 pub mod layer;
 pub mod status;
 pub mod needs;
+mod target;
 pub mod reconcile;
 
 pub mod hookcmd;

@@ -2,24 +2,17 @@
 //!
 //! There is no I/O here, and the same facts always give the same plan.
 
-use crate::endpoint::kafka::{self, Kafka};
-use crate::endpoint::metastore::{self, Metastore};
-use crate::endpoint::s3::{self, S3 as S3Given};
-use crate::endpoint::{Endpoint, Topology, certificates, logging, metrics};
-use crate::facts::{
-    Bag, CA, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, Namespace, Proxy, S3, Up,
-};
+use crate::endpoint::{Endpoint, Topology, kafka, logging, metastore, metrics, s3};
+use crate::facts::{Bag, Container, Facts, KAFKA, LOGGING, METASTORE, METRICS, Memo, S3, Up};
 use crate::layer::{self, BINARY_DIR, Layer};
-use crate::needs::{
-    OptionChoice, is_request, kafka_namespace, remembered_form, unwritten_app_data,
-};
+use crate::needs::{OptionChoice, is_request, remembered_form, unwritten_app_data};
 use crate::options::Options;
-use crate::rendered::{FILES, Inputs, SECRETS_FILE, WorkloadFiles, render, usable_secret};
+use crate::rendered::{FILES, SECRETS_FILE, WorkloadFiles};
 use crate::status::{self, Level, Names, Status};
+use crate::target::{Target, find_target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use windrow_core::settings::config::Secret;
-use windrow_core::settings::parse::parse_no_proxy;
 
 /// Everything that one dispatch does.
 #[derive(Clone, Debug)]
@@ -105,23 +98,66 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     for (id, bag) in &plan.unit_data {
         plan.memo.relations.entry(id.clone()).or_default().unit_data = Some(bag.clone());
     }
-    let mut statuses: Vec<Status> = status::describe_options(problems, facts.app())
-        .into_iter()
-        .collect();
+    let mut findings = Findings {
+        options: status::describe_options(problems, facts.app()),
+        ..Findings::default()
+    };
     plan.container = match &facts.container {
         Container::Up(up) => {
             let (options, names) = (options.as_ref(), &plan.names);
-            plan_container(facts, up, options, &plan.memo, names, &mut statuses)
+            plan_container(facts, up, options, &plan.memo, names, &mut findings)
         }
         Container::Away(trouble) => {
-            statuses.push(status::describe_pebble(trouble, &facts.unit));
+            findings.missing = Some(status::describe_pebble(trouble, &facts.unit));
             Work::LeaveAlone
         }
     };
-    if let Some(status) = status::most_urgent(statuses) {
+    if let Some(status) = findings.status() {
         plan.status = status;
     }
     plan
+}
+
+/// All that there is to say, of which Juju shows one status.
+#[derive(Default)]
+struct Findings {
+    /// What is wrong with the options.
+    options: Option<Status>,
+    /// What windrow needs and does not get.
+    missing: Option<Status>,
+    /// What windrow says itself.
+    workload: Option<Status>,
+    /// Requests that were written with other options than those that count now.
+    requests: Vec<Status>,
+    /// What a person should know although windrow can run without it.
+    hints: Vec<Status>,
+}
+
+impl Findings {
+    /// The most urgent one; and of several that are as urgent, the first in this order: what is
+    /// missing, a windrow that does not count, all the rest.
+    ///
+    /// A hint never hides that something is missing or that windrow does not count, however urgent
+    /// it is. Nor does a bad option, although it must be seen by whoever has just set it: then both
+    /// are told.
+    fn status(self) -> Option<Status> {
+        let is_unwell = |status: &Status| status.level <= Level::Waiting;
+        let (unwell, well) = match self.workload {
+            Some(status) if is_unwell(&status) => (Some(status), None),
+            other => (None, other),
+        };
+        let options = self.options.map(|options| match &unwell {
+            Some(windrow) => Status::new(
+                options.level.min(windrow.level),
+                format!("{}; also: {}", options.text, windrow.text),
+            ),
+            None => options,
+        });
+        let is_bare = self.missing.is_none() && unwell.is_none();
+        let hints = self.hints.into_iter().filter(|_| is_bare);
+        let vital = options.into_iter().chain(self.missing).chain(unwell);
+        status::most_urgent(vital.chain(self.requests).chain(hints).chain(well))
+    }
 }
 
 /// The names that statuses need.
@@ -250,257 +286,39 @@ fn check_requests(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> 
 
 // ---------------------------------------------------------------- the workload
 
-/// What windrow should do.
-enum Target {
-    /// Run with these files.
-    Run(WorkloadFiles),
-    /// Stop, because a relation that it needs is not there.
-    Stop(Status),
-    /// Go on with what it was told earlier. An endpoint cannot say for a while what it has said
-    /// before, or says something wrong.
-    Unchanged(Status),
-}
-
 fn plan_container(
     facts: &Facts,
     up: &Up,
     options: Option<&Options>,
     memo: &Memo,
     names: &Names,
-    statuses: &mut Vec<Status>,
+    findings: &mut Findings,
 ) -> Work {
     let Some(options) = options else {
         return plan_stop(up);
     };
-    let mut hints = check_requests(facts, options, memo);
-    let target = find_target(facts, up, options, &mut hints);
-    // Of several statuses of one level the first is shown.
-    match target {
+    findings.requests = check_requests(facts, options, memo);
+    match find_target(facts, up, options, &mut findings.hints) {
         Target::Run(rendered) => {
             let run = plan_run(facts, up, &rendered);
-            statuses.extend(hints);
-            statuses.push(describe_workload(up, &run, names));
+            findings.workload = Some(describe_workload(up, &run, names));
             Work::Run(run)
         }
         Target::Stop(why) => {
-            statuses.push(why);
-            statuses.extend(hints);
+            findings.missing = Some(why);
             plan_stop(up)
         }
-        Target::Unchanged(why) => {
-            statuses.push(why);
-            statuses.extend(hints);
-            Work::LeaveAlone
-        }
-    }
-}
-
-/// What the endpoints that windrow reads give.
-struct Endpoints {
-    kafka: Endpoint<Kafka>,
-    s3: Endpoint<S3Given>,
-    metastore: Endpoint<Metastore>,
-}
-
-impl Endpoints {
-    fn read(facts: &Facts, options: &Options) -> Self {
-        let kafka = kafka::read(facts.newest(KAFKA), &options.topic);
-        // Console mode keeps nothing, so it needs neither of these.
-        let (s3, metastore) = match &options.table {
-            Some(_) => (
-                s3::read(facts.newest(S3), &options.bucket),
-                metastore::read(facts.newest(METASTORE), &options.metastore_database),
-            ),
-            None => (Endpoint::Absent, Endpoint::Absent),
-        };
-        Self {
-            kafka,
-            s3,
-            metastore,
-        }
-    }
-
-    /// What contradicts an option: a CA for a server without TLS, another bucket than the
-    /// warehouse's.
-    fn contradictions(&self, facts: &Facts, options: &Options) -> Vec<Status> {
-        let app = facts.app();
-        let remote = |endpoint| {
-            facts
-                .newest(endpoint)
-                .map_or("", |found| found.app.as_str())
-        };
-        let s3 = self.s3.ready();
-        let is_plain_s3 = s3.is_some_and(|s3| s3.endpoint.starts_with("http://"));
-        let no_tls = [
-            (
-                "kafka-ca",
-                &options.kafka_ca,
-                KAFKA,
-                self.kafka.ready().is_some_and(|kafka| !kafka.tls),
-            ),
-            ("s3-ca", &options.s3_ca, S3, is_plain_s3),
-            (
-                "metastore-ca",
-                &options.metastore_ca,
-                METASTORE,
-                self.metastore.ready().is_some_and(|given| !given.tls),
-            ),
-        ];
-        let mut all: Vec<Status> = no_tls
-            .iter()
-            .filter(|(_, ca, _, is_plain)| !ca.is_empty() && *is_plain)
-            .map(|(option, _, endpoint, _)| {
-                status::describe_ca_without_tls(option, endpoint, app, remote(endpoint))
+        Target::Unchanged { why, secrets } => {
+            findings.missing = Some(why);
+            findings.workload = describe_running(up, names);
+            secrets.map_or(Work::LeaveAlone, |secrets| {
+                Work::Run(Run {
+                    write: BTreeMap::from([(SECRETS_FILE.to_owned(), secrets)]),
+                    reload: up.service.as_deref() == Some("active"),
+                    ..Run::default()
+                })
             })
-            .collect();
-        if let (Some(bucket), Some(s3)) = (&options.warehouse_bucket, s3)
-            && *bucket != s3.bucket
-        {
-            all.push(status::describe_other_bucket(
-                bucket,
-                &s3.bucket,
-                app,
-                remote(S3),
-            ));
         }
-        all
-    }
-}
-
-/// The model's proxies without those that windrow cannot use. Each of these is a hint.
-fn usable_proxy(proxy: &Proxy, hints: &mut Vec<Status>) -> Proxy {
-    let mut usable = |key, secret: &Option<Secret>| {
-        let checked = usable_secret("s3-proxy", secret.as_ref()?);
-        checked
-            .map_err(|why| hints.push(status::describe_proxy(key, &why)))
-            .ok()
-    };
-    let (http, https) = (
-        usable("juju-http-proxy", &proxy.http),
-        usable("juju-https-proxy", &proxy.https),
-    );
-    let no_proxy = match parse_no_proxy(&proxy.no_proxy) {
-        Ok(_) => proxy.no_proxy.clone(),
-        Err(why) => {
-            hints.push(status::describe_proxy("juju-no-proxy", &why));
-            String::new()
-        }
-    };
-    Proxy {
-        http,
-        https,
-        no_proxy,
-    }
-}
-
-/// What windrow should do. `hints` gets what a person should know although windrow can run.
-fn find_target(facts: &Facts, up: &Up, options: &Options, hints: &mut Vec<Status>) -> Target {
-    let endpoints = Endpoints::read(facts, options);
-    let namespace = endpoints
-        .kafka
-        .ready()
-        .map_or(Ok(None), |kafka| namespace_to_add(facts, options, kafka));
-    let unit = &facts.unit;
-    let relations = facts.relations.get(CA).map_or(&[][..], Vec::as_slice);
-    let ca = certificates::read(relations);
-    let left_out = ca.left_out.iter();
-    hints.extend(left_out.map(|why| status::describe_left_out(CA, why, unit)));
-    // Without a token that can be used, the status page stays closed, and counting goes on.
-    let token = match &facts.token {
-        None => None,
-        Some(Ok(token)) => Some(token),
-        Some(Err(fault)) => {
-            hints.push(status::describe_token(fault, facts.app()));
-            None
-        }
-    };
-    let proxy = usable_proxy(&facts.proxy, hints);
-
-    let absent = absent_endpoints(facts, options);
-    let why_not = [
-        status::describe_absent(&absent, facts.app()),
-        status::describe_endpoint(&endpoints.kafka, KAFKA, unit),
-        status::describe_endpoint(&endpoints.s3, S3, unit),
-        status::describe_endpoint(&endpoints.metastore, METASTORE, unit),
-        namespace.as_ref().err().cloned(),
-    ];
-    if let Some(why) = status::most_urgent(why_not.into_iter().flatten()) {
-        return if absent.is_empty() {
-            Target::Unchanged(why)
-        } else {
-            Target::Stop(why)
-        };
-    }
-    let mut contradictions = endpoints.contradictions(facts, options).into_iter();
-    // Nothing begins against what an option says. What runs already goes on, with new passwords.
-    let runs = matches!(up.service.as_deref(), Some("active" | "backoff"));
-    match contradictions.next() {
-        Some(why) if !runs || options.warehouse_bucket.is_some() => return Target::Unchanged(why),
-        first => hints.extend(first.into_iter().chain(contradictions)),
-    }
-    let (Some(kafka), Ok(namespace)) = (endpoints.kafka.ready(), namespace) else {
-        return Target::Unchanged(Status::waiting(format!("waiting for {KAFKA}")));
-    };
-    let rendered = render(&Inputs {
-        options,
-        kafka,
-        kafka_namespace: namespace.as_deref(),
-        s3: endpoints.s3.ready(),
-        metastore: endpoints.metastore.ready(),
-        ca: &ca,
-        there: &up.files,
-        instance: &facts.instance,
-        proxy: &proxy,
-        token,
-    });
-    match rendered {
-        Ok(rendered) => {
-            let left_out = rendered.left_out.iter();
-            hints.extend(left_out.map(|(at, why)| status::describe_left_out(at, why, unit)));
-            Target::Run(rendered)
-        }
-        // The options are right by themselves: it is a relation that gives what cannot be used.
-        Err(problems) => Target::Unchanged(Status::blocked(
-            problems
-                .first()
-                .map_or("the settings are refused", String::as_str),
-        )),
-    }
-}
-
-/// The endpoints that are needed and have no relation.
-fn absent_endpoints(facts: &Facts, options: &Options) -> Vec<&'static str> {
-    let needed: &[&str] = match &options.table {
-        Some(_) => &[KAFKA, S3, METASTORE],
-        None => &[KAFKA],
-    };
-    needed
-        .iter()
-        .copied()
-        .filter(|endpoint| facts.newest(endpoint).is_none())
-        .collect()
-}
-
-/// The namespace to add to the names of Kafka's brokers; `None` where none need be added. A
-/// namespace that an option names is in the settings already.
-fn namespace_to_add(
-    facts: &Facts,
-    options: &Options,
-    kafka: &Kafka,
-) -> Result<Option<String>, Status> {
-    let Some(relation) = facts.newest(KAFKA) else {
-        return Ok(None);
-    };
-    if options.has_namespace || kafka.short_host.is_none() {
-        return Ok(None);
-    }
-    match kafka_namespace(facts, relation) {
-        None | Some(Namespace::Here) => Ok(None),
-        Some(Namespace::Is(name)) => Ok(Some(name)),
-        Some(Namespace::Unknown(why)) => Err(status::describe_namespace(&why, facts.app())),
-        Some(Namespace::Later(why)) => Err(Status::waiting(format!(
-            "{KAFKA}: looking for Kafka's namespace: {why}"
-        ))),
     }
 }
 
@@ -521,10 +339,7 @@ fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
         .filter(|path| up.files.contains_key(**path) && !rendered.files.contains_key(**path))
         .map(|path| (*path).to_owned())
         .collect();
-    let in_plan = layer::log_targets(&up.plan);
-    let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
-    let in_plan = in_plan.iter().map(String::as_str);
-    let targets = logging::log_targets(loki, &topology(facts), in_plan);
+    let targets = log_targets(facts, up);
     let layer = Layer {
         binary: &binary,
         config_digest: &rendered.digest,
@@ -545,6 +360,17 @@ fn plan_run(facts: &Facts, up: &Up, rendered: &WorkloadFiles) -> Run {
         .map(|name| format!("{BINARY_DIR}/{name}"))
         .collect();
     run
+}
+
+/// Where logs go. As long as a relation with Loki cannot be read, they go where they went.
+fn log_targets(facts: &Facts, up: &Up) -> BTreeMap<String, Value> {
+    let in_plan = layer::log_targets(&up.plan);
+    let loki = facts.relations.get(LOGGING).map_or(&[][..], Vec::as_slice);
+    if loki.iter().any(|relation| relation.unread.is_some()) {
+        return logging::only_ours(in_plan);
+    }
+    let names = in_plan.keys().map(String::as_str);
+    logging::log_targets(loki, &topology(facts), names)
 }
 
 fn plan_stop(up: &Up) -> Work {
@@ -568,5 +394,17 @@ fn describe_workload(up: &Up, run: &Run, names: &Names) -> Status {
     match &up.windrow {
         Some(windrow) => status::describe_windrow(windrow, names),
         None => status::describe_silence(up.service.as_deref(), &up.last_words, names),
+    }
+}
+
+/// What a workload that goes on with what it was told says; `None` where none is to be seen.
+fn describe_running(up: &Up, names: &Names) -> Option<Status> {
+    let service = up.service.as_deref();
+    match &up.windrow {
+        Some(windrow) => Some(status::describe_windrow(windrow, names)),
+        None if matches!(service, Some("backoff" | "error")) => {
+            Some(status::describe_silence(service, &up.last_words, names))
+        }
+        None => None,
     }
 }

@@ -4,7 +4,7 @@
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
 use crate::facts::{CA, KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
-use serde_yaml::Mapping;
+use serde_yaml::{Mapping, Value as Yaml};
 use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{Config, Secret, Secrets};
@@ -85,18 +85,134 @@ pub fn usable_secret(key: &str, secret: &Secret) -> Result<Secret, String> {
         return Err("it is empty".to_owned());
     }
     let file = yaml(&BTreeMap::from([(key, text)]), "One secret.");
-    match Secrets::parse(&file) {
-        // As windrow reads it; it leaves out what it cannot use.
-        Ok(read) => read
-            .api_token
-            .or(read.s3_proxy)
-            .ok_or_else(|| "windrow cannot read it".to_owned()),
-        Err(error) => {
-            let problem = error.0.into_iter().next().unwrap_or_default();
-            let begin = format!("cannot read secret {key}: ");
-            Err(problem.strip_prefix(&begin).unwrap_or(&problem).to_owned())
-        }
+    let read = Secrets::parse(&file).map_err(|error| error.to_string())?;
+    // As windrow reads it: what it cannot use it leaves out, and says why.
+    if let Some(problem) = read.problems.first() {
+        let begin = format!("cannot read secret {key}: ");
+        let why = problem.text.strip_prefix(&begin);
+        return Err(why.unwrap_or(&problem.text).to_owned());
     }
+    secrets_by_key(&read)
+        .into_iter()
+        .find_map(|(known, value)| value.filter(|_| known == key).cloned())
+        .ok_or_else(|| "windrow cannot read it".to_owned())
+}
+
+/// The secrets of a file, by their keys in it. All keys are there.
+fn secrets_by_key(secrets: &Secrets) -> [(&'static str, Option<&Secret>); 8] {
+    [
+        ("kafka-username", secrets.kafka_username.as_ref()),
+        ("kafka-password", secrets.kafka_password.as_ref()),
+        ("s3-access-key", secrets.s3_access_key.as_ref()),
+        ("s3-secret-key", secrets.s3_secret_key.as_ref()),
+        ("s3-proxy", secrets.s3_proxy.as_ref()),
+        ("catalog-username", secrets.catalog_username.as_ref()),
+        ("catalog-password", secrets.catalog_password.as_ref()),
+        ("api-token", secrets.api_token.as_ref()),
+    ]
+}
+
+/// The token that windrow's HTTP wants: the one in the secrets file in the container, which the
+/// running windrow reads again by itself. The secret of option `api-token` may be newer.
+#[must_use]
+pub fn token_in_force(files: &BTreeMap<String, Secret>) -> Option<Secret> {
+    let secrets = Secrets::parse(files.get(SECRETS_FILE)?.expose()).ok()?;
+    secrets.api_token
+}
+
+/// What is given while something else that windrow needs is not, or is wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// What Kafka's charm gives; `None` where that cannot be used.
+    pub kafka: Option<&'a Kafka>,
+    /// The same of the S3 integrator.
+    pub s3: Option<&'a S3>,
+    /// The same of PostgreSQL's charm.
+    pub metastore: Option<&'a Metastore>,
+    /// The model's proxies that can be used.
+    pub proxy: &'a Proxy,
+    /// The token that windrow's HTTP wants; `None` where it wants none.
+    pub token: Option<&'a Secret>,
+    /// The files that are in the container now, by path.
+    pub there: &'a BTreeMap<String, Secret>,
+}
+
+/// The secrets file with the logins that are given, and the others as they are. So one endpoint
+/// that cannot be used holds back no other's new password. `None` where the file stays as it is, or
+/// where there is none.
+///
+/// The settings stay as they are, so a login is replaced only where it is still for the same user
+/// or for what the settings name. For example, the user of a new relation to another Kafka must
+/// wait until windrow is told where that is.
+#[must_use]
+pub fn rotated_secrets(given: &Given<'_>) -> Option<Secret> {
+    let old_text = given.there.get(SECRETS_FILE)?;
+    let old = Secrets::parse(old_text.expose()).ok()?;
+    let settings: Yaml = serde_yaml::from_str(given.there.get(SETTINGS_FILE)?.expose()).ok()?;
+    let names = |(section, name): (&str, &str), value: &str| {
+        let there = settings.get(section).and_then(|section| section.get(name));
+        there.and_then(Yaml::as_str).unwrap_or_default() == value
+    };
+    let mut all: BTreeMap<_, _> = secrets_by_key(&old)
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    let mut replace = |[user_key, key]: [&'static str; 2], user, secret, is_same_place: bool| {
+        if let Some(before) = all.get(user_key)
+            && (*before == user || is_same_place)
+        {
+            all.extend([(user_key, user), (key, secret)]);
+        }
+    };
+    if let Some(kafka) = given.kafka {
+        let is_same = names(("kafka", "bootstrap"), &kafka.bootstrap)
+            && names(("kafka", "group-prefix"), &kafka.group_prefix);
+        let keys = ["kafka-username", "kafka-password"];
+        replace(keys, &kafka.username, &kafka.password, is_same);
+    }
+    let s3_proxy = given.s3.and_then(|s3| s3_proxy(s3, given.proxy));
+    if let Some(s3) = given.s3 {
+        let is_same = names(("s3", "endpoint"), &s3.endpoint);
+        let keys = ["s3-access-key", "s3-secret-key"];
+        replace(keys, &s3.access_key, &s3.secret_key, is_same);
+    }
+    if let Some(metastore) = given.metastore {
+        let catalog = settings.get("catalog").and_then(Yaml::as_str);
+        let is_same = catalog == Some(metastore.url().as_str());
+        let keys = ["catalog-username", "catalog-password"];
+        replace(keys, &metastore.username, &metastore.password, is_same);
+    }
+    // Which hosts are reached without the proxy is a setting.
+    if let (Some(proxy), true) = (s3_proxy, all.contains_key("s3-proxy"))
+        && names(("s3", "no-proxy"), &given.proxy.no_proxy)
+    {
+        all.insert("s3-proxy", proxy);
+    }
+    match given.token {
+        Some(token) => all.insert("api-token", token),
+        None => all.remove("api-token"),
+    };
+    Some(secrets_file(&all)).filter(|text| text != old_text)
+}
+
+/// The proxy through which S3 is reached, of those of the model.
+fn s3_proxy<'a>(s3: &S3, proxy: &'a Proxy) -> Option<&'a Secret> {
+    let of_scheme = if s3.is_https() {
+        &proxy.https
+    } else {
+        &proxy.http
+    };
+    of_scheme.as_ref()
+}
+
+/// The text of the secrets file.
+fn secrets_file(secrets: &BTreeMap<&'static str, &Secret>) -> Secret {
+    let texts: BTreeMap<_, _> = secrets
+        .iter()
+        .map(|(name, secret)| (name, secret.expose()))
+        .collect();
+    let comment = "The secrets of windrow. The charm writes this file, so changes are lost.";
+    Secret::new(yaml(&texts, comment))
 }
 
 /// Makes the texts of the files.
@@ -237,12 +353,11 @@ impl Draft<'_> {
             ("s3-access-key", &s3.access_key),
             ("s3-secret-key", &s3.secret_key),
         ]);
-        let all = self.inputs.proxy;
-        let proxy = if is_https { &all.https } else { &all.http };
-        if let Some(proxy) = proxy {
+        let no_proxy = &self.inputs.proxy.no_proxy;
+        if let Some(proxy) = s3_proxy(s3, self.inputs.proxy) {
             self.secrets.insert("s3-proxy", proxy);
-            if !all.no_proxy.is_empty() {
-                self.set("s3.no-proxy", &all.no_proxy);
+            if !no_proxy.is_empty() {
+                self.set("s3.no-proxy", no_proxy);
             }
         }
     }
@@ -251,8 +366,7 @@ impl Draft<'_> {
         let Some(metastore) = self.inputs.metastore else {
             return;
         };
-        let catalog = format!("postgresql://{}/{}", metastore.endpoint, metastore.database);
-        self.set("catalog", catalog);
+        self.set("catalog", metastore.url());
         // Whoever speaks TLS must be who they say they are, by the given certificates or Mozilla's.
         let tls = if metastore.tls {
             "verify-full"
@@ -290,18 +404,10 @@ impl Draft<'_> {
                 .map(|problem| name_endpoint(problem))
                 .collect::<Vec<_>>()
         })?;
-        let secrets: BTreeMap<_, _> = self
-            .secrets
-            .iter()
-            .map(|(name, secret)| (name, secret.expose()))
-            .collect();
-        let secrets = yaml(
-            &secrets,
-            "The secrets of windrow. The charm writes this file, so changes are lost.",
-        );
+        let secrets = secrets_file(&self.secrets);
         let mut files = self.certificates;
         files.insert(SETTINGS_FILE, Secret::new(settings));
-        files.insert(SECRETS_FILE, Secret::new(secrets));
+        files.insert(SECRETS_FILE, secrets);
         Ok(WorkloadFiles {
             files,
             digest,
@@ -311,7 +417,8 @@ impl Draft<'_> {
 }
 
 /// A problem with a setting, with the endpoint that the setting comes from.
-fn name_endpoint(problem: &str) -> String {
+#[must_use]
+pub fn name_endpoint(problem: &str) -> String {
     let endpoint = [
         ("setting kafka.", KAFKA),
         ("setting s3.", S3_ENDPOINT),
@@ -662,11 +769,71 @@ mod tests {
     fn a_secret_with_a_line_end_is_trimmed_and_a_bad_one_says_why() {
         let usable = |text: &str| usable_secret("api-token", &Secret::new(text));
         assert_eq!(usable("t0ken\r\n\n").unwrap().expose(), "t0ken");
-        for bad in ["", "\n", "two words", "a\tb", "hunter2 \u{e9}"] {
-            let why = usable(bad).unwrap_err();
-            assert!(!why.contains("hunter2") && !why.is_empty(), "{why}");
+        for bad in ["", "\n"] {
+            assert_eq!(usable(bad).unwrap_err(), "it is empty");
+        }
+        for bad in ["two words", "a\tb", "hunter2 \u{e9}"] {
+            assert_eq!(
+                usable(bad).unwrap_err(),
+                "it goes into an HTTP header; write letters, digits and signs without blanks"
+            );
         }
         let proxy = usable_secret("s3-proxy", &Secret::new("ftp://u:hunter2@proxy"));
-        assert!(proxy.is_err_and(|why| !why.contains("hunter2")));
+        let why = proxy.unwrap_err();
+        assert!(
+            why.starts_with("not the address of a proxy; write http://"),
+            "{why}"
+        );
+        assert!(!why.contains("hunter2"), "{why}");
+    }
+
+    #[test]
+    fn a_login_waits_for_its_server_and_holds_back_no_other() {
+        let mut world = World::new();
+        world.token = Some(Secret::new("t0ken"));
+        let written = world.written();
+        let there: BTreeMap<String, Secret> = written
+            .files
+            .into_iter()
+            .map(|(path, text)| (path.to_owned(), text))
+            .collect();
+        let mut kafka = kafka();
+        let mut s3 = s3();
+        let token = Secret::new("t0ken");
+        let proxy = Proxy::default();
+        let rotate = |kafka: Option<&Kafka>, s3: Option<&S3>, token: Option<&Secret>| {
+            let text = rotated_secrets(&Given {
+                kafka,
+                s3,
+                metastore: None,
+                proxy: &proxy,
+                token,
+                there: &there,
+            })?;
+            let secrets = Secrets::parse(text.expose()).unwrap();
+            let all = secrets_by_key(&secrets).map(|(_, value)| value.map(Secret::expose));
+            Some(all.map(Option::unwrap_or_default).join(" "))
+        };
+        let token = Some(&token);
+        assert_eq!(rotate(Some(&kafka), Some(&s3), token), None);
+        assert_eq!(rotate(None, None, token), None);
+        assert_eq!(
+            rotate(None, None, None).unwrap(),
+            "ku k: #\"p'w ak sk  pu yes "
+        );
+        // The same user has a new password, wherever the brokers are now.
+        kafka.password = Secret::new("k2");
+        kafka.bootstrap = "other:9092".to_owned();
+        assert_eq!(
+            rotate(Some(&kafka), None, token).unwrap(),
+            "ku k2 ak sk  pu yes t0ken"
+        );
+        // Another user at another place, and other keys for the same place.
+        kafka.username = Secret::new("other");
+        (s3.access_key, s3.secret_key) = (Secret::new("ak2"), Secret::new("sk2"));
+        assert_eq!(
+            rotate(Some(&kafka), Some(&s3), token).unwrap(),
+            "ku k: #\"p'w ak2 sk2  pu yes t0ken"
+        );
     }
 }

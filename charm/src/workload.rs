@@ -87,7 +87,7 @@ pub fn status(token: Option<&Secret>) -> Option<Status> {
 pub fn read_token(hooks: &HookCommands, uri: &str) -> Result<Secret, TokenFault> {
     let content = hooks
         .secret_get(uri)
-        .map_err(|error| TokenFault::Unread(error.words()))?;
+        .map_err(|error| TokenFault::of_refusal(error.words()))?;
     let named = content.get("api-token").or_else(|| content.get("token"));
     let token = match (named, content.values().next()) {
         (Some(token), _) => token,

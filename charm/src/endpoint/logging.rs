@@ -78,6 +78,13 @@ pub fn log_targets<'a>(
     targets
 }
 
+/// Of the log targets in a plan, those that we have made.
+#[must_use]
+pub fn only_ours(mut in_plan: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    in_plan.retain(|name, _| name.starts_with(LOG_TARGET));
+    in_plan
+}
+
 /// The URL in a text such as `{"url":
 /// "http://loki-0.loki-endpoints.cos.svc.cluster.local:3100/loki/api/v1/push"}`; `None` when there
 /// is none. A URL with a user's name in it is refused, because everybody may read the plan.

@@ -26,6 +26,14 @@ pub struct Metastore {
     pub password: Secret,
 }
 
+impl Metastore {
+    /// The setting `catalog`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgresql://{}/{}", self.endpoint, self.database)
+    }
+}
+
 /// What we ask for. Roles are asked for only where the operator wants them: PostgreSQL 14 needs
 /// them for tables that others create later, and PostgreSQL 16 refuses the same ones.
 #[must_use]

@@ -64,7 +64,8 @@ enum Fault {
 
 /// A field of the remote databag. Providers put it into a secret, or into the databag itself, or
 /// first into the one and then into the other; so the secret, such as `secret-user`, is looked at
-/// first.
+/// first. Line ends around a value are dropped, because `juju add-secret KEY#file=FILE` keeps those
+/// of the file.
 ///
 /// # Errors
 /// The secret is named but cannot be read, or the value is one that no sane provider writes.
@@ -77,7 +78,9 @@ fn field(relation: &Relation, secret: &str, name: &str) -> Result<Option<Secret>
         Some(Ok(content)) => content.get(name).cloned(),
         None => None,
     };
-    match value.or_else(|| relation.data.get(name).map(Secret::new)) {
+    let value = value.or_else(|| relation.data.get(name).map(Secret::new));
+    let trimmed = value.map(|value| Secret::new(value.expose().trim_matches(['\r', '\n'])));
+    match trimmed {
         Some(value) if value.expose().is_empty() => Ok(None),
         Some(value) if name.contains("ca") && name.starts_with("tls") => Ok(Some(value)),
         Some(value) if value.expose().len() > FIELD_MAX_BYTES => Err(Fault::Wrong(format!(

@@ -5,6 +5,7 @@
 
 use super::{Endpoint, Fault, certificates, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
+use crate::rendered::usable_secret;
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 
@@ -26,6 +27,14 @@ pub struct S3 {
     pub access_key: Secret,
     /// The secret key.
     pub secret_key: Secret,
+}
+
+impl S3 {
+    /// Whether it is asked by https. Without an endpoint it is AWS, which is.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.endpoint.is_empty() || self.endpoint.starts_with("https://")
+    }
 }
 
 /// What we ask for. Track 1 reads the bucket alone. Track 2 puts the keys into a secret when it is
@@ -65,6 +74,9 @@ fn parse(relation: &Relation, asked: &str) -> Result<S3, Fault> {
             relation.app
         )));
     };
+    // Windrow refuses it too, but only when it starts: it would run on, and not start again.
+    usable_secret("s3-access-key", &access_key)
+        .map_err(|why| Fault::Wrong(format!("gives an access-key that cannot be used: {why}")))?;
     let endpoint = text("endpoint")?;
     let is_url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
     if !endpoint.is_empty() && (!is_url || endpoint.contains([' ', '@'])) {
@@ -133,6 +145,35 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_key_with_a_line_end_is_a_key() {
+        let plain = read_of(&V1);
+        for end in ["\n", "\r\n"] {
+            let (access, secret) = (format!("AK{end}"), format!("SK{end}"));
+            let mut pairs = V1.to_vec();
+            (pairs[0], pairs[1]) = (
+                ("secret-extra/access-key", access.as_str()),
+                ("secret-extra/secret-key", secret.as_str()),
+            );
+            assert_eq!(read_of(&pairs), plain);
+        }
+    }
+
+    #[test]
+    fn a_key_that_windrow_would_refuse_is_named_before_it_is_written() {
+        let mut pairs = V1.to_vec();
+        for bad in ["AK ", "A\u{e9}hunter2"] {
+            pairs[0].1 = bad;
+            let read = read_of(&pairs);
+            assert!(
+                matches!(&read, Endpoint::Invalid(why)
+                    if why.contains("access-key") && why.contains("without blanks")
+                        && !why.contains("hunter2")),
+                "{read:?}"
+            );
+        }
     }
 
     #[test]

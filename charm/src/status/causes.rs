@@ -1,8 +1,9 @@
 //! What the workload says of itself → what `juju status` shows. Each cause has one row here.
 
-use super::{Level, Status};
+use super::{Level, Status, TEXT_MAX_CHARS, shorten};
 use crate::facts::{CA, KAFKA, METASTORE, S3};
 use crate::options::as_option;
+use crate::rendered::name_endpoint;
 use windrow_core::shown::causes::{Acts, row};
 use windrow_core::shown::status::{State, Status as Windrow};
 use windrow_core::values::cause::{Cause, Trouble};
@@ -77,7 +78,7 @@ pub fn describe_windrow(windrow: &Windrow, names: &Names) -> Status {
 }
 
 /// What is shown for a cause, with windrow's own reason where that has data which matters. The step
-/// comes before the reason, because a long text loses its end.
+/// comes before the reason, which alone is shortened where both are too long for one line.
 #[must_use]
 #[expect(
     clippy::too_many_lines,
@@ -95,7 +96,7 @@ pub fn describe_cause(
         Acts::Provider => Level::Waiting,
         Acts::Itself => Level::Maintenance,
     };
-    let (app, reason) = (names.app(), one_line(reason));
+    let (app, unit, reason) = (names.app(), &names.unit, one_line(reason));
     let text = match cause {
         Cause::LoginKafka => refused_login(KAFKA, &names.kafka, app),
         Cause::LoginCatalog => refused_login(METASTORE, &names.metastore, app),
@@ -177,7 +178,8 @@ pub fn describe_cause(
         Cause::Clocks => format!("set the clock that is wrong: {reason}"),
         Cause::OpenTransaction => format!("{KAFKA}: {reason}"),
         Cause::Stalled => {
-            format!("no window closes; to see why run: juju run {app}/leader get-lag; {reason}")
+            // Only the unit that counts knows what it waits for; a leader may stand by.
+            format!("no window closes; to see why run: juju run {unit} get-lag; {reason}")
         }
         Cause::Memory => format!("memory is full, so reading waits: {reason}"),
         Cause::DataLoss => format!(
@@ -203,8 +205,25 @@ pub fn describe_cause(
         Cause::Held => format!("another process has table {table}: {reason}"),
         Cause::Starting => "starting windrow".to_owned(),
     };
+    let text = fit_reason(&text, &reason);
     Status::new(level, text.trim_end_matches(['\u{20}', ';', ':']))
 }
+
+/// A text that ends with `reason`, with the reason shortened until the whole fits: the step before
+/// it stays whole, and of the reason that part stays which says most, its innermost one. For
+/// example `cannot reach metastore: db error: ...: certificate has expired`.
+fn fit_reason(text: &str, reason: &str) -> String {
+    let Some(step) = text.strip_suffix(reason).filter(|_| !reason.is_empty()) else {
+        return text.to_owned();
+    };
+    let left = TEXT_MAX_CHARS.saturating_sub(step.chars().count());
+    // Where the step leaves no room, it is the step that is cut.
+    let max = left.max(REASON_MIN_CHARS);
+    format!("{step}{}", shorten(reason, max, max))
+}
+
+/// The least that is left of a reason.
+const REASON_MIN_CHARS: usize = 40;
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -322,48 +341,56 @@ pub fn describe_silence(service: Option<&str>, last_words: &[String], names: &Na
     if !matches!(service, Some("backoff" | "error")) {
         return Status::new(Level::Maintenance, "starting windrow");
     }
-    let lines = || last_words.iter().rev();
-    if let Some(trouble) = lines().find_map(|line| Trouble::of_last_line(line)) {
-        return match trouble.cause {
-            Some(cause) => {
-                let table = "of option table-name";
-                describe_cause(cause, &trouble.text, table, "of option topic-name", names)
-            }
-            None => Status::blocked(format!("windrow ended: {trouble}")),
-        };
+    let mut lines = last_words.iter().rev();
+    let Some(trouble) = lines.find_map(|line| Trouble::of_last_line(line)) else {
+        return Status::new(
+            Level::Maintenance,
+            "windrow ended and is started again; see: kubectl logs -c windrow",
+        );
+    };
+    if let Some(cause) = trouble.cause {
+        let table = "of option table-name";
+        return describe_cause(cause, &trouble.text, table, "of option topic-name", names);
     }
-    // Before it begins, windrow checks its files; each line names a file and what is wrong in it.
-    let refused = lines().find_map(|line| refused_setting(line));
-    refused.map_or_else(
-        || {
-            Status::new(
-                Level::Maintenance,
-                "windrow ended and is started again; see: kubectl logs -c windrow",
-            )
-        },
-        |problem| describe_refused_setting(&problem, names.app()),
-    )
+    match refused_setting(&trouble.text) {
+        Some(problem) => describe_refused_setting(problem, names),
+        None => Status::blocked(format!("windrow ended: {trouble}")),
+    }
 }
 
-/// What is wrong with a setting or a secret, of a line that begins with the file's name.
-fn refused_setting(line: &str) -> Option<String> {
-    let (file, problem) = line.trim().split_once(": ")?;
-    let is_ours = file.starts_with("/etc/windrow/") && problem.starts_with("cannot ");
-    is_ours.then(|| problem.to_owned()).or_else(|| {
-        line.starts_with("cannot read file \"/etc/windrow/")
-            .then(|| line.to_owned())
-    })
+/// What is wrong with a setting, a secret or a file of ours, where that is why windrow has ended:
+/// it checks its files before it begins. It names the file first where it was reading that file,
+/// and no file where it missed something in what it had read.
+fn refused_setting(text: &str) -> Option<&str> {
+    let of_file = text
+        .strip_prefix("/etc/windrow/")
+        .and_then(|rest| rest.split_once(": "))
+        .map(|(_, problem)| problem);
+    let problem = of_file.unwrap_or(text);
+    let begins = [
+        "cannot read setting",
+        "cannot use setting",
+        "cannot find setting",
+        "cannot read secret",
+        "cannot find secret",
+        "cannot read file \"/etc/windrow/",
+    ];
+    let is_refusal = begins.iter().any(|begin| problem.starts_with(begin));
+    (of_file.is_some() || is_refusal).then_some(problem)
 }
 
 /// A setting or a secret that windrow refuses, told of the option or the endpoint it comes from.
-fn describe_refused_setting(problem: &str, app: &str) -> Status {
+fn describe_refused_setting(problem: &str, names: &Names) -> Status {
+    let (app, unit) = (names.app(), &names.unit);
     let secret = ["cannot read secret ", "cannot find secret "]
         .iter()
         .find_map(|begin| problem.strip_prefix(begin));
     let Some(secret) = secret else {
-        let problem = as_option(problem);
+        let problem = name_endpoint(&as_option(problem));
         return Status::blocked(format!("windrow does not start: {problem}"));
     };
+    // In Juju the charm writes the file, so nobody can add anything to it.
+    let secret = secret.trim_end_matches("; add it to the secrets file");
     let from = [
         ("api-token", "option api-token"),
         ("s3-proxy", "the model's proxy"),
@@ -372,11 +399,11 @@ fn describe_refused_setting(problem: &str, app: &str) -> Status {
         ("catalog-", METASTORE),
     ];
     let place = from.iter().find(|(key, _)| secret.starts_with(key));
-    let place = place.map_or("the secrets file", |(_, place)| place);
-    let step = if secret.starts_with("api-token") {
-        format!("; run: juju config {app} api-token=\"\"")
-    } else {
-        String::new()
+    let place = place.map_or("the secrets file", |(_, place)| *place);
+    let step = match place {
+        "option api-token" => format!("; run: juju config {app} api-token=\"\""),
+        KAFKA | S3 | METASTORE => format!("; run: juju show-unit {unit} --endpoint {place}"),
+        _ => String::new(),
     };
     Status::blocked(format!(
         "windrow does not start: {place}: secret {secret}{step}"
@@ -494,8 +521,15 @@ mod tests {
         assert_eq!(describe(Some("active"), &words).level, Level::Maintenance);
     }
 
-    /// Windrow's reason in each cause that shows it: it has the data of this one trouble.
-    const REASON: &str = "topic partition t/3, offset 17";
+    /// Windrow's reason in each cause that shows it: it has the data of this one trouble, and it is
+    /// as long as real ones are.
+    const REASON: &str = "cannot reach metastore-primary.spark.svc.cluster.local:5432: db error: \
+                          error performing TLS handshake: invalid peer certificate: certificate \
+                          not valid for name \"metastore-primary.spark.svc.cluster.local\"";
+
+    /// What must be seen of it.
+    const INNERMOST: &str =
+        ": certificate not valid for name \"metastore-primary.spark.svc.cluster.local\"";
 
     #[test]
     fn every_cause_says_who_acts_and_what_to_do() {
@@ -535,7 +569,41 @@ mod tests {
             Cause::TlsCatalog,
         ] {
             let status = describe_cause(cause, REASON, "default.newtable", "t", &names());
-            assert!(status.text.ends_with(REASON), "{cause}: {}", status.text);
+            let text = &status.text;
+            let of_room = |end: &str| end.chars().take(REASON_MIN_CHARS - 3).collect::<String>();
+            assert!(text.contains(&of_room(INNERMOST)), "{cause}: {text}");
+            assert!(
+                text.chars().count() <= TEXT_MAX_CHARS + 6,
+                "{cause}: {text}"
+            );
+            let short = describe_cause(cause, "offset 17", "default.newtable", "t", &names());
+            assert!(short.text.ends_with("offset 17"), "{cause}: {}", short.text);
+        }
+    }
+
+    #[test]
+    fn the_innermost_reason_of_a_refused_certificate_is_not_cut() {
+        for (reason, innermost) in [
+            (REASON, INNERMOST),
+            (
+                "cannot connect to Kafka at kafka-k8s-0.kafka-k8s-endpoints.kafka:9093: \
+                 SSL handshake failed: error:0A000086: certificate verify failed: broker \
+                 certificate could not be verified: certificate has expired",
+                ": certificate has expired",
+            ),
+        ] {
+            for cause in [Cause::TlsKafka, Cause::TlsS3, Cause::TlsCatalog] {
+                let text = describe_cause(cause, reason, "t", "t", &names()).text;
+                assert!(text.ends_with(innermost), "{cause}: {text}");
+                assert!(
+                    text.contains("=@FILE, or juju integrate"),
+                    "{cause}: {text}"
+                );
+                assert!(
+                    text.contains(":receive-ca-cert CA-APP; "),
+                    "{cause}: {text}"
+                );
+            }
         }
     }
 
@@ -602,8 +670,9 @@ mod tests {
 
     #[test]
     fn settings_that_windrow_refuses_are_told_of_their_option() {
-        let of = |line: &str| {
-            let words = [line.to_owned()];
+        // As the program prints them when it ends.
+        let of = |text: &str| {
+            let words = ["INFO x".to_owned(), Trouble::from(text).last_line()];
             describe_silence(Some("backoff"), &words, &names())
         };
         for (line, begin) in [
@@ -617,14 +686,32 @@ mod tests {
             ),
             (
                 "/etc/windrow/secrets.yaml: cannot read secret kafka-password: not a text",
-                "windrow does not start: kafka-client: secret kafka-password: not a text",
+                "windrow does not start: kafka-client: secret kafka-password: not a text; run: \
+                 juju show-unit windrow/1 --endpoint kafka-client",
+            ),
+            (
+                "cannot find secret catalog-password: the catalog wants it; add it to the secrets \
+                 file",
+                "windrow does not start: metastore-db: secret catalog-password: the catalog wants \
+                 it; run: juju show-unit windrow/1 --endpoint metastore-db",
+            ),
+            (
+                "/etc/windrow/windrow.yaml: cannot read setting kafka.group-prefix \"x\": no",
+                "windrow does not start: kafka-client: what is given cannot be used: cannot read \
+                 setting kafka.group-prefix \"x\": no",
+            ),
+            (
+                "cannot read file \"/etc/windrow/secrets.yaml\": it holds secrets",
+                "windrow does not start: cannot read file \"/etc/windrow/secrets.yaml\": it holds",
             ),
         ] {
             let status = of(line);
             assert_eq!(status.level, Level::Blocked);
             assert!(status.text.starts_with(begin), "{}", status.text);
         }
-        assert_eq!(of("an ordinary line").level, Level::Maintenance);
+        let ordinary = ["an ordinary line".to_owned()];
+        let status = describe_silence(Some("backoff"), &ordinary, &names());
+        assert_eq!(status.level, Level::Maintenance);
     }
 
     /// The statuses of all causes, as a list for `docs/charm.md`.

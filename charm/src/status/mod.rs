@@ -45,11 +45,17 @@ impl Level {
     }
 }
 
-/// Longer texts are cut: `juju status` shows each in one line.
+/// Longer texts are shortened: `juju status` shows each in one line.
 const TEXT_MAX_CHARS: usize = 240;
 
+/// The most of a long text that is kept of its end.
+const END_MAX_CHARS: usize = 100;
+
+/// Where less than this would be shown of the innermost reason, what is before it is cut instead.
+const SHOWN_MIN_CHARS: usize = 40;
+
 impl Status {
-    /// A status whose text is made one line, and is cut after 240 characters.
+    /// A status whose text is made one line, and is shortened to 240 characters.
     #[must_use]
     pub fn new(level: Level, text: impl AsRef<str>) -> Self {
         let line = text
@@ -57,12 +63,7 @@ impl Status {
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");
-        let cut: String = line.chars().take(TEXT_MAX_CHARS).collect();
-        let text = if cut.len() < line.len() {
-            format!("{}...", cut.trim_end())
-        } else {
-            line
-        };
+        let text = shorten(&line, TEXT_MAX_CHARS, END_MAX_CHARS);
         Self { level, text }
     }
 
@@ -76,6 +77,32 @@ impl Status {
     #[must_use]
     pub fn waiting(text: impl AsRef<str>) -> Self {
         Self::new(Level::Waiting, text)
+    }
+}
+
+/// A text of at most `max` characters and some dots, which stand for what is left out. The end of a
+/// text says most: the step to take, or the innermost of several reasons. So `a: b: c` becomes
+/// `a...: c`, where `: c` has at most `end_max` characters. A longer end loses its own last
+/// characters, and so does a text without such an end.
+fn shorten(text: &str, max: usize, end_max: usize) -> String {
+    let count = text.chars().count();
+    if count <= max {
+        return text.to_owned();
+    }
+    let first = |text: &str, count: usize| text.chars().take(count).collect::<String>();
+    let ends = ["; run: ", ": "].map(|begin| text.rfind(begin).map(|at| &text[at..]));
+    let fits = |end: &&str| end.chars().count() <= end_max;
+    if let Some(end) = ends.into_iter().flatten().find(fits) {
+        let begin = first(text, max - end.chars().count());
+        return format!("{}...{end}", begin.trim_end());
+    }
+    match ends[1] {
+        Some(end) if count - end.chars().count() + SHOWN_MIN_CHARS > max => format!(
+            "{}...{}...",
+            first(text, max - end_max).trim_end(),
+            first(end, end_max).trim_end()
+        ),
+        _ => format!("{}...", first(text, max).trim_end()),
     }
 }
 
@@ -109,15 +136,22 @@ pub fn describe_options(problems: &[String], app: &str) -> Option<Status> {
 /// The secret of option `api-token` gives no token. Counting goes on without one.
 #[must_use]
 pub fn describe_token(fault: &TokenFault, app: &str) -> Status {
-    Status::blocked(match fault {
-        TokenFault::Unread(why) => format!(
-            "option api-token: the secret cannot be read: {why}; run: juju grant-secret NAME {app}"
-        ),
-        TokenFault::Unusable(why) => format!(
+    let unread = "option api-token: the secret cannot be read: ";
+    match fault {
+        TokenFault::Denied(why) => {
+            Status::blocked(format!("{unread}{why}; run: juju grant-secret NAME {app}"))
+        }
+        TokenFault::Missing(why) => Status::blocked(format!(
+            "{unread}{why}; run: juju config {app} api-token=SECRET-URI"
+        )),
+        TokenFault::Unread(why) => {
+            Status::waiting(format!("{unread}{why}; it is read again at the next hook"))
+        }
+        TokenFault::Unusable(why) => Status::blocked(format!(
             "option api-token: the secret cannot be used and is left out: {why}; \
              run: juju update-secret NAME token=TOKEN"
-        ),
-    })
+        )),
+    }
 }
 
 /// A proxy of the model, such as `juju-http-proxy`, cannot be used. S3 is reached without it.
@@ -134,6 +168,16 @@ pub fn describe_proxy(key: &str, why: &str) -> Status {
 pub fn describe_left_out(endpoint: &str, why: &str, unit: &str) -> Status {
     Status::blocked(format!(
         "{endpoint}: {why}; run: juju show-unit {unit} --endpoint {endpoint}"
+    ))
+}
+
+/// An endpoint that is not needed cannot be read. What was read from it earlier stays. `remote` is
+/// the application on its side.
+#[must_use]
+pub fn describe_unread(endpoint: &str, remote: &str, why: &str) -> Status {
+    Status::waiting(format!(
+        "{endpoint}: what {remote} gives cannot be read and stays as it was: {why}; it is read \
+         again at the next hook"
     ))
 }
 
@@ -253,6 +297,62 @@ mod tests {
         ];
         assert_eq!(most_urgent(all).unwrap().text, "b");
         assert_eq!(most_urgent([]), None);
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_step_or_its_innermost_reason() {
+        let long = "x".repeat(300);
+        for end in [
+            "; run: juju config windrow a: b",
+            ": no space left on device",
+        ] {
+            let text = Status::blocked(format!("cannot do it: {long}{end}")).text;
+            assert!(text.starts_with("cannot do it: xx"), "{text}");
+            assert!(text.ends_with(&format!("xx...{end}")), "{text}");
+            assert_eq!(text.chars().count(), TEXT_MAX_CHARS + 3);
+        }
+    }
+
+    #[test]
+    fn only_a_person_can_grant_or_name_a_secret() {
+        let of = |words: &str| describe_token(&TokenFault::of_refusal(words.to_owned()), "windrow");
+        for (words, level, step) in [
+            (
+                "permission denied",
+                Level::Blocked,
+                "; run: juju grant-secret NAME windrow",
+            ),
+            (
+                "secret \"c1\" not found",
+                Level::Blocked,
+                "; run: juju config windrow api-token=SECRET-URI",
+            ),
+            (
+                "secret revision 2 not found",
+                Level::Blocked,
+                "; run: juju config windrow api-token=SECRET-URI",
+            ),
+            (
+                "secret URI \"token\" not valid",
+                Level::Blocked,
+                "; run: juju config windrow api-token=SECRET-URI",
+            ),
+            (
+                "getting secret backend config: model \"x\" not found",
+                Level::Waiting,
+                "; it is read again at the next hook",
+            ),
+            (
+                "cannot talk to the controller",
+                Level::Waiting,
+                "; it is read again at the next hook",
+            ),
+        ] {
+            let status = of(words);
+            assert_eq!(status.level, level, "{words}");
+            let text = format!("option api-token: the secret cannot be read: {words}{step}");
+            assert_eq!(status.text, text);
+        }
     }
 
     #[test]

@@ -3,13 +3,17 @@
 
 use crate::pebble::{File, Mood};
 use crate::provider::{Provider, pem};
-use crate::usecase::{counting, counting_with, counting_with_tls};
-use crate::world::{Run, World};
+use crate::usecase::{
+    answers, counting, counting_with, counting_with_tls, counts, says as windrow_says,
+};
+use crate::world::{MODEL, Run, World};
 use libtest_mimic::Trial;
 use serde_json::json;
+use windrow_core::shown::status::State;
+use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 20] = [
         ("a_certificate_that_is_none_restarts_nothing", certificates),
         ("a_bad_ca_of_one_provider_holds_back_no_password", bad_ca),
         ("more_certificates_than_fit_hold_nothing_up", many),
@@ -23,6 +27,26 @@ pub fn trials() -> Vec<Trial> {
             ca_without_tls,
         ),
         ("a_warehouse_that_goes_with_the_pod_is_refused", warehouse),
+        ("a_key_with_a_line_end_is_a_key", key_line_end),
+        (
+            "an_endpoint_that_is_not_ready_holds_back_no_other_password",
+            other_endpoints,
+        ),
+        (
+            "a_hint_does_not_hide_that_windrow_has_stopped",
+            hints_and_stops,
+        ),
+        ("a_token_that_cannot_be_read_stays_in_force", unread_token),
+        ("an_action_brings_the_token_in_force", token_of_action),
+        (
+            "an_optional_endpoint_that_cannot_be_read_stays_as_it_was",
+            unread_endpoint,
+        ),
+        ("a_proxy_that_is_not_used_blocks_nothing", unused_proxy),
+        (
+            "a_standby_answers_from_the_catalog_and_not_with_zeros",
+            standby,
+        ),
         ("an_action_that_fails_leaves_the_units_status", action),
         ("settings_are_roots_and_the_program_never_is", users),
     ];
@@ -209,11 +233,16 @@ fn bad_token() {
         "t\u{f6}ken-of-a-user",
     ] {
         let (mut world, ids, run) = with_token(token);
-        says(
-            &run,
-            "blocked \"option api-token: the secret cannot be used and is left out",
+        assert_eq!(
+            run.status,
+            "blocked \"option api-token: the secret cannot be used and is left out: it goes into \
+             an HTTP header; write letters, digits and signs without blanks; run: juju \
+             update-secret NAME token=TOKEN\""
         );
-        assert!(run.status.contains("juju update-secret"), "{}", run.status);
+        // Windrow answers without a token, so an action works without one.
+        let run = world.action("get-table-status", &json!({})).good();
+        let done = run.action.as_ref().expect("an action");
+        assert_eq!(done.status, "completed", "{}", run.tell());
         password_arrives(&mut world, ids[0], "second-password");
         assert!(
             world
@@ -232,9 +261,11 @@ fn bad_proxy() {
         "ftp://u:proxy-password@10.0.0.1:3128".to_owned(),
     );
     let run = password_arrives(&mut world, ids[0], "second-password");
-    says(
-        &run,
-        "blocked \"the model's juju-http-proxy cannot be used and is left out",
+    assert_eq!(
+        run.status,
+        "blocked \"the model's juju-http-proxy cannot be used and is left out: not the address of \
+         a proxy; write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with signs in the \
+         password as %40; run: juju model-config juju-http-proxy=VALUE\""
     );
     world.environment.clear();
     says(&world.hook("config-changed").good(), "active ");
@@ -256,6 +287,310 @@ fn ca_without_tls() {
     world.set("metastore-ca", "");
     world.hook("config-changed").good();
     assert!(world.container().services["windrow"].active);
+    // The same where the option `warehouse` is set, and names the right bucket.
+    counts(&mut world);
+    world.set("warehouse", "s3a://spark/warehouse");
+    world.hook("config-changed").good();
+    world.set("kafka-ca", pem("kafka"));
+    let run = world.hook("config-changed").good();
+    says(
+        &run,
+        "blocked \"option kafka-ca is set, and kafka-k8s speaks",
+    );
+    password_arrives(&mut world, ids[0], "third-password");
+}
+
+fn key_line_end() {
+    for end in ["\n", "\r\n"] {
+        let (mut world, ids) = counting_with([
+            Provider::kafka_3(),
+            Provider::s3_2(),
+            Provider::postgresql_14(),
+        ]);
+        let keys = [
+            ("access-key", format!("new-access-key{end}")),
+            ("secret-key", format!("new-secret-key{end}")),
+        ];
+        let keys = [(keys[0].0, &*keys[0].1), (keys[1].0, &*keys[1].1)];
+        world.rotate(ids[1], "secret-extra", &keys);
+        let run = world.hook("update-status").good();
+        says(&run, "active ");
+        runs_on(&run);
+        let container = world.container();
+        let text = container.file("/etc/windrow/secrets.yaml").expect("a file");
+        for line in [
+            "s3-access-key: new-access-key\n",
+            "s3-secret-key: new-secret-key\n",
+        ] {
+            assert!(text.contains(line), "{}", run.tell());
+        }
+    }
+}
+
+/// A unit whose S3 has a secret of its own.
+fn with_s3_secret() -> (World, [u32; 3]) {
+    counting_with([
+        Provider::kafka_3(),
+        Provider::s3_2(),
+        Provider::postgresql_14(),
+    ])
+}
+
+fn other_endpoints() {
+    let (mut world, ids) = with_s3_secret();
+    let before = world
+        .container()
+        .file("/etc/windrow/windrow.yaml")
+        .map(str::to_owned);
+    world.with_secret(ids[1], "secret-extra", |secret| secret.granted = false);
+    let waits = "waiting \"s3-credentials: the secret cannot be read yet: permission denied";
+    says(
+        &password_arrives(&mut world, ids[0], "second-password"),
+        waits,
+    );
+    says(
+        &password_arrives(&mut world, ids[2], "third-password"),
+        waits,
+    );
+    world.with_secret(ids[1], "secret-extra", |secret| secret.granted = true);
+    says(&world.hook("update-status").good(), "active ");
+    for (at, key, bad, begin) in [
+        (
+            1,
+            "region",
+            "../../etc/passwd",
+            "blocked \"s3-credentials: ",
+        ),
+        (1, "endpoint", "minio", "blocked \"s3-credentials: "),
+        (0, "topic", "[]", "blocked \"kafka-client: "),
+        (2, "endpoints", "h", "blocked \"metastore-db: "),
+    ] {
+        let was = world.juju().relations[&ids[at]].remote[key].clone();
+        world.write(ids[at], key, bad);
+        // What a databag holds is read as a whole, with its password.
+        for (of, id) in ids
+            .into_iter()
+            .enumerate()
+            .filter(|(of, _)| ![1, at].contains(of))
+        {
+            let password = format!("password-{of}-and-{key}");
+            says(&password_arrives(&mut world, id, &password), begin);
+        }
+        world.write(ids[at], key, &was);
+        says(&world.hook("update-status").good(), "active ");
+    }
+    // One bad login holds back no other either.
+    world.rotate(ids[1], "secret-extra", &[("access-key", "a key of words")]);
+    let run = password_arrives(&mut world, ids[0], "fourth-password");
+    says(
+        &run,
+        "blocked \"s3-credentials: s3-integrator gives an access-key that cannot be used: it goes",
+    );
+    let container = world.container();
+    let secrets = container.file("/etc/windrow/secrets.yaml").expect("a file");
+    assert!(
+        secrets.contains("s3-access-key: s3-access-key-"),
+        "the one before"
+    );
+    let after = container
+        .file("/etc/windrow/windrow.yaml")
+        .map(str::to_owned);
+    assert_eq!(before, after, "nothing but logins has changed");
+}
+
+fn hints_and_stops() {
+    let (mut world, _, run) = with_token("two words of a user");
+    says(&run, "blocked \"option api-token: ");
+    let lost = "offset 17 of clicks/0 is gone";
+    let shows = |world: &mut World, state, cause, begin: &str| {
+        answers(world, windrow_says(state, Some(cause), lost, ""));
+        says(&world.hook("update-status").good(), begin);
+    };
+    let data_loss = (State::Failed, Cause::DataLoss);
+    let login = (State::Waiting, Cause::LoginKafka);
+    shows(
+        &mut world,
+        data_loss.0,
+        data_loss.1,
+        "blocked \"kafka-client: records are gone",
+    );
+    shows(
+        &mut world,
+        login.0,
+        login.1,
+        "waiting \"kafka-client: the login was refused",
+    );
+    // Whoever sets a bad option sees that, and that windrow has stopped.
+    world.set("on-data-loss", "contineu");
+    answers(
+        &mut world,
+        windrow_says(data_loss.0, Some(data_loss.1), lost, ""),
+    );
+    let run = world.hook("config-changed").good();
+    says(&run, "blocked \"option on-data-loss \\\"contineu\\\": ");
+    assert!(
+        run.status
+            .contains("; also: kafka-client: records are gone"),
+        "{}",
+        run.status
+    );
+    world.set("on-data-loss", "stop");
+    counts(&mut world);
+    says(
+        &world.hook("config-changed").good(),
+        "blocked \"option api-token: ",
+    );
+    // A secret that is awaited does not hide it either.
+    let (mut world, ids) = with_s3_secret();
+    world.with_secret(ids[1], "secret-extra", |secret| secret.granted = false);
+    shows(
+        &mut world,
+        data_loss.0,
+        data_loss.1,
+        "blocked \"kafka-client: records are gone",
+    );
+}
+
+fn unread_token() {
+    let (mut world, ids, _) = with_token("the-token-of-a-user");
+    let uri = world.juju().config["api-token"].clone();
+    let id = uri.as_str().expect("a URI")["secret:".len()..].to_owned();
+    let keeps = |world: &mut World, begin: &str| {
+        let run = world.hook("update-status").good();
+        says(&run, begin);
+        let container = world.container();
+        let secrets = container.file("/etc/windrow/secrets.yaml").expect("a file");
+        assert!(
+            secrets.contains("api-token: the-token-of-a-user\n"),
+            "{}",
+            run.tell()
+        );
+    };
+    world.juju().secrets.get_mut(&id).expect("added").granted = false;
+    keeps(
+        &mut world,
+        "blocked \"option api-token: the secret cannot be read: permission denied",
+    );
+    password_arrives(&mut world, ids[0], "second-password");
+    world.juju().secrets.get_mut(&id).expect("added").granted = true;
+    keeps(&mut world, "active ");
+    let fault = (1, "cannot talk to the controller".to_owned());
+    let command = format!("secret-get --refresh --format=json -- secret:{id}");
+    world.juju().faults.insert(command, fault);
+    keeps(
+        &mut world,
+        "waiting \"option api-token: the secret cannot be read: cannot talk",
+    );
+    world.juju().faults.clear();
+    world.juju().secrets.remove(&id);
+    keeps(
+        &mut world,
+        "blocked \"option api-token: the secret cannot be read: secret ",
+    );
+    // Whoever takes the option away wants no token.
+    world.juju().config.remove("api-token");
+    says(&world.hook("config-changed").good(), "active ");
+    let container = world.container();
+    let secrets = container.file("/etc/windrow/secrets.yaml").expect("a file");
+    assert!(!secrets.contains("api-token"));
+}
+
+fn token_of_action() {
+    let (mut world, _, _) = with_token("the-token-of-a-user");
+    let uri = world.juju().config["api-token"].clone();
+    let id = uri.as_str().expect("a URI")["secret:".len()..].to_owned();
+    // `juju update-secret`, and no hook has run yet: windrow has the token before.
+    let newer = [("token".to_owned(), "a-newer-token".to_owned())];
+    let mut juju = world.juju();
+    let secret = juju.secrets.get_mut(&id).expect("added");
+    secret.revisions.push(Some(newer.into_iter().collect()));
+    drop(juju);
+    let run = world.action("get-table-status", &json!({})).good();
+    let done = run.action.as_ref().expect("an action");
+    assert_eq!(done.status, "completed", "{}: {}", done.message, run.tell());
+    assert_eq!(done.results["state"], "counting");
+}
+
+fn unread_endpoint() {
+    let (mut world, ids) = counting();
+    world.relate("receive-ca-cert", Provider::certificates_1());
+    world.relate("logging", Provider::loki());
+    counts(&mut world);
+    says(&world.hook("update-status").good(), "active ");
+    let before = world.container().tell();
+    for endpoint in ["receive-ca-cert", "logging"] {
+        let fault = (1, "cannot talk to the controller".to_owned());
+        world
+            .juju()
+            .faults
+            .insert(format!("relation-get -r {endpoint}"), fault);
+        for hook in ["update-status", "config-changed"] {
+            let run = world.hook(hook).good();
+            let begin = format!("waiting \"{endpoint}: what ");
+            says(&run, &begin);
+            assert_eq!(world.container().tell(), before, "{}", run.tell());
+        }
+        world.juju().faults.clear();
+        says(&world.hook("update-status").good(), "active ");
+        assert_eq!(world.container().tell(), before);
+    }
+    password_arrives(&mut world, ids[0], "second-password");
+}
+
+fn unused_proxy() {
+    let proxy = |world: &mut World, key: &str| {
+        world.hidden.insert("proxy-password".to_owned());
+        let bad = "ftp://u:proxy-password@10.0.0.1:3128".to_owned();
+        world.environment.insert(format!("JUJU_CHARM_{key}"), bad);
+        world.hook("config-changed").good()
+    };
+    let (mut world, _) = with_s3_secret();
+    says(&proxy(&mut world, "HTTP_PROXY"), "active ");
+    says(
+        &proxy(&mut world, "HTTPS_PROXY"),
+        "blocked \"the model's juju-https-proxy",
+    );
+    // Console mode writes nothing to S3.
+    world.set("table-name", "");
+    says(
+        &world.hook("config-changed").good(),
+        "maintenance \"starting windrow",
+    );
+    says(&world.hook("config-changed").good(), "active ");
+}
+
+fn standby() {
+    let (mut world, _) = counting();
+    let owner = format!("{MODEL}/windrow/1");
+    let standby = windrow_says(State::Standby, Some(Cause::Held), "another has it", &owner);
+    answers(&mut world, standby);
+    let zeros = (200, json!({"tables": [], "truncated": false}));
+    world.workload.insert("GET /v1/tables".to_owned(), zeros);
+    let mut status = windrow_says(State::Waiting, None, "no windrow runs here", "");
+    status["rows"] = json!(7);
+    status["lanes"] = json!([{"partition": "test-topic/0", "next-offset": 5}]);
+    let tables = json!({"tables": [{"table": "default.newtable", "rows": 7}], "truncated": false});
+    for (verb, answer) in [(" status", &status), (" tables", &tables)] {
+        let done = (0, answer.to_string(), String::new());
+        world.container().execs.push((verb.to_owned(), done));
+    }
+    let ask = |world: &mut World, action: &str| {
+        let run = world.action(action, &json!({})).good();
+        let done = run.action.as_ref().expect("an action");
+        assert_eq!(done.status, "completed", "{action}: {}", done.message);
+        run.action.expect("an action").results
+    };
+    let status = ask(&mut world, "get-table-status");
+    assert_eq!(
+        (&status["rows"], &status["state"]),
+        (&json!("7"), &json!("standby"))
+    );
+    assert_eq!(
+        (&status["owner"], &status["reason"]),
+        (&json!(owner), &json!("another has it"))
+    );
+    assert_eq!(ask(&mut world, "list-tables")["count"], "1");
+    assert_eq!(ask(&mut world, "get-lag")["count"], "1");
 }
 
 fn warehouse() {
@@ -288,7 +623,7 @@ fn action() {
     for (command, action) in [
         ("action-get", "get-lag"),
         ("action-set", "get-table-status"),
-        ("config-get", "pause"),
+        ("action-get", "pause"),
     ] {
         let fault = (1, "cannot talk to the controller".to_owned());
         world.juju().faults.insert(command.to_owned(), fault);

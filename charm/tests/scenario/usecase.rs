@@ -912,6 +912,8 @@ fn action_answers() -> Vec<(&'static str, Value)> {
     let rows = some_rows();
     let mut status = says(State::Counting, None, "", "");
     status["rows"] = json!(7);
+    status["frontier-holder"] = json!("test-topic/0");
+    status["frontier-held-because"] = json!("its newest record is from 12:00:03");
     status["lanes"] = json!([{
         "partition": "test-topic/0", "next-offset": 5, "end-offset": 7, "lag": 2,
         "watermark": null, "idle": false,
@@ -998,6 +1000,14 @@ fn actions() {
     told("preview-table", &mut world, &json!({}));
     told("pause", &mut world, &json!({}));
     told("get-lag", &mut world, &json!({}));
+    // Only the program can write the table's entries in Hive again.
+    let done = (
+        0,
+        "Hive shows what the journal says\n".to_owned(),
+        String::new(),
+    );
+    world.container().execs.push((" restore".to_owned(), done));
+    told("restore-table", &mut world, &json!({}));
     world.mood(Mood::Down);
     told("preview-table", &mut world, &json!({}));
     story.check("actions", "Actions: results, and what was asked for them");

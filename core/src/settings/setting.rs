@@ -256,8 +256,8 @@ pub const SETTINGS: &[Setting] = &[
              theirs.",
         ),
         example: Some("s3a://spark/warehouse"),
-        doc: "Where the table's files go: s3a://BUCKET/PATH, or a directory. A table that \
-              exists never moves.",
+        doc: "Where the table's files go: s3a://BUCKET/PATH, or a directory where windrow runs \
+              without its charm, which takes no directory. A table that exists never moves.",
         ..ROW
     },
     Setting {
