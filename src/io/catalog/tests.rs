@@ -304,6 +304,68 @@ async fn directory_goes_on_after_a_kill_in_the_middle_of_a_write() {
     assert!(!folder.join("epochs/0000000001.tmp").exists());
 }
 
+/// Damages `file` of a local catalog, and looks what those who read it are told.
+async fn damaged(file: &str, damage: impl FnOnce(&std::path::Path), part: &str) {
+    let place = Place::local();
+    let mut catalog = place.catalog("t");
+    let (owner, _) = take(&mut catalog, "a").await;
+    for n in 0..3 {
+        catalog
+            .commit(&full_after_genesis(&owner, n))
+            .await
+            .unwrap();
+    }
+    let orphan = "_windrow/default.t/orphan".to_owned();
+    catalog.doom(&owner, &[orphan], &ANY_CLOCK).await.unwrap();
+    catalog.release(&owner).await.unwrap();
+    let Place::Local(dir) = &place else {
+        unreachable!()
+    };
+    let path = dir.path().join("_windrow_catalog/default.t").join(file);
+    damage(&path);
+    let doomed = catalog.doomed_past(0, None, &ANY_CLOCK).await.map(drop);
+    let answers = [
+        catalog.acquire("b", "id of b", LEASE_MS).await.map(drop),
+        doomed,
+    ];
+    let stop = answers.into_iter().find_map(|answer| match answer {
+        Err(CatalogError::Stop(why)) => Some(why.text),
+        _ => None,
+    });
+    let why = stop.unwrap_or_else(|| panic!("{file}: nobody was stopped"));
+    assert!(
+        why.contains(&path.display().to_string()) && why.contains(part),
+        "{why}"
+    );
+    assert!(!why.contains("ours to write"), "{why}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_a_local_catalog_stops_with_its_name() {
+    let write =
+        |text: &'static str| move |path: &std::path::Path| std::fs::write(path, text).unwrap();
+    let last = "epochs/0000000002.json";
+    let sentence = "restore it from a backup";
+    damaged(last, write("{\"half\":"), sentence).await;
+    damaged(last, write(""), sentence).await;
+    damaged("owner.json", write("[]"), sentence).await;
+    damaged("doomed.json", write("[]"), sentence).await;
+    let remove = |path: &std::path::Path| std::fs::remove_file(path).unwrap();
+    damaged("epochs/0000000001.json", remove, "is gone").await;
+    let copy = |path: &std::path::Path| {
+        let earlier = path.with_file_name("0000000001.json");
+        std::fs::copy(earlier, path).unwrap();
+    };
+    damaged(last, copy, "it holds epoch 1").await;
+    let set_back = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let wrong = text.replace("\"to\":20", "\"to\":15");
+        assert_ne!(text, wrong);
+        std::fs::write(path, wrong).unwrap();
+    };
+    damaged(last, set_back, "the next offset is 15").await;
+}
+
 macro_rules! on_schemas {
     ($($test:ident: $kind:literal,)*) => { $(
         #[tokio::test]
@@ -733,6 +795,37 @@ async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
         ),
         (ledger("lanes,0,to", "4611686018427387904"), "by its ledger"),
         (ledger("lanes", "7"), "cannot read windrow_1.epoch.said"),
+        // A hand's edit, or a restore of some tables only. With these, each commit was refused or
+        // failed, and was planned again from the same numbers for ever.
+        (
+            "UPDATE windrow_1.lane SET next_offset = 75 WHERE partition = 1".to_owned(),
+            "windrow_1.lane.next_offset: it is 75 for topic partition 1, and epoch 1 ended at 10",
+        ),
+        (
+            "INSERT INTO windrow_1.lane SELECT database, \"table\", 2, owner_epoch, owner_id, NULL, \
+               7, 0 FROM windrow_1.job"
+                .to_owned(),
+            "it is 7 for topic partition 2, and epoch 1 does not know it",
+        ),
+        (
+            "UPDATE windrow_1.job SET last_epoch = 0".to_owned(),
+            "windrow_1.job.last_epoch: it is 0, and windrow_1.epoch has a row of epoch 1",
+        ),
+        (
+            "UPDATE windrow_1.job SET last_epoch = 0; \
+             UPDATE windrow_1.lane SET next_offset = 0; \
+             DELETE FROM windrow_1.epoch WHERE epoch = 1"
+                .to_owned(),
+            "windrow_1.job.last_epoch: it is 0, and windrow_1.file has a row of epoch 1",
+        ),
+        (
+            "UPDATE windrow_1.job SET last_epoch = NULL".to_owned(),
+            "windrow_1.job.last_epoch: it is null, and windrow_1.epoch has a row of epoch 1",
+        ),
+        (
+            "UPDATE windrow_1.job SET checkpoint_epoch = 9".to_owned(),
+            "windrow_1.job.checkpoint_epoch: it is 9",
+        ),
     ];
     let place = Place::postgres("impossible", "script");
     for (i, (sql, part)) in damages.iter().enumerate() {
