@@ -559,7 +559,7 @@ const GONE: &str = "is no longer in Hive";
 const OTHER: &str = "is another table now";
 
 /// What somebody does to Hive's rows, and what the next commit says of it.
-const DAMAGES: [(&str, &str); 7] = [
+const DAMAGES: [(&str, &str); 13] = [
     // Hive's own DROP TABLE sends these statements. It leaves the column list.
     (
         r#"CREATE TEMP TABLE gone AS SELECT "TBL_ID" FROM "TBLS"
@@ -599,7 +599,75 @@ const DAMAGES: [(&str, &str); 7] = [
            WHERE "PARAM_KEY" = 'path' AND "PARAM_VALUE" LIKE '%/rows/%'"#,
         "missing or altered",
     ),
+    // What Spark does at ALTER VIEW t AS SELECT origin FROM t__chunks.
+    (
+        r#"INSERT INTO "CDS" ("CD_ID") VALUES (9000);
+           INSERT INTO "COLUMNS_V2" ("CD_ID", "COLUMN_NAME", "TYPE_NAME", "INTEGER_IDX")
+             VALUES (9000, 'origin', 'string', 0);
+           CREATE TEMP TABLE altered AS SELECT "TBL_ID", "SD_ID" FROM "TBLS" WHERE "TBL_NAME" = 't';
+           UPDATE "SDS" SET "CD_ID" = 9000 WHERE "SD_ID" IN (SELECT "SD_ID" FROM altered);
+           UPDATE "TBLS" SET "VIEW_ORIGINAL_TEXT" = 'SELECT origin FROM t__chunks',
+             "VIEW_EXPANDED_TEXT" = 'SELECT origin FROM t__chunks' WHERE "TBL_NAME" = 't';
+           DELETE FROM "TABLE_PARAMS" WHERE "TBL_ID" IN (SELECT "TBL_ID" FROM altered)
+             AND ("PARAM_KEY" LIKE 'view.%' OR "PARAM_KEY" LIKE 'spark.sql.sources.schema%');
+           INSERT INTO "TABLE_PARAMS" ("TBL_ID", "PARAM_KEY", "PARAM_VALUE")
+             SELECT "TBL_ID", key, value FROM altered, (VALUES
+               ('spark.sql.sources.schema', '{"type":"struct","fields":[{"name":"origin",'
+                 '"type":"string","nullable":true,"metadata":{}}]}'),
+               ('view.catalogAndNamespace.numParts', '2'),
+               ('view.catalogAndNamespace.part.0', 'spark_catalog'),
+               ('view.catalogAndNamespace.part.1', 'default'),
+               ('view.query.out.numCols', '1'), ('view.query.out.col.0', 'origin'),
+               ('view.sqlConfig.spark.sql.ansi.enabled', 'false')) AS p (key, value)"#,
+        "altered: its query",
+    ),
+    // The same, by somebody who has then put the query right.
+    (
+        r#"UPDATE "TABLE_PARAMS" SET "PARAM_VALUE" = '1'
+             WHERE "PARAM_KEY" = 'view.query.out.numCols';
+           DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'view.query.out.col.2'"#,
+        "altered: its property view.query.out.",
+    ),
+    // What Hive does at ALTER TABLE t__chunks REPLACE COLUMNS (origin string).
+    (
+        r#"INSERT INTO "CDS" ("CD_ID") VALUES (9000);
+           INSERT INTO "COLUMNS_V2" ("CD_ID", "COLUMN_NAME", "TYPE_NAME", "INTEGER_IDX")
+             VALUES (9000, 'origin', 'string', 0);
+           UPDATE "SDS" SET "CD_ID" = 9000 WHERE "SD_ID" IN
+             (SELECT "SD_ID" FROM "TBLS" WHERE "TBL_NAME" = 't__chunks')"#,
+        "altered: its columns",
+    ),
+    // It leaves Hive's columns as they are, and Spark goes by this.
+    (
+        r#"UPDATE "TABLE_PARAMS" SET "PARAM_VALUE" = replace("PARAM_VALUE", '"long"', '"integer"')
+           WHERE "PARAM_KEY" = 'spark.sql.sources.schema.part.0' AND "TBL_ID" IN
+             (SELECT "TBL_ID" FROM "TBLS" WHERE "TBL_NAME" = 't__chunks')"#,
+        "altered: its property spark.sql.sources.schema",
+    ),
+    // Without it Spark looks for files in the table's empty directory.
+    (
+        r#"DELETE FROM "TABLE_PARAMS" WHERE "PARAM_KEY" = 'spark.sql.partitionProvider'"#,
+        "altered: its property spark.sql.partitionProvider",
+    ),
+    (
+        r#"UPDATE "PARTITION_KEYS" SET "PKEY_TYPE" = 'date' WHERE "PKEY_NAME" = 'date'"#,
+        "altered: its partition columns",
+    ),
 ];
+
+/// What Hive says of the four tables, without ids and times.
+const TABLES_IN_HIVE: &str = r#"SELECT string_agg(concat_ws(E'\n', "TBL_NAME",
+    "VIEW_ORIGINAL_TEXT", "VIEW_EXPANDED_TEXT",
+    (SELECT string_agg("COLUMN_NAME" || ' ' || "TYPE_NAME", ', ' ORDER BY "INTEGER_IDX")
+       FROM "COLUMNS_V2" AS c WHERE c."CD_ID" = s."CD_ID"),
+    (SELECT string_agg("PKEY_NAME" || ' ' || "PKEY_TYPE", ', ' ORDER BY "INTEGER_IDX")
+       FROM "PARTITION_KEYS" AS k WHERE k."TBL_ID" = t."TBL_ID"),
+    (SELECT string_agg("PARAM_KEY" || '=' || "PARAM_VALUE", E'\n' ORDER BY "PARAM_KEY")
+       FROM "TABLE_PARAMS" AS p WHERE p."TBL_ID" = t."TBL_ID"),
+    (SELECT string_agg(DISTINCT (o."CD_ID" = s."CD_ID")::text, ',')
+       FROM "PARTITIONS" AS p JOIN "SDS" AS o ON o."SD_ID" = p."SD_ID"
+       WHERE p."TBL_ID" = t."TBL_ID")), E'\n\n' ORDER BY "TBL_NAME")
+  FROM "TBLS" AS t LEFT JOIN "SDS" AS s USING ("SD_ID") WHERE "TBL_NAME" LIKE 't%'"#;
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
@@ -610,7 +678,13 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         let (owner, _) = take(&mut catalog, "a").await;
         catalog.commit(&epoch(&owner, 0)).await.unwrap();
         catalog.commit(&full(&owner, 1)).await.unwrap();
-        place.other_client().await.batch_execute(sql).await.unwrap();
+        let client = place.other_client().await;
+        let in_hive = async || -> String {
+            let row = client.query_one(TABLES_IN_HIVE, &[]).await.unwrap();
+            row.get(0)
+        };
+        let made = in_hive().await;
+        client.batch_execute(sql).await.unwrap();
         stopped(catalog.commit(&full(&owner, 2)).await, part);
         stopped(catalog.commit(&full(&owner, 2)).await, "table was dropped");
         assert!(matches!(
@@ -633,13 +707,17 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
             continue;
         }
         answer.unwrap();
+        assert_eq!(in_hive().await, made, "{sql}");
         let versions = async || -> String {
             let sql = r#"SELECT concat_ws(' ',
                 (SELECT string_agg(xmin::text, ',' ORDER BY "SD_ID") FROM "SDS"),
                 (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID") FROM "TBLS"),
+                (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID", "PARAM_KEY")
+                  FROM "TABLE_PARAMS"),
+                (SELECT string_agg(xmin::text, ',' ORDER BY "CD_ID", "COLUMN_NAME")
+                  FROM "COLUMNS_V2"),
                 (SELECT string_agg(xmin::text, ',' ORDER BY "SERDE_ID", "PARAM_KEY")
                   FROM "SERDE_PARAMS"))"#;
-            let client = place.other_client().await;
             client.query_one(sql, &[]).await.unwrap().get(0)
         };
         let before = versions().await;
@@ -1792,7 +1870,7 @@ async fn restored_database_makes_the_owner_read_again() {
 }
 
 /// What users of Spark may do with the tables.
-const HARMLESS_STATEMENTS: [&str; 9] = [
+const HARMLESS_STATEMENTS: [&str; 13] = [
     "SHOW TABLES",
     "SELECT * FROM newtable",
     "SELECT * FROM newtable__chunks",
@@ -1801,6 +1879,10 @@ const HARMLESS_STATEMENTS: [&str; 9] = [
     "SHOW PARTITIONS newtable__chunks",
     "ANALYZE TABLE newtable__chunks COMPUTE STATISTICS",
     "ALTER VIEW newtable SET TBLPROPERTIES ('note' = 'ours')",
+    "ALTER TABLE newtable__chunks SET TBLPROPERTIES ('note' = 'ours')",
+    "ALTER TABLE newtable__chunks ALTER COLUMN origin COMMENT 'who'",
+    "COMMENT ON TABLE newtable__late IS 'late'",
+    "ANALYZE TABLE newtable__chunks COMPUTE STATISTICS FOR COLUMNS origin, count",
     "CREATE TABLE after_us (a INT) USING parquet PARTITIONED BY (b INT)",
 ];
 
@@ -1880,7 +1962,7 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             "SELECT count(*), sum(count), max(window.start) FROM newtable",
             "SELECT count(*) FROM newtable__chunks \
              WHERE chunk = '0000000002' AND date = '2024-09-01'",
-            "DROP VIEW newtable",
+            "ALTER VIEW newtable AS SELECT origin FROM newtable__chunks",
         ]);
         assert!(
             said.contains(r#"[2, 40, "2024-09-01 19:42:25.000000"]"#) && said.contains("\n[1]\n"),
@@ -1888,6 +1970,19 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
         );
         stopped(
             catalog.commit(&epoch(&owner, 3)).await,
+            "altered: its query",
+        );
+        catalog.release(&owner).await.unwrap();
+        catalog
+            .restore("admin", "id of admin", LEASE_MS)
+            .await
+            .unwrap();
+        let (owner, _) = take(&mut catalog, "a").await;
+        catalog.commit(&epoch(&owner, 3)).await.unwrap();
+        let said = spark(&["SELECT * FROM newtable", "DROP VIEW newtable"]);
+        assert!(said.contains(&row), "{said}");
+        stopped(
+            catalog.commit(&epoch(&owner, 4)).await,
             "\"default.newtable\" is no longer in Hive",
         );
     }
