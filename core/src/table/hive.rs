@@ -3,6 +3,10 @@
 //! them was measured with Spark 3.4, 3.5 and Kyuubi; the property names are those of Spark's
 //! `HiveExternalCatalog`.
 
+mod check;
+
+pub use check::{Difference, FoundTable};
+
 use crate::table::commit::{FileKind, Genesis, NewFile};
 use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
 use crate::table::place::{Names, Place};
@@ -209,11 +213,20 @@ pub const MARK: &str = "windrow.table";
 /// The version of Spark that writes tables in this way.
 const SPARK_VERSION: &str = "3.4.2";
 
+/// The property that holds [`SPARK_VERSION`].
+const VERSION: &str = "spark.sql.create.version";
+
+/// The property that holds Spark's schema, and the beginning of those that hold it in parts.
+const SCHEMA: &str = "spark.sql.sources.schema";
+
 /// How many characters of a property's value every version of Hive's schema can hold. Spark cuts
 /// the JSON of a table's schema there too.
 const PARAM_MAX_CHARS: usize = 4000;
 
 /// The four tables of epoch 0, in the order of [`TableKind::ALL`].
+///
+/// Each commit compares them with what Hive has ([`HiveTable::differences`]). So whoever changes
+/// them must see to it that what earlier versions made is still accepted.
 #[must_use]
 pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
     let rows = column_types(&genesis.shape);
@@ -285,10 +298,7 @@ fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
     );
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
-        (
-            "spark.sql.create.version".to_owned(),
-            SPARK_VERSION.to_owned(),
-        ),
+        (VERSION.to_owned(), SPARK_VERSION.to_owned()),
         (
             "view.catalogAndNamespace.numParts".to_owned(),
             "2".to_owned(),
@@ -335,10 +345,7 @@ fn table(
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
         ("EXTERNAL".to_owned(), "TRUE".to_owned()),
-        (
-            "spark.sql.create.version".to_owned(),
-            SPARK_VERSION.to_owned(),
-        ),
+        (VERSION.to_owned(), SPARK_VERSION.to_owned()),
         (
             "spark.sql.sources.provider".to_owned(),
             "parquet".to_owned(),
@@ -380,24 +387,18 @@ fn schema_params(
         .chunks(PARAM_MAX_CHARS)
         .map(String::from_iter)
         .collect();
-    let mut params = vec![(
-        "spark.sql.sources.schema.numParts".to_owned(),
-        parts.len().to_string(),
-    )];
+    let mut params = vec![(format!("{SCHEMA}.numParts"), parts.len().to_string())];
     for (i, part) in parts.into_iter().enumerate() {
-        params.push((format!("spark.sql.sources.schema.part.{i}"), part));
+        params.push((format!("{SCHEMA}.part.{i}"), part));
     }
     if !partition_columns.is_empty() {
         params.push((
-            "spark.sql.sources.schema.numPartCols".to_owned(),
+            format!("{SCHEMA}.numPartCols"),
             partition_columns.len().to_string(),
         ));
     }
     for (i, column) in partition_columns.iter().enumerate() {
-        params.push((
-            format!("spark.sql.sources.schema.partCol.{i}"),
-            column.name.clone(),
-        ));
+        params.push((format!("{SCHEMA}.partCol.{i}"), column.name.clone()));
     }
     params
 }
@@ -436,7 +437,7 @@ mod tests {
         }
     }
 
-    fn newtable() -> [HiveTable; 4] {
+    pub(super) fn newtable() -> [HiveTable; 4] {
         let name = TableName::new("default", "newtable").unwrap();
         tables(
             &name,

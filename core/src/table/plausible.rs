@@ -1,10 +1,12 @@
 //! Whether what a catalog answers can be true. People can reach the journal's tables, and a number
 //! that was set by hand must end in a sentence, not in an overflow somewhere later.
 
-use crate::table::commit::Head;
+use crate::table::commit::{Commit, Head};
 use crate::values::decision::{Decided, Decision};
+use crate::values::record::{Offset, Partition};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// No count and no offset comes near this, and a sum of some of them is still an i64.
 const NUMBER_MAX: i64 = 1 << 58;
@@ -69,6 +71,36 @@ fn check_decision(decision: &Decision) -> Result<(), String> {
     }
 }
 
+/// Checks that the offsets from which the topic partitions go on are those at which the last commit
+/// ended. Otherwise whoever reads the last commit plans one that goes on from there, `admit`
+/// refuses it because of the offsets, and so on for ever.
+///
+/// A topic partition without an offset is fine: the next commit gives it one.
+///
+/// # Errors
+/// What cannot be true, as the end of a sentence.
+pub fn check_next_offsets(
+    next_offsets: &BTreeMap<Partition, Offset>,
+    last: Option<&Commit>,
+) -> Result<(), String> {
+    for (partition, next) in next_offsets {
+        let Some(last) = last else {
+            return Err(format!(
+                "it is {next} for topic partition {partition}, and no epoch is committed"
+            ));
+        };
+        let ended = last.lanes.get(partition).map(|lane| lane.to);
+        if ended != Some(*next) {
+            let ended = ended.map_or("does not know it".to_owned(), |to| format!("ended at {to}"));
+            return Err(format!(
+                "it is {next} for topic partition {partition}, and epoch {} {ended}",
+                last.epoch
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that no field is negative or absurdly large.
 fn check_numbers(ledger: &impl Serialize) -> Result<(), String> {
     let fields = serde_json::to_value(ledger).unwrap_or_default();
@@ -84,6 +116,7 @@ fn check_numbers(ledger: &impl Serialize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::commit::{LaneCommit, Owner};
     use crate::values::ledger::{LaneLedger, TableLedger};
 
     #[test]
@@ -153,5 +186,61 @@ mod tests {
         ] {
             assert_eq!(check_numbers(&ledger), Err(expect.to_owned()));
         }
+    }
+
+    #[test]
+    fn offsets_that_do_not_go_on_from_the_last_commit_are_named() {
+        let lane = |to| LaneCommit {
+            from: 0,
+            to,
+            leader_epoch: 0,
+            watermark: None,
+            ledger: LaneLedger::default(),
+            held: 0,
+            newest: None,
+            epoch_mark: None,
+        };
+        let last = Commit {
+            owner: Owner {
+                term: 1,
+                owner_id: String::new(),
+            },
+            epoch: 7,
+            genesis: None,
+            lanes: BTreeMap::from([(0, lane(70)), (1, lane(80))]),
+            topic_id: String::new(),
+            cluster_id: String::new(),
+            decisions: Vec::new(),
+            closed_through: None,
+            ledger: TableLedger::default(),
+            files: Vec::new(),
+            checkpoint: None,
+            manifest: String::new(),
+            digest: String::new(),
+        };
+        let check = |offsets: &[(Partition, Offset)], last, expect: &str| {
+            let offsets = offsets.iter().copied().collect();
+            let said = check_next_offsets(&offsets, last).err().unwrap_or_default();
+            assert_eq!(said, expect);
+        };
+        let last = Some(&last);
+        check(&[(0, 70), (1, 80)], last, "");
+        check(&[(1, 80)], last, "");
+        check(&[], None, "");
+        check(
+            &[(0, 75), (1, 80)],
+            last,
+            "it is 75 for topic partition 0, and epoch 7 ended at 70",
+        );
+        check(
+            &[(2, 0)],
+            last,
+            "it is 0 for topic partition 2, and epoch 7 does not know it",
+        );
+        check(
+            &[(0, 5)],
+            None,
+            "it is 5 for topic partition 0, and no epoch is committed",
+        );
     }
 }

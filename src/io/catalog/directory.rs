@@ -10,7 +10,9 @@
 mod doomed;
 
 use super::answers::{CommittedFile, Files, Totals};
-use super::local_files::{entries, now, read, remove_temporary, sync_parent, write, write_through};
+use super::local_files::{
+    damaged, entries, now, read, remove_temporary, sync_parent, write, write_through,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -24,6 +26,7 @@ use windrow_core::table::commit::{
     LeaseMark, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::plausible::check_head;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::Decision;
 use windrow_core::values::time::DbTime;
@@ -107,7 +110,7 @@ impl LocalCatalog {
         lease_ms: u64,
         _over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
-        let failed = |error| retry("cannot take", &self.name, error);
+        let failed = |error| failure("cannot take", &self.name, error);
         fs::create_dir_all(self.path("epochs")).map_err(failed)?;
         let before: Option<OwnerFile> = read(&self.path("owner.json")).map_err(failed)?;
         let lock = match self.held.take() {
@@ -178,7 +181,7 @@ impl LocalCatalog {
             paused: self.path("paused").exists(),
             last_epoch: self
                 .last_epoch()
-                .map_err(|error| retry("cannot renew the lease of", &self.name, error))?,
+                .map_err(|error| failure("cannot renew the lease of", &self.name, error))?,
         })
     }
 
@@ -256,7 +259,7 @@ impl LocalCatalog {
         clock: &ClockBound,
     ) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
-        let failed = |error| retry(&doing, &self.name, error);
+        let failed = |error| failure(&doing, &self.name, error);
         let last = self.read_last_epoch().map_err(failed)?;
         match admit(&self.facts(commit, last.as_ref()).map_err(failed)?, commit) {
             Verdict::Write => {}
@@ -288,7 +291,7 @@ impl LocalCatalog {
     fn link_epoch(&self, doing: &str, file: &EpochFile) -> Result<(), CatalogError> {
         let path = self.epoch_path(file.commit.epoch);
         let temporary = path.with_extension("tmp");
-        write_through(&temporary, file).map_err(|error| retry(doing, &self.name, error))?;
+        write_through(&temporary, file).map_err(|error| failure(doing, &self.name, error))?;
         let linked = fs::hard_link(&temporary, &path).and_then(|()| sync_parent(&path));
         let _ = fs::remove_file(&temporary);
         linked.map_err(|error| match error.kind() {
@@ -297,7 +300,7 @@ impl LocalCatalog {
             _ if path.exists() => {
                 CatalogError::Unknown(format!("{doing} table \"{}\": {error}", self.name))
             }
-            _ => retry(doing, &self.name, error),
+            _ => failure(doing, &self.name, error),
         })
     }
 
@@ -330,7 +333,7 @@ impl LocalCatalog {
 
     pub(super) async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError> {
         let doing = format!("cannot learn what became of epoch {epoch} of");
-        let failed = |error| retry(&doing, &self.name, error);
+        let failed = |error| failure(&doing, &self.name, error);
         let there = self.read_epoch(epoch).map_err(failed)?;
         if there.is_some() {
             sync_parent(&self.epoch_path(epoch)).map_err(failed)?;
@@ -343,20 +346,21 @@ impl LocalCatalog {
 
     pub(super) async fn head(&mut self) -> Result<Option<Head>, CatalogError> {
         self.read_head()
-            .map_err(|error| retry("cannot read", &self.name, error))
+            .map_err(|error| failure("cannot read", &self.name, error))
     }
 
     fn read_head(&self) -> io::Result<Option<Head>> {
         let Some(last) = self.last_epoch()? else {
             return Ok(None);
         };
-        let lost = |epoch| io::Error::new(ErrorKind::InvalidData, format!("epoch {epoch} is gone"));
-        let file = self.read_epoch(last)?.ok_or_else(|| lost(last))?;
+        let file = self.read_epoch(last)?.ok_or_else(|| self.lost(last))?;
         let (checkpoint, decisions) = self.checkpoint_at(last)?;
         let earlier = match &checkpoint {
             Some((newest, _)) if *newest > 0 => {
                 let (earlier, mut decisions) = self.checkpoint_at(newest - 1)?;
-                let newest = self.read_epoch(*newest)?.ok_or_else(|| lost(*newest))?;
+                let newest = self
+                    .read_epoch(*newest)?
+                    .ok_or_else(|| self.lost(*newest))?;
                 decisions.extend(newest.commit.decisions);
                 earlier.map(|(epoch, at)| EarlierCheckpoint {
                     epoch,
@@ -366,16 +370,25 @@ impl LocalCatalog {
             }
             _ => None,
         };
-        let first = self.read_epoch(0)?.ok_or_else(|| lost(0))?;
-        Ok(Some(Head {
-            genesis: first.commit.genesis.ok_or_else(|| lost(0))?,
+        let first = self.read_epoch(0)?.ok_or_else(|| self.lost(0))?;
+        let genesis = first.commit.genesis;
+        let undescribed = || damaged(&self.epoch_path(0), "it does not say what the table is");
+        let head = Head {
+            genesis: genesis.ok_or_else(undescribed)?,
             last: file.commit,
             committed_at: file.committed_at,
             checkpoint,
             decisions,
             earlier,
             paused: self.path("paused").exists(),
-        }))
+        };
+        check_head(&head).map_err(|why| damaged(&self.epoch_path(last), why))?;
+        Ok(Some(head))
+    }
+
+    /// The error for an epoch that must be there, because a later one is.
+    fn lost(&self, epoch: u64) -> io::Error {
+        damaged(&self.epoch_path(epoch), "it is gone")
     }
 
     /// The newest checkpoint at or before `epoch`, and the decisions after it.
@@ -387,8 +400,8 @@ impl LocalCatalog {
         let mut decisions: Vec<Vec<Decision>> = Vec::new();
         let mut found = None;
         for epoch in (0..=epoch).rev() {
-            let gone = || io::Error::new(ErrorKind::InvalidData, format!("epoch {epoch} is gone"));
-            let commit = self.read_epoch(epoch)?.ok_or_else(gone)?.commit;
+            let file = self.read_epoch(epoch)?;
+            let commit = file.ok_or_else(|| self.lost(epoch))?.commit;
             if let Some(checkpoint) = commit.checkpoint {
                 found = Some((epoch, checkpoint));
                 break;
@@ -403,7 +416,7 @@ impl LocalCatalog {
         kind: TableKind,
         limit: u32,
     ) -> Result<Files, CatalogError> {
-        let failed = |error| retry("cannot list files of", &self.name, error);
+        let failed = |error| failure("cannot list files of", &self.name, error);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut files = Files {
             totals: Totals::default(),
@@ -463,7 +476,7 @@ impl LocalCatalog {
         };
         match done {
             Err(error) if paused || error.kind() != ErrorKind::NotFound => {
-                Err(retry(doing, &self.name, error))
+                Err(failure(doing, &self.name, error))
             }
             _ => Ok(()),
         }
@@ -497,7 +510,13 @@ impl LocalCatalog {
     }
 
     fn read_epoch(&self, epoch: u64) -> io::Result<Option<EpochFile>> {
-        read(&self.epoch_path(epoch))
+        let path = self.epoch_path(epoch);
+        let file: Option<EpochFile> = read(&path)?;
+        // A copy of another epoch's file would send the next commit to a number that is taken.
+        match file.as_ref().map(|file| file.commit.epoch) {
+            Some(other) if other != epoch => Err(damaged(&path, format!("it holds epoch {other}"))),
+            _ => Ok(file),
+        }
     }
 }
 
@@ -516,7 +535,16 @@ fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<Str
     totals
 }
 
-fn retry(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
+/// What an error of the file system means: `Stop` for a file that is damaged, and `Retry` for the
+/// rest.
+fn failure(doing: &str, name: &TableName, error: io::Error) -> CatalogError {
+    if error.kind() == ErrorKind::InvalidData {
+        let why = format!(
+            "{doing} table \"{name}\": {error}, which windrow never leaves like that; restore it \
+             from a backup"
+        );
+        return CatalogError::Stop(why.into());
+    }
     let why =
         format!("{doing} table \"{name}\": {error}; is the catalog's directory ours to write?");
     CatalogError::Retry(why.into())

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -34,19 +35,25 @@ pub(super) fn remove_temporary(dir: &Path) -> io::Result<()> {
 /// A file's value; `None` when the file is not there.
 ///
 /// # Errors
-/// `InvalidData` with the path when it is not the JSON of such a value.
+/// Those of [`damaged`] when it is not the JSON of such a value. Every error names the file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        Err(error) => {
+            let why = format!("{}: {error}", path.display());
+            return Err(io::Error::new(error.kind(), why));
+        }
     };
     let value = serde_json::from_slice(&bytes);
-    value.map(Some).map_err(|error| {
-        io::Error::new(
-            ErrorKind::InvalidData,
-            format!("{}: {error}", path.display()),
-        )
-    })
+    value.map(Some).map_err(|error| damaged(path, error))
+}
+
+/// A file that windrow cannot have left like this. To wait does not help, so it is told apart from
+/// other errors by its kind, `InvalidData`.
+pub(super) fn damaged(path: &Path, why: impl fmt::Display) -> io::Error {
+    let why = format!("file \"{}\": {why}", path.display());
+    io::Error::new(ErrorKind::InvalidData, why)
 }
 
 /// Replaces a file as a whole, also when the process is killed meanwhile.

@@ -196,7 +196,11 @@ impl<'a> Refusal<'a> {
 /// What to do about an error that has no cause of its own.
 fn next_step(code: &str) -> &'static str {
     match code {
-        "55P03" | "57014" => "another client holds a lock for a long time",
+        "55P03" => "another client holds a lock for a long time",
+        "57014" => {
+            "a statement took longer than windrow waits for it, or somebody cancelled it; \
+             is PostgreSQL short of CPU or disk?"
+        }
         "40001" | "40P01" => "another client was in the way",
         "23503" => "a table was dropped meanwhile",
         "23505" => "another client took the same name or id",
@@ -325,6 +329,8 @@ mod tests {
             Some(Cause::NoSchema),
             "Hive schema",
         );
+        check(plain, "55P03", "", "timeout", None, "holds a lock");
+        check(plain, "57014", "", "timeout", None, "took longer than");
         check(plain, "XX000", "", "internal", None, "trying again");
     }
 

@@ -27,6 +27,10 @@ use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
 
+/// How many doomed keys are handed out for deletion at a time: as many as S3 deletes in one
+/// request.
+const DOOMED_MAX: u16 = 1000;
+
 /// One table's catalog.
 #[derive(Debug)]
 pub enum Catalog {

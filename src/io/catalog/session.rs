@@ -23,9 +23,32 @@ const HIVE: &str = "hive.\"";
 
 /// How long connecting and logging in may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// How long all statements of one transaction may take, by our clock. It is a little more than the
-/// server's own limits, which [`Session::begin`] sets.
-const TRANSACTION_MAX: Duration = Duration::from_secs(30);
+/// How long a transaction may take before it is given up. Each limit holds for every transaction
+/// that a [`Session`] begins until it is told otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// All statements of one transaction, by our clock. It is more than the server's own limits,
+    /// so that the server's answer, which says more, comes first.
+    transaction: Duration,
+    /// The server's limit for one statement, its waits for locks included.
+    statement: Duration,
+}
+
+impl Limits {
+    /// For what an owner does again and again while others wait: a few rows at a time.
+    pub(super) const SHORT: Self = Self {
+        transaction: Duration::from_secs(30),
+        statement: Duration::from_secs(15),
+    };
+    /// For what touches every file of a table, once and at a person's request. A table of 300,000
+    /// files, which is five weeks with a commit every ten seconds, takes some ten seconds for a
+    /// statement.
+    pub(super) const LONG: Self = Self {
+        transaction: Duration::from_secs(1800),
+        statement: Duration::from_secs(600),
+    };
+}
+
 /// How long the answer to COMMIT is waited for. Afterwards its outcome is unknown.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
 
@@ -132,6 +155,7 @@ pub(super) struct Session {
     config: PgConfig,
     /// The schema in which Hive's tables are, as a quoted identifier.
     hive_schema: String,
+    limits: Limits,
     deadline: Instant,
 }
 
@@ -163,7 +187,8 @@ impl Session {
             doing: doing.to_owned(),
             config: config.clone(),
             hive_schema: String::new(),
-            deadline: Instant::now() + TRANSACTION_MAX,
+            limits: Limits::SHORT,
+            deadline: Instant::now() + Limits::SHORT.transaction,
         };
         session.hive_schema = session.find_hive_schema().await?;
         Ok(session)
@@ -244,7 +269,14 @@ impl Session {
     /// Sets what is being done from here on, for errors, and gives it a new deadline.
     pub(super) fn doing(&mut self, doing: &str) {
         doing.clone_into(&mut self.doing);
-        self.deadline = Instant::now() + TRANSACTION_MAX;
+        self.set_limits(Limits::SHORT);
+    }
+
+    /// Sets how long a transaction may take from here on, until [`Session::doing`] sets what is
+    /// done next.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.deadline = Instant::now() + limits.transaction;
     }
 
     /// Begins a transaction with limits: nobody's DDL waits long for us, and we do not wait long
@@ -256,12 +288,13 @@ impl Session {
     /// give the connection to another client then. So every statement except the first one runs in
     /// a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), CatalogError> {
-        self.deadline = Instant::now() + TRANSACTION_MAX;
-        self.batch(
+        self.deadline = Instant::now() + self.limits.transaction;
+        self.batch(&format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
-             SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '15s'; \
+             SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '{}s'; \
              SET LOCAL idle_in_transaction_session_timeout = '15s'",
-        )
+            self.limits.statement.as_secs()
+        ))
         .await
     }
 
@@ -394,7 +427,8 @@ impl Session {
 
     fn overdue(&self) -> CatalogError {
         self.retry(format_args!(
-            "PostgreSQL did not answer within {TRANSACTION_MAX:?}"
+            "PostgreSQL did not answer within {:?}",
+            self.limits.transaction
         ))
     }
 

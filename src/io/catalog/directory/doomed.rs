@@ -1,16 +1,14 @@
 //! Doomed keys of a catalog on a directory: they are noted before their objects are deleted, so
 //! that no commit names one.
 
+use super::super::DOOMED_MAX;
 use super::super::local_files::{now, read, write};
-use super::{LocalCatalog, retry};
+use super::{LocalCatalog, failure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::place::Names;
 use windrow_core::values::time::DbTime;
-
-/// How many doomed keys are handed out for deletion at a time.
-const DOOMED_MAX: usize = 1000;
 
 /// Doomed keys and when they were doomed.
 type Doomed = BTreeMap<String, DbTime>;
@@ -25,7 +23,7 @@ impl LocalCatalog {
         let doing = "cannot doom keys of";
         self.check_owner(doing, owner)?;
         self.check_clock(doing, now(), clock)?;
-        let failed = |error| retry(doing, &self.name, error);
+        let failed = |error| failure(doing, &self.name, error);
         let mut free: Vec<String> = keys.to_vec();
         free.sort();
         free.dedup();
@@ -71,14 +69,14 @@ impl LocalCatalog {
         self.check_clock("cannot list doomed keys of", now, clock)?;
         let doomed = self
             .doomed()
-            .map_err(|error| retry("cannot list doomed keys of", &self.name, error))?;
+            .map_err(|error| failure("cannot list doomed keys of", &self.name, error))?;
         let until = now
             .0
             .saturating_sub(i64::try_from(grace_ms).unwrap_or(i64::MAX));
         Ok(doomed
             .into_iter()
             .filter(|(key, at)| at.0 <= until && after.is_none_or(|after| key.as_str() > after))
-            .take(DOOMED_MAX)
+            .take(usize::from(DOOMED_MAX))
             .map(|(key, _)| key)
             .collect())
     }
@@ -90,7 +88,7 @@ impl LocalCatalog {
     ) -> Result<(), CatalogError> {
         let doing = "cannot forget keys of";
         self.check_owner(doing, owner)?;
-        let failed = |error| retry(doing, &self.name, error);
+        let failed = |error| failure(doing, &self.name, error);
         let mut doomed = self.doomed().map_err(failed)?;
         for key in keys {
             doomed.remove(key);

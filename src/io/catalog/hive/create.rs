@@ -110,14 +110,7 @@ impl Hive {
             args![columns],
         )
         .await?;
-        db.execute(
-            "INSERT INTO hive.\"COLUMNS_V2\" \
-               (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
-             SELECT $1, name, type, position - 1 \
-             FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
-            args![columns, names(&table.columns), types(&table.columns)],
-        )
-        .await?;
+        insert_columns(db, columns, table).await?;
         let storages = self.create_storage(db, columns, &[&table.storage]).await?;
         let id = self.ids.next(db, &TABLE)?;
         db.execute(
@@ -137,30 +130,8 @@ impl Hive {
             ],
         )
         .await?;
-        let (keys, values): (Vec<_>, Vec<_>) = table
-            .params
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .unzip();
-        db.execute(
-            "INSERT INTO hive.\"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
-             SELECT $1, key, value FROM unnest($2, $3) AS p (key, value)",
-            args![id, keys, values],
-        )
-        .await?;
-        db.execute(
-            "INSERT INTO hive.\"PARTITION_KEYS\" \
-               (\"TBL_ID\", \"PKEY_NAME\", \"PKEY_TYPE\", \"INTEGER_IDX\") \
-             SELECT $1, name, type, position - 1 \
-             FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
-            args![
-                id,
-                names(&table.partition_columns),
-                types(&table.partition_columns)
-            ],
-        )
-        .await?;
-        Ok(())
+        insert_params(db, id, table).await?;
+        insert_partition_columns(db, id, table).await
     }
 
     /// Makes a row of `SDS` for each, with a row of `SERDES` of its own, because `DROP PARTITION`
@@ -303,6 +274,58 @@ impl Hive {
         .await?;
         Ok(ids)
     }
+}
+
+/// `id` is that of the column list.
+pub(super) async fn insert_columns(
+    db: &Session,
+    id: i64,
+    table: &HiveTable,
+) -> Result<(), CatalogError> {
+    db.execute(
+        "INSERT INTO hive.\"COLUMNS_V2\" \
+           (\"CD_ID\", \"COLUMN_NAME\", \"TYPE_NAME\", \"INTEGER_IDX\") \
+         SELECT $1, name, type, position - 1 \
+         FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
+        args![id, names(&table.columns), types(&table.columns)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// `id` is the table's.
+pub(super) async fn insert_params(
+    db: &Session,
+    id: i64,
+    table: &HiveTable,
+) -> Result<(), CatalogError> {
+    let params = table.params.iter();
+    let (keys, values): (Vec<_>, Vec<_>) = params.map(|(k, v)| (k.as_str(), v.as_str())).unzip();
+    db.execute(
+        "INSERT INTO hive.\"TABLE_PARAMS\" (\"TBL_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
+         SELECT $1, key, value FROM unnest($2, $3) AS p (key, value)",
+        args![id, keys, values],
+    )
+    .await?;
+    Ok(())
+}
+
+/// `id` is the table's.
+pub(super) async fn insert_partition_columns(
+    db: &Session,
+    id: i64,
+    table: &HiveTable,
+) -> Result<(), CatalogError> {
+    let columns = &table.partition_columns;
+    db.execute(
+        "INSERT INTO hive.\"PARTITION_KEYS\" \
+           (\"TBL_ID\", \"PKEY_NAME\", \"PKEY_TYPE\", \"INTEGER_IDX\") \
+         SELECT $1, name, type, position - 1 \
+         FROM unnest($2, $3) WITH ORDINALITY AS c (name, type, position)",
+        args![id, names(columns), types(columns)],
+    )
+    .await?;
+    Ok(())
 }
 
 fn names(columns: &[ColumnType]) -> Vec<&str> {

@@ -114,7 +114,7 @@ impl Ids {
                     args![class.name, n],
                 )
                 .await?;
-            let next: i64 = row.get(0);
+            let next: i64 = db.read(&row, 0, "Hive's SEQUENCE_TABLE.NEXT_VAL")?;
             taken.push((class.name, next - n..next));
         }
         db.commit(Lost::Again).await?;
@@ -132,7 +132,8 @@ async fn add_missing_rows(db: &mut Session, short: &[(&Class, i64)]) -> Result<(
     let count = "SELECT count(DISTINCT \"SEQUENCE_NAME\") FROM hive.\"SEQUENCE_TABLE\" \
                  WHERE \"SEQUENCE_NAME\" = ANY($1)";
     db.begin().await?;
-    let there: i64 = db.query_one(count, args![names]).await?.get(0);
+    let row = db.query_one(count, args![names]).await?;
+    let there: i64 = db.read(&row, 0, "the number of sequences")?;
     if usize::try_from(there).is_ok_and(|n| n == names.len()) {
         return db.commit(Lost::Again).await;
     }

@@ -15,8 +15,9 @@ pub(super) use init::{ROLES_LET_IN, init};
 
 use super::session::{Lost, Session, args};
 use ids::Ids;
+use tokio_postgres::Row;
 use windrow_core::table::commit::{CatalogError, Genesis};
-use windrow_core::table::hive::{self, HiveTable, MARK, TableKind, TableName};
+use windrow_core::table::hive::{self, FoundTable, HiveTable, MARK, TableKind, TableName};
 use windrow_core::values::cause::Cause;
 
 /// The tables that windrow writes.
@@ -75,7 +76,7 @@ impl Hive {
                 args![NEEDED.to_vec(), db.hive_schema()],
             )
             .await?;
-        let names = |have: &dyn Fn(&tokio_postgres::Row) -> bool| {
+        let names = |have: &dyn Fn(&Row) -> bool| {
             rows.iter()
                 .filter(|row| have(row))
                 .map(|row| row.get::<_, &str>(0))
@@ -128,7 +129,8 @@ impl Hive {
                 name.database
             )));
         }
-        Ok(rows.first().map(|row| row.get(0)))
+        let read = |row| db.read(row, 0, "Hive's DBS.DB_ID");
+        rows.first().map(read).transpose()
     }
 
     /// The place of a Hive database, or `None` where there is no such database.
@@ -142,10 +144,9 @@ impl Hive {
             "SELECT \"DB_LOCATION_URI\" FROM hive.\"DBS\" \
              WHERE \"NAME\" = $1{filter} ORDER BY \"DB_ID\""
         );
-        Ok(db
-            .query_opt(&sql, args![database])
-            .await?
-            .map(|row| row.get(0)))
+        let row = db.query_opt(&sql, args![database]).await?;
+        row.map(|row| db.read(&row, 0, "Hive's DBS.DB_LOCATION_URI"))
+            .transpose()
     }
 
     fn catalog_filter(&self, alias: &str) -> String {
@@ -227,7 +228,7 @@ impl Hive {
             )
             .await?;
         if let Some(row) = missing {
-            let key: &str = row.get(0);
+            let key: &str = db.read(&row, 0, "windrow_1.file.key")?;
             let why = format!(
                 "table was dropped: the table partition of file \"{key}\" is missing or altered; \
                  run windrow restore, or choose another table name"
@@ -246,11 +247,21 @@ impl Hive {
         name: &TableName,
         lock: bool,
     ) -> Result<Vec<HiveTableRow>, CatalogError> {
+        let lists = "ARRAY(SELECT c.\"COLUMN_NAME\" FROM hive.\"COLUMNS_V2\" AS c \
+               WHERE c.\"CD_ID\" = s.\"CD_ID\" ORDER BY c.\"INTEGER_IDX\")::text[], \
+             ARRAY(SELECT c.\"TYPE_NAME\" FROM hive.\"COLUMNS_V2\" AS c \
+               WHERE c.\"CD_ID\" = s.\"CD_ID\" ORDER BY c.\"INTEGER_IDX\")::text[], \
+             ARRAY(SELECT k.\"PKEY_NAME\" FROM hive.\"PARTITION_KEYS\" AS k \
+               WHERE k.\"TBL_ID\" = t.\"TBL_ID\" ORDER BY k.\"INTEGER_IDX\")::text[], \
+             ARRAY(SELECT k.\"PKEY_TYPE\" FROM hive.\"PARTITION_KEYS\" AS k \
+               WHERE k.\"TBL_ID\" = t.\"TBL_ID\" ORDER BY k.\"INTEGER_IDX\")::text[], \
+             ARRAY(SELECT p.\"PARAM_KEY\" FROM hive.\"TABLE_PARAMS\" AS p \
+               WHERE p.\"TBL_ID\" = t.\"TBL_ID\" ORDER BY p.\"PARAM_KEY\")::text[], \
+             ARRAY(SELECT p.\"PARAM_VALUE\" FROM hive.\"TABLE_PARAMS\" AS p \
+               WHERE p.\"TBL_ID\" = t.\"TBL_ID\" ORDER BY p.\"PARAM_KEY\")::text[]";
         let sql = format!(
             "SELECT t.\"TBL_ID\"::bigint, t.\"TBL_NAME\", t.\"TBL_TYPE\", \
-               t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, \
-               (SELECT p.\"PARAM_VALUE\" FROM hive.\"TABLE_PARAMS\" AS p \
-                 WHERE p.\"TBL_ID\" = t.\"TBL_ID\" AND p.\"PARAM_KEY\" = $3) \
+               t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, {lists} \
              FROM hive.\"TBLS\" AS t JOIN hive.\"DBS\" AS d ON d.\"DB_ID\" = t.\"DB_ID\" \
                LEFT JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = t.\"SD_ID\" \
              WHERE d.\"NAME\" = $1 AND t.\"TBL_NAME\" = ANY($2){} ORDER BY t.\"TBL_ID\"{}",
@@ -258,18 +269,8 @@ impl Hive {
             if lock { " FOR UPDATE OF t" } else { "" }
         );
         let names: Vec<String> = TableKind::ALL.iter().map(|kind| name.of(*kind)).collect();
-        let rows = db.query(&sql, args![name.database, names, MARK]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| HiveTableRow {
-                id: row.get(0),
-                name: row.get(1),
-                table_type: row.get::<_, Option<String>>(2).unwrap_or_default(),
-                view_text: row.get(3),
-                columns: row.get(4),
-                mark: row.get(5),
-            })
-            .collect())
+        let rows = db.query(&sql, args![name.database, names]).await?;
+        rows.iter().map(|row| HiveTableRow::read(db, row)).collect()
     }
 }
 
@@ -279,23 +280,68 @@ pub(super) struct HiveTableRow {
     name: String,
     /// Empty where Hive has none.
     table_type: String,
-    /// The query of a view.
-    view_text: Option<String>,
     /// The id of its column list, which its table partitions share.
     columns: Option<i64>,
-    /// The property that marks a table as windrow's, with the name of the table that it belongs to.
-    mark: Option<String>,
+    found: FoundTable,
 }
 
 impl HiveTableRow {
+    fn read(db: &Session, row: &Row) -> Result<Self, CatalogError> {
+        let table_type: Option<String> = db.read(row, 2, "Hive's TBLS.TBL_TYPE")?;
+        Ok(Self {
+            id: db.read(row, 0, "Hive's TBLS.TBL_ID")?,
+            name: db.read(row, 1, "Hive's TBLS.TBL_NAME")?,
+            table_type: table_type.unwrap_or_default(),
+            columns: db.read(row, 4, "Hive's SDS.CD_ID")?,
+            found: FoundTable {
+                view_text: db.read(row, 3, "Hive's TBLS.VIEW_EXPANDED_TEXT")?,
+                columns: read_pairs(
+                    db,
+                    row,
+                    5,
+                    ["COLUMNS_V2.COLUMN_NAME", "COLUMNS_V2.TYPE_NAME"],
+                )?,
+                partition_columns: read_pairs(
+                    db,
+                    row,
+                    7,
+                    ["PARTITION_KEYS.PKEY_NAME", "PARTITION_KEYS.PKEY_TYPE"],
+                )?,
+                params: read_pairs(
+                    db,
+                    row,
+                    9,
+                    ["TABLE_PARAMS.PARAM_KEY", "TABLE_PARAMS.PARAM_VALUE"],
+                )?,
+            },
+        })
+    }
+
+    /// Whether it has the property that marks a table as windrow's, with the name of this one.
     fn is_ours(&self, name: &TableName) -> bool {
-        self.mark.as_deref() == Some(name.to_string().as_str())
+        self.found.params.get(MARK) == Some(&name.to_string())
     }
 
     /// It is windrow's, but a view where a table should be, or without its columns.
     fn is_beyond_repair(&self, table: &HiveTable) -> bool {
         self.table_type != table.table_type || self.columns.is_none()
     }
+}
+
+/// Two arrays of one length that stand beside each other, as pairs; null as an empty text. `names`
+/// are those of Hive's columns.
+fn read_pairs<C: FromIterator<(String, String)>>(
+    db: &Session,
+    row: &Row,
+    column: usize,
+    names: [&str; 2],
+) -> Result<C, CatalogError> {
+    let read = |i: usize| -> Result<Vec<Option<String>>, CatalogError> {
+        db.read(row, column + i, &format!("Hive's {}", names[i]))
+    };
+    let text = Option::unwrap_or_default;
+    let pairs = read(0)?.into_iter().zip(read(1)?);
+    Ok(pairs.map(|(a, b)| (text(a), text(b))).collect())
 }
 
 /// How Hive's rows differ from a table that windrow made, with the way out; `None` when they do
@@ -323,10 +369,11 @@ fn damage(rows: &[HiveTableRow], name: &TableName, table: &HiveTable) -> Option<
     if row.is_beyond_repair(table) {
         return dropped("is no longer as windrow made it; drop that one and run windrow restore");
     }
-    if table.view_text.is_some() && row.view_text != table.view_text {
-        return dropped("is no longer as windrow made it; run windrow restore");
-    }
-    None
+    let differences = table.differences(&row.found);
+    let what = differences.first()?;
+    dropped(&format!(
+        "is no longer as windrow made it (altered: {what}); run windrow restore"
+    ))
 }
 
 /// Why a name that is taken cannot be used, with the way out.

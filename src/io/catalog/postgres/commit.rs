@@ -237,6 +237,8 @@ impl Journal<'_> {
                 ],
             )
             .await?;
-        Ok((DbTime(row.get(0)), DbTime(row.get(1))))
+        let committed_at = self.db.read(&row, 0, "windrow_1.epoch.committed_at")?;
+        let now = self.db.read(&row, 1, "PostgreSQL's clock")?;
+        Ok((DbTime(committed_at), DbTime(now)))
     }
 }

@@ -1,17 +1,16 @@
 //! Doomed keys: they are noted before their objects are deleted, so that no commit names one.
 
+use super::super::DOOMED_MAX;
 use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
 use super::journal::{Journal, NOW_MS, to_bigint};
+use tokio_postgres::Row;
 use windrow_core::table::admit::{check_clock, check_owner};
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
 use windrow_core::table::place::Names;
 use windrow_core::values::cause::Cause;
 use windrow_core::values::time::DbTime;
-
-/// How many keys are handed out for deletion at a time.
-const DOOMED_MAX: i64 = 1000;
 
 impl PostgresCatalog {
     pub(in super::super) async fn doom(
@@ -61,14 +60,21 @@ impl PostgresCatalog {
                 "SELECT key FROM windrow_1.doomed WHERE database = $1 AND \"table\" = $2 \
                  AND doomed_at <= clock_timestamp() - $3 * interval '1 millisecond' \
                  AND ($5::text IS NULL OR key > $5) ORDER BY key LIMIT $4",
-                args![*database, *table, to_bigint(grace_ms), DOOMED_MAX, after],
+                args![
+                    *database,
+                    *table,
+                    to_bigint(grace_ms),
+                    i64::from(DOOMED_MAX),
+                    after
+                ],
             )
             .await?;
         check_clock(now(&link.db).await?, clock)
             .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
+        let keys = read_keys(&link.db, &rows, "windrow_1.doomed.key")?;
         self.link = Some(link);
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(keys)
     }
 
     pub(in super::super) async fn forget(
@@ -97,7 +103,12 @@ impl PostgresCatalog {
 /// PostgreSQL's clock at this moment.
 async fn now(db: &Session) -> Result<DbTime, CatalogError> {
     let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
-    Ok(DbTime(row.get(0)))
+    Ok(DbTime(db.read(&row, 0, "PostgreSQL's clock")?))
+}
+
+/// The first column of each row, which messages call `name`.
+fn read_keys(db: &Session, rows: &[Row], name: &str) -> Result<Vec<String>, CatalogError> {
+    rows.iter().map(|row| db.read(row, 0, name)).collect()
 }
 
 impl Journal<'_> {
@@ -137,7 +148,7 @@ impl Journal<'_> {
                 args![*database, *table, keys, epochs],
             )
             .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        read_keys(self.db, &rows, "a key that was asked about")
     }
 
     /// Notes keys as doomed now. Those that are noted already keep their time.

@@ -84,7 +84,7 @@ impl PostgresCatalog {
                 owner_id: owner_id.to_owned(),
             },
             lease_ms,
-            now: DbTime(row.get(1)),
+            now: DbTime(db.read(&row, 1, "PostgreSQL's clock")?),
             head: self.journal(db).head().await?.map(Box::new),
         })
     }
@@ -125,12 +125,13 @@ impl PostgresCatalog {
             .query_one(&sql, args![*database, *table, to_bigint(lease_ms)])
             .await?;
         link.db.commit(Lost::Again).await?;
-        self.link = Some(link);
-        Ok(Renewed {
-            paused: row.get(0),
-            now: DbTime(row.get(1)),
+        let renewed = Renewed {
+            paused: link.db.read(&row, 0, "windrow_1.job.paused")?,
+            now: DbTime(link.db.read(&row, 1, "PostgreSQL's clock")?),
             last_epoch: job.facts.last_epoch,
-        })
+        };
+        self.link = Some(link);
+        Ok(renewed)
     }
 
     pub(in super::super) async fn release(&mut self, owner: &Owner) -> Result<(), CatalogError> {

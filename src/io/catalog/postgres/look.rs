@@ -1,13 +1,16 @@
 //! What is committed, for whoever looks: the head, the files, and whether the table is paused.
 
 use super::super::answers::{Files, Totals};
-use super::super::session::{Lost, args};
+use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
 use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
+use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
 use windrow_core::table::hive::{TableKind, TableName};
-use windrow_core::table::plausible::check_head;
+use windrow_core::table::plausible::{check_head, check_next_offsets};
 use windrow_core::values::decision::Decision;
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::{DbTime, EventTime};
 
 impl PostgresCatalog {
@@ -118,31 +121,37 @@ impl Journal<'_> {
     /// so that a commit between two statements does not show in a part of it.
     pub(super) async fn head(&self) -> Result<Option<Head>, CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
+        // One statement sees one moment: these tables agree in it, also while an owner commits.
         let job = db
             .query_opt(
                 "SELECT last_epoch, COALESCE(genesis::text, ''), checkpoint_epoch, \
-                   checkpoint::text, paused FROM windrow_1.job \
-                 WHERE database = $1 AND \"table\" = $2 AND last_epoch IS NOT NULL",
+                   checkpoint::text, paused, \
+                   (SELECT max(epoch) FROM windrow_1.epoch AS e \
+                     WHERE e.database = $1 AND e.\"table\" = $2), \
+                   (SELECT max(epoch) FROM windrow_1.file AS f \
+                     WHERE f.database = $1 AND f.\"table\" = $2), \
+                   ARRAY(SELECT partition FROM windrow_1.lane AS l \
+                     WHERE l.database = $1 AND l.\"table\" = $2 ORDER BY partition), \
+                   ARRAY(SELECT next_offset FROM windrow_1.lane AS l \
+                     WHERE l.database = $1 AND l.\"table\" = $2 ORDER BY partition) \
+                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2",
                 args![*database, *table],
             )
             .await?;
         let Some(job) = job else { return Ok(None) };
-        let last_epoch: i64 = db.read(&job, 0, "windrow_1.job.last_epoch")?;
+        check_no_later_epoch(db, &job)?;
+        let next_offsets = read_next_offsets(db, &job)?;
+        let check_lanes = |last: Option<&Commit>| {
+            check_next_offsets(&next_offsets, last)
+                .map_err(|why| db.impossible("windrow_1.lane.next_offset", why))
+        };
+        let last_epoch: Option<i64> = db.read(&job, 0, "windrow_1.job.last_epoch")?;
+        let Some(last_epoch) = last_epoch else {
+            check_lanes(None)?;
+            return Ok(None);
+        };
         let checkpoint_epoch = db.read_count_opt(&job, 2, "windrow_1.job.checkpoint_epoch")?;
-        let row = db
-            .query_opt(
-                "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
-                 FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
-                args![*database, *table, last_epoch],
-            )
-            .await?;
-        let why = || format!("it is {last_epoch}, and windrow_1.epoch has no such row");
-        let row = row.ok_or_else(|| db.impossible("windrow_1.job.last_epoch", why()))?;
-        let mut last: Commit = from_json(
-            db,
-            "windrow_1.epoch.said",
-            db.read(&row, 0, "windrow_1.epoch.said")?,
-        )?;
+        let (mut last, committed_at) = self.last(last_epoch).await?;
         let kept = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
         let kept = match (kept, checkpoint_epoch) {
             (Some(text), Some(epoch)) => {
@@ -170,14 +179,33 @@ impl Journal<'_> {
         let head = Head {
             genesis: from_json(db, "windrow_1.job.genesis", genesis)?,
             last,
-            committed_at: DbTime(db.read(&row, 1, "windrow_1.epoch.committed_at")?),
+            committed_at,
             checkpoint: kept.newest,
             decisions,
             earlier,
             paused: db.read(&job, 4, "windrow_1.job.paused")?,
         };
         check_head(&head).map_err(|why| db.impossible("windrow_1.epoch.said", why))?;
+        check_lanes(Some(&head.last))?;
         Ok(Some(head))
+    }
+
+    /// What the last epoch said, without its checkpoint, and when it was committed.
+    async fn last(&self, last_epoch: i64) -> Result<(Commit, DbTime), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_opt(
+                "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
+                 FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
+                args![*database, *table, last_epoch],
+            )
+            .await?;
+        let why = || format!("it is {last_epoch}, and windrow_1.epoch has no such row");
+        let row = row.ok_or_else(|| db.impossible("windrow_1.job.last_epoch", why()))?;
+        let said = db.read(&row, 0, "windrow_1.epoch.said")?;
+        let committed_at = db.read(&row, 1, "windrow_1.epoch.committed_at")?;
+        let last = from_json(db, "windrow_1.epoch.said", said)?;
+        Ok((last, DbTime(committed_at)))
     }
 
     /// The decisions of the epochs after `after`, up to `until`, in order.
@@ -203,4 +231,35 @@ impl Journal<'_> {
         }
         Ok(decisions)
     }
+}
+
+/// Refuses a last epoch and a checkpoint's epoch that were set back or forth by hand. Otherwise the
+/// next commit would take a number that is taken, and be sent again for ever.
+fn check_no_later_epoch(db: &Session, job: &Row) -> Result<(), CatalogError> {
+    let last: Option<i64> = db.read(job, 0, "windrow_1.job.last_epoch")?;
+    let said = last.map_or("null".to_owned(), |last| last.to_string());
+    for (column, table) in [(5, "windrow_1.epoch"), (6, "windrow_1.file")] {
+        let newest: Option<i64> = db.read(job, column, &format!("{table}.epoch"))?;
+        if newest > last {
+            let newest = newest.unwrap_or_default();
+            let why = format!("it is {said}, and {table} has a row of epoch {newest}");
+            return Err(db.impossible("windrow_1.job.last_epoch", why));
+        }
+    }
+    let checkpoint: Option<i64> = db.read(job, 2, "windrow_1.job.checkpoint_epoch")?;
+    if checkpoint > last {
+        let why = format!(
+            "it is {}, and windrow_1.job.last_epoch is {said}",
+            checkpoint.unwrap_or_default()
+        );
+        return Err(db.impossible("windrow_1.job.checkpoint_epoch", why));
+    }
+    Ok(())
+}
+
+/// From which offset each topic partition goes on, by its row of `lane`.
+fn read_next_offsets(db: &Session, job: &Row) -> Result<BTreeMap<Partition, Offset>, CatalogError> {
+    let partitions: Vec<Partition> = db.read(job, 7, "windrow_1.lane.partition")?;
+    let offsets: Vec<Offset> = db.read(job, 8, "windrow_1.lane.next_offset")?;
+    Ok(partitions.into_iter().zip(offsets).collect())
 }

@@ -1,6 +1,6 @@
 //! Hive's rows are written again from the journal, where somebody dropped or altered them.
 
-use super::super::session::{Lost, args};
+use super::super::session::{Limits, Lost, args};
 use super::PostgresCatalog;
 use super::journal::{Journal, committed_file};
 use windrow_core::table::admit::check_owner;
@@ -11,6 +11,7 @@ impl PostgresCatalog {
     pub(in super::super) async fn restore(&mut self, owner: &Owner) -> Result<(), CatalogError> {
         let mut link = self.owners_link("cannot restore").await?;
         link.hive.check_ready(&mut link.db).await?;
+        link.db.set_limits(Limits::LONG);
         // At most all table partitions are missing. Their number is only a guess of how many ids to
         // reserve: a commit in between makes this transaction fail, and it is tried again.
         link.db.begin().await?;
