@@ -241,8 +241,10 @@ impl Reading {
     /// The topic was looked up: its logs end here.
     pub(super) fn note_log_ends(&mut self, partitions: &BTreeMap<Partition, (Offset, Offset)>) {
         for (partition, (_, end)) in partitions {
+            // Also where it is less than before: then the log was cut off since, or one of the two
+            // answers was an old one, which the next one corrects.
             if let Some(feed) = self.feeds.get_mut(partition) {
-                feed.log_end = feed.log_end.max(*end);
+                feed.log_end = *end;
             }
         }
     }
