@@ -6,6 +6,7 @@
 
 pub mod context;
 pub mod facts;
+mod secrets;
 
 pub mod endpoint;
 pub mod options;

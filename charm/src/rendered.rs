@@ -4,6 +4,7 @@
 use crate::endpoint::{kafka::Kafka, metastore::Metastore, s3::S3};
 use crate::facts::{CA, KAFKA, METASTORE, Proxy, S3 as S3_ENDPOINT};
 use crate::options::{Options, put};
+use crate::secrets;
 use serde_yaml::{Mapping, Value as Yaml};
 use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::settings::certificates::Certificates;
@@ -75,43 +76,6 @@ pub struct WorkloadFiles {
 /// from the container, and there are three such files.
 const CA_FILE_BYTES_MAX: usize = 256 << 10;
 
-/// A secret as windrow's file may hold it: without the line ends that a file brought along.
-///
-/// # Errors
-/// Why windrow cannot use it. No piece of it is in the text.
-pub fn usable_secret(key: &str, secret: &Secret) -> Result<Secret, String> {
-    let text = secret.expose().trim_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    let file = yaml(&BTreeMap::from([(key, text)]), "One secret.");
-    let read = Secrets::parse(&file).map_err(|error| error.to_string())?;
-    // As windrow reads it: what it cannot use it leaves out, and says why.
-    if let Some(problem) = read.problems.first() {
-        let begin = format!("cannot read secret {key}: ");
-        let why = problem.text.strip_prefix(&begin);
-        return Err(why.unwrap_or(&problem.text).to_owned());
-    }
-    secrets_by_key(&read)
-        .into_iter()
-        .find_map(|(known, value)| value.filter(|_| known == key).cloned())
-        .ok_or_else(|| "windrow cannot read it".to_owned())
-}
-
-/// The secrets of a file, by their keys in it. All keys are there.
-fn secrets_by_key(secrets: &Secrets) -> [(&'static str, Option<&Secret>); 8] {
-    [
-        ("kafka-username", secrets.kafka_username.as_ref()),
-        ("kafka-password", secrets.kafka_password.as_ref()),
-        ("s3-access-key", secrets.s3_access_key.as_ref()),
-        ("s3-secret-key", secrets.s3_secret_key.as_ref()),
-        ("s3-proxy", secrets.s3_proxy.as_ref()),
-        ("catalog-username", secrets.catalog_username.as_ref()),
-        ("catalog-password", secrets.catalog_password.as_ref()),
-        ("api-token", secrets.api_token.as_ref()),
-    ]
-}
-
 /// The token that windrow's HTTP wants: the one in the secrets file in the container, which the
 /// running windrow reads again by itself. The secret of option `api-token` may be newer.
 #[must_use]
@@ -153,7 +117,7 @@ pub fn rotated_secrets(given: &Given<'_>) -> Option<Secret> {
         let there = settings.get(section).and_then(|section| section.get(name));
         there.and_then(Yaml::as_str).unwrap_or_default() == value
     };
-    let mut all: BTreeMap<_, _> = secrets_by_key(&old)
+    let mut all: BTreeMap<_, _> = secrets::by_key(&old)
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
@@ -192,7 +156,7 @@ pub fn rotated_secrets(given: &Given<'_>) -> Option<Secret> {
         Some(token) => all.insert("api-token", token),
         None => all.remove("api-token"),
     };
-    Some(secrets_file(&all)).filter(|text| text != old_text)
+    Some(secrets::file_text(&all)).filter(|text| text != old_text)
 }
 
 /// The proxy through which S3 is reached, of those of the model.
@@ -203,16 +167,6 @@ fn s3_proxy<'a>(s3: &S3, proxy: &'a Proxy) -> Option<&'a Secret> {
         &proxy.http
     };
     of_scheme.as_ref()
-}
-
-/// The text of the secrets file.
-fn secrets_file(secrets: &BTreeMap<&'static str, &Secret>) -> Secret {
-    let texts: BTreeMap<_, _> = secrets
-        .iter()
-        .map(|(name, secret)| (name, secret.expose()))
-        .collect();
-    let comment = "The secrets of windrow. The charm writes this file, so changes are lost.";
-    Secret::new(yaml(&texts, comment))
 }
 
 /// Makes the texts of the files.
@@ -404,7 +358,7 @@ impl Draft<'_> {
                 .map(|problem| name_endpoint(problem))
                 .collect::<Vec<_>>()
         })?;
-        let secrets = secrets_file(&self.secrets);
+        let secrets = secrets::file_text(&self.secrets);
         let mut files = self.certificates;
         files.insert(SETTINGS_FILE, Secret::new(settings));
         files.insert(SECRETS_FILE, secrets);
@@ -766,28 +720,6 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_with_a_line_end_is_trimmed_and_a_bad_one_says_why() {
-        let usable = |text: &str| usable_secret("api-token", &Secret::new(text));
-        assert_eq!(usable("t0ken\r\n\n").unwrap().expose(), "t0ken");
-        for bad in ["", "\n"] {
-            assert_eq!(usable(bad).unwrap_err(), "it is empty");
-        }
-        for bad in ["two words", "a\tb", "hunter2 \u{e9}"] {
-            assert_eq!(
-                usable(bad).unwrap_err(),
-                "it goes into an HTTP header; write letters, digits and signs without blanks"
-            );
-        }
-        let proxy = usable_secret("s3-proxy", &Secret::new("ftp://u:hunter2@proxy"));
-        let why = proxy.unwrap_err();
-        assert!(
-            why.starts_with("not the address of a proxy; write http://"),
-            "{why}"
-        );
-        assert!(!why.contains("hunter2"), "{why}");
-    }
-
-    #[test]
     fn a_login_waits_for_its_server_and_holds_back_no_other() {
         let mut world = World::new();
         world.token = Some(Secret::new("t0ken"));
@@ -811,7 +743,7 @@ mod tests {
                 there: &there,
             })?;
             let secrets = Secrets::parse(text.expose()).unwrap();
-            let all = secrets_by_key(&secrets).map(|(_, value)| value.map(Secret::expose));
+            let all = secrets::by_key(&secrets).map(|(_, value)| value.map(Secret::expose));
             Some(all.map(Option::unwrap_or_default).join(" "))
         };
         let token = Some(&token);

@@ -12,9 +12,8 @@ use crate::facts::{
 };
 use crate::needs::kafka_namespace;
 use crate::options::Options;
-use crate::rendered::{
-    Given, Inputs, WorkloadFiles, render, rotated_secrets, token_in_force, usable_secret,
-};
+use crate::rendered::{Given, Inputs, WorkloadFiles, render, rotated_secrets, token_in_force};
+use crate::secrets::usable_secret;
 use crate::status::{self, Status};
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;

@@ -4,7 +4,8 @@
 
 use crate::facts::TokenFault;
 use crate::hookcmd::HookCommands;
-use crate::rendered::{HTTP_PORT, usable_secret};
+use crate::rendered::HTTP_PORT;
+use crate::secrets::usable_secret;
 use anyhow::{Context as _, Result};
 use std::time::Duration;
 use ureq::RequestBuilder;

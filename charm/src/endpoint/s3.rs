@@ -5,7 +5,7 @@
 
 use super::{Endpoint, Fault, certificates, field, plain};
 use crate::facts::{Bag, Relation, S3 as ENDPOINT};
-use crate::rendered::usable_secret;
+use crate::secrets::usable_secret;
 use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::Secret;
 

@@ -10,12 +10,12 @@ use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
-use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
+use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, may_lose, unknown_cut, with_partitions};
 use super::troubles::Side;
 use crate::count::lane::Lane;
 use crate::count::merger;
 use crate::table::commit::{Genesis, Owner};
-use crate::values::cause::{Cause, Trouble};
+use crate::values::cause::Trouble;
 use crate::values::decision::FloorReason;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::time::{DbTime, Mono};
@@ -135,9 +135,8 @@ impl Counting {
         let frontier = merger::frontier(self.table.lanes());
         self.stall.tick(frontier, stands, step.now);
         self.hold_back(Self::is_all_held(step), step);
-        if !stands && self.reading.has_unread(self.table.lanes()) {
-            self.stall.note_busy(step);
-        }
+        let unread = !stands && self.reading.has_unread(self.table.lanes());
+        self.stall.note_unread(unread, step);
     }
 
     /// Whether everything waits, whatever flow control would say.
@@ -248,7 +247,7 @@ impl Counting {
             .table
             .count(partition, leader_epoch, batch, ceiling, max_future_ms);
         if let Some((next, lives)) = read {
-            self.stall.note_busy(step);
+            self.stall.note_read(step);
             self.note_read(partition, next, lives, step);
         }
         Ok(())
@@ -602,24 +601,4 @@ impl Counting {
         self.start_lanes(step);
         at
     }
-}
-
-/// The reason of a generation that goes on at `to`, because nobody could tell where the cut is.
-fn unknown_cut(why: &str, to: Offset) -> String {
-    format!(
-        "{why}; the place of the cut is not known, so records that were written anew below offset \
-         {to} may have been passed over, which the ledger does not count as lost"
-    )
-}
-
-/// Whether counting may go on without records that are gone.
-///
-/// # Errors
-/// The setting `on-data-loss` says no. `way_on` is what it would do otherwise.
-fn may_lose(step: &Step<'_>, what: &str, way_on: &str) -> Going {
-    if step.rules.continue_on_data_loss {
-        return Ok(());
-    }
-    let why = format!("{what}; set on-data-loss: continue to {way_on}");
-    Err(Break::Fail(Trouble::new(Cause::DataLoss, why)))
 }

@@ -83,8 +83,8 @@ impl Answers {
         Self { first, last: now }
     }
 
-    /// Whether they are believed. How long ago they came makes no difference: a single answer, after
-    /// which nothing was heard for minutes, proves nothing.
+    /// Whether they are believed. How long ago they came makes no difference: a single answer,
+    /// after which nothing was heard for minutes, proves nothing.
     pub(super) fn are_believed(self) -> bool {
         self.last.since(self.first) >= BELIEVED_AFTER_MS
     }

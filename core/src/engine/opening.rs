@@ -123,7 +123,8 @@ impl Opening {
         }
     }
 
-    /// Goes on where the last commit was: reads the checkpoint that `head` names: at once where the catalog itself has it.
+    /// Goes on where the last commit was: reads the checkpoint that `head` names, at once where the
+    /// catalog itself has it. Then a replay follows.
     fn read_checkpoint(
         &mut self,
         mut head: Box<Head>,

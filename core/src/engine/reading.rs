@@ -241,8 +241,10 @@ impl Reading {
     /// The topic was looked up: its logs end here.
     pub(super) fn note_log_ends(&mut self, partitions: &BTreeMap<Partition, (Offset, Offset)>) {
         for (partition, (_, end)) in partitions {
+            // Also where it is less than before: then the log was cut off since, or one of the two
+            // answers was an old one, which the next one corrects.
             if let Some(feed) = self.feeds.get_mut(partition) {
-                feed.log_end = feed.log_end.max(*end);
+                feed.log_end = *end;
             }
         }
     }
@@ -589,5 +591,59 @@ impl Reading {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::questions::Questions;
+    use crate::engine::rules::Rules;
+    use crate::engine::troubles::Troubles;
+    use crate::table::place::Names;
+    use crate::values::time::WallTime;
+
+    fn at<T>(now: u64, rules: &Rules, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
+        let mut effects = Vec::new();
+        f(&mut Step {
+            now: Mono(now),
+            wall: WallTime(0),
+            clock: None,
+            clocks_differ_ms: 0,
+            rules,
+            names: &Names::new("default", "t"),
+            troubles: &mut Troubles::default(),
+            questions: &mut Questions::default(),
+            paused: false,
+            ending: false,
+            effects: &mut effects,
+        })
+    }
+
+    #[test]
+    fn one_answer_without_a_topic_partition_does_not_take_it_away() {
+        let mut reading = Reading::default();
+        reading.add(0, Mono(0));
+        let (none, one) = (BTreeMap::new(), BTreeMap::from([(0, (0, 0))]));
+        reading.note_topic(&none, true, Mono(10_000));
+        // However long nothing more is heard.
+        assert!(!reading.is_idle(0, Mono(500_000)));
+        reading.note_topic(&one, true, Mono(500_000));
+        reading.note_topic(&none, true, Mono(510_000));
+        reading.note_topic(&none, true, Mono(530_000));
+        assert!(!reading.is_idle(0, Mono(530_000)));
+        reading.note_topic(&none, true, Mono(540_000));
+        assert!(reading.is_idle(0, Mono(540_000)));
+    }
+
+    #[test]
+    fn one_broker_that_is_behind_does_not_cut_a_log_off() {
+        let (rules, mut reading) = (Rules::for_tests(), Reading::default());
+        reading.add(0, Mono(0));
+        assert!(!at(1000, &rules, |step| reading.believes_cut(0, step)));
+        let asks_at = |reading: &Reading| reading.feeds[&0].limits;
+        assert_eq!(asks_at(&reading), Limits::AskAt(Mono(2000)));
+        assert!(!at(30_999, &rules, |step| reading.believes_cut(0, step)));
+        assert!(at(31_000, &rules, |step| reading.believes_cut(0, step)));
     }
 }

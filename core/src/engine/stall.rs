@@ -16,8 +16,10 @@ pub(super) struct Stall {
     frontier: Option<EventTime>,
     /// When the frontier moved last, or when something came again after a silence.
     since: Mono,
-    /// When there was something to count last; `None` before the first record.
-    busy_at: Option<Mono>,
+    /// When a record was read last; `None` before the first one.
+    read_at: Option<Mono>,
+    /// Records wait to be read now.
+    unread: bool,
 }
 
 impl Stall {
@@ -25,16 +27,29 @@ impl Stall {
         Self {
             frontier: None,
             since: now,
-            busy_at: None,
+            read_at: None,
+            unread: false,
         }
     }
 
-    /// A record was read, or waits to be read.
-    pub(super) fn note_busy(&mut self, step: &Step<'_>) {
+    /// A record was read.
+    pub(super) fn note_read(&mut self, step: &Step<'_>) {
+        self.begin_anew_after_silence(step);
+        self.read_at = Some(step.now);
+    }
+
+    /// Whether records wait to be read.
+    pub(super) fn note_unread(&mut self, unread: bool, step: &Step<'_>) {
+        if unread {
+            self.begin_anew_after_silence(step);
+        }
+        self.unread = unread;
+    }
+
+    fn begin_anew_after_silence(&mut self, step: &Step<'_>) {
         if !self.is_busy(step.now, step.rules.stalled_after_ms) {
             self.since = step.now;
         }
-        self.busy_at = Some(step.now);
     }
 
     /// Time has gone on. `stands` says that the frontier cannot be expected to move, because the
@@ -55,9 +70,10 @@ impl Stall {
         }
     }
 
-    /// Whether there is something to count: there was no longer ago than `stalled-after`.
+    /// Whether there is something to count: records wait to be read, or the last one was read no
+    /// longer ago than `stalled-after`.
     fn is_busy(&self, now: Mono, stalled_after_ms: u64) -> bool {
-        self.busy_at
-            .is_some_and(|at| now.since(at) <= stalled_after_ms)
+        let read = |at| now.since(at) <= stalled_after_ms;
+        self.unread || self.read_at.is_some_and(read)
     }
 }

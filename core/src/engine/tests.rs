@@ -414,6 +414,20 @@ fn a_log_that_was_cut_off_has_nothing_unread_behind_the_cut() {
     assert_eq!(world.engine.log_end(0), Some(2));
 }
 
+/// What was never read was cut off, so the reader has nothing to say of it.
+#[test]
+fn a_log_whose_unread_end_was_cut_off_has_nothing_unread() {
+    let mut world = World::new(nobody_stands_aside(), 1);
+    world.record(0);
+    world.topic.partitions.insert(0, (0, 5));
+    world.wait(20_000);
+    assert_eq!(world.engine.log_end(0), Some(5));
+    world.topic.partitions.insert(0, (0, 1));
+    world.wait(60 * MINUTE);
+    assert_eq!(world.state(), "Counting");
+    assert_eq!(world.engine.log_end(0), Some(1));
+}
+
 #[test]
 fn a_topic_partition_that_is_held_is_in_no_trouble_and_not_started_again() {
     let mut world = held_for_skew();

@@ -1,10 +1,11 @@
 //! The topic as it is now against the topic as it is counted: when it is looked up, and whether it
-//! is still the same.
+//! is still the same. Whether what is gone from it may be lost is asked here, too.
 
 use super::conversation::{BrokersRequest, TopicFacts};
-use super::step::Step;
+use super::step::{Break, Going, Step};
 use crate::table::commit::{Genesis, Head};
 use crate::values::cause::{Cause, Trouble};
+use crate::values::record::Offset;
 use crate::values::time::Mono;
 
 /// Between two looks at the topic, in milliseconds.
@@ -100,4 +101,24 @@ pub(super) fn ask_topic(step: &mut Step<'_>) {
     if step.questions.topic.due() {
         step.ask(BrokersRequest::Topic);
     }
+}
+
+/// The reason of a generation that goes on at `to`, because nobody could tell where the cut is.
+pub(super) fn unknown_cut(why: &str, to: Offset) -> String {
+    format!(
+        "{why}; the place of the cut is not known, so records that were written anew below offset \
+         {to} may have been passed over, which the ledger does not count as lost"
+    )
+}
+
+/// Whether counting may go on without records that are gone.
+///
+/// # Errors
+/// The setting `on-data-loss` says no. `way_on` is what it would do otherwise.
+pub(super) fn may_lose(step: &Step<'_>, what: &str, way_on: &str) -> Going {
+    if step.rules.continue_on_data_loss {
+        return Ok(());
+    }
+    let why = format!("{what}; set on-data-loss: continue to {way_on}");
+    Err(Break::Fail(Trouble::new(Cause::DataLoss, why)))
 }

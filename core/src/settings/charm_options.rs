@@ -68,8 +68,8 @@ pub const OWN_OPTIONS: &[OwnOption] = &[
         default: None,
         doc: "A secret with the key \"token\", which HTTP requests must bring as \
               \"Authorization: Bearer TOKEN\", also those from the unit itself; without it they \
-              get only /healthz, /readyz and /metrics. Make it with: juju add-secret windrow-token token=TOKEN; juju \
-              grant-secret windrow-token windrow-k8s; juju config windrow-k8s \
-              api-token=SECRET-URI",
+              get only /healthz, /readyz and /metrics. Make it with: juju add-secret \
+              windrow-token token=TOKEN; juju grant-secret windrow-token windrow-k8s; juju \
+              config windrow-k8s api-token=SECRET-URI",
     },
 ];

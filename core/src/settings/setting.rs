@@ -274,8 +274,8 @@ pub const SETTINGS: &[Setting] = &[
         default: Text("micros"),
         kind: Words(&["micros", "int96"]),
         doc: "How Parquet files hold timestamps and decimals: micros, or int96 for the reader of \
-              Hive 2.3 itself, which also cannot read decimals that are integers. Spark, Kyuubi and beeline read both. Files that are there already stay as \
-              they are.",
+              Hive 2.3 itself, which also cannot read decimals that are integers. Spark, Kyuubi \
+              and beeline read both. Files that are there already stay as they are.",
         ..ROW
     },
     Setting {

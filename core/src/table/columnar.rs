@@ -16,6 +16,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
+use std::fmt;
 use std::sync::Arc;
 
 /// The revision of the format. It is raised when the same rows would give other bytes, because of
@@ -45,6 +46,11 @@ impl FileError {
     pub(crate) fn new(why: String) -> Self {
         Self(why)
     }
+}
+
+/// The error of a file whose bytes cannot be understood.
+pub(crate) fn damaged(error: impl fmt::Display) -> FileError {
+    FileError::new(error.to_string())
 }
 
 /// The column as Parquet describes it.

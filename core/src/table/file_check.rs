@@ -1,8 +1,8 @@
 //! What is checked of a Parquet file before the Parquet library reads it. The library believes the
 //! sizes that a file states: one damaged byte can make it ask for more memory than there is, which
-//! ends the process, or skip two thousand million values of nothing, one by one. So the descriptions
-//! in a file, which are structs in Thrift's compact protocol, are walked here first. They may have
-//! only the fields that windrow writes, and state no more than fits.
+//! ends the process, or skip two thousand million values of nothing, one by one. So the
+//! descriptions in a file, which are structs in Thrift's compact protocol, are walked here first.
+//! They may have only the fields that windrow writes, and state no more than fits.
 //!
 //! ```text
 //! 15 00       field 1, a number: 0, a data page
@@ -13,8 +13,7 @@
 //!   ...
 //! ```
 
-use crate::table::columnar::{FileError, ROW_GROUP_ROWS};
-use crate::table::partial_file::damaged;
+use crate::table::columnar::{FileError, ROW_GROUP_ROWS, damaged};
 
 /// No page that windrow writes has more bytes. The writer ends a page at 1 MiB, or after the one
 /// value that is larger than that.

@@ -2,7 +2,9 @@
 //! `columnar`. A column of a type that windrow does not write is refused. There is no I/O here: the
 //! bytes are in memory.
 
-use crate::table::columnar::{DAY_MS, DecimalForm, FileError, JULIAN_1970, ROW_GROUP_ROWS};
+use crate::table::columnar::{
+    DAY_MS, DecimalForm, FileError, JULIAN_1970, ROW_GROUP_ROWS, damaged,
+};
 use crate::table::columns::{Cells, ColumnKind, Field, field};
 use crate::table::file_check::{check_footer, check_pages};
 use crate::table::listing::Value;
@@ -21,7 +23,6 @@ use parquet::file::reader::{
 };
 use parquet::schema::types::Type;
 use std::cell::Cell;
-use std::fmt;
 use std::ops::Range;
 
 thread_local! {
@@ -280,11 +281,6 @@ impl Leaves<'_> {
     fn next_type(&self) -> Physical {
         self.group.metadata().column(self.next).column_type()
     }
-}
-
-/// The error of a file whose bytes cannot be understood.
-pub(crate) fn damaged(error: impl fmt::Display) -> FileError {
-    FileError::new(error.to_string())
 }
 
 /// The column that a type in a file's schema describes.
