@@ -877,8 +877,8 @@ async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
             "windrow_1.lane.next_offset: it is 75 for topic partition 1, and epoch 1 ended at 10",
         ),
         (
-            "INSERT INTO windrow_1.lane SELECT database, \"table\", 2, owner_epoch, owner_id, NULL, \
-               7, 0 FROM windrow_1.job"
+            "INSERT INTO windrow_1.lane SELECT database, \"table\", 2, owner_epoch, owner_id, \
+               NULL, 7, 0 FROM windrow_1.job"
                 .to_owned(),
             "it is 7 for topic partition 2, and epoch 1 does not know it",
         ),
