@@ -669,6 +669,22 @@ const TABLES_IN_HIVE: &str = r#"SELECT string_agg(concat_ws(E'\n', "TBL_NAME",
        WHERE p."TBL_ID" = t."TBL_ID")), E'\n\n' ORDER BY "TBL_NAME")
   FROM "TBLS" AS t LEFT JOIN "SDS" AS s USING ("SD_ID") WHERE "TBL_NAME" LIKE 't%'"#;
 
+/// Which transaction has written each row.
+const VERSIONS_IN_HIVE: &str = r#"SELECT concat_ws(' ',
+    (SELECT string_agg(xmin::text, ',' ORDER BY "SD_ID") FROM "SDS"),
+    (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID") FROM "TBLS"),
+    (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID", "PARAM_KEY")
+      FROM "TABLE_PARAMS"),
+    (SELECT string_agg(xmin::text, ',' ORDER BY "CD_ID", "COLUMN_NAME")
+      FROM "COLUMNS_V2"),
+    (SELECT string_agg(xmin::text, ',' ORDER BY "SERDE_ID", "PARAM_KEY")
+      FROM "SERDE_PARAMS"))"#;
+
+/// The one text that a statement answers.
+async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
@@ -679,11 +695,7 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
         catalog.commit(&epoch(&owner, 0)).await.unwrap();
         catalog.commit(&full(&owner, 1)).await.unwrap();
         let client = place.other_client().await;
-        let in_hive = async || -> String {
-            let row = client.query_one(TABLES_IN_HIVE, &[]).await.unwrap();
-            row.get(0)
-        };
-        let made = in_hive().await;
+        let made = text(&client, TABLES_IN_HIVE).await;
         client.batch_execute(sql).await.unwrap();
         stopped(catalog.commit(&full(&owner, 2)).await, part);
         stopped(catalog.commit(&full(&owner, 2)).await, "table was dropped");
@@ -707,28 +719,13 @@ async fn what_was_dropped_or_altered_stops_the_next_commit_until_restored() {
             continue;
         }
         answer.unwrap();
-        assert_eq!(in_hive().await, made, "{sql}");
-        let versions = async || -> String {
-            let sql = r#"SELECT concat_ws(' ',
-                (SELECT string_agg(xmin::text, ',' ORDER BY "SD_ID") FROM "SDS"),
-                (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID") FROM "TBLS"),
-                (SELECT string_agg(xmin::text, ',' ORDER BY "TBL_ID", "PARAM_KEY")
-                  FROM "TABLE_PARAMS"),
-                (SELECT string_agg(xmin::text, ',' ORDER BY "CD_ID", "COLUMN_NAME")
-                  FROM "COLUMNS_V2"),
-                (SELECT string_agg(xmin::text, ',' ORDER BY "SERDE_ID", "PARAM_KEY")
-                  FROM "SERDE_PARAMS"))"#;
-            client.query_one(sql, &[]).await.unwrap().get(0)
-        };
-        let before = versions().await;
+        assert_eq!(text(&client, TABLES_IN_HIVE).await, made, "{sql}");
+        let before = text(&client, VERSIONS_IN_HIVE).await;
         verb.restore("admin", "id of admin", LEASE_MS)
             .await
             .unwrap();
-        assert_eq!(
-            versions().await,
-            before,
-            "a row was written that did not differ"
-        );
+        let after = text(&client, VERSIONS_IN_HIVE).await;
+        assert_eq!(after, before, "a row was written that did not differ");
         fenced(
             catalog.commit(&full(&owner, 2)).await,
             "\"admin\" owns it now",
@@ -880,8 +877,8 @@ async fn impossible_values_in_the_journal_stop_with_a_sentence_and_no_panic() {
             "windrow_1.lane.next_offset: it is 75 for topic partition 1, and epoch 1 ended at 10",
         ),
         (
-            "INSERT INTO windrow_1.lane SELECT database, \"table\", 2, owner_epoch, owner_id, NULL, \
-               7, 0 FROM windrow_1.job"
+            "INSERT INTO windrow_1.lane SELECT database, \"table\", 2, owner_epoch, owner_id, \
+               NULL, 7, 0 FROM windrow_1.job"
                 .to_owned(),
             "it is 7 for topic partition 2, and epoch 1 does not know it",
         ),
@@ -1907,6 +1904,23 @@ fn write_one_row(warehouse: &str, file: &NewFile, n: usize, second: u32) -> Stri
     )
 }
 
+/// A row of Spark's answer.
+const FIRST_ROW: &str = "[{\"start\": \"2024-09-01 19:42:15.000000\", \
+   \"end\": \"2024-09-01 19:42:25.000000\"}, \"producer-0\", 20]";
+
+/// The view was altered. Commits epoch 3 once that is undone, and returns the owner.
+async fn an_altered_view_is_restored(catalog: &mut Catalog, owner: &Owner) -> Owner {
+    stopped(catalog.commit(&epoch(owner, 3)).await, "altered: its query");
+    catalog.release(owner).await.unwrap();
+    catalog
+        .restore("admin", "id of admin", LEASE_MS)
+        .await
+        .unwrap();
+    let (owner, _) = take(catalog, "a").await;
+    catalog.commit(&epoch(&owner, 3)).await.unwrap();
+    owner
+}
+
 /// Spark is the judge. It writes two Parquet files itself, and must find exactly their rows through
 /// the view.
 #[tokio::test]
@@ -1944,9 +1958,6 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             .await
             .unwrap();
         let said = spark(&HARMLESS_STATEMENTS);
-        let window =
-            r#"{"start": "2024-09-01 19:42:15.000000", "end": "2024-09-01 19:42:25.000000"}"#;
-        let row = format!(r#"[{window}, "producer-0", 20]"#);
         assert!(
             said.contains(r#""columns": ["window", "origin", "count"]"#),
             "{said}"
@@ -1957,7 +1968,7 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             ),
             "{said}"
         );
-        assert!(said.contains(&row), "{said}");
+        assert!(said.contains(FIRST_ROW), "{said}");
         // What Spark did to the tables does not count as damage, and readers see the next epoch.
         catalog
             .commit(&Commit {
@@ -1976,19 +1987,9 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             said.contains(r#"[2, 40, "2024-09-01 19:42:25.000000"]"#) && said.contains("\n[1]\n"),
             "{said}"
         );
-        stopped(
-            catalog.commit(&epoch(&owner, 3)).await,
-            "altered: its query",
-        );
-        catalog.release(&owner).await.unwrap();
-        catalog
-            .restore("admin", "id of admin", LEASE_MS)
-            .await
-            .unwrap();
-        let (owner, _) = take(&mut catalog, "a").await;
-        catalog.commit(&epoch(&owner, 3)).await.unwrap();
+        let owner = an_altered_view_is_restored(&mut catalog, &owner).await;
         let said = spark(&["SELECT * FROM newtable", "DROP VIEW newtable"]);
-        assert!(said.contains(&row), "{said}");
+        assert!(said.contains(FIRST_ROW), "{said}");
         stopped(
             catalog.commit(&epoch(&owner, 4)).await,
             "\"default.newtable\" is no longer in Hive",

@@ -160,8 +160,8 @@ async fn partition_ids(
     rows.iter().map(read).collect()
 }
 
-/// Points table partitions at their files' folders and at the column list of their table. Each is given as its own id, the id that the
-/// journal knows, and the file.
+/// Points table partitions at their files' folders and at the column list of their table. Each is
+/// given as its own id, the id that the journal knows, and the file.
 async fn relocate(
     db: &Session,
     warehouse: &Place,
