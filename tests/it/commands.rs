@@ -34,6 +34,8 @@ const JUJU: [&str; 14] = [
 
 /// Actions of other charms.
 const OTHER_CHARMS: [&str; 1] = ["sync-s3-credentials"];
+/// Options of other charms that messages name.
+const OTHER_OPTIONS: [&str; 1] = ["region"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -203,7 +205,7 @@ fn juju_fault(
         }
         "config" => {
             let option = rest.split('=').next().unwrap_or_default();
-            (is_name(option) && !options.contains(option))
+            (is_name(option) && !options.contains(option) && !OTHER_OPTIONS.contains(&option))
                 .then(|| format!("there is no option {option}"))
         }
         _ => None,
