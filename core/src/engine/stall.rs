@@ -14,12 +14,12 @@ use crate::values::time::{EventTime, Mono};
 #[derive(Debug)]
 pub(super) struct Stall {
     frontier: Option<EventTime>,
-    /// When the frontier moved last, or when something came again after a silence.
+    /// When the frontier moved last, or when reading began again after a silence.
     since: Mono,
     /// When a record was read last; `None` before the first one.
     read_at: Option<Mono>,
-    /// Records wait to be read now.
-    unread: bool,
+    /// Since when records wait to be read and the frontier stands; `None` while none waits.
+    unread_since: Option<Mono>,
 }
 
 impl Stall {
@@ -28,28 +28,24 @@ impl Stall {
             frontier: None,
             since: now,
             read_at: None,
-            unread: false,
+            unread_since: None,
         }
     }
 
     /// A record was read.
     pub(super) fn note_read(&mut self, step: &Step<'_>) {
-        self.begin_anew_after_silence(step);
+        if !self.is_read(step.now, step.rules.stalled_after_ms) {
+            self.since = step.now;
+        }
         self.read_at = Some(step.now);
     }
 
-    /// Whether records wait to be read.
+    /// Whether records wait to be read. That time counts while they wait, and no longer: what they
+    /// are is known only when they are read.
     pub(super) fn note_unread(&mut self, unread: bool, step: &Step<'_>) {
-        if unread {
-            self.begin_anew_after_silence(step);
-        }
-        self.unread = unread;
-    }
-
-    fn begin_anew_after_silence(&mut self, step: &Step<'_>) {
-        if !self.is_busy(step.now, step.rules.stalled_after_ms) {
-            self.since = step.now;
-        }
+        let read = self.is_read(step.now, step.rules.stalled_after_ms);
+        let since = if read { self.since } else { step.now };
+        self.unread_since = unread.then(|| self.unread_since.unwrap_or(since));
     }
 
     /// Time has gone on. `stands` says that the frontier cannot be expected to move, because the
@@ -57,23 +53,21 @@ impl Stall {
     pub(super) fn tick(&mut self, frontier: Option<EventTime>, stands: bool, now: Mono) {
         if stands || self.frontier != frontier {
             (self.frontier, self.since) = (frontier, now);
+            self.unread_since = self.unread_since.map(|_| now);
         }
     }
 
     /// For how long the frontier has stood still while there was something to count, in ms; 0 while
     /// there is nothing.
     pub(super) fn age_ms(&self, now: Mono, stalled_after_ms: u64) -> u64 {
-        if self.is_busy(now, stalled_after_ms) {
-            now.since(self.since)
-        } else {
-            0
-        }
+        let read_since = self.is_read(now, stalled_after_ms).then_some(self.since);
+        let since = read_since.into_iter().chain(self.unread_since).min();
+        since.map_or(0, |since| now.since(since))
     }
 
-    /// Whether there is something to count: records wait to be read, or the last one was read no
-    /// longer ago than `stalled-after`.
-    fn is_busy(&self, now: Mono, stalled_after_ms: u64) -> bool {
-        let read = |at| now.since(at) <= stalled_after_ms;
-        self.unread || self.read_at.is_some_and(read)
+    /// Whether records are being read: the last one is no longer ago than `stalled-after`.
+    fn is_read(&self, now: Mono, stalled_after_ms: u64) -> bool {
+        self.read_at
+            .is_some_and(|at| now.since(at) <= stalled_after_ms)
     }
 }
