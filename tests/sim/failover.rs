@@ -41,7 +41,8 @@ impl World {
     /// Just before a commit arrives, the catalog may lose epochs that moved no offset. Then nothing
     /// but their number tells that they are lost.
     pub fn fail_over_before_commit(&mut self) {
-        if !self.faults.epochs_are_forgotten || !self.fails() {
+        let may = self.faults.epochs_are_forgotten && self.faults.lost_one_in > 0;
+        if !may || !self.rng.one_in(2) {
             return;
         }
         let ends = |catalog: &Catalog| {

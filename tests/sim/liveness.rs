@@ -15,7 +15,7 @@ use windrow_core::values::time::EventTime;
 const EVERY_MS: u64 = 500;
 /// So far beyond where it began must the table close its windows while records go on.
 const GOES_ON_MS: i64 = 10_000;
-/// The table must have closed them by then. It is more than the engine lets pass before it tries
+/// The table must have closed them by then, or with very little memory a part of them. It is more than the engine lets pass before it tries
 /// again what failed, with the longest delay and `idle-timeout`.
 const BOUND_MS: u64 = 200_000;
 /// A transaction that stays open is told to people after a minute, once it is found.
@@ -102,7 +102,9 @@ impl World {
         let transaction = self.open_transaction();
         let by_whom = self.processes.first().map(|process| process.id);
         self.summary.goes_on += 1;
-        let (from, mut left_ms) = (self.now, BOUND_MS);
+        let (from, mut left_ms, mut moved_to) = (self.now, BOUND_MS, None);
+        // With a few kilobytes it goes on slowly: nearly each record waits for a commit.
+        let slowly = self.settings.max_memory_bytes < 1 << 20;
         while left_ms > 0 {
             self.now += EVERY_MS;
             let since = (self.now - from) as i64;
@@ -131,6 +133,9 @@ impl World {
             let through = last.and_then(|(commit, _)| commit.closed_through);
             if through >= Some(EventTime(begins + GOES_ON_MS)) {
                 return Ok(());
+            }
+            if slowly && through > moved_to {
+                (moved_to, left_ms) = (through, BOUND_MS);
             }
         }
         let engine = &self.processes[0].engine;

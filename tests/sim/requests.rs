@@ -112,7 +112,22 @@ impl World {
     /// From time to time nothing that a process has sent to the catalog arrives for longer than its
     /// lease, just as an epoch of it is on its way: another process may commit under that number.
     pub fn let_a_connection_stall(&mut self) {
-        if self.faults.lost_one_in == 0 || !self.rng.one_in(10) {
+        if self.faults.lost_one_in == 0 {
+            return;
+        }
+        // After a lost answer, most of all: the epoch is then not known to be there.
+        let asks = |sent: &Sent| {
+            matches!(
+                sent.request,
+                Request::Catalog(CatalogRequest::Outcome { .. })
+            )
+        };
+        let one_in = if self.requests.iter().any(asks) {
+            2
+        } else {
+            10
+        };
+        if !self.rng.one_in(one_in) {
             return;
         }
         let of_an_epoch = |sent: &&Sent| {

@@ -42,7 +42,11 @@ impl World {
         }
         if self.rng.one_in(60) && !self.old_facts.kept.is_empty() {
             let nth = self.rng.below(self.old_facts.kept.len() as u64) as usize;
-            let (at, facts) = self.old_facts.kept[nth].clone();
+            let (at, mut facts) = self.old_facts.kept[nth].clone();
+            if facts.partitions.len() > 1 && self.rng.one_in(2) {
+                // It has not heard of the newest topic partition.
+                facts.partitions.pop_last();
+            }
             let until = self.now + self.rng.below(BEHIND_MS);
             self.old_facts.behind = Some((until, at, facts));
         }
