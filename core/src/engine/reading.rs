@@ -213,13 +213,16 @@ impl Reading {
         let Some(feed) = self.feeds.get_mut(&partition) else {
             return;
         };
-        if feed.reading && feed.gone.is_none() {
+        if feed.reading {
+            // Also while the topic seems not to have it: it is started again once it is there.
             let pause_ms = pause_before_start(None);
             feed.again.get_or_insert(Again {
                 at: step.now.plus(pause_ms),
                 pause_ms,
             });
-            step.troubles.report(Side::Lane(partition), trouble);
+            if !feed.is_gone() {
+                step.troubles.report(Side::Lane(partition), trouble);
+            }
         }
     }
 
@@ -634,6 +637,30 @@ mod tests {
         assert!(!reading.is_idle(0, Mono(530_000)));
         reading.note_topic(&none, true, Mono(540_000));
         assert!(reading.is_idle(0, Mono(540_000)));
+    }
+
+    #[test]
+    fn a_trouble_while_one_broker_does_not_know_the_topic_partition_is_tried_again() {
+        let (rules, mut reading) = (Rules::for_tests(), Reading::default());
+        let lane = Lane::new(0, &rules.shape, 0);
+        let lanes = Lanes::from([(0, lane)]);
+        reading.add(0, Mono(0));
+        at(0, &rules, |step| reading.start(lanes.iter(), step));
+        reading.note_topic(&BTreeMap::new(), true, Mono(1000));
+        at(2000, &rules, |step| {
+            reading.note_trouble(0, "a batch is damaged".into(), step);
+            assert!(step.troubles.of(Side::Lane(0)).is_some());
+        });
+        let starts = |now: u64, reading: &mut Reading| {
+            at(now, &rules, |step| {
+                reading.tick(&lanes, step);
+                let start = |effect: &&Effect| matches!(effect, Effect::Start { .. });
+                step.effects.iter().filter(start).count()
+            })
+        };
+        assert_eq!(starts(5000, &mut reading), 0, "it seems not to be there");
+        reading.note_topic(&BTreeMap::from([(0, (0, 0))]), true, Mono(6000));
+        assert_eq!(starts(7000, &mut reading), 1);
     }
 
     #[test]
