@@ -15,8 +15,9 @@ use windrow_core::values::time::EventTime;
 const EVERY_MS: u64 = 500;
 /// So far beyond where it began must the table close its windows while records go on.
 const GOES_ON_MS: i64 = 10_000;
-/// The table must have closed them by then, or with very little memory a part of them. It is more than the engine lets pass before it tries
-/// again what failed, with the longest delay and `idle-timeout`.
+/// The table must have closed them by then, or with very little memory a part of them. It is more
+/// than the engine lets pass before it tries again what failed, with the longest delay and
+/// `idle-timeout`.
 const BOUND_MS: u64 = 200_000;
 /// A transaction that stays open is told to people after a minute, once it is found.
 const TRANSACTION_MS: u64 = 120_000;
@@ -54,7 +55,8 @@ impl World {
         let process = &mut self.processes[i];
         let now = self.now - process.clocks.slept;
         let frontier = merger::frontier(process.engine.lanes());
-        let counts = process.engine.state() == State::Counting;
+        // One that is told to stop reads nothing more.
+        let counts = process.engine.state() == State::Counting && !process.stopping;
         let progress = &mut process.progress;
         if !counts || progress.frontier != frontier {
             (progress.frontier, progress.moved_at) = (frontier, now);
