@@ -93,9 +93,9 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "a checkpoint forgets the windows that are closed and not final",
-        "count/lane.rs",
-        "self.closed.clone()",
-        "Closed::new()",
+        "count/checkpoint.rs",
+        "closed: closed.collect(),",
+        "closed: closed.take(0).collect(),",
     ),
     mutation(
         "only counted records move the watermark",
