@@ -12,7 +12,7 @@ help: ## This list
 demo: tools ## Kafka, producer, windrow and a table in one process, for 30 s; ARGS='--for 10s'
 	cargo run -- demo $(ARGS)
 
-test: test-fast test-real test-pack test-kube test-juju ## Everything but test-deploy
+test: test-fast test-real test-pack test-kube test-juju ## Everything but test-deploy, test-memory
 
 test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the simulation
 	cargo test -p windrow -p windrow-core
@@ -30,7 +30,15 @@ test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table
 	$(PARTS) install kafka minio postgres spark spark-3.5
 	cargo test --no-run
 	$(PARTS) up kafka minio minio-tls postgres
-	eval "$$($(PARTS) env)" && cargo test --no-fail-fast -- --ignored --test-threads=2
+	eval "$$($(PARTS) env)" && \
+	  cargo test --no-fail-fast -- --ignored --test-threads=2 --skip ten_million
+
+test-memory: tools ## Ten million records, S3 and PostgreSQL away for 5 minutes each: 20 minutes
+	$(PARTS) install kafka minio postgres spark
+	cargo test --release --test real --no-run
+	$(PARTS) up kafka minio minio-tls postgres
+	eval "$$($(PARTS) env)" && \
+	  cargo test --release --test real -- --ignored --nocapture ten_million
 
 # The scripts of this target and the next two exit with 3 where what they need cannot be had.
 test-juju: tools ## The charm under Juju's own hook runner and a real Pebble, where they can be had
@@ -71,5 +79,5 @@ test-pack: pack ## What is in the charm's file, as Juju, charmcraft and a bare U
 tools:
 	@tests/tools.sh
 
-.PHONY: help demo fuzz test test-fast test-mutations test-real test-juju test-kube test-deploy lint
-.PHONY: parts-up parts-down pack test-pack tools
+.PHONY: help demo fuzz test test-fast test-mutations test-real test-memory test-juju test-kube
+.PHONY: test-deploy lint parts-up parts-down pack test-pack tools

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod cgroup;
 mod connections;
 pub mod files;
+pub mod heap;
 pub mod http;
 pub mod kafka;
 pub mod pebble;

@@ -16,6 +16,7 @@
 )]
 
 use crate::io::catalog::Totals;
+use crate::io::heap;
 use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
 use crate::run::catalog_task::CatalogWork;
@@ -49,6 +50,8 @@ const POLL: Duration = Duration::from_millis(50);
 const POLL_COMMITTING: Duration = Duration::from_millis(10);
 /// How long between two snapshots of the status, whether it changed or not.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// How long between two times when freed memory is given back, while memory is half full.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(2);
 /// How long the end waits for the table to be given back. After that its lease ends by itself.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
@@ -82,6 +85,8 @@ pub(super) struct Driver {
     pub(super) status: watch::Sender<Arc<Status>>,
     /// When the last snapshot was made; `None` when one is due at once.
     pub(super) status_at: Option<Instant>,
+    /// When freed memory was last given back to the system; `None` before the first time.
+    pub(super) given_back_at: Option<Instant>,
     /// The state that was logged last.
     pub(super) logged: Option<State>,
     /// The topic partitions that the reader was told to read.
@@ -333,8 +338,23 @@ impl Driver {
         }
         if self.status_at.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
             self.status_at = Some(Instant::now());
-            self.status
-                .send_replace(Arc::new(snapshot(&self.engine, &self.run)));
+            let status = snapshot(&self.engine, &self.run);
+            let half_full = status.memory_bytes >= status.memory_limit_bytes / 2;
+            self.status.send_replace(Arc::new(status));
+            if half_full {
+                self.give_memory_back();
+            }
+        }
+    }
+
+    /// The bound on memory counts what is in use, and the system what was not given back.
+    fn give_memory_back(&mut self) {
+        if self
+            .given_back_at
+            .is_none_or(|at| at.elapsed() >= GIVE_BACK_EVERY)
+        {
+            heap::give_back();
+            self.given_back_at = Some(Instant::now());
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use crate::io::kafka::{At, Brokers, KafkaError};
 use crate::io::store::Store;
+use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
 use windrow_core::engine::{
@@ -43,6 +45,15 @@ pub fn ask_brokers(brokers: &Brokers, request: BrokersRequest) -> BrokersAnswer 
     }
 }
 
+/// The bytes of an object, which the engine keeps until it is stored. They are not copied.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
     let topic = brokers.topic(ASK_TIMEOUT)?;
     let first = brokers.offsets(&topic.partitions, At::Earliest, ASK_TIMEOUT)?;
@@ -76,7 +87,7 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
             StoreAnswer::Get { key, result }
         }
         StoreRequest::Put { key, bytes } => {
-            let result = store.put(&key, bytes.as_ref().clone()).await;
+            let result = store.put(&key, Bytes::from_owner(Shared(bytes))).await;
             StoreAnswer::Put {
                 key,
                 result: result.map_err(Trouble::from),

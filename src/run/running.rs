@@ -117,6 +117,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         clock: MachineClock::start(),
         status,
         status_at: None,
+        given_back_at: None,
         logged: None,
         reading: BTreeSet::new(),
         releasing: None,

@@ -237,8 +237,8 @@ fn text_of(output: &Output) -> String {
 }
 
 /// A TCP port that leads to a server, and can be shut.
-struct Gate {
-    address: String,
+pub struct Gate {
+    pub address: String,
     open: Arc<AtomicBool>,
     /// Requests to S3 go through as if they were made in 2020.
     backdates: Arc<AtomicBool>,
@@ -247,7 +247,7 @@ struct Gate {
 
 impl Gate {
     /// Begins shut: what connects is dropped at once.
-    fn to(server: &str) -> Self {
+    pub fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let open = Arc::new(AtomicBool::new(false));
@@ -288,12 +288,12 @@ impl Gate {
         gate
     }
 
-    fn open(&self) {
+    pub fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
 
     /// Cuts what goes through, too.
-    fn shut(&self) {
+    pub fn shut(&self) {
         let mut streams = self.through.lock().expect("no panic");
         self.open.store(false, Ordering::SeqCst);
         for stream in streams.drain(..) {

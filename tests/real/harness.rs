@@ -201,13 +201,17 @@ impl Setup {
 
     /// Starts `windrow run` with these files. Its log goes on in the same file at each start.
     pub fn start(&self) -> Windrow<'_> {
+        self.start_command(self.command(&["run"]))
+    }
+
+    /// The same by a command that becomes `windrow run` with these files.
+    pub fn start_command(&self, mut command: Command) -> Windrow<'_> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_file())
             .expect("the folder is ours");
-        let child = self
-            .command(&["run"])
+        let child = command
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)
             .spawn();
@@ -357,6 +361,11 @@ impl Windrow<'_> {
         })
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_some()
+    }
+
     /// Waits for its end. Panics when it does not come in time.
     pub fn ended(&mut self, within: Duration) -> ExitStatus {
         wait("windrow ends", within, || {
@@ -403,11 +412,21 @@ impl Windrow<'_> {
         assert!(sent.success(), "cannot send {name}");
     }
 
-    /// Of `VmHWM`; 0 once it has ended.
-    fn peak_rss_mib(&self) -> f64 {
+    /// The greatest resident memory so far, in MiB; 0 once it has ended.
+    pub fn peak_rss_mib(&self) -> f64 {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// The resident memory of this moment, in MiB; 0 once it has ended.
+    pub fn rss_mib(&self) -> f64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// A line of `/proc/PID/status`, which has kB.
+    fn memory_mib(&self, name: &str) -> f64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
         line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok())
             .unwrap_or_default()
             / 1024.0

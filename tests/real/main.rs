@@ -6,5 +6,6 @@ mod bucket;
 mod clocks;
 mod faults;
 mod harness;
+mod memory;
 mod million;
 mod spark;

@@ -132,7 +132,7 @@ impl World {
         }
         let greater = heard_ahead.max(clocks.wall_ahead);
         let must = self.right_now() + greater + max_future_ms;
-        let ceiling = lane.state().ceiling;
+        let ceiling = lane.ceiling();
         if (ceiling - must).abs() > max_future_ms / 8 + inexact {
             return Err(format!(
                 "the ceiling of topic partition {p} is {ceiling}, must be about {must}"

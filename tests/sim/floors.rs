@@ -127,6 +127,6 @@ impl World {
                 Decided::Ceiling { at } | Decided::CountsLost { ceiling: at, .. } => Some(at.0),
                 _ => None,
             });
-        ceilings.fold(lane.state().ceiling, i64::max)
+        ceilings.fold(lane.ceiling(), i64::max)
     }
 }

@@ -95,9 +95,9 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "a checkpoint forgets the windows that are closed and not final",
-        "count/lane.rs",
-        "self.closed.clone()",
-        "Closed::new()",
+        "count/checkpoint.rs",
+        "closed: closed.collect(),",
+        "closed: closed.take(0).collect(),",
     ),
     mutation(
         "other lanes follow the loss floor of the lane that lost",

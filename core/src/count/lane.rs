@@ -40,7 +40,7 @@ mod replay;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};
-use crate::count::partial::{Closed, Entry, Partials, closed_bytes};
+use crate::count::partial::{Closed, Partials, SliceState, closed_bytes};
 use crate::count::watermark::Watermark;
 use crate::count::window::Span;
 use crate::values::decision::{Decided, Decision, FloorReason};
@@ -50,6 +50,7 @@ use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
 use replay::Replay;
+use std::sync::Arc;
 
 /// One topic partition, and everything that windrow keeps about it.
 pub struct Lane {
@@ -106,7 +107,7 @@ pub enum Stopped {
     Replay(String),
 }
 
-/// Everything of a lane that a restart needs; a checkpoint holds it.
+/// Everything of a lane that a restart needs, as it was read from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneState {
     /// The watermark, with the parts that it is made of.
@@ -117,10 +118,42 @@ pub struct LaneState {
     pub ledger: LaneLedger,
     /// The last record whose leader epoch is known.
     pub epoch_mark: Option<EpochMark>,
-    /// The slices of open windows: the start of each in ms since 1970, and its entries.
-    pub slices: Vec<(i64, Vec<Entry>)>,
+    /// The keys, encoded as [`crate::values::record::Key`] says. Slices name them by their place.
+    pub keys: Vec<Arc<[u8]>>,
+    /// The slices of open windows.
+    pub slices: Vec<SliceState>,
     /// Windows that are closed in this lane but not final.
     pub closed: Closed,
+}
+
+impl LaneState {
+    /// Nothing was read yet, and `start` is the next offset.
+    #[must_use]
+    pub fn at_start(start: Offset) -> Self {
+        Self {
+            watermark: Watermark::new(0),
+            ceiling: i64::MIN,
+            ledger: LaneLedger {
+                start_offset: start,
+                next_offset: start,
+                ..LaneLedger::default()
+            },
+            epoch_mark: None,
+            keys: Vec::new(),
+            slices: Vec::new(),
+            closed: Closed::new(),
+        }
+    }
+}
+
+/// What a checkpoint keeps of a lane, borrowed from it.
+pub(super) struct Kept<'a> {
+    pub(super) watermark: Watermark,
+    pub(super) ceiling: i64,
+    pub(super) ledger: LaneLedger,
+    pub(super) epoch_mark: Option<EpochMark>,
+    pub(super) partials: &'a Partials,
+    pub(super) closed: &'a Closed,
 }
 
 impl Lane {
@@ -128,19 +161,8 @@ impl Lane {
     /// decided yet: before the first record, the caller decides both.
     #[must_use]
     pub fn new(partition: Partition, shape: &Shape, start: Offset) -> Self {
-        let ledger = LaneLedger {
-            start_offset: start,
-            next_offset: start,
-            ..LaneLedger::default()
-        };
-        let state = LaneState {
-            watermark: Watermark::new(0),
-            ceiling: i64::MIN,
-            ledger,
-            epoch_mark: None,
-            slices: Vec::new(),
-            closed: Closed::new(),
-        };
+        let state = LaneState::at_start(start);
+        let ledger = state.ledger;
         let mut lane = Self::restore(partition, shape, state, ledger, Vec::new());
         lane.begin_replay(None);
         lane
@@ -159,7 +181,7 @@ impl Lane {
     ) -> Self {
         let replay = Replay::new(&state, goal, decisions);
         let mut partials = Partials::new(shape);
-        partials.import(state.slices);
+        partials.import(&state.keys, state.slices);
         let closed_bytes = bytes_of(&state.closed, partials.width());
         let mut lane = Self {
             partition,
@@ -193,19 +215,18 @@ impl Lane {
     }
 
     /// What a checkpoint keeps of this lane.
-    #[must_use]
-    pub fn state(&self) -> LaneState {
+    pub(super) fn kept(&self) -> Kept<'_> {
         debug_assert!(
             self.sums_are_right(),
             "the running sums of memory are what a recount says"
         );
-        LaneState {
+        Kept {
             watermark: self.watermark,
             ceiling: self.ceiling,
             ledger: self.ledger,
             epoch_mark: self.epoch_mark,
-            slices: self.partials.export(),
-            closed: self.closed.clone(),
+            partials: &self.partials,
+            closed: &self.closed,
         }
     }
 

@@ -38,23 +38,27 @@ pub fn has_rows(lanes: &Lanes, shape: &Shape, frontier: EventTime) -> bool {
     least.is_some_and(|start| start + shape.window_ms <= frontier.0)
 }
 
-/// Takes the windows that end at or before `frontier` out of the lanes, and sums their partials.
-/// The result has one row for each window and key, sorted by window and then by the bytes of the
-/// key.
-pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> {
+/// Takes the windows that end at or before `frontier` out of the lanes, sums their partials, and
+/// gives the rows of each window, one window after the other. There is one row for each window and
+/// key, sorted by window and then by the bytes of the key. Only the rows of one window are in
+/// memory at a time, while the partials of all of them are.
+pub fn close(
+    lanes: &mut Lanes,
+    shape: &Shape,
+    frontier: EventTime,
+    mut give: impl FnMut(Vec<Row>),
+) {
     let mut windows: BTreeMap<i64, Vec<Vec<Entry>>> = BTreeMap::new();
     for (start, entries) in take(lanes, shape, frontier) {
         windows.entry(start).or_default().push(entries);
     }
     let functions: Vec<Function> = shape.inputs().map(|a| a.function).collect();
-    let mut rows: Vec<Row> = Vec::new();
     for (start, of_lanes) in windows {
-        // One window at a time is held twice, and not all of them.
+        let mut rows: Vec<Row> = Vec::new();
         let mut entries: Vec<Entry> = of_lanes.into_iter().flatten().collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
-        let first = rows.len();
         for entry in entries {
-            match rows[first..].last_mut().filter(|row| row.key == entry.key) {
+            match rows.last_mut().filter(|row| row.key == entry.key) {
                 Some(row) => {
                     row.count += entry.count;
                     for ((acc, function), more) in
@@ -72,8 +76,8 @@ pub fn close(lanes: &mut Lanes, shape: &Shape, frontier: EventTime) -> Vec<Row> 
                 }),
             }
         }
+        give(rows);
     }
-    rows
 }
 
 /// Takes the windows that end at or before `frontier` out of the lanes: the start of each, with the

@@ -46,6 +46,19 @@ pub struct Entry {
     pub accs: Box<[Acc]>,
 }
 
+/// One slice as a checkpoint has it, in lists that take little memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceState {
+    /// Where the slice begins, in ms since 1970.
+    pub start: i64,
+    /// The places of its keys in the list of keys that comes with it.
+    pub ids: Vec<u32>,
+    /// How many records were counted under each of these keys, in the same order.
+    pub counts: Vec<u64>,
+    /// The aggregates of these keys, in the same order: as many for each as [`Shape::inputs`] has.
+    pub accs: Vec<Acc>,
+}
+
 /// Closed windows by their start in ms since 1970, each with its entries in no particular order.
 pub type Closed = BTreeMap<i64, Vec<Entry>>;
 
@@ -395,26 +408,27 @@ impl Partials {
         self.slices.iter().map(Slice::keys).sum()
     }
 
-    /// The slices as plain values, for a checkpoint: the start of each slice, and its entries.
-    #[must_use]
-    pub fn export(&self) -> Vec<(i64, Vec<Entry>)> {
-        self.slices
-            .iter()
-            .map(|s| (s.span.start, self.entries(s)))
-            .collect()
+    /// The slices, in the order of their starts.
+    pub fn slices(&self) -> &[Slice] {
+        &self.slices
     }
 
-    /// Takes back the slices that [`Partials::export`] gave.
-    pub fn import(&mut self, slices: Vec<(i64, Vec<Entry>)>) {
+    /// The keys of the slices, and others that were in a slice before.
+    pub fn interner(&self) -> &Interner {
+        &self.keys
+    }
+
+    /// Takes in the slices of a checkpoint, which name `keys` by their places.
+    pub fn import(&mut self, keys: &[Arc<[u8]>], slices: Vec<SliceState>) {
         let width = self.functions.len();
-        for (start, entries) in slices {
-            let mut slice = Slice::new(self.windows.span(start));
-            for entry in entries {
-                let id = self.keys.intern_shared(&entry.key);
+        for state in slices {
+            let mut slice = Slice::new(self.windows.span(state.start));
+            for (at, id) in state.ids.iter().enumerate() {
+                let id = self.keys.intern_shared(&keys[*id as usize]);
                 let place = slice.insert(id, self.keys.len(), width);
                 slice
-                    .add(place, entry.count, width)
-                    .copy_from_slice(&entry.accs);
+                    .add(place, state.counts[at], width)
+                    .copy_from_slice(&state.accs[at * width..(at + 1) * width]);
             }
             self.slice_bytes += slice.bytes();
             self.slices.push(slice);

@@ -2,12 +2,13 @@
 //! lanes. Nothing is stored here. Reading goes on at once; the epoch's way into the catalog is in
 //! `flight`.
 
+use super::rules::Rules;
 use super::step::{Break, Step};
 use super::table::Table;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
 use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
-use crate::table::file;
+use crate::table::file::{self, RowsFile};
 use crate::values::digest::{hex, sha256_hex};
 use crate::values::ledger::TableLedger;
 use crate::values::record::{EpochMark, Partition};
@@ -44,12 +45,13 @@ pub(super) fn cut(
     let epoch = table.next_epoch();
     let frontier = table.frontier();
     let joined = table.join(frontier, step);
-    let rows = table.close(frontier, &step.rules.shape);
+    let mut rows = RowsFiles::new(step);
+    table.close(frontier, &step.rules.shape, |window| rows.add(window));
     let ledger = table.ledger();
     table.check_ledger(&ledger)?;
     let lanes = lane_commits(table);
     let mut files = Files::new(owner, epoch, footer(epoch, &lanes, &ledger), step);
-    files.add_rows(&rows);
+    files.add_rows(rows);
     files.add_side_tables(table);
     let Files {
         files, mut objects, ..
@@ -124,6 +126,62 @@ fn footer(
     ]
 }
 
+/// The files of the table's own rows as they are made, each of one day and of at most so many rows.
+/// Their footers need the ledger, which is known once all rows are.
+struct RowsFiles<'a> {
+    rules: &'a Rules,
+    files: Vec<RowsOf>,
+}
+
+/// A file of the rows of one day.
+struct RowsOf {
+    day: i64,
+    /// In a file's path: `2024-09-01`.
+    date: String,
+    /// Counts the files of one day from 0.
+    part: usize,
+    /// The least start of a window.
+    first: EventTime,
+    /// The greatest one.
+    last: EventTime,
+    file: RowsFile,
+}
+
+impl<'a> RowsFiles<'a> {
+    fn new(step: &Step<'a>) -> Self {
+        Self {
+            rules: step.rules,
+            files: Vec::new(),
+        }
+    }
+
+    /// Adds the rows of the next window.
+    fn add(&mut self, rows: Vec<Row>) {
+        let shape = &self.rules.shape;
+        for row in rows {
+            let (day, start) = (row.start.0.div_euclid(DAY_MS), row.start);
+            let of_this_day = self.files.last().filter(|of| of.day == day);
+            let part = match of_this_day {
+                Some(of) if of.file.count() < self.rules.limits.file_rows => of.part,
+                of => of.map_or(0, |of| of.part + 1),
+            };
+            if of_this_day.is_none_or(|of| of.part != part) {
+                self.files.push(RowsOf {
+                    day,
+                    date: start.date(),
+                    part,
+                    first: start,
+                    last: start,
+                    file: RowsFile::new(shape, self.rules.timestamps),
+                });
+            }
+            let of = self.files.last_mut().expect("it was added");
+            of.last = start;
+            of.file.push(shape, [row]);
+        }
+    }
+}
+
 /// The files of one epoch, as they are made.
 struct Files<'a> {
     owner: &'a Owner,
@@ -189,18 +247,26 @@ impl<'a> Files<'a> {
         self.objects.insert(key, Arc::new(bytes));
     }
 
-    /// Adds the table's own rows, which are sorted: files of one day each.
-    fn add_rows(&mut self, rows: &[Row]) {
-        let rules = self.step.rules;
-        let day = |row: &Row| row.start.0.div_euclid(DAY_MS);
-        for of_a_day in rows.chunk_by(|a, b| day(a) == day(b)) {
-            let date = of_a_day[0].start.date();
-            for (part, rows) in of_a_day.chunks(rules.limits.file_rows).enumerate() {
-                let bytes = file::write_rows(&rules.shape, rules.timestamps, rows, &self.footer);
-                let windows = (rows[0].start, rows[rows.len() - 1].start);
-                let kind = FileKind::Rows { date: date.clone() };
-                self.add(kind, part, rows.len(), Some(windows), bytes);
-            }
+    /// Adds the files of the table's own rows.
+    fn add_rows(&mut self, rows: RowsFiles<'_>) {
+        for of_rows in rows.files {
+            let RowsOf {
+                date,
+                part,
+                first,
+                last,
+                file,
+                ..
+            } = of_rows;
+            let count = file.count();
+            let bytes = file.finish(&self.step.rules.shape, &self.footer);
+            self.add(
+                FileKind::Rows { date },
+                part,
+                count,
+                Some((first, last)),
+                bytes,
+            );
         }
     }
 
@@ -246,8 +312,8 @@ fn write_checkpoint(
     if !table.take_checkpoint_due(consumed, step) {
         return None;
     }
-    let states = table.lanes().iter().map(|(p, lane)| (*p, lane.state()));
-    let bytes = checkpoint::encode(states, step.rules.shape.group_by.len());
+    let lanes = table.lanes().iter().map(|(p, lane)| (*p, lane));
+    let bytes = checkpoint::encode(lanes, step.rules.shape.group_by.len());
     if bytes.len() <= step.rules.limits.checkpoint_inline_bytes {
         return Some(CheckpointAt::Inline(hex(&bytes)));
     }

@@ -107,7 +107,7 @@ impl Table {
                 Some(state) => state,
                 // There is no checkpoint yet, or none since it joined: a lane begins at its start
                 // offset.
-                None => Lane::new(*partition, shape, commit.ledger.start_offset).state(),
+                None => LaneState::at_start(commit.ledger.start_offset),
             };
             let since = head.decisions.iter();
             let decisions = since
@@ -441,13 +441,22 @@ impl Table {
         (moved || decided) && step.now.since(self.last_progress) >= limits.progress_every_ms
     }
 
-    /// Takes the windows up to `frontier` out of the lanes, as final rows, and adds these to the
-    /// ledger.
-    pub(super) fn close(&mut self, frontier: Option<EventTime>, shape: &Shape) -> Vec<Row> {
-        let rows = frontier.map_or_else(Vec::new, |f| merger::close(&mut self.lanes, shape, f));
-        self.rows += rows.len() as u64;
-        self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
-        rows
+    /// Takes the windows up to `frontier` out of the lanes, adds their final rows to the ledger,
+    /// and gives those of one window after the other.
+    pub(super) fn close(
+        &mut self,
+        frontier: Option<EventTime>,
+        shape: &Shape,
+        mut give: impl FnMut(Vec<Row>),
+    ) {
+        let Some(frontier) = frontier else {
+            return;
+        };
+        merger::close(&mut self.lanes, shape, frontier, |rows| {
+            self.rows += rows.len() as u64;
+            self.row_count += rows.iter().map(|row| row.count).sum::<u64>();
+            give(rows);
+        });
     }
 
     /// Checks both equations of the ledger.

@@ -165,21 +165,67 @@ fn decimal_bytes(precision: u8) -> usize {
 /// most [`ROW_GROUP_ROWS`] of them. `meta` becomes the key-values of the footer, sorted by key.
 pub(crate) fn write_file(
     timestamps: Timestamps,
-    fields: &[Field],
+    fields: Vec<Field>,
     groups: impl Iterator<Item = Vec<Cells>>,
     meta: &[(String, String)],
 ) -> Vec<u8> {
-    // It writes into memory, and the values were checked before. So only a mistake in this source
-    // file could make it fail.
-    try_write(timestamps, fields, groups, meta).expect("rows of a known schema encode")
+    let mut file = FileWriter::new(timestamps, fields);
+    for cells in groups {
+        file.write_group(&cells);
+    }
+    file.finish(meta)
 }
 
-fn try_write(
+/// A file that is being made in memory, one row group after the other.
+///
+/// It writes into memory, and the values were checked before. So only a mistake in this source file
+/// could make it fail, and then it panics.
+pub(crate) struct FileWriter {
+    timestamps: Timestamps,
+    fields: Vec<Field>,
+    writer: SerializedFileWriter<Vec<u8>>,
+}
+
+const ENCODES: &str = "rows of a known schema encode";
+
+impl FileWriter {
+    pub(crate) fn new(timestamps: Timestamps, fields: Vec<Field>) -> Self {
+        let writer = begin(timestamps, &fields).expect(ENCODES);
+        Self {
+            timestamps,
+            fields,
+            writer,
+        }
+    }
+
+    /// Writes the cells of each field, at most [`ROW_GROUP_ROWS`] of them.
+    pub(crate) fn write_group(&mut self, cells: &[Cells]) {
+        let mut group = self.writer.next_row_group().expect(ENCODES);
+        for (field, cells) in self.fields.iter().zip(cells) {
+            write_cells(&mut group, self.timestamps, field.kind, cells).expect(ENCODES);
+        }
+        group.close().expect(ENCODES);
+    }
+
+    /// The bytes of the file. `meta` becomes the key-values of the footer, sorted by key.
+    pub(crate) fn finish(mut self, meta: &[(String, String)]) -> Vec<u8> {
+        let (calendar, version) = SPARK_CALENDAR;
+        let mut meta: Vec<(&str, &str)> =
+            meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        meta.push((calendar, version));
+        meta.sort_unstable();
+        for (k, v) in meta {
+            let pair = KeyValue::new(k.to_owned(), v.to_owned());
+            self.writer.append_key_value_metadata(pair);
+        }
+        self.writer.into_inner().expect(ENCODES)
+    }
+}
+
+fn begin(
     timestamps: Timestamps,
     fields: &[Field],
-    groups: impl Iterator<Item = Vec<Cells>>,
-    meta: &[(String, String)],
-) -> Result<Vec<u8>, ParquetError> {
+) -> Result<SerializedFileWriter<Vec<u8>>, ParquetError> {
     let types = fields
         .iter()
         .map(|field| parquet_type(field, timestamps).map(Arc::new))
@@ -188,16 +234,8 @@ fn try_write(
     let schema = Type::group_type_builder("spark_schema")
         .with_fields(types)
         .build()?;
-    let properties = Arc::new(properties(timestamps, fields, meta)?);
-    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), properties)?;
-    for cells in groups {
-        let mut group = writer.next_row_group()?;
-        for (field, cells) in fields.iter().zip(&cells) {
-            write_cells(&mut group, timestamps, field.kind, cells)?;
-        }
-        group.close()?;
-    }
-    writer.into_inner()
+    let properties = Arc::new(properties(timestamps, fields)?);
+    SerializedFileWriter::new(Vec::new(), Arc::new(schema), properties)
 }
 
 /// INT96 is for the Parquet library of Hive 2.3, which does not know zstd.
@@ -210,19 +248,7 @@ fn compression(timestamps: Timestamps) -> Result<Compression, ParquetError> {
 
 /// The settings of the writer. Each one that shapes the bytes is set here, even where it is the
 /// crate's default today.
-fn properties(
-    timestamps: Timestamps,
-    fields: &[Field],
-    meta: &[(String, String)],
-) -> Result<WriterProperties, ParquetError> {
-    let (calendar, version) = SPARK_CALENDAR;
-    let mut meta: Vec<(&str, &str)> = meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    meta.push((calendar, version));
-    meta.sort_unstable();
-    let meta = meta
-        .into_iter()
-        .map(|(k, v)| KeyValue::new(k.to_owned(), v.to_owned()))
-        .collect();
+fn properties(timestamps: Timestamps, fields: &[Field]) -> Result<WriterProperties, ParquetError> {
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         // The pages and encodings that the Parquet reader of Hive 2.3 knows.
@@ -235,8 +261,7 @@ fn properties(
         .set_write_batch_size(1024)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(64))
-        .set_offset_index_disabled(true)
-        .set_key_value_metadata(Some(meta));
+        .set_offset_index_disabled(true);
     for field in fields {
         let path = |parts: &[&str]| ColumnPath::new(parts.iter().map(|&p| p.to_owned()).collect());
         match (field.kind, timestamps, field.name.as_str()) {

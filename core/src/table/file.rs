@@ -5,7 +5,7 @@
 //! table has three cells: `window` (a struct of start and end), `origin` and `count`. The table
 //! partition columns (`date`, for example) are in the path of the file, and not in the file.
 
-use crate::table::columnar::write_file;
+use crate::table::columnar::{FileWriter, write_file};
 use crate::table::columns::{Cells, ColumnKind, Field, field};
 use crate::table::listing::Listing;
 use crate::table::partial_file::{guarded, read_file};
@@ -51,12 +51,76 @@ pub fn write_rows(
     rows: &[Row],
     meta: &[(String, String)],
 ) -> Vec<u8> {
-    let sorted = rows.is_sorted_by(|a, b| (a.start, a.end, &a.key) < (b.start, b.end, &b.key));
-    assert!(sorted, "rows are sorted by window and key, each once");
-    let groups = rows
-        .chunks(ROW_GROUP_ROWS)
-        .map(|rows| row_cells(shape, rows));
-    write_file(timestamps, &table_fields(shape), groups, meta)
+    let mut file = RowsFile::new(shape, timestamps);
+    for rows in rows.chunks(ROW_GROUP_ROWS) {
+        file.push(shape, rows.iter().cloned());
+    }
+    file.finish(shape, meta)
+}
+
+/// A file of final rows that is being made. At most one row group of rows is in memory besides the
+/// bytes of the file, so an epoch of many rows takes little more memory than its files.
+pub struct RowsFile {
+    file: FileWriter,
+    /// Rows that are not written yet; fewer than a row group has.
+    rows: Vec<Row>,
+    /// Start, end and key of the last row that was written.
+    last: Option<Row>,
+    count: usize,
+}
+
+impl RowsFile {
+    /// A file without rows.
+    #[must_use]
+    pub fn new(shape: &Shape, timestamps: Timestamps) -> Self {
+        Self {
+            file: FileWriter::new(timestamps, table_fields(shape)),
+            rows: Vec::new(),
+            last: None,
+            count: 0,
+        }
+    }
+
+    /// How many rows it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds the rows that come next.
+    ///
+    /// # Panics
+    /// As for [`write_rows`].
+    pub fn push(&mut self, shape: &Shape, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            self.count += 1;
+            self.rows.push(row);
+            if self.rows.len() == ROW_GROUP_ROWS {
+                self.write_group(shape);
+            }
+        }
+    }
+
+    fn write_group(&mut self, shape: &Shape) {
+        let all = self.last.iter().chain(&self.rows);
+        let sorted = all.is_sorted_by(|a, b| (a.start, a.end, &a.key) < (b.start, b.end, &b.key));
+        assert!(sorted, "rows are sorted by window and key, each once");
+        self.file.write_group(&row_cells(shape, &self.rows));
+        self.last = self.rows.pop();
+        self.rows.clear();
+    }
+
+    /// The bytes of the file. `meta` becomes the key-values of the footer, sorted by key.
+    ///
+    /// # Panics
+    /// As for [`write_rows`].
+    #[must_use]
+    pub fn finish(mut self, shape: &Shape, meta: &[(String, String)]) -> Vec<u8> {
+        if !self.rows.is_empty() {
+            self.write_group(shape);
+        }
+        self.file.finish(meta)
+    }
 }
 
 /// Writes the file of late records. `columns` are those of `group-by`. With one column, `key` is
@@ -78,7 +142,7 @@ pub fn write_late(
     let groups = records
         .chunks(ROW_GROUP_ROWS)
         .map(|records| late_cells(topic, columns.len(), records));
-    write_file(timestamps, &late_fields(), groups, meta)
+    write_file(timestamps, late_fields(), groups, meta)
 }
 
 /// Writes the file of rejects. Bytes of a value that are not UTF-8 become U+FFFD; the record itself
@@ -98,7 +162,7 @@ pub fn write_rejects(
     let groups = records
         .chunks(ROW_GROUP_ROWS)
         .map(|records| reject_cells(topic, records));
-    write_file(timestamps, &rejects_fields(), groups, meta)
+    write_file(timestamps, rejects_fields(), groups, meta)
 }
 
 /// Reads the first `limit` rows of any of these files, for people and for JSON.

@@ -1,4 +1,5 @@
-//! librdkafka, called directly. All unsafe code of windrow is in this file and in the folder `ffi`.
+//! librdkafka, called directly. All unsafe code of windrow is in this file and in the folder `ffi`,
+//! except one line in `io/heap.rs`.
 //! It owns the handles and frees them in the right order. What the answers mean is decided above.
 //!
 //! The safe crate is not used for reading: it has neither batch calls nor the resolve callback, and

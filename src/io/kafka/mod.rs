@@ -10,6 +10,7 @@
 )]
 
 mod read;
+mod turns;
 mod brokers;
 mod errors;
 mod ffi;
@@ -233,7 +234,12 @@ fn open_with(config: &KafkaConfig, names: Box<Names>) -> Result<(Brokers, Reader
     let client = Arc::new(client);
     let topic: Arc<CStr> = c_text("topic", &config.topic)?.into();
     let group: Arc<CStr> = c_text("group", &config.group)?.into();
-    let reader = Reader::new(Arc::clone(&client), Arc::clone(&errors), Arc::clone(&topic));
+    let reader = Reader::new(
+        Arc::clone(&client),
+        Arc::clone(&errors),
+        Arc::clone(&topic),
+        config.fetched_bytes,
+    );
     Ok((Brokers::new(client, errors, topic, group), reader))
 }
 
@@ -300,6 +306,9 @@ fn client_options(config: &KafkaConfig) -> Vec<(&'static str, String)> {
         ("enable.metrics.push", "false"),
         // With the default of one second, a reader that is slower than the broker would stall.
         ("fetch.queue.backoff.ms", "5"),
+        // A topic partition that is woken (see `turns`) is not in the request that waits at the
+        // broker. With the default of half a second, each turn would begin so late.
+        ("fetch.wait.max.ms", "50"),
         ("reconnect.backoff.ms", "100"),
         ("reconnect.backoff.max.ms", "5000"),
         ("socket.keepalive.enable", "true"),

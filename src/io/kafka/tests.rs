@@ -249,6 +249,45 @@ fn a_paused_partition_is_silent_and_loses_nothing() {
 }
 
 #[test]
+fn topic_partitions_take_turns_where_all_together_would_fetch_too_much() {
+    const PARTITIONS: i32 = 12;
+    let kafka = MockKafka::start("t", PARTITIONS).expect("a mock cluster");
+    for partition in 0..PARTITIONS {
+        send(&kafka, "t", partition, 0..6_000);
+    }
+    let mut config = plain(&kafka.bootstrap(), "t");
+    config.fetched_bytes = 2 << 20;
+    let (_, mut reader) = open(&config).expect("a client");
+    for partition in 0..PARTITIONS {
+        reader.start(partition, 0, -1).expect("started");
+    }
+    reader.pause(3);
+    let (mut log, mut most) = (Log::default(), 0);
+    let ended = |log: &Log, partition| log.last_end(partition) == Some(6_000);
+    let mut read = |log: &mut Log, reader: &mut Reader, who: &dyn Fn(Partition) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !(0..PARTITIONS).all(|p| !who(p) || ended(log, p)) {
+            assert!(Instant::now() < deadline, "not all was read");
+            most = most.max(reader.queued_bytes());
+            log.poll(reader, STEP);
+        }
+    };
+    read(&mut log, &mut reader, &|partition| partition != 3);
+    assert_eq!(log.offsets(3), [0; 0]);
+    reader.resume(3);
+    read(&mut log, &mut reader, &|_| true);
+    for partition in 0..PARTITIONS {
+        assert_eq!(
+            log.offsets(partition),
+            (0..6_000).collect::<Vec<_>>(),
+            "{partition}"
+        );
+    }
+    // Together they would be 22 MB: each record takes 300 bytes besides its own.
+    assert!(most <= 2 * config.fetched_bytes, "{most}");
+}
+
+#[test]
 fn nothing_from_before_a_stop_comes_after_a_start_elsewhere() {
     let kafka = MockKafka::start("t", 1).expect("a mock cluster");
     send(&kafka, "t", 0, 0..20_000);

@@ -51,6 +51,12 @@ impl Lane {
         self.watermark.get()
     }
 
+    /// A record whose event time is after this is a reject; the time is in ms since 1970.
+    #[must_use]
+    pub fn ceiling(&self) -> i64 {
+        self.ceiling
+    }
+
     /// The watermark without floors of reason *loss*: what floors and limits of other topic
     /// partitions go by. A loss says nothing about the topic.
     #[must_use]

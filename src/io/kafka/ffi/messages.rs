@@ -102,6 +102,12 @@ impl Queue {
     pub fn ready(&self) -> bool {
         self.signal.ready.load(Ordering::Acquire)
     }
+
+    /// How many messages and errors are in it, those included that an unassign has outdated.
+    pub fn len(&self) -> usize {
+        // SAFETY: a live queue.
+        unsafe { sys::rd_kafka_queue_length(self.queue.as_ptr()) }
+    }
 }
 
 impl Drop for Queue {
@@ -178,6 +184,15 @@ impl Messages {
             });
             rest = &rest[1..];
         }
+    }
+
+    /// The leader epoch of the first record, -1 when unknown; `None` where no record is.
+    pub fn first_leader_epoch(&self) -> Option<i32> {
+        // SAFETY: as in `each`.
+        self.messages
+            .iter()
+            .find(|message| unsafe { code_of(**message) } == 0)
+            .map(|message| unsafe { sys::rd_kafka_message_leader_epoch(*message) })
     }
 
     pub fn is_empty(&self) -> bool {
