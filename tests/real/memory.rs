@@ -493,10 +493,10 @@ fn spark_finds(database: &str, expected: &Expected) {
 #[ignore = "needs the real parts: make test"]
 fn a_backlog_with_s3_and_postgresql_away_stays_below_the_bound_on_memory() {
     stays_below_its_bound(&Scale {
-        records: 600_000,
+        records: 1_000_000,
         span_ms: 10 * HOUR_MS,
         keys: 20_000,
-        max_memory_mib: 64,
+        max_memory_mib: 96,
         batch_bytes: 200_000,
         outage: Duration::from_secs(5),
         patience: Duration::from_secs(60),

@@ -3,6 +3,7 @@
 use super::{Lane, Stopped, bytes_of};
 use crate::count::partial::{Closed, Entry, closed_bytes};
 use crate::values::time::EventTime;
+use std::ops::Bound::{Excluded, Unbounded};
 
 impl Lane {
     /// The windows that are closed here but not final.
@@ -37,12 +38,12 @@ impl Lane {
         let Some(frontier) = frontier else {
             return self.side_bytes;
         };
-        let final_ones = self.closed.range(..=frontier.0.saturating_sub(self.size));
+        // Many windows may wait for a commit, while few are past the frontier.
+        let last = frontier.0.saturating_sub(self.size);
+        let later = self.closed.range((Excluded(last), Unbounded));
         let width = self.partials.width();
-        self.side_bytes
-            + final_ones
-                .map(|(_, entries)| closed_bytes(entries, width))
-                .sum::<usize>()
+        let later: usize = later.map(|(_, entries)| closed_bytes(entries, width)).sum();
+        self.side_bytes + self.closed_bytes - later
     }
 
     /// The watermark before the next record; `None` while there is none.
