@@ -215,7 +215,7 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "a log is cut off once one broker says that it ends earlier",
-        "engine/counting.rs",
+        "engine/counting/losses.rs",
         "!self.reading.believes_cut(partition, step)",
         "!self.reading.believes_cut(partition, step) && step.now.0 == 0",
     ),

@@ -123,8 +123,8 @@ fn is_readable(name: &Name) -> bool {
     })
 }
 
-/// Whether these values, and those in them, are as their types must be (X.690). An object identifier
-/// for example is of numbers of seven bits a byte, none of which begins with zeros.
+/// Whether these values, and those in them, are as their types must be (X.690). An object
+/// identifier for example is of numbers of seven bits a byte, none of which begins with zeros.
 fn are_values_sound(der: &[u8]) -> bool {
     let Ok(mut reader) = SliceReader::new(der) else {
         return der.is_empty();

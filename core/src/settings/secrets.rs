@@ -166,8 +166,8 @@ impl Secrets {
 
     /// What is in force after a rotation from `self` to what the file holds `now`. Of the secrets
     /// in `needed`, each of which is there in `self`, those that are missing now stay as they were,
-    /// and so does the other half of the same login. An api-token that cannot be used leaves the one
-    /// before in force. All the rest is as the file says.
+    /// and so does the other half of the same login. An api-token that cannot be used leaves the
+    /// one before in force. All the rest is as the file says.
     pub(super) fn rotated(&self, mut now: Self, needed: &[&'static str]) -> Self {
         for login in LOGINS {
             let is_gone = |key: &&&str| needed.contains(*key) && now.get(key).is_none();

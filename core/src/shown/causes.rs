@@ -208,7 +208,7 @@ pub fn row(cause: Cause) -> CauseRow {
 }
 
 const TLS: &str = "the CA file, or the setting for TLS of one side";
-const CERTIFICATE: &str = "that certificate: it is expired, or another host's";
+const CERTIFICATE: &str = "it: expired, or another host's";
 const WHAT_REASON_NAMES: &str = "what `reason` names";
 
 /// The table of `docs/causes.md`.

@@ -19,8 +19,9 @@ use windrow_core::values::time::{DbTime, EventTime};
 ///
 /// Each new relation of a charm comes with a new role whose name nobody can know now, and the
 /// journal must outlive them all. So it is open to all who may connect to the database, but only
-/// where that is not everybody: the charms of PostgreSQL take PUBLIC's right to connect away. In any
-/// other database it is open to its owner and to those who were let in by name. The columns are `json` and not `jsonb`, which refuses texts that hold U+0000.
+/// where that is not everybody: the charms of PostgreSQL take PUBLIC's right to connect away. In
+/// any other database it is open to its owner and to those who were let in by name. The columns are
+/// `json` and not `jsonb`, which refuses texts that hold U+0000.
 const SCHEMA: &str = r#"
 CREATE SCHEMA windrow_1;
 CREATE TABLE windrow_1.job (
