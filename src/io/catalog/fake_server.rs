@@ -106,11 +106,11 @@ async fn look(answer: Tls, host: &str, tls: CatalogTls, ca: Option<&str>) -> (Ca
 }
 
 #[track_caller]
-fn is_tls_trouble(error: &CatalogError, parts: &[&str]) {
+fn is_trouble(error: &CatalogError, cause: Cause, parts: &[&str]) {
     let CatalogError::Retry(trouble) = error else {
         panic!("{error:?}");
     };
-    assert_eq!(trouble.cause, Some(Cause::TlsCatalog), "{trouble:?}");
+    assert_eq!(trouble.cause, Some(cause), "{trouble:?}");
     for part in parts {
         assert!(trouble.text.contains(part), "{trouble:?}");
     }
@@ -121,7 +121,11 @@ fn is_tls_trouble(error: &CatalogError, parts: &[&str]) {
 async fn a_self_signed_server_gets_no_password() {
     let (error, given) = look(Tls::Yes, "localhost", CatalogTls::VerifyFull, None).await;
     assert!(!given, "the password was given away");
-    is_tls_trouble(&error, &["not trusted", "catalog-ca-file"]);
+    is_trouble(
+        &error,
+        Cause::TlsCatalog,
+        &["not trusted", "catalog-ca-file"],
+    );
 
     // With its certificate among the CAs it is the right server, unless it has another name.
     let ca = Some(CERTIFICATE);
@@ -132,7 +136,11 @@ async fn a_self_signed_server_gets_no_password() {
     );
     let (error, given) = look(Tls::Yes, "127.0.0.1", CatalogTls::VerifyFull, ca).await;
     assert!(!given, "the password was given to another host");
-    is_tls_trouble(&error, &["another host's", "catalog-ca-file"]);
+    is_trouble(
+        &error,
+        Cause::CertificateCatalog,
+        &["another host's", "catalog-ca-file"],
+    );
 
     // Set by hand, `require` believes whoever answers. It shows that the server here does listen.
     let (_, given) = look(Tls::Yes, "localhost", CatalogTls::Require, None).await;
@@ -144,6 +152,10 @@ async fn a_server_without_tls_gets_no_password_when_tls_is_asked_for() {
     for tls in [CatalogTls::VerifyFull, CatalogTls::Require] {
         let (error, given) = look(Tls::No, "localhost", tls, None).await;
         assert!(!given);
-        is_tls_trouble(&error, &["no TLS", "catalog-tls: disable"]);
+        is_trouble(
+            &error,
+            Cause::TlsCatalog,
+            &["no TLS", "catalog-tls: disable"],
+        );
     }
 }
