@@ -1007,11 +1007,9 @@ fn s3_that_lacks_bucket_rights_or_network_is_waited_for() {
     assert_eq!(status.cause, Some(Cause::LoginS3));
     setup.write();
     s3.backdates.store(true, Ordering::SeqCst);
-    until(
-        &mut windrow,
-        State::Waiting,
-        &["the clocks of this machine and of the store differ too much; set both by NTP"],
-    );
+    let apart = ["the clocks of this machine and of the store differ too much; set the wrong one"];
+    let status = until(&mut windrow, State::Waiting, &apart);
+    assert_eq!(status.cause, Some(Cause::Clocks));
     s3.backdates.store(false, Ordering::SeqCst);
     let missing = format!("create bucket \"{bucket}\"");
     until(&mut windrow, State::Waiting, &["no such bucket", &missing]);

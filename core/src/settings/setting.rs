@@ -400,9 +400,9 @@ pub const SETTINGS: &[Setting] = &[
         option: option("stalled-after"),
         default: Text("5m"),
         kind: at_least(1000),
-        doc: "How long no window closes, although records are read, before the state is waiting \
-              instead of counting. The reason then names the topic partition that the others \
-              wait for.",
+        doc: "How long no window closes, although there are records to count, before the state is \
+              waiting instead of counting. The reason then names the topic partition that the \
+              others wait for.",
         ..ROW
     },
     Setting {
