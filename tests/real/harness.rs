@@ -7,6 +7,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -619,5 +621,23 @@ impl Drop for Thrift {
             "",
             &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)],
         );
+    }
+}
+
+/// Hands a record to the producer, and waits while its queue is full.
+///
+/// # Panics
+/// When the producer refuses the record.
+pub fn enqueue(producer: &BaseProducer, mut record: BaseRecord<'_, (), str>) {
+    while let Err((error, back)) = producer.send(record) {
+        assert!(
+            matches!(
+                error,
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+            ),
+            "cannot produce: {error}"
+        );
+        producer.poll(Duration::from_millis(50));
+        record = back;
     }
 }

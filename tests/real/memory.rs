@@ -10,9 +10,8 @@
 )]
 
 use crate::faults::Gate;
-use crate::harness::{Setup, Spark, Windrow, env, hive_db, parts, unique};
+use crate::harness::{Setup, Spark, Windrow, enqueue, env, hive_db, parts, unique};
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 use std::fs;
@@ -154,21 +153,11 @@ fn send(producer: &BaseProducer, topic: &str, partition: usize, ts: i64, key: u6
         ts / 1000,
         ts % 1000
     );
-    let mut record: BaseRecord<'_, (), str> = BaseRecord::to(topic)
+    let record: BaseRecord<'_, (), str> = BaseRecord::to(topic)
         .partition(partition as i32)
         .timestamp(ts)
         .payload(&value);
-    while let Err((error, back)) = producer.send(record) {
-        assert!(
-            matches!(
-                error,
-                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-            ),
-            "cannot produce: {error}"
-        );
-        producer.poll(Duration::from_millis(50));
-        record = back;
-    }
+    enqueue(producer, record);
 }
 
 // ---- The control group ----

@@ -5,9 +5,8 @@
 //! alone, by the definition: one record and one window at a time. Nothing of that is shared with
 //! windrow.
 
-use crate::harness::{Setup, Thrift, Used, env, hive_db, parts, unique};
+use crate::harness::{Setup, Thrift, Used, enqueue, env, hive_db, parts, unique};
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,17 +127,7 @@ fn send(producer: &BaseProducer, topic: &str, partition: usize, entry: Entry) {
     if let Some(value) = &value {
         record = record.payload(value);
     }
-    while let Err((error, back)) = producer.send(record) {
-        assert!(
-            matches!(
-                error,
-                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-            ),
-            "cannot produce: {error}"
-        );
-        producer.poll(Duration::from_millis(50));
-        record = back;
-    }
+    enqueue(producer, record);
 }
 
 /// Produces the next `count` records and adds them to the log.

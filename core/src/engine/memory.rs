@@ -205,12 +205,9 @@ fn shown(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::questions::Questions;
     use crate::engine::rules::Rules;
-    use crate::engine::troubles::Troubles;
-    use crate::table::place::Names;
+    use crate::engine::step::in_a_step;
     use crate::values::record::{Batch, Partition, Record};
-    use crate::values::time::WallTime;
 
     const MIB: u64 = 1 << 20;
 
@@ -254,28 +251,11 @@ mod tests {
         let rules = rules(MIB);
         let (lanes, reading) = lanes(&rules, records);
         let mut memory = Memory::default();
-        let holds = with_step(&rules, |step| {
+        let holds = in_a_step(0, &rules, |step| {
             memory.count(&lanes, Some(flight), step);
             memory.holds(&lanes, &reading, (false, true), step)
         });
         (memory, holds.into_iter().collect())
-    }
-
-    fn with_step<T>(rules: &Rules, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
-        let mut effects = Vec::new();
-        f(&mut Step {
-            now: Mono(0),
-            wall: WallTime(0),
-            clock: None,
-            clocks_differ_ms: 0,
-            rules,
-            names: &Names::new("default", "t"),
-            troubles: &mut Troubles::default(),
-            questions: &mut Questions::default(),
-            paused: false,
-            ending: false,
-            effects: &mut effects,
-        })
     }
 
     #[test]
@@ -312,7 +292,7 @@ mod tests {
             (9, Free),
         ] {
             let flight = MIB / 16 * sixteenths - rules.fetched_bytes();
-            with_step(&rules, |step| {
+            in_a_step(0, &rules, |step| {
                 memory.count(&Lanes::new(), Some(flight), step)
             });
             assert_eq!(memory.level, level, "{sixteenths}");
@@ -320,7 +300,7 @@ mod tests {
         // What is left is used where nothing else is on its way.
         memory.level = Full;
         let lanes = Lanes::new();
-        with_step(&rules, |step| {
+        in_a_step(0, &rules, |step| {
             memory.count(&lanes, Some(MIB / 16 * 14), step);
             assert_eq!(memory.level, Full);
             memory.level = Tight;
@@ -337,7 +317,7 @@ mod tests {
         let counted: usize = lanes.values().map(Lane::memory_bytes).sum();
         let bound = counted as u64;
         let is_said = |flight: Option<u64>, bound: u64| {
-            with_step(&rules(bound), |step| {
+            in_a_step(0, &rules(bound), |step| {
                 let mut memory = Memory::default();
                 memory.count(&lanes, flight, step);
                 memory.report(&lanes, flight, step);

@@ -300,14 +300,7 @@ fn restore(
 ) -> Result<Counting, Break> {
     let mut table = Table::at_head(head);
     table.restore(head, Ok(states), &step.rules.shape, step.now);
-    step.troubles.end(Side::Store);
-    Counting::resume(
-        lease.owner().clone(),
-        table,
-        Topic::at_head(head, step),
-        facts,
-        step,
-    )
+    go_on(table, head, facts, lease, step)
 }
 
 /// No checkpoint can be read: the lanes are where the last commit left them, and what open windows
@@ -341,6 +334,17 @@ fn restore_without(
     }
     let mut table = Table::at_head(head);
     table.restore(head, Err(why), &step.rules.shape, step.now);
+    go_on(table, head, facts, lease, step)
+}
+
+/// Counts on from the last commit, now that the table is restored.
+fn go_on(
+    table: Table,
+    head: &Head,
+    facts: &TopicFacts,
+    lease: &Lease,
+    step: &mut Step<'_>,
+) -> Result<Counting, Break> {
     step.troubles.end(Side::Store);
     Counting::resume(
         lease.owner().clone(),

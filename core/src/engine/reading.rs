@@ -600,28 +600,8 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::questions::Questions;
     use crate::engine::rules::Rules;
-    use crate::engine::troubles::Troubles;
-    use crate::table::place::Names;
-    use crate::values::time::WallTime;
-
-    fn at<T>(now: u64, rules: &Rules, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
-        let mut effects = Vec::new();
-        f(&mut Step {
-            now: Mono(now),
-            wall: WallTime(0),
-            clock: None,
-            clocks_differ_ms: 0,
-            rules,
-            names: &Names::new("default", "t"),
-            troubles: &mut Troubles::default(),
-            questions: &mut Questions::default(),
-            paused: false,
-            ending: false,
-            effects: &mut effects,
-        })
-    }
+    use crate::engine::step::in_a_step;
 
     #[test]
     fn one_answer_without_a_topic_partition_does_not_take_it_away() {
@@ -645,14 +625,14 @@ mod tests {
         let lane = Lane::new(0, &rules.shape, 0);
         let lanes = Lanes::from([(0, lane)]);
         reading.add(0, Mono(0));
-        at(0, &rules, |step| reading.start(lanes.iter(), step));
+        in_a_step(0, &rules, |step| reading.start(lanes.iter(), step));
         reading.note_topic(&BTreeMap::new(), true, Mono(1000));
-        at(2000, &rules, |step| {
+        in_a_step(2000, &rules, |step| {
             reading.note_trouble(0, "a batch is damaged".into(), step);
             assert!(step.troubles.of(Side::Lane(0)).is_some());
         });
         let starts = |now: u64, reading: &mut Reading| {
-            at(now, &rules, |step| {
+            in_a_step(now, &rules, |step| {
                 reading.tick(&lanes, step);
                 let start = |effect: &&Effect| matches!(effect, Effect::Start { .. });
                 step.effects.iter().filter(start).count()
@@ -667,10 +647,10 @@ mod tests {
     fn one_broker_that_is_behind_does_not_cut_a_log_off() {
         let (rules, mut reading) = (Rules::for_tests(), Reading::default());
         reading.add(0, Mono(0));
-        assert!(!at(1000, &rules, |step| reading.believes_cut(0, step)));
+        assert!(!in_a_step(1000, &rules, |step| reading.believes_cut(0, step)));
         let asks_at = |reading: &Reading| reading.feeds[&0].limits;
         assert_eq!(asks_at(&reading), Limits::AskAt(Mono(2000)));
-        assert!(!at(30_999, &rules, |step| reading.believes_cut(0, step)));
-        assert!(at(31_000, &rules, |step| reading.believes_cut(0, step)));
+        assert!(!in_a_step(30_999, &rules, |step| reading.believes_cut(0, step)));
+        assert!(in_a_step(31_000, &rules, |step| reading.believes_cut(0, step)));
     }
 }

@@ -78,3 +78,21 @@ impl Break {
 
 /// Whether counting goes on.
 pub(super) type Going = Result<(), Break>;
+
+/// Runs `f` in a step at this time, in which nothing is told, paused or ending.
+#[cfg(test)]
+pub(super) fn in_a_step<T>(now: u64, rules: &Rules, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
+    f(&mut Step {
+        now: Mono(now),
+        wall: WallTime(0),
+        clock: None,
+        clocks_differ_ms: 0,
+        rules,
+        names: &Names::new("default", "t"),
+        troubles: &mut Troubles::default(),
+        questions: &mut Questions::default(),
+        paused: false,
+        ending: false,
+        effects: &mut Vec::new(),
+    })
+}
