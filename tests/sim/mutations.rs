@@ -96,8 +96,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a checkpoint forgets the windows that are closed and not final",
         "count/checkpoint.rs",
-        "closed: closed.collect(),",
-        "closed: closed.take(0).collect(),",
+        "closed: «closed.collect()»,",
+        "closed.take(0).collect()",
     ),
     mutation(
         "other lanes follow the loss floor of the lane that lost",
