@@ -7,6 +7,7 @@ use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Genesis, Head, LaneCommit,
     LeaseMark, NewFile, Outcome, Owner, Renewed,
 };
+use windrow_core::table::compaction::Level;
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::{Decided, Decision, FloorReason};
@@ -86,6 +87,7 @@ pub fn genesis() -> Genesis {
         cluster_id: "cluster".to_owned(),
         topic_id: "topic".to_owned(),
         start_offsets: BTreeMap::from([(0, 0), (1, 0)]),
+        empty_file: "_windrow/default.t/rows/empty-abc/part.parquet".to_owned(),
     }
 }
 
@@ -109,6 +111,9 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
     Commit {
         owner: owner.clone(),
         epoch: n,
+        previous: n
+            .checked_sub(1)
+            .map_or(String::new(), |n| format!("digest of {n}")),
         genesis: (n == 0).then(genesis),
         lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
         topic_id: "topic".to_owned(),
@@ -117,6 +122,7 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         closed_through: None,
         ledger: TableLedger::default(),
         files: Vec::new(),
+        retired: Vec::new(),
         checkpoint: None,
         manifest: format!(
             "_windrow/default.t/manifests/{}-{n:010}-abc.json",
@@ -141,6 +147,8 @@ pub fn file(owner: &Owner, n: u64, kind: FileKind) -> NewFile {
         sha256: "abc".to_owned(),
         first_window: rows.then_some(first_window),
         last_window: rows.then_some(first_window.plus(i64::try_from(n).unwrap() * 10_000)),
+        level: Level::Commit,
+        as_of: None,
         kind,
     }
 }

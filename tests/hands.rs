@@ -8,8 +8,8 @@ use crate::store::{Catalog, Mistake};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::{
-    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd, Request,
-    StoreAnswer, StoreRequest, TopicFacts,
+    Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd,
+    MergeFailure, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 use windrow_core::table::commit::CatalogError;
 use windrow_core::values::cause::Trouble;
@@ -140,6 +140,13 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
                 result: Ok(()),
             }
         }
+        StoreRequest::Merge(order) => StoreAnswer::Merge {
+            key: order.keys[0].clone(),
+            result: Err(MergeFailure {
+                source: None,
+                trouble: "nothing is merged here".into(),
+            }),
+        },
         StoreRequest::Delete { keys } => {
             objects.retain(|key, _| !keys.contains(key));
             StoreAnswer::Delete {
@@ -209,6 +216,10 @@ pub fn ask_catalog(
             let result = catalog.doomed_past(now, grace_ms, from, &clock, *mistake);
             CatalogAnswer::DoomedPast { after, result }
         }
+        CatalogRequest::LiveFiles => CatalogAnswer::LiveFiles(Ok(catalog.live_files())),
+        CatalogRequest::DropEmptied { owner, clock, .. } => {
+            CatalogAnswer::DropEmptied(catalog.drop_emptied(now, &owner, &clock))
+        }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
         }
@@ -240,6 +251,8 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 after,
                 result: Err(error),
             },
+            CatalogRequest::LiveFiles => CatalogAnswer::LiveFiles(Err(error)),
+            CatalogRequest::DropEmptied { .. } => CatalogAnswer::DropEmptied(Err(error)),
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {
@@ -267,6 +280,13 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 prefix,
                 after,
                 result: Err(trouble()),
+            },
+            StoreRequest::Merge(order) => StoreAnswer::Merge {
+                key: order.keys[0].clone(),
+                result: Err(MergeFailure {
+                    source: None,
+                    trouble: trouble(),
+                }),
             },
             StoreRequest::Delete { keys } => StoreAnswer::Delete {
                 gone: Vec::new(),

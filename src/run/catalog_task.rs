@@ -138,6 +138,15 @@ impl CatalogTask {
                     .await;
                 CatalogAnswer::DoomedPast { after, result }
             }
+            CatalogRequest::LiveFiles => CatalogAnswer::LiveFiles(catalog.live_files().await),
+            CatalogRequest::DropEmptied {
+                owner,
+                emptied_ms,
+                clock,
+            } => {
+                let result = catalog.drop_emptied(&owner, emptied_ms, &clock).await;
+                CatalogAnswer::DropEmptied(result)
+            }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)
             }

@@ -52,6 +52,12 @@ pub fn log_failure(answer: &Answer) {
         Answer::Catalog(CatalogAnswer::Forget(Err(error))) => {
             warn!(error = %error, "cannot note that objects are deleted; they are deleted again");
         }
+        Answer::Catalog(CatalogAnswer::LiveFiles(Err(error))) => {
+            warn!(error = %error, "cannot learn which files to merge; trying again");
+        }
+        Answer::Catalog(CatalogAnswer::DropEmptied(Err(error))) => {
+            warn!(error = %error, "cannot delete emptied table partitions; trying again");
+        }
         Answer::Store(StoreAnswer::Put {
             result: Err(error), ..
         }) => {

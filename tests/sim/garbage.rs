@@ -134,7 +134,7 @@ impl World {
         let is_reached = |key: &str| {
             names
                 .term_and_epoch(key)
-                .is_some_and(|(_term, epoch)| epoch < last)
+                .is_some_and(|(_term, epoch)| epoch.is_none_or(|epoch| epoch < last))
         };
         keys.filter(|key| !self.catalog.is_live(key) && !self.catalog.doomed.contains_key(*key))
             .filter(|key| is_reached(key))

@@ -286,7 +286,9 @@ impl World {
             StoreRequest::ListPage { prefix, after } if !prefix.ends_with("/manifests/") => {
                 return Ok(self.list_page(warehouse, StoreRequest::ListPage { prefix, after }));
             }
-            request @ (StoreRequest::ListPage { .. } | StoreRequest::Get { .. }) => request,
+            request @ (StoreRequest::ListPage { .. }
+            | StoreRequest::Get { .. }
+            | StoreRequest::Merge(_)) => request,
         };
         Ok(hands::ask_store(
             self.stores.entry(warehouse).or_default(),

@@ -2,7 +2,7 @@
 //! requests arrive.
 
 use crate::hands::PAGE_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use windrow_core::engine::Location;
 use windrow_core::table::admit::{
@@ -11,7 +11,7 @@ use windrow_core::table::admit::{
 };
 use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, Checkpoints, ClockBound, Commit, EarlierCheckpoint,
-    FileKind, Head, LeaseMark, Outcome, Owner, Renewed,
+    FileKind, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::ledger::LaneLedger;
@@ -183,7 +183,8 @@ impl Catalog {
                     .map(|(partition, lane)| (*partition, lane.to))
                     .collect()
             }),
-            doomed: Vec::new(),
+            last_digest: last.map(|(commit, _)| commit.digest.clone()),
+            ..JobFacts::default()
         }
     }
 
@@ -344,6 +345,11 @@ impl Catalog {
         let mut facts = self.facts(Some(commit.epoch));
         facts.doomed = commit.objects();
         facts.doomed.retain(|key| self.doomed.contains_key(key));
+        facts.live = self
+            .live_files()
+            .into_iter()
+            .map(|live| live.file.key)
+            .collect();
         match admit(&facts, commit) {
             Verdict::Write => {}
             Verdict::AlreadyThere(at) => return Ok(at),
@@ -385,7 +391,8 @@ impl Catalog {
         {
             self.doomed.entry(key).or_insert(now);
         }
-        if let Some(key) = replaced {
+        let retired = self.epochs.last().map(|(commit, _)| commit.retired.clone());
+        for key in retired.into_iter().flatten().chain(replaced) {
             self.doomed.entry(key).or_insert(now);
         }
         Ok(at)
@@ -403,21 +410,70 @@ impl Catalog {
         }
     }
 
-    /// Whether an epoch names this key as a file or its manifest, or a restart needs it as the
-    /// checkpoint.
-    pub fn is_live(&self, key: &str) -> bool {
-        let named = |commit: &Commit| {
-            commit.manifest == key || commit.files.iter().any(|file| file.key == key)
-        };
-        self.epochs.iter().any(|(commit, _)| named(commit)) || self.checkpoints().has(key)
+    /// The files that readers see, in the order in which they were committed.
+    pub fn live_files(&self) -> Vec<LiveFile> {
+        let retired = self.retired();
+        let epochs = self.epochs.iter();
+        let files = epochs.flat_map(|(commit, at)| {
+            commit.files.iter().map(|file| LiveFile {
+                epoch: commit.epoch,
+                committed_at: *at,
+                file: file.clone(),
+            })
+        });
+        files
+            .filter(|live| !retired.contains(&live.file.key))
+            .collect()
     }
 
-    /// The keys of all files and manifests.
+    /// The keys of all files that were replaced or dropped.
+    fn retired(&self) -> BTreeSet<&String> {
+        self.epochs
+            .iter()
+            .flat_map(|(commit, _)| &commit.retired)
+            .collect()
+    }
+
+    /// There is no Hive here, and so there are no table partitions.
+    pub fn drop_emptied(
+        &self,
+        now: DbTime,
+        owner: &Owner,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        refuse_other_clock(now, clock)
+    }
+
+    /// Whether readers see a file of this key, an epoch names it as its manifest, or a restart
+    /// needs it as the checkpoint.
+    pub fn is_live(&self, key: &str) -> bool {
+        let named = |commit: &Commit| {
+            commit.manifest == key
+                || commit.files.iter().any(|file| file.key == key)
+                || commit
+                    .genesis
+                    .as_ref()
+                    .is_some_and(|genesis| genesis.empty_file == key)
+        };
+        let retired = self
+            .epochs
+            .iter()
+            .any(|(commit, _)| commit.retired.iter().any(|k| k == key));
+        !retired && self.epochs.iter().any(|(commit, _)| named(commit))
+            || self.checkpoints().has(key)
+    }
+
+    /// The keys of all files that readers see, and of all manifests.
     pub fn named_keys(&self) -> impl Iterator<Item = &String> {
-        self.epochs.iter().flat_map(|(commit, _)| {
-            let files = commit.files.iter().map(|file| &file.key);
-            files.chain([&commit.manifest])
-        })
+        let retired = self.retired();
+        self.epochs
+            .iter()
+            .flat_map(|(commit, _)| {
+                let files = commit.files.iter().map(|file| &file.key);
+                files.chain([&commit.manifest])
+            })
+            .filter(move |key| !retired.contains(*key))
     }
 
     /// What says where the table lies. Hive is only asked while there is no table.

@@ -18,6 +18,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use windrow_core::engine::{GarbageRules, Input, Rules, TopicFacts};
 use windrow_core::table::commit::{CheckpointAt, Commit};
+use windrow_core::table::compaction::Times;
 use windrow_core::table::file::Timestamps;
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::{Cause, Trouble};
@@ -135,6 +136,7 @@ impl World {
                 orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
                 delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
             },
+            compaction: Times::default(),
             limits: draw_limits(&mut rng),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];

@@ -11,12 +11,15 @@
 //! ```
 
 use crate::table::commit::{
-    Acquired, CatalogError, ClockBound, Commit, LeaseMark, Outcome, Owner, Renewed,
+    Acquired, CatalogError, ClockBound, Commit, LeaseMark, LiveFile, NewFile, Outcome, Owner,
+    Renewed,
 };
+use crate::table::file::Timestamps;
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
 use crate::values::object::ObjectPage;
 use crate::values::record::{Batch, Offset, Partition};
+use crate::values::shape::Shape;
 use crate::values::time::{DbTime, Mono, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -202,6 +205,18 @@ pub enum CatalogRequest {
         /// By which clock that is reckoned.
         clock: ClockBound,
     },
+    /// Which files do readers see?
+    LiveFiles,
+    /// Delete the table partitions that swaps have emptied. Nobody who planned a query before that
+    /// looks them up any more.
+    DropEmptied {
+        /// The owner that asks.
+        owner: Owner,
+        /// How long ago at least the swap was, in milliseconds.
+        emptied_ms: u64,
+        /// By which clock that is reckoned.
+        clock: ClockBound,
+    },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
         /// The owner that asks.
@@ -244,6 +259,10 @@ pub enum CatalogAnswer {
         /// there are no more.
         result: Result<Vec<String>, CatalogError>,
     },
+    /// To [`CatalogRequest::LiveFiles`]: in no particular order.
+    LiveFiles(Result<Vec<LiveFile>, CatalogError>),
+    /// To [`CatalogRequest::DropEmptied`].
+    DropEmptied(Result<(), CatalogError>),
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }
@@ -315,6 +334,8 @@ pub enum StoreRequest {
         /// Its bytes. A key never gets other bytes.
         bytes: Arc<Vec<u8>>,
     },
+    /// Make few files out of many: the rows of all of them, in order, and nothing else.
+    Merge(Box<MergeOrder>),
     /// Delete objects. It is no failure when one is gone already.
     Delete {
         /// Their keys.
@@ -348,6 +369,13 @@ pub enum StoreAnswer {
         /// Whether the object is there now.
         result: Result<(), Trouble>,
     },
+    /// To [`StoreRequest::Merge`].
+    Merge {
+        /// The path of the first new file that was asked for.
+        key: String,
+        /// The new files, which are stored now.
+        result: Result<Vec<NewFile>, MergeFailure>,
+    },
     /// To [`StoreRequest::Delete`].
     Delete {
         /// The keys whose objects are gone now.
@@ -355,6 +383,35 @@ pub enum StoreAnswer {
         /// The keys whose objects could not be deleted, or of which that is not known.
         kept: Vec<String>,
     },
+}
+
+/// What is to be merged, and into what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeOrder {
+    /// The settings that shape the rows, of which the columns follow.
+    pub shape: Arc<Shape>,
+    /// How timestamps are written.
+    pub timestamps: Timestamps,
+    /// The files to read, in the order of their rows.
+    pub sources: Vec<NewFile>,
+    /// The paths of the new files: as many as may be needed, in order. What is left over is not
+    /// stored.
+    pub keys: Vec<String>,
+    /// What each of the new files is, without what is known only when it is made: its path, size,
+    /// rows, hash and windows, and its chunk, which is that of the source of the same number.
+    pub like: NewFile,
+    /// How many rows a file has at most.
+    pub file_rows: usize,
+}
+
+/// Why files could not be merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeFailure {
+    /// The source that is gone or damaged, so that the others must do without it; `None` where it
+    /// may work later.
+    pub source: Option<String>,
+    /// What went wrong.
+    pub trouble: Trouble,
 }
 
 /// What says where a table lies. Either may be of any scheme, as others wrote it.

@@ -8,7 +8,9 @@ use super::table::Table;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
 use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
+use crate::table::compaction::Level;
 use crate::table::file::{self, RowsFile};
+use crate::table::place::Names;
 use crate::values::digest::{hex, sha256_hex};
 use crate::values::ledger::TableLedger;
 use crate::values::record::{EpochMark, Partition};
@@ -56,11 +58,16 @@ pub(super) fn cut(
     let Files {
         files, mut objects, ..
     } = files;
+    if genesis.is_some() {
+        let (key, bytes) = empty_file(step.rules, step.names);
+        objects.insert(key, Arc::new(bytes));
+    }
     let decisions = table.take_from_lanes(Lane::take_decisions);
     let checkpoint = write_checkpoint(table, owner, epoch, ledger.consumed, &mut objects, step);
     let mut commit = Commit {
         owner: owner.clone(),
         epoch,
+        previous: table.last_digest(),
         genesis,
         lanes,
         topic_id: topic_id.to_owned(),
@@ -69,6 +76,7 @@ pub(super) fn cut(
         closed_through: frontier,
         ledger,
         files,
+        retired: Vec::new(),
         checkpoint,
         manifest: String::new(),
         digest: String::new(),
@@ -82,6 +90,13 @@ pub(super) fn cut(
         objects,
         joined,
     })
+}
+
+/// The file without rows that a table partition shows once its own file was replaced: its key and
+/// its bytes.
+pub(super) fn empty_file(rules: &Rules, names: &Names) -> (String, Vec<u8>) {
+    let bytes = file::write_rows(&rules.shape, rules.timestamps, &[], &[]);
+    (names.empty_file(&sha256_hex(&bytes)), bytes)
 }
 
 fn lane_commits(table: &Table) -> BTreeMap<Partition, LaneCommit> {
@@ -237,12 +252,14 @@ impl<'a> Files<'a> {
             } else {
                 format!("{epoch:010}-{part}")
             },
+            level: Level::Commit,
             key: key.clone(),
             bytes: bytes.len() as u64,
             rows: rows as u64,
             sha256,
             first_window: windows.map(|w| w.0),
             last_window: windows.map(|w| w.1),
+            as_of: None,
         });
         self.objects.insert(key, Arc::new(bytes));
     }

@@ -344,7 +344,8 @@ impl OrphanRule<'_> {
     /// Left alone are names that windrow does not give, and objects of epochs that the catalog has
     /// not reached. Those are on their way there, except when an older database was restored: then
     /// they hold what it has lost. Only the very next epoch of an earlier owner is different: that
-    /// is the one which the owner did not finish.
+    /// is the one which the owner did not finish. A compacted file has no epoch in its name: where
+    /// the catalog has lost the swap that showed it, it still shows what the file was made from.
     ///
     /// Example: we are of term 5, and the last epoch is 120. Of the objects of term 4 that of epoch
     /// 121 may be an orphan and that of epoch 122 not. Of our own, only those of epoch 120 and
@@ -357,7 +358,7 @@ impl OrphanRule<'_> {
         };
         let reached = if term < self.term { last + 1 } else { last };
         let old = age_ms >= self.rules.orphan_age_ms;
-        epoch <= reached && (term < self.term || old)
+        epoch.is_none_or(|epoch| epoch <= reached) && (term < self.term || old)
     }
 }
 
@@ -398,6 +399,18 @@ mod tests {
     }
 
     #[test]
+    fn a_compacted_file_that_no_swap_showed_is_found() {
+        let names = Names::new("default", "t");
+        let key =
+            |term, period| names.compacted("rows/2026-11-27", term, period, &"a".repeat(64), 1);
+        for period in ["day", "hour12", "1250"] {
+            assert!(may_be_orphan(&key(4, period), 0), "{period}");
+            assert!(!may_be_orphan(&key(5, period), 59_999), "{period}");
+            assert!(may_be_orphan(&key(5, period), 60_000), "{period}");
+        }
+    }
+
+    #[test]
     fn an_object_of_this_or_a_later_owner_must_be_old() {
         for term in [5, 6] {
             assert!(!may_be_orphan(&key(term, 120), 59_999));
@@ -419,6 +432,8 @@ mod tests {
             "_windrow/default.t/tables/t__chunks/",
             "_windrow/default.t/rows/_SUCCESS",
             "_windrow/default.t/rows/notes-1-2",
+            "_windrow/default.t/rows/2-notes-aaaa/part.parquet",
+            "_windrow/default.t/rows/empty-0f343b0931126a20f133d67c2b018a3b/part.parquet",
             "_windrow/default.t2/manifests/1-0000000001-aaaa.json",
             "elsewhere/1-0000000001-aaaa",
         ] {

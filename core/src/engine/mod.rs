@@ -30,7 +30,7 @@ mod view;
 
 pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
-    LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
+    LogEnd, MergeFailure, MergeOrder, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 pub use feed::pause_before_start;
 pub use rules::{GarbageRules, Limits, Rules, fetched_bytes, same_table};

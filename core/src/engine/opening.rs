@@ -3,6 +3,7 @@
 
 use super::conversation::{StoreRequest, TopicFacts};
 use super::counting::Counting;
+use super::cut::empty_file;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
@@ -369,6 +370,7 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
             .into_iter()
             .map(|(p, limits)| (p, start(limits)))
             .collect(),
+        empty_file: empty_file(step.rules, step.names).0,
     }
 }
 

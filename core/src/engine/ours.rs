@@ -343,6 +343,7 @@ impl Ours {
             }
             // A key that could not be taken off the list is deleted once more.
             CatalogAnswer::Forget(_) => {}
+            CatalogAnswer::LiveFiles(_) | CatalogAnswer::DropEmptied(_) => {}
             // These are the engine's.
             CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}
         }
@@ -419,7 +420,7 @@ impl Ours {
                 counting.stored(&key, result, step);
             }
             (StoreAnswer::Delete { gone, kept }, _) => self.garbage.deleted(gone, &kept, step),
-            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. }, _) => {}
+            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. } | StoreAnswer::Merge { .. }, _) => {}
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The settings that the engine obeys, as values.
 
 use crate::table::commit::Genesis;
+use crate::table::compaction::Times;
 use crate::table::file::Timestamps;
 use crate::table::place::{Place, TablePlace};
 use crate::values::cause::{Cause, Trouble};
@@ -46,6 +47,8 @@ pub struct Rules {
     pub keep_replaced_ms: u64,
     /// How often garbage is looked for and deleted.
     pub garbage: GarbageRules,
+    /// When files are merged.
+    pub compaction: Times,
     /// The limits that no setting names.
     pub limits: Limits,
 }
@@ -148,6 +151,7 @@ impl Rules {
             lease_ms: 15_000,
             keep_replaced_ms: 604_800_000,
             garbage: GarbageRules::default(),
+            compaction: Times::default(),
             limits: Limits::default(),
         }
     }

@@ -15,6 +15,7 @@ use crate::values::row::Row;
 use crate::values::shape::Shape;
 use crate::values::time::{EventTime, Mono};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A lane records a ceiling at most this often, however short `max-future` is: never for each
 /// batch.
@@ -37,6 +38,8 @@ pub(super) struct Table {
     rows: u64,
     row_count: u64,
     next_epoch: u64,
+    /// The last epoch that is true; `None` before epoch 0.
+    last: Option<Arc<Commit>>,
     closed_through: Option<EventTime>,
     /// When the last epoch was cut.
     last_cut: Option<Mono>,
@@ -78,6 +81,7 @@ impl Table {
         let last = &head.last;
         Self {
             next_epoch: last.epoch + 1,
+            last: Some(Arc::new(last.clone())),
             closed_through: last.closed_through,
             rows: last.ledger.rows,
             row_count: last.ledger.row_count,
@@ -152,6 +156,17 @@ impl Table {
 
     pub(super) fn next_epoch(&self) -> u64 {
         self.next_epoch
+    }
+
+    /// The last epoch that is true; `None` before epoch 0.
+    pub(super) fn last(&self) -> Option<&Arc<Commit>> {
+        self.last.as_ref()
+    }
+
+    /// The digest of the last epoch that is true; empty before epoch 0.
+    pub(super) fn last_digest(&self) -> String {
+        let last = self.last.as_ref();
+        last.map(|last| last.digest.clone()).unwrap_or_default()
     }
 
     /// Every window of the table that ends here or earlier is closed.
@@ -515,7 +530,7 @@ impl Table {
     }
 
     /// An epoch is true.
-    pub(super) fn note_commit(&mut self, commit: &Commit) {
+    pub(super) fn note_commit(&mut self, commit: &Arc<Commit>) {
         assert_eq!(
             commit.epoch, self.next_epoch,
             "the next epoch is the last one plus one"
@@ -534,6 +549,7 @@ impl Table {
             );
         }
         self.next_epoch = commit.epoch + 1;
+        self.last = Some(Arc::clone(commit));
         self.committed = commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
     }
 }

@@ -365,6 +365,8 @@ mod tests {
             sha256: String::new(),
             first_window: first,
             last_window: last,
+            level: crate::table::compaction::Level::Commit,
+            as_of: None,
         };
         let rows = || FileKind::Rows {
             date: "2023-11-14".to_owned(),
@@ -394,6 +396,7 @@ mod tests {
                 owner_id: "1".to_owned(),
             },
             epoch: 1,
+            previous: String::new(),
             genesis: None,
             lanes: BTreeMap::new(),
             topic_id: "1".to_owned(),
@@ -402,6 +405,7 @@ mod tests {
             closed_through: None,
             ledger: crate::values::ledger::TableLedger::default(),
             files: Vec::new(),
+            retired: Vec::new(),
             checkpoint: None,
             manifest: String::new(),
             digest: String::new(),

@@ -6,12 +6,12 @@
 use crate::table::commit::{ClockBound, Commit, LeaseMark, Outcome, Owner};
 use crate::values::record::{Offset, Partition};
 use crate::values::time::{DbTime, EventTime, about_duration};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a catalog found of a table, read while nobody else could change it.
 ///
-/// A catalog may leave out what its question does not need: only a commit needs `next_offsets` and
-/// `doomed`, and only a commit or [`outcome`] needs `epoch`.
+/// A catalog may leave out what its question does not need: only a commit needs `next_offsets`,
+/// `doomed`, `last_digest` and `live`, and only a commit or [`outcome`] needs `epoch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFacts {
     /// The owner of the newest term, also after it gave the lease back. `None` where the catalog
@@ -30,6 +30,10 @@ pub struct JobFacts {
     pub next_offsets: BTreeMap<Partition, Offset>,
     /// Those keys of the commit that are doomed: their objects may be deleted at any moment.
     pub doomed: Vec<String>,
+    /// The digest of the last epoch; `None` before epoch 0.
+    pub last_digest: Option<String>,
+    /// Those files which the commit retires that readers see now.
+    pub live: BTreeSet<String>,
 }
 
 /// An epoch that a catalog has.
@@ -78,8 +82,22 @@ pub fn admit(facts: &JobFacts, commit: &Commit) -> Verdict {
             "the catalog's next epoch is {next_epoch}; was another database restored?"
         ));
     }
+    if facts.last_digest.as_deref().unwrap_or_default() != commit.previous {
+        return Verdict::Fenced(
+            "the catalog's last epoch has other contents than the one that this commit follows; \
+             was another database restored?"
+                .to_owned(),
+        );
+    }
     if let Some(why) = offset_gap(facts, commit) {
         return Verdict::Fenced(why);
+    }
+    // The sender knows what is live: nobody but the owner changes that.
+    if let Some(key) = commit.retired.iter().find(|key| !facts.live.contains(*key)) {
+        return Verdict::Mistake(format!(
+            "file \"{key}\" is to be replaced or dropped, but readers do not see it; this is a \
+             mistake of windrow's"
+        ));
     }
     if commit.genesis.is_some() != (commit.epoch == 0) {
         return Verdict::Mistake(
@@ -232,6 +250,8 @@ mod tests {
             epoch: None,
             next_offsets: BTreeMap::from([(0, 70), (1, 70)]),
             doomed: Vec::new(),
+            last_digest: Some("digest of 6".to_owned()),
+            live: BTreeSet::from(["old".to_owned()]),
         }
     }
 
@@ -250,6 +270,7 @@ mod tests {
         Commit {
             owner: owner(3, "a"),
             epoch: 7,
+            previous: "digest of 6".to_owned(),
             genesis: None,
             lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
             topic_id: "topic".to_owned(),
@@ -258,6 +279,7 @@ mod tests {
             closed_through: None,
             ledger: TableLedger::default(),
             files: Vec::new(),
+            retired: Vec::new(),
             checkpoint: None,
             manifest: "manifest".to_owned(),
             digest: "ours".to_owned(),
@@ -271,6 +293,7 @@ mod tests {
             cluster_id: "cluster".to_owned(),
             topic_id: "topic".to_owned(),
             start_offsets: BTreeMap::from([(0, 70), (1, 70)]),
+            empty_file: String::new(),
         }
     }
 
@@ -294,6 +317,7 @@ mod tests {
     /// Nothing is committed yet, and epoch 0 is sent.
     fn begin(facts: &mut JobFacts, commit: &mut Commit) {
         (facts.last_epoch, facts.next_offsets) = (None, BTreeMap::new());
+        (facts.last_digest, commit.previous) = (None, String::new());
         (commit.epoch, commit.genesis) = (0, Some(genesis()));
     }
 
@@ -320,6 +344,9 @@ mod tests {
         ("an older base", |f, _| f.last_epoch = Some(2), "fenced: the catalog's next epoch is 3;"),
         ("an empty base", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0"),
         ("our epoch is gone", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is"),
+        ("another last epoch", |f, _| f.last_digest = Some("x".to_owned()), "fenced: the catalog's"),
+        ("a swap", |_, c| c.retired.push("old".to_owned()), "write"),
+        ("a swap of what is gone", |_, c| c.retired.push("x".to_owned()), "mistake: file \"x\" is"),
         ("a lane is ahead", |f, _| f.next_offsets.extend([(1, 75)]), "fenced: topic partition"),
         ("a lane is behind", |f, _| f.next_offsets.extend([(0, 5)]), "fenced: topic partition"),
         ("described again", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes"),

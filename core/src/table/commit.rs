@@ -1,6 +1,7 @@
 //! What a commit says, and what a catalog answers: the values that pass between the engine and the
 //! catalog. Whether a commit may be written is decided in `admit`.
 
+use crate::table::compaction::Level;
 use crate::table::place::{Names, Place};
 use crate::values::cause::Trouble;
 use crate::values::decision::Decision;
@@ -17,9 +18,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Owner {
-    /// The number of this ownership; each new owner has a higher one. Files and tables call it
-    /// `owner-epoch`.
-    #[serde(rename = "owner-epoch")]
+    /// The number of this ownership; each new owner has a higher one.
     pub term: u64,
     /// Random, and new with every process.
     pub owner_id: String,
@@ -39,6 +38,9 @@ pub struct Genesis {
     pub topic_id: String,
     /// The topic partitions, and the offset at which each begins.
     pub start_offsets: BTreeMap<Partition, Offset>,
+    /// A file of the table's own columns that has no rows: its path below the warehouse. It is what
+    /// a table partition shows between the swap that replaced its file and its deletion.
+    pub empty_file: String,
 }
 
 /// Which of the four tables a file belongs to.
@@ -74,8 +76,12 @@ pub struct NewFile {
     /// The table that it belongs to.
     #[serde(flatten)]
     pub kind: FileKind,
-    /// The value of the partition column `chunk`; it is unique within the table.
+    /// The value of the partition column `chunk`; it is unique among the files that readers see of
+    /// one table. A compacted file has that of its first source, whose table partition shows it.
     pub chunk: String,
+    /// How much of the table it holds.
+    #[serde(default, skip_serializing_if = "Level::is_commit")]
+    pub level: Level,
     /// Its path below the warehouse. The folder in it holds this file alone, and is the location of
     /// the table partition.
     pub key: String,
@@ -89,6 +95,10 @@ pub struct NewFile {
     pub first_window: Option<EventTime>,
     /// The greatest `window.start`; `None` for the side tables.
     pub last_window: Option<EventTime>,
+    /// In a compacted file of a side table: when the newest commit was made that has rows in it, by
+    /// the catalog's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<DbTime>,
 }
 
 /// What a commit says of one topic partition.
@@ -145,6 +155,9 @@ pub struct Commit {
     pub owner: Owner,
     /// Its number. Epochs count by ones from 0.
     pub epoch: u64,
+    /// The digest of the epoch before it; empty in epoch 0. So the manifests are a chain, which can
+    /// be followed where the catalog was lost.
+    pub previous: String,
     /// What the table is. Epoch 0 has it, and no other epoch.
     pub genesis: Option<Genesis>,
     /// Every topic partition of the table, also those that read nothing.
@@ -166,6 +179,10 @@ pub struct Commit {
     pub ledger: TableLedger,
     /// The files that readers see from now on.
     pub files: Vec<NewFile>,
+    /// The paths of the files that readers no longer see: they are replaced by `files`, or dropped.
+    /// Each of them must be shown at the moment of the commit. They are doomed by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<String>,
     /// `None` leaves the last one in force, and a restart replays from there.
     pub checkpoint: Option<CheckpointAt>,
     /// The object that says all this once more, for a catalog that was lost: its path below the
@@ -208,6 +225,17 @@ impl Commit {
             .chain([self.manifest.clone()])
             .collect()
     }
+}
+
+/// A file that readers see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveFile {
+    /// The epoch that brought it.
+    pub epoch: u64,
+    /// The catalog's clock at that commit.
+    pub committed_at: DbTime,
+    /// What the commit said of it.
+    pub file: NewFile,
 }
 
 /// What the catalog knows of a table. An owner reads it in the act that gives it the table; others

@@ -434,6 +434,7 @@ mod tests {
             cluster_id: "c".to_owned(),
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
+            empty_file: String::new(),
         }
     }
 
@@ -583,6 +584,8 @@ mod tests {
             sha256: String::new(),
             first_window: None,
             last_window: None,
+            level: crate::table::compaction::Level::Commit,
+            as_of: None,
         };
         let rows = partition(&"s3a://spark/warehouse".parse().unwrap(), &file).unwrap();
         assert_eq!(rows.name, "date=2024-09-01/chunk=0000000012");

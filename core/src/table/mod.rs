@@ -8,6 +8,7 @@ mod partial_file;
 pub mod file;
 pub mod listing;
 pub mod commit;
+pub mod compaction;
 pub mod admit;
 pub mod hive;
 pub mod newest;

@@ -258,6 +258,21 @@ pub fn locate(
     }
 }
 
+/// How many digits an epoch has at least in a name.
+const EPOCH_DIGITS: usize = 10;
+/// How many digits of a SHA-256 stand in a name.
+const HASH_DIGITS: usize = 32;
+
+/// Whether this is what stands for a period in the name of a compacted file: `day`, `hour12` or
+/// `1250`.
+fn is_period(text: &str) -> bool {
+    let is_number = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    let hour = text.strip_prefix("hour");
+    text == "day" || hour.is_some_and(|hour| is_number(hour, 2)) || is_number(text, 4)
+}
+
 /// The names of a table's objects: paths below its [`Place`].
 ///
 /// A name holds the term of its owner, the epoch and the digest of the bytes, so no other owner and
@@ -289,9 +304,9 @@ impl Names {
     #[must_use]
     pub fn object(&self, folder: &str, term: u64, epoch: u64, sha256: &str) -> String {
         format!(
-            "{}{folder}/{term}-{epoch:010}-{}",
+            "{}{folder}/{term}-{epoch:0EPOCH_DIGITS$}-{}",
             self.prefix,
-            &sha256[..32]
+            &sha256[..HASH_DIGITS]
         )
     }
 
@@ -299,7 +314,7 @@ impl Names {
     /// [`Names::object`].
     #[must_use]
     pub fn is_object_of(key: &str, sha256: &str) -> bool {
-        sha256.len() >= 32 && key.rsplit('-').next() == Some(&sha256[..32])
+        sha256.len() >= HASH_DIGITS && key.rsplit('-').next() == Some(&sha256[..HASH_DIGITS])
     }
 
     /// The name of a Parquet file. It is alone in its folder, which is the location of a table
@@ -327,10 +342,12 @@ impl Names {
         key.rsplit('/').next()?.split('-').nth(1)?.parse().ok()
     }
 
-    /// The term of its owner and the epoch in the name of one of this table's objects; `None` for a
-    /// name that windrow does not give.
+    /// The term of its owner and the epoch in the name of one of this table's objects. A compacted
+    /// file has no epoch in its name, because it is stored before it is known which one will show
+    /// it. `None` for a name that windrow does not give, and for the file without rows, which stays
+    /// as long as the table.
     #[must_use]
-    pub fn term_and_epoch(&self, key: &str) -> Option<(u64, u64)> {
+    pub fn term_and_epoch(&self, key: &str) -> Option<(u64, Option<u64>)> {
         let (folder, rest) = key.strip_prefix(&self.prefix)?.split_once('/')?;
         let name = match folder {
             "manifests" => rest.strip_suffix(".json")?,
@@ -340,8 +357,50 @@ impl Names {
         };
         // Between the folder and the name there may be a day.
         let mut parts = name.rsplit('/').next()?.split('-');
-        let (term, epoch) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        parts.next().map(|_hash| (term, epoch))
+        let (term, what) = (parts.next()?.parse().ok()?, parts.next()?);
+        let hash = parts.next()?;
+        let epoch = match what.parse() {
+            // `1250` is ten minutes of a day, and an epoch has ten digits.
+            Ok(epoch) if what.len() >= EPOCH_DIGITS => Some(epoch),
+            _ if is_period(what) && hash.len() == HASH_DIGITS => None,
+            _ => return None,
+        };
+        Some((term, epoch))
+    }
+
+    /// The name of the file without rows, which is put once with the table. `sha256` is that of its
+    /// bytes.
+    #[must_use]
+    pub fn empty_file(&self, sha256: &str) -> String {
+        format!(
+            "{}rows/empty-{}/part.parquet",
+            self.prefix,
+            &sha256[..HASH_DIGITS]
+        )
+    }
+
+    /// The folder of a compacted file, which holds it alone, without the day that it is below:
+    /// `<folder>/<term>-<period>-<sha256>`. `folder` is `rows/2026-11-27`, `late` or `rejects`, and
+    /// `sha256` is over what the file is made from, because that of its own bytes is known only
+    /// when it is made. The second file of the same merge has `-1` at the end, and so on.
+    #[must_use]
+    pub fn compacted(
+        &self,
+        folder: &str,
+        term: u64,
+        period: &str,
+        sha256: &str,
+        part: usize,
+    ) -> String {
+        let part = match part {
+            0 => String::new(),
+            n => format!("-{n}"),
+        };
+        let hash = &sha256[..HASH_DIGITS];
+        format!(
+            "{}{folder}/{term}-{period}-{hash}{part}/part.parquet",
+            self.prefix
+        )
     }
 
     /// A folder that stays empty: the location that Hive keeps for the table itself. What lies in a
@@ -552,15 +611,20 @@ mod tests {
             "_windrow/default.newtable/manifests/3-0000000012-0f343b0931126a20f133d67c2b018a3b.json"
         );
         for (name, at) in [
-            (manifest.clone(), Some((3, 12))),
+            (manifest.clone(), Some((3, Some(12)))),
             (
                 names.file("rows/2026-11-27", 3, 12, &"a".repeat(64)),
-                Some((3, 12)),
+                Some((3, Some(12))),
             ),
             (
                 names.object("checkpoints", 4, 0, &"a".repeat(64)),
-                Some((4, 0)),
+                Some((4, Some(0))),
             ),
+            (
+                names.compacted("rows/2026-11-27", 3, "hour12", &"a".repeat(64), 1),
+                Some((3, None)),
+            ),
+            (names.empty_file(&"a".repeat(64)), None),
             (names.empty_folder("t"), None),
             (format!("elsewhere/{manifest}"), None),
         ] {

@@ -21,7 +21,7 @@ pub use answers::{CommittedFile, Files, Totals};
 use directory::LocalCatalog;
 use postgres::PostgresCatalog;
 use windrow_core::table::commit::{
-    Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, Outcome, Owner, Renewed,
+    Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
@@ -232,6 +232,29 @@ impl Catalog {
         clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         each!(self, c => c.doomed_past(grace_ms, after, clock))
+    }
+
+    /// The files that readers see, in no particular order.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`].
+    pub async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
+        each!(self, c => c.live_files())
+    }
+
+    /// Deletes the table partitions that swaps have emptied at least `emptied_ms` ago. Where there
+    /// is no Hive, there is nothing to delete.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
+    /// catalog's clock is not as `clock` says.
+    pub async fn drop_emptied(
+        &mut self,
+        owner: &Owner,
+        emptied_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        each!(self, c => c.drop_emptied(owner, emptied_ms, clock))
     }
 
     /// Takes keys off the list of doomed ones, after their objects were deleted.

@@ -54,7 +54,7 @@ impl LocalCatalog {
         let names = Names::new(&self.name.database, &self.name.table);
         let of_keys: Option<BTreeSet<u64>> = keys
             .iter()
-            .map(|key| names.term_and_epoch(key).map(|(_term, epoch)| epoch))
+            .map(|key| names.term_and_epoch(key).and_then(|(_term, epoch)| epoch))
             .collect();
         of_keys.unwrap_or_else(|| (0..last.map_or(0, |last| last + 1)).collect())
     }

@@ -1,0 +1,373 @@
+//! Which files become one, and which are dropped. Only the plan is made here: what a merge does with
+//! rows is in `merge`, and when a plan is carried out is up to the engine.
+//!
+//! A *period* is a piece of `window.start`: ten minutes, an hour or a day (UTC). It is *closed* when
+//! the frontier has passed the end of the last window that starts in it. From then on no commit can
+//! add a row to it, and its files become one.
+//!
+//! Day by day, with windows of 10s and a commit every 10 s:
+//!
+//! ```text
+//! 13:00:15   the window [12:59:50, 13:00:00) is closed
+//! 13:01:15   the newest chunk is a minute old: hour 12 becomes one file
+//! 00:01:15   the same for the day of yesterday: its 24 hours become one file
+//! ```
+
+use crate::table::commit::{FileKind, LiveFile};
+use crate::table::hive::TableKind;
+use crate::values::shape::Shape;
+use crate::values::time::{DbTime, EventTime};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many bytes the files of a side table may have that become one. All of them are in memory
+/// during the merge, and their values compress well.
+const SIDE_BYTES_MAX: u64 = 8 << 20;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The times of compaction. Nobody but the simulation has others than the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// The period of [`Level::TenMinutes`].
+    pub ten_minutes_ms: i64,
+    /// The period of [`Level::Hour`]; a multiple of it, and a part of a day.
+    pub hour_ms: i64,
+    /// A chunk takes part in a merge this long after its commit, and not before. A query that read
+    /// the ids of table partitions before that commit would otherwise see the chunk's rows through
+    /// the place of another one, and half an epoch.
+    pub settled_ms: i64,
+    /// A table partition that was emptied by a swap is deleted this long after it. A query that was
+    /// planned before may still look it up.
+    pub emptied_ms: u64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            ten_minutes_ms: 600_000,
+            hour_ms: 3_600_000,
+            settled_ms: 60_000,
+            emptied_ms: 600_000,
+        }
+    }
+}
+
+/// How much of the table a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// What one commit adds to one day.
+    #[default]
+    Commit,
+    /// Ten minutes that are closed.
+    TenMinutes,
+    /// An hour that is closed.
+    Hour,
+    /// A day that is closed.
+    Day,
+}
+
+impl Level {
+    /// Whether a commit wrote it, and not a merge.
+    #[must_use]
+    pub fn is_commit(&self) -> bool {
+        *self == Level::Commit
+    }
+
+    /// The word for it in the journal: that of its JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Commit => "commit",
+            Level::TenMinutes => "ten-minutes",
+            Level::Hour => "hour",
+            Level::Day => "day",
+        }
+    }
+
+    /// The level of this word; `None` for another one.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Level::Commit, Level::TenMinutes, Level::Hour, Level::Day]
+            .into_iter()
+            .find(|level| level.word() == word)
+    }
+}
+
+/// A piece of time, aligned to 1970-01-01 00:00 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period {
+    /// What a file of it holds; not [`Level::Commit`].
+    pub level: Level,
+    /// Where it begins.
+    pub start: EventTime,
+    length_ms: i64,
+}
+
+impl Period {
+    /// The period of this level that a time falls in.
+    #[must_use]
+    pub fn of(level: Level, time: EventTime, times: &Times) -> Self {
+        let length_ms = match level {
+            Level::TenMinutes => times.ten_minutes_ms,
+            Level::Hour => times.hour_ms,
+            Level::Day | Level::Commit => DAY_MS,
+        };
+        Self {
+            level,
+            start: EventTime(time.0.div_euclid(length_ms) * length_ms),
+            length_ms,
+        }
+    }
+
+    /// The first moment that is no longer in it.
+    fn end(self) -> EventTime {
+        self.start.plus(self.length_ms)
+    }
+
+    /// What stands for it in the path of a file, below the folder of its day: `day`, `hour12`, or
+    /// `1250` for the ten minutes from 12:50.
+    #[must_use]
+    pub fn name(self) -> String {
+        let minute = self.start.0.rem_euclid(DAY_MS) / 60_000;
+        let (hour, minute) = (minute / 60, minute % 60);
+        match self.level {
+            Level::Day | Level::Commit => "day".to_owned(),
+            Level::Hour => format!("hour{hour:02}"),
+            Level::TenMinutes => format!("{hour:02}{minute:02}"),
+        }
+    }
+
+    /// Whether no further window that starts in it can close: all of them have.
+    #[must_use]
+    pub fn is_closed(self, shape: &Shape, closed_through: EventTime) -> bool {
+        let (slide, offset) = (shape.slide_ms, shape.offset_ms);
+        let last_start = (self.end().0 - 1 - offset).div_euclid(slide) * slide + offset;
+        EventTime(last_start).plus(shape.window_ms) <= closed_through
+    }
+}
+
+/// What the plans go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The settings that shape rows.
+    pub shape: &'a Shape,
+    /// Every window that ends here or earlier is closed; `None` while none is.
+    pub closed_through: Option<EventTime>,
+    /// The catalog's clock.
+    pub now: DbTime,
+    /// How many rows a file has at most.
+    pub file_rows: u64,
+    /// How long the periods are, and what is waited for.
+    pub times: &'a Times,
+    /// Files that cannot be merged, because they are gone or damaged: the others go on without
+    /// them.
+    pub left_out: &'a BTreeSet<String>,
+}
+
+/// Files that should become one, or as few as their rows need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// The table whose files they are.
+    pub table: TableKind,
+    /// What the result holds. That of a side table is a period of the catalog's clock.
+    pub period: Period,
+    /// In the order of their rows.
+    pub sources: Vec<LiveFile>,
+}
+
+/// The next merge of the table's own rows, if one is due. Days come first, then hours, then ten
+/// minutes, so that what was left for a while is merged once and not three times.
+///
+/// ```text
+/// files of 2026-11-27, closed through 13:00:10, all older than a minute
+///   hour 11: one file of level hour            →  left alone
+///   hour 12: five of ten minutes, 59 commits   →  Merge { hour12, 64 sources }
+///   hour 13: one commit                        →  left alone: it is not closed
+/// ```
+#[must_use]
+pub fn next_merge(files: &[LiveFile], facts: Facts<'_>) -> Option<Merge> {
+    let closed_through = facts.closed_through?;
+    let mut days: BTreeMap<&str, Vec<&LiveFile>> = BTreeMap::new();
+    for live in files {
+        if let FileKind::Rows { date } = &live.file.kind
+            && !facts.left_out.contains(&live.file.key)
+        {
+            days.entry(date).or_default().push(live);
+        }
+    }
+    for level in [Level::Day, Level::Hour, Level::TenMinutes] {
+        for of_day in days.values() {
+            let mut periods: BTreeMap<Period, Vec<&LiveFile>> = BTreeMap::new();
+            for live in of_day {
+                // A file that holds more than this belongs to an earlier merge. The day is made of
+                // all that there is of it.
+                let takes_part = level == Level::Day || live.file.level < level;
+                if let Some(last) = live.file.last_window.filter(|_| takes_part) {
+                    let period = Period::of(level, last, facts.times);
+                    periods.entry(period).or_default().push(live);
+                }
+            }
+            for (period, sources) in periods {
+                let closed = period.is_closed(facts.shape, closed_through);
+                if closed && is_worth_it(period, &sources, facts) {
+                    return Some(merge(TableKind::Chunks, period, sources));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Whether these files of a period that is closed should become one now.
+fn is_worth_it(period: Period, sources: &[&LiveFile], facts: Facts<'_>) -> bool {
+    let settled = sources.iter().all(|live| is_settled(live, facts));
+    let rows: u64 = sources.iter().map(|live| live.file.rows).sum();
+    let saves = rows.div_ceil(facts.file_rows) < sources.len() as u64;
+    // The bytes of a day depend on its rows alone, so it is written anew in any case.
+    let anew =
+        period.level == Level::Day && sources.iter().any(|live| live.file.level != Level::Day);
+    settled && (saves && period.level != Level::Day || anew)
+}
+
+fn is_settled(live: &LiveFile, facts: Facts<'_>) -> bool {
+    facts.now.0.saturating_sub(live.committed_at.0) >= facts.times.settled_ms
+}
+
+fn merge(table: TableKind, period: Period, sources: Vec<&LiveFile>) -> Merge {
+    let mut sources: Vec<LiveFile> = sources.into_iter().cloned().collect();
+    sources.sort_by_key(|live| {
+        let file = &live.file;
+        (
+            file.first_window,
+            file.last_window,
+            chunk_order(&file.chunk),
+        )
+    });
+    Merge {
+        table,
+        period,
+        sources,
+    }
+}
+
+/// The order of chunks: by the epoch, then by the number of the file within it. `0000000012` comes
+/// before `0000000012-2`, and that before `0000000012-10`.
+fn chunk_order(chunk: &str) -> (u64, u64) {
+    let (epoch, part) = chunk.split_once('-').unwrap_or((chunk, "0"));
+    let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+    (number(epoch), number(part))
+}
+
+/// The next merge of a side table, if one is due: the files of consecutive epochs that were
+/// committed within an hour that is over, and later the hours of a day that is over. A merge is cut
+/// where its files would have too many bytes or rows.
+#[must_use]
+pub fn next_side_merge(files: &[LiveFile], kind: TableKind, facts: Facts<'_>) -> Option<Merge> {
+    let mut of_table: Vec<&LiveFile> = files
+        .iter()
+        .filter(|live| TableKind::of(&live.file.kind) == kind && kind != TableKind::Chunks)
+        .collect();
+    of_table.sort_by_key(|live| (live.epoch_of_rows(), chunk_order(&live.file.chunk)));
+    for level in [Level::Day, Level::Hour] {
+        let mut block: Vec<&LiveFile> = Vec::new();
+        for live in &of_table {
+            let period =
+                |live: &LiveFile| Period::of(level, EventTime(live.as_of().0), facts.times);
+            let left_out = facts.left_out.contains(&live.file.key);
+            let (bytes, rows) = block.iter().fold((0, 0), |(bytes, rows), live| {
+                (bytes + live.file.bytes, rows + live.file.rows)
+            });
+            let fits = bytes + live.file.bytes <= SIDE_BYTES_MAX
+                && rows + live.file.rows <= facts.file_rows
+                && block
+                    .first()
+                    .is_none_or(|first| period(first) == period(live));
+            let takes_part = !left_out && live.file.level < level;
+            if !(fits && takes_part) {
+                if let Some(merge) = side_block(kind, level, &block, facts) {
+                    return Some(merge);
+                }
+                block.clear();
+            }
+            if takes_part {
+                block.push(live);
+            }
+        }
+        if let Some(merge) = side_block(kind, level, &block, facts) {
+            return Some(merge);
+        }
+    }
+    None
+}
+
+/// A block of a side table, if its period is over and it has several files.
+fn side_block(
+    kind: TableKind,
+    level: Level,
+    block: &[&LiveFile],
+    facts: Facts<'_>,
+) -> Option<Merge> {
+    let last = block.last()?;
+    let period = Period::of(level, EventTime(last.as_of().0), facts.times);
+    let over = period.end().0.saturating_add(facts.times.settled_ms) <= facts.now.0;
+    let settled = block.iter().all(|live| is_settled(live, facts));
+    (over && settled && block.len() > 1).then(|| Merge {
+        table: kind,
+        period,
+        sources: block.iter().map(|live| (*live).clone()).collect(),
+    })
+}
+
+/// The files that `retain` drops: those of whole days whose last window ended so long ago, by the
+/// frontier and by the catalog's clock.
+#[must_use]
+pub fn past_days(files: &[LiveFile], retain_ms: u64, facts: Facts<'_>) -> Vec<String> {
+    let (Some(closed_through), Ok(retain_ms)) = (facts.closed_through, i64::try_from(retain_ms))
+    else {
+        return Vec::new();
+    };
+    let until = closed_through.min(EventTime(facts.now.0)).minus(retain_ms);
+    let is_past = |live: &&LiveFile| {
+        let day = live
+            .file
+            .last_window
+            .map(|last| Period::of(Level::Day, last, facts.times));
+        day.is_some_and(|day| day.is_closed(facts.shape, until))
+    };
+    files
+        .iter()
+        .filter(is_past)
+        .map(|live| live.file.key.clone())
+        .collect()
+}
+
+/// The files of the side tables that `retain-side` drops: those whose newest commit was made so long
+/// ago by the catalog's clock.
+#[must_use]
+pub fn past_side_files(files: &[LiveFile], retain_ms: u64, now: DbTime) -> Vec<String> {
+    let retain_ms = i64::try_from(retain_ms).unwrap_or(i64::MAX);
+    let is_past = |live: &&LiveFile| {
+        let side = !matches!(live.file.kind, FileKind::Rows { .. });
+        side && live.as_of().0.saturating_add(retain_ms) <= now.0
+    };
+    files
+        .iter()
+        .filter(is_past)
+        .map(|live| live.file.key.clone())
+        .collect()
+}
+
+impl LiveFile {
+    /// When the newest commit was made that has rows in it, by the catalog's clock.
+    #[must_use]
+    pub fn as_of(&self) -> DbTime {
+        self.file.as_of.unwrap_or(self.committed_at)
+    }
+
+    /// The epoch of its first rows. A compacted file has the chunk of its first source.
+    fn epoch_of_rows(&self) -> u64 {
+        chunk_order(&self.file.chunk).0
+    }
+}
