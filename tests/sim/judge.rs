@@ -6,7 +6,7 @@ use crate::choices::{Choices, first_right};
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
-use windrow_core::table::commit::{Commit, FileKind, LaneCommit};
+use windrow_core::table::commit::{Commit, FileKind, LaneCommit, NewFile};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
 use windrow_core::values::decision::{Decided, Decision};
@@ -90,7 +90,11 @@ impl Judge<'_> {
                     commit.decisions
                 ));
             }
-            self.read_files(commit, &mut seen)?;
+            if commit.retired.is_empty() {
+                self.read_files(commit, &mut seen)?;
+            } else {
+                self.read_swap(commit)?;
+            }
             // A comparison sums the whole log, so not every epoch is compared: the last one always,
             // and one of seven of the others.
             if n + 1 == epochs.len() || n % 7 == 3 {
@@ -101,54 +105,95 @@ impl Judge<'_> {
         Ok(seen)
     }
 
+    /// A swap replaces files by others with the same rows, and changes nothing else.
+    fn read_swap(&self, commit: &Commit) -> Result<(), String> {
+        let n = commit.epoch;
+        if commit.lanes.values().any(|lane| lane.from != lane.to) || !commit.decisions.is_empty() {
+            return Err(format!("epoch {n} replaces files, and counts records"));
+        }
+        let earlier = || {
+            self.catalog.epochs[..n as usize]
+                .iter()
+                .map(|(commit, _)| commit)
+        };
+        let (mut before, mut after) = (Contents::default(), Contents::default());
+        for retired in &commit.retired {
+            let is_it = |key: &str| key == retired.key;
+            if earlier().any(|commit| commit.retired.iter().any(|file| is_it(&file.key))) {
+                return Err(format!("epoch {n} replaces {} once more", retired.key));
+            }
+            let file = earlier()
+                .flat_map(|commit| &commit.files)
+                .find(|file| is_it(&file.key));
+            let file = file.ok_or_else(|| format!("epoch {n} replaces {}", retired.key))?;
+            self.read_file(n, file, &mut before)?;
+        }
+        for file in &commit.files {
+            self.read_file(n, file, &mut after)?;
+        }
+        compare_maps(&format!("swap {n}: rows"), &after.rows, &before.rows)?;
+        compare_maps(&format!("swap {n}: late"), &after.late, &before.late)?;
+        compare_maps(
+            &format!("swap {n}: rejects"),
+            &after.rejects,
+            &before.rejects,
+        )?;
+        Ok(())
+    }
+
     /// Reads the files of one epoch.
     fn read_files(&self, commit: &Commit, seen: &mut Contents) -> Result<(), String> {
-        let n = commit.epoch;
         for file in &commit.files {
-            let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
-            let bytes = bytes
-                .ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
-            if windrow_core::values::digest::sha256_hex(&bytes) != file.sha256 {
-                return Err(format!("{} has other bytes than its epoch says", file.key));
-            }
-            let listing = read_rows(&bytes, usize::MAX).map_err(|e| e.to_string())?;
-            if listing.rows.len() as u64 != file.rows {
-                return Err(format!("{} has other rows than its epoch says", file.key));
-            }
-            for row in listing.rows {
-                match (&file.kind, &row[..]) {
-                    (FileKind::Rows { date }, [Value::Window { start, end }, rest @ ..]) => {
-                        if start.date() != *date {
-                            return Err(format!("a row of {start} lies under {date}"));
-                        }
-                        let (key, cell) = self.cell(rest)?;
-                        if seen
-                            .rows
-                            .insert((start.0, end.0, key.clone()), cell)
-                            .is_some()
-                        {
-                            return Err(format!("epoch {n} has the row {start} {key:?} again"));
-                        }
+            self.read_file(commit.epoch, file, seen)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file that epoch `n` shows.
+    fn read_file(&self, n: u64, file: &NewFile, seen: &mut Contents) -> Result<(), String> {
+        let bytes = self.catalog.seen.get(&file.key).cloned().flatten();
+        let bytes =
+            bytes.ok_or_else(|| format!("epoch {n} shows {}, which was not stored", file.key))?;
+        if windrow_core::values::digest::sha256_hex(&bytes) != file.sha256 {
+            return Err(format!("{} has other bytes than its epoch says", file.key));
+        }
+        let listing = read_rows(&bytes, usize::MAX).map_err(|e| e.to_string())?;
+        if listing.rows.len() as u64 != file.rows {
+            return Err(format!("{} has other rows than its epoch says", file.key));
+        }
+        for row in listing.rows {
+            match (&file.kind, &row[..]) {
+                (FileKind::Rows { date }, [Value::Window { start, end }, rest @ ..]) => {
+                    if start.date() != *date {
+                        return Err(format!("a row of {start} lies under {date}"));
                     }
-                    (FileKind::Late, [_, Value::Integer(p), Value::Integer(offset), ..]) => {
-                        *seen.late.entry((*p as Partition, *offset)).or_default() += 1;
+                    let (key, cell) = self.cell(rest)?;
+                    if seen
+                        .rows
+                        .insert((start.0, end.0, key.clone()), cell)
+                        .is_some()
+                    {
+                        return Err(format!("epoch {n} has the row {start} {key:?} again"));
                     }
-                    (
-                        FileKind::Rejects,
-                        [
-                            _,
-                            Value::Integer(p),
-                            Value::Integer(offset),
-                            _,
-                            Value::Text(why),
-                            ..,
-                        ],
-                    ) => {
-                        seen.reasons.push(why.clone());
-                        *seen.rejects.entry((*p as Partition, *offset)).or_default() += 1;
-                    }
-                    other => return Err(format!("a row that nobody expects: {other:?}")),
                 }
+                (FileKind::Late, [_, Value::Integer(p), Value::Integer(offset), ..]) => {
+                    *seen.late.entry((*p as Partition, *offset)).or_default() += 1;
+                }
+                (
+                    FileKind::Rejects,
+                    [
+                        _,
+                        Value::Integer(p),
+                        Value::Integer(offset),
+                        _,
+                        Value::Text(why),
+                        ..,
+                    ],
+                ) => {
+                    seen.reasons.push(why.clone());
+                    *seen.rejects.entry((*p as Partition, *offset)).or_default() += 1;
+                }
+                other => return Err(format!("a row that nobody expects: {other:?}")),
             }
         }
         Ok(())

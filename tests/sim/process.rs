@@ -218,7 +218,10 @@ impl World {
                 }
                 Effect::StopAll => process.progress.unreadable.clear(),
                 Effect::Report(commit) => self.reported.push(commit),
-                Effect::Unhold { .. } | Effect::CommitGroup(_) | Effect::ReportForeignKeys(_) => {}
+                Effect::Unhold { .. }
+                | Effect::CommitGroup(_)
+                | Effect::ReportForeignKeys(_)
+                | Effect::ReportLeftOut { .. } => {}
             }
         }
         exit

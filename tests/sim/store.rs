@@ -392,7 +392,8 @@ impl Catalog {
             self.doomed.entry(key).or_insert(now);
         }
         let retired = self.epochs.last().map(|(commit, _)| commit.retired.clone());
-        for key in retired.into_iter().flatten().chain(replaced) {
+        let retired = retired.into_iter().flatten().map(|file| file.key);
+        for key in retired.chain(replaced) {
             self.doomed.entry(key).or_insert(now);
         }
         Ok(at)
@@ -431,6 +432,7 @@ impl Catalog {
         self.epochs
             .iter()
             .flat_map(|(commit, _)| &commit.retired)
+            .map(|file| &file.key)
             .collect()
     }
 
@@ -459,7 +461,7 @@ impl Catalog {
         let retired = self
             .epochs
             .iter()
-            .any(|(commit, _)| commit.retired.iter().any(|k| k == key));
+            .any(|(commit, _)| commit.retired.iter().any(|file| file.key == key));
         !retired && self.epochs.iter().any(|(commit, _)| named(commit))
             || self.checkpoints().has(key)
     }

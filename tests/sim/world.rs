@@ -137,6 +137,8 @@ impl World {
                 delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
             },
             compaction: Times::default(),
+            retain_ms: None,
+            retain_side_ms: None,
             limits: draw_limits(&mut rng),
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];

@@ -121,6 +121,14 @@ pub enum Effect {
     /// These keys are on the catalog's list of what to delete, but windrow does not make such ones.
     /// Their objects are left alone: tell whoever watches. It is said once.
     ReportForeignKeys(Vec<String>),
+    /// This file cannot be merged with others, because it is gone or damaged: tell whoever watches.
+    /// The others go on without it.
+    ReportLeftOut {
+        /// Its path below the warehouse.
+        key: String,
+        /// What is wrong with it.
+        trouble: Trouble,
+    },
     /// An epoch was committed: tell whoever watches.
     Report(Arc<Commit>),
     /// The end. A reason means that it failed.

@@ -3,8 +3,8 @@
 
 mod losses;
 
-use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
-use super::cut::{Cut, cut};
+use super::conversation::{CatalogAnswer, Effect, LogEnd, MergeFailure, TopicFacts};
+use super::cut::{Cut, cut, cut_swap};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
 use super::memory::{Memory, committable};
@@ -14,8 +14,9 @@ use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
+use super::upkeep::Upkeep;
 use crate::count::merger;
-use crate::table::commit::{Genesis, Owner};
+use crate::table::commit::{CatalogError, Genesis, LiveFile, NewFile, Owner};
 use crate::values::cause::Trouble;
 use crate::values::decision::FloorReason;
 use crate::values::record::{Batch, Offset, Partition};
@@ -29,6 +30,7 @@ pub(super) struct Counting {
     reading: Reading,
     stall: Stall,
     memory: Memory,
+    upkeep: Upkeep,
     /// At most one epoch is on its way at a time.
     flight: Option<Flight>,
 }
@@ -44,6 +46,7 @@ impl Counting {
         let topic = Topic::founded(&genesis, step);
         let reading = Reading::default();
         let mut counting = Self {
+            upkeep: Upkeep::new(owner.clone(), step.now),
             owner,
             table,
             topic,
@@ -69,6 +72,7 @@ impl Counting {
         step: &mut Step<'_>,
     ) -> Result<Self, Break> {
         let mut counting = Self {
+            upkeep: Upkeep::new(owner.clone(), step.now),
             owner,
             table,
             topic,
@@ -138,6 +142,7 @@ impl Counting {
         self.hold_back(Self::is_all_held(step), step);
         let unread = !stands && self.reading.has_unread(self.table.lanes());
         self.stall.note_unread(unread, step);
+        self.upkeep.tick(&self.table, self.memory.is_tight(), step);
     }
 
     /// Whether everything waits, whatever flow control would say.
@@ -363,10 +368,42 @@ impl Counting {
         let flight = self.flight.as_ref().map(Flight::bytes);
         self.memory.count(self.table.lanes(), flight, step);
         let clock = step.clock.is_some();
-        if self.flight.is_none() && clock && self.table.is_due(&self.memory, step) {
-            self.cut(None, step)?;
+        if self.flight.is_some() || !clock {
+            return Ok(());
+        }
+        if self.table.is_due(&self.memory, step) {
+            return self.cut(None, step);
+        }
+        if !step.paused
+            && !step.ending
+            && let Some(last) = self.table.last()
+            && let Some(swap) = self.upkeep.take_swap()
+        {
+            let Cut {
+                commit, objects, ..
+            } = cut_swap(last, &self.owner, swap, step);
+            self.flight = Some(Flight::begin(commit, objects, step));
         }
         Ok(())
+    }
+
+    /// The catalog said what readers see.
+    pub(super) fn take_files(
+        &mut self,
+        result: Result<Vec<LiveFile>, CatalogError>,
+        step: &mut Step<'_>,
+    ) {
+        self.upkeep.take_files(result, step);
+    }
+
+    /// The store has merged files, or not.
+    pub(super) fn merged(
+        &mut self,
+        key: &str,
+        result: Result<Vec<NewFile>, MergeFailure>,
+        step: &mut Step<'_>,
+    ) {
+        self.upkeep.merged(key, result, step);
     }
 
     /// Draws the line: everything up to here becomes one epoch.
@@ -432,6 +469,7 @@ impl Counting {
         self.flight = None;
         step.troubles.end(Side::Commit);
         self.table.note_commit(&commit);
+        self.upkeep.note_commit(&commit, at, step);
         if commit.genesis.is_some() {
             self.topic.look_up_after(TOPIC_EVERY_MS, step.now);
         }

@@ -5,6 +5,7 @@
 use super::rules::Rules;
 use super::step::{Break, Step};
 use super::table::Table;
+use super::upkeep::Swap;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
 use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
@@ -90,6 +91,37 @@ pub(super) fn cut(
         objects,
         joined,
     })
+}
+
+/// A table commit that changes only what readers see: it replaces files or drops them. Topic
+/// partitions, windows and sums stay as in the last commit.
+pub(super) fn cut_swap(last: &Commit, owner: &Owner, swap: Swap, step: &Step<'_>) -> Cut {
+    let mut lanes = last.lanes.clone();
+    lanes.values_mut().for_each(|lane| lane.from = lane.to);
+    let mut commit = Commit {
+        owner: owner.clone(),
+        epoch: last.epoch + 1,
+        previous: last.digest.clone(),
+        genesis: None,
+        lanes,
+        topic_id: last.topic_id.clone(),
+        cluster_id: last.cluster_id.clone(),
+        decisions: Vec::new(),
+        closed_through: last.closed_through,
+        ledger: last.ledger,
+        files: swap.files,
+        retired: swap.retired,
+        checkpoint: None,
+        manifest: String::new(),
+        digest: String::new(),
+    };
+    commit.seal(step.names);
+    let manifest = serde_json::to_vec(&commit).expect("plain values");
+    Cut {
+        objects: Objects::from([(commit.manifest.clone(), Arc::new(manifest))]),
+        commit,
+        joined: Vec::new(),
+    }
 }
 
 /// The file without rows that a table partition shows once its own file was replaced: its key and

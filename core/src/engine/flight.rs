@@ -53,8 +53,9 @@ pub(super) type Landed = (Arc<Commit>, DbTime);
 impl Flight {
     /// Begins with storing the objects.
     pub(super) fn begin(commit: Commit, objects: Objects, step: &mut Step<'_>) -> Self {
-        // Epoch 0 holds no record.
-        let same = commit.genesis.is_some() || commit.topic_id.is_empty();
+        // Epoch 0 holds no record, and neither does a swap.
+        let no_records = commit.genesis.is_some() || !commit.retired.is_empty();
+        let same = no_records || commit.topic_id.is_empty();
         let puts = objects.into_iter().map(|(key, bytes)| {
             (
                 key,

@@ -26,6 +26,7 @@ mod table;
 mod tests;
 mod topic;
 mod troubles;
+mod upkeep;
 mod view;
 
 pub use conversation::{

@@ -343,7 +343,13 @@ impl Ours {
             }
             // A key that could not be taken off the list is deleted once more.
             CatalogAnswer::Forget(_) => {}
-            CatalogAnswer::LiveFiles(_) | CatalogAnswer::DropEmptied(_) => {}
+            CatalogAnswer::LiveFiles(result) => {
+                if let Some(counting) = self.stage.counting() {
+                    counting.take_files(result, step);
+                }
+            }
+            // It is asked again a little later in any case.
+            CatalogAnswer::DropEmptied(_) => {}
             // These are the engine's.
             CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}
         }
@@ -420,6 +426,9 @@ impl Ours {
                 counting.stored(&key, result, step);
             }
             (StoreAnswer::Delete { gone, kept }, _) => self.garbage.deleted(gone, &kept, step),
+            (StoreAnswer::Merge { key, result }, Stage::Counting(counting)) => {
+                counting.merged(&key, result, step);
+            }
             (StoreAnswer::Get { .. } | StoreAnswer::Put { .. } | StoreAnswer::Merge { .. }, _) => {}
         }
         Ok(())

@@ -49,6 +49,10 @@ pub struct Rules {
     pub garbage: GarbageRules,
     /// When files are merged.
     pub compaction: Times,
+    /// How long after the end of its last window a day is kept; `None` is for ever.
+    pub retain_ms: Option<u64>,
+    /// How long late records and rejects are kept; `None` is for ever.
+    pub retain_side_ms: Option<u64>,
     /// The limits that no setting names.
     pub limits: Limits,
 }
@@ -152,6 +156,8 @@ impl Rules {
             keep_replaced_ms: 604_800_000,
             garbage: GarbageRules::default(),
             compaction: Times::default(),
+            retain_ms: None,
+            retain_side_ms: None,
             limits: Limits::default(),
         }
     }

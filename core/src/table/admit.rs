@@ -93,7 +93,8 @@ pub fn admit(facts: &JobFacts, commit: &Commit) -> Verdict {
         return Verdict::Fenced(why);
     }
     // The sender knows what is live: nobody but the owner changes that.
-    if let Some(key) = commit.retired.iter().find(|key| !facts.live.contains(*key)) {
+    let mut retired = commit.retired.iter().map(|file| &file.key);
+    if let Some(key) = retired.find(|key| !facts.live.contains(*key)) {
         return Verdict::Mistake(format!(
             "file \"{key}\" is to be replaced or dropped, but readers do not see it; this is a \
              mistake of windrow's"
@@ -228,7 +229,7 @@ pub fn outcome(facts: &JobFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::commit::{Genesis, LaneCommit};
+    use crate::table::commit::{Genesis, LaneCommit, RetiredFile};
     use crate::values::ledger::{LaneLedger, TableLedger};
     use crate::values::shape::Shape;
 
@@ -297,6 +298,15 @@ mod tests {
         }
     }
 
+    fn file(key: &str) -> RetiredFile {
+        RetiredFile {
+            table: "rows".to_owned(),
+            key: key.to_owned(),
+            rows: 1,
+            bytes: 1,
+        }
+    }
+
     fn there(digest: &str) -> Option<CommittedEpoch> {
         Some(CommittedEpoch {
             digest: digest.to_owned(),
@@ -345,8 +355,8 @@ mod tests {
         ("an empty base", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0"),
         ("our epoch is gone", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is"),
         ("another last epoch", |f, _| f.last_digest = Some("x".to_owned()), "fenced: the catalog's"),
-        ("a swap", |_, c| c.retired.push("old".to_owned()), "write"),
-        ("a swap of what is gone", |_, c| c.retired.push("x".to_owned()), "mistake: file \"x\" is"),
+        ("a swap", |_, c| c.retired.push(file("old")), "write"),
+        ("a swap of what is gone", |_, c| c.retired.push(file("x")), "mistake: file \"x\" is"),
         ("a lane is ahead", |f, _| f.next_offsets.extend([(1, 75)]), "fenced: topic partition"),
         ("a lane is behind", |f, _| f.next_offsets.extend([(0, 5)]), "fenced: topic partition"),
         ("described again", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes"),

@@ -101,6 +101,20 @@ pub struct NewFile {
     pub as_of: Option<DbTime>,
 }
 
+/// A file that readers no longer see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RetiredFile {
+    /// The table that it belonged to: `rows`, `late` or `rejects`.
+    pub table: String,
+    /// Its path below the warehouse.
+    pub key: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// What a commit says of one topic partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -179,10 +193,10 @@ pub struct Commit {
     pub ledger: TableLedger,
     /// The files that readers see from now on.
     pub files: Vec<NewFile>,
-    /// The paths of the files that readers no longer see: they are replaced by `files`, or dropped.
-    /// Each of them must be shown at the moment of the commit. They are doomed by it.
+    /// The files that readers no longer see: they are replaced by `files`, or dropped. Each of them
+    /// must be shown at the moment of the commit. They are doomed by it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub retired: Vec<String>,
+    pub retired: Vec<RetiredFile>,
     /// `None` leaves the last one in force, and a restart replays from there.
     pub checkpoint: Option<CheckpointAt>,
     /// The object that says all this once more, for a catalog that was lost: its path below the

@@ -1,0 +1,288 @@
+//! Upkeep of the table beside counting: files that belong together become one, what is kept no
+//! longer is dropped, and table partitions that show nothing any more are deleted. Which files these
+//! are is decided in `table/compaction`; here is when.
+//!
+//! ```text
+//! LiveFiles                     the catalog says what readers see
+//! Merge(hour 12, 64 sources)    the store makes one file of them, which nobody sees yet
+//! Ready(swap)                   it waits for its turn between two commits
+//! Commit(epoch 4711)            readers see the one file instead of the 64
+//! DropEmptied                   ten minutes later, what showed the other 63 is deleted
+//! ```
+//!
+//! One thing is done at a time. A swap is a table commit like any other, with its own epoch and the
+//! same fence, so it is true as a whole or not at all. What a crash leaves of a merge is an orphan,
+//! and the next owner merges again.
+
+use super::conversation::{CatalogRequest, Effect, MergeFailure, MergeOrder, StoreRequest};
+use super::rules::Rules;
+use super::step::Step;
+use super::table::Table;
+use crate::table::commit::{CatalogError, Commit, FileKind, LiveFile, NewFile, Owner, RetiredFile};
+use crate::table::compaction::{
+    Facts, Merge, next_merge, next_side_merge, past_days, past_side_files,
+};
+use crate::table::file::FORMAT_REV;
+use crate::table::hive::TableKind;
+use crate::table::place::Names;
+use crate::values::digest::sha256_hex;
+use crate::values::time::{DbTime, Mono};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Between two looks for something to do.
+const LOOK_EVERY_MS: u64 = 10_000;
+/// Between two attempts at what failed.
+const AGAIN_MS: u64 = 60_000;
+
+/// The upkeep of one table, while it is ours.
+pub(super) struct Upkeep {
+    owner: Owner,
+    /// What readers see; `None` until the catalog has said it.
+    files: Option<Vec<LiveFile>>,
+    /// When the catalog is asked what readers see; `None` while the answer is on its way, and after
+    /// it.
+    ask_at: Option<Mono>,
+    work: Work,
+    /// Files that cannot be merged, because they are gone or damaged.
+    left_out: BTreeSet<String>,
+    /// When emptied table partitions are deleted next.
+    drop_at: Mono,
+}
+
+/// What is being done.
+enum Work {
+    /// Something to do is looked for at this time.
+    Idle { look_at: Mono },
+    /// The store merges files. The first of the new ones has this path.
+    Merging { merge: Merge, key: String },
+    /// It becomes true with the next table commit.
+    Ready(Swap),
+    /// It is on its way into the catalog.
+    Committing,
+}
+
+/// What a table commit does to files besides what was counted.
+pub(super) struct Swap {
+    /// The files that readers see from now on.
+    pub(super) files: Vec<NewFile>,
+    /// The files that they no longer see.
+    pub(super) retired: Vec<RetiredFile>,
+}
+
+impl Upkeep {
+    /// The table has become ours.
+    pub(super) fn new(owner: Owner, now: Mono) -> Self {
+        Self {
+            owner,
+            files: None,
+            ask_at: Some(now),
+            work: Work::Idle { look_at: now },
+            left_out: BTreeSet::new(),
+            drop_at: now,
+        }
+    }
+
+    /// Time has gone on: begins what is due. Nothing is begun while memory is short, while the
+    /// clocks differ, during a pause, or at the end of the process.
+    pub(super) fn tick(&mut self, table: &Table, memory_is_tight: bool, step: &mut Step<'_>) {
+        let Some(clock) = step.clock else {
+            return;
+        };
+        if step.paused || step.ending || table.last().is_none() || table.is_replaying() {
+            return;
+        }
+        if self.ask_at.take_if(|at| step.now >= *at).is_some() {
+            step.ask(CatalogRequest::LiveFiles);
+        }
+        if step.now >= self.drop_at {
+            self.drop_at = step.now.plus(step.rules.compaction.emptied_ms / 4);
+            step.ask(CatalogRequest::DropEmptied {
+                owner: self.owner.clone(),
+                emptied_ms: step.rules.compaction.emptied_ms,
+                clock,
+            });
+        }
+        let is_due = matches!(self.work, Work::Idle { look_at } if step.now >= look_at);
+        if is_due && !memory_is_tight {
+            self.begin(table, clock.expected, step);
+        }
+    }
+
+    /// Looks for something to do, and begins it.
+    fn begin(&mut self, table: &Table, now: DbTime, step: &mut Step<'_>) {
+        let (Some(files), Some(last)) = (&self.files, table.last()) else {
+            return;
+        };
+        let rules = step.rules;
+        let facts = Facts {
+            shape: &rules.shape,
+            closed_through: last.closed_through,
+            now,
+            file_rows: rules.limits.file_rows as u64,
+            times: &rules.compaction,
+            left_out: &self.left_out,
+        };
+        let retired = past(files, rules, facts);
+        if !retired.is_empty() {
+            self.work = Work::Ready(Swap {
+                files: Vec::new(),
+                retired,
+            });
+            return;
+        }
+        let merge = next_merge(files, facts)
+            .or_else(|| next_side_merge(files, TableKind::Late, facts))
+            .or_else(|| next_side_merge(files, TableKind::Rejects, facts));
+        self.work = match merge {
+            Some(merge) => {
+                let order = order(&merge, self.owner.term, step);
+                let key = order.keys[0].clone();
+                step.ask(StoreRequest::Merge(Box::new(order)));
+                Work::Merging { merge, key }
+            }
+            None => Work::Idle {
+                look_at: step.now.plus(LOOK_EVERY_MS),
+            },
+        };
+    }
+
+    /// The catalog said what readers see. What was committed since it was asked is known here.
+    pub(super) fn take_files(
+        &mut self,
+        result: Result<Vec<LiveFile>, CatalogError>,
+        step: &mut Step<'_>,
+    ) {
+        match result {
+            Ok(files) => self.files = Some(files),
+            Err(_) => self.ask_at = Some(step.now.plus(AGAIN_MS)),
+        }
+    }
+
+    /// The store has merged files, or not.
+    pub(super) fn merged(
+        &mut self,
+        merged_key: &str,
+        result: Result<Vec<NewFile>, MergeFailure>,
+        step: &mut Step<'_>,
+    ) {
+        let merge = match &self.work {
+            Work::Merging { merge, key } if key == merged_key => merge,
+            // An answer to an earlier ownership is about files of its own.
+            _ => return,
+        };
+        match result {
+            Ok(files) => {
+                let retired = merge.sources.iter().map(retired).collect();
+                self.work = Work::Ready(Swap { files, retired });
+            }
+            Err(MergeFailure {
+                source: Some(key),
+                trouble,
+            }) => {
+                self.left_out.insert(key.clone());
+                step.effect(Effect::ReportLeftOut { key, trouble });
+                self.work = Work::Idle { look_at: step.now };
+            }
+            Err(MergeFailure { source: None, .. }) => {
+                self.work = Work::Idle {
+                    look_at: step.now.plus(AGAIN_MS),
+                };
+            }
+        }
+    }
+
+    /// What the next table commit does to files, if something waits for it.
+    pub(super) fn take_swap(&mut self) -> Option<Swap> {
+        match std::mem::replace(&mut self.work, Work::Committing) {
+            Work::Ready(swap) => Some(swap),
+            other => {
+                self.work = other;
+                None
+            }
+        }
+    }
+
+    /// An epoch is true.
+    pub(super) fn note_commit(&mut self, commit: &Commit, at: DbTime, step: &Step<'_>) {
+        if let Some(files) = &mut self.files {
+            let is_retired = |key: &String| commit.retired.iter().any(|file| file.key == *key);
+            // Where the commit's answer was lost, the catalog may have told of its files already.
+            let known = |key: &String| commit.files.iter().any(|file| file.key == *key);
+            files.retain(|live| !is_retired(&live.file.key) && !known(&live.file.key));
+            files.extend(commit.files.iter().map(|file| LiveFile {
+                epoch: commit.epoch,
+                committed_at: at,
+                file: file.clone(),
+            }));
+        }
+        if !commit.retired.is_empty() {
+            // There may be more to do.
+            self.work = Work::Idle { look_at: step.now };
+        }
+    }
+}
+
+/// What is kept no longer.
+fn past(files: &[LiveFile], rules: &Rules, facts: Facts<'_>) -> Vec<RetiredFile> {
+    let days = rules.retain_ms.map(|ms| past_days(files, ms, facts));
+    let side = rules
+        .retain_side_ms
+        .map(|ms| past_side_files(files, ms, facts.now));
+    let keys: BTreeSet<String> = days.into_iter().chain(side).flatten().collect();
+    files
+        .iter()
+        .filter(|live| keys.contains(&live.file.key))
+        .map(retired)
+        .collect()
+}
+
+fn retired(live: &LiveFile) -> RetiredFile {
+    RetiredFile {
+        table: TableKind::of(&live.file.kind).word().to_owned(),
+        key: live.file.key.clone(),
+        rows: live.file.rows,
+        bytes: live.file.bytes,
+    }
+}
+
+/// What the store is asked to do for a merge. The paths of the new files follow from what they are
+/// made from, so that a merge that is tried again stores the same bytes under the same paths.
+fn order(merge: &Merge, term: u64, step: &Step<'_>) -> MergeOrder {
+    let first = &merge.sources[0].file;
+    let mut input = format!("format {FORMAT_REV}\n");
+    for live in &merge.sources {
+        let _ = writeln!(input, "{}", live.file.sha256);
+    }
+    let (sha256, period) = (sha256_hex(input.as_bytes()), merge.period.name());
+    let folder = match &first.kind {
+        FileKind::Rows { date } => format!("rows/{date}"),
+        FileKind::Late | FileKind::Rejects => merge.table.word().to_owned(),
+    };
+    let rows: u64 = merge.sources.iter().map(|live| live.file.rows).sum();
+    let file_rows = step.rules.limits.file_rows;
+    let count = rows.div_ceil(file_rows as u64).max(1);
+    let names: &Names = step.names;
+    let key = |part| names.compacted(&folder, term, &period, &sha256, part);
+    let side = merge.table != TableKind::Chunks;
+    MergeOrder {
+        shape: Arc::new(step.rules.shape.clone()),
+        timestamps: step.rules.timestamps,
+        sources: merge.sources.iter().map(|live| live.file.clone()).collect(),
+        keys: (0..usize::try_from(count).unwrap_or(usize::MAX))
+            .map(key)
+            .collect(),
+        like: NewFile {
+            level: merge.period.level,
+            as_of: merge
+                .sources
+                .iter()
+                .map(LiveFile::as_of)
+                .max()
+                .filter(|_| side),
+            ..first.clone()
+        },
+        file_rows,
+    }
+}
