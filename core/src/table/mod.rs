@@ -11,4 +11,5 @@ pub mod commit;
 pub mod admit;
 pub mod hive;
 pub mod newest;
+pub mod merge;
 pub mod plausible;
