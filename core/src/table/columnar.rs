@@ -46,6 +46,11 @@ impl FileError {
     pub(crate) fn new(why: String) -> Self {
         Self(why)
     }
+
+    /// What is wrong with the file, for a message that names the file itself.
+    pub(crate) fn why(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The error of a file whose bytes cannot be understood.
@@ -207,7 +212,21 @@ impl FileWriter {
         group.close().expect(ENCODES);
     }
 
-    /// The bytes of the file. `meta` becomes the key-values of the footer, sorted by key.
+    /// How many bytes of the file are there and were not taken. Some KiB more may still be in the
+    /// library's own buffer.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.writer.inner().len()
+    }
+
+    /// Takes the bytes that are there, so that a file need not be in memory as a whole. What
+    /// [`FileWriter::finish`] returns then follows after the bytes that were taken. The footer is
+    /// the same: the library itself counts how far it has written.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(self.writer.inner_mut())
+    }
+
+    /// The bytes of the file, except those that were taken. `meta` becomes the key-values of the
+    /// footer, sorted by key.
     pub(crate) fn finish(mut self, meta: &[(String, String)]) -> Vec<u8> {
         let (calendar, version) = SPARK_CALENDAR;
         let mut meta: Vec<(&str, &str)> =

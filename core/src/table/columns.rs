@@ -150,6 +150,35 @@ impl Cells {
         }
     }
 
+    /// Removes the rows from row `at` on, and returns them.
+    pub(crate) fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Cells::Window(v) => Cells::Window(v.split_off(at)),
+            Cells::Time(v) => Cells::Time(v.split_off(at)),
+            Cells::Text(v) => Cells::Text(v.split_off(at)),
+            Cells::Int(v) => Cells::Int(v.split_off(at)),
+            Cells::Long(v) => Cells::Long(v.split_off(at)),
+            Cells::Decimal(v) => Cells::Decimal(v.split_off(at)),
+            Cells::Double(v) => Cells::Double(v.split_off(at)),
+        }
+    }
+
+    /// The values of these rows, in the order in which they are named.
+    pub(crate) fn pick(&self, rows: &[usize]) -> Self {
+        fn of<T: Clone>(values: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().map(|row| values[*row].clone()).collect()
+        }
+        match self {
+            Cells::Window(v) => Cells::Window(of(v, rows)),
+            Cells::Time(v) => Cells::Time(of(v, rows)),
+            Cells::Text(v) => Cells::Text(of(v, rows)),
+            Cells::Int(v) => Cells::Int(of(v, rows)),
+            Cells::Long(v) => Cells::Long(of(v, rows)),
+            Cells::Decimal(v) => Cells::Decimal(of(v, rows)),
+            Cells::Double(v) => Cells::Double(of(v, rows)),
+        }
+    }
+
     /// The value of row `i`, for people; `kind` is that of the column.
     pub(crate) fn value(&self, i: usize, kind: ColumnKind) -> Value {
         let value = match (self, kind) {

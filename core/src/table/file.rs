@@ -184,7 +184,7 @@ pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
 }
 
 /// The columns of the table's own files.
-fn table_fields(shape: &Shape) -> Vec<Field> {
+pub(super) fn table_fields(shape: &Shape) -> Vec<Field> {
     let mut fields = vec![field("window", ColumnKind::Window)];
     fields.extend(
         shape
@@ -217,7 +217,7 @@ fn aggregate_kind(aggregate: &Aggregate) -> ColumnKind {
 }
 
 /// The columns of the files of late records.
-fn late_fields() -> Vec<Field> {
+pub(super) fn late_fields() -> Vec<Field> {
     vec![
         field("topic", ColumnKind::Text),
         field("partition", ColumnKind::Int),
@@ -230,7 +230,7 @@ fn late_fields() -> Vec<Field> {
 }
 
 /// The columns of the files of rejects.
-fn rejects_fields() -> Vec<Field> {
+pub(super) fn rejects_fields() -> Vec<Field> {
     vec![
         field("topic", ColumnKind::Text),
         field("partition", ColumnKind::Int),

@@ -12,4 +12,5 @@ pub mod compaction;
 pub mod admit;
 pub mod hive;
 pub mod newest;
+pub mod merge;
 pub mod plausible;

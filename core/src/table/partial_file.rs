@@ -168,6 +168,11 @@ impl PartialFile {
         })
     }
 
+    /// The columns, in the order of the file.
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     pub(crate) fn column_names(&self) -> Vec<String> {
         self.fields.iter().map(|field| field.name.clone()).collect()
     }
@@ -232,7 +237,13 @@ impl PartialFile {
         Ok((0..take).map(row).collect())
     }
 
-    fn cells(&self, group: usize, skip: usize, take: usize) -> Result<Vec<Cells>, FileError> {
+    /// As [`PartialFile::rows`], by columns: the cells of each field.
+    pub(crate) fn cells(
+        &self,
+        group: usize,
+        skip: usize,
+        take: usize,
+    ) -> Result<Vec<Cells>, FileError> {
         self.check_group(group)?;
         let group = self.reader.get_row_group(group).map_err(damaged)?;
         let mut leaves = Leaves {
