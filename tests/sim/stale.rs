@@ -40,7 +40,11 @@ impl World {
                 self.old_facts.kept.remove(0);
             }
         }
-        if self.rng.one_in(60) && !self.old_facts.kept.is_empty() {
+        // Between two of them every broker is right for a while. Otherwise one after the other could
+        // say the same for longer than what all brokers say is doubted.
+        let last = self.old_facts.behind.as_ref();
+        let rests = last.is_some_and(|(until, ..)| self.now < until + BEHIND_MS);
+        if self.rng.one_in(60) && !rests && !self.old_facts.kept.is_empty() {
             let nth = self.rng.below(self.old_facts.kept.len() as u64) as usize;
             let (at, mut facts) = self.old_facts.kept[nth].clone();
             if facts.partitions.len() > 1 && self.rng.one_in(2) {
