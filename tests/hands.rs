@@ -5,13 +5,15 @@
 //! functions: it delays and loses requests, replaces answers by [`failure`], and makes mistakes.
 
 use crate::store::{Catalog, Mistake};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, LogEnd,
-    MergeFailure, Request, StoreAnswer, StoreRequest, TopicFacts,
+    MergeFailure, MergeOrder, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
-use windrow_core::table::commit::CatalogError;
+use windrow_core::table::commit::{CatalogError, NewFile};
+use windrow_core::table::merge::{Merge, MergeStep, merge_side};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::object::{ListedObject, ObjectPage};
 use windrow_core::values::record::{Offset, Partition};
@@ -142,10 +144,7 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
         }
         StoreRequest::Merge(order) => StoreAnswer::Merge {
             key: order.keys[0].clone(),
-            result: Err(MergeFailure {
-                source: None,
-                trouble: "nothing is merged here".into(),
-            }),
+            result: merge(objects, &order),
         },
         StoreRequest::Delete { keys } => {
             objects.retain(|key, _| !keys.contains(key));
@@ -155,6 +154,53 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
             }
         }
     }
+}
+
+/// Merges files as the order says, and stores the new ones.
+fn merge(objects: &mut Objects, order: &MergeOrder) -> Result<Vec<NewFile>, MergeFailure> {
+    let gone = |key: &str| MergeFailure {
+        source: Some(key.to_owned()),
+        trouble: "it is gone".into(),
+    };
+    let get = |objects: &Objects, key: &str| -> Result<Bytes, MergeFailure> {
+        let bytes = objects.get(key).ok_or_else(|| gone(key))?;
+        Ok(Bytes::from(bytes.to_vec()))
+    };
+    let sources = order.merge_sources();
+    if let Some(table) = order.side_table() {
+        let mut read = Vec::new();
+        for source in sources {
+            let bytes = get(objects, &source.key)?;
+            read.push((source, bytes));
+        }
+        let merged = merge_side(table, order.timestamps, &read);
+        let bytes = merged.map_err(|error| order.failed(error))?;
+        let files = order.new_side_file(&bytes);
+        objects.insert(order.keys[0].clone(), Arc::new(bytes));
+        return Ok(files);
+    }
+    let mut merge = Merge::new(&order.shape, order.timestamps, order.file_rows, sources);
+    let mut made: Vec<Vec<u8>> = vec![Vec::new(); order.keys.len()];
+    loop {
+        match merge.step().map_err(|error| order.failed(error))? {
+            MergeStep::Fetch { source, range } => {
+                let bytes = get(objects, &order.sources[source].key)?;
+                let range = range.start as usize..bytes.len().min(range.end as usize);
+                let given = merge.give(bytes.slice(range));
+                given.map_err(|error| order.failed(error))?;
+            }
+            MergeStep::Store { file, bytes, .. } => {
+                made[file].extend_from_slice(&bytes);
+                merge.stored();
+            }
+            MergeStep::Done => break,
+        }
+    }
+    let files = order.new_files(&merge.finish());
+    for (file, bytes) in files.iter().zip(made) {
+        objects.insert(file.key.clone(), Arc::new(bytes));
+    }
+    Ok(files)
 }
 
 /// A process, as the catalog knows it.

@@ -11,12 +11,14 @@
 //! ```
 
 use crate::table::commit::{
-    Acquired, CatalogError, ClockBound, Commit, LeaseMark, LiveFile, NewFile, Outcome, Owner,
-    Renewed,
+    Acquired, CatalogError, ClockBound, Commit, FileKind, LeaseMark, LiveFile, NewFile, Outcome,
+    Owner, Renewed,
 };
 use crate::table::file::Timestamps;
+use crate::table::merge::{MergeError, Merged, SideTable, Source};
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
+use crate::values::digest::sha256_hex;
 use crate::values::object::ObjectPage;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::shape::Shape;
@@ -410,6 +412,70 @@ pub struct MergeOrder {
     pub like: NewFile,
     /// How many rows a file has at most.
     pub file_rows: usize,
+}
+
+impl MergeOrder {
+    /// The sources, as a merge takes them.
+    #[must_use]
+    pub fn merge_sources(&self) -> Vec<Source> {
+        let source = |file: &NewFile| Source {
+            key: file.key.clone(),
+            bytes: file.bytes,
+            rows: file.rows,
+            sha256: file.sha256.clone(),
+        };
+        self.sources.iter().map(source).collect()
+    }
+
+    /// The side table whose files are merged; `None` for the table itself.
+    #[must_use]
+    pub fn side_table(&self) -> Option<SideTable> {
+        match self.like.kind {
+            FileKind::Rows { .. } => None,
+            FileKind::Late => Some(SideTable::Late),
+            FileKind::Rejects => Some(SideTable::Rejects),
+        }
+    }
+
+    /// The new files, now that they are made and stored.
+    #[must_use]
+    pub fn new_files(&self, merged: &[Merged]) -> Vec<NewFile> {
+        let files = merged.iter().zip(&self.keys).zip(&self.sources);
+        let new_file = |((merged, key), source): ((&Merged, &String), &NewFile)| NewFile {
+            chunk: source.chunk.clone(),
+            key: key.clone(),
+            bytes: merged.bytes,
+            rows: merged.rows,
+            sha256: merged.sha256.clone(),
+            first_window: Some(merged.first_window),
+            last_window: Some(merged.last_window),
+            ..self.like.clone()
+        };
+        files.map(new_file).collect()
+    }
+
+    /// The new file of a side table, which has these bytes.
+    #[must_use]
+    pub fn new_side_file(&self, bytes: &[u8]) -> Vec<NewFile> {
+        vec![NewFile {
+            key: self.keys[0].clone(),
+            bytes: bytes.len() as u64,
+            rows: self.sources.iter().map(|source| source.rows).sum(),
+            sha256: sha256_hex(bytes),
+            ..self.like.clone()
+        }]
+    }
+
+    /// What became of a merge that failed.
+    #[must_use]
+    pub fn failed(&self, error: MergeError) -> MergeFailure {
+        let trouble = Trouble::from(error.to_string());
+        let source = match error {
+            MergeError::Damaged { key, .. } => Some(key),
+            MergeError::Mismatch { .. } => None,
+        };
+        MergeFailure { source, trouble }
+    }
 }
 
 /// Why files could not be merged.

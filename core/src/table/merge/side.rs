@@ -26,12 +26,11 @@ pub enum SideTable {
 /// Merges whole files of a side table, in the order of their epochs, into the bytes of one file. It
 /// has the sum of their rows, sorted by topic partition and offset.
 ///
-/// The rows of one source may have an offset twice, when the log was cut off and grew again within
-/// one epoch. They keep their order.
+/// An offset may be there twice, when the log was cut off and grew again, or the topic was made
+/// again. Such rows keep the order of the epochs.
 ///
 /// # Errors
-/// As [`MergeError`] says. It is a `Mismatch` when two sources have the same offset of a topic
-/// partition.
+/// As [`MergeError`] says.
 pub fn merge_side(
     table: SideTable,
     timestamps: Timestamps,
@@ -52,39 +51,19 @@ pub fn merge_side(
         };
         let rows = rows.map_err(damaged)?;
         for at in positions(&rows).map_err(damaged)? {
-            order.push((at, place, order.len()));
+            order.push((at, order.len()));
         }
         for (column, more) in columns.iter_mut().zip(rows) {
             column.append(more);
         }
     }
     order.sort_unstable();
-    if let Some(pair) = order.windows(2).find(|two| is_twice(two)) {
-        return Err(twice(pair, sources));
-    }
-    let rows: Vec<usize> = order.into_iter().map(|(_, _, row)| row).collect();
+    let rows: Vec<usize> = order.into_iter().map(|(_, row)| row).collect();
     let groups = rows.chunks(ROW_GROUP_ROWS).map(|rows| {
         let cells = columns.iter().map(|column| column.pick(rows));
         cells.collect()
     });
     Ok(write_file(timestamps, fields, groups, &footer()))
-}
-
-/// Where a row's record is in the log, its source, and its place among all rows that were read.
-type Placed = ((Partition, Offset), usize, usize);
-
-/// Whether two sources have the same record.
-fn is_twice(two: &[Placed]) -> bool {
-    two[0].0 == two[1].0 && two[0].1 != two[1].1
-}
-
-fn twice(pair: &[Placed], sources: &[(Source, Bytes)]) -> MergeError {
-    let (partition, offset) = pair[1].0;
-    let [before, after] = [0, 1].map(|of| sources[pair[of].1].0.key.clone());
-    MergeError::Mismatch {
-        key: after,
-        why: format!("file \"{before}\" too has offset {offset} of topic partition {partition}"),
-    }
 }
 
 /// The cells of all rows of a file, which is checked against the journal first.
