@@ -12,7 +12,7 @@ help: ## This list
 demo: tools ## Kafka, producer, windrow and a table in one process, for 30 s; ARGS='--for 10s'
 	cargo run -- demo $(ARGS)
 
-test: test-fast test-real test-pack test-kube test-juju ## Everything but test-deploy, test-memory
+test: test-fast test-mutations test-real test-pack test-kube test-juju ## All but test-deploy, test-memory
 
 test-fast: lint ## All that needs no Java: lints, unit tests, golden texts, the simulation
 	cargo test -p windrow -p windrow-core

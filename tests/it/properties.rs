@@ -264,7 +264,7 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
             .remove(&0)
             .expect("the lane");
         let mut again = Lane::restore(0, &shape, state, goal, decisions);
-        again.begin_replay(lane.watermark());
+        again.begin_replay(lane.watermark(), lane.newest());
         let replayed: Vec<Happening> = events[checkpointed..committed]
             .iter()
             .filter(|e| record(e).is_some())

@@ -1,5 +1,6 @@
 //! Failovers that lose the last epochs, as of a standby that is behind, or a restored backup.
 
+use crate::scenes::Scene;
 use crate::store::Catalog;
 use crate::world::World;
 use windrow_core::values::record::{Offset, Partition};
@@ -14,7 +15,11 @@ impl World {
         // A catalog that lost all epochs of a table is not gone on from: windrow stops, and says
         // so.
         let worth_it = !self.catalog.epochs.is_empty();
-        if self.faults.epochs_are_forgotten && worth_it && self.rng.one_in(4) {
+        let one_in = match self.faults.scene {
+            Some(Scene::EpochsForgotten) => 1,
+            _ => 4,
+        };
+        if self.faults.epochs_are_forgotten && worth_it && self.rng.one_in(one_in) {
             self.backups.retain(|(at, _)| at + LOST_MS >= self.now);
             self.backups.push((self.now, self.catalog.clone()));
         }

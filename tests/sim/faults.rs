@@ -1,6 +1,7 @@
 //! How often things go wrong in one run, and how far. All of it is drawn from the seed.
 
 use crate::rng::Rng;
+use crate::scenes::Scene;
 
 /// How far a clock that counts as right may be off, in either direction.
 pub const CLOCK_OFF_MS: i64 = 5000;
@@ -40,6 +41,8 @@ pub struct Faults {
     pub clocks_vary: bool,
     /// Whether the catalog may lose its last epochs, as after a failover or from a backup.
     pub epochs_are_forgotten: bool,
+    /// What this run brings about on purpose.
+    pub scene: Option<Scene>,
 }
 
 impl Faults {
@@ -68,6 +71,7 @@ impl Faults {
             facts_get_stale: false,
             clocks_vary: false,
             epochs_are_forgotten: false,
+            scene: None,
         }
     }
 
@@ -76,6 +80,12 @@ impl Faults {
         self.facts_get_stale = rng.one_in(3) && self.lost_one_in > 0;
         self.clocks_vary = rng.one_in(3) && self.lost_one_in > 0;
         self.epochs_are_forgotten = rng.one_in(3) && self.lost_one_in > 0 && !self.log_is_harmed;
+        if self.lost_one_in > 0 {
+            self.scene = Scene::draw(rng);
+        }
+        if let Some(scene) = self.scene {
+            scene.set_faults(self);
+        }
     }
 
     /// Draws by how much a clock is wrong from now on.
@@ -95,5 +105,6 @@ impl Faults {
         self.stale_broker_one_in = 0;
         self.facts_get_stale = false;
         self.damaged_one_in = 0;
+        self.scene = None;
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use windrow_core::count::merger;
 use windrow_core::engine::State;
 use windrow_core::values::cause::Cause;
-use windrow_core::values::record::Partition;
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::EventTime;
 
 /// Between two looks at a table whose logs go on.
@@ -107,7 +107,9 @@ impl World {
         let by_whom = self.processes.first().map(|process| process.id);
         self.summary.goes_on += 1;
         let (from, mut left_ms, mut moved_to) = (self.now, BOUND_MS, None);
-        // With a few kilobytes it goes on slowly: nearly each record waits for a commit.
+        // With a few kilobytes it goes on slowly: nearly each record waits for a commit. What a
+        // transaction has kept back may take long to read.
+        let mut least_behind = Offset::MAX;
         let slowly = self.settings.max_memory_bytes < 1 << 20;
         while left_ms > 0 {
             self.now += EVERY_MS;
@@ -138,8 +140,10 @@ impl World {
             if through >= Some(EventTime(begins + GOES_ON_MS)) {
                 return Ok(());
             }
-            if slowly && through > moved_to {
-                (moved_to, left_ms) = (through, BOUND_MS);
+            let behind = self.is_behind_by();
+            if slowly && (through > moved_to || behind < least_behind) {
+                (moved_to, left_ms) = (through.max(moved_to), BOUND_MS);
+                least_behind = behind.min(least_behind);
             }
         }
         let engine = &self.processes[0].engine;
@@ -149,6 +153,21 @@ impl World {
             engine.state(),
             engine.frontier_holder()
         ))
+    }
+
+    /// How many offsets are not read yet of the topic partitions that hold the frontier: the most
+    /// of one of them.
+    fn is_behind_by(&self) -> Offset {
+        let lanes = self.processes.first().map(|process| process.engine.lanes());
+        let lanes = || lanes.into_iter().flatten();
+        let least = lanes().map(|(_, lane)| lane.watermark()).min();
+        let unread = lanes()
+            .filter(|(_, lane)| Some(lane.watermark()) == least)
+            .filter_map(|(p, lane)| {
+                let log = self.topic().logs.get(p)?;
+                Some(log.visible - lane.ledger.next_offset)
+            });
+        unread.max().unwrap_or(Offset::MAX)
     }
 
     /// From which event time on records can move the frontier; `None` where they would be from the

@@ -20,6 +20,7 @@ mod faults;
 mod finish;
 mod floors;
 mod garbage;
+mod harm;
 #[path = "../hands.rs"]
 mod hands;
 mod judge;
@@ -27,9 +28,11 @@ mod liveness;
 mod mutants;
 mod mutations;
 mod process;
+mod replays;
 mod requests;
 #[path = "../rng.rs"]
 mod rng;
+mod scenes;
 mod stale;
 mod store;
 mod store_cases;

@@ -82,9 +82,9 @@ pub const ALL: &[Mutation] = &[
         "d.offset < until",
     ),
     mutation(
-        "a replay that comes to another watermark is taken for right",
+        "a replay that comes to another watermark or newest time is taken for right",
         "count/lane/replay.rs",
-        "«self.ledger != goal || watermark != replay.goal_watermark» {",
+        "«self.ledger != goal || times != must» {",
         "self.ledger != goal",
     ),
     mutation(

@@ -163,14 +163,6 @@ impl World {
             match effect {
                 Effect::Start { partition, .. } => {
                     let lane = process.engine.lanes().get(&partition);
-                    let (used, bound) = process.engine.memory_bytes();
-                    if self.mistake == Some(Mistake::ReplayHeld)
-                        && lane.is_some_and(|lane| lane.replaying())
-                        && used >= bound / 4 * 3
-                        && let Some(reader) = process.readers.0.get_mut(&partition)
-                    {
-                        reader.held = true;
-                    }
                     self.summary.replays += u64::from(lane.is_some_and(|lane| lane.replaying()));
                     if self.mistake == Some(Mistake::StartsLate)
                         && let Some(reader) = process.readers.0.get_mut(&partition)
@@ -255,7 +247,15 @@ impl World {
                 .get(i)
                 .is_some_and(|process| process.id == id)
             {
+                let replays_to = self.replays_to(i, p);
                 self.read(i, p)?;
+                if self
+                    .processes
+                    .get(i)
+                    .is_some_and(|process| process.id == id)
+                {
+                    self.replay_was_right(i, p, replays_to)?;
+                }
             }
         }
         Ok(())
@@ -267,6 +267,12 @@ impl World {
         let Some(log) = self.topics[topic].logs.get(&p) else {
             return Ok(());
         };
+        let lane = self.processes[i].engine.lanes().get(&p);
+        let replays = lane.is_some_and(|lane| lane.replaying());
+        let (used, bound) = self.processes[i].engine.memory_bytes();
+        if self.mistake == Some(Mistake::ReplayHeld) && replays && used >= bound / 4 * 3 {
+            return Ok(());
+        }
         let readers = &mut self.processes[i].readers.0;
         let Some(reader) = readers.get_mut(&p).filter(|r| !r.held && !r.halted) else {
             return Ok(());

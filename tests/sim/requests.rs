@@ -184,6 +184,7 @@ impl World {
     ) -> Result<Option<CatalogAnswer>, String> {
         if matches!(request, CatalogRequest::Commit { .. }) {
             self.fail_over_before_commit();
+            self.set_clock_before_commit();
         }
         if let CatalogRequest::Forget { keys, .. } = &request {
             self.check_forgotten(keys)?;

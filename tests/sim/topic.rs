@@ -214,6 +214,37 @@ impl Log {
         self.visible = at + rng.below((self.end - at) as u64 + 1) as Offset;
     }
 
+    /// Where in `range` the one good record of this event time is; `None` where there is none, or
+    /// where the log has such a time more than once.
+    pub fn newest_at(&self, range: Range<Offset>, time: i64) -> Option<Offset> {
+        let all = self.records.range(..range.end);
+        let mut of_time = all.filter(|(_, record)| record.time == time);
+        let (offset, record) = of_time.next()?;
+        let good = matches!(record.value, Value::Good { .. });
+        (good && range.contains(offset) && of_time.next().is_none()).then_some(*offset)
+    }
+
+    /// Gives the record at `offset` another time, under the same leader epoch: brokers were
+    /// restored from a backup, and a producer has written it once more.
+    pub fn rewrite(&mut self, offset: Offset, time: i64) {
+        self.before = Some(Box::new(self.clone()));
+        let old = &self.records[&offset];
+        let Value::Good { key, n } = &old.value else {
+            unreachable!("only a good record is written once more");
+        };
+        let record = LogRecord {
+            time,
+            kafka_time: time,
+            value: Value::Good {
+                key: key.clone(),
+                n: *n,
+            },
+            bytes: old.bytes.clone(),
+            leader_epoch: old.leader_epoch,
+        };
+        self.records.insert(offset, Arc::new(record));
+    }
+
     /// The leader epochs, with the offset at which each begins.
     pub fn cuts(&self) -> &[(i32, Offset)] {
         &self.epochs

@@ -164,7 +164,7 @@ impl Lane {
         let state = LaneState::at_start(start);
         let ledger = state.ledger;
         let mut lane = Self::restore(partition, shape, state, ledger, Vec::new());
-        lane.begin_replay(None);
+        lane.begin_replay(None, None);
         lane
     }
 

@@ -24,6 +24,10 @@ const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
 /// What only a look at the topic says (a topic partition is gone, a log ends below where we are) is
 /// believed once all answers have said it for this long: one broker may have old metadata.
 const BELIEVED_AFTER_MS: u64 = 30_000;
+/// Two answers with a longer silence between them do not agree about that silence: each may come
+/// from a broker that was behind for a moment. It is more than there is between two looks at the
+/// topic where brokers answer.
+const SILENCE_MS_MAX: u64 = 20_000;
 
 /// What is known of the reading of one topic partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +73,7 @@ pub(super) struct Feed {
     pub(super) log_end: Offset,
 }
 
-/// Answers that agreed, without one between them that said otherwise.
+/// Answers that agreed, without one between them that said otherwise, and without a long silence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
     first: Mono,
@@ -77,8 +81,13 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// One more answer says the same as the ones `before`, if there were any.
+    /// One more answer says the same as the ones `before`, if there were any. After a long silence
+    /// it is a first one again.
+    ///
+    /// Example: a broker with old metadata answers at 12:00:00. Nothing is heard for two minutes,
+    /// and at 12:02:00 it answers once more. These two answers say no more than one of them.
     pub(super) fn one_more(before: Option<Self>, now: Mono) -> Self {
+        let before = before.filter(|before| now.since(before.last) <= SILENCE_MS_MAX);
         let first = before.map_or(now, |before| before.first);
         Self { first, last: now }
     }

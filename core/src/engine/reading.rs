@@ -620,6 +620,29 @@ mod tests {
     }
 
     #[test]
+    fn two_answers_with_a_long_silence_between_them_do_not_take_a_topic_partition_away() {
+        let mut reading = Reading::default();
+        reading.add(0, Mono(0));
+        for now in [10_000, 130_000, 150_000] {
+            reading.note_topic(&BTreeMap::new(), true, Mono(now));
+            assert!(!reading.is_idle(0, Mono(now)), "at {now}");
+        }
+        reading.note_topic(&BTreeMap::new(), true, Mono(160_000));
+        assert!(reading.is_idle(0, Mono(160_000)));
+    }
+
+    #[test]
+    fn two_answers_with_a_long_silence_between_them_do_not_cut_a_log_off() {
+        let (rules, mut reading) = (Rules::for_tests(), Reading::default());
+        reading.add(0, Mono(0));
+        for now in [1000, 121_000, 140_000] {
+            let believes = in_a_step(now, &rules, |step| reading.believes_cut(0, step));
+            assert!(!believes, "at {now}");
+        }
+        assert!(in_a_step(151_000, &rules, |step| reading.believes_cut(0, step)));
+    }
+
+    #[test]
     fn a_trouble_while_one_broker_does_not_know_the_topic_partition_is_tried_again() {
         let (rules, mut reading) = (Rules::for_tests(), Reading::default());
         let lane = Lane::new(0, &rules.shape, 0);
@@ -650,6 +673,7 @@ mod tests {
         assert!(!in_a_step(1000, &rules, |step| reading.believes_cut(0, step)));
         let asks_at = |reading: &Reading| reading.feeds[&0].limits;
         assert_eq!(asks_at(&reading), Limits::AskAt(Mono(2000)));
+        assert!(!in_a_step(15_000, &rules, |step| reading.believes_cut(0, step)));
         assert!(!in_a_step(30_999, &rules, |step| reading.believes_cut(0, step)));
         assert!(in_a_step(31_000, &rules, |step| reading.believes_cut(0, step)));
     }

@@ -127,7 +127,7 @@ impl Table {
                     self.checkpoint.wanted = true;
                 }
                 None => {
-                    lane.begin_replay(commit.watermark);
+                    lane.begin_replay(commit.watermark, commit.newest);
                     lane.check_before_replay(commit.mark());
                 }
             }

@@ -33,6 +33,9 @@ pub(super) struct Replay {
     /// The committed watermark, which it must come to as well: records that were cut off and
     /// written anew may give the same ledger.
     pub(super) goal_watermark: Option<EventTime>,
+    /// The committed newest event time, which it must come to as well: a floor may be above the
+    /// watermark that records give. `None` where the commit says none.
+    pub(super) goal_newest: Option<EventTime>,
     /// The delay that a decision of the replay sets last, in milliseconds, and the ceiling.
     pub(super) last_delay_ms: i64,
     pub(super) last_ceiling: i64,
@@ -62,6 +65,7 @@ impl Replay {
             began: state.watermark,
             goal,
             goal_watermark: None,
+            goal_newest: None,
             last_delay_ms: last_delay_ms.unwrap_or(state.watermark.delay_ms()),
             last_ceiling: last_ceiling.unwrap_or(state.ceiling),
             unchecked: None,
@@ -71,11 +75,13 @@ impl Replay {
 }
 
 impl Lane {
-    /// Ends the replay of a restored lane at once where nothing is to be read again. `watermark` is
-    /// the one of the last commit.
-    pub fn begin_replay(&mut self, watermark: Option<EventTime>) {
+    /// Ends the replay of a restored lane at once where nothing is to be read again. `watermark`
+    /// and `newest`, the greatest event time, are those of the last commit. Where that says no
+    /// `newest`, none is compared.
+    pub fn begin_replay(&mut self, watermark: Option<EventTime>, newest: Option<EventTime>) {
         if let Some(replay) = &mut self.replay {
             replay.goal_watermark = watermark;
+            replay.goal_newest = newest;
         }
         // The offsets before and after another generation do not compare.
         if !self.replays_another_generation() {
@@ -150,18 +156,23 @@ impl Lane {
             return;
         }
         self.skip_to(replay.goal.next_offset.max(self.ledger.next_offset));
-        let (goal, watermark) = (replay.goal, self.watermark());
-        if self.ledger != goal || watermark != replay.goal_watermark {
-            let differs = if self.ledger == goal {
-                let must = replay.goal_watermark;
-                format!(
-                    "watermark that differs from the committed one: {watermark:?} instead of \
-                     {must:?}"
-                )
-            } else {
+        let (goal, times) = (replay.goal, (self.watermark(), self.newest()));
+        let must = (replay.goal_watermark, replay.goal_newest.or(times.1));
+        if self.ledger != goal || times != must {
+            let differs = if self.ledger != goal {
                 format!(
                     "ledger that differs from the committed one: {:?} instead of {goal:?}",
                     self.ledger
+                )
+            } else if times.0 != must.0 {
+                format!(
+                    "watermark that differs from the committed one: {:?} instead of {:?}",
+                    times.0, must.0
+                )
+            } else {
+                format!(
+                    "newest event time that differs from the committed one: {:?} instead of {:?}",
+                    times.1, must.1
                 )
             };
             self.stopped = Some(Stopped::Replay(format!(
@@ -254,6 +265,7 @@ fn without_taken_over(decisions: Vec<Decision>) -> Vec<Decision> {
 mod tests {
     use super::*;
     use crate::count::checkpoint;
+    use crate::values::decision::FloorReason;
     use crate::values::record::Record;
     use crate::values::shape::{OnBadRecord, Shape};
 
@@ -280,7 +292,7 @@ mod tests {
         let decisions = counted.decisions.iter().filter(|d| d.offset > 0);
         let decisions = decisions.cloned().collect();
         let mut lane = Lane::restore(0, &shape, state, counted.ledger, decisions);
-        lane.begin_replay(counted.watermark());
+        lane.begin_replay(counted.watermark(), counted.newest());
         assert!(lane.replaying());
         lane
     }
@@ -310,7 +322,7 @@ mod tests {
             ..LaneLedger::default()
         };
         let mut lane = Lane::restore(0, &shape, LaneState::at_start(0), goal, Vec::new());
-        lane.begin_replay(None);
+        lane.begin_replay(None, None);
         let batch = [Record {
             offset: 0,
             timestamp_ms: 5,
@@ -387,7 +399,7 @@ mod tests {
             epoch_mark: None,
         };
         let mut lane = Lane::restore(0, &shape(), checkpoint, before.ledger, decisions);
-        lane.begin_replay(at.watermark);
+        lane.begin_replay(at.watermark, at.newest);
         (lane, at)
     }
 
@@ -403,6 +415,34 @@ mod tests {
         assert_eq!(lane.memory_bytes(), restored.memory_bytes());
         lane.take_closed_before(i64::MAX);
         assert_eq!(lane.memory_bytes(), 0);
+    }
+
+    /// A record was written anew with another time, as where a broker was restored from a copy. A
+    /// floor is above both watermarks, so only the newest event time tells.
+    #[test]
+    fn a_replay_to_another_newest_event_time_is_not_right() {
+        let above = EventTime(NOON + 60_000);
+        for changed in [false, true] {
+            let mut before = Lane::new(0, &shape(), 0);
+            before.offer_ceiling(EventTime(i64::MAX));
+            let checkpoint = state_of(&before);
+            read(&mut before, 0..2);
+            before.raise_floor(above, FloorReason::Idle);
+            let decisions = before.decisions.clone();
+            let mut lane = Lane::restore(0, &shape(), checkpoint, before.ledger, decisions);
+            lane.begin_replay(before.watermark(), before.newest());
+            read(&mut lane, 0..1);
+            let record = Record {
+                offset: 1,
+                timestamp_ms: NOON + 1000 + i64::from(changed),
+                value: Some(br#"{"origin": "k1"}"#),
+            };
+            lane.records(&&[record][..]);
+            lane.end(2);
+            assert_eq!(lane.watermark(), Some(above));
+            let stopped = matches!(lane.stopped(), Some(Stopped::Replay(_)));
+            assert_eq!(stopped, changed, "{:?}", lane.stopped());
+        }
     }
 
     fn lost(offset: Offset, to: Offset) -> Decision {
