@@ -50,7 +50,7 @@ summary! {
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, rewritten, stopped_by_loss, checkpoints_harmed,
     goes_on, located, relocated, doomed, deleted, undeletable, pages,
-    memory_holds, memory_full,
+    memory_holds, memory_full, swaps,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
@@ -136,7 +136,12 @@ impl World {
                 orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
                 delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
             },
-            compaction: Times::default(),
+            compaction: Times {
+                ten_minutes_ms: 20_000,
+                hour_ms: 60_000,
+                settled_ms: 2000,
+                emptied_ms: 20_000,
+            },
             retain_ms: None,
             retain_side_ms: None,
             limits: draw_limits(&mut rng),
@@ -552,6 +557,7 @@ impl World {
                 .count() as u64,
             late_hits: epochs.last().map_or(0, |c| c.ledger.late_hits),
             epochs: epochs.len() as u64,
+            swaps: epochs.iter().filter(|c| !c.retired.is_empty()).count() as u64,
             takeovers: self.catalog.owners - 1,
             idle_floors: floors(FloorReason::Idle),
             quiet_floors: floors(FloorReason::Quiet),
