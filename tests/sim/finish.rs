@@ -9,11 +9,13 @@ use windrow_core::count::merger;
 use windrow_core::engine::{Input, State};
 use windrow_core::values::cause::Cause;
 use windrow_core::values::decision::Decided;
-use windrow_core::values::record::Partition;
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
 /// More than the engine lets pass before it tries again what failed.
 const AGAIN_MS: u64 = 100_000;
+/// With little memory, so many unusable records may wait to be read.
+const UNREAD_MAX: Offset = 10;
 
 /// What the last process has still to do about garbage.
 enum GarbageLeft {
@@ -183,9 +185,18 @@ impl World {
     /// A topic partition that receives nothing but records without a usable time goes on to do so.
     /// The windows of the others must close all the same.
     pub fn go_on_with_unusable_records(&mut self) {
+        // With a few kilobytes of memory, no faster than they can be committed.
+        let slowly = self.settings.max_memory_bytes < 1 << 20;
+        let read = |p: &Partition| {
+            let lanes = self.processes.first().map(|process| process.engine.lanes());
+            let lane = lanes.and_then(|lanes| lanes.get(p));
+            lane.map(|lane| lane.ledger.next_offset)
+        };
         let topic = self.topics.last_mut().expect("one at least");
-        for log in topic.logs.values_mut().filter(|log| log.is_unusable) {
-            log.append_unusable();
+        for (p, log) in topic.logs.iter_mut().filter(|(_, log)| log.is_unusable) {
+            if !slowly || read(p).is_none_or(|next| log.end <= next + UNREAD_MAX) {
+                log.append_unusable();
+            }
             log.show_all(self.now);
         }
     }

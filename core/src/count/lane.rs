@@ -342,7 +342,19 @@ impl Lane {
     }
 
     /// Keeps a record that cannot be counted, or stops at it (`on-bad-record: fail`).
+    ///
+    /// In a replay there was no such record: it would have stopped the lane before that commit. So
+    /// the log is another one.
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
+        if self.fail_on_reject && self.replay.is_some() {
+            self.stopped = Some(Stopped::Replay(format!(
+                "the replay of topic partition {} finds a record at offset {} that cannot be \
+                 counted ({reason}), where the commit had none; the log has changed since (a \
+                 compacted topic, or a restored broker)",
+                self.partition, record.offset
+            )));
+            return;
+        }
         if self.fail_on_reject {
             self.stopped = Some(Stopped::BadRecord(format!(
                 "cannot count the record at topic partition {} offset {}: {reason}; \

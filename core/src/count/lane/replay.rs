@@ -267,7 +267,7 @@ mod tests {
     use crate::count::checkpoint;
     use crate::values::decision::FloorReason;
     use crate::values::record::Record;
-    use crate::values::shape::Shape;
+    use crate::values::shape::{OnBadRecord, Shape};
 
     /// What a checkpoint of this lane gives back.
     fn state_of(lane: &Lane) -> LaneState {
@@ -307,6 +307,36 @@ mod tests {
             })
             .collect();
         lane.records(&&records[..]);
+    }
+
+    #[test]
+    fn a_bad_record_in_a_replay_is_another_log_and_not_the_end() {
+        let shape = Shape {
+            on_bad_record: OnBadRecord::Fail,
+            ..Shape::count_by_origin("t", 10, 10)
+        };
+        // The commit read offset 0 as one that is never shown.
+        let goal = LaneLedger {
+            next_offset: 1,
+            gaps: 1,
+            ..LaneLedger::default()
+        };
+        let mut lane = Lane::restore(0, &shape, LaneState::at_start(0), goal, Vec::new());
+        lane.begin_replay(None, None);
+        let batch = [Record {
+            offset: 0,
+            timestamp_ms: 5,
+            value: Some(br#"{"origin": "a"}"#),
+        }];
+        lane.records(&&batch[..]);
+        let said = match lane.stopped() {
+            Some(Stopped::Replay(said)) => said,
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            said.contains("at offset 0 that cannot be counted (from the future"),
+            "{said}"
+        );
     }
 
     #[test]
