@@ -10,6 +10,7 @@
 //!    to the end that was asked for, and it must count: in full memory all are held, and what frees
 //!    it again may be that one of them stands aside.
 
+use super::answers::Answers;
 use super::step::Step;
 use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
@@ -21,9 +22,6 @@ const AGAIN_MS_MAX: u64 = 60_000;
 /// A topic partition without records for this long may have an open transaction, so the end of its
 /// log is asked for, however long `idle-timeout` is.
 const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
-/// What only a look at the topic says (a topic partition is gone, a log ends below where we are) is
-/// believed once all answers have said it for this long: one broker may have old metadata.
-const BELIEVED_AFTER_MS: u64 = 30_000;
 
 /// What is known of the reading of one topic partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,27 +65,6 @@ pub(super) struct Feed {
     pub(super) cut_asked: u32,
     /// The end of the log as last heard of.
     pub(super) log_end: Offset,
-}
-
-/// Answers that agreed, without one between them that said otherwise.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answers {
-    first: Mono,
-    last: Mono,
-}
-
-impl Answers {
-    /// One more answer says the same as the ones `before`, if there were any.
-    pub(super) fn one_more(before: Option<Self>, now: Mono) -> Self {
-        let first = before.map_or(now, |before| before.first);
-        Self { first, last: now }
-    }
-
-    /// Whether they are believed. How long ago they came makes no difference: a single answer,
-    /// after which nothing was heard for minutes, proves nothing.
-    pub(super) fn are_believed(self) -> bool {
-        self.last.since(self.first) >= BELIEVED_AFTER_MS
-    }
 }
 
 /// What was so when the end of a log was asked for.

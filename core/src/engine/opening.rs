@@ -6,7 +6,7 @@ use super::counting::Counting;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
-use super::topic::{Topic, ask_topic, with_partitions};
+use super::topic::{Identity, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
 use crate::count::checkpoint::{self, Unreadable};
 use crate::count::lane::LaneState;
@@ -107,8 +107,17 @@ impl Opening {
                 return Ok(None);
             }
         };
-        step.troubles.end(Side::Topic);
         step.troubles.end(Side::Brokers);
+        if let Some(head) = &head {
+            let topic = Topic::at_head(head, step);
+            let identity = topic.identify(&facts.topic_id, &facts.cluster_id, step);
+            if let Identity::Unknown(why) = identity {
+                *ask_at = Some(step.now.plus(RETRY_MS));
+                step.troubles.report(Side::Topic, why);
+                return Ok(None);
+            }
+        }
+        step.troubles.end(Side::Topic);
         match head.take() {
             None => {
                 ask_manifests(None, step);

@@ -2,9 +2,10 @@
 //! who must wait. Only processing time is looked at. Nothing here decides about a record: floors
 //! and ceilings are the lane's decisions.
 
+use super::answers::Answers;
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, Answers, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;

@@ -476,6 +476,7 @@ fn the_topic_of_another_cluster_does_not_end_a_table_that_goes_on_after_data_los
         world.topic.cluster_id = "d".to_owned();
         world.topic.partitions.insert(0, (0, 0));
         world.restart();
+        world.wait(MINUTE);
         if !goes_on {
             let State::Failed(why) = world.engine.state() else {
                 panic!("{}", world.state())
@@ -648,4 +649,119 @@ fn a_cut_whose_place_nobody_can_tell_is_called_unknown() {
     world.wait(MINUTE);
     let (to, reason) = generation(&world).unwrap();
     assert!(to == 4 && reason.contains(unknown), "{to}: {reason}");
+}
+
+/// The ids of the topics of the generations that were committed.
+fn generations(world: &World) -> Vec<String> {
+    let decisions = world.commits.iter().flat_map(|commit| &commit.decisions);
+    let topic = |decision: &crate::values::decision::Decision| match &decision.what {
+        crate::values::decision::Decided::Generation { topic_id, .. } => Some(topic_id.clone()),
+        _ => None,
+    };
+    decisions.filter_map(topic).collect()
+}
+
+/// A world whose topic 1 was counted, deleted and made again as topic 2, of which two records are
+/// committed.
+fn counts_the_second_topic() -> World {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..Rules::for_tests()
+    };
+    let mut world = World::new(rules, 1);
+    world.record(0);
+    world.wait(MINUTE);
+    world.topic.topic_id = "2".to_owned();
+    world.topic.partitions.insert(0, (0, 0));
+    world.wait(MINUTE);
+    world.record(0);
+    world.record(0);
+    world.wait(MINUTE);
+    assert_eq!(generations(&world), ["2"]);
+    assert_eq!(world.commits.last().unwrap().topic_id, "2");
+    world
+}
+
+#[test]
+fn a_broker_that_still_serves_the_topic_before_brings_it_not_back() {
+    for goes_on in [true, false] {
+        for restarts in [true, false] {
+            let mut world = counts_the_second_topic();
+            world.rules.continue_on_data_loss = goes_on;
+            world.restart();
+            for behind_ms in [11_000, 5 * MINUTE] {
+                world.topic.topic_id = "1".to_owned();
+                if restarts {
+                    world.restart();
+                } else {
+                    world.record(0);
+                }
+                world.wait(behind_ms);
+                let state = world.state();
+                assert!(state.contains("a broker has old metadata"), "{state}");
+                world.topic.topic_id = "2".to_owned();
+                world.wait(20_000);
+                assert_eq!(world.state(), "Counting");
+            }
+            assert_eq!(generations(&world), ["2"]);
+            assert_eq!(world.commits.last().unwrap().topic_id, "2");
+        }
+    }
+}
+
+/// It may be the first that has heard of a topic that was made again, or the last that has not.
+#[test]
+fn another_topic_is_not_believed_before_brokers_agree() {
+    for goes_on in [true, false] {
+        let mut world = counts_the_second_topic();
+        world.rules.continue_on_data_loss = goes_on;
+        world.restart();
+        for _ in 0..3 {
+            let commits = world.commits.len();
+            world.topic.topic_id = "3".to_owned();
+            world.record(0);
+            world.wait(29_000);
+            let state = world.state();
+            assert!(
+                state.contains("made again: its id is 3, as it seems"),
+                "{state}"
+            );
+            assert!(world.engine.is_held(0));
+            assert_eq!(world.commits.len(), commits, "it may be of either");
+            world.topic.topic_id = "2".to_owned();
+            world.wait(1500);
+            assert!(!world.engine.is_held(0));
+        }
+        world.wait(MINUTE);
+        assert_eq!(
+            (world.state(), generations(&world)),
+            ("Counting".into(), vec!["2".into()])
+        );
+        world.topic.topic_id = "3".to_owned();
+        world.topic.partitions.insert(0, (0, 0));
+        world.wait(MINUTE);
+        if goes_on {
+            world.record(0);
+            world.wait(MINUTE);
+            assert_eq!(generations(&world), ["2", "3"]);
+            let last = world.commits.last().unwrap();
+            assert_eq!(last.left_topic_ids, ["1", "2"]);
+        } else {
+            assert!(matches!(world.engine.state(), State::Failed(_)));
+        }
+    }
+}
+
+/// After a failover to another cluster and back, its topic has an id that was counted before.
+#[test]
+fn the_topic_of_the_first_cluster_is_counted_again_after_a_failback() {
+    let mut world = counts_the_second_topic();
+    for (cluster, id) in [("d", "3"), ("c", "2")] {
+        world.topic.cluster_id = cluster.to_owned();
+        world.topic.topic_id = id.to_owned();
+        world.wait(MINUTE);
+        world.record(0);
+        world.wait(MINUTE);
+        assert_eq!(world.commits.last().unwrap().topic_id, id);
+    }
 }

@@ -398,6 +398,7 @@ mod tests {
             lanes: BTreeMap::new(),
             topic_id: "1".to_owned(),
             cluster_id: "c".to_owned(),
+            left_topic_ids: Vec::new(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: crate::values::ledger::TableLedger::default(),
