@@ -101,7 +101,12 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         frontier_holder: holder.map(|holder| holder.partition),
         frontier_held_because: holder.map_or("", |holder| holder.why).to_owned(),
         frontier_age_ms: engine.frontier_age_ms(),
-        lag: lanes.iter().map(|lane| lane.lag).sum(),
+        // The sum over no lanes would be 0, as if everything were read.
+        lag: lanes
+            .iter()
+            .map(|lane| lane.lag)
+            .sum::<Option<u64>>()
+            .filter(|_| !lanes.is_empty()),
         epoch: engine.epoch(),
         last_commit: run.last_commit,
         consumed: ledger.consumed,
@@ -189,7 +194,7 @@ mod tests {
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
         Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
-    use crate::table::commit::{Acquired, NewFile, Owner};
+    use crate::table::commit::{Acquired, Genesis, Head, NewFile, Owner};
     use crate::values::cause::Cause;
     use crate::values::object::ObjectPage;
     use crate::values::record::Record;
@@ -290,6 +295,42 @@ mod tests {
             (&*status.table, &*status.owner, status.epoch),
             ("default.t", "windrow/0", None)
         );
+    }
+
+    /// Kafka does not answer. What the catalog says of the table is known all the same.
+    #[test]
+    fn a_table_that_waits_for_the_topic_is_shown_as_it_was_committed() {
+        let mut last = commit();
+        last.ledger.consumed = 7;
+        last.ledger.counted = 7;
+        let head = Head {
+            genesis: Genesis {
+                shape: Rules::for_tests().shape,
+                warehouse: Rules::for_tests().place.or_default(),
+                cluster_id: "c".to_owned(),
+                topic_id: "1".to_owned(),
+                start_offsets: BTreeMap::from([(0, 0)]),
+            },
+            last,
+            committed_at: DbTime(NOW),
+            checkpoint: None,
+            decisions: Vec::new(),
+            earlier: None,
+            paused: false,
+        };
+        let mut engine = engine();
+        engine.step(begin(), &mut Vec::new());
+        let ours = Acquired::Ours {
+            owner: commit().owner,
+            lease_ms: 15_000,
+            now: DbTime(NOW),
+            head: Some(Box::new(head)),
+        };
+        engine.step(CatalogAnswer::Acquire(Ok(ours)).into(), &mut Vec::new());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!((status.state, status.epoch), (State::Waiting, Some(1)));
+        assert_eq!((status.consumed, status.counted), (7, 7));
+        assert_eq!((status.lag, status.lanes.len()), (None, 0), "not 0");
     }
 
     #[test]
