@@ -20,6 +20,8 @@ struct World {
     /// Milliseconds since noon.
     now: u64,
     topic: TopicFacts,
+    /// Why the topic cannot be looked up; `None` while it can. Its id can be asked all the same.
+    topic_fails: Option<String>,
     /// Why brokers cannot say where a log ends; `None` while they can.
     end_fails: Option<String>,
     commits: Vec<Arc<Commit>>,
@@ -40,6 +42,7 @@ impl World {
                 topic_id: "1".to_owned(),
                 partitions: (0..partitions).map(|p| (p, (0, 0))).collect(),
             },
+            topic_fails: None,
             end_fails: None,
             commits: Vec::new(),
             objects: BTreeMap::new(),
@@ -204,7 +207,10 @@ impl World {
     fn ask_brokers(&self, request: BrokersRequest) -> BrokersAnswer {
         let topic = &self.topic;
         match request {
-            BrokersRequest::Topic => BrokersAnswer::Topic(Ok(topic.clone())),
+            BrokersRequest::Topic => {
+                let fails = self.topic_fails.clone().map(Trouble::from);
+                BrokersAnswer::Topic(fails.map_or(Ok(topic.clone()), Err))
+            }
             BrokersRequest::TopicId => BrokersAnswer::TopicId(Ok(topic.topic_id.clone())),
             BrokersRequest::LogEnd { partition } => {
                 let end = topic.partitions[&partition].1;
@@ -764,4 +770,22 @@ fn the_topic_of_the_first_cluster_is_counted_again_after_a_failback() {
         world.wait(MINUTE);
         assert_eq!(world.commits.last().unwrap().topic_id, id);
     }
+}
+
+/// A topic that cannot be looked up may have grown, or may have been made again.
+#[test]
+fn a_commit_does_not_end_the_trouble_of_a_look_up_that_fails() {
+    let mut world = World::new(Rules::for_tests(), 1);
+    world.topic_fails = Some("no leader".to_owned());
+    world.wait(11_000);
+    let commits = world.commits.len();
+    for _ in 0..20 {
+        world.record(0);
+        world.wait(MINUTE);
+        assert_eq!(world.state(), "no leader");
+    }
+    assert!(world.commits.len() > commits + 10);
+    world.topic_fails = None;
+    world.wait(2000);
+    assert_eq!(world.state(), "Counting");
 }
