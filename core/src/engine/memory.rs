@@ -1,9 +1,9 @@
 //! The bound on memory, and flow control: which topic partitions wait, and for what. Only time and
 //! memory are looked at. Nothing here decides about a record.
 //!
-//! What is counted: open windows, closed windows that are not final, late records and rejects, the
-//! objects of the epoch that is on its way, and what the Kafka client may have fetched. Sums are
-//! kept where records are counted, so asking costs little.
+//! What is counted: open windows, closed windows that are not final, late records and rejects,
+//! decisions that are not committed, the objects of the epoch that is on its way, and what the Kafka
+//! client may have fetched. Sums are kept where records are counted, so asking costs little.
 //!
 //! | memory in use | what happens |
 //! |---|---|
@@ -240,6 +240,7 @@ mod tests {
             lane.set_delay(0);
             lane.offer_ceiling(crate::values::time::EventTime(i64::MAX));
             lane.records(&One(*n, br#"{"origin": "a"}"#.to_vec()));
+            lane.take_decisions();
             lanes.insert(partition, lane);
             reading.add(partition, Mono(0));
         }

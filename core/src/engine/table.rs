@@ -446,6 +446,9 @@ impl Table {
                     .last_cut
                     .is_none_or(|at| step.now.since(at) >= interval);
         }
+        if decided && memory.wants_commit(&self.lanes, self.last_cut, step) {
+            return true;
+        }
         (moved || decided) && step.now.since(self.last_progress) >= limits.progress_every_ms
     }
 

@@ -25,6 +25,8 @@ struct World {
     /// Why brokers cannot say where a log ends; `None` while they can.
     end_fails: Option<String>,
     commits: Vec<Arc<Commit>>,
+    /// No object can be stored.
+    store_is_away: bool,
     objects: BTreeMap<String, Arc<Vec<u8>>>,
     /// What the reader was told since this was looked at last, and the end.
     told: Vec<Effect>,
@@ -45,6 +47,7 @@ impl World {
             topic_fails: None,
             end_fails: None,
             commits: Vec::new(),
+            store_is_away: false,
             objects: BTreeMap::new(),
             told: Vec::new(),
         };
@@ -98,6 +101,22 @@ impl World {
         *end += 1;
         let offset = *end - 1;
         self.read(partition, offset, 0);
+    }
+
+    /// A record without a value and without a time comes, and is read.
+    fn tombstone(&mut self, partition: Partition) {
+        let end = &mut self.topic.partitions.get_mut(&partition).unwrap().1;
+        *end += 1;
+        let record = Record {
+            offset: *end - 1,
+            timestamp_ms: -1,
+            value: None,
+        };
+        self.step(Input::Records {
+            partition,
+            leader_epoch: 0,
+            batch: &&[record][..],
+        });
     }
 
     /// A record with the time of now is read at this offset.
@@ -240,6 +259,10 @@ impl World {
                 let result = Ok(object.map(|bytes| bytes.to_vec()));
                 StoreAnswer::Get { key, result }
             }
+            StoreRequest::Put { key, .. } if self.store_is_away => StoreAnswer::Put {
+                key,
+                result: Err("the store is away".into()),
+            },
             StoreRequest::Put { key, bytes } => {
                 self.objects.insert(key.clone(), bytes);
                 StoreAnswer::Put {
@@ -788,4 +811,40 @@ fn a_commit_does_not_end_the_trouble_of_a_look_up_that_fails() {
     world.topic_fails = None;
     world.wait(2000);
     assert_eq!(world.state(), "Counting");
+}
+
+/// The floor of a lane that stands aside follows the others with each tick, and tombstones move its
+/// offset meanwhile.
+#[test]
+fn decisions_do_not_grow_with_the_ticks_of_an_outage() {
+    let mut world = World::new(Rules::for_tests(), 3);
+    for partition in 0..3 {
+        world.record(partition);
+    }
+    for _ in 0..300 {
+        world.wait(100);
+        world.record(1);
+        world.record(2);
+    }
+    assert!(world.engine.is_idle(0));
+    world.store_is_away = true;
+    let slides = |world: &World| {
+        let watermark = world.engine.lanes()[&0].watermark().unwrap();
+        watermark.0 / world.rules.shape.slide_ms
+    };
+    let slides_before = slides(&world);
+    for _ in 0..5000 {
+        world.wait(100);
+        world.tombstone(0);
+        world.record(1);
+        world.record(2);
+    }
+    let crossed = usize::try_from(slides(&world) - slides_before).unwrap();
+    assert!(crossed > 40, "{crossed}");
+    let lane = &world.engine.lanes()[&0];
+    let decided = lane.decisions.len();
+    assert!((1..=crossed).contains(&decided), "{decided}");
+    let bytes = decided * size_of::<crate::values::decision::Decision>();
+    assert!(lane.memory_bytes() >= bytes + lane.open_bytes());
+    assert!(lane.committable_bytes(None) >= bytes);
 }
