@@ -5,9 +5,10 @@ use crate::values::time::Mono;
 
 /// What only a look at the topic says (a topic partition is gone, a log ends below where we are,
 /// the topic is another one) is believed once all answers have said it for this long.
-pub(super) const BELIEVED_AFTER_MS: u64 = 30_000;
+const BELIEVED_AFTER_MS: u64 = 30_000;
 
-/// Answers that agreed, without one between them that said otherwise.
+/// Answers that agreed, without one between them that said otherwise, and without a gap of
+/// [`BELIEVED_AFTER_MS`] in which nothing was heard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
     first: Mono,
@@ -15,9 +16,11 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// One more answer says the same as the ones `before`, if there were any.
+    /// One more answer says the same as the ones `before`, if there were any. After a gap it is the
+    /// first one: a broker with old metadata may have answered both times.
     pub(super) fn one_more(before: Option<Self>, now: Mono) -> Self {
-        let first = before.map_or(now, |before| before.first);
+        let goes_on = |before: &Self| now.since(before.last) < BELIEVED_AFTER_MS;
+        let first = before.filter(goes_on).map_or(now, |before| before.first);
         Self { first, last: now }
     }
 
@@ -38,11 +41,9 @@ pub(super) struct OtherTopic {
 }
 
 impl OtherTopic {
-    /// One more answer names this id. Answers that named another one, or after which nothing was
-    /// heard for a while, do not count any more.
+    /// One more answer names this id. Answers that named another one do not count any more.
     pub(super) fn one_more(before: Option<Self>, id: &str, now: Mono) -> Self {
-        let agrees =
-            |before: &Self| before.id == id && now.since(before.answers.last) < BELIEVED_AFTER_MS;
+        let agrees = |before: &Self| before.id == id;
         let before = before.filter(agrees).map(|before| before.answers);
         Self {
             id: id.to_owned(),
