@@ -82,7 +82,7 @@ impl Totals {
 /// What a running windrow shows now.
 #[must_use]
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
-    let (state, why) = state_and_reason(engine.state());
+    let (state, why) = state_and_reason(engine);
     let (memory_bytes, memory_limit_bytes) = engine.memory_bytes();
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
     let holder = engine.frontier_holder();
@@ -130,13 +130,17 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     }
 }
 
-fn state_and_reason(state: EngineState) -> (State, Trouble) {
-    match state {
+fn state_and_reason(engine: &Engine) -> (State, Trouble) {
+    match engine.state() {
         EngineState::Counting => (State::Counting, Trouble::from("")),
-        EngineState::Paused => (
-            State::Paused,
-            Trouble::from("by an operator; run: windrow resume"),
-        ),
+        EngineState::Paused => {
+            let mut why = Trouble::from("by an operator; run: windrow resume");
+            if let Some(trouble) = engine.commit_trouble() {
+                why.text += &format!("; and nothing can be committed: {}", trouble.text);
+                why.cause = trouble.cause;
+            }
+            (State::Paused, why)
+        }
         EngineState::Waiting(why) => (State::Waiting, why),
         EngineState::Standby(why) => (State::Standby, why),
         EngineState::Failed(why) => (State::Failed, why),
@@ -194,7 +198,7 @@ mod tests {
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
         Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
-    use crate::table::commit::{Acquired, Genesis, Head, NewFile, Owner};
+    use crate::table::commit::{Acquired, CatalogError, Genesis, Head, NewFile, Owner};
     use crate::values::cause::Cause;
     use crate::values::object::ObjectPage;
     use crate::values::record::Record;
@@ -331,6 +335,54 @@ mod tests {
         assert_eq!((status.state, status.epoch), (State::Waiting, Some(1)));
         assert_eq!((status.consumed, status.counted), (7, 7));
         assert_eq!((status.lag, status.lanes.len()), (None, 0), "not 0");
+    }
+
+    #[test]
+    fn a_pause_does_not_hide_that_nothing_can_be_committed() {
+        let mut engine = engine();
+        step(&mut engine, begin());
+        step(&mut engine, Input::Paused(true));
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!((status.state, status.cause), (State::Paused, None));
+        assert_eq!(status.reason, "by an operator; run: windrow resume");
+        let error = CatalogError::Retry(Trouble::new(Cause::LoginCatalog, "no such role"));
+        step(&mut engine, CatalogAnswer::Renew(Err(error)).into());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!(
+            (status.state, status.cause),
+            (State::Paused, Some(Cause::LoginCatalog))
+        );
+        assert_eq!(
+            status.reason,
+            "by an operator; run: windrow resume; and nothing can be committed: no such role"
+        );
+    }
+
+    #[test]
+    fn a_wait_at_the_start_does_not_hide_a_pause() {
+        let mut engine = engine();
+        engine.step(begin(), &mut Vec::new());
+        let ours = Acquired::Ours {
+            owner: commit().owner,
+            lease_ms: 15_000,
+            now: DbTime(NOW),
+            head: None,
+        };
+        engine.step(CatalogAnswer::Acquire(Ok(ours)).into(), &mut Vec::new());
+        engine.step(Input::Paused(true), &mut Vec::new());
+        let no_topic = Trouble::new(Cause::NoTopic, "no such topic");
+        let answer = BrokersAnswer::Topic(Err(no_topic));
+        engine.step(answer.into(), &mut Vec::new());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!(
+            (status.state, status.cause),
+            (State::Waiting, Some(Cause::NoTopic))
+        );
+        let reason = &status.reason;
+        assert!(
+            reason.starts_with("no such topic; the table is also paused"),
+            "{reason}"
+        );
     }
 
     #[test]
