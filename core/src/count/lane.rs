@@ -92,6 +92,9 @@ pub struct Lane {
     pub side_bytes: usize,
     /// Decisions made since the last cut, in the order of their offsets.
     pub decisions: Vec<Decision>,
+    /// How many records were counted and how many were late when the last floor of reason *idle* was
+    /// decided; `None` where none was.
+    at_idle_floor: Option<(u64, u64)>,
     /// How this lane comes back to where the last commit was; `None` once it is there.
     replay: Option<Replay>,
     stopped: Option<Stopped>,
@@ -204,6 +207,7 @@ impl Lane {
             rejects: Vec::new(),
             side_bytes: 0,
             decisions: Vec::new(),
+            at_idle_floor: None,
             replay: Some(replay),
             stopped: None,
         };
@@ -504,9 +508,40 @@ impl Lane {
     pub fn raise_floor(&mut self, at: EventTime, reason: FloorReason) -> bool {
         let raises = at.0 > self.watermark_ms;
         if raises {
+            let is_idle = reason == FloorReason::Idle;
+            if is_idle {
+                self.drop_idle_floor();
+            }
             self.decide(Decided::Floor { at, reason });
+            self.at_idle_floor = is_idle.then(|| self.counted_and_late());
         }
         raises
+    }
+
+    /// Forgets the last decision, where it is a floor of reason *idle* which a higher one takes over
+    /// at a later offset. Only records that are counted or late ask how high the watermark is, so
+    /// without one between the two the lower floor was of no use. Otherwise a lane that stands aside
+    /// while tombstones come would have a floor for each tick until the next commit.
+    ///
+    /// Example: the floor is 12:00:11 at offset 5 and not committed yet, offsets 5 and 6 are
+    /// tombstones, and the floor 12:00:14 follows. Only the floor 12:00:14 at offset 7 is recorded.
+    fn drop_idle_floor(&mut self) {
+        let Some(Decision {
+            what: Decided::Floor { at, reason },
+            ..
+        }) = self.decisions.last()
+        else {
+            return;
+        };
+        // A record may have moved the watermark since.
+        let is_in_force = *reason == FloorReason::Idle && at.0 == self.watermark_ms;
+        if is_in_force && self.at_idle_floor == Some(self.counted_and_late()) {
+            self.decisions.pop();
+        }
+    }
+
+    fn counted_and_late(&self) -> (u64, u64) {
+        (self.ledger.counted, self.ledger.late)
     }
 
     /// Decides another watermark delay, from the next record on, unless it is the one in force.
@@ -668,6 +703,43 @@ mod tests {
             "a tombstone has no field"
         );
         assert_eq!(after(&mut lane, 500, Some("{\"ts\": 7}")), Some(7));
+    }
+
+    #[test]
+    fn an_idle_floor_takes_over_a_lower_one_unless_a_late_record_came_between() {
+        let mut lane = lane(&shape());
+        let floors = |lane: &Lane| {
+            let floor = |d: &Decision| match d.what {
+                Decided::Floor { at, .. } => Some((d.offset, at.0)),
+                _ => None,
+            };
+            lane.decisions.iter().filter_map(floor).collect::<Vec<_>>()
+        };
+        let read = |lane: &mut Lane, offset, timestamp_ms, value: Option<&'static str>| {
+            let value = value.map(str::as_bytes);
+            lane.records(
+                &&[Record {
+                    offset,
+                    timestamp_ms,
+                    value,
+                }][..],
+            );
+        };
+        read(&mut lane, 0, -1, None);
+        lane.raise_floor(EventTime(15), FloorReason::Idle);
+        read(&mut lane, 1, -1, None);
+        lane.raise_floor(EventTime(35), FloorReason::Idle);
+        assert_eq!(floors(&lane), [(2, 35)]);
+        read(&mut lane, 2, 5, Some(r#"{"origin": "a"}"#));
+        assert_eq!(lane.ledger.late, 1);
+        lane.raise_floor(EventTime(36), FloorReason::Idle);
+        assert_eq!(floors(&lane), [(2, 35), (3, 36)]);
+        // This one moves the watermark itself.
+        read(&mut lane, 3, 50, None);
+        lane.raise_floor(EventTime(60), FloorReason::Idle);
+        read(&mut lane, 4, -1, None);
+        lane.raise_floor(EventTime(70), FloorReason::Quiet);
+        assert_eq!(floors(&lane), [(2, 35), (3, 36), (4, 60), (5, 70)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use super::rules::Rules;
 use super::step::{Break, Step};
 use super::table::Table;
+use super::topic::Topic;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
 use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
@@ -38,7 +39,7 @@ pub(super) struct Cut {
 pub(super) fn cut(
     table: &mut Table,
     owner: &Owner,
-    (topic_id, cluster_id): (&str, &str),
+    topic: &Topic,
     genesis: Option<Genesis>,
     step: &Step<'_>,
 ) -> Result<Cut, Break> {
@@ -63,8 +64,9 @@ pub(super) fn cut(
         epoch,
         genesis,
         lanes,
-        topic_id: topic_id.to_owned(),
-        cluster_id: cluster_id.to_owned(),
+        topic_id: topic.id().to_owned(),
+        cluster_id: topic.cluster_id().to_owned(),
+        left_topic_ids: topic.left_ids().to_vec(),
         decisions: decisions.into_iter().flatten().collect(),
         closed_through: frontier,
         ledger,

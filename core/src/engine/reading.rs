@@ -2,9 +2,10 @@
 //! who must wait. Only processing time is looked at. Nothing here decides about a record: floors
 //! and ceilings are the lane's decisions.
 
+use super::answers::Answers;
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, Answers, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, QuietEnd, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;
@@ -186,7 +187,7 @@ impl Reading {
         };
         if lives {
             feed.last_record = step.now;
-            (feed.idle_until, feed.end_to_reach) = (None, None);
+            feed.forget_ends();
             // Where its log ends need not be known now, and is not asked for.
             step.troubles.end(Side::LogEnd(partition));
         }
@@ -413,10 +414,10 @@ impl Reading {
         }
     }
 
-    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again
-    /// where that is what keeps a window from closing.
+    /// Asks for the log's end of topic partitions that were silent for `idle-timeout` or
+    /// `quiet-timeout`; sooner again where that is what keeps a window from closing.
     fn ask_log_ends(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
-        let timeout = step.rules.idle_timeout_ms;
+        let timeout = Feed::shorter_timeout_ms(step);
         let shape = &step.rules.shape;
         let slides = |at: EventTime| (at.0 - shape.offset_ms).div_euclid(shape.slide_ms);
         let target = self.idle_and_target(lanes, step.now).1.map(slides);
@@ -443,6 +444,7 @@ impl Reading {
                     watermark: greatest,
                     next_offset: lane.ledger.next_offset,
                     silent: feed.is_silent(step),
+                    quiet: feed.is_silent_for_quiet(step),
                 };
                 step.ask(BrokersRequest::LogEnd {
                     partition: *partition,
@@ -469,7 +471,7 @@ impl Reading {
         let end = match end {
             Ok(end) => end,
             Err(why) => {
-                (feed.idle_until, feed.end_to_reach) = (None, None);
+                feed.forget_ends();
                 // Until it is answered, this one cannot stand aside. One that has been read since
                 // it was asked need not.
                 if feed.gone.is_none() && feed.is_quiet(step) {
@@ -486,7 +488,7 @@ impl Reading {
             return;
         }
         if end.last_stable < end.high_watermark {
-            (feed.idle_until, feed.end_to_reach) = (None, None);
+            feed.forget_ends();
             if feed
                 .transaction
                 .is_none_or(|open| open.last_stable != end.last_stable)
@@ -504,6 +506,12 @@ impl Reading {
         let reaches = feed
             .end_to_reach
             .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
+        if question.quiet && feed.is_silent_for_quiet(step) {
+            feed.quiet_end = Some(QuietEnd {
+                offset: end.high_watermark,
+                asked_at,
+            });
+        }
         // An earlier end, which is still being read to, is reached first.
         if question.silent && feed.is_silent(step) && !reaches {
             feed.end_to_reach = Some(EndToReach {
@@ -557,15 +565,20 @@ impl Reading {
         idle.into_iter().filter_map(floor).collect()
     }
 
-    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`:
-    /// the end of the last open window.
+    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`,
+    /// and all that is in it was read: the end of the last open window. It does not go by
+    /// `idle-timeout`, which may be longer.
     pub(super) fn quiet_floor(&self, lanes: &Lanes, step: &Step<'_>) -> Option<EventTime> {
         let quiet_ms = step.rules.quiet_timeout_ms?;
         let silent_since = self.feeds.values().map(|feed| feed.last_record).max()?;
         let quiet = step.now.since(silent_since) >= quiet_ms
-            && lanes
-                .keys()
-                .all(|partition| self.is_idle(*partition, step.now));
+            && lanes.iter().all(|(partition, lane)| {
+                let feed = self.feeds.get(partition);
+                feed.is_some_and(|feed| {
+                    feed.is_idle(step.now)
+                        || feed.is_read_to_quiet_end(lane.ledger.next_offset, step)
+                })
+            });
         if !quiet {
             return None;
         }
@@ -613,10 +626,15 @@ mod tests {
         assert!(!reading.is_idle(0, Mono(500_000)));
         reading.note_topic(&one, true, Mono(500_000));
         reading.note_topic(&none, true, Mono(510_000));
-        reading.note_topic(&none, true, Mono(530_000));
-        assert!(!reading.is_idle(0, Mono(530_000)));
+        // Two answers with nothing between them may be of the same broker.
         reading.note_topic(&none, true, Mono(540_000));
-        assert!(reading.is_idle(0, Mono(540_000)));
+        assert!(!reading.is_idle(0, Mono(540_000)));
+        reading.note_topic(&one, true, Mono(541_000));
+        reading.note_topic(&none, true, Mono(550_000));
+        reading.note_topic(&none, true, Mono(570_000));
+        assert!(!reading.is_idle(0, Mono(570_000)));
+        reading.note_topic(&none, true, Mono(580_000));
+        assert!(reading.is_idle(0, Mono(580_000)));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Table {
     at_commit: BTreeMap<Partition, AtCommit>,
     /// The sums of earlier generations of the topic, of which no lane speaks any more.
     archived: TableLedger,
+    /// What the ledger of the last commit says, until the lanes are restored.
+    without_lanes: Option<TableLedger>,
     rows: u64,
     row_count: u64,
     next_epoch: u64,
@@ -82,6 +84,7 @@ impl Table {
             rows: last.ledger.rows,
             row_count: last.ledger.row_count,
             archived: archived(last),
+            without_lanes: Some(last.ledger),
             committed: last.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect(),
             at_commit: last.lanes.iter().map(|(p, lane)| (*p, at(lane))).collect(),
             ..Self::default()
@@ -98,6 +101,7 @@ impl Table {
         shape: &Shape,
         now: Mono,
     ) {
+        self.without_lanes = None;
         let (mut states, unreadable) = match states {
             Ok(states) => (states, None),
             Err(why) => (BTreeMap::new(), Some(why)),
@@ -163,8 +167,12 @@ impl Table {
         self.lanes.values().any(Lane::replaying)
     }
 
-    /// What the ledger says now, with all that is not committed yet.
+    /// What the ledger says now, with all that is not committed yet; as of the last commit while
+    /// there are no lanes yet.
     pub(super) fn ledger(&self) -> TableLedger {
+        if let Some(committed) = self.without_lanes {
+            return committed;
+        }
         let mut ledger = self.archived;
         for lane in self.lanes.values() {
             ledger.add(&lane.ledger);
@@ -437,6 +445,9 @@ impl Table {
                 || self
                     .last_cut
                     .is_none_or(|at| step.now.since(at) >= interval);
+        }
+        if decided && memory.wants_commit(&self.lanes, self.last_cut, step) {
+            return true;
         }
         (moved || decided) && step.now.since(self.last_progress) >= limits.progress_every_ms
     }

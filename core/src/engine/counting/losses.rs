@@ -3,22 +3,16 @@
 use super::Counting;
 use crate::count::lane::Lane;
 use crate::engine::conversation::{Effect, TopicFacts};
-use crate::engine::step::{Break, Going, Step};
+use crate::engine::step::{Going, Step};
 use crate::engine::topic::{may_lose, unknown_cut};
 use crate::engine::troubles::Side;
 use crate::values::decision::FloorReason;
 use crate::values::record::{Offset, Partition};
 
 impl Counting {
-    /// The topic as it is now against the topic as we count it.
+    /// The logs of the topic as they are now against what we count of them.
     pub(super) fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
         self.reading.note_log_ends(&facts.partitions);
-        if let Some(what) = self.topic.other(facts) {
-            // What was read since the last commit may be of either: back to the journal, which is
-            // of the one before.
-            let why = format!("topic \"{}\" {what}", step.rules.shape.topic);
-            return Err(Break::Reload(why));
-        }
         self.reading
             .note_topic(&facts.partitions, !facts.topic_id.is_empty(), step.now);
         for (partition, (start, end)) in self.reading.take_known_limits() {
@@ -44,7 +38,7 @@ impl Counting {
         facts: &TopicFacts,
         step: &mut Step<'_>,
     ) -> Going {
-        let (id, cluster_id) = self.topic.ids();
+        let (id, cluster_id) = (self.topic.id(), self.topic.cluster_id());
         let counted = if facts.topic_id.is_empty() {
             format!("the one of cluster \"{cluster_id}\"")
         } else {
@@ -74,6 +68,7 @@ impl Counting {
             self.reading.begin_generation(partition, gone, step.now);
         }
         self.topic.begin_generation(facts);
+        step.questions.other_topic = None;
         self.table.note_joining(facts);
         self.start_lanes(step);
         Ok(())
