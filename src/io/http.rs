@@ -199,7 +199,7 @@ fn fail(code: StatusCode, why: impl AsRef<str>) -> Response {
 
 async fn guard(
     State(app): State<App>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -208,7 +208,8 @@ async fn guard(
     let admitted = admit(&RequestFacts {
         path: request.uri().path(),
         changes: !matches!(*request.method(), Method::GET | Method::HEAD),
-        peer: peer.ip(),
+        peer: peer.from.ip(),
+        local: peer.to.map(|to| to.ip()),
         token: token.as_ref().map(Secret::expose),
         authorization: text(headers, &header::AUTHORIZATION),
         host: only(headers, &header::HOST),
@@ -475,6 +476,10 @@ mod tests {
     }
 
     async fn start() -> Running {
+        start_on("127.0.0.1:0").await
+    }
+
+    async fn start_on(address: &str) -> Running {
         let (status, status_rx) = watch::channel(Arc::new(full()));
         let (token, token_rx) = watch::channel(None);
         let (commands_tx, commands) = mpsc::channel(1);
@@ -490,7 +495,7 @@ mod tests {
                 Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
         });
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind(address.parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let handle = Handle {
             status: status_rx,
@@ -738,6 +743,27 @@ mod tests {
                 assert_eq!(ask(to, &request).await.0, 403, "{request}");
             }
         }
+    }
+
+    /// As with `http: 10.1.2.3:8080`, where 10.1.2.3 is the machine's own address.
+    #[tokio::test]
+    async fn the_machine_itself_may_ask_at_its_own_address() {
+        // No packet is sent: the system only says which address it would send from.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let own = match socket.connect("192.0.2.1:9") {
+            Ok(()) => socket.local_addr().unwrap().ip(),
+            Err(error) => {
+                println!("not tried, because this machine has no other address: {error}");
+                return;
+            }
+        };
+        let running = start_on(&format!("{own}:0")).await;
+        let (code, _, body) = get(running.address, "/v1/status").await;
+        assert_eq!(code, 200, "{own}: {body}");
+        // The listener is at all addresses, and the machine asks at one of them.
+        let running = start_on("0.0.0.0:0").await;
+        let to = SocketAddr::new(own, running.address.port());
+        assert_eq!(get(to, "/v1/status").await.0, 200, "{own}");
     }
 
     #[tokio::test]
