@@ -9,7 +9,7 @@
 use super::connections::{Bounded, Peer};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -314,12 +314,22 @@ async fn show_metrics(State(app): State<App>) -> Response {
         .into_response()
 }
 
-async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
+async fn table(State(app): State<App>, name: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(name)) = name else {
+        return unreadable_name();
+    };
     let status = app.status();
     match check_name(&status, &name) {
         Ok(()) => Json(status.summary()).into_response(),
         Err(response) => *response,
     }
+}
+
+fn unreadable_name() -> Response {
+    fail(
+        StatusCode::BAD_REQUEST,
+        "cannot read the table's name: it is not UTF-8; see /v1/tables",
+    )
 }
 
 /// Whether it is the name of our table: for `default.newtable` that is also `newtable`.
@@ -340,9 +350,12 @@ fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
 
 async fn rows(
     State(app): State<App>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Response {
+    let Ok(Path(name)) = name else {
+        return unreadable_name();
+    };
     let status = app.status();
     let (name, kind) = [TableKind::Late, TableKind::Rejects]
         .into_iter()
@@ -627,6 +640,8 @@ mod tests {
             ("/v1/tables/newtable/rows?limit=1001", 400),
             ("/v1/tables/newtable/rows?limit=x", 400),
             ("/v1/tables/newtable/rows?limt=3", 400),
+            ("/v1/tables/%ff", 400),
+            ("/v1/tables/%ff/rows", 400),
             ("/v1/pause", 405),
         ] {
             let (code, _, body) = get(to, path).await;
