@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
 
-/// A table's name in Hive. Both parts are `[a-z0-9_]+`, so that no reader has to quote them.
+/// A table's name in Hive. Both parts are `[a-z0-9_]+`. Spark takes a name that begins with a digit,
+/// for example `2024` or `1e5`, for a number unless it is quoted, so statements quote all names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableName {
     /// The name of the Hive database.

@@ -194,13 +194,20 @@ impl Catalog {
         each!(self, c => c.warehouse(database))
     }
 
-    /// Makes Hive's schema in a database that has no table at all. Where Hive's tables are there
-    /// already, it does nothing.
+    /// Makes Hive's schema in a database that has no table at all. Where all of Hive's tables that
+    /// windrow needs are there already, it does nothing.
     ///
     /// # Errors
-    /// `Retry` when there is something else, or only a part of Hive's schema.
+    /// `Retry` when there is something else, or only a part of Hive's schema; `Retry` with the cause
+    /// `NoCreate` while the user may not make tables there. `Stop` when the catalog is a local one,
+    /// which has no Hive.
     pub async fn init_metastore(&mut self) -> Result<(), CatalogError> {
-        each!(self, c => c.init_metastore())
+        let Catalog::Postgres(catalog) = self else {
+            let why = "cannot make Hive's schema: a local catalog has no metastore; \
+                       set catalog to a PostgreSQL database";
+            return Err(CatalogError::Stop(why.into()));
+        };
+        catalog.init_metastore().await
     }
 
     /// Dooms those of `keys` that no epoch, checkpoint or manifest names and that are not doomed

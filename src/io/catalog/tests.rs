@@ -957,6 +957,12 @@ async fn a_table_that_never_was_is_not_restored() {
 }
 
 #[tokio::test]
+async fn a_local_catalog_does_not_claim_to_have_made_hives_schema() {
+    let answer = Place::local().catalog("t").init_metastore().await;
+    stopped(answer, "a local catalog has no metastore");
+}
+
+#[tokio::test]
 #[ignore = "needs PostgreSQL: make parts-up"]
 async fn database_must_be_there_unless_it_is_the_default() {
     let place = Place::postgres("database", "script");
@@ -965,7 +971,7 @@ async fn database_must_be_there_unless_it_is_the_default() {
     let (owner, _) = take(&mut catalog, "a").await;
     stopped(
         catalog.commit(&epoch(&owner, 0)).await,
-        "run CREATE DATABASE sales",
+        "run CREATE DATABASE `sales`",
     );
 }
 
@@ -1614,6 +1620,41 @@ async fn part_of_a_schema_is_waited_for_and_not_touched() {
         "Hive schema not there yet",
     );
     retried(catalog.init_metastore().await, "needs an empty database");
+    // Nor does one more table make a whole schema of it.
+    place
+        .other_client()
+        .await
+        .batch_execute(r#"CREATE TABLE "TBLS" ("TBL_ID" bigint)"#)
+        .await
+        .unwrap();
+    let missing = "not all of Hive's (missing: CDS, COLUMNS_V2, PARTITIONS, ";
+    retried(place.catalog("t").init_metastore().await, missing);
+}
+
+/// From PostgreSQL 15 on, the right to write all data is not the right to make tables.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: make parts-up"]
+async fn who_may_not_make_hives_tables_is_told_that_right_and_no_other() {
+    let place = Place::postgres("init_right", "empty");
+    let (database, user) = (place.database(), "catalog_init_right_other");
+    let sql = |sql: &str| parts(&["psql", database, "-q", "-c", sql]);
+    sql(&format!(
+        "DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    ));
+    sql(&format!("ALTER ROLE {user} PASSWORD '{}'", password()));
+    sql(&format!("GRANT ALL ON DATABASE {database} TO {user}"));
+    sql(&format!(
+        "GRANT pg_read_all_data, pg_write_all_data TO {user}"
+    ));
+    sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let name = TableName::new("default", "t").unwrap();
+    let mut catalog = postgres(&address(), database, user, name);
+    let grant = format!("GRANT CREATE ON SCHEMA public TO \"{user}\"");
+    because(catalog.init_metastore().await, Cause::NoCreate, &grant);
+    sql(&grant);
+    catalog.init_metastore().await.unwrap();
+    let (owner, _) = take(&mut catalog, "a").await;
+    catalog.commit(&epoch(&owner, 0)).await.unwrap();
 }
 
 #[tokio::test]
@@ -1995,6 +2036,47 @@ async fn spark_reads_what_was_committed_and_changes_nothing() {
             "\"default.newtable\" is no longer in Hive",
         );
     }
+}
+
+/// Spark reads `2024` without quotes as a number, and the view's own query quotes all names.
+#[tokio::test]
+#[ignore = "needs PostgreSQL and Spark: make parts-up"]
+async fn a_table_whose_name_spark_takes_for_a_number_can_be_made_and_read() {
+    let place = Place::postgres("numbers", "script");
+    let dir = tempfile::tempdir().unwrap();
+    let warehouse = dir.path().to_str().unwrap();
+    let spark = |sql: &[&str]| parts(&[&["spark-sql", place.database()], sql].concat());
+    let name = TableName::new("2024", "1e5").unwrap();
+    let mut catalog = postgres(&address(), place.database(), place.database(), name);
+    let (owner, _) = take(&mut catalog, "a").await;
+    let mut genesis = genesis();
+    genesis.warehouse = warehouse.parse().unwrap();
+    let first = Commit {
+        genesis: Some(genesis),
+        ..epoch(&owner, 0)
+    };
+    let answer = catalog.commit(&first).await;
+    let CatalogError::Stop(why) = answer.unwrap_err() else {
+        panic!("the database is not there");
+    };
+    let advice = "CREATE DATABASE `2024`";
+    assert!(why.text.contains(&format!("run {advice} in")), "{why:?}");
+    let shown = NewFile {
+        chunk: "0000000001".to_owned(),
+        ..file(&owner, 1, rows())
+    };
+    spark(&[
+        &format!("{advice} LOCATION 'file:{warehouse}/2024.db'"),
+        &write_one_row(warehouse, &shown, 0, 15),
+    ]);
+    catalog.commit(&first).await.unwrap();
+    let second = Commit {
+        files: vec![shown],
+        ..epoch(&owner, 1)
+    };
+    catalog.commit(&second).await.unwrap();
+    let said = spark(&["SELECT * FROM `2024`.`1e5`"]);
+    assert!(said.contains(FIRST_ROW), "{said}");
 }
 
 /// WINDROW_TEST_PG_TLS is `localhost:port` of a server with TLS. WINDROW_TEST_PG_CA is the file of

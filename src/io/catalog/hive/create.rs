@@ -74,7 +74,7 @@ impl Hive {
     ) -> Result<i64, CatalogError> {
         if name.database != "default" {
             return Err(db.stop(format_args!(
-                "Hive has no database \"{0}\"; run CREATE DATABASE {0} in Spark or Kyuubi, \
+                "Hive has no database \"{0}\"; run CREATE DATABASE `{0}` in Spark or Kyuubi, \
                  or choose another database",
                 name.database
             )));

@@ -23,7 +23,7 @@ impl Hive {
     ) -> Result<Vec<(i64, String)>, CatalogError> {
         let Some(database) = self.database_id(db, name).await? else {
             return Err(db.stop(format_args!(
-                "Hive has no database \"{0}\"; run CREATE DATABASE {0}",
+                "Hive has no database \"{0}\"; run CREATE DATABASE `{0}`",
                 name.database
             )));
         };
