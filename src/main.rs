@@ -266,7 +266,9 @@ fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 }
 
 fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    runtime()?.block_on(clients::restore(config, secrets))?;
+    for note in runtime()?.block_on(clients::restore(config, secrets))? {
+        println!("{note}");
+    }
     println!("Hive shows what the journal says");
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use crate::hookcmd::HookCommands;
 use crate::layer::{BINARY_DIR, USER_ID, binary_name};
-use crate::pebble::Pebble;
+use crate::pebble::{ExecOutput, Pebble, PebbleError};
 use crate::rendered::{SECRETS_FILE, SETTINGS_FILE, token_in_force};
 use crate::workload::{self, Answer};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -26,8 +26,13 @@ const LIST_MAX_BYTES: usize = 60_000;
 /// The most rows that windrow gives at once.
 const LIMIT_MAX: u64 = 1000;
 
-/// How long the program may run.
+/// How long the program may run to answer a question.
 const PROGRAM: Duration = Duration::from_secs(25);
+
+/// How long it may run to restore the table. It is more than the 30 min that windrow allows the
+/// transaction (`Limits::LONG` in `src/io/catalog/session.rs`), so that windrow's own error, which
+/// says more, comes first. A table of 300,000 files took a minute.
+const RESTORE: Duration = Duration::from_mins(35);
 
 /// What an action answers: keys in kebab-case, and a text for each.
 type Results = BTreeMap<String, String>;
@@ -76,7 +81,7 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
             Ok(Results::from([("paused".to_owned(), paused)]))
         }
         "restore-table" => {
-            let done = asker.run_program(&["restore"])?;
+            let done = asker.restore()?;
             Ok(Results::from([(
                 "restored".to_owned(),
                 done.trim().to_owned(),
@@ -188,36 +193,67 @@ impl Asker<'_> {
         }
     }
 
-    /// Runs the program in the workload's container, as the user that windrow runs as, and gives
-    /// what it prints.
+    /// Writes the table's entries in Hive again; gives what the program prints.
+    fn restore(&self) -> Result<String> {
+        let output = self.exec(&["restore"], RESTORE)?.map_err(|error| {
+            if matches!(error, PebbleError::Overdue(_)) {
+                return anyhow!(
+                    "windrow restore was not done after {} min and was ended; PostgreSQL undoes \
+                     what it had begun; look whether PostgreSQL is short of CPU or disk, and run \
+                     the action again",
+                    RESTORE.as_secs() / 60
+                );
+            }
+            anyhow!("windrow's program cannot be run: {error}; see the unit's status")
+        })?;
+        printed(&output)
+    }
+
+    /// Runs the program to ask the catalog, and gives what it prints.
     fn run_program(&self, verb: &[&str]) -> Result<String> {
+        let output = self.exec(verb, PROGRAM)?.map_err(|error| {
+            if matches!(error, PebbleError::Overdue(_)) {
+                return anyhow!(
+                    "windrow does not answer, and its program was ended because the catalog gave \
+                     it no answer within {} s; look whether PostgreSQL is up and not short of CPU \
+                     or disk, and run the action again",
+                    PROGRAM.as_secs()
+                );
+            }
+            anyhow!(
+                "windrow does not answer, and its program cannot be run to ask the catalog: \
+                 {error}; see the unit's status"
+            )
+        })?;
+        printed(&output)
+    }
+
+    /// Runs the program in the workload's container, as the user that windrow runs as, for at most
+    /// this time.
+    fn exec(&self, verb: &[&str], limit: Duration) -> Result<Result<ExecOutput, PebbleError>> {
         let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
             .context("the charm is incomplete; deploy it again")?;
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self
-            .pebble
-            .exec(&command, USER_ID, PROGRAM)
-            .map_err(|error| {
-                anyhow!(
-                    "windrow does not answer, and its program cannot be run to ask the catalog: \
-                 {error}; see the unit's status"
-                )
-            })?;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        if output.code == 0 {
-            return Ok(out.into_owned());
-        }
-        let last = err
-            .lines()
-            .rfind(|line| !line.trim().is_empty())
-            .unwrap_or("it says nothing");
-        Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
+        Ok(self.pebble.exec(&command, USER_ID, limit))
     }
+}
+
+/// What the program has printed, or the error in its last line.
+fn printed(output: &ExecOutput) -> Result<String> {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    if output.code == 0 {
+        return Ok(out.into_owned());
+    }
+    let last = err
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("it says nothing");
+    Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
 }
 
 /// Whether this is the status of a unit that stands by.

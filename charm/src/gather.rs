@@ -302,7 +302,7 @@ pub fn trouble_of(error: &PebbleError) -> PebbleTrouble {
         PebbleError::Down(_) => PebbleTrouble::Down,
         PebbleError::Slow(_) | PebbleError::Refused { status: 504, .. } => PebbleTrouble::Slow,
         PebbleError::Refused { status: 500.., .. } => PebbleTrouble::Unwell(error.to_string()),
-        PebbleError::Refused { .. } | PebbleError::Failed(_) => {
+        PebbleError::Refused { .. } | PebbleError::Overdue(_) | PebbleError::Failed(_) => {
             PebbleTrouble::Refused(error.to_string())
         }
     }

@@ -163,12 +163,13 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
         .await?)
 }
 
-/// Writes the table's rows in Hive again from the journal.
+/// Writes the table's rows in Hive again from the journal. Returns what a person should know of
+/// it, as whole sentences.
 ///
 /// # Errors
 /// The catalog does not answer, another process owns the table, or a table that is not windrow's
 /// has one of its names.
-pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
     let owner_id = random_owner_id()?;

@@ -272,14 +272,16 @@ fn no_create(names: &Names) -> String {
         .is_some_and(|major| major >= POSTGRESQL_WITH_ROLES);
     if is_new && names.has_roles {
         return format!(
-            "{METASTORE}: no right to create windrow's schema. PostgreSQL {major} wants no roles: \
-             run: juju config {app} metastore-roles=\"\", then remove and add the relation",
+            "{METASTORE}: no right to create windrow's schema or Hive's tables. PostgreSQL {major} \
+             wants no roles: run: juju config {app} metastore-roles=\"\", \
+             then remove and add the relation",
             major = names.postgresql.unwrap_or_default(),
         );
     }
     format!(
-        "{METASTORE}: no right to create windrow's schema; grant CREATE on database {database}, or \
-         run: juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
+        "{METASTORE}: no right to create windrow's schema or Hive's tables; grant CREATE on \
+         database {database} and on its schema public, or run: \
+         juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
         database = names.database,
     )
 }

@@ -88,8 +88,8 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::NoCreate => (
             Person,
-            "The catalog's user may not create windrow's schema.",
-            "grant it CREATE on the database",
+            "The catalog's user may not create what windrow needs.",
+            "the right that `reason` names",
         ),
         Cause::NoSchema => (
             Provider,

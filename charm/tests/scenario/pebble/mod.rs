@@ -70,6 +70,9 @@ pub struct State {
     pub checks: BTreeMap<String, bool>,
     /// Words that a command must contain → how it ends.
     pub execs: Vec<(String, Executed)>,
+    /// Words that a command must contain → how many seconds it takes. Nobody waits for them, but
+    /// Pebble kills a command that takes longer than it may.
+    pub slow: Vec<(String, u64)>,
     /// The lines of the service's log.
     pub said: Vec<String>,
     /// The requests of this hook.
@@ -158,6 +161,7 @@ impl State {
             start_error: None,
             checks: BTreeMap::new(),
             execs: Vec::new(),
+            slow: Vec::new(),
             said: Vec::new(),
             requests: Vec::new(),
             changes: BTreeMap::new(),
