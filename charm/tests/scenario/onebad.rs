@@ -13,7 +13,7 @@ use windrow_core::shown::status::State;
 use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 20] = [
+    let tests: [(&str, fn()); 21] = [
         ("a_certificate_that_is_none_restarts_nothing", certificates),
         ("a_bad_ca_of_one_provider_holds_back_no_password", bad_ca),
         ("more_certificates_than_fit_hold_nothing_up", many),
@@ -47,6 +47,7 @@ pub fn trials() -> Vec<Trial> {
             "a_standby_answers_from_the_catalog_and_not_with_zeros",
             standby,
         ),
+        ("the_last_words_of_an_ended_windrow_are_its_status", ended),
         ("an_action_that_fails_leaves_the_units_status", action),
         ("settings_are_roots_and_the_program_never_is", users),
     ];
@@ -589,8 +590,65 @@ fn standby() {
         (&status["owner"], &status["reason"]),
         (&json!(owner), &json!("another has it"))
     );
-    assert_eq!(ask(&mut world, "list-tables")["count"], "1");
+    let tables = ask(&mut world, "list-tables");
+    assert_eq!(tables["count"], "1");
+    let text = tables["tables"].to_string();
+    assert!(text.contains("another has it"), "{text}");
     assert_eq!(ask(&mut world, "get-lag")["count"], "1");
+}
+
+/// Windrow ends for a reason that only a person can end. Whoever asks for the status is told it, and
+/// no command that the charm has no use for.
+fn ended() {
+    let (mut world, _) = counting();
+    world.workload.clear();
+    let mut of_catalog = windrow_says(State::Waiting, None, "none runs; run: windrow run", "");
+    of_catalog["rows"] = json!(7);
+    let tables = json!({"tables": [&of_catalog], "truncated": false});
+    for (verb, answer) in [(" status", &of_catalog), (" tables", &tables)] {
+        let done = (0, answer.to_string(), String::new());
+        world.container().execs.push((verb.to_owned(), done));
+    }
+    let ask = |world: &mut World, name: &str| {
+        let run = world.action(name, &json!({})).good();
+        let done = run.action.expect("an action");
+        assert_eq!(done.status, "completed", "{}", done.message);
+        let told = format!("{:?}", done.results);
+        assert!(!told.contains("windrow run"), "{told}");
+        done.results
+    };
+    let ends = |world: &World, ended: bool| {
+        let mut container = world.container();
+        let service = container.services.get_mut("windrow").expect("it ran");
+        (service.active, service.backoff) = (false, ended);
+    };
+    ends(&world, false);
+    let status = ask(&mut world, "get-table-status");
+    let reason = json!("windrow does not run; see the unit's status");
+    assert_eq!((&status["rows"], &status["reason"]), (&json!("7"), &reason));
+    ends(&world, true);
+    let words = ["windrow: x (cause: data-loss)", "INFO an ordinary line"];
+    world.container().said.extend(words.map(str::to_owned));
+    let of_trouble = [("state", "failed"), ("cause", "data-loss"), ("reason", "x")];
+    let status = ask(&mut world, "get-table-status");
+    for (key, value) in of_trouble {
+        assert_eq!(status[key], value, "{key}");
+    }
+    assert_eq!(status["rows"], "7");
+    let tables = ask(&mut world, "list-tables")["tables"].to_string();
+    assert!(tables.contains("data-loss"), "{tables}");
+    // Where the catalog cannot be asked either, the last words are all that is known.
+    world.container().execs.clear();
+    let status = ask(&mut world, "get-table-status");
+    for (key, value) in of_trouble {
+        assert_eq!(status[key], value, "{key}");
+    }
+    let run = world.action("get-lag", &json!({})).good();
+    let done = run.action.expect("an action");
+    assert_eq!(
+        (&*done.status, &*done.message),
+        ("failed", "windrow ended: x")
+    );
 }
 
 fn warehouse() {
