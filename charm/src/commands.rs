@@ -29,7 +29,7 @@ const MODEL_SETTINGS: [&str; 3] = ["juju-http-proxy", "juju-https-proxy", "juju-
 const FOREIGN_ACTIONS: [&str; 1] = ["sync-s3-credentials"];
 
 /// Options of other charms that messages name.
-const FOREIGN_OPTIONS: [&str; 3] = ["bucket", "credentials", "region"];
+const FOREIGN_OPTIONS: [&str; 4] = ["bucket", "credentials", "endpoint", "region"];
 
 /// What exists.
 struct Known {
@@ -78,8 +78,8 @@ impl Known {
                     .iter()
                     .map(|word| word.split_once('=').map_or(*word, |(option, _)| option))
                     .collect();
-                // `{}` stands for the name of another application.
-                if *app == "{}"
+                // These stand for the name of another application.
+                if ["{}", "{remote}"].contains(app)
                     && settings
                         .iter()
                         .all(|option| FOREIGN_OPTIONS.contains(option))

@@ -151,16 +151,13 @@ pub fn describe_cause(
             "{METASTORE}: the rules of {} keep the user out of database {}; {reason}",
             names.metastore, names.database
         ),
+        Cause::CertificateKafka => bad_certificate(KAFKA, &names.kafka, &reason),
         Cause::CertificateS3 => format!(
-            "{S3}: the certificate of {} is expired or another host's; give it a valid one, or \
-             its right name as the endpoint; {reason}",
-            names.s3
+            "{S3}: the certificate of {remote} is expired or another host's; give it a valid one, \
+             or its right name: juju config {remote} endpoint=https://HOST:PORT; {reason}",
+            remote = names.s3
         ),
-        Cause::CertificateCatalog => format!(
-            "{METASTORE}: the certificate of {} is expired or another host's; give it a valid one; \
-             {reason}",
-            names.metastore
-        ),
+        Cause::CertificateCatalog => bad_certificate(METASTORE, &names.metastore, &reason),
         Cause::TlsKafka if names.plain.contains(&KAFKA) => {
             wants_tls(KAFKA, &names.kafka, app, &reason)
         }
@@ -168,13 +165,20 @@ pub fn describe_cause(
             wants_tls(METASTORE, &names.metastore, app, &reason)
         }
         Cause::TlsS3 if names.plain.contains(&S3) => format!(
-            "{S3}: TLS is wanted, and {} gives an endpoint with http://; let it give one with \
-             https://; {reason}",
-            names.s3
+            "{S3}: TLS is wanted, and {remote} gives an endpoint with http://; run: \
+             juju config {remote} endpoint=https://HOST:PORT; {reason}",
+            remote = names.s3
         ),
-        Cause::TlsKafka => no_tls(KAFKA, &names.kafka, "kafka-ca", app, &reason),
-        Cause::TlsS3 => no_tls(S3, &names.s3, "s3-ca", app, &reason),
-        Cause::TlsCatalog => no_tls(METASTORE, &names.metastore, "metastore-ca", app, &reason),
+        Cause::TlsKafka => no_trust(KAFKA, &names.kafka, "kafka-ca", app, &reason),
+        Cause::TlsS3 => no_trust(S3, &names.s3, "s3-ca", app, &reason),
+        Cause::TlsCatalog => no_trust(METASTORE, &names.metastore, "metastore-ca", app, &reason),
+        Cause::NoTlsKafka => has_no_tls(KAFKA, &names.kafka, app, &reason),
+        Cause::NoTlsS3 => format!(
+            "{S3}: the endpoint that {remote} gives speaks no TLS with windrow; name the port that \
+             does, or run: juju config {remote} endpoint=http://HOST:PORT; {reason}",
+            remote = names.s3
+        ),
+        Cause::NoTlsCatalog => has_no_tls(METASTORE, &names.metastore, app, &reason),
         Cause::Clocks => format!("set the clock that is wrong: {reason}"),
         Cause::OpenTransaction => format!("{KAFKA}: {reason}"),
         Cause::Stalled => {
@@ -293,10 +297,27 @@ fn wants_tls(endpoint: &str, remote: &str, app: &str, reason: &str) -> String {
     )
 }
 
-fn no_tls(endpoint: &str, remote: &str, option: &str, app: &str, reason: &str) -> String {
+/// The relation says that the server has TLS, and it has none that windrow speaks. No CA would
+/// help.
+fn has_no_tls(endpoint: &str, remote: &str, app: &str, reason: &str) -> String {
+    format!(
+        "{endpoint}: {remote} said that it has TLS, and windrow finds none; switch it on there, or \
+         run: juju remove-relation {app} {remote}, then juju integrate {app}:{endpoint} {remote}; \
+         {reason}"
+    )
+}
+
+fn no_trust(endpoint: &str, remote: &str, option: &str, app: &str, reason: &str) -> String {
     format!(
         "{endpoint}: no TLS with {remote}; give the CA of its certificate: \
          juju config {app} {option}=@FILE, or juju integrate {app}:{CA} CA-APP; {reason}"
+    )
+}
+
+fn bad_certificate(endpoint: &str, remote: &str, reason: &str) -> String {
+    format!(
+        "{endpoint}: the certificate of {remote} is expired or another host's; give it a valid \
+         one; {reason}"
     )
 }
 
@@ -544,15 +565,67 @@ mod tests {
                 };
                 assert_eq!(status.level, level, "{cause}: {text}");
                 assert!(!text.ends_with("..."), "{cause}: {text}");
-                let gives_reason = text.contains("the reason");
-                let has_step = ["run: ", "juju ", "Run: ", "a producer", "set the clock"]
-                    .iter()
-                    .any(|step| text.contains(step));
+                let step = step(cause);
                 assert!(
-                    has_step || gives_reason || level != Level::Blocked,
+                    !step.is_empty() || level != Level::Blocked,
                     "{cause}: {text}"
                 );
+                for part in step.split(" … ") {
+                    assert!(text.contains(part), "{cause}: no {part:?} in {text}");
+                }
+                let no_ca_helps = [
+                    Cause::NoTlsKafka,
+                    Cause::NoTlsS3,
+                    Cause::NoTlsCatalog,
+                    Cause::CertificateKafka,
+                    Cause::CertificateS3,
+                    Cause::CertificateCatalog,
+                ];
+                if no_ca_helps.contains(&cause) {
+                    assert!(
+                        !text.contains("-ca=") && !text.contains(CA),
+                        "{cause}: {text}"
+                    );
+                }
             }
+        }
+    }
+
+    /// What ends a cause, as parts of its status with ` … ` between them; empty where nothing but
+    /// time, or another application by itself, ends it. That its commands exist, `commands.rs`
+    /// sees.
+    fn step(cause: Cause) -> &'static str {
+        match cause {
+            Cause::LoginKafka => "juju integrate windrow:kafka-client kafka",
+            Cause::LoginS3 => "juju run s3/leader sync-s3-credentials",
+            Cause::LoginCatalog => "juju integrate windrow:metastore-db metastore",
+            Cause::NoRights => "juju config windrow metastore-roles=pg_read_all_data",
+            Cause::NoCreate => "grant CREATE on database hivemetastore",
+            Cause::NoSchema => "juju config windrow init-metastore=true",
+            Cause::NoTopic => "a producer creates it",
+            Cause::OtherBucket | Cause::OtherSettings => "juju config windrow table-name=NAME",
+            Cause::KafkaRights => "grant it READ and DESCRIBE",
+            Cause::S3Rights => "let their policy allow … sync-s3-credentials",
+            Cause::NoBucket => "juju config s3 bucket=NAME",
+            Cause::S3Region => "juju config s3 region=REGION",
+            Cause::S3Proxy => "juju model-config juju-http-proxy=",
+            Cause::KafkaMechanism => "SCRAM-SHA-512 … switch that on",
+            Cause::CatalogRules => "the rules of metastore … the reason",
+            Cause::TlsKafka => "juju config windrow kafka-ca=@FILE",
+            Cause::TlsS3 => "juju config windrow s3-ca=@FILE",
+            Cause::TlsCatalog => "juju config windrow metastore-ca=@FILE",
+            Cause::NoTlsKafka => "switch it on … juju integrate windrow:kafka-client kafka",
+            Cause::NoTlsS3 => "juju config s3 endpoint=http://HOST:PORT",
+            Cause::NoTlsCatalog => "switch it on … juju integrate windrow:metastore-db metastore",
+            Cause::CertificateKafka | Cause::CertificateCatalog => "give it a valid one",
+            Cause::CertificateS3 => "juju config s3 endpoint=https://HOST:PORT",
+            Cause::Clocks => "set the clock that is wrong",
+            Cause::OpenTransaction | Cause::Memory => "the reason",
+            Cause::Stalled => "juju run windrow/1 get-lag",
+            Cause::DataLoss => "juju config windrow on-data-loss=continue",
+            Cause::BadRecord => "juju config windrow table-name=NAME on-bad-record=reject",
+            Cause::TableDropped => "juju run windrow/leader restore-table",
+            Cause::Held | Cause::Starting => "",
         }
     }
 
@@ -586,10 +659,9 @@ mod tests {
         for (reason, innermost) in [
             (REASON, INNERMOST),
             (
-                "cannot connect to Kafka at kafka-k8s-0.kafka-k8s-endpoints.kafka:9093: \
-                 SSL handshake failed: error:0A000086: certificate verify failed: broker \
-                 certificate could not be verified: certificate has expired",
-                ": certificate has expired",
+                "cannot connect to Kafka \"kafka-k8s-0.kafka-k8s-endpoints.kafka:9093\": TLS: the \
+                 broker's certificate is not trusted",
+                ": the broker's certificate is not trusted",
             ),
         ] {
             for cause in [Cause::TlsKafka, Cause::TlsS3, Cause::TlsCatalog] {
@@ -620,6 +692,8 @@ mod tests {
             (Cause::TlsS3, "s3-ca=@FILE"),
             (Cause::TlsCatalog, "metastore-ca=@FILE"),
             (Cause::S3Rights, "bucket lake"),
+            (Cause::CertificateKafka, "of kafka is expired"),
+            (Cause::NoTlsS3, "endpoint=http://"),
         ] {
             let status = of(cause);
             assert_eq!(status.level, Level::Blocked);
