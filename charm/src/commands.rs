@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The verbs of Juju's own command line that messages use.
-const JUJU_VERBS: [&str; 11] = [
+const JUJU_VERBS: [&str; 12] = [
     "add-secret",
     "config",
     "debug-log",
     "grant-secret",
     "integrate",
     "model-config",
+    "refresh",
     "remove-relation",
     "run",
     "show-unit",
@@ -118,6 +119,7 @@ impl Known {
                 exists(&BTreeSet::from(known), "setting of a model", name)
             }
             ["juju", "debug-log", "--include", _] => Ok(()),
+            ["juju", "refresh", app, "--revision=REVISION"] => is_ours(app),
             ["juju", "update-secret", _, value] if value.contains('=') => Ok(()),
             ["juju", "grant-secret" | "remove-relation", _, _]
             | ["juju", "status", _]

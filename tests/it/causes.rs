@@ -191,7 +191,7 @@ fn a_table_that_was_counted_by_another_revision_is_refused() {
     for (then, said) in [("none", 0), ("1", 1), ("99", 99)] {
         let place = "s3a://spark/w".parse().unwrap();
         let why = same_table(&recorded(then), &rules, &place).expect_err("another revision");
-        assert_eq!(why.cause, Some(Cause::OtherSettings), "{then}");
+        assert_eq!(why.cause, Some(Cause::OtherVersion), "{then}");
         assert_eq!(
             why.text,
             format!(

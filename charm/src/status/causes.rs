@@ -199,8 +199,18 @@ pub fn describe_cause(
              again run: juju run {app}/leader restore-table; {reason}"
         ),
         Cause::OtherSettings => format!(
-            "table {table} was made with other options; set them back, or for a new table run: \
+            "table {table} was made with other options or from another topic; set that back, or for \
+             a new table run: juju config {app} table-name=NAME; {reason}"
+        ),
+        Cause::OtherVersion => format!(
+            "table {table} was made by a windrow whose rules give other rows; to go back to it run: \
+             juju refresh {app} --revision=REVISION, or for a new table: \
              juju config {app} table-name=NAME; {reason}"
+        ),
+        Cause::OtherCheckpoint => format!(
+            "the checkpoint of table {table} is of another windrow; to go back to that run: \
+             juju refresh {app} --revision=REVISION, or to give up what open windows had: \
+             juju config {app} on-data-loss=continue; {reason}"
         ),
         Cause::OtherBucket => format!(
             "{S3}: table {table} lies in another bucket; give that one, or for a new table run: \
@@ -209,21 +219,29 @@ pub fn describe_cause(
         Cause::Held => format!("another process has table {table}: {reason}"),
         Cause::Starting => "starting windrow".to_owned(),
     };
-    let text = fit_reason(&text, &reason);
-    Status::new(level, text.trim_end_matches(['\u{20}', ';', ':']))
+    let (may_be_long, text) = fit_reason(&text, &reason);
+    let text = text.trim_end_matches(['\u{20}', ';', ':']);
+    if may_be_long {
+        return Status::new(level, text);
+    }
+    // It is as short as it can be. Shortened once more, it could lose its step to the reason.
+    let text = one_line(text);
+    Status { level, text }
 }
 
 /// A text that ends with `reason`, with the reason shortened until the whole fits: the step before
 /// it stays whole, and of the reason that part stays which says most, its innermost one. For
-/// example `cannot reach metastore: db error: ...: certificate has expired`.
-fn fit_reason(text: &str, reason: &str) -> String {
+/// example `cannot reach metastore: db error: ...: certificate has expired`. Also whether the text
+/// may be too long all the same: it has no reason, or the step alone is.
+fn fit_reason(text: &str, reason: &str) -> (bool, String) {
     let Some(step) = text.strip_suffix(reason).filter(|_| !reason.is_empty()) else {
-        return text.to_owned();
+        return (true, text.to_owned());
     };
-    let left = TEXT_MAX_CHARS.saturating_sub(step.chars().count());
-    // Where the step leaves no room, it is the step that is cut.
+    let count = step.chars().count();
+    let left = TEXT_MAX_CHARS.saturating_sub(count);
     let max = left.max(REASON_MIN_CHARS);
-    format!("{step}{}", shorten(reason, max, max))
+    let text = format!("{step}{}", shorten(reason, max, max));
+    (count > TEXT_MAX_CHARS, text)
 }
 
 /// The least that is left of a reason.
@@ -604,6 +622,13 @@ mod tests {
             Cause::NoSchema => "juju config windrow init-metastore=true",
             Cause::NoTopic => "a producer creates it",
             Cause::OtherBucket | Cause::OtherSettings => "juju config windrow table-name=NAME",
+            Cause::OtherVersion => {
+                "juju refresh windrow --revision=REVISION … juju config windrow table-name=NAME"
+            }
+            Cause::OtherCheckpoint => {
+                "juju refresh windrow --revision=REVISION … juju config windrow \
+                 on-data-loss=continue"
+            }
             Cause::KafkaRights => "grant it READ and DESCRIBE",
             Cause::S3Rights => "let their policy allow … sync-s3-credentials",
             Cause::NoBucket => "juju config s3 bucket=NAME",
@@ -675,6 +700,31 @@ mod tests {
                     text.contains(":receive-ca-cert CA-APP; "),
                     "{cause}: {text}"
                 );
+            }
+        }
+    }
+
+    /// With the reasons that windrow gives, which are long.
+    #[test]
+    fn after_a_refresh_the_way_back_is_not_cut_off() {
+        let of_rules = "table default.newtable was made by a windrow that counts by revision 1 of \
+                        its rules, and this one counts by revision 2, which gives other rows for \
+                        the same log; run the windrow that made it, or choose another table name";
+        let of_checkpoint = "cannot read any checkpoint of table default.newtable: cannot read \
+                             checkpoint: it has version 2, but this program reads version 1; run \
+                             the windrow that wrote it, which counts on from there; or, where that \
+                             cannot be, set on-data-loss: continue to go on without what open \
+                             windows had counted";
+        for (cause, reason) in [
+            (Cause::OtherVersion, of_rules),
+            (Cause::OtherCheckpoint, of_checkpoint),
+        ] {
+            for table in ["default.newtable", "of option table-name"] {
+                let status = describe_cause(cause, reason, table, "t", &names());
+                for part in step(cause).split(" … ") {
+                    assert!(status.text.contains(part), "{}", status.text);
+                }
+                assert!(!status.text.contains("set them back"), "{}", status.text);
             }
         }
     }

@@ -214,6 +214,16 @@ pub fn row(cause: Cause) -> CauseRow {
             "The table was made with other settings.",
             "set them back, or another table name",
         ),
+        Cause::OtherVersion => (
+            Person,
+            "A windrow made the table whose rules give other rows.",
+            "run that windrow, or another table name",
+        ),
+        Cause::OtherCheckpoint => (
+            Person,
+            "The checkpoint is of a windrow with another format.",
+            "run that windrow, or `on-data-loss: continue`",
+        ),
         Cause::Held => (
             Itself,
             "Another process has the table; `owner` is its `instance`.",

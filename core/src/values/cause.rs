@@ -71,8 +71,12 @@ pub enum Cause {
     BadRecord,
     /// Hive's rows of the table are not as windrow wrote them.
     TableDropped,
-    /// The table was made with other settings than these, or by another revision of windrow.
+    /// The table was made with other settings than these.
     OtherSettings,
+    /// The table was made by a windrow whose rules give other rows for the same log.
+    OtherVersion,
+    /// The table's checkpoint has a format that this windrow does not read.
+    OtherCheckpoint,
     /// Another process has the table.
     Held,
     /// Windrow is starting, and nothing hinders it.
@@ -81,7 +85,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 34] = [
+    pub const ALL: [Cause; 36] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -114,6 +118,8 @@ impl Cause {
         Cause::BadRecord,
         Cause::TableDropped,
         Cause::OtherSettings,
+        Cause::OtherVersion,
+        Cause::OtherCheckpoint,
         Cause::Held,
         Cause::Starting,
     ];
@@ -155,6 +161,8 @@ impl Cause {
             Cause::BadRecord => "bad-record",
             Cause::TableDropped => "table-dropped",
             Cause::OtherSettings => "other-settings",
+            Cause::OtherVersion => "other-version",
+            Cause::OtherCheckpoint => "other-checkpoint",
             Cause::Held => "held",
             Cause::Starting => "starting",
         }
