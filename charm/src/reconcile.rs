@@ -138,25 +138,27 @@ impl Findings {
     /// missing, a windrow that does not count, all the rest.
     ///
     /// A hint never hides that something is missing or that windrow does not count, however urgent
-    /// it is. Nor does a bad option, although it must be seen by whoever has just set it: then both
-    /// are told.
+    /// it is. Nor does a bad option or a request that cannot be changed, although they must be seen
+    /// by whoever has just set the option: then both are told.
     fn status(self) -> Option<Status> {
         let is_unwell = |status: &Status| status.level <= Level::Waiting;
         let (unwell, well) = match self.workload {
             Some(status) if is_unwell(&status) => (Some(status), None),
             other => (None, other),
         };
+        let is_bare = self.missing.is_none() && unwell.is_none();
         let options = self.options.map(|options| match &unwell {
-            Some(windrow) => Status::new(
-                options.level.min(windrow.level),
-                format!("{}; also: {}", options.text, windrow.text),
-            ),
+            Some(windrow) => options.and_also(windrow),
             None => options,
         });
-        let is_bare = self.missing.is_none() && unwell.is_none();
         let hints = self.hints.into_iter().filter(|_| is_bare);
-        let vital = options.into_iter().chain(self.missing).chain(unwell);
-        status::most_urgent(vital.chain(self.requests).chain(hints).chain(well))
+        let vital = status::most_urgent(options.into_iter().chain(self.missing).chain(unwell));
+        let request = self.requests.into_iter().next();
+        let told = match (vital, request) {
+            (Some(vital), Some(request)) => Some(vital.and_also(&request)),
+            (vital, request) => vital.or(request),
+        };
+        status::most_urgent(told.into_iter().chain(hints).chain(well))
     }
 }
 
@@ -262,6 +264,10 @@ fn check_requests(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> 
     let nothing = String::new();
     let mut all = Vec::new();
     for (endpoint, key, option, value) in asked {
+        // Without a table, nothing is asked of the others.
+        if endpoint != KAFKA && options.table.is_none() {
+            continue;
+        }
         let Some(relation) = facts.newest(endpoint) else {
             continue;
         };

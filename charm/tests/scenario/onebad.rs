@@ -13,7 +13,7 @@ use windrow_core::shown::status::State;
 use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 21] = [
+    let tests: [(&str, fn()); 22] = [
         ("a_certificate_that_is_none_restarts_nothing", certificates),
         ("a_bad_ca_of_one_provider_holds_back_no_password", bad_ca),
         ("more_certificates_than_fit_hold_nothing_up", many),
@@ -35,6 +35,10 @@ pub fn trials() -> Vec<Trial> {
         (
             "a_hint_does_not_hide_that_windrow_has_stopped",
             hints_and_stops,
+        ),
+        (
+            "a_kept_request_does_not_hide_that_windrow_has_stopped",
+            kept_request,
         ),
         ("a_token_that_cannot_be_read_stays_in_force", unread_token),
         ("an_action_brings_the_token_in_force", token_of_action),
@@ -449,6 +453,51 @@ fn hints_and_stops() {
         data_loss.0,
         data_loss.1,
         "blocked \"kafka-client: records are gone",
+    );
+}
+
+/// A request that cannot be changed is told beside a windrow that has stopped, and is none of
+/// console mode's business.
+fn kept_request() {
+    let (mut world, _) = counting();
+    world.set("topic-name", "clicks");
+    for (state, cause, both) in [
+        (
+            State::Failed,
+            Cause::DataLoss,
+            "kafka-client: records are gone",
+        ),
+        (
+            State::Waiting,
+            Cause::LoginKafka,
+            "kafka-client: the login was refused",
+        ),
+    ] {
+        answers(
+            &mut world,
+            windrow_says(state, Some(cause), "offset 17", ""),
+        );
+        let run = world.hook("config-changed").good();
+        says(&run, &format!("blocked \"{both}"));
+        let also = "; also: option topic-name: the relation on kafka-client was made with";
+        assert!(run.status.contains(also), "{}", run.status);
+    }
+    world.set("topic-name", "test-topic");
+    world.set("bucket", "other");
+    counts(&mut world);
+    let run = world.hook("config-changed").good();
+    says(
+        &run,
+        "blocked \"option bucket: the relation on s3-credentials",
+    );
+    world.set("table-name", "");
+    world.hook("config-changed").good();
+    let mut console = windrow_says(State::Counting, None, "", "");
+    console["table"] = json!("");
+    answers(&mut world, console);
+    says(
+        &world.hook("update-status").good(),
+        "active \"printing windows",
     );
 }
 
