@@ -139,8 +139,12 @@ pub fn describe_cause(
         ),
         Cause::S3Proxy => format!(
             "{S3}: the proxy refuses; to set another run: \
-             juju model-config juju-http-proxy=http://HOST:PORT, or name the store in \
-             juju-no-proxy; {reason}"
+             juju model-config {}=http://HOST:PORT, or name the store in juju-no-proxy; {reason}",
+            if names.plain.contains(&S3) {
+                "juju-http-proxy"
+            } else {
+                "juju-https-proxy"
+            }
         ),
         Cause::KafkaMechanism => format!(
             "{KAFKA}: {} takes no login by SCRAM-SHA-512 at the port that it gave; switch that on \
@@ -633,7 +637,7 @@ mod tests {
             Cause::S3Rights => "let their policy allow … sync-s3-credentials",
             Cause::NoBucket => "juju config s3 bucket=NAME",
             Cause::S3Region => "juju config s3 region=REGION",
-            Cause::S3Proxy => "juju model-config juju-http-proxy=",
+            Cause::S3Proxy => "juju model-config juju-https-proxy=",
             Cause::KafkaMechanism => "SCRAM-SHA-512 … switch that on",
             Cause::CatalogRules => "the rules of metastore … the reason",
             Cause::TlsKafka => "juju config windrow kafka-ca=@FILE",
@@ -786,6 +790,18 @@ mod tests {
         let (rights, create) = with(Some(16), true);
         for text in [rights, create] {
             assert!(text.contains("metastore-roles=\"\""), "{text}");
+    #[test]
+    fn the_proxy_to_change_is_the_one_that_s3_is_reached_through() {
+        for (plain, key) in [
+            (vec![S3], "model-config juju-http-proxy="),
+            (vec![KAFKA], "model-config juju-https-proxy="),
+        ] {
+            let names = Names { plain, ..names() };
+            let text = describe_cause(Cause::S3Proxy, REASON, "t", "t", &names).text;
+            assert!(text.contains(key), "{text}");
+        }
+    }
+
         }
         for old in [Some(14), None] {
             assert!(with(old, false).0.contains("=pg_read_all_data,"));
