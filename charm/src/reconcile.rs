@@ -84,7 +84,7 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     }
     let mut plan = Plan {
         app_data: BTreeMap::new(),
-        unit_data: unwritten_unit_data(facts),
+        unit_data: unwritten_unit_data(facts, options.as_ref()),
         open_port: !memo.port,
         version: (memo.version != facts.charm.version).then(|| facts.charm.version.clone()),
         memo,
@@ -227,13 +227,13 @@ fn add_app_data(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
 }
 
 /// What this unit has to say and has not written yet, by relation id.
-fn unwritten_unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
+fn unwritten_unit_data(facts: &Facts, options: Option<&Options>) -> BTreeMap<String, Bag> {
     let written = |id: &str| facts.memo.relations.get(id)?.unit_data.as_ref();
-    let domain = facts
-        .options
-        .get("cluster-domain")
-        .and_then(Value::as_str)
-        .filter(|domain| !domain.is_empty());
+    // Only options that are right as a whole are here, so this one is a domain.
+    let kafka = options.and_then(|options| options.settings.get("kafka"));
+    let domain = kafka
+        .and_then(|kafka| kafka.get("cluster-domain"))
+        .and_then(|domain| domain.as_str());
     let bag = metrics::unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
     let relations = facts.relations.get(METRICS).into_iter().flatten();
     relations

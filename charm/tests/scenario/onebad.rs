@@ -13,7 +13,7 @@ use windrow_core::shown::status::State;
 use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 22] = [
+    let tests: [(&str, fn()); 23] = [
         ("a_certificate_that_is_none_restarts_nothing", certificates),
         ("a_bad_ca_of_one_provider_holds_back_no_password", bad_ca),
         ("more_certificates_than_fit_hold_nothing_up", many),
@@ -46,6 +46,7 @@ pub fn trials() -> Vec<Trial> {
             "an_optional_endpoint_that_cannot_be_read_stays_as_it_was",
             unread_endpoint,
         ),
+        ("a_bad_cluster_domain_is_not_told_to_prometheus", bad_domain),
         ("a_proxy_that_is_not_used_blocks_nothing", unused_proxy),
         (
             "a_standby_answers_from_the_catalog_and_not_with_zeros",
@@ -585,6 +586,28 @@ fn unread_endpoint() {
         assert_eq!(world.container().tell(), before);
     }
     password_arrives(&mut world, ids[0], "second-password");
+}
+
+/// The name that Prometheus is told is made with the last good domain.
+fn bad_domain() {
+    let (mut world, _) = counting();
+    let metrics = world.relate("metrics-endpoint", Provider::prometheus());
+    let address = |world: &World| {
+        let relation = &world.juju().relations[&metrics];
+        relation.ours_unit["prometheus_scrape_unit_fqdn"].clone()
+    };
+    let name = |domain| format!("windrow-0.windrow-endpoints.spark.svc.{domain}");
+    assert_eq!(address(&world), name("cluster.local"));
+    for (domain, told) in [
+        ("a b: {\n", "cluster.local"),
+        (" other.domain ", "other.domain"),
+        ("Other_Domain", "other.domain"),
+        ("", "cluster.local"),
+    ] {
+        world.set("cluster-domain", domain);
+        world.hook("config-changed").good();
+        assert_eq!(address(&world), name(told), "{domain:?}");
+    }
 }
 
 fn unused_proxy() {
