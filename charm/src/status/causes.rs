@@ -70,11 +70,17 @@ pub fn describe_windrow(windrow: &Windrow, names: &Names) -> Status {
             ),
         ),
         (Some(Cause::Held), _) => describe_holder(&windrow.owner, table, names),
-        (_, State::Standby) => Status::new(Level::Active, "Standby"),
+        // As long as a person must act here, it could not take over.
+        (Some(cause), State::Standby) if row(cause).acts != Acts::Person => standby(),
+        (None, State::Standby) => standby(),
         (Some(cause), _) => describe_cause(cause, &windrow.reason, table, topic, names),
         (None, State::Failed) => Status::blocked(&windrow.reason),
         (None, State::Waiting) => Status::waiting(&windrow.reason),
     }
+}
+
+fn standby() -> Status {
+    Status::new(Level::Active, "Standby")
 }
 
 /// What is shown for a cause, with windrow's own reason where that has data which matters. The step
@@ -546,6 +552,20 @@ mod tests {
             "kafka-client: the login was refused; waiting for new credentials; if none come run: \
              juju remove-relation windrow kafka, then juju integrate windrow:kafka-client kafka",
         );
+        check(
+            State::Standby,
+            Some(Cause::Clocks),
+            "uuid-1/windrow/0",
+            Level::Blocked,
+            "set the clock that is wrong: the reason",
+        );
+        check(
+            State::Standby,
+            Some(Cause::Starting),
+            "uuid-1/windrow/0",
+            Level::Active,
+            "Standby",
+        );
         check(State::Failed, None, "", Level::Blocked, "the reason");
         check(State::Waiting, None, "", Level::Waiting, "the reason");
     }
@@ -771,6 +791,18 @@ mod tests {
     }
 
     #[test]
+    fn the_proxy_to_change_is_the_one_that_s3_is_reached_through() {
+        for (plain, key) in [
+            (vec![S3], "model-config juju-http-proxy="),
+            (vec![KAFKA], "model-config juju-https-proxy="),
+        ] {
+            let names = Names { plain, ..names() };
+            let text = describe_cause(Cause::S3Proxy, REASON, "t", "t", &names).text;
+            assert!(text.contains(key), "{text}");
+        }
+    }
+
+    #[test]
     fn postgresql_16_is_never_told_to_take_the_roles_of_14() {
         let with = |postgresql, has_roles| {
             let names = Names {
@@ -790,18 +822,6 @@ mod tests {
         let (rights, create) = with(Some(16), true);
         for text in [rights, create] {
             assert!(text.contains("metastore-roles=\"\""), "{text}");
-    #[test]
-    fn the_proxy_to_change_is_the_one_that_s3_is_reached_through() {
-        for (plain, key) in [
-            (vec![S3], "model-config juju-http-proxy="),
-            (vec![KAFKA], "model-config juju-https-proxy="),
-        ] {
-            let names = Names { plain, ..names() };
-            let text = describe_cause(Cause::S3Proxy, REASON, "t", "t", &names).text;
-            assert!(text.contains(key), "{text}");
-        }
-    }
-
         }
         for old in [Some(14), None] {
             assert!(with(old, false).0.contains("=pg_read_all_data,"));
