@@ -192,6 +192,7 @@ fn names(facts: &Facts, options: Option<&Options>) -> Names {
     let database = options.map_or("", |options| options.metastore_database.as_str());
     if let Endpoint::Ready(metastore) = metastore::read(facts.newest(METASTORE), database) {
         names.plain.extend((!metastore.tls).then_some(METASTORE));
+        names.metastore_user = metastore.username.expose().to_owned();
         names.database = metastore.database;
         names.postgresql = metastore.version;
     }

@@ -31,6 +31,8 @@ pub struct Names {
     pub metastore: String,
     /// The database that it gives.
     pub database: String,
+    /// The user that PostgreSQL knows us as.
+    pub metastore_user: String,
     /// PostgreSQL's major version, where it is known.
     pub postgresql: Option<u32>,
     /// Whether roles are asked for.
@@ -287,7 +289,15 @@ fn no_rights(names: &Names) -> String {
              charmed_{database}_owner",
             database = names.database,
         ),
-        (false, _) => format!(
+        // They are asked for, and do not help. What may be missing is the relation's own user.
+        (false, true) => format!(
+            "{METASTORE}: no rights on Hive's tables in spite of metastore-roles; remove and add \
+             the relation, or as their owner run in database {database}: GRANT ALL ON ALL TABLES \
+             IN SCHEMA public TO \"{user}\"",
+            database = names.database,
+            user = names.metastore_user,
+        ),
+        (false, false) => format!(
             "{METASTORE}: no rights on Hive's tables. Run: juju config {app} \
              metastore-roles=pg_read_all_data,pg_write_all_data, \
              then remove and add the relation"
@@ -304,14 +314,14 @@ fn no_create(names: &Names) -> String {
         .is_some_and(|major| major >= POSTGRESQL_WITH_ROLES);
     if is_new && names.has_roles {
         return format!(
-            "{METASTORE}: no right to create windrow's schema. PostgreSQL {major} wants no roles: \
+            "{METASTORE}: no right to create schemas and tables. PostgreSQL {major} wants no roles: \
              run: juju config {app} metastore-roles=\"\", then remove and add the relation",
             major = names.postgresql.unwrap_or_default(),
         );
     }
     format!(
-        "{METASTORE}: no right to create windrow's schema; grant CREATE on database {database}, or \
-         run: juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
+        "{METASTORE}: no right to create what is needed; grant CREATE on database {database} and on \
+         its schema public, or run: juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
         database = names.database,
     )
 }
@@ -488,6 +498,7 @@ mod tests {
             bucket: "lake".to_owned(),
             metastore: "metastore".to_owned(),
             database: "hivemetastore".to_owned(),
+            metastore_user: "relation-6".to_owned(),
             postgresql: Some(14),
             has_roles: false,
             plain: Vec::new(),
@@ -642,7 +653,7 @@ mod tests {
             Cause::LoginS3 => "juju run s3/leader sync-s3-credentials",
             Cause::LoginCatalog => "juju integrate windrow:metastore-db metastore",
             Cause::NoRights => "juju config windrow metastore-roles=pg_read_all_data",
-            Cause::NoCreate => "grant CREATE on database hivemetastore",
+            Cause::NoCreate => "grant CREATE on database hivemetastore and on its schema public",
             Cause::NoSchema => "juju config windrow init-metastore=true",
             Cause::NoTopic => "a producer creates it",
             Cause::OtherBucket | Cause::OtherSettings => "juju config windrow table-name=NAME",
@@ -803,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn postgresql_16_is_never_told_to_take_the_roles_of_14() {
+    fn no_postgresql_is_told_to_take_roles_that_it_has_or_does_not_want() {
         let with = |postgresql, has_roles| {
             let names = Names {
                 postgresql,
@@ -825,6 +836,10 @@ mod tests {
         }
         for old in [Some(14), None] {
             assert!(with(old, false).0.contains("=pg_read_all_data,"));
+            let (rights, create) = with(old, true);
+            assert!(!rights.contains("juju config"), "they are set: {rights}");
+            assert!(rights.contains("GRANT ALL ON ALL TABLES"), "{rights}");
+            assert!(create.contains("and on its schema public"), "{create}");
         }
     }
 

@@ -88,8 +88,8 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::NoCreate => (
             Person,
-            "The catalog's user may not create windrow's schema.",
-            "grant it CREATE on the database",
+            "The catalog's user may not create windrow's schema, or Hive's tables.",
+            "grant it CREATE on the database and on schema public",
         ),
         Cause::NoSchema => (
             Provider,

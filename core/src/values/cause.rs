@@ -16,7 +16,8 @@ pub enum Cause {
     LoginCatalog,
     /// No rights on Hive's tables, or on windrow's own.
     NoRights,
-    /// No right to make windrow's own schema in the catalog's database.
+    /// No right to make windrow's own schema in the catalog's database, or Hive's tables in its
+    /// schema `public`.
     NoCreate,
     /// Hive's schema is not in the catalog's database.
     NoSchema,
