@@ -1,11 +1,12 @@
 //! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
-//! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
+//! program, which Pebble runs; and when that cannot be run either, a sentence says why not. Why a
+//! windrow does not answer, Pebble knows: it has the state of the service and its last words.
 //!
 //! Every unit can be asked, because what is committed is in the catalog: a unit that stands by
 //! looks there. What is not committed yet, such as the lag, only the unit that counts knows.
 
 use crate::hookcmd::HookCommands;
-use crate::layer::{BINARY_DIR, USER_ID, binary_name};
+use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE, USER_ID, binary_name};
 use crate::pebble::{ExecOutput, Pebble, PebbleError};
 use crate::rendered::{SECRETS_FILE, SETTINGS_FILE, token_in_force};
 use crate::workload::{self, Answer};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::{Rows, State};
 use windrow_core::shown::tables::LANE_COLUMNS;
+use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
 /// a terminal.
@@ -64,7 +66,7 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
         .clamp(1, LIMIT_MAX);
     match name {
         "get-table-status" => summary(&asker.read_status()?),
-        "list-tables" => list(&asker.read("/v1/tables", &["tables"])?, "tables", limit),
+        "list-tables" => list(&asker.read_tables()?, "tables", limit),
         "show-windows" => list(&asker.read("/v1/windows", &["windows"])?, "windows", limit),
         "get-lag" => lag(&asker.read_status()?),
         "preview-table" => rows(&asker.read_rows("", limit)?),
@@ -136,7 +138,7 @@ impl Asker<'_> {
     fn read_status(&self) -> Result<String> {
         let answer = match workload::get("/v1/status", self.token.as_ref()) {
             Ok(answer) => answer_text(answer)?,
-            Err(_) => return self.run_program(&["status"]),
+            Err(_) => return self.read_silent_status(),
         };
         let running: Value = parse(&answer)?;
         if !is_standby(&running) {
@@ -147,6 +149,68 @@ impl Asker<'_> {
             status.insert(field.to_owned(), running[field].clone());
         }
         serde_json::to_string(&status).context("cannot write a status")
+    }
+
+    /// The JSON text of the status of a windrow that does not answer: what the catalog says was
+    /// counted, and what Pebble says of the service. Of a windrow that has ended, its last words
+    /// are told even where the catalog cannot be asked, because that is often why it has ended.
+    fn read_silent_status(&self) -> Result<String> {
+        let catalog = self.run_program(&["status"]);
+        let Some(silence) = self.silence() else {
+            return catalog;
+        };
+        let mut status: BTreeMap<String, Value> = match (catalog, &silence) {
+            (Ok(answer), _) => parse(&answer)?,
+            (Err(_), Silence::Ended(_)) => BTreeMap::new(),
+            (Err(error), _) => return Err(error),
+        };
+        silence.put_over(|key, value| {
+            status.insert(key.to_owned(), value);
+        });
+        serde_json::to_string(&status).context("cannot write a status")
+    }
+
+    /// The JSON text of the tables. Each has the state and the reason of this unit's windrow.
+    fn read_tables(&self) -> Result<String> {
+        let running = self.running_status();
+        let silence = if is_standby(&running) {
+            None
+        } else {
+            match workload::get("/v1/tables", self.token.as_ref()) {
+                Ok(answer) => return answer_text(answer),
+                Err(_) => self.silence(),
+            }
+        };
+        let mut answer: Value = parse(&self.run_program(&["tables"])?)?;
+        for table in answer["tables"].as_array_mut().into_iter().flatten() {
+            match &silence {
+                Some(silence) => silence.put_over(|key, value| table[key] = value),
+                None if is_standby(&running) => {
+                    for field in OF_STANDBY {
+                        table[field] = running[field].clone();
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(answer.to_string())
+    }
+
+    /// Why windrow does not answer; `None` where Pebble does not say that either.
+    fn silence(&self) -> Option<Silence> {
+        let service = self.pebble.services().ok()?.remove(SERVICE);
+        Some(match service.as_deref() {
+            Some("backoff" | "error") => {
+                let words = self.pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
+                let mut lines = words.iter().rev();
+                let trouble = lines.find_map(|line| Trouble::of_last_line(line));
+                Silence::Ended(trouble.unwrap_or_else(|| {
+                    "windrow ended and is started again; see: kubectl logs -c windrow".into()
+                }))
+            }
+            Some("active") => Silence::Starting,
+            _ => Silence::Down,
+        })
     }
 
     /// What the running windrow says about itself; null where it does not answer.
@@ -256,6 +320,33 @@ fn printed(output: &ExecOutput) -> Result<String> {
     Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
 }
 
+/// Why windrow does not answer.
+enum Silence {
+    /// It has ended by itself, for this reason.
+    Ended(Trouble),
+    /// It runs, and does not answer yet.
+    Starting,
+    /// It does not run, because the charm has not started it or has stopped it.
+    Down,
+}
+
+impl Silence {
+    /// Sets what is known over what the catalog says, field by field. The program that asks the
+    /// catalog knows of no service, so its reason is for those who have no charm.
+    fn put_over(&self, mut set: impl FnMut(&str, Value)) {
+        let reason = match self {
+            Silence::Ended(trouble) => {
+                set("state", State::Failed.name().into());
+                set("cause", name_or_empty(trouble.cause).into());
+                trouble.text.as_str()
+            }
+            Silence::Starting => "windrow does not answer yet; see the unit's status",
+            Silence::Down => "windrow does not run; see the unit's status",
+        };
+        set("reason", reason.into());
+    }
+}
+
 /// Whether this is the status of a unit that stands by.
 fn is_standby(status: &Value) -> bool {
     status["state"] == State::Standby.name()
@@ -296,6 +387,9 @@ fn summary(answer: &str) -> Result<Results> {
 /// others wait for.
 fn lag(answer: &str) -> Result<Results> {
     let answer: Value = parse(answer)?;
+    if answer["lanes"].is_null() && answer["state"] == State::Failed.name() {
+        bail!("windrow ended: {}", text(&answer["reason"]));
+    }
     let partitions: Vec<String> = answer["lanes"]
         .as_array()
         .into_iter()

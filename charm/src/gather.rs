@@ -54,6 +54,9 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
     let token = options
         .get("api-token")
         .and_then(|uri| uri.as_str())
+        .map(str::trim)
+        // As with every other option, an empty one is one that is not set.
+        .filter(|uri| !uri.is_empty())
         .map(|uri| workload::read_token(hooks, uri));
     let chosen = choose_options(&options, &memo);
     let mut facts = Facts {

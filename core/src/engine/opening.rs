@@ -339,7 +339,7 @@ fn restore_without(
             Unreadable::Damaged(_) => (Cause::DataLoss, "restore it from a backup, or"),
             // Nothing is lost, so this is no loss of data.
             Unreadable::OtherVersion(_) => (
-                Cause::OtherSettings,
+                Cause::OtherCheckpoint,
                 "run the windrow that wrote it, which counts on from there; or, where that cannot \
                  be,",
             ),

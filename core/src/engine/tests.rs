@@ -545,7 +545,7 @@ fn a_checkpoint_of_a_newer_windrow_is_no_reason_to_give_counts_up() {
     let State::Failed(why) = world.engine.state() else {
         panic!("{}", world.state())
     };
-    assert_eq!(why.cause, Some(Cause::OtherSettings));
+    assert_eq!(why.cause, Some(Cause::OtherCheckpoint));
     assert!(why.text.contains("it has version 2"), "{why}");
     assert!(why.text.contains("run the windrow that wrote it"), "{why}");
 }

@@ -58,7 +58,11 @@ impl Engine {
                 ),
             },
             Phase::Standby { .. } | Phase::Asking { .. } if self.holder.is_some() => {
-                State::Standby(trouble.unwrap_or_else(|| Trouble::new(Cause::Held, String::new())))
+                // That another process has the table is as it should be. That this one could not
+                // take over, because of its clock, would not be seen before it must.
+                let clocks = self.troubles.of(Side::Clocks).cloned();
+                let why = clocks.or(trouble);
+                State::Standby(why.unwrap_or_else(|| Trouble::new(Cause::Held, String::new())))
             }
             Phase::Standby { .. } | Phase::Asking { .. } => {
                 State::Waiting(trouble.unwrap_or_else(|| starting("asking for the table")))

@@ -17,6 +17,8 @@ mod ffi;
 pub mod mock;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod fake_broker;
 
 pub use brokers::Brokers;
 pub use errors::KafkaError;
