@@ -211,12 +211,12 @@ pub fn describe_cause(
              again run: juju run {app}/leader restore-table; {reason}"
         ),
         Cause::OtherSettings => format!(
-            "table {table} was made with other options or from another topic; set that back, or for \
-             a new table run: juju config {app} table-name=NAME; {reason}"
+            "table {table} was made with other options or from another topic; set that back, or \
+             for a new table run: juju config {app} table-name=NAME; {reason}"
         ),
         Cause::OtherVersion => format!(
-            "table {table} was made by a windrow whose rules give other rows; to go back to it run: \
-             juju refresh {app} --revision=REVISION, or for a new table: \
+            "table {table} was made by a windrow whose rules give other rows; to go back to it \
+             run: juju refresh {app} --revision=REVISION, or for a new table: \
              juju config {app} table-name=NAME; {reason}"
         ),
         Cause::OtherCheckpoint => format!(
@@ -314,8 +314,8 @@ fn no_create(names: &Names) -> String {
         .is_some_and(|major| major >= POSTGRESQL_WITH_ROLES);
     if is_new && names.has_roles {
         return format!(
-            "{METASTORE}: no right to create schemas and tables. PostgreSQL {major} wants no roles: \
-             run: juju config {app} metastore-roles=\"\", then remove and add the relation",
+            "{METASTORE}: no right to create schemas and tables. PostgreSQL {major} wants no \
+             roles: run: juju config {app} metastore-roles=\"\", then remove and add the relation",
             major = names.postgresql.unwrap_or_default(),
         );
     }
@@ -564,22 +564,23 @@ mod tests {
             "kafka-client: the login was refused; waiting for new credentials; if none come run: \
              juju remove-relation windrow kafka, then juju integrate windrow:kafka-client kafka",
         );
-        check(
-            State::Standby,
-            Some(Cause::Clocks),
-            "uuid-1/windrow/0",
-            Level::Blocked,
-            "set the clock that is wrong: the reason",
-        );
-        check(
-            State::Standby,
-            Some(Cause::Starting),
-            "uuid-1/windrow/0",
-            Level::Active,
-            "Standby",
-        );
         check(State::Failed, None, "", Level::Blocked, "the reason");
         check(State::Waiting, None, "", Level::Waiting, "the reason");
+    }
+
+    #[test]
+    fn a_standby_that_could_not_take_over_is_not_active() {
+        for (cause, level, text) in [
+            (
+                Cause::Clocks,
+                Level::Blocked,
+                "set the clock that is wrong: the reason",
+            ),
+            (Cause::Starting, Level::Active, "Standby"),
+        ] {
+            let status = describe(State::Standby, Some(cause), "uuid-1/windrow/0");
+            assert_eq!((status.level, status.text.as_str()), (level, text));
+        }
     }
 
     #[test]

@@ -669,8 +669,8 @@ fn standby() {
     assert_eq!(ask(&mut world, "get-lag")["count"], "1");
 }
 
-/// Windrow ends for a reason that only a person can end. Whoever asks for the status is told it, and
-/// no command that the charm has no use for.
+/// Windrow ends for a reason that only a person can end. Whoever asks for the status is told it,
+/// and no command that the charm has no use for.
 fn ended() {
     let (mut world, _) = counting();
     world.workload.clear();
@@ -718,7 +718,7 @@ fn ended() {
     let run = world.action("get-lag", &json!({})).good();
     let done = run.action.expect("an action");
     assert_eq!(
-        (&*done.status, &*done.message),
+        (done.status, done.message.as_str()),
         ("failed", "windrow ended: x")
     );
 }

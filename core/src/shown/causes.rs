@@ -88,8 +88,8 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::NoCreate => (
             Person,
-            "The catalog's user may not create windrow's schema, or Hive's tables.",
-            "grant it CREATE on the database and on schema public",
+            "The catalog's user may make no schema or table.",
+            "grant CREATE on database and schema public",
         ),
         Cause::NoSchema => (
             Provider,
@@ -139,18 +139,18 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::TlsKafka => (
             Person,
-            "Kafka's certificate is not trusted, or Kafka alone wants TLS.",
+            "Kafka is not trusted, or it wants TLS.",
             "`kafka.ca-file`; or `kafka.security`",
         ),
         Cause::TlsS3 => (
             Person,
-            "S3's certificate is not trusted, or S3 alone wants TLS.",
+            "S3 is not trusted, or it wants TLS.",
             "`s3.ca-file`; or https:// in `s3.endpoint`",
         ),
         Cause::TlsCatalog => (
             Person,
-            "PostgreSQL's certificate is not trusted, or it alone wants TLS.",
-            "`catalog-ca-file`; or `catalog-tls`",
+            "PostgreSQL is not trusted, or it wants TLS.",
+            "`catalog-ca-file`, or `catalog-tls`",
         ),
         Cause::NoTlsKafka => (
             Person,
@@ -216,12 +216,12 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::OtherVersion => (
             Person,
-            "A windrow made the table whose rules give other rows.",
+            "A windrow with other rules made the table.",
             "run that windrow, or another table name",
         ),
         Cause::OtherCheckpoint => (
             Person,
-            "The checkpoint is of a windrow with another format.",
+            "Another windrow wrote the checkpoint.",
             "run that windrow, or `on-data-loss: continue`",
         ),
         Cause::Held => (
