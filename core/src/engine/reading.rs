@@ -227,17 +227,11 @@ impl Reading {
         }
     }
 
-    /// The topic was looked up: it has these topic partitions, each with its first offset and its
-    /// end.
-    pub(super) fn note_topic(
-        &mut self,
-        partitions: &BTreeMap<Partition, (Offset, Offset)>,
-        has_id: bool,
-        now: Mono,
-    ) {
+    /// The topic was looked up: it has the topic partitions for which `has` is true.
+    pub(super) fn note_topic(&mut self, has: impl Fn(Partition) -> bool, has_id: bool, now: Mono) {
         for (partition, feed) in &mut self.feeds {
             // Without an id nothing says that the topic was made again with fewer topic partitions.
-            let there = !has_id || partitions.contains_key(partition);
+            let there = !has_id || has(*partition);
             feed.gone = (!there).then(|| Answers::one_more(feed.gone, now));
         }
     }
@@ -620,20 +614,20 @@ mod tests {
     fn one_answer_without_a_topic_partition_does_not_take_it_away() {
         let mut reading = Reading::default();
         reading.add(0, Mono(0));
-        let (none, one) = (BTreeMap::new(), BTreeMap::from([(0, (0, 0))]));
-        reading.note_topic(&none, true, Mono(10_000));
+        let (none, one) = (|_| false, |_| true);
+        reading.note_topic(none, true, Mono(10_000));
         // However long nothing more is heard.
         assert!(!reading.is_idle(0, Mono(500_000)));
-        reading.note_topic(&one, true, Mono(500_000));
-        reading.note_topic(&none, true, Mono(510_000));
+        reading.note_topic(one, true, Mono(500_000));
+        reading.note_topic(none, true, Mono(510_000));
         // Two answers with nothing between them may be of the same broker.
-        reading.note_topic(&none, true, Mono(540_000));
+        reading.note_topic(none, true, Mono(540_000));
         assert!(!reading.is_idle(0, Mono(540_000)));
-        reading.note_topic(&one, true, Mono(541_000));
-        reading.note_topic(&none, true, Mono(550_000));
-        reading.note_topic(&none, true, Mono(570_000));
+        reading.note_topic(one, true, Mono(541_000));
+        reading.note_topic(none, true, Mono(550_000));
+        reading.note_topic(none, true, Mono(570_000));
         assert!(!reading.is_idle(0, Mono(570_000)));
-        reading.note_topic(&none, true, Mono(580_000));
+        reading.note_topic(none, true, Mono(580_000));
         assert!(reading.is_idle(0, Mono(580_000)));
     }
 
@@ -644,7 +638,7 @@ mod tests {
         let lanes = Lanes::from([(0, lane)]);
         reading.add(0, Mono(0));
         in_a_step(0, &rules, |step| reading.start(lanes.iter(), step));
-        reading.note_topic(&BTreeMap::new(), true, Mono(1000));
+        reading.note_topic(|_| false, true, Mono(1000));
         in_a_step(2000, &rules, |step| {
             reading.note_trouble(0, "a batch is damaged".into(), step);
             assert!(step.troubles.of(Side::Lane(0)).is_some());
@@ -657,7 +651,7 @@ mod tests {
             })
         };
         assert_eq!(starts(5000, &mut reading), 0, "it seems not to be there");
-        reading.note_topic(&BTreeMap::from([(0, (0, 0))]), true, Mono(6000));
+        reading.note_topic(|_| true, true, Mono(6000));
         assert_eq!(starts(7000, &mut reading), 1);
     }
 
