@@ -5,7 +5,7 @@
 use super::answers::Answers;
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, QuietEnd, pause_before_start,
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;
@@ -500,12 +500,7 @@ impl Reading {
         let reaches = feed
             .end_to_reach
             .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
-        if question.quiet && feed.is_silent_for_quiet(step) {
-            feed.quiet_end = Some(QuietEnd {
-                offset: end.high_watermark,
-                asked_at,
-            });
-        }
+        feed.note_quiet_end(&question, end.high_watermark, asked_at, step);
         // An earlier end, which is still being read to, is reached first.
         if question.silent && feed.is_silent(step) && !reaches {
             feed.end_to_reach = Some(EndToReach {
@@ -568,10 +563,7 @@ impl Reading {
         let quiet = step.now.since(silent_since) >= quiet_ms
             && lanes.iter().all(|(partition, lane)| {
                 let feed = self.feeds.get(partition);
-                feed.is_some_and(|feed| {
-                    feed.is_idle(step.now)
-                        || feed.is_read_to_quiet_end(lane.ledger.next_offset, step)
-                })
+                feed.is_some_and(|feed| feed.is_read_to_quiet_end(lane.ledger.next_offset, step))
             });
         if !quiet {
             return None;

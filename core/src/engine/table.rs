@@ -192,9 +192,9 @@ impl Table {
     ) -> Option<(Offset, bool)> {
         let lane = self.lanes.get_mut(&partition)?;
         // A new ceiling is recorded when the old one is off by an eighth of `max-future` (with 1h:
-        // every 7.5 minutes; with 10s, which is the least: every 1,250 ms). That is often enough that
-        // a record of this moment is never taken for one of the future, and seldom enough that few
-        // decisions are recorded.
+        // every 7.5 minutes; with 10s, which is the least: every 1,250 ms). That is often enough
+        // that a record of this moment is never taken for one of the future, and seldom enough that
+        // few decisions are recorded.
         let off_max_ms = max_future_ms.unsigned_abs() / 8;
         if lane.ceiling_is_off(ceiling, off_max_ms) {
             lane.offer_ceiling(ceiling);

@@ -197,8 +197,8 @@ pub(super) fn limits_needed<'a>(
     };
     let topic = &step.rules.shape.topic;
     Some(Trouble::from(format!(
-        "topic partition {partition}{more} of topic \"{topic}\" cannot be counted before its leader \
-         tells where its log begins and ends: {why}"
+        "topic partition {partition}{more} of topic \"{topic}\" cannot be counted before its \
+         leader tells where its log begins and ends: {why}"
     )))
 }
 

@@ -207,8 +207,8 @@ impl Brokers {
         })
     }
 
-    /// Asks the leaders of topic partitions for offsets. `read` makes of the answers what is wanted,
-    /// or fails as the question does.
+    /// Asks the leaders of topic partitions for offsets. `read` makes of the answers what is
+    /// wanted, or fails as the question does.
     fn ask_brokers_for<T: Default>(
         &self,
         partitions: &[Partition],

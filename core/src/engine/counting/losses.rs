@@ -33,8 +33,8 @@ impl Counting {
         Ok(())
     }
 
-    /// A topic partition joins the table once its leader tells where its log begins. For one that is
-    /// counted already, reading says what hinders.
+    /// A topic partition joins the table once its leader tells where its log begins. For one that
+    /// is counted already, reading says what hinders.
     fn report_unknown(&mut self, facts: &TopicFacts, step: &mut Step<'_>) {
         let lanes = self.table.lanes();
         let joining = facts.unknown.iter().filter(|(p, _)| !lanes.contains_key(p));
