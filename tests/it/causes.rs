@@ -121,6 +121,7 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     play.later();
     let empty = TopicFacts {
         cluster_id: "c".to_owned(),
+        unknown: BTreeMap::new(),
         topic_id: "1".to_owned(),
         partitions: BTreeMap::new(),
     };

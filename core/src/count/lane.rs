@@ -34,6 +34,7 @@
 //! with the decisions that were recorded since. This *replay* must come to the committed ledger.
 //! Otherwise the log has changed, and the lane stops.
 
+mod floors;
 mod look;
 mod replay;
 
@@ -43,7 +44,7 @@ use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Partials, SliceState, closed_bytes};
 use crate::count::watermark::Watermark;
 use crate::count::window::Span;
-use crate::values::decision::{Decided, Decision, FloorReason};
+use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Batch, EpochMark, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
@@ -92,8 +93,8 @@ pub struct Lane {
     pub side_bytes: usize,
     /// Decisions made since the last cut, in the order of their offsets.
     pub decisions: Vec<Decision>,
-    /// How many records were counted and how many were late when the last floor of reason *idle* was
-    /// decided; `None` where none was.
+    /// How many records were counted and how many were late when the last floor of reason *idle*
+    /// was decided; `None` where none was.
     at_idle_floor: Option<(u64, u64)>,
     /// How this lane comes back to where the last commit was; `None` once it is there.
     replay: Option<Replay>,
@@ -503,47 +504,6 @@ impl Lane {
         });
     }
 
-    /// Decides the floor `at`, unless the watermark is there already. Returns whether the watermark
-    /// moved.
-    pub fn raise_floor(&mut self, at: EventTime, reason: FloorReason) -> bool {
-        let raises = at.0 > self.watermark_ms;
-        if raises {
-            let is_idle = reason == FloorReason::Idle;
-            if is_idle {
-                self.drop_idle_floor();
-            }
-            self.decide(Decided::Floor { at, reason });
-            self.at_idle_floor = is_idle.then(|| self.counted_and_late());
-        }
-        raises
-    }
-
-    /// Forgets the last decision, where it is a floor of reason *idle* which a higher one takes over
-    /// at a later offset. Only records that are counted or late ask how high the watermark is, so
-    /// without one between the two the lower floor was of no use. Otherwise a lane that stands aside
-    /// while tombstones come would have a floor for each tick until the next commit.
-    ///
-    /// Example: the floor is 12:00:11 at offset 5 and not committed yet, offsets 5 and 6 are
-    /// tombstones, and the floor 12:00:14 follows. Only the floor 12:00:14 at offset 7 is recorded.
-    fn drop_idle_floor(&mut self) {
-        let Some(Decision {
-            what: Decided::Floor { at, reason },
-            ..
-        }) = self.decisions.last()
-        else {
-            return;
-        };
-        // A record may have moved the watermark since.
-        let is_in_force = *reason == FloorReason::Idle && at.0 == self.watermark_ms;
-        if is_in_force && self.at_idle_floor == Some(self.counted_and_late()) {
-            self.decisions.pop();
-        }
-    }
-
-    fn counted_and_late(&self) -> (u64, u64) {
-        (self.ledger.counted, self.ledger.late)
-    }
-
     /// Decides another watermark delay, from the next record on, unless it is the one in force.
     pub fn set_delay(&mut self, ms: i64) {
         if self.watermark.delay_ms() != ms {
@@ -631,6 +591,7 @@ const SIDE_ROW_BYTES: usize = 160;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::values::decision::FloorReason;
     use crate::values::shape::{TimeField, TimeUnit};
 
     /// A lane with windows of 10 ms, no delay, and the ceiling 1000.

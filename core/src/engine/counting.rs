@@ -350,10 +350,7 @@ impl Counting {
                     .topic
                     .identify(&facts.topic_id, &facts.cluster_id, step)
                 {
-                    Identity::Same => {
-                        step.troubles.end(Side::Topic);
-                        self.compare_topic(&facts, step)
-                    }
+                    Identity::Same => self.compare_topic(&facts, step),
                     Identity::Other(what) => Err(made_again(&what, step)),
                     Identity::Unknown(why) => {
                         step.troubles.report(Side::Topic, why);

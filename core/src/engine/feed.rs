@@ -86,8 +86,8 @@ pub(super) struct EndQuestion {
 /// An end of the log of a topic that may be quiet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuietEnd {
-    pub(super) offset: Offset,
-    pub(super) asked_at: Mono,
+    offset: Offset,
+    asked_at: Mono,
 }
 
 /// An end of the log at which no transaction was open.
@@ -174,15 +174,26 @@ impl Feed {
             .is_some_and(|quiet_ms| silent_ms >= quiet_ms)
     }
 
+    /// The end of the log was answered, at which no transaction is open.
+    pub(super) fn note_quiet_end(
+        &mut self,
+        question: &EndQuestion,
+        offset: Offset,
+        asked_at: Mono,
+        step: &Step<'_>,
+    ) {
+        if question.quiet && self.is_silent_for_quiet(step) {
+            self.quiet_end = Some(QuietEnd { offset, asked_at });
+        }
+    }
+
     /// Whether the lane, whose next offset this is, has read all that was in the log when it had
-    /// been silent for `quiet-timeout`. It need not stand aside for that: `idle-timeout` may be
-    /// longer.
+    /// been silent for `quiet-timeout`, or stands aside. It need not: `idle-timeout` may be longer.
     pub(super) fn is_read_to_quiet_end(&self, next: Offset, step: &Step<'_>) -> bool {
         let holds_ms = Self::shorter_timeout_ms(step).max(step.rules.limits.idle_holds_ms);
-        self.reading
-            && self
-                .quiet_end
-                .is_some_and(|end| end.offset <= next && step.now < end.asked_at.plus(holds_ms))
+        let is_reached =
+            |end: QuietEnd| end.offset <= next && step.now < end.asked_at.plus(holds_ms);
+        self.is_idle(step.now) || (self.reading && self.quiet_end.is_some_and(is_reached))
     }
 
     /// How long it stands aside after its log's end was asked for.

@@ -2,8 +2,8 @@
 //! memory are looked at. Nothing here decides about a record.
 //!
 //! What is counted: open windows, closed windows that are not final, late records and rejects,
-//! decisions that are not committed, the objects of the epoch that is on its way, and what the Kafka
-//! client may have fetched. Sums are kept where records are counted, so asking costs little.
+//! decisions that are not committed, the objects of the epoch that is on its way, and what the
+//! Kafka client may have fetched. Sums are kept where records are counted, so asking costs little.
 //!
 //! | memory in use | what happens |
 //! |---|---|

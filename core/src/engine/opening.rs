@@ -6,7 +6,7 @@ use super::counting::Counting;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
-use super::topic::{Identity, Topic, ask_topic, with_partitions};
+use super::topic::{Identity, Topic, ask_topic, limits_needed, with_partitions};
 use super::troubles::Side;
 use crate::count::checkpoint::{self, Unreadable};
 use crate::count::lane::LaneState;
@@ -123,6 +123,13 @@ impl Opening {
                 step.troubles.report(Side::Topic, why);
                 return Ok(None);
             }
+        }
+        // A table begins with all topic partitions, at the offsets of one moment.
+        let unknown = facts.unknown.iter().filter(|_| head.is_none());
+        if let Some(why) = limits_needed(unknown, step) {
+            *ask_at = Some(step.now.plus(RETRY_MS));
+            step.troubles.report(Side::Topic, why);
+            return Ok(None);
         }
         step.troubles.end(Side::Topic);
         match head.take() {

@@ -5,7 +5,7 @@
 use super::answers::Answers;
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, QuietEnd, pause_before_start,
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;
@@ -227,17 +227,11 @@ impl Reading {
         }
     }
 
-    /// The topic was looked up: it has these topic partitions, each with its first offset and its
-    /// end.
-    pub(super) fn note_topic(
-        &mut self,
-        partitions: &BTreeMap<Partition, (Offset, Offset)>,
-        has_id: bool,
-        now: Mono,
-    ) {
+    /// The topic was looked up: it has the topic partitions for which `has` is true.
+    pub(super) fn note_topic(&mut self, has: impl Fn(Partition) -> bool, has_id: bool, now: Mono) {
         for (partition, feed) in &mut self.feeds {
             // Without an id nothing says that the topic was made again with fewer topic partitions.
-            let there = !has_id || partitions.contains_key(partition);
+            let there = !has_id || has(*partition);
             feed.gone = (!there).then(|| Answers::one_more(feed.gone, now));
         }
     }
@@ -506,12 +500,7 @@ impl Reading {
         let reaches = feed
             .end_to_reach
             .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
-        if question.quiet && feed.is_silent_for_quiet(step) {
-            feed.quiet_end = Some(QuietEnd {
-                offset: end.high_watermark,
-                asked_at,
-            });
-        }
+        feed.note_quiet_end(&question, end.high_watermark, asked_at, step);
         // An earlier end, which is still being read to, is reached first.
         if question.silent && feed.is_silent(step) && !reaches {
             feed.end_to_reach = Some(EndToReach {
@@ -574,10 +563,7 @@ impl Reading {
         let quiet = step.now.since(silent_since) >= quiet_ms
             && lanes.iter().all(|(partition, lane)| {
                 let feed = self.feeds.get(partition);
-                feed.is_some_and(|feed| {
-                    feed.is_idle(step.now)
-                        || feed.is_read_to_quiet_end(lane.ledger.next_offset, step)
-                })
+                feed.is_some_and(|feed| feed.is_read_to_quiet_end(lane.ledger.next_offset, step))
             });
         if !quiet {
             return None;
@@ -620,20 +606,20 @@ mod tests {
     fn one_answer_without_a_topic_partition_does_not_take_it_away() {
         let mut reading = Reading::default();
         reading.add(0, Mono(0));
-        let (none, one) = (BTreeMap::new(), BTreeMap::from([(0, (0, 0))]));
-        reading.note_topic(&none, true, Mono(10_000));
+        let (none, one) = (|_| false, |_| true);
+        reading.note_topic(none, true, Mono(10_000));
         // However long nothing more is heard.
         assert!(!reading.is_idle(0, Mono(500_000)));
-        reading.note_topic(&one, true, Mono(500_000));
-        reading.note_topic(&none, true, Mono(510_000));
+        reading.note_topic(one, true, Mono(500_000));
+        reading.note_topic(none, true, Mono(510_000));
         // Two answers with nothing between them may be of the same broker.
-        reading.note_topic(&none, true, Mono(540_000));
+        reading.note_topic(none, true, Mono(540_000));
         assert!(!reading.is_idle(0, Mono(540_000)));
-        reading.note_topic(&one, true, Mono(541_000));
-        reading.note_topic(&none, true, Mono(550_000));
-        reading.note_topic(&none, true, Mono(570_000));
+        reading.note_topic(one, true, Mono(541_000));
+        reading.note_topic(none, true, Mono(550_000));
+        reading.note_topic(none, true, Mono(570_000));
         assert!(!reading.is_idle(0, Mono(570_000)));
-        reading.note_topic(&none, true, Mono(580_000));
+        reading.note_topic(none, true, Mono(580_000));
         assert!(reading.is_idle(0, Mono(580_000)));
     }
 
@@ -667,7 +653,7 @@ mod tests {
         let lanes = Lanes::from([(0, lane)]);
         reading.add(0, Mono(0));
         in_a_step(0, &rules, |step| reading.start(lanes.iter(), step));
-        reading.note_topic(&BTreeMap::new(), true, Mono(1000));
+        reading.note_topic(|_| false, true, Mono(1000));
         in_a_step(2000, &rules, |step| {
             reading.note_trouble(0, "a batch is damaged".into(), step);
             assert!(step.troubles.of(Side::Lane(0)).is_some());
@@ -680,7 +666,7 @@ mod tests {
             })
         };
         assert_eq!(starts(5000, &mut reading), 0, "it seems not to be there");
-        reading.note_topic(&BTreeMap::from([(0, (0, 0))]), true, Mono(6000));
+        reading.note_topic(|_| true, true, Mono(6000));
         assert_eq!(starts(7000, &mut reading), 1);
     }
 

@@ -41,6 +41,7 @@ impl World {
             now: 0,
             topic: TopicFacts {
                 cluster_id: "c".to_owned(),
+                unknown: BTreeMap::new(),
                 topic_id: "1".to_owned(),
                 partitions: (0..partitions).map(|p| (p, (0, 0))).collect(),
             },
@@ -232,17 +233,22 @@ impl World {
             }
             BrokersRequest::TopicId => BrokersAnswer::TopicId(Ok(topic.topic_id.clone())),
             BrokersRequest::LogEnd { partition } => {
-                let end = topic.partitions[&partition].1;
-                let end = LogEnd {
-                    last_stable: end,
-                    high_watermark: end,
-                };
-                let end = self.end_fails.clone().map_or(Ok(end), Err);
+                let limits = topic.partitions.get(&partition);
+                let end = limits.map(|(_, end)| LogEnd {
+                    last_stable: *end,
+                    high_watermark: *end,
+                });
+                let end = end.ok_or_else(|| topic.unknown[&partition].clone());
+                let end = self.end_fails.clone().map_or(end, Err);
                 BrokersAnswer::LogEnd { partition, end }
             }
             BrokersRequest::LogLimits { partition } => BrokersAnswer::LogLimits {
                 partition,
-                limits: Ok(topic.partitions[&partition]),
+                limits: topic
+                    .partitions
+                    .get(&partition)
+                    .copied()
+                    .ok_or_else(|| topic.unknown[&partition].clone()),
             },
         }
     }
@@ -847,4 +853,68 @@ fn decisions_do_not_grow_with_the_ticks_of_an_outage() {
     let bytes = decided * size_of::<crate::values::decision::Decision>();
     assert!(lane.memory_bytes() >= bytes + lane.open_bytes());
     assert!(lane.committable_bytes(None) >= bytes);
+}
+
+/// One broker is away, and the topic partition that it led has no other replica.
+#[test]
+fn a_topic_partition_without_a_leader_holds_up_no_other() {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..nobody_stands_aside()
+    };
+    let mut world = World::new(rules, 2);
+    for _ in 0..3 {
+        world.record(0);
+        world.record(1);
+    }
+    world.wait(MINUTE);
+    world.topic.partitions.remove(&1);
+    world.topic.unknown.insert(1, "it has no leader".to_owned());
+    // Another one loses records that were not read yet.
+    world.topic.partitions.insert(0, (8, 9));
+    world.starts();
+    world.step(Input::OutOfRange { partition: 0 });
+    world.wait(20_000);
+    assert_eq!(world.starts(), [(0, 8, -1)]);
+    world.read(0, 8, 0);
+    // A new one joins.
+    world.topic.partitions.insert(2, (0, 0));
+    world.wait(20_000);
+    assert_eq!(world.starts(), [(2, 0, -1)]);
+    // A restart reads what it can.
+    world.restart();
+    world.wait(1000);
+    assert_eq!(world.engine.lanes().len(), 3);
+    let mut starts = world.starts();
+    starts.dedup();
+    assert!(starts.iter().any(|(p, _, _)| *p == 0), "{starts:?}");
+    // One that should join cannot, and that is said.
+    world.topic.unknown.insert(3, "it has no leader".to_owned());
+    world.wait(20_000);
+    let state = world.state();
+    assert!(state.starts_with("topic partition 3 of topic"), "{state}");
+    world.topic.unknown.remove(&3);
+    world.topic.partitions.insert(3, (0, 0));
+    world.wait(20_000);
+    assert!(world.engine.lanes().contains_key(&3));
+}
+
+#[test]
+fn a_table_begins_with_all_topic_partitions() {
+    let mut world = World::new(Rules::for_tests(), 1);
+    world.commits.clear();
+    world.topic.unknown.insert(1, "it has no leader".to_owned());
+    world.restart();
+    world.wait(MINUTE);
+    assert_eq!(world.commits.len(), 0);
+    assert!(
+        world.state().starts_with("topic partition 1 of topic"),
+        "{}",
+        world.state()
+    );
+    world.topic.unknown.clear();
+    world.topic.partitions.insert(1, (7, 9));
+    world.wait(2000);
+    let genesis = world.commits[0].genesis.clone().unwrap();
+    assert_eq!(genesis.start_offsets, BTreeMap::from([(0, 0), (1, 7)]));
 }

@@ -18,7 +18,7 @@ use super::conversation::{BrokersRequest, TopicFacts};
 use super::step::{Break, Going, Step};
 use crate::table::commit::{Genesis, Head};
 use crate::values::cause::{Cause, Trouble};
-use crate::values::record::Offset;
+use crate::values::record::{Offset, Partition};
 use crate::values::time::Mono;
 
 /// Between two looks at the topic, in milliseconds.
@@ -178,11 +178,28 @@ pub(super) fn with_partitions(
     step: &Step<'_>,
 ) -> Result<TopicFacts, Trouble> {
     let facts = answer?;
-    if facts.partitions.is_empty() {
+    if facts.partitions.is_empty() && facts.unknown.is_empty() {
         let why = format!("topic \"{}\" has no partitions yet", step.rules.shape.topic);
         return Err(Trouble::new(Cause::NoTopic, why));
     }
     Ok(facts)
+}
+
+/// What hinders where the offsets of these topic partitions, which nobody could tell, are needed.
+pub(super) fn limits_needed<'a>(
+    mut unknown: impl Iterator<Item = (&'a Partition, &'a String)>,
+    step: &Step<'_>,
+) -> Option<Trouble> {
+    let (partition, why) = unknown.next()?;
+    let more = match unknown.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let topic = &step.rules.shape.topic;
+    Some(Trouble::from(format!(
+        "topic partition {partition}{more} of topic \"{topic}\" cannot be counted before its \
+         leader tells where its log begins and ends: {why}"
+    )))
 }
 
 /// Asks what the topic is, unless the answer is on its way.

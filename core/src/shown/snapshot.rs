@@ -244,6 +244,7 @@ mod tests {
             Request::Brokers(BrokersRequest::Topic) => {
                 Answer::Brokers(BrokersAnswer::Topic(Ok(TopicFacts {
                     cluster_id: "c".to_owned(),
+                    unknown: BTreeMap::new(),
                     topic_id: "1".to_owned(),
                     partitions: BTreeMap::from([(0, limits)]),
                 })))

@@ -26,6 +26,7 @@ mod requests;
 pub use messages::{Bell, Fetched, Messages, Queue};
 use messages::{code_of, error_text};
 use rdkafka_sys as sys;
+pub use requests::EachOffset;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;

@@ -108,6 +108,8 @@ pub struct TopicInfo {
     pub topic_id: String,
     /// The numbers of the topic partitions, in order.
     pub partitions: Vec<Partition>,
+    /// Those of them that have no leader, so that nobody can read them or tell their offsets.
+    pub leaderless: Vec<Partition>,
 }
 
 /// A place in a topic partition.
