@@ -628,10 +628,10 @@ mod tests {
         let mut reading = Reading::default();
         reading.add(0, Mono(0));
         for now in [10_000, 130_000, 150_000] {
-            reading.note_topic(&BTreeMap::new(), true, Mono(now));
+            reading.note_topic(|_| false, true, Mono(now));
             assert!(!reading.is_idle(0, Mono(now)), "at {now}");
         }
-        reading.note_topic(&BTreeMap::new(), true, Mono(160_000));
+        reading.note_topic(|_| false, true, Mono(160_000));
         assert!(reading.is_idle(0, Mono(160_000)));
     }
 
