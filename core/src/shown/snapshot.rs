@@ -198,8 +198,9 @@ mod tests {
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
         Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
-    use crate::table::commit::{Acquired, CatalogError, Genesis, Head, NewFile, Owner};
+    use crate::table::commit::{Acquired, CatalogError, Genesis, Head, LaneCommit, NewFile, Owner};
     use crate::values::cause::Cause;
+    use crate::values::ledger::LaneLedger;
     use crate::values::object::ObjectPage;
     use crate::values::record::Record;
     use crate::values::time::{DbTime, Mono, WallTime};
@@ -306,8 +307,23 @@ mod tests {
     #[test]
     fn a_table_that_waits_for_the_topic_is_shown_as_it_was_committed() {
         let mut last = commit();
-        last.ledger.consumed = 7;
-        last.ledger.counted = 7;
+        (last.ledger.consumed, last.ledger.counted) = (7, 7);
+        let ledger = LaneLedger {
+            next_offset: 7,
+            counted: 7,
+            ..LaneLedger::default()
+        };
+        let lane = LaneCommit {
+            from: 0,
+            to: 7,
+            leader_epoch: -1,
+            epoch_mark: None,
+            watermark: None,
+            ledger,
+            held: 0,
+            newest: None,
+        };
+        last.lanes.insert(0, lane);
         let head = Head {
             genesis: Genesis {
                 shape: Rules::for_tests().shape,
