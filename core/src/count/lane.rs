@@ -351,21 +351,20 @@ impl Lane {
     /// In a replay there was no such record: it would have stopped the lane before that commit. So
     /// the log is another one.
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
-        if self.fail_on_reject && self.replay.is_some() {
-            self.stopped = Some(Stopped::Replay(format!(
-                "the replay of topic partition {} finds a record at offset {} that cannot be \
-                 counted ({reason}), where the commit had none; the log has changed since (a \
-                 compacted topic, or a restored broker)",
-                self.partition, record.offset
-            )));
-            return;
-        }
         if self.fail_on_reject {
-            self.stopped = Some(Stopped::BadRecord(format!(
-                "cannot count the record at topic partition {} offset {}: {reason}; \
-                 on-bad-record is fail: choose another table name with on-bad-record: reject",
-                self.partition, record.offset
-            )));
+            let (partition, offset) = (self.partition, record.offset);
+            self.stopped = Some(match self.replay {
+                Some(_) => Stopped::Replay(format!(
+                    "the replay of topic partition {partition} finds a record at offset {offset} \
+                     that cannot be counted ({reason}), where the commit had none; the log has \
+                     changed since (a compacted topic, or a restored broker)"
+                )),
+                None => Stopped::BadRecord(format!(
+                    "cannot count the record at topic partition {partition} offset {offset}: \
+                     {reason}; on-bad-record is fail: choose another table name with \
+                     on-bad-record: reject"
+                )),
+            });
             return;
         }
         self.ledger.rejected += 1;

@@ -69,15 +69,21 @@ fn write_counts(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     if is_table_known(status) {
         write_outcomes(out, status)?;
     }
-    for (name, help, n) in [
+    let commits = [
         ("windrow_commits", "Commits of this process", status.commits),
         (
             "windrow_commit_failures",
             "Commits of this process that failed and were tried again",
             status.commit_failures,
         ),
-    ] {
-        ConstCounter::new(n).encode(begin(out, name, help, MetricType::Counter)?)?;
+    ];
+    write_counters(out, &commits)
+}
+
+/// Counters without labels: the name of each, what it counts, and how far it is.
+fn write_counters(out: &mut DescriptorEncoder, counters: &[(&str, &str, u64)]) -> fmt::Result {
+    for (name, help, n) in counters {
+        ConstCounter::new(*n).encode(begin(out, name, help, MetricType::Counter)?)?;
     }
     Ok(())
 }
@@ -101,17 +107,15 @@ fn write_outcomes(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     for (outcome, n) in outcomes {
         ConstCounter::new(n).encode(family.encode_family(&[("outcome", outcome)])?)?;
     }
-    for (name, help, n) in [
+    let rows = [
         ("windrow_rows", "Rows ever committed", status.rows_committed),
         (
             "windrow_lost_hits",
             "Counts that are in no row, because the records of open windows were removed",
             status.lost_hits,
         ),
-    ] {
-        ConstCounter::new(n).encode(begin(out, name, help, MetricType::Counter)?)?;
-    }
-    Ok(())
+    ];
+    write_counters(out, &rows)
 }
 
 /// What is committed. What is not known yet is left out.

@@ -379,13 +379,9 @@ mod tests {
     fn a_wait_at_the_start_does_not_hide_a_pause() {
         let mut engine = engine();
         engine.step(begin(), &mut Vec::new());
-        let ours = Acquired::Ours {
-            owner: commit().owner,
-            lease_ms: 15_000,
-            now: DbTime(NOW),
-            head: None,
-        };
-        engine.step(CatalogAnswer::Acquire(Ok(ours)).into(), &mut Vec::new());
+        let ours =
+            answer(Request::Catalog(CatalogRequest::Acquire { over: None })).expect("an answer");
+        engine.step(Input::Answer(ours), &mut Vec::new());
         engine.step(Input::Paused(true), &mut Vec::new());
         let no_topic = Trouble::new(Cause::NoTopic, "no such topic");
         let answer = BrokersAnswer::Topic(Err(no_topic));

@@ -2,7 +2,7 @@
 
 use super::super::session::{Lost, Session, args};
 use super::ids::{COLUMNS, DATABASE, PARTITION, SERDE, STORAGE, TABLE};
-use super::partitions::Looks;
+use super::partitions::{Looks, insert_key_values};
 use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
 use windrow_core::table::file::ColumnType;
@@ -249,15 +249,8 @@ impl Hive {
         let storages: Vec<_> = partitions.iter().map(|p| &p.storage).collect();
         let storage_ids = self.create_storage(db, columns, &storages).await?;
         let mut ids = Vec::new();
-        let (mut value_ids, mut values, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-        for partition in partitions {
-            let id = self.ids.next(db, &PARTITION)?;
-            ids.push(id);
-            for (position, value) in (0_i32..).zip(&partition.values) {
-                value_ids.push(id);
-                values.push(value.as_str());
-                positions.push(position);
-            }
+        for _ in partitions {
+            ids.push(self.ids.next(db, &PARTITION)?);
         }
         db.execute(
             "INSERT INTO hive.\"PARTITIONS\" (\"PART_ID\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
@@ -275,13 +268,7 @@ impl Hive {
             ],
         )
         .await?;
-        db.execute(
-            "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \
-               \"INTEGER_IDX\") \
-             SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
-            args![value_ids, values, positions],
-        )
-        .await?;
+        insert_key_values(db, ids.iter().copied().zip(partitions.iter().copied())).await?;
         Ok(ids)
     }
 }

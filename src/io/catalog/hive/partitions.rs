@@ -381,19 +381,31 @@ async fn rename(
         // They are kept by the partition's name, and nobody finds them any more.
         delete_from(db, &["PART_COL_STATS"], "PART_ID", &ids).await?;
     }
-    let with_values = matched.shown.iter().filter(|s| s.values_differ);
+    let with_values: Vec<&Shown> = matched.shown.iter().filter(|s| s.values_differ).collect();
+    if with_values.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = with_values.iter().map(|shown| shown.id).collect();
+    delete_from(db, &["PARTITION_KEY_VALS"], "PART_ID", &ids).await?;
+    let partitions = with_values
+        .iter()
+        .map(|shown| (shown.id, &wanted[shown.file].1));
+    insert_key_values(db, partitions).await
+}
+
+/// Writes the values of the partition columns. Each table partition comes with its id.
+pub(super) async fn insert_key_values(
+    db: &Session,
+    partitions: impl Iterator<Item = (i64, &HivePartition)>,
+) -> Result<(), CatalogError> {
     let (mut ids, mut values, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-    for shown in with_values {
-        for (position, value) in (0_i32..).zip(&wanted[shown.file].1.values) {
-            ids.push(shown.id);
+    for (id, partition) in partitions {
+        for (position, value) in (0_i32..).zip(&partition.values) {
+            ids.push(id);
             values.push(value.as_str());
             positions.push(position);
         }
     }
-    if ids.is_empty() {
-        return Ok(());
-    }
-    delete_from(db, &["PARTITION_KEY_VALS"], "PART_ID", &ids).await?;
     db.execute(
         "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \"INTEGER_IDX\") \
          SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
