@@ -266,32 +266,53 @@ fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
 }
 
 fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    runtime()?.block_on(clients::restore(config, secrets))?;
+    for note in runtime()?.block_on(clients::restore(config, secrets))? {
+        println!("{note}");
+    }
     println!("Hive shows what the journal says");
     Ok(())
 }
 
-/// Asks the running windrow, which knows most. Where none is running, or the one that does stands
-/// by, the catalog knows what was committed.
+/// Asks the running windrow, which knows most. Where none is running, or the one that does has not
+/// got the table, the catalog knows what was committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     let Some((method, path)) = cli::question(&cli.verb, config)? else {
         return Ok(());
     };
-    let standby = (method == "GET").then(|| find_standby(config, secrets));
-    let standby = standby.flatten();
-    match cli::ask(config, secrets, method, &path) {
-        Ok(answer) if standby.is_none() => return print(cli, &answer),
-        Ok(_) => {}
-        Err(AskError::NotRunning(_)) if config.table.is_some() => {}
+    let running = (method == "GET").then(|| find_without_table(config, secrets));
+    let running = running.flatten();
+    let answer = match cli::ask(config, secrets, method, &path) {
+        Ok(answer) if running.is_none() => return print(cli, &answer),
+        Ok(answer) => Some(answer),
+        Err(AskError::NotRunning(_)) if config.table.is_some() => None,
         Err(error) => return Err(error.into()),
+    };
+    // What it waits for may be the catalog.
+    let waits = running
+        .as_ref()
+        .is_some_and(|running| running.state == State::Waiting);
+    let looked = ask_catalog(cli, config, secrets, running);
+    match (looked, answer.filter(|_| waits)) {
+        (Err(_), Some(answer)) => print(cli, &answer),
+        (looked, _) => print(cli, &looked?),
     }
+}
+
+/// Answers a question from the catalog. `running` is the status of a windrow that has not got the
+/// table; `None` where none is running.
+fn ask_catalog(
+    cli: &Cli,
+    config: &Config,
+    secrets: &Secrets,
+    running: Option<Status>,
+) -> anyhow::Result<Box<serde_json::value::RawValue>> {
     let mut parts = clients::open(config, secrets)?;
-    let answer = runtime()?.block_on(async {
+    runtime()?.block_on(async {
         parts.settle().await?;
         anyhow::Ok(match &cli.verb {
             Verb::Status => {
                 let committed = clients::look(&mut parts).await?;
-                cli::raw(&match standby {
+                cli::raw(&match running {
                     Some(running) => Status {
                         state: running.state,
                         cause: running.cause,
@@ -325,16 +346,16 @@ fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
             }
             _ => unreachable!("these ask nobody"),
         })
-    })?;
-    print(cli, &answer)
+    })
 }
 
-/// What the running windrow says about itself, where it stands by. It has counted nothing, so what
-/// it says about the table is all zeros. `None` where it does not stand by or does not answer.
-fn find_standby(config: &Config, secrets: &Secrets) -> Option<Status> {
+/// What the running windrow says about itself, where it stands by or waits for the table. It has
+/// counted nothing, so what it says about the table is all zeros. `None` where it has the table or
+/// does not answer.
+fn find_without_table(config: &Config, secrets: &Secrets) -> Option<Status> {
     let answer = cli::ask(config, secrets, "GET", "/v1/status").ok()?;
     let status: Status = serde_json::from_str(answer.get()).ok()?;
-    (status.state == State::Standby).then_some(status)
+    status.knows_less_than_the_catalog().then_some(status)
 }
 
 fn print(cli: &Cli, answer: &serde_json::value::RawValue) -> anyhow::Result<()> {

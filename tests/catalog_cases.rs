@@ -118,6 +118,7 @@ pub fn epoch(owner: &Owner, n: u64) -> Commit {
         lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
         topic_id: "topic".to_owned(),
         cluster_id: "cluster".to_owned(),
+        left_topic_ids: Vec::new(),
         decisions: Vec::new(),
         closed_through: None,
         ledger: TableLedger::default(),

@@ -1,12 +1,13 @@
 //! Actions. Each is asked of the running windrow over loopback; when it does not answer, of its
-//! program, which Pebble runs; and when that cannot be run either, a sentence says why not.
+//! program, which Pebble runs; and when that cannot be run either, a sentence says why not. Why a
+//! windrow does not answer, Pebble knows: it has the state of the service and its last words.
 //!
 //! Every unit can be asked, because what is committed is in the catalog: a unit that stands by
 //! looks there. What is not committed yet, such as the lag, only the unit that counts knows.
 
 use crate::hookcmd::HookCommands;
-use crate::layer::{BINARY_DIR, USER_ID, binary_name};
-use crate::pebble::Pebble;
+use crate::layer::{BINARY_DIR, LAST_WORDS, SERVICE, USER_ID, binary_name};
+use crate::pebble::{ExecOutput, Pebble, PebbleError};
 use crate::rendered::{SECRETS_FILE, SETTINGS_FILE, token_in_force};
 use crate::workload::{self, Answer};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use windrow_core::settings::config::Secret;
 use windrow_core::shown::status::{Rows, State};
 use windrow_core::shown::tables::LANE_COLUMNS;
+use windrow_core::values::cause::{Trouble, name_or_empty};
 
 /// The most that a list in a result may hold: Juju keeps results for a long time, and shows them in
 /// a terminal.
@@ -26,8 +28,13 @@ const LIST_MAX_BYTES: usize = 60_000;
 /// The most rows that windrow gives at once.
 const LIMIT_MAX: u64 = 1000;
 
-/// How long the program may run.
+/// How long the program may run to answer a question.
 const PROGRAM: Duration = Duration::from_secs(25);
+
+/// How long it may run to restore the table. It is more than the 30 min that windrow allows the
+/// transaction (`Limits::LONG` in `src/io/catalog/session.rs`), so that windrow's own error, which
+/// says more, comes first. A table of 300,000 files took a minute.
+const RESTORE: Duration = Duration::from_mins(35);
 
 /// What an action answers: keys in kebab-case, and a text for each.
 type Results = BTreeMap<String, String>;
@@ -59,7 +66,7 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
         .clamp(1, LIMIT_MAX);
     match name {
         "get-table-status" => summary(&asker.read_status()?),
-        "list-tables" => list(&asker.read("/v1/tables", &["tables"])?, "tables", limit),
+        "list-tables" => list(&asker.read_tables()?, "tables", limit),
         "show-windows" => list(&asker.read("/v1/windows", &["windows"])?, "windows", limit),
         "get-lag" => lag(&asker.read_status()?),
         "preview-table" => rows(&asker.read_rows("", limit)?),
@@ -76,7 +83,7 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
             Ok(Results::from([("paused".to_owned(), paused)]))
         }
         "restore-table" => {
-            let done = asker.run_program(&["restore"])?;
+            let done = asker.restore()?;
             Ok(Results::from([(
                 "restored".to_owned(),
                 done.trim().to_owned(),
@@ -131,7 +138,7 @@ impl Asker<'_> {
     fn read_status(&self) -> Result<String> {
         let answer = match workload::get("/v1/status", self.token.as_ref()) {
             Ok(answer) => answer_text(answer)?,
-            Err(_) => return self.run_program(&["status"]),
+            Err(_) => return self.read_silent_status(),
         };
         let running: Value = parse(&answer)?;
         if !is_standby(&running) {
@@ -142,6 +149,68 @@ impl Asker<'_> {
             status.insert(field.to_owned(), running[field].clone());
         }
         serde_json::to_string(&status).context("cannot write a status")
+    }
+
+    /// The JSON text of the status of a windrow that does not answer: what the catalog says was
+    /// counted, and what Pebble says of the service. Of a windrow that has ended, its last words
+    /// are told even where the catalog cannot be asked, because that is often why it has ended.
+    fn read_silent_status(&self) -> Result<String> {
+        let catalog = self.run_program(&["status"]);
+        let Some(silence) = self.silence() else {
+            return catalog;
+        };
+        let mut status: BTreeMap<String, Value> = match (catalog, &silence) {
+            (Ok(answer), _) => parse(&answer)?,
+            (Err(_), Silence::Ended(_)) => BTreeMap::new(),
+            (Err(error), _) => return Err(error),
+        };
+        silence.put_over(|key, value| {
+            status.insert(key.to_owned(), value);
+        });
+        serde_json::to_string(&status).context("cannot write a status")
+    }
+
+    /// The JSON text of the tables. Each has the state and the reason of this unit's windrow.
+    fn read_tables(&self) -> Result<String> {
+        let running = self.running_status();
+        let silence = if is_standby(&running) {
+            None
+        } else {
+            match workload::get("/v1/tables", self.token.as_ref()) {
+                Ok(answer) => return answer_text(answer),
+                Err(_) => self.silence(),
+            }
+        };
+        let mut answer: Value = parse(&self.run_program(&["tables"])?)?;
+        for table in answer["tables"].as_array_mut().into_iter().flatten() {
+            match &silence {
+                Some(silence) => silence.put_over(|key, value| table[key] = value),
+                None if is_standby(&running) => {
+                    for field in OF_STANDBY {
+                        table[field] = running[field].clone();
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(answer.to_string())
+    }
+
+    /// Why windrow does not answer; `None` where Pebble does not say that either.
+    fn silence(&self) -> Option<Silence> {
+        let service = self.pebble.services().ok()?.remove(SERVICE);
+        Some(match service.as_deref() {
+            Some("backoff" | "error") => {
+                let words = self.pebble.logs(SERVICE, LAST_WORDS).unwrap_or_default();
+                let mut lines = words.iter().rev();
+                let trouble = lines.find_map(|line| Trouble::of_last_line(line));
+                Silence::Ended(trouble.unwrap_or_else(|| {
+                    "windrow ended and is started again; see: kubectl logs -c windrow".into()
+                }))
+            }
+            Some("active") => Silence::Starting,
+            _ => Silence::Down,
+        })
     }
 
     /// What the running windrow says about itself; null where it does not answer.
@@ -188,35 +257,93 @@ impl Asker<'_> {
         }
     }
 
-    /// Runs the program in the workload's container, as the user that windrow runs as, and gives
-    /// what it prints.
+    /// Writes the table's entries in Hive again; gives what the program prints.
+    fn restore(&self) -> Result<String> {
+        let output = self.exec(&["restore"], RESTORE)?.map_err(|error| {
+            if matches!(error, PebbleError::Overdue(_)) {
+                return anyhow!(
+                    "windrow restore was not done after {} min and was ended; PostgreSQL undoes \
+                     what it had begun; look whether PostgreSQL is short of CPU or disk, and run \
+                     the action again",
+                    RESTORE.as_secs() / 60
+                );
+            }
+            anyhow!("windrow's program cannot be run: {error}; see the unit's status")
+        })?;
+        printed(&output)
+    }
+
+    /// Runs the program to ask the catalog, and gives what it prints.
     fn run_program(&self, verb: &[&str]) -> Result<String> {
+        let output = self.exec(verb, PROGRAM)?.map_err(|error| {
+            if matches!(error, PebbleError::Overdue(_)) {
+                return anyhow!(
+                    "windrow does not answer, and its program was ended because the catalog gave \
+                     it no answer within {} s; look whether PostgreSQL is up and not short of CPU \
+                     or disk, and run the action again",
+                    PROGRAM.as_secs()
+                );
+            }
+            anyhow!(
+                "windrow does not answer, and its program cannot be run to ask the catalog: \
+                 {error}; see the unit's status"
+            )
+        })?;
+        printed(&output)
+    }
+
+    /// Runs the program in the workload's container, as the user that windrow runs as, for at most
+    /// this time.
+    fn exec(&self, verb: &[&str], limit: Duration) -> Result<Result<ExecOutput, PebbleError>> {
         let digest = std::fs::read_to_string(self.charm_dir.join("windrow.sha256"))
             .context("the charm is incomplete; deploy it again")?;
         let mut command = vec![format!("{BINARY_DIR}/{}", binary_name(digest.trim()))];
         command.extend(["--config", SETTINGS_FILE, "--output", "json"].map(str::to_owned));
         command.extend(verb.iter().map(|word| (*word).to_owned()));
-        let output = self
-            .pebble
-            .exec(&command, USER_ID, PROGRAM)
-            .map_err(|error| {
-                anyhow!(
-                    "windrow does not answer, and its program cannot be run to ask the catalog: \
-                 {error}; see the unit's status"
-                )
-            })?;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        if output.code == 0 {
-            return Ok(out.into_owned());
-        }
-        let last = err
-            .lines()
-            .rfind(|line| !line.trim().is_empty())
-            .unwrap_or("it says nothing");
-        Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
+        Ok(self.pebble.exec(&command, USER_ID, limit))
+    }
+}
+
+/// What the program has printed, or the error in its last line.
+fn printed(output: &ExecOutput) -> Result<String> {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    if output.code == 0 {
+        return Ok(out.into_owned());
+    }
+    let last = err
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("it says nothing");
+    Err(anyhow!("{}", last.trim_start_matches("windrow: ")))
+}
+
+/// Why windrow does not answer.
+enum Silence {
+    /// It has ended by itself, for this reason.
+    Ended(Trouble),
+    /// It runs, and does not answer yet.
+    Starting,
+    /// It does not run, because the charm has not started it or has stopped it.
+    Down,
+}
+
+impl Silence {
+    /// Sets what is known over what the catalog says, field by field. The program that asks the
+    /// catalog knows of no service, so its reason is for those who have no charm.
+    fn put_over(&self, mut set: impl FnMut(&str, Value)) {
+        let reason = match self {
+            Silence::Ended(trouble) => {
+                set("state", State::Failed.name().into());
+                set("cause", name_or_empty(trouble.cause).into());
+                trouble.text.as_str()
+            }
+            Silence::Starting => "windrow does not answer yet; see the unit's status",
+            Silence::Down => "windrow does not run; see the unit's status",
+        };
+        set("reason", reason.into());
     }
 }
 
@@ -260,6 +387,9 @@ fn summary(answer: &str) -> Result<Results> {
 /// others wait for.
 fn lag(answer: &str) -> Result<Results> {
     let answer: Value = parse(answer)?;
+    if answer["lanes"].is_null() && answer["state"] == State::Failed.name() {
+        bail!("windrow ended: {}", text(&answer["reason"]));
+    }
     let partitions: Vec<String> = answer["lanes"]
         .as_array()
         .into_iter()

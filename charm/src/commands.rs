@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The verbs of Juju's own command line that messages use.
-const JUJU_VERBS: [&str; 11] = [
+const JUJU_VERBS: [&str; 12] = [
     "add-secret",
     "config",
     "debug-log",
     "grant-secret",
     "integrate",
     "model-config",
+    "refresh",
     "remove-relation",
     "run",
     "show-unit",
@@ -29,7 +30,7 @@ const MODEL_SETTINGS: [&str; 3] = ["juju-http-proxy", "juju-https-proxy", "juju-
 const FOREIGN_ACTIONS: [&str; 1] = ["sync-s3-credentials"];
 
 /// Options of other charms that messages name.
-const FOREIGN_OPTIONS: [&str; 3] = ["bucket", "credentials", "region"];
+const FOREIGN_OPTIONS: [&str; 4] = ["bucket", "credentials", "endpoint", "region"];
 
 /// What exists.
 struct Known {
@@ -78,8 +79,8 @@ impl Known {
                     .iter()
                     .map(|word| word.split_once('=').map_or(*word, |(option, _)| option))
                     .collect();
-                // `{}` stands for the name of another application.
-                if *app == "{}"
+                // These stand for the name of another application.
+                if ["{}", "{remote}"].contains(app)
                     && settings
                         .iter()
                         .all(|option| FOREIGN_OPTIONS.contains(option))
@@ -118,6 +119,7 @@ impl Known {
                 exists(&BTreeSet::from(known), "setting of a model", name)
             }
             ["juju", "debug-log", "--include", _] => Ok(()),
+            ["juju", "refresh", app, "--revision=REVISION"] => is_ours(app),
             ["juju", "update-secret", _, value] if value.contains('=') => Ok(()),
             ["juju", "grant-secret" | "remove-relation", _, _]
             | ["juju", "status", _]

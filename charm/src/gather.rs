@@ -54,6 +54,9 @@ pub fn gather(context: &Context, hooks: &HookCommands, pebble: &Pebble) -> Resul
     let token = options
         .get("api-token")
         .and_then(|uri| uri.as_str())
+        .map(str::trim)
+        // As with every other option, an empty one is one that is not set.
+        .filter(|uri| !uri.is_empty())
         .map(|uri| workload::read_token(hooks, uri));
     let chosen = choose_options(&options, &memo);
     let mut facts = Facts {
@@ -302,7 +305,7 @@ pub fn trouble_of(error: &PebbleError) -> PebbleTrouble {
         PebbleError::Down(_) => PebbleTrouble::Down,
         PebbleError::Slow(_) | PebbleError::Refused { status: 504, .. } => PebbleTrouble::Slow,
         PebbleError::Refused { status: 500.., .. } => PebbleTrouble::Unwell(error.to_string()),
-        PebbleError::Refused { .. } | PebbleError::Failed(_) => {
+        PebbleError::Refused { .. } | PebbleError::Overdue(_) | PebbleError::Failed(_) => {
             PebbleTrouble::Refused(error.to_string())
         }
     }

@@ -84,7 +84,7 @@ pub fn plan(facts: &Facts, chosen: &OptionChoice) -> Plan {
     }
     let mut plan = Plan {
         app_data: BTreeMap::new(),
-        unit_data: unwritten_unit_data(facts),
+        unit_data: unwritten_unit_data(facts, options.as_ref()),
         open_port: !memo.port,
         version: (memo.version != facts.charm.version).then(|| facts.charm.version.clone()),
         memo,
@@ -138,25 +138,27 @@ impl Findings {
     /// missing, a windrow that does not count, all the rest.
     ///
     /// A hint never hides that something is missing or that windrow does not count, however urgent
-    /// it is. Nor does a bad option, although it must be seen by whoever has just set it: then both
-    /// are told.
+    /// it is. Nor does a bad option or a request that cannot be changed, although they must be seen
+    /// by whoever has just set the option: then both are told.
     fn status(self) -> Option<Status> {
         let is_unwell = |status: &Status| status.level <= Level::Waiting;
         let (unwell, well) = match self.workload {
             Some(status) if is_unwell(&status) => (Some(status), None),
             other => (None, other),
         };
+        let is_bare = self.missing.is_none() && unwell.is_none();
         let options = self.options.map(|options| match &unwell {
-            Some(windrow) => Status::new(
-                options.level.min(windrow.level),
-                format!("{}; also: {}", options.text, windrow.text),
-            ),
+            Some(windrow) => options.and_also(windrow),
             None => options,
         });
-        let is_bare = self.missing.is_none() && unwell.is_none();
         let hints = self.hints.into_iter().filter(|_| is_bare);
-        let vital = options.into_iter().chain(self.missing).chain(unwell);
-        status::most_urgent(vital.chain(self.requests).chain(hints).chain(well))
+        let vital = status::most_urgent(options.into_iter().chain(self.missing).chain(unwell));
+        let request = self.requests.into_iter().next();
+        let told = match (vital, request) {
+            (Some(vital), Some(request)) => Some(vital.and_also(&request)),
+            (vital, request) => vital.or(request),
+        };
+        status::most_urgent(told.into_iter().chain(hints).chain(well))
     }
 }
 
@@ -190,6 +192,7 @@ fn names(facts: &Facts, options: Option<&Options>) -> Names {
     let database = options.map_or("", |options| options.metastore_database.as_str());
     if let Endpoint::Ready(metastore) = metastore::read(facts.newest(METASTORE), database) {
         names.plain.extend((!metastore.tls).then_some(METASTORE));
+        names.metastore_user = metastore.username.expose().to_owned();
         names.database = metastore.database;
         names.postgresql = metastore.version;
     }
@@ -225,13 +228,13 @@ fn add_app_data(facts: &Facts, options: Option<&Options>, plan: &mut Plan) {
 }
 
 /// What this unit has to say and has not written yet, by relation id.
-fn unwritten_unit_data(facts: &Facts) -> BTreeMap<String, Bag> {
+fn unwritten_unit_data(facts: &Facts, options: Option<&Options>) -> BTreeMap<String, Bag> {
     let written = |id: &str| facts.memo.relations.get(id)?.unit_data.as_ref();
-    let domain = facts
-        .options
-        .get("cluster-domain")
-        .and_then(Value::as_str)
-        .filter(|domain| !domain.is_empty());
+    // Only options that are right as a whole are here, so this one is a domain.
+    let kafka = options.and_then(|options| options.settings.get("kafka"));
+    let domain = kafka
+        .and_then(|kafka| kafka.get("cluster-domain"))
+        .and_then(|domain| domain.as_str());
     let bag = metrics::unit_data(&topology(facts), domain.unwrap_or("cluster.local"));
     let relations = facts.relations.get(METRICS).into_iter().flatten();
     relations
@@ -262,6 +265,10 @@ fn check_requests(facts: &Facts, options: &Options, memo: &Memo) -> Vec<Status> 
     let nothing = String::new();
     let mut all = Vec::new();
     for (endpoint, key, option, value) in asked {
+        // Without a table, nothing is asked of the others.
+        if endpoint != KAFKA && options.table.is_none() {
+            continue;
+        }
         let Some(relation) = facts.newest(endpoint) else {
             continue;
         };

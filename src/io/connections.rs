@@ -34,13 +34,21 @@ const CONNECTION_MAX: Duration = Duration::from_mins(1);
 /// longer than any answer takes.
 const SILENT_MAX: Duration = Duration::from_secs(15);
 
-/// Where a connection comes from.
+/// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct Peer {
+    /// Where it comes from.
+    pub(super) from: SocketAddr,
+    /// The address of this machine that it came to; `None` where the system does not say.
+    pub(super) to: Option<SocketAddr>,
+}
 
 impl Connected<IncomingStream<'_, Bounded>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        Peer(*stream.remote_addr())
+        Peer {
+            from: *stream.remote_addr(),
+            to: stream.io().stream.local_addr().ok(),
+        }
     }
 }
 

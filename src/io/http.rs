@@ -9,7 +9,7 @@
 use super::connections::{Bounded, Peer};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -199,7 +199,7 @@ fn fail(code: StatusCode, why: impl AsRef<str>) -> Response {
 
 async fn guard(
     State(app): State<App>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -208,7 +208,8 @@ async fn guard(
     let admitted = admit(&RequestFacts {
         path: request.uri().path(),
         changes: !matches!(*request.method(), Method::GET | Method::HEAD),
-        peer: peer.ip(),
+        peer: peer.from.ip(),
+        local: peer.to.map(|to| to.ip()),
         token: token.as_ref().map(Secret::expose),
         authorization: text(headers, &header::AUTHORIZATION),
         host: only(headers, &header::HOST),
@@ -313,12 +314,22 @@ async fn show_metrics(State(app): State<App>) -> Response {
         .into_response()
 }
 
-async fn table(State(app): State<App>, Path(name): Path<String>) -> Response {
+async fn table(State(app): State<App>, name: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(name)) = name else {
+        return unreadable_name();
+    };
     let status = app.status();
     match check_name(&status, &name) {
         Ok(()) => Json(status.summary()).into_response(),
         Err(response) => *response,
     }
+}
+
+fn unreadable_name() -> Response {
+    fail(
+        StatusCode::BAD_REQUEST,
+        "cannot read the table's name: it is not UTF-8; see /v1/tables",
+    )
 }
 
 /// Whether it is the name of our table: for `default.newtable` that is also `newtable`.
@@ -339,9 +350,12 @@ fn check_name(status: &Status, name: &str) -> Result<(), Box<Response>> {
 
 async fn rows(
     State(app): State<App>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Response {
+    let Ok(Path(name)) = name else {
+        return unreadable_name();
+    };
     let status = app.status();
     let (name, kind) = [TableKind::Late, TableKind::Rejects]
         .into_iter()
@@ -475,6 +489,10 @@ mod tests {
     }
 
     async fn start() -> Running {
+        start_on("127.0.0.1:0").await
+    }
+
+    async fn start_on(address: &str) -> Running {
         let (status, status_rx) = watch::channel(Arc::new(full()));
         let (token, token_rx) = watch::channel(None);
         let (commands_tx, commands) = mpsc::channel(1);
@@ -490,7 +508,7 @@ mod tests {
                 Ok(rows(&["window", "origin", "count"], &row.to_string()))
             })
         });
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind(address.parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let handle = Handle {
             status: status_rx,
@@ -622,6 +640,8 @@ mod tests {
             ("/v1/tables/newtable/rows?limit=1001", 400),
             ("/v1/tables/newtable/rows?limit=x", 400),
             ("/v1/tables/newtable/rows?limt=3", 400),
+            ("/v1/tables/%ff", 400),
+            ("/v1/tables/%ff/rows", 400),
             ("/v1/pause", 405),
         ] {
             let (code, _, body) = get(to, path).await;
@@ -738,6 +758,27 @@ mod tests {
                 assert_eq!(ask(to, &request).await.0, 403, "{request}");
             }
         }
+    }
+
+    /// As with `http: 10.1.2.3:8080`, where 10.1.2.3 is the machine's own address.
+    #[tokio::test]
+    async fn the_machine_itself_may_ask_at_its_own_address() {
+        // No packet is sent: the system only says which address it would send from.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let own = match socket.connect("192.0.2.1:9") {
+            Ok(()) => socket.local_addr().unwrap().ip(),
+            Err(error) => {
+                println!("not tried, because this machine has no other address: {error}");
+                return;
+            }
+        };
+        let running = start_on(&format!("{own}:0")).await;
+        let (code, _, body) = get(running.address, "/v1/status").await;
+        assert_eq!(code, 200, "{own}: {body}");
+        // The listener is at all addresses, and the machine asks at one of them.
+        let running = start_on("0.0.0.0:0").await;
+        let to = SocketAddr::new(own, running.address.port());
+        assert_eq!(get(to, "/v1/status").await.0, 200, "{own}");
     }
 
     #[tokio::test]

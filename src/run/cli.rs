@@ -319,6 +319,9 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Windows => windows_table(&value(answer)) + &more(&value(answer)),
         Verb::Rows(_) => {
             let rows: status::Rows = serde_json::from_str(answer.get())?;
+            if rows.count == 0 {
+                return Ok(format!("table {} has no rows yet\n", rows.table));
+            }
             rows_table(&rows)? + &shown(rows.count, rows.truncated)
         }
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
@@ -565,6 +568,27 @@ mod tests {
                 &console
             )
             .is_err()
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_is_told_in_a_sentence() {
+        let answer: Box<RawValue> = serde_json::from_str(
+            r#"{"table":"default.t","columns":[],"rows":[],"count":0,"truncated":false}"#,
+        )
+        .unwrap();
+        let rows = Verb::Rows(Rows {
+            limit: 5,
+            of: Of::Rows,
+        });
+        assert_eq!(
+            render(&rows, &answer, Output::Table).unwrap(),
+            "table default.t has no rows yet\n"
+        );
+        assert!(
+            render(&rows, &answer, Output::Json)
+                .unwrap()
+                .starts_with('{')
         );
     }
 

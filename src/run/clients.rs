@@ -127,6 +127,7 @@ pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
     (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
     (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
     (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
+    status.lost_hits = ledger.lost_hits;
     (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
     status.last_commit = Some(EventTime(head.committed_at.0));
     if head.paused {
@@ -162,12 +163,13 @@ pub async fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Resul
         .await?)
 }
 
-/// Writes the table's rows in Hive again from the journal.
+/// Writes the table's rows in Hive again from the journal. Returns what a person should know of
+/// it, as whole sentences.
 ///
 /// # Errors
 /// The catalog does not answer, another process owns the table, or a table that is not windrow's
 /// has one of its names.
-pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
     let owner_id = random_owner_id()?;

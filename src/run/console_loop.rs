@@ -109,8 +109,7 @@ pub fn run(
         token_tx,
         next: None,
         asked_at: None,
-        halted: BTreeMap::new(),
-        lost: BTreeSet::new(),
+        hindrances: Hindrances::default(),
         status,
         status_tx,
         status_at: None,
@@ -139,16 +138,60 @@ struct Printer<'a> {
     next: Option<BTreeMap<Partition, Offset>>,
     /// When the brokers were asked for the topic.
     asked_at: Option<Instant>,
+    hindrances: Hindrances,
+    status: Status,
+    status_tx: watch::Sender<Arc<Status>>,
+    /// When the status was sent; `None` when it must be sent at once.
+    status_at: Option<Instant>,
+}
+
+/// What keeps topic partitions from being read, until each goes on itself: records of the others do
+/// not end it.
+#[derive(Default)]
+struct Hindrances {
+    /// Why the topic could not be looked up, or a topic partition of it could not be started.
+    topic: Option<Trouble>,
     /// The topic partitions that cannot be read for now, for example because what came of them was
     /// damaged.
     halted: BTreeMap<Partition, Halted>,
     /// The topic partitions whose log does not have the next offset, and are not read until it is
     /// known where they go on.
     lost: BTreeSet<Partition>,
-    status: Status,
-    status_tx: watch::Sender<Arc<Status>>,
-    /// When the status was sent; `None` when it must be sent at once.
-    status_at: Option<Instant>,
+}
+
+impl Hindrances {
+    /// What is told of them; `None` where everything is read.
+    fn first(&self) -> Option<Trouble> {
+        let halted = || self.halted.values().next().map(|halted| halted.why.clone());
+        let lost = || {
+            let partition = self.lost.first()?;
+            Some(Trouble::from(format!(
+                "the log of topic partition {partition} does not have the next offset; the brokers \
+                 are asked where it goes on"
+            )))
+        };
+        self.topic.clone().or_else(halted).or_else(lost)
+    }
+
+    /// A topic partition could not be read. It is started again after a pause.
+    fn halt(&mut self, partition: Partition, why: Trouble) {
+        let pause_ms = pause_before_start(None);
+        self.halted.entry(partition).or_insert(Halted {
+            why,
+            at: Instant::now() + Duration::from_millis(pause_ms),
+            pause_ms,
+        });
+    }
+}
+
+/// Starts each topic partition at its next offset. Returns those that could not be started.
+fn start_each<'n, E>(
+    next: impl IntoIterator<Item = (&'n Partition, &'n Offset)>,
+    mut start: impl FnMut(Partition, Offset) -> Result<(), E>,
+) -> Vec<(Partition, E)> {
+    next.into_iter()
+        .filter_map(|(partition, offset)| Some((*partition, start(*partition, *offset).err()?)))
+        .collect()
 }
 
 /// Why a topic partition is not read for now.
@@ -212,10 +255,8 @@ impl Printer<'_> {
         if self.asked_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
-        match self.start_new() {
-            Ok(()) => self.set_counting(),
-            Err(why) => self.set_waiting(why),
-        }
+        self.hindrances.topic = self.start_new().err();
+        self.set_counting();
         self.asked_at = Some(Instant::now());
     }
 
@@ -247,7 +288,7 @@ impl Printer<'_> {
 
     /// Goes on with topic partitions whose log does not have the next offset.
     fn start_lost(&mut self) -> Result<(), Trouble> {
-        let lost: Vec<Partition> = self.lost.iter().copied().collect();
+        let lost: Vec<Partition> = self.hindrances.lost.iter().copied().collect();
         if lost.is_empty() {
             return Ok(());
         }
@@ -274,14 +315,14 @@ impl Printer<'_> {
             }
             self.reader.start(partition, to, -1)?;
             next.insert(partition, to);
-            self.lost.remove(&partition);
+            self.hindrances.lost.remove(&partition);
         }
         Ok(())
     }
 
     /// Starts again what could not be read, after a pause that grows.
     fn start_halted(&mut self) {
-        for (partition, halted) in &mut self.halted {
+        for (partition, halted) in &mut self.hindrances.halted {
             let next = self.next.as_ref().and_then(|next| next.get(partition));
             if let Some(offset) = next.filter(|_| Instant::now() >= halted.at) {
                 halted.pause_ms = pause_before_start(Some(halted.pause_ms));
@@ -298,8 +339,7 @@ impl Printer<'_> {
             reader,
             next,
             status,
-            halted,
-            lost,
+            hindrances: Hindrances { halted, lost, .. },
             asked_at,
             ..
         } = self;
@@ -367,12 +407,7 @@ impl Printer<'_> {
     /// started again after a pause.
     fn note_trouble(&mut self, halted: Option<Partition>, why: Trouble) {
         if let Some(partition) = halted {
-            let pause_ms = pause_before_start(None);
-            self.halted.entry(partition).or_insert(Halted {
-                why: why.clone(),
-                at: Instant::now() + Duration::from_millis(pause_ms),
-                pause_ms,
-            });
+            self.hindrances.halt(partition, why.clone());
         }
         self.set_waiting(why);
     }
@@ -380,7 +415,7 @@ impl Printer<'_> {
     /// Goes on counting, because brokers answer or records come, unless one topic partition is not
     /// read.
     fn set_counting(&mut self) {
-        match self.halted.values().next().map(|d| d.why.clone()) {
+        match self.hindrances.first() {
             Some(why) => self.set_waiting(why),
             None if self.status.state != State::Counting => {
                 (self.status.state, self.status.reason) = (State::Counting, String::new());
@@ -422,13 +457,18 @@ impl Printer<'_> {
 
     /// Replaces the client by a new one, which goes on where the old one was.
     fn reopen(&mut self) {
-        let started = kafka::open(&self.kafka).and_then(|(brokers, reader)| {
-            (self.brokers, self.reader) = (brokers, reader);
-            let mut next = self.next.iter().flatten();
-            next.try_for_each(|(partition, offset)| self.reader.start(*partition, *offset, -1))
-        });
-        if let Err(error) = started {
-            self.set_waiting(error.into());
+        match kafka::open(&self.kafka) {
+            Ok((brokers, reader)) => {
+                (self.brokers, self.reader) = (brokers, reader);
+                let next = self.next.iter().flatten();
+                let failed = start_each(next, |partition, offset| {
+                    self.reader.start(partition, offset, -1)
+                });
+                for (partition, error) in failed {
+                    self.note_trouble(Some(partition), error.into());
+                }
+            }
+            Err(error) => self.set_waiting(error.into()),
         }
         self.asked_at = None;
     }
@@ -483,5 +523,48 @@ impl Counts {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_one_topic_partition_do_not_hide_that_another_stands_still() {
+        let mut hindrances = Hindrances::default();
+        assert_eq!(hindrances.first(), None);
+        hindrances.lost.insert(3);
+        let lost = hindrances.first().expect("it is not read");
+        assert!(
+            lost.text.starts_with("the log of topic partition 3 "),
+            "{lost}"
+        );
+        hindrances.halt(1, "it came damaged".into());
+        assert_eq!(hindrances.first(), Some("it came damaged".into()));
+        // A new topic partition whose offsets cannot be asked for.
+        hindrances.topic = Some(Trouble::new(Cause::NoTopic, "no leader"));
+        assert_eq!(hindrances.first(), hindrances.topic);
+        // What is said of the topic ends with the next look-up that succeeds, and only what goes on
+        // itself is over.
+        hindrances.topic = None;
+        hindrances.halted.clear();
+        assert_eq!(hindrances.first(), Some(lost));
+    }
+
+    #[test]
+    fn one_topic_partition_that_cannot_be_started_does_not_stop_those_behind_it() {
+        let next = BTreeMap::from([(0, 10), (1, 11), (2, 12)]);
+        let mut started = Vec::new();
+        let failed = start_each(&next, |partition, offset| {
+            started.push((partition, offset));
+            if partition == 0 {
+                Err("no leader")
+            } else {
+                Ok(())
+            }
+        });
+        assert_eq!(started, [(0, 10), (1, 11), (2, 12)]);
+        assert_eq!(failed, [(0, "no leader")]);
     }
 }

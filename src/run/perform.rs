@@ -1,9 +1,10 @@
 //! One request to the brokers or to the store → its answer. Both wait for a network, so they run
 //! beside the loop; neither decides what to ask next.
 
-use crate::io::kafka::{At, Brokers, KafkaError};
+use crate::io::kafka::{Brokers, KafkaError};
 use crate::io::store::Store;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -11,7 +12,6 @@ use windrow_core::engine::{
     BrokersAnswer, BrokersRequest, LogEnd, StoreAnswer, StoreRequest, TopicFacts,
 };
 use windrow_core::values::cause::Trouble;
-use windrow_core::values::record::Partition;
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,16 +56,16 @@ impl AsRef<[u8]> for Shared {
 
 fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
     let topic = brokers.topic(ASK_TIMEOUT)?;
-    let first = brokers.offsets(&topic.partitions, At::Earliest, ASK_TIMEOUT)?;
-    let end = brokers.offsets(&topic.partitions, At::Latest, ASK_TIMEOUT)?;
-    let limits = |partition: &Partition| {
-        let offset_or_zero = |offsets: &std::collections::BTreeMap<_, _>| {
-            offsets.get(partition).copied().unwrap_or(0)
-        };
-        (*partition, (offset_or_zero(&first), offset_or_zero(&end)))
-    };
+    let (mut partitions, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+    for (partition, limits) in brokers.limits(&topic, ASK_TIMEOUT)? {
+        match limits {
+            Ok(limits) => drop(partitions.insert(partition, limits)),
+            Err(why) => drop(unknown.insert(partition, why)),
+        }
+    }
     Ok(TopicFacts {
-        partitions: topic.partitions.iter().map(limits).collect(),
+        partitions,
+        unknown,
         cluster_id: topic.cluster_id,
         topic_id: topic.topic_id,
     })

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, mpsc as async_mpsc, watch};
 use windrow_core::engine::{Answer, Engine};
-use windrow_core::settings::config::Config;
+use windrow_core::settings::config::{CatalogSettings, Config};
 use windrow_core::settings::secrets::Secrets;
 use windrow_core::shown::snapshot::{RunFacts, snapshot};
 use windrow_core::values::cause::Trouble;
@@ -156,7 +156,9 @@ fn start_watching_secrets(
 }
 
 fn wants_hive_schema(config: Option<&Config>) -> bool {
-    config.is_some_and(|config| config.init_metastore)
+    // A local catalog has no metastore, and what it needs is there without the setting.
+    let is_local = |config: &Config| matches!(config.catalog, Some(CatalogSettings::Local(_)));
+    config.is_some_and(|config| config.init_metastore && !is_local(config))
 }
 
 fn start_thread(

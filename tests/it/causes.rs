@@ -121,6 +121,7 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
     play.later();
     let empty = TopicFacts {
         cluster_id: "c".to_owned(),
+        unknown: BTreeMap::new(),
         topic_id: "1".to_owned(),
         partitions: BTreeMap::new(),
     };
@@ -143,6 +144,37 @@ fn each_side_is_heard_until_it_does_what_it_is_asked() {
         play.says(),
         ("waiting", Some(Cause::LoginS3), "no key".to_owned())
     );
+}
+
+#[test]
+fn a_standby_says_that_its_clock_is_wrong_before_it_must_take_over() {
+    let mut play = Play::new();
+    play.later();
+    let owner = Owner {
+        term: 1,
+        owner_id: "me".to_owned(),
+    };
+    play.step(CatalogAnswer::Acquire(Ok(Acquired::Ours {
+        owner,
+        lease_ms: 15_000,
+        now: DbTime(86_400_000),
+        head: None,
+    })));
+    assert_eq!(play.says().1, Some(Cause::Clocks));
+    // Another process takes the table, whose clock is right.
+    for _ in 0..60 {
+        if !play.later().is_empty() {
+            break;
+        }
+    }
+    play.step(CatalogAnswer::Acquire(Ok(Acquired::Held {
+        by: "m/windrow/0".to_owned(),
+        left_ms: 5000,
+        lease: None,
+    })));
+    assert_eq!(play.engine.holder(), Some("m/windrow/0"));
+    let (state, cause, _) = play.says();
+    assert_eq!((state, cause), ("standby", Some(Cause::Clocks)));
 }
 
 #[test]
@@ -191,7 +223,7 @@ fn a_table_that_was_counted_by_another_revision_is_refused() {
     for (then, said) in [("none", 0), ("1", 1), ("99", 99)] {
         let place = "s3a://spark/w".parse().unwrap();
         let why = same_table(&recorded(then), &rules, &place).expect_err("another revision");
-        assert_eq!(why.cause, Some(Cause::OtherSettings), "{then}");
+        assert_eq!(why.cause, Some(Cause::OtherVersion), "{then}");
         assert_eq!(
             why.text,
             format!(

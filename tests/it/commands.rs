@@ -35,7 +35,7 @@ const JUJU: [&str; 14] = [
 /// Actions of other charms.
 const OTHER_CHARMS: [&str; 1] = ["sync-s3-credentials"];
 /// Options of other charms that messages name.
-const OTHER_OPTIONS: [&str; 1] = ["region"];
+const OTHER_OPTIONS: [&str; 2] = ["endpoint", "region"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -110,6 +110,7 @@ impl Play {
         };
         let topic = TopicFacts {
             cluster_id: "c".to_owned(),
+            unknown: BTreeMap::new(),
             topic_id: "1".to_owned(),
             partitions: BTreeMap::from([(0, (0, 0))]),
         };

@@ -486,6 +486,7 @@ impl<'t> Play<'t> {
                 let limits = self.logs.iter().map(|(p, log)| (*p, (log.start, log.end)));
                 let topic = TopicFacts {
                     cluster_id: "c".to_owned(),
+                    unknown: BTreeMap::new(),
                     topic_id: self.topic_id.to_string(),
                     partitions: limits.collect(),
                 };

@@ -205,7 +205,7 @@ fn keeps_secrets(setup: &Setup, status: &Status) {
 /// Runs it until it fails by itself; what it said in this run.
 fn fails(setup: &Setup) -> String {
     let before = setup.log().len();
-    let status = setup.start().ended(SOON);
+    let status = setup.start().ended(SOON * 2);
     let log = setup.log().split_off(before);
     assert_eq!(status.code(), Some(1), "{log}");
     log
@@ -709,7 +709,8 @@ fn a_topic_that_comes_later_grows_or_goes_is_waited_for() {
     topic(&name, 2);
     let again = some(400, T0 + 60_000, 2);
     produce(&name, &again);
-    let status = windrow.ended(SOON);
+    // Another topic is believed after half a minute.
+    let status = windrow.ended(SOON * 2);
     assert_eq!(status.code(), Some(1), "{}", setup.log());
     let why = [
         "was deleted and made again",

@@ -18,9 +18,9 @@ const STALE_MS: u64 = 10_000;
 pub struct Deletions {
     /// Keys whose objects were deleted at least once.
     deleted: BTreeSet<String>,
-    /// When each key was doomed, by the right time, and how far the database's clock was off then:
-    /// all clocks may be wrong alike.
-    doomed_at: BTreeMap<String, (u64, u64)>,
+    /// When each key was doomed, as the catalog says it, by the right time, and how far the
+    /// database's clock was off then: all clocks may be wrong alike.
+    doomed_at: BTreeMap<String, (DbTime, u64, u64)>,
     /// Keys that were put again after that, by a process that was thought to be dead.
     put_again: BTreeSet<String>,
     /// When each object was stored last.
@@ -32,8 +32,12 @@ pub struct Deletions {
 impl Deletions {
     /// The catalog was asked something: maybe to doom keys.
     pub fn note_doomed(&mut self, catalog: &Catalog, now: u64, off_ms: u64) {
-        for key in catalog.doomed.keys() {
-            self.doomed_at.entry(key.clone()).or_insert((now, off_ms));
+        for (key, said) in &catalog.doomed {
+            // What a failover has lost may be doomed once more.
+            let known = self.doomed_at.get(key);
+            if known.is_none_or(|(known, ..)| known != said) {
+                self.doomed_at.insert(key.clone(), (*said, now, off_ms));
+            }
         }
     }
 
@@ -170,7 +174,7 @@ impl World {
             4 * CLOCK_OFF_MS as u64
         };
         let doomed_at = self.deletions.doomed_at.get(key).copied();
-        doomed_at.is_some_and(|(at, off_ms)| {
+        doomed_at.is_some_and(|(_, at, off_ms)| {
             self.now - at + off_max_ms + off_ms >= self.settings.keep_replaced_ms
         })
     }

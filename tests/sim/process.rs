@@ -419,11 +419,15 @@ fn take_batch(
     };
     let life = |engine: &Engine| {
         let lane = engine.lanes().get(&p)?;
-        Some((lane.ledger.counted, lane.watermark()))
+        Some((lane.ledger.counted, lane.newest(), lane.watermark()))
     };
-    let alive = life(&process.engine);
+    let before = life(&process.engine);
     process.engine.step(input, &mut out);
-    if life(&process.engine) != alive {
+    // The end of a replay may bring another delay, and with it another watermark: that is no life.
+    let lives = life(&process.engine)
+        .zip(before)
+        .is_some_and(|(now, before)| now.0 != before.0 || (now.1 != before.1 && now.2 != before.2));
+    if lives {
         let ticked = process.ticked.saturating_sub(process.clocks.slept);
         process.lived.insert(p, ticked);
     }

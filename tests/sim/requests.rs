@@ -6,6 +6,7 @@ use crate::process::{Look, News};
 use crate::store::Mistake;
 use crate::topic::Log;
 use crate::world::World;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use windrow_core::engine::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Request, StoreAnswer, StoreRequest,
@@ -444,6 +445,7 @@ impl World {
         let start = |log: &Log| log.start + later * Offset::from(log.start < log.visible);
         TopicFacts {
             cluster_id: "c".to_owned(),
+            unknown: BTreeMap::new(),
             topic_id: id.clone(),
             partitions: there
                 .map(|(p, log): (&Partition, _)| (*p, (start(log), log.visible)))

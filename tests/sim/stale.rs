@@ -47,8 +47,8 @@ impl World {
                 self.old_facts.kept.remove(0);
             }
         }
-        // Between two of them every broker is right for a while. Otherwise one after the other could
-        // say the same for longer than what all brokers say is doubted.
+        // Between two of them every broker is right for a while. Otherwise one after the other
+        // could say the same for longer than what all brokers say is doubted.
         let last = self.old_facts.behind.as_ref();
         let rests = last.is_some_and(|(until, ..)| self.now < until + BEHIND_MS);
         if !self.old_facts.is_alone && !rests && self.rng.one_in(60) {

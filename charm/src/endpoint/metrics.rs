@@ -180,4 +180,25 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_alert_about_a_unit_names_that_unit_and_not_the_leader() {
+        let rules = parsed(&app_data(&example(), 8080), "alert_rules");
+        for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+            let text = |key: &str| rule["annotations"][key].as_str().unwrap();
+            let (expr, texts) = (rule["expr"].as_str().unwrap(), text("summary").to_owned());
+            let texts = texts + " " + text("description");
+            // The catalog answers these for every unit; all else is what one unit knows of itself.
+            let mut of_leader = texts.split("/leader ").skip(1);
+            assert!(
+                of_leader.all(|action| ["resume", "list-rejects"].contains(&action)),
+                "{texts}"
+            );
+            let has_unit = expr.contains("juju_unit") || expr == "up == 0";
+            assert!(
+                has_unit || !texts.contains("$labels.juju_unit"),
+                "{expr}: {texts}"
+            );
+        }
+    }
 }

@@ -17,6 +17,12 @@ pub(super) const OUTPUT_MAX_BYTES: usize = 1 << 20;
 /// Pebble sends output in pieces of 128 KiB, so this is more than enough.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
 
+/// What Pebble says of a command that it has killed after its timeout.
+const KILLED: &str = "timed out after";
+
+/// The outputs of a command were still open a while after that.
+const NOT_IN_TIME: &str = "it was not done in time";
+
 /// How a command in the container ended, and what it printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecOutput {
@@ -30,11 +36,12 @@ pub struct ExecOutput {
 
 impl Pebble {
     /// Runs a command in the container, as the user and group with the number `user`, with an empty
-    /// standard input. After `timeout` Pebble kills the command, which is `Failed`.
+    /// standard input. After `timeout` Pebble kills the command, which is `Overdue`.
     ///
     /// # Errors
     /// `Down` when nobody listens, `Slow` when no answer comes in time, `Refused` when Pebble says
-    /// no, and `Failed` when it did not work out. An exit code other than 0 is not an error.
+    /// no, `Overdue` when the command was not done in time, and `Failed` when it did not work out.
+    /// An exit code other than 0 is not an error.
     pub fn exec(&self, command: &[String], user: u32, timeout: Duration) -> Result<ExecOutput> {
         #[derive(Deserialize)]
         #[serde(rename_all = "kebab-case")]
@@ -76,8 +83,17 @@ impl Pebble {
             let stderr = stderr.join().expect("reading a socket does not panic");
             (stdout, stderr)
         });
-        let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
-        let change = self.wait(&what, &change, ANSWER)?;
+        let not_read = |cause: String| match cause.as_str() {
+            NOT_IN_TIME => PebbleError::Overdue(format!("cannot {what}: {cause}")),
+            _ => failed(cause),
+        };
+        let (stdout, stderr) = (stdout.map_err(not_read)?, stderr.map_err(not_read)?);
+        let change = self
+            .wait(&what, &change, ANSWER)
+            .map_err(|error| match error {
+                PebbleError::Failed(text) if text.contains(KILLED) => PebbleError::Overdue(text),
+                other => other,
+            })?;
         let code = change
             .tasks
             .first()
@@ -153,7 +169,7 @@ fn read_output(
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err("it was not done in time".to_owned());
+            return Err(NOT_IN_TIME.to_owned());
         }
         websocket
             .get_mut()

@@ -392,7 +392,7 @@ fn commands_are_run() {
         let error = sh("exec sleep 1000", Duration::from_millis(300)).unwrap_err();
         println!("{error}");
         assert!(
-            matches!(&error, PebbleError::Failed(text) if text.contains("timed out after 300ms"))
+            matches!(&error, PebbleError::Overdue(text) if text.contains("timed out after 300ms"))
         );
         let error = sh("sleep 7 & wait", Duration::from_millis(300)).unwrap_err();
         assert_eq!(

@@ -52,6 +52,9 @@ pub enum PebbleError {
         /// Pebble's own word for the kind of error, such as `not-found`; empty for most errors.
         kind: String,
     },
+    /// A command was ended, because its time was over.
+    #[error("{0}")]
+    Overdue(String),
     /// Pebble began, but it did not work out; or its answer cannot be understood.
     #[error("{0}")]
     Failed(String),

@@ -31,6 +31,8 @@ pub struct Names {
     pub metastore: String,
     /// The database that it gives.
     pub database: String,
+    /// The user that PostgreSQL knows us as.
+    pub metastore_user: String,
     /// PostgreSQL's major version, where it is known.
     pub postgresql: Option<u32>,
     /// Whether roles are asked for.
@@ -70,11 +72,17 @@ pub fn describe_windrow(windrow: &Windrow, names: &Names) -> Status {
             ),
         ),
         (Some(Cause::Held), _) => describe_holder(&windrow.owner, table, names),
-        (_, State::Standby) => Status::new(Level::Active, "Standby"),
+        // As long as a person must act here, it could not take over.
+        (Some(cause), State::Standby) if row(cause).acts != Acts::Person => standby(),
+        (None, State::Standby) => standby(),
         (Some(cause), _) => describe_cause(cause, &windrow.reason, table, topic, names),
         (None, State::Failed) => Status::blocked(&windrow.reason),
         (None, State::Waiting) => Status::waiting(&windrow.reason),
     }
+}
+
+fn standby() -> Status {
+    Status::new(Level::Active, "Standby")
 }
 
 /// What is shown for a cause, with windrow's own reason where that has data which matters. The step
@@ -139,8 +147,12 @@ pub fn describe_cause(
         ),
         Cause::S3Proxy => format!(
             "{S3}: the proxy refuses; to set another run: \
-             juju model-config juju-http-proxy=http://HOST:PORT, or name the store in \
-             juju-no-proxy; {reason}"
+             juju model-config {}=http://HOST:PORT, or name the store in juju-no-proxy; {reason}",
+            if names.plain.contains(&S3) {
+                "juju-http-proxy"
+            } else {
+                "juju-https-proxy"
+            }
         ),
         Cause::KafkaMechanism => format!(
             "{KAFKA}: {} takes no login by SCRAM-SHA-512 at the port that it gave; switch that on \
@@ -151,16 +163,13 @@ pub fn describe_cause(
             "{METASTORE}: the rules of {} keep the user out of database {}; {reason}",
             names.metastore, names.database
         ),
+        Cause::CertificateKafka => bad_certificate(KAFKA, &names.kafka, &reason),
         Cause::CertificateS3 => format!(
-            "{S3}: the certificate of {} is expired or another host's; give it a valid one, or \
-             its right name as the endpoint; {reason}",
-            names.s3
+            "{S3}: the certificate of {remote} is expired or another host's; give it a valid one, \
+             or its right name: juju config {remote} endpoint=https://HOST:PORT; {reason}",
+            remote = names.s3
         ),
-        Cause::CertificateCatalog => format!(
-            "{METASTORE}: the certificate of {} is expired or another host's; give it a valid one; \
-             {reason}",
-            names.metastore
-        ),
+        Cause::CertificateCatalog => bad_certificate(METASTORE, &names.metastore, &reason),
         Cause::TlsKafka if names.plain.contains(&KAFKA) => {
             wants_tls(KAFKA, &names.kafka, app, &reason)
         }
@@ -168,13 +177,20 @@ pub fn describe_cause(
             wants_tls(METASTORE, &names.metastore, app, &reason)
         }
         Cause::TlsS3 if names.plain.contains(&S3) => format!(
-            "{S3}: TLS is wanted, and {} gives an endpoint with http://; let it give one with \
-             https://; {reason}",
-            names.s3
+            "{S3}: TLS is wanted, and {remote} gives an endpoint with http://; run: \
+             juju config {remote} endpoint=https://HOST:PORT; {reason}",
+            remote = names.s3
         ),
-        Cause::TlsKafka => no_tls(KAFKA, &names.kafka, "kafka-ca", app, &reason),
-        Cause::TlsS3 => no_tls(S3, &names.s3, "s3-ca", app, &reason),
-        Cause::TlsCatalog => no_tls(METASTORE, &names.metastore, "metastore-ca", app, &reason),
+        Cause::TlsKafka => no_trust(KAFKA, &names.kafka, "kafka-ca", app, &reason),
+        Cause::TlsS3 => no_trust(S3, &names.s3, "s3-ca", app, &reason),
+        Cause::TlsCatalog => no_trust(METASTORE, &names.metastore, "metastore-ca", app, &reason),
+        Cause::NoTlsKafka => has_no_tls(KAFKA, &names.kafka, app, &reason),
+        Cause::NoTlsS3 => format!(
+            "{S3}: the endpoint that {remote} gives speaks no TLS with windrow; name the port that \
+             does, or run: juju config {remote} endpoint=http://HOST:PORT; {reason}",
+            remote = names.s3
+        ),
+        Cause::NoTlsCatalog => has_no_tls(METASTORE, &names.metastore, app, &reason),
         Cause::Clocks => format!("set the clock that is wrong: {reason}"),
         Cause::OpenTransaction => format!("{KAFKA}: {reason}"),
         Cause::Stalled => {
@@ -195,8 +211,18 @@ pub fn describe_cause(
              again run: juju run {app}/leader restore-table; {reason}"
         ),
         Cause::OtherSettings => format!(
-            "table {table} was made with other options; set them back, or for a new table run: \
+            "table {table} was made with other options or from another topic; set that back, or \
+             for a new table run: juju config {app} table-name=NAME; {reason}"
+        ),
+        Cause::OtherVersion => format!(
+            "table {table} was made by a windrow whose rules give other rows; to go back to it \
+             run: juju refresh {app} --revision=REVISION, or for a new table: \
              juju config {app} table-name=NAME; {reason}"
+        ),
+        Cause::OtherCheckpoint => format!(
+            "the checkpoint of table {table} is of another windrow; to go back to that run: \
+             juju refresh {app} --revision=REVISION, or to give up what open windows had: \
+             juju config {app} on-data-loss=continue; {reason}"
         ),
         Cause::OtherBucket => format!(
             "{S3}: table {table} lies in another bucket; give that one, or for a new table run: \
@@ -205,21 +231,29 @@ pub fn describe_cause(
         Cause::Held => format!("another process has table {table}: {reason}"),
         Cause::Starting => "starting windrow".to_owned(),
     };
-    let text = fit_reason(&text, &reason);
-    Status::new(level, text.trim_end_matches(['\u{20}', ';', ':']))
+    let (may_be_long, text) = fit_reason(&text, &reason);
+    let text = text.trim_end_matches(['\u{20}', ';', ':']);
+    if may_be_long {
+        return Status::new(level, text);
+    }
+    // It is as short as it can be. Shortened once more, it could lose its step to the reason.
+    let text = one_line(text);
+    Status { level, text }
 }
 
 /// A text that ends with `reason`, with the reason shortened until the whole fits: the step before
 /// it stays whole, and of the reason that part stays which says most, its innermost one. For
-/// example `cannot reach metastore: db error: ...: certificate has expired`.
-fn fit_reason(text: &str, reason: &str) -> String {
+/// example `cannot reach metastore: db error: ...: certificate has expired`. Also whether the text
+/// may be too long all the same: it has no reason, or the step alone is.
+fn fit_reason(text: &str, reason: &str) -> (bool, String) {
     let Some(step) = text.strip_suffix(reason).filter(|_| !reason.is_empty()) else {
-        return text.to_owned();
+        return (true, text.to_owned());
     };
-    let left = TEXT_MAX_CHARS.saturating_sub(step.chars().count());
-    // Where the step leaves no room, it is the step that is cut.
+    let count = step.chars().count();
+    let left = TEXT_MAX_CHARS.saturating_sub(count);
     let max = left.max(REASON_MIN_CHARS);
-    format!("{step}{}", shorten(reason, max, max))
+    let text = format!("{step}{}", shorten(reason, max, max));
+    (count > TEXT_MAX_CHARS, text)
 }
 
 /// The least that is left of a reason.
@@ -255,7 +289,15 @@ fn no_rights(names: &Names) -> String {
              charmed_{database}_owner",
             database = names.database,
         ),
-        (false, _) => format!(
+        // They are asked for, and do not help. What may be missing is the relation's own user.
+        (false, true) => format!(
+            "{METASTORE}: no rights on Hive's tables in spite of metastore-roles; remove and add \
+             the relation, or as their owner run in database {database}: GRANT ALL ON ALL TABLES \
+             IN SCHEMA public TO \"{user}\"",
+            database = names.database,
+            user = names.metastore_user,
+        ),
+        (false, false) => format!(
             "{METASTORE}: no rights on Hive's tables. Run: juju config {app} \
              metastore-roles=pg_read_all_data,pg_write_all_data, \
              then remove and add the relation"
@@ -272,14 +314,15 @@ fn no_create(names: &Names) -> String {
         .is_some_and(|major| major >= POSTGRESQL_WITH_ROLES);
     if is_new && names.has_roles {
         return format!(
-            "{METASTORE}: no right to create windrow's schema. PostgreSQL {major} wants no roles: \
-             run: juju config {app} metastore-roles=\"\", then remove and add the relation",
+            "{METASTORE}: no right to create schemas and tables. PostgreSQL {major} wants no \
+             roles: run: juju config {app} metastore-roles=\"\", then remove and add the relation",
             major = names.postgresql.unwrap_or_default(),
         );
     }
     format!(
-        "{METASTORE}: no right to create windrow's schema; grant CREATE on database {database}, or \
-         run: juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
+        "{METASTORE}: no right to create windrow's schema or Hive's tables; grant CREATE on \
+         database {database} and on its schema public, or run: \
+         juju remove-relation {app} {remote}, then juju integrate {app}:{METASTORE} {remote}",
         database = names.database,
     )
 }
@@ -293,10 +336,27 @@ fn wants_tls(endpoint: &str, remote: &str, app: &str, reason: &str) -> String {
     )
 }
 
-fn no_tls(endpoint: &str, remote: &str, option: &str, app: &str, reason: &str) -> String {
+/// The relation says that the server has TLS, and it has none that windrow speaks. No CA would
+/// help.
+fn has_no_tls(endpoint: &str, remote: &str, app: &str, reason: &str) -> String {
+    format!(
+        "{endpoint}: {remote} said that it has TLS, and windrow finds none; switch it on there, or \
+         run: juju remove-relation {app} {remote}, then juju integrate {app}:{endpoint} {remote}; \
+         {reason}"
+    )
+}
+
+fn no_trust(endpoint: &str, remote: &str, option: &str, app: &str, reason: &str) -> String {
     format!(
         "{endpoint}: no TLS with {remote}; give the CA of its certificate: \
          juju config {app} {option}=@FILE, or juju integrate {app}:{CA} CA-APP; {reason}"
+    )
+}
+
+fn bad_certificate(endpoint: &str, remote: &str, reason: &str) -> String {
+    format!(
+        "{endpoint}: the certificate of {remote} is expired or another host's; give it a valid \
+         one; {reason}"
     )
 }
 
@@ -439,6 +499,7 @@ mod tests {
             bucket: "lake".to_owned(),
             metastore: "metastore".to_owned(),
             database: "hivemetastore".to_owned(),
+            metastore_user: "relation-6".to_owned(),
             postgresql: Some(14),
             has_roles: false,
             plain: Vec::new(),
@@ -508,6 +569,21 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_that_could_not_take_over_is_not_active() {
+        for (cause, level, text) in [
+            (
+                Cause::Clocks,
+                Level::Blocked,
+                "set the clock that is wrong: the reason",
+            ),
+            (Cause::Starting, Level::Active, "Standby"),
+        ] {
+            let status = describe(State::Standby, Some(cause), "uuid-1/windrow/0");
+            assert_eq!((status.level, status.text.as_str()), (level, text));
+        }
+    }
+
+    #[test]
     fn a_dead_windrow_is_described_by_its_last_words() {
         let words = [
             "INFO x".to_owned(),
@@ -544,15 +620,74 @@ mod tests {
                 };
                 assert_eq!(status.level, level, "{cause}: {text}");
                 assert!(!text.ends_with("..."), "{cause}: {text}");
-                let gives_reason = text.contains("the reason");
-                let has_step = ["run: ", "juju ", "Run: ", "a producer", "set the clock"]
-                    .iter()
-                    .any(|step| text.contains(step));
+                let step = step(cause);
                 assert!(
-                    has_step || gives_reason || level != Level::Blocked,
+                    !step.is_empty() || level != Level::Blocked,
                     "{cause}: {text}"
                 );
+                for part in step.split(" … ") {
+                    assert!(text.contains(part), "{cause}: no {part:?} in {text}");
+                }
+                let no_ca_helps = [
+                    Cause::NoTlsKafka,
+                    Cause::NoTlsS3,
+                    Cause::NoTlsCatalog,
+                    Cause::CertificateKafka,
+                    Cause::CertificateS3,
+                    Cause::CertificateCatalog,
+                ];
+                if no_ca_helps.contains(&cause) {
+                    assert!(
+                        !text.contains("-ca=") && !text.contains(CA),
+                        "{cause}: {text}"
+                    );
+                }
             }
+        }
+    }
+
+    /// What ends a cause, as parts of its status with ` … ` between them; empty where nothing but
+    /// time, or another application by itself, ends it. That its commands exist, `commands.rs`
+    /// sees.
+    fn step(cause: Cause) -> &'static str {
+        match cause {
+            Cause::LoginKafka => "juju integrate windrow:kafka-client kafka",
+            Cause::LoginS3 => "juju run s3/leader sync-s3-credentials",
+            Cause::LoginCatalog => "juju integrate windrow:metastore-db metastore",
+            Cause::NoRights => "juju config windrow metastore-roles=pg_read_all_data",
+            Cause::NoCreate => "grant CREATE on database hivemetastore and on its schema public",
+            Cause::NoSchema => "juju config windrow init-metastore=true",
+            Cause::NoTopic => "a producer creates it",
+            Cause::OtherBucket | Cause::OtherSettings => "juju config windrow table-name=NAME",
+            Cause::OtherVersion => {
+                "juju refresh windrow --revision=REVISION … juju config windrow table-name=NAME"
+            }
+            Cause::OtherCheckpoint => {
+                "juju refresh windrow --revision=REVISION … juju config windrow \
+                 on-data-loss=continue"
+            }
+            Cause::KafkaRights => "grant it READ and DESCRIBE",
+            Cause::S3Rights => "let their policy allow … sync-s3-credentials",
+            Cause::NoBucket => "juju config s3 bucket=NAME",
+            Cause::S3Region => "juju config s3 region=REGION",
+            Cause::S3Proxy => "juju model-config juju-https-proxy=",
+            Cause::KafkaMechanism => "SCRAM-SHA-512 … switch that on",
+            Cause::CatalogRules => "the rules of metastore … the reason",
+            Cause::TlsKafka => "juju config windrow kafka-ca=@FILE",
+            Cause::TlsS3 => "juju config windrow s3-ca=@FILE",
+            Cause::TlsCatalog => "juju config windrow metastore-ca=@FILE",
+            Cause::NoTlsKafka => "switch it on … juju integrate windrow:kafka-client kafka",
+            Cause::NoTlsS3 => "juju config s3 endpoint=http://HOST:PORT",
+            Cause::NoTlsCatalog => "switch it on … juju integrate windrow:metastore-db metastore",
+            Cause::CertificateKafka | Cause::CertificateCatalog => "give it a valid one",
+            Cause::CertificateS3 => "juju config s3 endpoint=https://HOST:PORT",
+            Cause::Clocks => "set the clock that is wrong",
+            Cause::OpenTransaction | Cause::Memory => "the reason",
+            Cause::Stalled => "juju run windrow/1 get-lag",
+            Cause::DataLoss => "juju config windrow on-data-loss=continue",
+            Cause::BadRecord => "juju config windrow table-name=NAME on-bad-record=reject",
+            Cause::TableDropped => "juju run windrow/leader restore-table",
+            Cause::Held | Cause::Starting => "",
         }
     }
 
@@ -586,10 +721,9 @@ mod tests {
         for (reason, innermost) in [
             (REASON, INNERMOST),
             (
-                "cannot connect to Kafka at kafka-k8s-0.kafka-k8s-endpoints.kafka:9093: \
-                 SSL handshake failed: error:0A000086: certificate verify failed: broker \
-                 certificate could not be verified: certificate has expired",
-                ": certificate has expired",
+                "cannot connect to Kafka \"kafka-k8s-0.kafka-k8s-endpoints.kafka:9093\": TLS: the \
+                 broker's certificate is not trusted",
+                ": the broker's certificate is not trusted",
             ),
         ] {
             for cause in [Cause::TlsKafka, Cause::TlsS3, Cause::TlsCatalog] {
@@ -607,6 +741,31 @@ mod tests {
         }
     }
 
+    /// With the reasons that windrow gives, which are long.
+    #[test]
+    fn after_a_refresh_the_way_back_is_not_cut_off() {
+        let of_rules = "table default.newtable was made by a windrow that counts by revision 1 of \
+                        its rules, and this one counts by revision 2, which gives other rows for \
+                        the same log; run the windrow that made it, or choose another table name";
+        let of_checkpoint = "cannot read any checkpoint of table default.newtable: cannot read \
+                             checkpoint: it has version 2, but this program reads version 1; run \
+                             the windrow that wrote it, which counts on from there; or, where that \
+                             cannot be, set on-data-loss: continue to go on without what open \
+                             windows had counted";
+        for (cause, reason) in [
+            (Cause::OtherVersion, of_rules),
+            (Cause::OtherCheckpoint, of_checkpoint),
+        ] {
+            for table in ["default.newtable", "of option table-name"] {
+                let status = describe_cause(cause, reason, table, "t", &names());
+                for part in step(cause).split(" … ") {
+                    assert!(status.text.contains(part), "{}", status.text);
+                }
+                assert!(!status.text.contains("set them back"), "{}", status.text);
+            }
+        }
+    }
+
     #[test]
     fn only_a_person_can_give_rights_and_trust() {
         let of = |cause| describe_cause(cause, "", "default.newtable", "test-topic", &names());
@@ -620,6 +779,8 @@ mod tests {
             (Cause::TlsS3, "s3-ca=@FILE"),
             (Cause::TlsCatalog, "metastore-ca=@FILE"),
             (Cause::S3Rights, "bucket lake"),
+            (Cause::CertificateKafka, "of kafka is expired"),
+            (Cause::NoTlsS3, "endpoint=http://"),
         ] {
             let status = of(cause);
             assert_eq!(status.level, Level::Blocked);
@@ -643,7 +804,19 @@ mod tests {
     }
 
     #[test]
-    fn postgresql_16_is_never_told_to_take_the_roles_of_14() {
+    fn the_proxy_to_change_is_the_one_that_s3_is_reached_through() {
+        for (plain, key) in [
+            (vec![S3], "model-config juju-http-proxy="),
+            (vec![KAFKA], "model-config juju-https-proxy="),
+        ] {
+            let names = Names { plain, ..names() };
+            let text = describe_cause(Cause::S3Proxy, REASON, "t", "t", &names).text;
+            assert!(text.contains(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_postgresql_is_told_to_take_roles_that_it_has_or_does_not_want() {
         let with = |postgresql, has_roles| {
             let names = Names {
                 postgresql,
@@ -665,6 +838,10 @@ mod tests {
         }
         for old in [Some(14), None] {
             assert!(with(old, false).0.contains("=pg_read_all_data,"));
+            let (rights, create) = with(old, true);
+            assert!(!rights.contains("juju config"), "they are set: {rights}");
+            assert!(rights.contains("GRANT ALL ON ALL TABLES"), "{rights}");
+            assert!(create.contains("and on its schema public"), "{create}");
         }
     }
 

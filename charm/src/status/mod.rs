@@ -78,6 +78,15 @@ impl Status {
     pub fn waiting(text: impl AsRef<str>) -> Self {
         Self::new(Level::Waiting, text)
     }
+
+    /// This status and another one, both of which must be seen. Neither is shortened for the other.
+    #[must_use]
+    pub fn and_also(&self, other: &Status) -> Self {
+        Self {
+            level: self.level.min(other.level),
+            text: format!("{}; also: {}", self.text, other.text),
+        }
+    }
 }
 
 /// A text of at most `max` characters and some dots, which stand for what is left out. The end of a

@@ -394,6 +394,8 @@ fn options() {
             "boolean" => vec![],
             "secret" => {
                 vec![
+                    ("empty", json!("")),
+                    ("blank", json!(" ")),
                     ("no secret there is", json!("secret:d0000000000000000000")),
                     ("no URI", json!("token")),
                 ]

@@ -13,7 +13,7 @@ use windrow_core::shown::status::State;
 use windrow_core::values::cause::Cause;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 20] = [
+    let tests: [(&str, fn()); 23] = [
         ("a_certificate_that_is_none_restarts_nothing", certificates),
         ("a_bad_ca_of_one_provider_holds_back_no_password", bad_ca),
         ("more_certificates_than_fit_hold_nothing_up", many),
@@ -36,17 +36,23 @@ pub fn trials() -> Vec<Trial> {
             "a_hint_does_not_hide_that_windrow_has_stopped",
             hints_and_stops,
         ),
+        (
+            "a_kept_request_does_not_hide_that_windrow_has_stopped",
+            kept_request,
+        ),
         ("a_token_that_cannot_be_read_stays_in_force", unread_token),
         ("an_action_brings_the_token_in_force", token_of_action),
         (
             "an_optional_endpoint_that_cannot_be_read_stays_as_it_was",
             unread_endpoint,
         ),
+        ("a_bad_cluster_domain_is_not_told_to_prometheus", bad_domain),
         ("a_proxy_that_is_not_used_blocks_nothing", unused_proxy),
         (
             "a_standby_answers_from_the_catalog_and_not_with_zeros",
             standby,
         ),
+        ("the_last_words_of_an_ended_windrow_are_its_status", ended),
         ("an_action_that_fails_leaves_the_units_status", action),
         ("settings_are_roots_and_the_program_never_is", users),
     ];
@@ -451,6 +457,51 @@ fn hints_and_stops() {
     );
 }
 
+/// A request that cannot be changed is told beside a windrow that has stopped, and is none of
+/// console mode's business.
+fn kept_request() {
+    let (mut world, _) = counting();
+    world.set("topic-name", "clicks");
+    for (state, cause, both) in [
+        (
+            State::Failed,
+            Cause::DataLoss,
+            "kafka-client: records are gone",
+        ),
+        (
+            State::Waiting,
+            Cause::LoginKafka,
+            "kafka-client: the login was refused",
+        ),
+    ] {
+        answers(
+            &mut world,
+            windrow_says(state, Some(cause), "offset 17", ""),
+        );
+        let run = world.hook("config-changed").good();
+        says(&run, &format!("blocked \"{both}"));
+        let also = "; also: option topic-name: the relation on kafka-client was made with";
+        assert!(run.status.contains(also), "{}", run.status);
+    }
+    world.set("topic-name", "test-topic");
+    world.set("bucket", "other");
+    counts(&mut world);
+    let run = world.hook("config-changed").good();
+    says(
+        &run,
+        "blocked \"option bucket: the relation on s3-credentials",
+    );
+    world.set("table-name", "");
+    world.hook("config-changed").good();
+    let mut console = windrow_says(State::Counting, None, "", "");
+    console["table"] = json!("");
+    answers(&mut world, console);
+    says(
+        &world.hook("update-status").good(),
+        "active \"printing windows",
+    );
+}
+
 fn unread_token() {
     let (mut world, ids, _) = with_token("the-token-of-a-user");
     let uri = world.juju().config["api-token"].clone();
@@ -537,6 +588,28 @@ fn unread_endpoint() {
     password_arrives(&mut world, ids[0], "second-password");
 }
 
+/// The name that Prometheus is told is made with the last good domain.
+fn bad_domain() {
+    let (mut world, _) = counting();
+    let metrics = world.relate("metrics-endpoint", Provider::prometheus());
+    let address = |world: &World| {
+        let relation = &world.juju().relations[&metrics];
+        relation.ours_unit["prometheus_scrape_unit_fqdn"].clone()
+    };
+    let name = |domain| format!("windrow-0.windrow-endpoints.spark.svc.{domain}");
+    assert_eq!(address(&world), name("cluster.local"));
+    for (domain, told) in [
+        ("a b: {\n", "cluster.local"),
+        (" other.domain ", "other.domain"),
+        ("Other_Domain", "other.domain"),
+        ("", "cluster.local"),
+    ] {
+        world.set("cluster-domain", domain);
+        world.hook("config-changed").good();
+        assert_eq!(address(&world), name(told), "{domain:?}");
+    }
+}
+
 fn unused_proxy() {
     let proxy = |world: &mut World, key: &str| {
         world.hidden.insert("proxy-password".to_owned());
@@ -589,8 +662,65 @@ fn standby() {
         (&status["owner"], &status["reason"]),
         (&json!(owner), &json!("another has it"))
     );
-    assert_eq!(ask(&mut world, "list-tables")["count"], "1");
+    let tables = ask(&mut world, "list-tables");
+    assert_eq!(tables["count"], "1");
+    let text = tables["tables"].to_string();
+    assert!(text.contains("another has it"), "{text}");
     assert_eq!(ask(&mut world, "get-lag")["count"], "1");
+}
+
+/// Windrow ends for a reason that only a person can end. Whoever asks for the status is told it,
+/// and no command that the charm has no use for.
+fn ended() {
+    let (mut world, _) = counting();
+    world.workload.clear();
+    let mut of_catalog = windrow_says(State::Waiting, None, "none runs; run: windrow run", "");
+    of_catalog["rows"] = json!(7);
+    let tables = json!({"tables": [&of_catalog], "truncated": false});
+    for (verb, answer) in [(" status", &of_catalog), (" tables", &tables)] {
+        let done = (0, answer.to_string(), String::new());
+        world.container().execs.push((verb.to_owned(), done));
+    }
+    let ask = |world: &mut World, name: &str| {
+        let run = world.action(name, &json!({})).good();
+        let done = run.action.expect("an action");
+        assert_eq!(done.status, "completed", "{}", done.message);
+        let told = format!("{:?}", done.results);
+        assert!(!told.contains("windrow run"), "{told}");
+        done.results
+    };
+    let ends = |world: &World, ended: bool| {
+        let mut container = world.container();
+        let service = container.services.get_mut("windrow").expect("it ran");
+        (service.active, service.backoff) = (false, ended);
+    };
+    ends(&world, false);
+    let status = ask(&mut world, "get-table-status");
+    let reason = json!("windrow does not run; see the unit's status");
+    assert_eq!((&status["rows"], &status["reason"]), (&json!("7"), &reason));
+    ends(&world, true);
+    let words = ["windrow: x (cause: data-loss)", "INFO an ordinary line"];
+    world.container().said.extend(words.map(str::to_owned));
+    let of_trouble = [("state", "failed"), ("cause", "data-loss"), ("reason", "x")];
+    let status = ask(&mut world, "get-table-status");
+    for (key, value) in of_trouble {
+        assert_eq!(status[key], value, "{key}");
+    }
+    assert_eq!(status["rows"], "7");
+    let tables = ask(&mut world, "list-tables")["tables"].to_string();
+    assert!(tables.contains("data-loss"), "{tables}");
+    // Where the catalog cannot be asked either, the last words are all that is known.
+    world.container().execs.clear();
+    let status = ask(&mut world, "get-table-status");
+    for (key, value) in of_trouble {
+        assert_eq!(status[key], value, "{key}");
+    }
+    let run = world.action("get-lag", &json!({})).good();
+    let done = run.action.expect("an action");
+    assert_eq!(
+        (done.status, done.message.as_str()),
+        ("failed", "windrow ended: x")
+    );
 }
 
 fn warehouse() {

@@ -34,6 +34,7 @@
 //! with the decisions that were recorded since. This *replay* must come to the committed ledger.
 //! Otherwise the log has changed, and the lane stops.
 
+mod floors;
 mod look;
 mod replay;
 
@@ -43,7 +44,7 @@ use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Partials, SliceState, closed_bytes};
 use crate::count::watermark::Watermark;
 use crate::count::window::Span;
-use crate::values::decision::{Decided, Decision, FloorReason};
+use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Batch, EpochMark, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
@@ -92,6 +93,9 @@ pub struct Lane {
     pub side_bytes: usize,
     /// Decisions made since the last cut, in the order of their offsets.
     pub decisions: Vec<Decision>,
+    /// How many records were counted and how many were late when the last floor of reason *idle*
+    /// was decided; `None` where none was.
+    at_idle_floor: Option<(u64, u64)>,
     /// How this lane comes back to where the last commit was; `None` once it is there.
     replay: Option<Replay>,
     stopped: Option<Stopped>,
@@ -204,6 +208,7 @@ impl Lane {
             rejects: Vec::new(),
             side_bytes: 0,
             decisions: Vec::new(),
+            at_idle_floor: None,
             replay: Some(replay),
             stopped: None,
         };
@@ -346,21 +351,20 @@ impl Lane {
     /// In a replay there was no such record: it would have stopped the lane before that commit. So
     /// the log is another one.
     fn reject(&mut self, record: Record<'_>, time: Option<EventTime>, reason: String) {
-        if self.fail_on_reject && self.replay.is_some() {
-            self.stopped = Some(Stopped::Replay(format!(
-                "the replay of topic partition {} finds a record at offset {} that cannot be \
-                 counted ({reason}), where the commit had none; the log has changed since (a \
-                 compacted topic, or a restored broker)",
-                self.partition, record.offset
-            )));
-            return;
-        }
         if self.fail_on_reject {
-            self.stopped = Some(Stopped::BadRecord(format!(
-                "cannot count the record at topic partition {} offset {}: {reason}; \
-                 on-bad-record is fail: choose another table name with on-bad-record: reject",
-                self.partition, record.offset
-            )));
+            let (partition, offset) = (self.partition, record.offset);
+            self.stopped = Some(match self.replay {
+                Some(_) => Stopped::Replay(format!(
+                    "the replay of topic partition {partition} finds a record at offset {offset} \
+                     that cannot be counted ({reason}), where the commit had none; the log has \
+                     changed since (a compacted topic, or a restored broker)"
+                )),
+                None => Stopped::BadRecord(format!(
+                    "cannot count the record at topic partition {partition} offset {offset}: \
+                     {reason}; on-bad-record is fail: choose another table name with \
+                     on-bad-record: reject"
+                )),
+            });
             return;
         }
         self.ledger.rejected += 1;
@@ -499,16 +503,6 @@ impl Lane {
         });
     }
 
-    /// Decides the floor `at`, unless the watermark is there already. Returns whether the watermark
-    /// moved.
-    pub fn raise_floor(&mut self, at: EventTime, reason: FloorReason) -> bool {
-        let raises = at.0 > self.watermark_ms;
-        if raises {
-            self.decide(Decided::Floor { at, reason });
-        }
-        raises
-    }
-
     /// Decides another watermark delay, from the next record on, unless it is the one in force.
     pub fn set_delay(&mut self, ms: i64) {
         if self.watermark.delay_ms() != ms {
@@ -596,6 +590,7 @@ const SIDE_ROW_BYTES: usize = 160;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::values::decision::FloorReason;
     use crate::values::shape::{TimeField, TimeUnit};
 
     /// A lane with windows of 10 ms, no delay, and the ceiling 1000.
@@ -668,6 +663,43 @@ mod tests {
             "a tombstone has no field"
         );
         assert_eq!(after(&mut lane, 500, Some("{\"ts\": 7}")), Some(7));
+    }
+
+    #[test]
+    fn an_idle_floor_takes_over_a_lower_one_unless_a_late_record_came_between() {
+        let mut lane = lane(&shape());
+        let floors = |lane: &Lane| {
+            let floor = |d: &Decision| match d.what {
+                Decided::Floor { at, .. } => Some((d.offset, at.0)),
+                _ => None,
+            };
+            lane.decisions.iter().filter_map(floor).collect::<Vec<_>>()
+        };
+        let read = |lane: &mut Lane, offset, timestamp_ms, value: Option<&'static str>| {
+            let value = value.map(str::as_bytes);
+            lane.records(
+                &&[Record {
+                    offset,
+                    timestamp_ms,
+                    value,
+                }][..],
+            );
+        };
+        read(&mut lane, 0, -1, None);
+        lane.raise_floor(EventTime(15), FloorReason::Idle);
+        read(&mut lane, 1, -1, None);
+        lane.raise_floor(EventTime(35), FloorReason::Idle);
+        assert_eq!(floors(&lane), [(2, 35)]);
+        read(&mut lane, 2, 5, Some(r#"{"origin": "a"}"#));
+        assert_eq!(lane.ledger.late, 1);
+        lane.raise_floor(EventTime(36), FloorReason::Idle);
+        assert_eq!(floors(&lane), [(2, 35), (3, 36)]);
+        // This one moves the watermark itself.
+        read(&mut lane, 3, 50, None);
+        lane.raise_floor(EventTime(60), FloorReason::Idle);
+        read(&mut lane, 4, -1, None);
+        lane.raise_floor(EventTime(70), FloorReason::Quiet);
+        assert_eq!(floors(&lane), [(2, 35), (3, 36), (4, 60), (5, 70)]);
     }
 
     #[test]

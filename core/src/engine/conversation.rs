@@ -504,8 +504,19 @@ pub struct TopicFacts {
     pub cluster_id: String,
     /// Kafka's id of the topic; empty when the broker cannot tell.
     pub topic_id: String,
-    /// The first offset and the end offset of each topic partition.
+    /// The first offset and the end offset of each topic partition whose leader has told them.
     pub partitions: BTreeMap<Partition, (Offset, Offset)>,
+    /// The other topic partitions, such as those without a leader: why nobody could tell their
+    /// offsets.
+    pub unknown: BTreeMap<Partition, String>,
+}
+
+impl TopicFacts {
+    /// Whether the topic has this topic partition.
+    #[must_use]
+    pub fn has(&self, partition: Partition) -> bool {
+        self.partitions.contains_key(&partition) || self.unknown.contains_key(&partition)
+    }
 }
 
 /// The end of a topic partition's log.

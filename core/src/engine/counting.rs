@@ -12,7 +12,7 @@ use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
-use super::topic::{TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
+use super::topic::{Identity, TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
 use super::upkeep::Upkeep;
 use crate::count::merger;
@@ -147,11 +147,18 @@ impl Counting {
 
     /// Whether everything waits, whatever flow control would say.
     fn is_all_held(step: &Step<'_>) -> bool {
-        step.paused || step.clock.is_none() || step.ending
+        step.paused || step.clock.is_none() || step.ending || Self::is_topic_unknown(step)
+    }
+
+    /// Whether brokers name another topic, and it is not known yet which of them is right. What is
+    /// read meanwhile may be of either.
+    fn is_topic_unknown(step: &Step<'_>) -> bool {
+        step.questions.other_topic.is_some()
     }
 
     fn raise_floors(&mut self, step: &Step<'_>) {
-        if self.table.is_replaying() || step.paused || step.clock.is_none() {
+        let stands = step.paused || step.clock.is_none() || Self::is_topic_unknown(step);
+        if self.table.is_replaying() || stands {
             return;
         }
         for (partition, at) in self.reading.idle_floors(self.table.lanes(), step.now) {
@@ -196,9 +203,10 @@ impl Counting {
             return;
         }
         self.reading.start(self.table.committed_lanes(), step);
-        if step.paused || self.memory.is_tight() {
+        let all = step.paused || Self::is_topic_unknown(step);
+        if all || self.memory.is_tight() {
             // Not with the next tick, because a batch would be counted before it.
-            self.hold_back(step.paused, step);
+            self.hold_back(all, step);
         }
     }
 
@@ -341,10 +349,20 @@ impl Counting {
         self.topic.look_up_after(TOPIC_EVERY_MS, step.now);
         match with_partitions(answer, step) {
             Ok(facts) => {
-                step.troubles.end(Side::Topic);
                 // They answer, also where there is nothing to read that would show it.
                 step.troubles.end(Side::Brokers);
-                self.compare_topic(&facts, step)
+                match self
+                    .topic
+                    .identify(&facts.topic_id, &facts.cluster_id, step)
+                {
+                    Identity::Same => self.compare_topic(&facts, step),
+                    Identity::Other(what) => Err(made_again(&what, step)),
+                    Identity::Unknown(why) => {
+                        step.troubles.report(Side::Topic, why);
+                        self.topic.look_up_after(RETRY_MS, step.now);
+                        Ok(())
+                    }
+                }
             }
             Err(trouble) => {
                 step.troubles.report(Side::Topic, trouble);
@@ -368,7 +386,8 @@ impl Counting {
         let flight = self.flight.as_ref().map(Flight::bytes);
         self.memory.count(self.table.lanes(), flight, step);
         let clock = step.clock.is_some();
-        if self.flight.is_some() || !clock {
+        let may_cut = self.flight.is_none() && clock && !Self::is_topic_unknown(step);
+        if !may_cut {
             return Ok(());
         }
         if self.table.is_due(&self.memory, step) {
@@ -409,13 +428,7 @@ impl Counting {
     /// Draws the line: everything up to here becomes one epoch.
     fn cut(&mut self, genesis: Option<Genesis>, step: &mut Step<'_>) -> Going {
         assert!(self.flight.is_none(), "one epoch is on its way at a time");
-        let made = cut(
-            &mut self.table,
-            &self.owner,
-            self.topic.ids(),
-            genesis,
-            step,
-        )?;
+        let made = cut(&mut self.table, &self.owner, &self.topic, genesis, step)?;
         let Cut {
             commit,
             objects,
@@ -441,10 +454,20 @@ impl Counting {
         answer: Result<String, Trouble>,
         step: &mut Step<'_>,
     ) -> Going {
-        match &mut self.flight {
-            Some(flight) => flight.topic_checked(answer, step),
-            None => Ok(()),
+        let Some(flight) = self.flight.as_mut().filter(|f| f.has_asked_topic()) else {
+            return Ok(());
+        };
+        let answer = answer.map(|id| self.topic.identify(&id, "", step));
+        match answer {
+            Ok(Identity::Same) => flight.topic_is_same(step),
+            Ok(Identity::Other(what)) => return Err(made_again(&what, step)),
+            Ok(Identity::Unknown(why)) => {
+                flight.check_topic_later(why, step);
+                self.topic.look_up_after(RETRY_MS, step.now);
+            }
+            Err(why) => flight.check_topic_later(why, step),
         }
+        Ok(())
     }
 
     /// The catalog answered the commit, or what became of it. Returns when the epoch was committed,
@@ -478,4 +501,10 @@ impl Counting {
         self.start_lanes(step);
         at
     }
+}
+
+/// The topic is another one, as `what` says. What was read since the last commit may be of either:
+/// back to the journal, which is of the one before.
+fn made_again(what: &str, step: &Step<'_>) -> Break {
+    Break::Reload(format!("topic \"{}\" {what}", step.rules.shape.topic))
 }

@@ -5,6 +5,7 @@
 use super::rules::Rules;
 use super::step::{Break, Step};
 use super::table::Table;
+use super::topic::Topic;
 use super::upkeep::Swap;
 use crate::count::checkpoint;
 use crate::count::lane::Lane;
@@ -41,7 +42,7 @@ pub(super) struct Cut {
 pub(super) fn cut(
     table: &mut Table,
     owner: &Owner,
-    (topic_id, cluster_id): (&str, &str),
+    topic: &Topic,
     genesis: Option<Genesis>,
     step: &Step<'_>,
 ) -> Result<Cut, Break> {
@@ -71,8 +72,9 @@ pub(super) fn cut(
         previous: table.last_digest(),
         genesis,
         lanes,
-        topic_id: topic_id.to_owned(),
-        cluster_id: cluster_id.to_owned(),
+        topic_id: topic.id().to_owned(),
+        cluster_id: topic.cluster_id().to_owned(),
+        left_topic_ids: topic.left_ids().to_vec(),
         decisions: decisions.into_iter().flatten().collect(),
         closed_through: frontier,
         ledger,
@@ -104,16 +106,13 @@ pub(super) fn cut_swap(last: &Commit, owner: &Owner, swap: Swap, step: &Step<'_>
         previous: last.digest.clone(),
         genesis: None,
         lanes,
-        topic_id: last.topic_id.clone(),
-        cluster_id: last.cluster_id.clone(),
         decisions: Vec::new(),
-        closed_through: last.closed_through,
-        ledger: last.ledger,
         files: swap.files,
         retired: swap.retired,
         checkpoint: None,
         manifest: String::new(),
         digest: String::new(),
+        ..last.clone()
     };
     commit.seal(step.names);
     let manifest = serde_json::to_vec(&commit).expect("plain values");

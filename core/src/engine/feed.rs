@@ -10,6 +10,7 @@
 //!    to the end that was asked for, and it must count: in full memory all are held, and what frees
 //!    it again may be that one of them stands aside.
 
+use super::answers::Answers;
 use super::step::Step;
 use crate::values::record::{Offset, Partition};
 use crate::values::time::{EventTime, Mono};
@@ -21,13 +22,6 @@ const AGAIN_MS_MAX: u64 = 60_000;
 /// A topic partition without records for this long may have an open transaction, so the end of its
 /// log is asked for, however long `idle-timeout` is.
 const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
-/// What only a look at the topic says (a topic partition is gone, a log ends below where we are) is
-/// believed once all answers have said it for this long: one broker may have old metadata.
-const BELIEVED_AFTER_MS: u64 = 30_000;
-/// Two answers with a longer silence between them do not agree about that silence: each may come
-/// from a broker that was behind for a moment. It is more than there is between two looks at the
-/// topic where brokers answer.
-const SILENCE_MS_MAX: u64 = 20_000;
 
 /// What is known of the reading of one topic partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +48,9 @@ pub(super) struct Feed {
     pub(super) end_question: EndQuestion,
     /// An end of the log that the lane has not reached yet. Once it has, it stands aside.
     pub(super) end_to_reach: Option<EndToReach>,
+    /// The last end of the log that was asked for when the lane had had no sign of life for
+    /// `quiet-timeout`, and at which no transaction was open.
+    pub(super) quiet_end: Option<QuietEnd>,
     /// Of the last answer: a transaction is open in this log.
     pub(super) transaction: Option<OpenTransaction>,
     /// How far the floor of this lane may be raised: the greatest watermark of all lanes when that
@@ -73,32 +70,6 @@ pub(super) struct Feed {
     pub(super) log_end: Offset,
 }
 
-/// Answers that agreed, without one between them that said otherwise, and without a long silence.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answers {
-    first: Mono,
-    last: Mono,
-}
-
-impl Answers {
-    /// One more answer says the same as the ones `before`, if there were any. After a long silence
-    /// it is a first one again.
-    ///
-    /// Example: a broker with old metadata answers at 12:00:00. Nothing is heard for two minutes,
-    /// and at 12:02:00 it answers once more. These two answers say no more than one of them.
-    pub(super) fn one_more(before: Option<Self>, now: Mono) -> Self {
-        let before = before.filter(|before| now.since(before.last) <= SILENCE_MS_MAX);
-        let first = before.map_or(now, |before| before.first);
-        Self { first, last: now }
-    }
-
-    /// Whether they are believed. How long ago they came makes no difference: a single answer,
-    /// after which nothing was heard for minutes, proves nothing.
-    pub(super) fn are_believed(self) -> bool {
-        self.last.since(self.first) >= BELIEVED_AFTER_MS
-    }
-}
-
 /// What was so when the end of a log was asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EndQuestion {
@@ -108,6 +79,15 @@ pub(super) struct EndQuestion {
     pub(super) next_offset: Offset,
     /// The lane had had no sign of life for `idle-timeout`.
     pub(super) silent: bool,
+    /// The lane had had no sign of life for `quiet-timeout`.
+    pub(super) quiet: bool,
+}
+
+/// An end of the log of a topic that may be quiet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QuietEnd {
+    offset: Offset,
+    asked_at: Mono,
 }
 
 /// An end of the log at which no transaction was open.
@@ -174,8 +154,46 @@ impl Feed {
 
     /// It has had no sign of life for so long that the end of its log is asked for.
     pub(super) fn is_quiet(&self, step: &Step<'_>) -> bool {
-        let quiet_ms = step.rules.idle_timeout_ms.min(LOOK_FOR_TRANSACTION_MS);
+        let quiet_ms = Self::shorter_timeout_ms(step).min(LOOK_FOR_TRANSACTION_MS);
         step.now.since(self.last_record) >= quiet_ms
+    }
+
+    /// The shorter one of `idle-timeout` and `quiet-timeout`.
+    pub(super) fn shorter_timeout_ms(step: &Step<'_>) -> u64 {
+        let idle_ms = step.rules.idle_timeout_ms;
+        step.rules
+            .quiet_timeout_ms
+            .map_or(idle_ms, |quiet_ms| quiet_ms.min(idle_ms))
+    }
+
+    /// Nothing was counted, and no watermark moved, for `quiet-timeout`.
+    pub(super) fn is_silent_for_quiet(&self, step: &Step<'_>) -> bool {
+        let silent_ms = step.now.since(self.last_record);
+        step.rules
+            .quiet_timeout_ms
+            .is_some_and(|quiet_ms| silent_ms >= quiet_ms)
+    }
+
+    /// The end of the log was answered, at which no transaction is open.
+    pub(super) fn note_quiet_end(
+        &mut self,
+        question: &EndQuestion,
+        offset: Offset,
+        asked_at: Mono,
+        step: &Step<'_>,
+    ) {
+        if question.quiet && self.is_silent_for_quiet(step) {
+            self.quiet_end = Some(QuietEnd { offset, asked_at });
+        }
+    }
+
+    /// Whether the lane, whose next offset this is, has read all that was in the log when it had
+    /// been silent for `quiet-timeout`, or stands aside. It need not: `idle-timeout` may be longer.
+    pub(super) fn is_read_to_quiet_end(&self, next: Offset, step: &Step<'_>) -> bool {
+        let holds_ms = Self::shorter_timeout_ms(step).max(step.rules.limits.idle_holds_ms);
+        let is_reached =
+            |end: QuietEnd| end.offset <= next && step.now < end.asked_at.plus(holds_ms);
+        self.is_idle(step.now) || (self.reading && self.quiet_end.is_some_and(is_reached))
     }
 
     /// How long it stands aside after its log's end was asked for.
@@ -183,6 +201,11 @@ impl Feed {
         step.rules
             .idle_timeout_ms
             .max(step.rules.limits.idle_holds_ms)
+    }
+
+    /// What was seen of the log's end does not count any more.
+    pub(super) fn forget_ends(&mut self) {
+        (self.idle_until, self.end_to_reach, self.quiet_end) = (None, None, None);
     }
 
     /// It stands aside once it has read everything that was in the log when its end was asked for.

@@ -4,7 +4,7 @@
 use super::conversation::{BrokersRequest, CatalogRequest, StoreRequest};
 use super::cut::Objects;
 use super::lease::RETRY_MS;
-use super::step::{Break, Going, Step};
+use super::step::{Break, Step};
 use super::troubles::Side;
 use crate::table::commit::{CatalogError, Commit, Outcome};
 use crate::values::cause::Trouble;
@@ -125,7 +125,11 @@ impl Flight {
             step.ask(BrokersRequest::TopicId);
         }
         if self.puts.is_empty() && self.topic == TopicCheck::Same {
-            return self.send(step);
+            if step.questions.other_topic.is_none() {
+                return self.send(step);
+            }
+            // Another broker has named another topic since.
+            self.topic = TopicCheck::AskAt(step.now.plus(RETRY_MS));
         }
         // The manifest first, and alone: whoever comes after us finds by it what we left behind.
         let first = self.puts.contains_key(&self.commit.manifest);
@@ -181,34 +185,22 @@ impl Flight {
         }
     }
 
-    /// The brokers answered what the topic's id is; empty when they cannot tell.
-    pub(super) fn topic_checked(
-        &mut self,
-        answer: Result<String, Trouble>,
-        step: &mut Step<'_>,
-    ) -> Going {
-        if self.topic != TopicCheck::Asked {
-            return Ok(());
-        }
-        match answer {
-            Ok(id) if id.is_empty() || id == self.commit.topic_id => {
-                self.topic = TopicCheck::Same;
-                step.troubles.end(Side::Topic);
-                self.push(step);
-                Ok(())
-            }
-            // What was read since the last commit may be of either topic: back to the journal,
-            // which decides by the id.
-            Ok(id) => Err(Break::Reload(format!(
-                "topic \"{}\" was made again while it was read: its id is {id}",
-                step.rules.shape.topic
-            ))),
-            Err(trouble) => {
-                self.topic = TopicCheck::AskAt(step.now.plus(RETRY_MS));
-                step.troubles.report(Side::Topic, trouble);
-                Ok(())
-            }
-        }
+    /// Whether the brokers were asked what the topic is, and have not answered.
+    pub(super) fn has_asked_topic(&self) -> bool {
+        self.topic == TopicCheck::Asked
+    }
+
+    /// The topic was still the same after all of the epoch was read.
+    pub(super) fn topic_is_same(&mut self, step: &mut Step<'_>) {
+        self.topic = TopicCheck::Same;
+        step.troubles.end(Side::TopicId);
+        self.push(step);
+    }
+
+    /// The brokers could not say whether the topic is still the same, so they are asked again.
+    pub(super) fn check_topic_later(&mut self, why: Trouble, step: &mut Step<'_>) {
+        self.topic = TopicCheck::AskAt(step.now.plus(RETRY_MS));
+        step.troubles.report(Side::TopicId, why);
     }
 
     /// The catalog answered the commit.

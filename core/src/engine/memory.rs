@@ -1,9 +1,9 @@
 //! The bound on memory, and flow control: which topic partitions wait, and for what. Only time and
 //! memory are looked at. Nothing here decides about a record.
 //!
-//! What is counted: open windows, closed windows that are not final, late records and rejects, the
-//! objects of the epoch that is on its way, and what the Kafka client may have fetched. Sums are
-//! kept where records are counted, so asking costs little.
+//! What is counted: open windows, closed windows that are not final, late records and rejects,
+//! decisions that are not committed, the objects of the epoch that is on its way, and what the
+//! Kafka client may have fetched. Sums are kept where records are counted, so asking costs little.
 //!
 //! | memory in use | what happens |
 //! |---|---|
@@ -70,10 +70,12 @@ impl Memory {
         let bound = step.rules.max_memory_bytes;
         let counted: usize = lanes.values().map(Lane::memory_bytes).sum();
         self.used = step.rules.fetched_bytes() + counted as u64 + flight.unwrap_or(0);
-        // Where nothing will free memory by itself, the last eighth is not left unused.
-        let nothing_comes = || flight.is_none() && committable(lanes) == 0;
-        let stays_full =
-            || self.level == Level::Full && self.used >= bound / 8 * 7 && !nothing_comes();
+        // Where what is under way will not bring it below that, the last eighth is not left unused.
+        let will_free = || flight.unwrap_or(0) + committable(lanes);
+        let stays_full = || {
+            let was_full = self.level == Level::Full && self.used >= bound / 8 * 7;
+            was_full && self.used.saturating_sub(will_free()) < bound / 8 * 7
+        };
         self.level = if self.used >= bound || stays_full() {
             Level::Full
         } else if self.used >= bound / 4 * 3 || (self.is_tight() && self.used >= bound / 8 * 5) {
@@ -240,6 +242,7 @@ mod tests {
             lane.set_delay(0);
             lane.offer_ceiling(crate::values::time::EventTime(i64::MAX));
             lane.records(&One(*n, br#"{"origin": "a"}"#.to_vec()));
+            lane.take_decisions();
             lanes.insert(partition, lane);
             reading.add(partition, Mono(0));
         }
@@ -307,6 +310,23 @@ mod tests {
             memory.count(&lanes, None, step);
             assert_eq!(memory.level, Free);
         });
+    }
+
+    /// An epoch that frees little was always on its way, so nothing was read that could free more.
+    #[test]
+    fn memory_that_an_epoch_does_not_free_is_used_up_to_the_bound() {
+        let plenty = rules(MIB);
+        // Nothing is final without a watermark of topic partition 1.
+        let (lanes, _) = lanes(&plenty, &[90, 0]);
+        let counted: usize = lanes.values().map(Lane::memory_bytes).sum();
+        let rules = rules(counted as u64 / 14 * 16);
+        let mut memory = Memory {
+            level: Level::Full,
+            ..Memory::default()
+        };
+        in_a_step(0, &rules, |step| memory.count(&lanes, Some(10), step));
+        assert!(memory.used >= rules.max_memory_bytes / 8 * 7);
+        assert_eq!(memory.level, Level::Tight);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! decides only which owner hears an input, and what it says to the next. What the engine asks for
 //! is performed by the driver, and comes back as another input, also when it failed.
 
+mod answers;
 mod clocks;
 mod conversation;
 mod counting;

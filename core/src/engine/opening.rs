@@ -7,7 +7,7 @@ use super::cut::empty_file;
 use super::lease::{Lease, RETRY_MS};
 use super::step::{Break, Step};
 use super::table::Table;
-use super::topic::{Topic, ask_topic, with_partitions};
+use super::topic::{Identity, Topic, ask_topic, limits_needed, with_partitions};
 use super::troubles::Side;
 use crate::count::checkpoint::{self, Unreadable};
 use crate::count::lane::LaneState;
@@ -28,6 +28,8 @@ pub(super) enum Opening {
         ask_at: Option<Mono>,
         /// What the catalog says of the table; `None` for a table without epochs.
         head: Option<Box<Head>>,
+        /// The table as of the last commit, still without lanes; `None` for one without epochs.
+        table: Option<Box<Table>>,
     },
     /// The catalog has no epoch. Are there manifests of a catalog that was lost? They are listed
     /// page by page until one is found: a lost catalog of a year had millions of epochs.
@@ -58,7 +60,12 @@ impl Opening {
     /// Asks what the topic is.
     pub(super) fn begin(head: Option<Box<Head>>, step: &mut Step<'_>) -> Self {
         ask_topic(step);
-        Opening::Topic { ask_at: None, head }
+        let table = head.as_ref().map(|head| Box::new(Table::at_head(head)));
+        Opening::Topic {
+            ask_at: None,
+            head,
+            table,
+        }
     }
 
     /// Asks again what could not be answered.
@@ -93,7 +100,7 @@ impl Opening {
         lease: &Lease,
         step: &mut Step<'_>,
     ) -> Result<Option<Counting>, Break> {
-        let Opening::Topic { ask_at, head } = self else {
+        let Opening::Topic { ask_at, head, .. } = self else {
             return Ok(None);
         };
         let Some(answer) = answer else {
@@ -108,8 +115,24 @@ impl Opening {
                 return Ok(None);
             }
         };
-        step.troubles.end(Side::Topic);
         step.troubles.end(Side::Brokers);
+        if let Some(head) = &head {
+            let topic = Topic::at_head(head, step);
+            let identity = topic.identify(&facts.topic_id, &facts.cluster_id, step);
+            if let Identity::Unknown(why) = identity {
+                *ask_at = Some(step.now.plus(RETRY_MS));
+                step.troubles.report(Side::Topic, why);
+                return Ok(None);
+            }
+        }
+        // A table begins with all topic partitions, at the offsets of one moment.
+        let unknown = facts.unknown.iter().filter(|_| head.is_none());
+        if let Some(why) = limits_needed(unknown, step) {
+            *ask_at = Some(step.now.plus(RETRY_MS));
+            step.troubles.report(Side::Topic, why);
+            return Ok(None);
+        }
+        step.troubles.end(Side::Topic);
         match head.take() {
             None => {
                 ask_manifests(None, step);
@@ -261,11 +284,13 @@ impl Opening {
         }
     }
 
-    /// The table as of its last commit, while the checkpoint is being fetched.
+    /// The table as of its last commit, while the topic is looked up and the checkpoint fetched.
+    /// `None` for a table without epochs.
     pub(super) fn table(&self) -> Option<&Table> {
         match self {
             Opening::Checkpoint { table, .. } => Some(table),
-            Opening::Topic { .. } | Opening::Manifests { .. } => None,
+            Opening::Topic { table, .. } => table.as_deref(),
+            Opening::Manifests { .. } => None,
         }
     }
 }
@@ -322,7 +347,7 @@ fn restore_without(
             Unreadable::Damaged(_) => (Cause::DataLoss, "restore it from a backup, or"),
             // Nothing is lost, so this is no loss of data.
             Unreadable::OtherVersion(_) => (
-                Cause::OtherSettings,
+                Cause::OtherCheckpoint,
                 "run the windrow that wrote it, which counts on from there; or, where that cannot \
                  be,",
             ),

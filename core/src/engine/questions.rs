@@ -1,6 +1,7 @@
 //! The questions that are on their way. An answer to a question of an earlier ownership does not
 //! count: it speaks of another time, so the question is asked again.
 
+use super::answers::OtherTopic;
 use super::conversation::{Answer, BrokersAnswer, StoreAnswer};
 use crate::table::place::Names;
 use crate::values::record::Partition;
@@ -38,6 +39,10 @@ pub(super) struct Questions {
     pub(super) topic: Question,
     /// Whether the topic is still the same.
     pub(super) topic_id: Question,
+    /// Answers by which the topic is another one than the one that is counted. While they are not
+    /// believed, nothing is read or committed. They outlive an ownership, because they say nothing
+    /// about it.
+    pub(super) other_topic: Option<OtherTopic>,
     /// Which manifests the store has.
     pub(super) manifests: Question,
     /// The checkpoint's object.

@@ -2,9 +2,10 @@
 //! who must wait. Only processing time is looked at. Nothing here decides about a record: floors
 //! and ceilings are the lane's decisions.
 
+use super::answers::Answers;
 use super::conversation::{BrokersRequest, Effect, LogEnd};
 use super::feed::{
-    Again, Answers, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
+    Again, EndQuestion, EndToReach, Feed, Limits, OpenTransaction, pause_before_start,
 };
 use super::lease::RETRY_MS;
 use super::step::Step;
@@ -186,7 +187,7 @@ impl Reading {
         };
         if lives {
             feed.last_record = step.now;
-            (feed.idle_until, feed.end_to_reach) = (None, None);
+            feed.forget_ends();
             // Where its log ends need not be known now, and is not asked for.
             step.troubles.end(Side::LogEnd(partition));
         }
@@ -226,17 +227,11 @@ impl Reading {
         }
     }
 
-    /// The topic was looked up: it has these topic partitions, each with its first offset and its
-    /// end.
-    pub(super) fn note_topic(
-        &mut self,
-        partitions: &BTreeMap<Partition, (Offset, Offset)>,
-        has_id: bool,
-        now: Mono,
-    ) {
+    /// The topic was looked up: it has the topic partitions for which `has` is true.
+    pub(super) fn note_topic(&mut self, has: impl Fn(Partition) -> bool, has_id: bool, now: Mono) {
         for (partition, feed) in &mut self.feeds {
             // Without an id nothing says that the topic was made again with fewer topic partitions.
-            let there = !has_id || partitions.contains_key(partition);
+            let there = !has_id || has(*partition);
             feed.gone = (!there).then(|| Answers::one_more(feed.gone, now));
         }
     }
@@ -413,10 +408,10 @@ impl Reading {
         }
     }
 
-    /// Asks for the log's end of topic partitions that were silent for `idle-timeout`; sooner again
-    /// where that is what keeps a window from closing.
+    /// Asks for the log's end of topic partitions that were silent for `idle-timeout` or
+    /// `quiet-timeout`; sooner again where that is what keeps a window from closing.
     fn ask_log_ends(&mut self, lanes: &Lanes, step: &mut Step<'_>) {
-        let timeout = step.rules.idle_timeout_ms;
+        let timeout = Feed::shorter_timeout_ms(step);
         let shape = &step.rules.shape;
         let slides = |at: EventTime| (at.0 - shape.offset_ms).div_euclid(shape.slide_ms);
         let target = self.idle_and_target(lanes, step.now).1.map(slides);
@@ -443,6 +438,7 @@ impl Reading {
                     watermark: greatest,
                     next_offset: lane.ledger.next_offset,
                     silent: feed.is_silent(step),
+                    quiet: feed.is_silent_for_quiet(step),
                 };
                 step.ask(BrokersRequest::LogEnd {
                     partition: *partition,
@@ -469,7 +465,7 @@ impl Reading {
         let end = match end {
             Ok(end) => end,
             Err(why) => {
-                (feed.idle_until, feed.end_to_reach) = (None, None);
+                feed.forget_ends();
                 // Until it is answered, this one cannot stand aside. One that has been read since
                 // it was asked need not.
                 if feed.gone.is_none() && feed.is_quiet(step) {
@@ -486,7 +482,7 @@ impl Reading {
             return;
         }
         if end.last_stable < end.high_watermark {
-            (feed.idle_until, feed.end_to_reach) = (None, None);
+            feed.forget_ends();
             if feed
                 .transaction
                 .is_none_or(|open| open.last_stable != end.last_stable)
@@ -504,6 +500,7 @@ impl Reading {
         let reaches = feed
             .end_to_reach
             .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
+        feed.note_quiet_end(&question, end.high_watermark, asked_at, step);
         // An earlier end, which is still being read to, is reached first.
         if question.silent && feed.is_silent(step) && !reaches {
             feed.end_to_reach = Some(EndToReach {
@@ -557,15 +554,17 @@ impl Reading {
         idle.into_iter().filter_map(floor).collect()
     }
 
-    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`:
-    /// the end of the last open window.
+    /// The floor of all topic partitions when the whole topic has been silent for `quiet-timeout`,
+    /// and all that is in it was read: the end of the last open window. It does not go by
+    /// `idle-timeout`, which may be longer.
     pub(super) fn quiet_floor(&self, lanes: &Lanes, step: &Step<'_>) -> Option<EventTime> {
         let quiet_ms = step.rules.quiet_timeout_ms?;
         let silent_since = self.feeds.values().map(|feed| feed.last_record).max()?;
         let quiet = step.now.since(silent_since) >= quiet_ms
-            && lanes
-                .keys()
-                .all(|partition| self.is_idle(*partition, step.now));
+            && lanes.iter().all(|(partition, lane)| {
+                let feed = self.feeds.get(partition);
+                feed.is_some_and(|feed| feed.is_read_to_quiet_end(lane.ledger.next_offset, step))
+            });
         if !quiet {
             return None;
         }
@@ -607,16 +606,21 @@ mod tests {
     fn one_answer_without_a_topic_partition_does_not_take_it_away() {
         let mut reading = Reading::default();
         reading.add(0, Mono(0));
-        let (none, one) = (BTreeMap::new(), BTreeMap::from([(0, (0, 0))]));
-        reading.note_topic(&none, true, Mono(10_000));
+        let (none, one) = (|_| false, |_| true);
+        reading.note_topic(none, true, Mono(10_000));
         // However long nothing more is heard.
         assert!(!reading.is_idle(0, Mono(500_000)));
-        reading.note_topic(&one, true, Mono(500_000));
-        reading.note_topic(&none, true, Mono(510_000));
-        reading.note_topic(&none, true, Mono(530_000));
-        assert!(!reading.is_idle(0, Mono(530_000)));
-        reading.note_topic(&none, true, Mono(540_000));
-        assert!(reading.is_idle(0, Mono(540_000)));
+        reading.note_topic(one, true, Mono(500_000));
+        reading.note_topic(none, true, Mono(510_000));
+        // Two answers with nothing between them may be of the same broker.
+        reading.note_topic(none, true, Mono(540_000));
+        assert!(!reading.is_idle(0, Mono(540_000)));
+        reading.note_topic(one, true, Mono(541_000));
+        reading.note_topic(none, true, Mono(550_000));
+        reading.note_topic(none, true, Mono(570_000));
+        assert!(!reading.is_idle(0, Mono(570_000)));
+        reading.note_topic(none, true, Mono(580_000));
+        assert!(reading.is_idle(0, Mono(580_000)));
     }
 
     #[test]
@@ -624,10 +628,10 @@ mod tests {
         let mut reading = Reading::default();
         reading.add(0, Mono(0));
         for now in [10_000, 130_000, 150_000] {
-            reading.note_topic(&BTreeMap::new(), true, Mono(now));
+            reading.note_topic(|_| false, true, Mono(now));
             assert!(!reading.is_idle(0, Mono(now)), "at {now}");
         }
-        reading.note_topic(&BTreeMap::new(), true, Mono(160_000));
+        reading.note_topic(|_| false, true, Mono(160_000));
         assert!(reading.is_idle(0, Mono(160_000)));
     }
 
@@ -649,7 +653,7 @@ mod tests {
         let lanes = Lanes::from([(0, lane)]);
         reading.add(0, Mono(0));
         in_a_step(0, &rules, |step| reading.start(lanes.iter(), step));
-        reading.note_topic(&BTreeMap::new(), true, Mono(1000));
+        reading.note_topic(|_| false, true, Mono(1000));
         in_a_step(2000, &rules, |step| {
             reading.note_trouble(0, "a batch is damaged".into(), step);
             assert!(step.troubles.of(Side::Lane(0)).is_some());
@@ -662,7 +666,7 @@ mod tests {
             })
         };
         assert_eq!(starts(5000, &mut reading), 0, "it seems not to be there");
-        reading.note_topic(&BTreeMap::from([(0, (0, 0))]), true, Mono(6000));
+        reading.note_topic(|_| true, true, Mono(6000));
         assert_eq!(starts(7000, &mut reading), 1);
     }
 

@@ -176,7 +176,7 @@ pub fn same_table(recorded: &Genesis, rules: &Rules, place: &Place) -> Result<()
              this one counts by revision {now}, which gives other rows for the same log; run the \
              windrow that made it, or choose another table name"
         );
-        return Err(Trouble::new(Cause::OtherSettings, text));
+        return Err(Trouble::new(Cause::OtherVersion, text));
     }
     let differs = |cause, name: &str, then: &str, now: &str| {
         let text = format!(

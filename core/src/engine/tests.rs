@@ -20,9 +20,13 @@ struct World {
     /// Milliseconds since noon.
     now: u64,
     topic: TopicFacts,
+    /// Why the topic cannot be looked up; `None` while it can. Its id can be asked all the same.
+    topic_fails: Option<String>,
     /// Why brokers cannot say where a log ends; `None` while they can.
     end_fails: Option<String>,
     commits: Vec<Arc<Commit>>,
+    /// No object can be stored.
+    store_is_away: bool,
     objects: BTreeMap<String, Arc<Vec<u8>>>,
     /// What the reader was told since this was looked at last, and the end.
     told: Vec<Effect>,
@@ -37,11 +41,14 @@ impl World {
             now: 0,
             topic: TopicFacts {
                 cluster_id: "c".to_owned(),
+                unknown: BTreeMap::new(),
                 topic_id: "1".to_owned(),
                 partitions: (0..partitions).map(|p| (p, (0, 0))).collect(),
             },
+            topic_fails: None,
             end_fails: None,
             commits: Vec::new(),
+            store_is_away: false,
             objects: BTreeMap::new(),
             told: Vec::new(),
         };
@@ -95,6 +102,22 @@ impl World {
         *end += 1;
         let offset = *end - 1;
         self.read(partition, offset, 0);
+    }
+
+    /// A record without a value and without a time comes, and is read.
+    fn tombstone(&mut self, partition: Partition) {
+        let end = &mut self.topic.partitions.get_mut(&partition).unwrap().1;
+        *end += 1;
+        let record = Record {
+            offset: *end - 1,
+            timestamp_ms: -1,
+            value: None,
+        };
+        self.step(Input::Records {
+            partition,
+            leader_epoch: 0,
+            batch: &&[record][..],
+        });
     }
 
     /// A record with the time of now is read at this offset.
@@ -204,20 +227,28 @@ impl World {
     fn ask_brokers(&self, request: BrokersRequest) -> BrokersAnswer {
         let topic = &self.topic;
         match request {
-            BrokersRequest::Topic => BrokersAnswer::Topic(Ok(topic.clone())),
+            BrokersRequest::Topic => {
+                let fails = self.topic_fails.clone().map(Trouble::from);
+                BrokersAnswer::Topic(fails.map_or(Ok(topic.clone()), Err))
+            }
             BrokersRequest::TopicId => BrokersAnswer::TopicId(Ok(topic.topic_id.clone())),
             BrokersRequest::LogEnd { partition } => {
-                let end = topic.partitions[&partition].1;
-                let end = LogEnd {
-                    last_stable: end,
-                    high_watermark: end,
-                };
-                let end = self.end_fails.clone().map_or(Ok(end), Err);
+                let limits = topic.partitions.get(&partition);
+                let end = limits.map(|(_, end)| LogEnd {
+                    last_stable: *end,
+                    high_watermark: *end,
+                });
+                let end = end.ok_or_else(|| topic.unknown[&partition].clone());
+                let end = self.end_fails.clone().map_or(end, Err);
                 BrokersAnswer::LogEnd { partition, end }
             }
             BrokersRequest::LogLimits { partition } => BrokersAnswer::LogLimits {
                 partition,
-                limits: Ok(topic.partitions[&partition]),
+                limits: topic
+                    .partitions
+                    .get(&partition)
+                    .copied()
+                    .ok_or_else(|| topic.unknown[&partition].clone()),
             },
         }
     }
@@ -234,6 +265,10 @@ impl World {
                 let result = Ok(object.map(|bytes| bytes.to_vec()));
                 StoreAnswer::Get { key, result }
             }
+            StoreRequest::Put { key, .. } if self.store_is_away => StoreAnswer::Put {
+                key,
+                result: Err("the store is away".into()),
+            },
             StoreRequest::Put { key, bytes } => {
                 self.objects.insert(key.clone(), bytes);
                 StoreAnswer::Put {
@@ -476,6 +511,7 @@ fn the_topic_of_another_cluster_does_not_end_a_table_that_goes_on_after_data_los
         world.topic.cluster_id = "d".to_owned();
         world.topic.partitions.insert(0, (0, 0));
         world.restart();
+        world.wait(MINUTE);
         if !goes_on {
             let State::Failed(why) = world.engine.state() else {
                 panic!("{}", world.state())
@@ -515,7 +551,7 @@ fn a_checkpoint_of_a_newer_windrow_is_no_reason_to_give_counts_up() {
     let State::Failed(why) = world.engine.state() else {
         panic!("{}", world.state())
     };
-    assert_eq!(why.cause, Some(Cause::OtherSettings));
+    assert_eq!(why.cause, Some(Cause::OtherCheckpoint));
     assert!(why.text.contains("it has version 2"), "{why}");
     assert!(why.text.contains("run the windrow that wrote it"), "{why}");
 }
@@ -648,4 +684,237 @@ fn a_cut_whose_place_nobody_can_tell_is_called_unknown() {
     world.wait(MINUTE);
     let (to, reason) = generation(&world).unwrap();
     assert!(to == 4 && reason.contains(unknown), "{to}: {reason}");
+}
+
+/// The ids of the topics of the generations that were committed.
+fn generations(world: &World) -> Vec<String> {
+    let decisions = world.commits.iter().flat_map(|commit| &commit.decisions);
+    let topic = |decision: &crate::values::decision::Decision| match &decision.what {
+        crate::values::decision::Decided::Generation { topic_id, .. } => Some(topic_id.clone()),
+        _ => None,
+    };
+    decisions.filter_map(topic).collect()
+}
+
+/// A world whose topic 1 was counted, deleted and made again as topic 2, of which two records are
+/// committed.
+fn counts_the_second_topic() -> World {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..Rules::for_tests()
+    };
+    let mut world = World::new(rules, 1);
+    world.record(0);
+    world.wait(MINUTE);
+    world.topic.topic_id = "2".to_owned();
+    world.topic.partitions.insert(0, (0, 0));
+    world.wait(MINUTE);
+    world.record(0);
+    world.record(0);
+    world.wait(MINUTE);
+    assert_eq!(generations(&world), ["2"]);
+    assert_eq!(world.commits.last().unwrap().topic_id, "2");
+    world
+}
+
+#[test]
+fn a_broker_that_still_serves_the_topic_before_brings_it_not_back() {
+    for goes_on in [true, false] {
+        for restarts in [true, false] {
+            let mut world = counts_the_second_topic();
+            world.rules.continue_on_data_loss = goes_on;
+            world.restart();
+            for behind_ms in [11_000, 5 * MINUTE] {
+                world.topic.topic_id = "1".to_owned();
+                if restarts {
+                    world.restart();
+                } else {
+                    world.record(0);
+                }
+                world.wait(behind_ms);
+                let state = world.state();
+                assert!(state.contains("a broker has old metadata"), "{state}");
+                world.topic.topic_id = "2".to_owned();
+                world.wait(20_000);
+                assert_eq!(world.state(), "Counting");
+            }
+            assert_eq!(generations(&world), ["2"]);
+            assert_eq!(world.commits.last().unwrap().topic_id, "2");
+        }
+    }
+}
+
+/// It may be the first that has heard of a topic that was made again, or the last that has not.
+#[test]
+fn another_topic_is_not_believed_before_brokers_agree() {
+    for goes_on in [true, false] {
+        let mut world = counts_the_second_topic();
+        world.rules.continue_on_data_loss = goes_on;
+        world.restart();
+        for _ in 0..3 {
+            let commits = world.commits.len();
+            world.topic.topic_id = "3".to_owned();
+            world.record(0);
+            world.wait(29_000);
+            let state = world.state();
+            assert!(
+                state.contains("made again: its id is 3, as it seems"),
+                "{state}"
+            );
+            assert!(world.engine.is_held(0));
+            assert_eq!(world.commits.len(), commits, "it may be of either");
+            world.topic.topic_id = "2".to_owned();
+            world.wait(1500);
+            assert!(!world.engine.is_held(0));
+        }
+        world.wait(MINUTE);
+        assert_eq!(
+            (world.state(), generations(&world)),
+            ("Counting".into(), vec!["2".into()])
+        );
+        world.topic.topic_id = "3".to_owned();
+        world.topic.partitions.insert(0, (0, 0));
+        world.wait(MINUTE);
+        if goes_on {
+            world.record(0);
+            world.wait(MINUTE);
+            assert_eq!(generations(&world), ["2", "3"]);
+            let last = world.commits.last().unwrap();
+            assert_eq!(last.left_topic_ids, ["1", "2"]);
+        } else {
+            assert!(matches!(world.engine.state(), State::Failed(_)));
+        }
+    }
+}
+
+/// After a failover to another cluster and back, its topic has an id that was counted before.
+#[test]
+fn the_topic_of_the_first_cluster_is_counted_again_after_a_failback() {
+    let mut world = counts_the_second_topic();
+    for (cluster, id) in [("d", "3"), ("c", "2")] {
+        world.topic.cluster_id = cluster.to_owned();
+        world.topic.topic_id = id.to_owned();
+        world.wait(MINUTE);
+        world.record(0);
+        world.wait(MINUTE);
+        assert_eq!(world.commits.last().unwrap().topic_id, id);
+    }
+}
+
+/// A topic that cannot be looked up may have grown, or may have been made again.
+#[test]
+fn a_commit_does_not_end_the_trouble_of_a_look_up_that_fails() {
+    let mut world = World::new(Rules::for_tests(), 1);
+    world.topic_fails = Some("no leader".to_owned());
+    world.wait(11_000);
+    let commits = world.commits.len();
+    for _ in 0..20 {
+        world.record(0);
+        world.wait(MINUTE);
+        assert_eq!(world.state(), "no leader");
+    }
+    assert!(world.commits.len() > commits + 10);
+    world.topic_fails = None;
+    world.wait(2000);
+    assert_eq!(world.state(), "Counting");
+}
+
+/// The floor of a lane that stands aside follows the others with each tick, and tombstones move its
+/// offset meanwhile.
+#[test]
+fn decisions_do_not_grow_with_the_ticks_of_an_outage() {
+    let mut world = World::new(Rules::for_tests(), 3);
+    for partition in 0..3 {
+        world.record(partition);
+    }
+    for _ in 0..300 {
+        world.wait(100);
+        world.record(1);
+        world.record(2);
+    }
+    assert!(world.engine.is_idle(0));
+    world.store_is_away = true;
+    let slides = |world: &World| {
+        let watermark = world.engine.lanes()[&0].watermark().unwrap();
+        watermark.0 / world.rules.shape.slide_ms
+    };
+    let slides_before = slides(&world);
+    for _ in 0..5000 {
+        world.wait(100);
+        world.tombstone(0);
+        world.record(1);
+        world.record(2);
+    }
+    let crossed = usize::try_from(slides(&world) - slides_before).unwrap();
+    assert!(crossed > 40, "{crossed}");
+    let lane = &world.engine.lanes()[&0];
+    let decided = lane.decisions.len();
+    assert!((1..=crossed).contains(&decided), "{decided}");
+    let bytes = decided * size_of::<crate::values::decision::Decision>();
+    assert!(lane.memory_bytes() >= bytes + lane.open_bytes());
+    assert!(lane.committable_bytes(None) >= bytes);
+}
+
+/// One broker is away, and the topic partition that it led has no other replica.
+#[test]
+fn a_topic_partition_without_a_leader_holds_up_no_other() {
+    let rules = Rules {
+        continue_on_data_loss: true,
+        ..nobody_stands_aside()
+    };
+    let mut world = World::new(rules, 2);
+    for _ in 0..3 {
+        world.record(0);
+        world.record(1);
+    }
+    world.wait(MINUTE);
+    world.topic.partitions.remove(&1);
+    world.topic.unknown.insert(1, "it has no leader".to_owned());
+    // Another one loses records that were not read yet.
+    world.topic.partitions.insert(0, (8, 9));
+    world.starts();
+    world.step(Input::OutOfRange { partition: 0 });
+    world.wait(20_000);
+    assert_eq!(world.starts(), [(0, 8, -1)]);
+    world.read(0, 8, 0);
+    // A new one joins.
+    world.topic.partitions.insert(2, (0, 0));
+    world.wait(20_000);
+    assert_eq!(world.starts(), [(2, 0, -1)]);
+    // A restart reads what it can.
+    world.restart();
+    world.wait(1000);
+    assert_eq!(world.engine.lanes().len(), 3);
+    let mut starts = world.starts();
+    starts.dedup();
+    assert!(starts.iter().any(|(p, _, _)| *p == 0), "{starts:?}");
+    // One that should join cannot, and that is said.
+    world.topic.unknown.insert(3, "it has no leader".to_owned());
+    world.wait(20_000);
+    let state = world.state();
+    assert!(state.starts_with("topic partition 3 of topic"), "{state}");
+    world.topic.unknown.remove(&3);
+    world.topic.partitions.insert(3, (0, 0));
+    world.wait(20_000);
+    assert!(world.engine.lanes().contains_key(&3));
+}
+
+#[test]
+fn a_table_begins_with_all_topic_partitions() {
+    let mut world = World::new(Rules::for_tests(), 1);
+    world.commits.clear();
+    world.topic.unknown.insert(1, "it has no leader".to_owned());
+    world.restart();
+    world.wait(MINUTE);
+    assert_eq!(world.commits.len(), 0);
+    assert!(
+        world.state().starts_with("topic partition 1 of topic"),
+        "{}",
+        world.state()
+    );
+    world.topic.unknown.clear();
+    world.topic.partitions.insert(1, (7, 9));
+    world.wait(2000);
+    let genesis = world.commits[0].genesis.clone().unwrap();
+    assert_eq!(genesis.start_offsets, BTreeMap::from([(0, 0), (1, 7)]));
 }

@@ -1,11 +1,24 @@
 //! The topic as it is now against the topic as it is counted: when it is looked up, and whether it
 //! is still the same. Whether what is gone from it may be lost is asked here, too.
+//!
+//! One broker with old metadata must not lead to another topic, whose offsets mean other records:
+//!
+//! | the answer names | what follows |
+//! |---|---|
+//! | the id that is counted | counting goes on |
+//! | an id that was counted before it and left | nothing: that broker has old metadata |
+//! | any other id | reading holds until the next answers agree, or name the counted id again |
+//!
+//! Example: topic A was made again, and B is committed. A broker that still serves A is not
+//! believed, however often it answers. When B is made again too, C is counted once all answers of
+//! half a minute have named it.
 
+use super::answers::OtherTopic;
 use super::conversation::{BrokersRequest, TopicFacts};
 use super::step::{Break, Going, Step};
 use crate::table::commit::{Genesis, Head};
 use crate::values::cause::{Cause, Trouble};
-use crate::values::record::Offset;
+use crate::values::record::{Offset, Partition};
 use crate::values::time::Mono;
 
 /// Between two looks at the topic, in milliseconds.
@@ -18,7 +31,25 @@ pub(super) struct Topic {
     id: String,
     /// Kafka's id of its cluster; empty where the broker could not tell.
     cluster_id: String,
+    /// The ids of the topics that were counted before it in this cluster, from old to new.
+    left_ids: Vec<String>,
     look_up_at: Mono,
+}
+
+/// So many ids of topics that were left are kept: of a topic that is made again each week, those of
+/// two years.
+const LEFT_IDS_MAX: usize = 100;
+
+/// What an answer of the brokers says of the topic that is counted.
+#[derive(Debug)]
+pub(super) enum Identity {
+    /// It is still the same one.
+    Same,
+    /// It is another one of the same name, and so many answers have said it that it is believed.
+    /// The text says what it is, after the topic's name.
+    Other(String),
+    /// That cannot be told yet, for this reason; the brokers must be asked again.
+    Unknown(Trouble),
 }
 
 impl Topic {
@@ -27,6 +58,7 @@ impl Topic {
         Self {
             id: genesis.topic_id.clone(),
             cluster_id: genesis.cluster_id.clone(),
+            left_ids: Vec::new(),
             look_up_at: step.now,
         }
     }
@@ -37,6 +69,7 @@ impl Topic {
         Self {
             id: head.last.topic_id.clone(),
             cluster_id: if now.is_empty() { founded } else { now }.clone(),
+            left_ids: head.last.left_topic_ids.clone(),
             look_up_at: step.now.plus(TOPIC_EVERY_MS),
         }
     }
@@ -45,20 +78,23 @@ impl Topic {
         &self.id
     }
 
-    /// The topic's id and that of its cluster.
-    pub(super) fn ids(&self) -> (&str, &str) {
-        (&self.id, &self.cluster_id)
+    pub(super) fn cluster_id(&self) -> &str {
+        &self.cluster_id
     }
 
-    /// What it is, where these facts are of another topic of the same name. Brokers before Kafka
-    /// 2.8 know no id of a topic, but its cluster's.
+    /// The ids of the topics that were counted before it in this cluster, from old to new.
+    pub(super) fn left_ids(&self) -> &[String] {
+        &self.left_ids
+    }
+
+    /// What it is, where these facts are of another topic of the same name.
     pub(super) fn other(&self, facts: &TopicFacts) -> Option<String> {
-        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
-        let TopicFacts {
-            topic_id,
-            cluster_id,
-            ..
-        } = facts;
+        self.other_of(&facts.topic_id, &facts.cluster_id)
+    }
+
+    /// The same, by the ids alone. Brokers before Kafka 2.8 know no id of a topic, but its
+    /// cluster's.
+    fn other_of(&self, topic_id: &str, cluster_id: &str) -> Option<String> {
         if differ(topic_id, &self.id) {
             return Some(format!("was deleted and made again: its id is {topic_id}"));
         }
@@ -66,8 +102,56 @@ impl Topic {
         other.then(|| format!("is of another Kafka cluster: \"{cluster_id}\""))
     }
 
+    /// Takes an answer about the topic. `cluster_id` is empty where only the topic's id was asked.
+    pub(super) fn identify(
+        &self,
+        topic_id: &str,
+        cluster_id: &str,
+        step: &mut Step<'_>,
+    ) -> Identity {
+        let Some(what) = self.other_of(topic_id, cluster_id) else {
+            step.questions.other_topic = None;
+            return Identity::Same;
+        };
+        let (topic, table) = (&step.rules.shape.topic, step.table());
+        // Of two clusters, each may have its own topic again.
+        let was_left = self.left_ids.iter().any(|id| id == topic_id);
+        if was_left && !differ(cluster_id, &self.cluster_id) {
+            let why = format!(
+                "a broker has old metadata of topic \"{topic}\": it names the id {topic_id}, \
+                 which table {table} counted before {} and left; the brokers are asked again",
+                self.id
+            );
+            return Identity::Unknown(why.into());
+        }
+        let id = if topic_id.is_empty() {
+            cluster_id
+        } else {
+            topic_id
+        };
+        let before = step.questions.other_topic.take();
+        let other = OtherTopic::one_more(before, id, step.now);
+        let is_believed = other.is_believed();
+        step.questions.other_topic = Some(other);
+        if is_believed {
+            return Identity::Other(what);
+        }
+        let why = format!(
+            "topic \"{topic}\" {what}, as it seems; nothing is read until the brokers agree, \
+             because one of them may have old metadata"
+        );
+        Identity::Unknown(why.into())
+    }
+
     /// From here on the topic of these facts is counted.
     pub(super) fn begin_generation(&mut self, facts: &TopicFacts) {
+        if differ(&self.cluster_id, &facts.cluster_id) {
+            self.left_ids.clear();
+        } else if differ(&self.id, &facts.topic_id) {
+            self.left_ids.push(self.id.clone());
+            let too_many = self.left_ids.len().saturating_sub(LEFT_IDS_MAX);
+            self.left_ids.drain(..too_many);
+        }
         self.id.clone_from(&facts.topic_id);
         self.cluster_id.clone_from(&facts.cluster_id);
     }
@@ -83,17 +167,39 @@ impl Topic {
     }
 }
 
+/// Whether both ids are known, and differ.
+fn differ(a: &str, b: &str) -> bool {
+    !a.is_empty() && !b.is_empty() && a != b
+}
+
 /// A topic without topic partitions is one that is not there yet.
 pub(super) fn with_partitions(
     answer: Result<TopicFacts, Trouble>,
     step: &Step<'_>,
 ) -> Result<TopicFacts, Trouble> {
     let facts = answer?;
-    if facts.partitions.is_empty() {
+    if facts.partitions.is_empty() && facts.unknown.is_empty() {
         let why = format!("topic \"{}\" has no partitions yet", step.rules.shape.topic);
         return Err(Trouble::new(Cause::NoTopic, why));
     }
     Ok(facts)
+}
+
+/// What hinders where the offsets of these topic partitions, which nobody could tell, are needed.
+pub(super) fn limits_needed<'a>(
+    mut unknown: impl Iterator<Item = (&'a Partition, &'a String)>,
+    step: &Step<'_>,
+) -> Option<Trouble> {
+    let (partition, why) = unknown.next()?;
+    let more = match unknown.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let topic = &step.rules.shape.topic;
+    Some(Trouble::from(format!(
+        "topic partition {partition}{more} of topic \"{topic}\" cannot be counted before its \
+         leader tells where its log begins and ends: {why}"
+    )))
 }
 
 /// Asks what the topic is, unless the answer is on its way.

@@ -12,8 +12,11 @@ pub(super) enum Side {
     Lease,
     /// The clocks.
     Clocks,
-    /// The questions about the topic.
+    /// The look-up of the topic. It is over when the topic is looked up.
     Topic,
+    /// The question before a commit whether the topic is still the same. A look-up does not end its
+    /// trouble, nor the other way round.
+    TopicId,
     /// The brokers as a whole. It is over when they answer anything at all.
     Brokers,
     /// The reading of one topic partition. It is over when that one is read again.

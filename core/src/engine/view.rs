@@ -58,13 +58,22 @@ impl Engine {
                 ),
             },
             Phase::Standby { .. } | Phase::Asking { .. } if self.holder.is_some() => {
-                State::Standby(trouble.unwrap_or_else(|| Trouble::new(Cause::Held, String::new())))
+                // That another process has the table is as it should be. That this one could not
+                // take over, because of its clock, would not be seen before it must.
+                let clocks = self.troubles.of(Side::Clocks).cloned();
+                let why = clocks.or(trouble);
+                State::Standby(why.unwrap_or_else(|| Trouble::new(Cause::Held, String::new())))
             }
             Phase::Standby { .. } | Phase::Asking { .. } => {
                 State::Waiting(trouble.unwrap_or_else(|| starting("asking for the table")))
             }
             Phase::Ours(ours) if !ours.is_counting() => {
-                State::Waiting(trouble.unwrap_or_else(|| starting("starting")))
+                let mut why = trouble.unwrap_or_else(|| starting("starting"));
+                if self.paused {
+                    why.text += "; the table is also paused by an operator; to count after that, \
+                                 run: windrow resume";
+                }
+                State::Waiting(why)
             }
             Phase::Ours(_) if self.paused => State::Paused,
             Phase::Ours(ours) => match trouble {
@@ -75,6 +84,14 @@ impl Engine {
                 None => self.stalled().map_or(State::Counting, State::Waiting),
             },
         }
+    }
+
+    /// Why no epoch can be committed, where that hinders. A table that an operator has paused still
+    /// commits what was read before, and needs its lease.
+    #[must_use]
+    pub fn commit_trouble(&self) -> Option<&Trouble> {
+        let sides = [Side::Clocks, Side::Store, Side::Catalog, Side::Commit];
+        self.troubles.worst(|side| sides.contains(&side))
     }
 
     /// Whether a trouble of this side is what people should know of now.

@@ -3,7 +3,7 @@
 //! - `/healthz`, `/readyz` and `/metrics` are open to everybody.
 //! - Where a token is configured, everything else needs it, from wherever it is asked: behind a
 //!   proxy in the same pod, everybody comes from loopback.
-//! - Where no token is configured, everything else needs a peer on loopback, and no sign that
+//! - Where no token is configured, everything else needs a peer on this machine, and no sign that
 //!   somebody else stands behind it.
 
 use crate::settings::parse::{in_brackets, split_host_port};
@@ -18,6 +18,8 @@ pub struct RequestFacts<'a> {
     pub changes: bool,
     /// The address that the connection comes from.
     pub peer: IpAddr,
+    /// The address of this machine that the connection came to; `None` where it is not known.
+    pub local: Option<IpAddr>,
     /// The token that is configured, if any.
     pub token: Option<&'a str>,
     /// Header `Authorization`.
@@ -98,11 +100,10 @@ fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
             None => refuse(401, NO_TOKEN),
         };
     }
-    // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
-    if !request.peer.to_canonical().is_loopback() {
+    if !is_this_machine(request) {
         return refuse(
             403,
-            "only loopback may ask this; ask from the machine itself, \
+            "only this machine may ask this; ask from the machine itself, \
              or set api-token in the secrets file",
         );
     }
@@ -121,6 +122,16 @@ fn check_peer(request: &RequestFacts<'_>) -> Result<(), Refusal> {
         );
     }
     Ok(())
+}
+
+/// Whether a program on this machine asks. With `http: 10.1.2.3:8080` such a program comes from
+/// 10.1.2.3 to 10.1.2.3, because the system takes the same address for both ends. Nobody else's
+/// connection does: the system drops packets from outside that bear an address of its own.
+fn is_this_machine(request: &RequestFacts<'_>) -> bool {
+    // An IPv4 peer of an IPv6 socket is `::ffff:127.0.0.1`.
+    let peer = request.peer.to_canonical();
+    let local = request.local.map(|local| local.to_canonical());
+    peer.is_loopback() || local == Some(peer)
 }
 
 /// The request does not come from a page of another site, which a browser would send in the name of
@@ -188,6 +199,7 @@ mod tests {
             path,
             changes: false,
             peer,
+            local: None,
             token: None,
             authorization: None,
             host: Some("10.1.63.9:8080"),
@@ -242,6 +254,47 @@ mod tests {
         );
         assert_eq!(code(get("/", "::ffff:127.0.0.1".parse().unwrap())), 200);
         assert_eq!(code(get("/", "::1".parse().unwrap())), 200);
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_own_address_too() {
+        let to = |peer: &str, local: &str| RequestFacts {
+            local: Some(local.parse().unwrap()),
+            ..get("/v1/status", peer.parse().unwrap())
+        };
+        for (peer, local, expect) in [
+            ("10.1.2.3", "10.1.2.3", 200),
+            ("::ffff:10.1.2.3", "10.1.2.3", 200),
+            ("fd00::7", "fd00::7", 200),
+            ("10.1.2.4", "10.1.2.3", 403),
+            ("fd00::8", "fd00::7", 403),
+            ("127.0.0.1", "127.0.0.1", 200),
+        ] {
+            assert_eq!(code(to(peer, local)), expect, "{peer} to {local}");
+        }
+        let own = to("10.1.2.3", "10.1.2.3");
+        for refused in [
+            RequestFacts {
+                forwarded: true,
+                ..own
+            },
+            RequestFacts {
+                host: Some("evil.example"),
+                ..own
+            },
+            RequestFacts {
+                changes: true,
+                origin: Some("http://evil.example"),
+                ..own
+            },
+        ] {
+            assert_eq!(code(refused), 403, "{refused:?}");
+        }
+        let with_token = RequestFacts {
+            token: Some("t"),
+            ..own
+        };
+        assert_eq!(code(with_token), 401);
     }
 
     #[test]

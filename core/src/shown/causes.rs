@@ -88,8 +88,8 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::NoCreate => (
             Person,
-            "The catalog's user may not create windrow's schema.",
-            "grant it CREATE on the database",
+            "The catalog's user may make no schema or table.",
+            "grant CREATE on database and schema public",
         ),
         Cause::NoSchema => (
             Provider,
@@ -137,9 +137,37 @@ pub fn row(cause: Cause) -> CauseRow {
             "PostgreSQL's rules keep the user out.",
             "what `reason` names, in PostgreSQL",
         ),
-        Cause::TlsKafka => (Person, "No TLS with Kafka.", TLS),
-        Cause::TlsS3 => (Person, "No TLS with S3.", TLS),
-        Cause::TlsCatalog => (Person, "No TLS with PostgreSQL.", TLS),
+        Cause::TlsKafka => (
+            Person,
+            "Kafka is not trusted, or it wants TLS.",
+            "`kafka.ca-file`; or `kafka.security`",
+        ),
+        Cause::TlsS3 => (
+            Person,
+            "S3 is not trusted, or it wants TLS.",
+            "`s3.ca-file`; or https:// in `s3.endpoint`",
+        ),
+        Cause::TlsCatalog => (
+            Person,
+            "PostgreSQL is not trusted, or it wants TLS.",
+            "`catalog-ca-file`, or `catalog-tls`",
+        ),
+        Cause::NoTlsKafka => (
+            Person,
+            "Kafka has no TLS that windrow speaks.",
+            "switch it on there, or off in `kafka.security`",
+        ),
+        Cause::NoTlsS3 => (
+            Person,
+            "S3 has no TLS that windrow speaks.",
+            "switch it on there, or http:// in `s3.endpoint`",
+        ),
+        Cause::NoTlsCatalog => (
+            Person,
+            "PostgreSQL has no TLS that windrow speaks.",
+            "switch it on there, or off in `catalog-tls`",
+        ),
+        Cause::CertificateKafka => (Person, "Kafka's certificate is not valid.", CERTIFICATE),
         Cause::CertificateS3 => (Person, "S3's certificate is not valid.", CERTIFICATE),
         Cause::CertificateCatalog => (
             Person,
@@ -186,6 +214,16 @@ pub fn row(cause: Cause) -> CauseRow {
             "The table was made with other settings.",
             "set them back, or another table name",
         ),
+        Cause::OtherVersion => (
+            Person,
+            "A windrow with other rules made the table.",
+            "run that windrow, or another table name",
+        ),
+        Cause::OtherCheckpoint => (
+            Person,
+            "Another windrow wrote the checkpoint.",
+            "run that windrow, or `on-data-loss: continue`",
+        ),
         Cause::Held => (
             Itself,
             "Another process has the table; `owner` is its `instance`.",
@@ -207,7 +245,6 @@ pub fn row(cause: Cause) -> CauseRow {
     }
 }
 
-const TLS: &str = "the CA file, or the setting for TLS of one side";
 const CERTIFICATE: &str = "it: expired, or another host's";
 const WHAT_REASON_NAMES: &str = "what `reason` names";
 

@@ -58,8 +58,38 @@ impl Collector for Snapshot {
     }
 }
 
-/// What became of the offsets, and of the commits.
+/// Whether the process knows what became of offsets: it has the table, or had it.
+fn is_table_known(status: &Status) -> bool {
+    status.epoch.is_some() || !status.lanes.is_empty()
+}
+
+/// What became of the offsets, and of the commits. What is not known is left out: a 0 would look as
+/// if the counters began anew.
 fn write_counts(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
+    if is_table_known(status) {
+        write_outcomes(out, status)?;
+    }
+    let commits = [
+        ("windrow_commits", "Commits of this process", status.commits),
+        (
+            "windrow_commit_failures",
+            "Commits of this process that failed and were tried again",
+            status.commit_failures,
+        ),
+    ];
+    write_counters(out, &commits)
+}
+
+/// Counters without labels: the name of each, what it counts, and how far it is.
+fn write_counters(out: &mut DescriptorEncoder, counters: &[(&str, &str, u64)]) -> fmt::Result {
+    for (name, help, n) in counters {
+        ConstCounter::new(*n).encode(begin(out, name, help, MetricType::Counter)?)?;
+    }
+    Ok(())
+}
+
+/// What became of the offsets, and the rows of that.
+fn write_outcomes(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     let outcomes = [
         ("counted", status.counted),
         ("late", status.late),
@@ -77,23 +107,15 @@ fn write_counts(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     for (outcome, n) in outcomes {
         ConstCounter::new(n).encode(family.encode_family(&[("outcome", outcome)])?)?;
     }
-    for (name, help, n) in [
+    let rows = [
         ("windrow_rows", "Rows ever committed", status.rows_committed),
         (
             "windrow_lost_hits",
             "Counts that are in no row, because the records of open windows were removed",
             status.lost_hits,
         ),
-        ("windrow_commits", "Commits of this process", status.commits),
-        (
-            "windrow_commit_failures",
-            "Commits of this process that failed and were tried again",
-            status.commit_failures,
-        ),
-    ] {
-        ConstCounter::new(n).encode(begin(out, name, help, MetricType::Counter)?)?;
-    }
-    Ok(())
+    ];
+    write_counters(out, &rows)
 }
 
 /// What is committed. What is not known yet is left out.
@@ -168,13 +190,11 @@ fn write_lag(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
             ConstGauge::new(lag).encode(family.encode_family(&label)?)?;
         }
     }
-    let open = u64::try_from(status.windows.len()).expect("a length");
-    write_gauge(
-        out,
-        "windrow_open_windows",
-        "Windows that are not closed yet",
-        open,
-    )?;
+    if !status.lanes.is_empty() {
+        let open = u64::try_from(status.windows.len()).expect("a length");
+        let help = "Windows that are not closed yet";
+        write_gauge(out, "windrow_open_windows", help, open)?;
+    }
     write_gauge(
         out,
         "windrow_memory_bytes",
@@ -285,6 +305,21 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
-        assert!(!metrics(&Status::default(), ProcessUse::default()).contains("windrow_epoch"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let text = metrics(&Status::default(), ProcessUse::default());
+        for name in [
+            "windrow_epoch",
+            "windrow_records_total",
+            "windrow_rows_total",
+            "windrow_lost_hits_total",
+            "windrow_lag_records{",
+            "windrow_open_windows",
+        ] {
+            assert!(!text.contains(name), "{name}\n{text}");
+        }
+        assert!(text.contains("windrow_commits_total 0"));
     }
 }

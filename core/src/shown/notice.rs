@@ -118,7 +118,9 @@ fn seconds_of(ms: u64) -> String {
 /// The pause that the next refused login keeps: none once nothing hinders windrow any more.
 fn kept_wait(news: &News, last: &Notice) -> String {
     let well = [State::Counting, State::Paused, State::Standby].map(State::name);
-    if well.contains(&news.state.as_str()) {
+    // A pause has a cause where nothing can be committed.
+    let hindered = news.state == State::Paused.name() && news.cause.is_some();
+    if well.contains(&news.state.as_str()) && !hindered {
         return String::new();
     }
     last.wait.clone()

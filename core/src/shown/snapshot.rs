@@ -82,7 +82,7 @@ impl Totals {
 /// What a running windrow shows now.
 #[must_use]
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
-    let (state, why) = state_and_reason(engine.state());
+    let (state, why) = state_and_reason(engine);
     let (memory_bytes, memory_limit_bytes) = engine.memory_bytes();
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
     let holder = engine.frontier_holder();
@@ -101,7 +101,12 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         frontier_holder: holder.map(|holder| holder.partition),
         frontier_held_because: holder.map_or("", |holder| holder.why).to_owned(),
         frontier_age_ms: engine.frontier_age_ms(),
-        lag: lanes.iter().map(|lane| lane.lag).sum(),
+        // The sum over no lanes would be 0, as if everything were read.
+        lag: lanes
+            .iter()
+            .map(|lane| lane.lag)
+            .sum::<Option<u64>>()
+            .filter(|_| !lanes.is_empty()),
         epoch: engine.epoch(),
         last_commit: run.last_commit,
         consumed: ledger.consumed,
@@ -125,13 +130,17 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     }
 }
 
-fn state_and_reason(state: EngineState) -> (State, Trouble) {
-    match state {
+fn state_and_reason(engine: &Engine) -> (State, Trouble) {
+    match engine.state() {
         EngineState::Counting => (State::Counting, Trouble::from("")),
-        EngineState::Paused => (
-            State::Paused,
-            Trouble::from("by an operator; run: windrow resume"),
-        ),
+        EngineState::Paused => {
+            let mut why = Trouble::from("by an operator; run: windrow resume");
+            if let Some(trouble) = engine.commit_trouble() {
+                why.text += &format!("; and nothing can be committed: {}", trouble.text);
+                why.cause = trouble.cause;
+            }
+            (State::Paused, why)
+        }
         EngineState::Waiting(why) => (State::Waiting, why),
         EngineState::Standby(why) => (State::Standby, why),
         EngineState::Failed(why) => (State::Failed, why),
@@ -189,8 +198,9 @@ mod tests {
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
         Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
-    use crate::table::commit::{Acquired, NewFile, Owner};
+    use crate::table::commit::{Acquired, CatalogError, Genesis, Head, LaneCommit, NewFile, Owner};
     use crate::values::cause::Cause;
+    use crate::values::ledger::LaneLedger;
     use crate::values::object::ObjectPage;
     use crate::values::record::Record;
     use crate::values::time::{DbTime, Mono, WallTime};
@@ -235,6 +245,7 @@ mod tests {
             Request::Brokers(BrokersRequest::Topic) => {
                 Answer::Brokers(BrokersAnswer::Topic(Ok(TopicFacts {
                     cluster_id: "c".to_owned(),
+                    unknown: BTreeMap::new(),
                     topic_id: "1".to_owned(),
                     partitions: BTreeMap::from([(0, limits)]),
                 })))
@@ -289,6 +300,102 @@ mod tests {
         assert_eq!(
             (&*status.table, &*status.owner, status.epoch),
             ("default.t", "windrow/0", None)
+        );
+    }
+
+    /// Kafka does not answer. What the catalog says of the table is known all the same.
+    #[test]
+    fn a_table_that_waits_for_the_topic_is_shown_as_it_was_committed() {
+        let mut last = commit();
+        (last.ledger.consumed, last.ledger.counted) = (7, 7);
+        let ledger = LaneLedger {
+            next_offset: 7,
+            counted: 7,
+            ..LaneLedger::default()
+        };
+        let lane = LaneCommit {
+            from: 0,
+            to: 7,
+            leader_epoch: -1,
+            epoch_mark: None,
+            watermark: None,
+            ledger,
+            held: 0,
+            newest: None,
+        };
+        last.lanes.insert(0, lane);
+        let head = Head {
+            genesis: Genesis {
+                shape: Rules::for_tests().shape,
+                warehouse: Rules::for_tests().place.or_default(),
+                cluster_id: "c".to_owned(),
+                topic_id: "1".to_owned(),
+                start_offsets: BTreeMap::from([(0, 0)]),
+                empty_file: String::new(),
+            },
+            last,
+            committed_at: DbTime(NOW),
+            checkpoint: None,
+            decisions: Vec::new(),
+            earlier: None,
+            paused: false,
+        };
+        let mut engine = engine();
+        engine.step(begin(), &mut Vec::new());
+        let ours = Acquired::Ours {
+            owner: commit().owner,
+            lease_ms: 15_000,
+            now: DbTime(NOW),
+            head: Some(Box::new(head)),
+        };
+        engine.step(CatalogAnswer::Acquire(Ok(ours)).into(), &mut Vec::new());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!((status.state, status.epoch), (State::Waiting, Some(1)));
+        assert_eq!((status.consumed, status.counted), (7, 7));
+        assert_eq!((status.lag, status.lanes.len()), (None, 0), "not 0");
+    }
+
+    #[test]
+    fn a_pause_does_not_hide_that_nothing_can_be_committed() {
+        let mut engine = engine();
+        step(&mut engine, begin());
+        step(&mut engine, Input::Paused(true));
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!((status.state, status.cause), (State::Paused, None));
+        assert_eq!(status.reason, "by an operator; run: windrow resume");
+        let error = CatalogError::Retry(Trouble::new(Cause::LoginCatalog, "no such role"));
+        step(&mut engine, CatalogAnswer::Renew(Err(error)).into());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!(
+            (status.state, status.cause),
+            (State::Paused, Some(Cause::LoginCatalog))
+        );
+        assert_eq!(
+            status.reason,
+            "by an operator; run: windrow resume; and nothing can be committed: no such role"
+        );
+    }
+
+    #[test]
+    fn a_wait_at_the_start_does_not_hide_a_pause() {
+        let mut engine = engine();
+        engine.step(begin(), &mut Vec::new());
+        let ours =
+            answer(Request::Catalog(CatalogRequest::Acquire { over: None })).expect("an answer");
+        engine.step(Input::Answer(ours), &mut Vec::new());
+        engine.step(Input::Paused(true), &mut Vec::new());
+        let no_topic = Trouble::new(Cause::NoTopic, "no such topic");
+        let answer = BrokersAnswer::Topic(Err(no_topic));
+        engine.step(answer.into(), &mut Vec::new());
+        let status = snapshot(&engine, &run_facts());
+        assert_eq!(
+            (status.state, status.cause),
+            (State::Waiting, Some(Cause::NoTopic))
+        );
+        let reason = &status.reason;
+        assert!(
+            reason.starts_with("no such topic; the table is also paused"),
+            "{reason}"
         );
     }
 
@@ -401,6 +508,7 @@ mod tests {
             lanes: BTreeMap::new(),
             topic_id: "1".to_owned(),
             cluster_id: "c".to_owned(),
+            left_topic_ids: Vec::new(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: crate::values::ledger::TableLedger::default(),

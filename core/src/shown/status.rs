@@ -57,10 +57,11 @@ pub struct Status {
     /// For how many milliseconds the frontier has stood still while records were read; 0 while none
     /// is read.
     pub frontier_age_ms: u64,
-    /// Records that are not read yet, over all topic partitions. `None` until all end offsets are
-    /// known.
+    /// Records that are not read yet, over all topic partitions. `None` until counting begins and
+    /// all end offsets are known.
     pub lag: Option<u64>,
-    /// The last committed epoch; `None` before the table exists.
+    /// The last committed epoch; `None` before the table exists, and while this process does not
+    /// have it: then it knows nothing of the table, and the counts below are 0.
     pub epoch: Option<u64>,
     /// When that epoch was committed, by the database's clock.
     #[serde(with = "rfc3339")]
@@ -212,6 +213,14 @@ pub struct Rows {
 }
 
 impl Status {
+    /// Whether the process that says this knows nothing of its table, because it stands by, or
+    /// waits for the table: the catalog knows more. A process in console mode has no table.
+    #[must_use]
+    pub fn knows_less_than_the_catalog(&self) -> bool {
+        let waits = self.state == State::Waiting && self.epoch.is_none();
+        !self.table.is_empty() && (self.state == State::Standby || waits)
+    }
+
     /// The keys of the action `get-table-status`, without topic partitions and windows: the answer
     /// of `/v1/tables/<table>`.
     ///
@@ -286,6 +295,26 @@ mod rfc3339_always {
 mod tests {
     use super::*;
     use crate::shown::example::full;
+
+    #[test]
+    fn what_waits_for_its_table_knows_less_than_the_catalog() {
+        let knows_less = |state, epoch| {
+            let mut status = full();
+            (status.state, status.epoch) = (state, epoch);
+            status.knows_less_than_the_catalog()
+        };
+        assert!(knows_less(State::Standby, None));
+        assert!(
+            knows_less(State::Waiting, None),
+            "after it gave the table back"
+        );
+        assert!(!knows_less(State::Waiting, Some(3)));
+        assert!(!knows_less(State::Counting, Some(3)));
+        assert!(
+            !Status::default().knows_less_than_the_catalog(),
+            "console mode"
+        );
+    }
 
     #[test]
     fn json_has_the_keys_of_the_contract_and_comes_back() {

@@ -184,6 +184,11 @@ pub struct Commit {
     /// that of the genesis, and where the broker could not tell.
     #[serde(default)]
     pub cluster_id: String,
+    /// Kafka's ids of the topics of this name, in this cluster, that were counted before `topic_id`
+    /// and left, from old to new: the last hundred. A broker that still names one of them has old
+    /// metadata.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_topic_ids: Vec<String>,
     /// What was decided since the commit before, in the order in which it holds in each lane.
     pub decisions: Vec<Decision>,
     /// Every window that ends here or earlier is closed: its rows are in this epoch or an earlier

@@ -4,8 +4,10 @@
 //! `HiveExternalCatalog`.
 
 mod check;
+mod partitions;
 
 pub use check::{Difference, FoundTable};
+pub use partitions::{FoundPartition, Matched, Shown, match_partitions};
 
 use crate::table::commit::{FileKind, Genesis, NewFile};
 use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
@@ -14,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
 
-/// A table's name in Hive. Both parts are `[a-z0-9_]+`, so that no reader has to quote them.
+/// A table's name in Hive. Both parts are `[a-z0-9_]+`. Spark takes a name that begins with a
+/// digit, for example `2024` or `1e5`, for a number unless it is quoted, so statements quote all
+/// names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableName {
     /// The name of the Hive database.
@@ -96,6 +100,10 @@ impl TableKind {
         TableKind::Late,
         TableKind::Rejects,
     ];
+
+    /// Those that have table partitions: all except the view.
+    pub const PARTITIONED: [TableKind; 3] =
+        [TableKind::Chunks, TableKind::Late, TableKind::Rejects];
 
     /// The table that a file belongs to.
     #[must_use]
@@ -210,6 +218,18 @@ pub struct HivePartition {
 /// The property that marks a table as windrow's; its value is [`TableName`] in full.
 pub const MARK: &str = "windrow.table";
 
+/// The type of a view.
+pub const VIRTUAL_VIEW: &str = "VIRTUAL_VIEW";
+
+/// The type of a table whose files stay when it is dropped.
+const EXTERNAL_TABLE: &str = "EXTERNAL_TABLE";
+
+/// The property by which Hive tells such a table from one that it manages.
+const EXTERNAL: &str = "EXTERNAL";
+
+/// The property that makes Hive delete the files of an external table with the table.
+pub const PURGE: &str = "external.table.purge";
+
 /// The version of Spark that writes tables in this way.
 const SPARK_VERSION: &str = "3.4.2";
 
@@ -323,7 +343,7 @@ fn view(name: &TableName, columns: Vec<ColumnType>) -> HiveTable {
     HiveTable {
         kind: TableKind::View,
         name: name.of(TableKind::View),
-        table_type: "VIRTUAL_VIEW",
+        table_type: VIRTUAL_VIEW,
         view_text: Some(text),
         columns,
         partition_columns: Vec::new(),
@@ -344,7 +364,7 @@ fn table(
     };
     let mut params = vec![
         (MARK.to_owned(), name.to_string()),
-        ("EXTERNAL".to_owned(), "TRUE".to_owned()),
+        (EXTERNAL.to_owned(), "TRUE".to_owned()),
         (VERSION.to_owned(), SPARK_VERSION.to_owned()),
         (
             "spark.sql.sources.provider".to_owned(),
@@ -363,7 +383,7 @@ fn table(
     HiveTable {
         kind,
         name: name.of(kind),
-        table_type: "EXTERNAL_TABLE",
+        table_type: EXTERNAL_TABLE,
         view_text: None,
         columns,
         partition_columns,

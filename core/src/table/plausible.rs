@@ -211,6 +211,7 @@ mod tests {
             lanes: BTreeMap::from([(0, lane(70)), (1, lane(80))]),
             topic_id: String::new(),
             cluster_id: String::new(),
+            left_topic_ids: Vec::new(),
             decisions: Vec::new(),
             closed_through: None,
             ledger: TableLedger::default(),

@@ -16,7 +16,8 @@ pub enum Cause {
     LoginCatalog,
     /// No rights on Hive's tables, or on windrow's own.
     NoRights,
-    /// No right to make windrow's own schema in the catalog's database.
+    /// No right to make windrow's own schema in the catalog's database, or Hive's tables in its
+    /// schema `public`.
     NoCreate,
     /// Hive's schema is not in the catalog's database.
     NoSchema,
@@ -38,12 +39,20 @@ pub enum Cause {
     KafkaMechanism,
     /// PostgreSQL knows the user, whom its rules keep out: pg_hba.conf, CONNECT, datallowconn.
     CatalogRules,
-    /// No TLS with Kafka: a certificate that is not trusted, or only one side wants TLS.
+    /// No TLS with Kafka: its certificate is not trusted, or Kafka alone wants TLS.
     TlsKafka,
-    /// No TLS with S3: a certificate that is not trusted, or only one side wants TLS.
+    /// No TLS with S3: its certificate is not trusted, or S3 alone wants TLS.
     TlsS3,
-    /// No TLS with PostgreSQL: a certificate that is not trusted, or only one side wants TLS.
+    /// No TLS with PostgreSQL: its certificate is not trusted, or PostgreSQL alone wants TLS.
     TlsCatalog,
+    /// Kafka has no TLS at this port, or none that windrow speaks. No CA could mend that.
+    NoTlsKafka,
+    /// S3 has no TLS at this port, or none that windrow speaks. No CA could mend that.
+    NoTlsS3,
+    /// PostgreSQL has no TLS, or none that windrow speaks. No CA could mend that.
+    NoTlsCatalog,
+    /// The certificate of Kafka is expired, or another host's. No CA could mend that.
+    CertificateKafka,
     /// The certificate of S3 is expired, or another host's. No CA could mend that.
     CertificateS3,
     /// The certificate of PostgreSQL is expired, or another host's. No CA could mend that.
@@ -63,8 +72,12 @@ pub enum Cause {
     BadRecord,
     /// Hive's rows of the table are not as windrow wrote them.
     TableDropped,
-    /// The table was made with other settings than these, or by another revision of windrow.
+    /// The table was made with other settings than these.
     OtherSettings,
+    /// The table was made by a windrow whose rules give other rows for the same log.
+    OtherVersion,
+    /// The table's checkpoint has a format that this windrow does not read.
+    OtherCheckpoint,
     /// Another process has the table.
     Held,
     /// Windrow is starting, and nothing hinders it.
@@ -73,7 +86,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 30] = [
+    pub const ALL: [Cause; 36] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -92,6 +105,10 @@ impl Cause {
         Cause::TlsKafka,
         Cause::TlsS3,
         Cause::TlsCatalog,
+        Cause::NoTlsKafka,
+        Cause::NoTlsS3,
+        Cause::NoTlsCatalog,
+        Cause::CertificateKafka,
         Cause::CertificateS3,
         Cause::CertificateCatalog,
         Cause::Clocks,
@@ -102,6 +119,8 @@ impl Cause {
         Cause::BadRecord,
         Cause::TableDropped,
         Cause::OtherSettings,
+        Cause::OtherVersion,
+        Cause::OtherCheckpoint,
         Cause::Held,
         Cause::Starting,
     ];
@@ -129,6 +148,10 @@ impl Cause {
             Cause::TlsKafka => "tls-kafka",
             Cause::TlsS3 => "tls-s3",
             Cause::TlsCatalog => "tls-catalog",
+            Cause::NoTlsKafka => "no-tls-kafka",
+            Cause::NoTlsS3 => "no-tls-s3",
+            Cause::NoTlsCatalog => "no-tls-catalog",
+            Cause::CertificateKafka => "certificate-kafka",
             Cause::CertificateS3 => "certificate-s3",
             Cause::CertificateCatalog => "certificate-catalog",
             Cause::Clocks => "clocks",
@@ -139,6 +162,8 @@ impl Cause {
             Cause::BadRecord => "bad-record",
             Cause::TableDropped => "table-dropped",
             Cause::OtherSettings => "other-settings",
+            Cause::OtherVersion => "other-version",
+            Cause::OtherCheckpoint => "other-checkpoint",
             Cause::Held => "held",
             Cause::Starting => "starting",
         }

@@ -489,10 +489,6 @@ impl LocalCatalog {
         Ok(None)
     }
 
-    pub(super) async fn init_metastore(&mut self) -> Result<(), CatalogError> {
-        Ok(())
-    }
-
     /// The greatest number among the names of the epochs' files, which are not read.
     fn last_epoch(&self) -> io::Result<Option<u64>> {
         let number = |name: String| name.strip_suffix(".json").and_then(|n| n.parse().ok());

@@ -154,7 +154,7 @@ async fn a_server_without_tls_gets_no_password_when_tls_is_asked_for() {
         assert!(!given);
         is_trouble(
             &error,
-            Cause::TlsCatalog,
+            Cause::NoTlsCatalog,
             &["no TLS", "catalog-tls: disable"],
         );
     }

@@ -71,7 +71,7 @@ fn tls_trouble(error: &tokio_postgres::Error) -> Option<(Cause, &'static str)> {
     sources(error)
         .any(|error| says_no(&error.to_string()))
         .then_some((
-            Cause::TlsCatalog,
+            Cause::NoTlsCatalog,
             "this server has no TLS: switch it on there, or set catalog-tls: disable if the \
              network may see the password",
         ))
@@ -80,7 +80,7 @@ fn tls_trouble(error: &tokio_postgres::Error) -> Option<(Cause, &'static str)> {
 fn certificate_advice(error: &rustls::Error) -> (Cause, &'static str) {
     let rustls::Error::InvalidCertificate(why) = error else {
         let advice = "the server and windrow found no TLS that both speak; see the server's log";
-        return (Cause::TlsCatalog, advice);
+        return (Cause::NoTlsCatalog, advice);
     };
     match why {
         CertificateError::Expired

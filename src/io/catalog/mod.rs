@@ -127,18 +127,19 @@ impl Catalog {
 
     /// Takes the table, writes the journal's tables and files into Hive again, where somebody
     /// dropped or altered them there, and gives the table back. The arguments are those of
-    /// [`Catalog::acquire`].
+    /// [`Catalog::acquire`]. Returns what a person should know of it, as whole sentences.
     ///
     /// # Errors
     /// `Retry` while another process owns the table; the message names it. `Stop` when a table that
     /// is not windrow's has one of the names, when no epoch of the table is committed, or when the
-    /// catalog is a local one, which has no Hive. Otherwise those of [`Catalog::acquire`].
+    /// catalog is a local one, which has no Hive. `Stop` also when all was written, and a table
+    /// shows rows that somebody else has added. Otherwise those of [`Catalog::acquire`].
     pub async fn restore(
         &mut self,
         who: &str,
         owner_id: &str,
         lease_ms: u64,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Vec<String>, CatalogError> {
         let Catalog::Postgres(catalog) = self else {
             let why = "cannot restore the table: a local catalog has no entries in Hive";
             return Err(CatalogError::Stop(why.into()));
@@ -153,7 +154,7 @@ impl Catalog {
                 return Err(CatalogError::Retry(Trouble::new(Cause::Held, why)));
             }
         };
-        let restored = catalog.restore(&owner).await;
+        let restored = catalog.restore(&owner, lease_ms).await;
         // If this fails, the lease ends by itself; what counts is whether the rows are there.
         let _ = catalog.release(&owner).await;
         restored
@@ -194,13 +195,20 @@ impl Catalog {
         each!(self, c => c.warehouse(database))
     }
 
-    /// Makes Hive's schema in a database that has no table at all. Where Hive's tables are there
-    /// already, it does nothing.
+    /// Makes Hive's schema in a database that has no table at all. Where all of Hive's tables that
+    /// windrow needs are there already, it does nothing.
     ///
     /// # Errors
-    /// `Retry` when there is something else, or only a part of Hive's schema.
+    /// `Retry` when there is something else, or only a part of Hive's schema; `Retry` with the
+    /// cause `NoCreate` while the user may not make tables there. `Stop` when the catalog is a
+    /// local one, which has no Hive.
     pub async fn init_metastore(&mut self) -> Result<(), CatalogError> {
-        each!(self, c => c.init_metastore())
+        let Catalog::Postgres(catalog) = self else {
+            let why = "cannot make Hive's schema: a local catalog has no metastore; \
+                       set catalog to a PostgreSQL database";
+            return Err(CatalogError::Stop(why.into()));
+        };
+        catalog.init_metastore().await
     }
 
     /// Dooms those of `keys` that no epoch, checkpoint or manifest names and that are not doomed

@@ -32,6 +32,10 @@ pub(super) struct Limits {
     transaction: Duration,
     /// The server's limit for one statement, its waits for locks included.
     statement: Duration,
+    /// The server's limit for how long this process may say nothing in the middle.
+    idle: Duration,
+    /// How long the answer to COMMIT is waited for. Afterwards its outcome is unknown.
+    commit: Duration,
 }
 
 impl Limits {
@@ -39,18 +43,20 @@ impl Limits {
     pub(super) const SHORT: Self = Self {
         transaction: Duration::from_secs(30),
         statement: Duration::from_secs(15),
+        idle: Duration::from_secs(15),
+        commit: Duration::from_secs(20),
     };
-    /// For what touches every file of a table, once and at a person's request. A table of 300,000
+    /// For what touches every file of a table, once and at a person's request. The charm waits a
+    /// little longer for it (`RESTORE` in `charm/src/action.rs`). A table of 300,000
     /// files, which is five weeks with a commit every ten seconds, takes some ten seconds for a
     /// statement.
     pub(super) const LONG: Self = Self {
         transaction: Duration::from_secs(1800),
         statement: Duration::from_secs(600),
+        idle: Duration::from_secs(60),
+        commit: Duration::from_secs(120),
     };
 }
-
-/// How long the answer to COMMIT is waited for. Afterwards its outcome is unknown.
-const COMMIT_MAX: Duration = Duration::from_secs(20);
 
 /// Where PostgreSQL is and how to log in. Its `Debug` leaves the password out.
 #[derive(Clone)]
@@ -292,20 +298,22 @@ impl Session {
         self.batch(&format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
              SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '{}s'; \
-             SET LOCAL idle_in_transaction_session_timeout = '15s'",
-            self.limits.statement.as_secs()
+             SET LOCAL idle_in_transaction_session_timeout = '{}s'",
+            self.limits.statement.as_secs(),
+            self.limits.idle.as_secs()
         ))
         .await
     }
 
     /// Ends a transaction. After an error the session must not be used any more.
     pub(super) async fn commit(&mut self, lost: Lost) -> Result<(), CatalogError> {
-        let answer = tokio::time::timeout(COMMIT_MAX, self.client.batch_execute("COMMIT")).await;
+        let limit = self.limits.commit;
+        let answer = tokio::time::timeout(limit, self.client.batch_execute("COMMIT")).await;
         let why = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if refused(&error) => return Err(self.meaning(&error)),
             Ok(Err(error)) => error_chain(&error),
-            Err(_) => format!("no answer in {COMMIT_MAX:?}"),
+            Err(_) => format!("no answer in {limit:?}"),
         };
         let said = format!("{}: the answer to COMMIT was lost: {why}", self.doing);
         Err(match lost {
@@ -460,6 +468,7 @@ macro_rules! arg_types {
 arg_types! {
     bool => BOOL, i32 => INT4, i64 => INT8, &str => TEXT, String => TEXT,
     Option<i64> => INT8, Option<String> => TEXT, Option<&str> => TEXT,
+    Vec<Option<&str>> => TEXT_ARRAY,
     Vec<i32> => INT4_ARRAY, Vec<i64> => INT8_ARRAY, Vec<Option<i64>> => INT8_ARRAY,
     Vec<String> => TEXT_ARRAY, Vec<&str> => TEXT_ARRAY, Vec<Option<String>> => TEXT_ARRAY,
 }

@@ -2,7 +2,7 @@
 //! It chooses no offset, and does not ask again by itself.
 
 use super::errors::{ClientErrors, KafkaError, code, is_silence};
-use super::ffi::{Client, Failure};
+use super::ffi::{Client, EachOffset, Failure};
 use super::{At, End, TopicInfo};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -21,6 +21,10 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
 const EARLIEST: i64 = -2;
 /// What it takes for the end.
 const LATEST: i64 = -1;
+
+/// The first offset and the last stable offset of each topic partition, or why its leader does not
+/// tell them.
+pub type EachLimits = BTreeMap<Partition, Result<(Offset, Offset), String>>;
 
 /// Asks brokers. Each call blocks at most for the timeout that it is given. Clones share one
 /// client.
@@ -68,6 +72,7 @@ impl Brokers {
             cluster_id,
             topic_id: found.topic_id,
             partitions: found.partitions,
+            leaderless: found.leaderless,
         })
     }
 
@@ -86,6 +91,38 @@ impl Brokers {
             At::Latest => LATEST,
         };
         self.list_offsets(partitions, at, true, timeout)
+    }
+
+    /// The limits of each topic partition of this topic. One whose leader does not answer holds up
+    /// no other.
+    ///
+    /// # Errors
+    /// As for [`Brokers::topic`], where nobody answers.
+    pub fn limits(&self, topic: &TopicInfo, timeout: Duration) -> Result<EachLimits, KafkaError> {
+        let has_leader = |p: &&Partition| !topic.leaderless.contains(p);
+        let asked: Vec<Partition> = topic
+            .partitions
+            .iter()
+            .filter(has_leader)
+            .copied()
+            .collect();
+        let mut first = self.each_offset(&asked, EARLIEST, true, timeout)?;
+        let mut end = self.each_offset(&asked, LATEST, true, timeout)?;
+        let mut limits = |partition: Partition| {
+            if !asked.contains(&partition) {
+                return Err("it has no leader".to_owned());
+            }
+            let of = |offsets: &mut BTreeMap<_, Result<Offset, Failure>>| match offsets
+                .remove(&partition)
+            {
+                Some(Ok(offset)) => Ok(offset),
+                Some(Err(failure)) => Err(self.errors.classify(&failure, "read").to_string()),
+                None => Err("the brokers' answer leaves it out".to_owned()),
+            };
+            Ok((of(&mut first)?, of(&mut end)?))
+        };
+        let partitions = topic.partitions.iter();
+        Ok(partitions.map(|p| (*p, limits(*p))).collect())
     }
 
     /// The limits of a topic partition, asked of its leader.
@@ -139,21 +176,13 @@ impl Brokers {
         committed: bool,
         timeout: Duration,
     ) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
-        if partitions.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let deadline = Instant::now() + timeout;
-        let found = self.ask_brokers(timeout, |timeout, give_up| {
-            let client = &self.client;
-            match client.list_offsets(&self.topic, partitions, at, committed, timeout, give_up) {
-                Err(failure) if failure.code == code::NO_LEADER => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    Err(self.explain_no_leader(partitions, failure, left, give_up))
-                }
-                answer => answer,
-            }
+        let found = self.ask_brokers_for(partitions, at, committed, timeout, |found| {
+            let offset = |(partition, offset): (Partition, Result<_, _>)| {
+                offset.map(|offset| (partition, offset))
+            };
+            found.into_iter().map(offset).collect()
         })?;
-        let found: BTreeMap<_, _> = found.into_iter().collect();
+        let found: BTreeMap<_, _> = found;
         let is_missing = |p: &&Partition| found.get(p).is_none_or(|offset| *offset < 0);
         match partitions.iter().find(is_missing) {
             None => Ok(found),
@@ -163,6 +192,47 @@ impl Brokers {
                 self.errors.topic
             ))),
         }
+    }
+
+    /// What each topic partition answers.
+    fn each_offset(
+        &self,
+        partitions: &[Partition],
+        at: i64,
+        committed: bool,
+        timeout: Duration,
+    ) -> Result<BTreeMap<Partition, Result<Offset, Failure>>, KafkaError> {
+        self.ask_brokers_for(partitions, at, committed, timeout, |found| {
+            Ok(found.into_iter().collect())
+        })
+    }
+
+    /// Asks the leaders of topic partitions for offsets. `read` makes of the answers what is
+    /// wanted, or fails as the question does.
+    fn ask_brokers_for<T: Default>(
+        &self,
+        partitions: &[Partition],
+        at: i64,
+        committed: bool,
+        timeout: Duration,
+        read: impl FnOnce(EachOffset) -> Result<T, Failure>,
+    ) -> Result<T, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(T::default());
+        }
+        let deadline = Instant::now() + timeout;
+        self.ask_brokers(timeout, |timeout, give_up| {
+            let client = &self.client;
+            let found =
+                client.list_offsets(&self.topic, partitions, at, committed, timeout, give_up);
+            match found.and_then(read) {
+                Err(failure) if failure.code == code::NO_LEADER => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    Err(self.explain_no_leader(partitions, failure, left, give_up))
+                }
+                answer => answer,
+            }
+        })
     }
 
     /// librdkafka only says that it has found no leaders. The brokers know whether there is a topic

@@ -1,7 +1,7 @@
 //! Why Kafka does not do what it was asked: librdkafka's errors, kept and put into sentences.
 //! Nothing is retried here.
 
-use super::ffi::{Failure, Hooks};
+use super::ffi::{Failure, Hooks, Refused};
 use super::{KafkaConfig, Names, RESPONSE_MAX_BYTES};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,9 +25,15 @@ pub enum KafkaError {
     /// client.
     #[error("{0}")]
     Login(String),
-    /// There is no TLS connection to a broker that is trusted. Waiting does not help.
+    /// A broker's certificate is not trusted, or the port wants TLS. Waiting does not help.
     #[error("{0}")]
     Tls(String),
+    /// A broker's certificate is expired or another host's. Waiting does not help, nor does a CA.
+    #[error("{0}")]
+    Certificate(String),
+    /// The port speaks no TLS, or none that we speak. Waiting does not help.
+    #[error("{0}")]
+    NoTls(String),
     /// Kafka takes another kind of login than is set.
     #[error("{0}")]
     Mechanism(String),
@@ -53,6 +59,8 @@ impl From<KafkaError> for Trouble {
             KafkaError::TopicDenied(_) | KafkaError::GroupDenied(_) => Some(Cause::KafkaRights),
             KafkaError::Login(_) => Some(Cause::LoginKafka),
             KafkaError::Tls(_) => Some(Cause::TlsKafka),
+            KafkaError::Certificate(_) => Some(Cause::CertificateKafka),
+            KafkaError::NoTls(_) => Some(Cause::NoTlsKafka),
             KafkaError::Mechanism(_) => Some(Cause::KafkaMechanism),
             KafkaError::Unreachable(_)
             | KafkaError::Damaged(_)
@@ -66,7 +74,8 @@ impl From<KafkaError> for Trouble {
     }
 }
 
-/// After so many connections that ended at the first request, the port is taken for one of TLS.
+/// After so many connections that ended at the first request, the port is taken for one of TLS; and
+/// for one without it, after so many that ended in the handshake.
 const HUNG_UP_MAX: u32 = 4;
 
 /// The errors that librdkafka has reported about the client as a whole. They answer the question
@@ -85,8 +94,12 @@ pub(super) struct ClientErrors {
 
 #[derive(Default)]
 struct State {
-    /// The last [`KafkaError::Login`], `Mechanism` or `Tls` since there was an answer.
+    /// The last [`KafkaError::Login`], `Mechanism`, `Tls`, `Certificate` or `NoTls` since there was
+    /// an answer.
     login: Option<KafkaError>,
+    /// Why a certificate was refused the last time. The error of the connection follows it, and
+    /// says only that one was refused.
+    refused: Option<Refused>,
     logins_failed: u64,
     /// Why a broker could not be reached.
     unreachable: Option<String>,
@@ -136,6 +149,8 @@ impl ClientErrors {
                     KafkaError::Login(_)
                         | KafkaError::Mechanism(_)
                         | KafkaError::Tls(_)
+                        | KafkaError::Certificate(_)
+                        | KafkaError::NoTls(_)
                         | KafkaError::Unreachable(_)
                 )
             });
@@ -185,15 +200,44 @@ impl ClientErrors {
         }
     }
 
-    fn login_error(&self, code: i32, text: &str) -> KafkaError {
+    /// An error of TLS. `refused` is what was last heard of a certificate.
+    fn tls_error(&self, text: &str, refused: Option<Refused>) -> KafkaError {
+        let begin = format!("cannot connect to Kafka \"{}\": TLS", self.bootstrap);
+        if !text.contains("certificate verify failed") {
+            return KafkaError::NoTls(format!(
+                "{begin}: {}; see that this port speaks TLS and wants no certificate of its \
+                 clients, or set kafka.security to plaintext or sasl-plaintext",
+                cause(text)
+            ));
+        }
+        // What is wrong with a certificate that signed another one, another CA can mend.
+        let own = refused.filter(|why| why.depth == 0).map(|why| why.code);
+        let why = match (own, refused.map(|why| why.code)) {
+            (Some(x509::NOT_YET_VALID | x509::EXPIRED), _) => {
+                return KafkaError::Certificate(format!(
+                    "{begin}: the broker's certificate has expired or is not valid yet; renew it, \
+                     or set this machine's clock by NTP"
+                ));
+            }
+            (Some(x509::OTHER_HOST | x509::OTHER_ADDRESS), _) => {
+                return KafkaError::Certificate(format!(
+                    "{begin}: the certificate is another host's; write names that it has in \
+                     kafka.bootstrap and in the brokers' advertised.listeners, or give the brokers \
+                     certificates for theirs"
+                ));
+            }
+            (_, Some(x509::EXPIRED)) => "the CA of the broker's certificate has expired",
+            _ => "the broker's certificate is not trusted",
+        };
+        KafkaError::Tls(format!(
+            "{begin}: {why}; give the CA that signed its certificate, in kafka.ca-file"
+        ))
+    }
+
+    fn login_error(&self, code: i32, text: &str, refused: Option<Refused>) -> KafkaError {
         let cause = cause(text);
         if code == code::SSL {
-            return KafkaError::Tls(format!(
-                "cannot connect to Kafka \"{}\": TLS: {cause}; give the CA that signed its \
-                 certificate, and see that the certificate is not expired, that it names this \
-                 host, and that this port speaks TLS",
-                self.bootstrap
-            ));
+            return self.tls_error(text, refused);
         }
         // librdkafka has one code for all that ends a login; the texts are its own. A connection
         // that is lost in the middle says nothing about the login.
@@ -213,6 +257,23 @@ impl ClientErrors {
              and password",
             self.bootstrap, self.username
         ))
+    }
+
+    /// A port that has hung up again and again.
+    fn hung_up_error(&self, wants: Option<Wants>) -> KafkaError {
+        let bootstrap = &self.bootstrap;
+        match wants {
+            Some(Wants::NoTls) => KafkaError::NoTls(format!(
+                "cannot connect to Kafka \"{bootstrap}\": it hangs up in the handshake of TLS, as \
+                 a port does that speaks none; set kafka.security to plaintext or sasl-plaintext, \
+                 or name the port that speaks TLS"
+            )),
+            _ => KafkaError::Tls(format!(
+                "cannot connect to Kafka \"{bootstrap}\": it hangs up at the first request, as a \
+                 port does that speaks TLS; set kafka.security to ssl or sasl-ssl, or name the \
+                 port that does not"
+            )),
+        }
     }
 
     fn unreachable_error(&self, why: &str) -> KafkaError {
@@ -252,7 +313,8 @@ impl ClientErrors {
                 self.group, self.username
             )),
             code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
-                self.login_error(failure.code, &self.redact(&failure.text))
+                let refused = self.lock().refused;
+                self.login_error(failure.code, &self.redact(&failure.text), refused)
             }
             code::BAD_MSG | code::BAD_COMPRESSION | code::NOT_IMPLEMENTED | code::INVALID_MSG => {
                 KafkaError::Damaged(format!(
@@ -310,7 +372,7 @@ impl Hooks for ClientErrors {
         let mut state = self.lock();
         match code {
             code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED | code::SSL => {
-                let error = self.login_error(code, &text);
+                let error = self.login_error(code, &text, state.refused);
                 state.logins_failed += 1;
                 state.login = Some(error.clone());
                 state.add_news(error);
@@ -329,15 +391,10 @@ impl Hooks for ClientErrors {
                 let error = self.classify(&Failure { code, text }, "read");
                 state.add_news(error);
             }
-            code::TRANSPORT if text.contains("(connecting to a SSL listener?)") => {
+            code::TRANSPORT if hung_up(&text).is_some() => {
                 state.hung_up += 1;
                 if state.hung_up == HUNG_UP_MAX {
-                    let error = KafkaError::Tls(format!(
-                        "cannot connect to Kafka \"{}\": it hangs up at the first request, as a \
-                         port does that speaks TLS; set kafka.security to ssl or sasl-ssl, or name \
-                         the port that does not",
-                        self.bootstrap
-                    ));
+                    let error = self.hung_up_error(hung_up(&text));
                     state.login = Some(error.clone());
                     state.add_news(error);
                 }
@@ -349,6 +406,10 @@ impl Hooks for ClientErrors {
             _ => debug!(code, text, "librdkafka reported an error"),
         }
         self.any.store(true, Ordering::Release);
+    }
+
+    fn refused_certificate(&self, why: Refused) {
+        self.lock().refused = Some(why);
     }
 
     fn names(&self, host: &str) -> Vec<String> {
@@ -370,6 +431,32 @@ pub(super) fn cause(text: &str) -> &str {
         Some((cause, after)) if after.contains("ms in state ") => cause,
         _ => text,
     }
+}
+
+/// What a port wants that has hung up, in librdkafka's opinion.
+enum Wants {
+    Tls,
+    NoTls,
+}
+
+/// What the port wants, where this is librdkafka's text of a port that has hung up.
+fn hung_up(text: &str) -> Option<Wants> {
+    if text.contains("(connecting to a SSL listener?)") {
+        Some(Wants::Tls)
+    } else if text.contains("connecting to a PLAINTEXT broker listener?") {
+        Some(Wants::NoTls)
+    } else {
+        None
+    }
+}
+
+/// OpenSSL's reasons to refuse a certificate that are told apart: `X509_V_ERR_...` of its
+/// `x509_vfy.h`.
+mod x509 {
+    pub const NOT_YET_VALID: i32 = 9;
+    pub const EXPIRED: i32 = 10;
+    pub const OTHER_HOST: i32 = 62;
+    pub const OTHER_ADDRESS: i32 = 64;
 }
 
 /// The codes of `rd_kafka_resp_err_t`. Those of librdkafka itself are negative, and those of
@@ -465,8 +552,8 @@ mod tests {
             (code::AUTHENTICATION, login, "as user \"me\""),
             (
                 code::SSL,
-                Some(Cause::TlsKafka),
-                "give the CA that signed its certificate",
+                Some(Cause::NoTlsKafka),
+                "see that this port speaks TLS",
             ),
             (code::TRANSPORT, None, "tried again until brokers are back"),
             (code::TIMED_OUT, None, "tried again"),
@@ -481,6 +568,32 @@ mod tests {
             assert_eq!(trouble.cause, cause, "{code}: {trouble}");
             assert!(trouble.text.contains(part), "{code}: {trouble}");
             assert!(!trouble.text.contains("hunter2"), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_no_ca_can_mend_is_told_apart() {
+        let text = "ssl://k:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::\
+                    certificate verify failed: broker certificate could not be verified, verify \
+                    that ssl.ca.location is correctly configured or root CA certificates are \
+                    installed (after 1ms in state SSL_HANDSHAKE)";
+        for (why, cause, part) in [
+            (Some((10, 0)), Cause::CertificateKafka, "has expired"),
+            (Some((9, 0)), Cause::CertificateKafka, "renew it"),
+            (Some((62, 0)), Cause::CertificateKafka, "another host's"),
+            (Some((64, 0)), Cause::CertificateKafka, "another host's"),
+            (Some((10, 1)), Cause::TlsKafka, "the CA of"),
+            (Some((18, 0)), Cause::TlsKafka, "not trusted; give the CA"),
+            (None, Cause::TlsKafka, "not trusted; give the CA"),
+        ] {
+            let errors = errors();
+            if let Some((code, depth)) = why {
+                errors.refused_certificate(Refused { code, depth });
+            }
+            errors.error(code::SSL, text);
+            let trouble = Trouble::from(errors.explain_silence());
+            assert_eq!(trouble.cause, Some(cause), "{why:?}: {trouble}");
+            assert!(trouble.text.contains(part), "{why:?}: {trouble}");
         }
     }
 
@@ -521,33 +634,41 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_hangs_up_again_and_again_wants_tls() {
-        let hung_up = "k:9093/bootstrap: Disconnected: requesting ApiVersion: might be caused by \
-                       incorrect security.protocol configuration (connecting to a SSL listener?) \
-                       or broker version is < 0.10 (see api.version.request)";
-        let errors = errors();
-        for _ in 1..HUNG_UP_MAX {
+    fn a_port_that_hangs_up_again_and_again_wants_tls_or_has_none() {
+        let at_request = "k:9093/bootstrap: Disconnected: requesting ApiVersion: might be caused \
+                          by incorrect security.protocol configuration (connecting to a SSL \
+                          listener?) or broker version is < 0.10 (see api.version.request)";
+        let in_handshake = "ssl://k:9092/bootstrap: SSL handshake failed: Disconnected: connecting \
+                            to a PLAINTEXT broker listener? (after 1ms in state SSL_HANDSHAKE)";
+        for (hung_up, cause, step) in [
+            (at_request, Cause::TlsKafka, "set kafka.security to ssl"),
+            (
+                in_handshake,
+                Cause::NoTlsKafka,
+                "set kafka.security to plaintext",
+            ),
+        ] {
+            let errors = errors();
+            for _ in 1..HUNG_UP_MAX {
+                errors.error(code::TRANSPORT, hung_up);
+            }
+            assert_eq!(errors.take_news(), []);
+            errors.clear();
+            for _ in 1..HUNG_UP_MAX {
+                errors.error(code::TRANSPORT, hung_up);
+            }
+            assert!(matches!(
+                errors.explain_silence(),
+                KafkaError::Unreachable(_)
+            ));
             errors.error(code::TRANSPORT, hung_up);
+            let [error] = &errors.take_news()[..] else {
+                panic!("one of them is news");
+            };
+            assert_eq!(Trouble::from(error.clone()).cause, Some(cause));
+            assert!(error.to_string().contains(step), "{error}");
+            errors.clear();
+            assert!(!errors.cannot_log_in());
         }
-        assert_eq!(errors.take_news(), []);
-        errors.clear();
-        for _ in 1..HUNG_UP_MAX {
-            errors.error(code::TRANSPORT, hung_up);
-        }
-        assert!(matches!(
-            errors.explain_silence(),
-            KafkaError::Unreachable(_)
-        ));
-        errors.error(code::TRANSPORT, hung_up);
-        let [error] = &errors.take_news()[..] else {
-            panic!("one of them is news");
-        };
-        assert_eq!(Trouble::from(error.clone()).cause, Some(Cause::TlsKafka));
-        assert!(
-            error.to_string().contains("set kafka.security to ssl"),
-            "{error}"
-        );
-        errors.clear();
-        assert!(!errors.cannot_log_in());
     }
 }

@@ -26,6 +26,7 @@ mod requests;
 pub use messages::{Bell, Fetched, Messages, Queue};
 use messages::{code_of, error_text};
 use rdkafka_sys as sys;
+pub use requests::EachOffset;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -104,12 +105,23 @@ impl Failure {
     }
 }
 
+/// Why OpenSSL refuses a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// An `X509_V_ERR_...` of OpenSSL's `x509_vfy.h`; never 0, which means no error.
+    pub code: i32,
+    /// 0 for the broker's own certificate, 1 for the one that signed it, and so on.
+    pub depth: i32,
+}
+
 /// What librdkafka's threads call. It must be quick and must not call librdkafka.
 pub trait Hooks: Send + Sync {
     /// Takes a line of librdkafka's log. The levels are those of syslog.
     fn log(&self, level: i32, facility: &str, text: &str);
     /// Takes an error of the client as a whole. It is called by threads that serve, ask or read.
     fn error(&self, code: i32, text: &str);
+    /// Takes why a broker's certificate, or one of those that signed it, is refused.
+    fn refused_certificate(&self, why: Refused);
     /// The names to look up for a broker's host, in order, until one of them resolves.
     fn names(&self, host: &str) -> Vec<String>;
 }
@@ -171,6 +183,8 @@ impl Client {
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
             sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
             raw::rd_kafka_conf_set_resolve_cb(conf, Some(on_resolve));
+            // It fails only in a librdkafka without TLS, which verifies nothing.
+            let _ = sys::rd_kafka_conf_set_ssl_cert_verify_cb(conf, Some(on_certificate));
             let rk = sys::rd_kafka_new(
                 sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
                 conf,
@@ -366,6 +380,28 @@ unsafe extern "C" fn on_error(
     // SAFETY: as in `on_log`.
     let hooks = unsafe { &*opaque.cast::<Arc<dyn Hooks>>() };
     hooks.error(code, &text_of(text));
+}
+
+/// Tells why a certificate is refused: librdkafka's own errors only say that one is. It never
+/// decides itself: the answer is always OpenSSL's.
+unsafe extern "C" fn on_certificate(
+    _rk: *mut sys::rd_kafka_t,
+    _broker: *const c_char,
+    _broker_id: i32,
+    x509_error: *mut c_int,
+    depth: c_int,
+    _certificate: *const c_char,
+    _certificate_bytes: usize,
+    _text: *mut c_char,
+    _text_bytes: usize,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: librdkafka passes the address of OpenSSL's result; the opaque is as in `on_log`.
+    let (code, hooks) = unsafe { (*x509_error, &*opaque.cast::<Arc<dyn Hooks>>()) };
+    if code != 0 {
+        hooks.refused_certificate(Refused { code, depth });
+    }
+    c_int::from(code == 0)
 }
 
 /// Calls `getaddrinfo` for each name until one resolves. For a null node it calls `freeaddrinfo`:

@@ -72,6 +72,17 @@ impl MockKafka {
             .map_err(|e| e.to_string())
     }
 
+    /// Takes the leader of a topic partition away, or brings it back.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    #[cfg(test)]
+    pub fn set_led(&self, topic: &str, partition: Partition, led: bool) -> Result<(), String> {
+        self.cluster
+            .partition_leader(topic, partition, led.then_some(1))
+            .map_err(|e| e.to_string())
+    }
+
     /// Takes the broker away, or brings it back.
     ///
     /// # Errors

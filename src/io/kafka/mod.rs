@@ -17,6 +17,8 @@ mod ffi;
 pub mod mock;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod fake_broker;
 
 pub use brokers::Brokers;
 pub use errors::KafkaError;
@@ -106,6 +108,8 @@ pub struct TopicInfo {
     pub topic_id: String,
     /// The numbers of the topic partitions, in order.
     pub partitions: Vec<Partition>,
+    /// Those of them that have no leader, so that nobody can read them or tell their offsets.
+    pub leaderless: Vec<Partition>,
 }
 
 /// A place in a topic partition.

@@ -71,9 +71,10 @@ pub enum StoreErrorKind {
     Proxy,
     /// The store's certificate is expired, or another host's.
     Certificate,
-    /// Something answers there, but there is no TLS connection that is trusted; or only one side
-    /// wants TLS.
+    /// Something answers there, but its certificate is not trusted; or it alone wants TLS.
     Tls,
+    /// Something answers there, but speaks no TLS, or none that we speak.
+    NoTls,
     /// There is no connection, or no answer came in time.
     Unreachable,
     /// Anything else.
@@ -101,6 +102,7 @@ impl From<StoreError> for Trouble {
             StoreErrorKind::Proxy => Some(Cause::S3Proxy),
             StoreErrorKind::Certificate => Some(Cause::CertificateS3),
             StoreErrorKind::Tls => Some(Cause::TlsS3),
+            StoreErrorKind::NoTls => Some(Cause::NoTlsS3),
             StoreErrorKind::Unreachable | StoreErrorKind::Other => None,
         };
         Trouble {

@@ -441,7 +441,8 @@ fn each_refusal_has_its_cause_and_says_what_to_do() {
             .contains("does not speak TLS: write http:// in s3.endpoint"),
         "{error}"
     );
-    assert_eq!(Trouble::from(error).cause, Some(Cause::TlsS3));
+    let cause = Trouble::from(error).cause;
+    assert_eq!(cause, Some(Cause::NoTlsS3), "no CA would help");
 }
 
 /// A forward proxy on loopback: tunnels what is asked by CONNECT, and answers 200 to all else

@@ -181,6 +181,7 @@ pub fn http_request(data: &[u8]) {
         path: line().unwrap_or("/"),
         changes: first & 1 != 0,
         peer: stranger,
+        local: Some(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 4))),
         token: (first & 2 != 0).then_some(token),
         authorization: line(),
         host: line(),

@@ -46,9 +46,8 @@ impl State {
         let all = plan["services"].as_object().into_iter().flatten();
         let all = all.filter(|(name, _)| names.as_ref().is_none_or(|n| n.contains(&name.as_str())));
         let all = all.map(|(name, service)| {
-            let active = self.services.get(name).is_some_and(|s| s.active);
             let startup = service["startup"].as_str().unwrap_or("disabled");
-            let current = if active { "active" } else { "inactive" };
+            let current = self.services.get(name).map_or("inactive", |s| s.current());
             json!({"name": name, "startup": startup, "current": current})
         });
         fine(&all.collect())
@@ -245,6 +244,7 @@ impl State {
             }
             *service = Service {
                 active: true,
+                backoff: false,
                 started: wanted,
             };
         }

@@ -30,7 +30,15 @@ impl State {
         let Some((_, ended)) = known.cloned() else {
             return failed(500, &format!("the stand-in was told nothing of {line:?}"));
         };
-        let change = self.change("exec", None);
+        let limit_text = body["timeout"].as_str().unwrap_or_default();
+        let limit_ms: Option<u64> = limit_text.trim_end_matches("ms").parse().ok();
+        let slow = self
+            .slow
+            .iter()
+            .rfind(|(words, _)| line.contains(words.as_str()));
+        let is_killed = slow.zip(limit_ms).is_some_and(|((_, s), ms)| s * 1000 > ms);
+        let killed = format!("timed out after {limit_text}: context deadline exceeded");
+        let change = self.change("exec", is_killed.then_some(killed));
         let task = change.to_string();
         self.changes.get_mut(&change).expect("just made")["tasks"][0]["data"]["exit-code"] =
             json!(ended.0);

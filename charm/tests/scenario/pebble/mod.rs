@@ -46,8 +46,21 @@ pub struct File {
 #[derive(Default)]
 pub struct Service {
     pub active: bool,
+    /// It has ended by itself, and Pebble will start it again.
+    pub backoff: bool,
     /// The environment that it was started with.
     pub started: Value,
+}
+
+impl Service {
+    /// Its state, as Pebble names it.
+    pub fn current(&self) -> &'static str {
+        match (self.active, self.backoff) {
+            (_, true) => "backoff",
+            (true, _) => "active",
+            (false, _) => "inactive",
+        }
+    }
 }
 
 /// How a command ends: exit code, stdout and stderr.
@@ -70,6 +83,9 @@ pub struct State {
     pub checks: BTreeMap<String, bool>,
     /// Words that a command must contain → how it ends.
     pub execs: Vec<(String, Executed)>,
+    /// Words that a command must contain → how many seconds it takes. Nobody waits for them, but
+    /// Pebble kills a command that takes longer than it may.
+    pub slow: Vec<(String, u64)>,
     /// The lines of the service's log.
     pub said: Vec<String>,
     /// The requests of this hook.
@@ -158,6 +174,7 @@ impl State {
             start_error: None,
             checks: BTreeMap::new(),
             execs: Vec::new(),
+            slow: Vec::new(),
             said: Vec::new(),
             requests: Vec::new(),
             changes: BTreeMap::new(),
@@ -195,10 +212,7 @@ impl State {
             said.extend(text.lines().map(|line| format!("  {line}")));
         }
         for (name, service) in &self.services {
-            said.push(format!(
-                "service {name} {}",
-                if service.active { "active" } else { "inactive" }
-            ));
+            said.push(format!("service {name} {}", service.current()));
         }
         for (path, file) in self.files.iter().filter(|(_, f)| !f.folder) {
             let size = file.bytes.len();

@@ -2,6 +2,7 @@
 
 use super::{Lane, Stopped, bytes_of};
 use crate::count::partial::{Closed, Entry, closed_bytes};
+use crate::values::decision::Decision;
 use crate::values::time::EventTime;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -13,10 +14,15 @@ impl Lane {
     }
 
     /// What this lane takes in memory, in bytes, roughly: open windows, closed windows that are not
-    /// final, late records and rejects. It costs nothing to ask.
+    /// final, late records, rejects, and decisions that are not committed. It costs nothing to ask.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.open_bytes() + self.closed_bytes + self.side_bytes
+        self.open_bytes() + self.closed_bytes + self.side_bytes + self.decisions_bytes()
+    }
+
+    /// The part of [`Lane::memory_bytes`] that decisions take which are not committed.
+    fn decisions_bytes(&self) -> usize {
+        self.decisions.len() * size_of::<Decision>()
     }
 
     /// Whether the running sums of [`Lane::memory_bytes`] are what a recount says.
@@ -36,14 +42,14 @@ impl Lane {
     #[must_use]
     pub fn committable_bytes(&self, frontier: Option<EventTime>) -> usize {
         let Some(frontier) = frontier else {
-            return self.side_bytes;
+            return self.side_bytes + self.decisions_bytes();
         };
         // Many windows may wait for a commit, while few are past the frontier.
         let last = frontier.0.saturating_sub(self.size);
         let later = self.closed.range((Excluded(last), Unbounded));
         let width = self.partials.width();
         let later: usize = later.map(|(_, entries)| closed_bytes(entries, width)).sum();
-        self.side_bytes + self.closed_bytes - later
+        self.side_bytes + self.decisions_bytes() + self.closed_bytes - later
     }
 
     /// The watermark before the next record; `None` while there is none.

@@ -412,6 +412,8 @@ mod tests {
         lane.lose_counts(at, Some(EventTime(NOON + 10_000)), "gone".to_owned());
         let restored = Lane::restore(0, &shape(), state_of(&lane), lane.ledger, Vec::new());
         assert!(lane.sums_are_right());
+        // What was decided about it is committed.
+        lane.take_decisions();
         assert_eq!(lane.memory_bytes(), restored.memory_bytes());
         lane.take_closed_before(i64::MAX);
         assert_eq!(lane.memory_bytes(), 0);

@@ -3,24 +3,19 @@
 use super::Counting;
 use crate::count::lane::Lane;
 use crate::engine::conversation::{Effect, TopicFacts};
-use crate::engine::step::{Break, Going, Step};
-use crate::engine::topic::{may_lose, unknown_cut};
+use crate::engine::lease::RETRY_MS;
+use crate::engine::step::{Going, Step};
+use crate::engine::topic::{limits_needed, may_lose, unknown_cut};
 use crate::engine::troubles::Side;
 use crate::values::decision::FloorReason;
 use crate::values::record::{Offset, Partition};
 
 impl Counting {
-    /// The topic as it is now against the topic as we count it.
+    /// The logs of the topic as they are now against what we count of them.
     pub(super) fn compare_topic(&mut self, facts: &TopicFacts, step: &mut Step<'_>) -> Going {
         self.reading.note_log_ends(&facts.partitions);
-        if let Some(what) = self.topic.other(facts) {
-            // What was read since the last commit may be of either: back to the journal, which is
-            // of the one before.
-            let why = format!("topic \"{}\" {what}", step.rules.shape.topic);
-            return Err(Break::Reload(why));
-        }
         self.reading
-            .note_topic(&facts.partitions, !facts.topic_id.is_empty(), step.now);
+            .note_topic(|p| facts.has(p), !facts.topic_id.is_empty(), step.now);
         for (partition, (start, end)) in self.reading.take_known_limits() {
             // Either answer may be an old one. A log neither begins earlier nor, uncut, ends
             // earlier than it says.
@@ -33,8 +28,23 @@ impl Counting {
         }
         self.table.note_logs(&facts.partitions);
         self.table.note_joining(facts);
+        self.report_unknown(facts, step);
         self.start_lanes(step);
         Ok(())
+    }
+
+    /// A topic partition joins the table once its leader tells where its log begins. For one that
+    /// is counted already, reading says what hinders.
+    fn report_unknown(&mut self, facts: &TopicFacts, step: &mut Step<'_>) {
+        let lanes = self.table.lanes();
+        let joining = facts.unknown.iter().filter(|(p, _)| !lanes.contains_key(p));
+        match limits_needed(joining, step) {
+            Some(why) => {
+                step.troubles.report(Side::Topic, why);
+                self.topic.look_up_after(RETRY_MS, step.now);
+            }
+            None => step.troubles.end(Side::Topic),
+        }
     }
 
     /// The topic is another one, as `what` says: its offsets mean other records now.
@@ -44,7 +54,7 @@ impl Counting {
         facts: &TopicFacts,
         step: &mut Step<'_>,
     ) -> Going {
-        let (id, cluster_id) = self.topic.ids();
+        let (id, cluster_id) = (self.topic.id(), self.topic.cluster_id());
         let counted = if facts.topic_id.is_empty() {
             format!("the one of cluster \"{cluster_id}\"")
         } else {
@@ -70,11 +80,13 @@ impl Counting {
                 self.table
                     .raise_floor(partition, frontier, FloorReason::Generation);
             }
-            let gone = !facts.partitions.contains_key(&partition);
+            let gone = !facts.has(partition);
             self.reading.begin_generation(partition, gone, step.now);
         }
         self.topic.begin_generation(facts);
+        step.questions.other_topic = None;
         self.table.note_joining(facts);
+        self.report_unknown(facts, step);
         self.start_lanes(step);
         Ok(())
     }

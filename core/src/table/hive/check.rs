@@ -1,7 +1,7 @@
 //! Whether Hive still has a table as windrow made it, as far as readers and `DROP TABLE` go by it.
 //! What they do not go by may change: statistics, comments, times, a user's own properties.
 
-use super::{HiveTable, SCHEMA, VERSION};
+use super::{EXTERNAL, EXTERNAL_TABLE, HiveTable, PURGE, SCHEMA, VERSION, VIRTUAL_VIEW};
 use crate::table::columns::ColumnType;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 /// What Hive has of a table that windrow made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundTable {
+    /// Its type, for example `EXTERNAL_TABLE`; empty where Hive has none.
+    pub table_type: String,
     /// The view's query; `None` for a table.
     pub view_text: Option<String>,
     /// The names and types of its columns, in their order, without the partition columns.
@@ -22,6 +24,8 @@ pub struct FoundTable {
 /// What is no longer as windrow made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
+    /// Its type, for example `MANAGED_TABLE` for an `EXTERNAL_TABLE`.
+    Type,
     /// The view's query.
     Query,
     /// The columns.
@@ -37,6 +41,7 @@ pub enum Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Difference::Type => f.write_str("its type"),
             Difference::Query => f.write_str("its query"),
             Difference::Columns => f.write_str("its columns"),
             Difference::PartitionColumns => f.write_str("its partition columns"),
@@ -50,6 +55,9 @@ impl HiveTable {
     #[must_use]
     pub fn differences(&self, found: &FoundTable) -> Vec<Difference> {
         let mut differences = Vec::new();
+        if self.table_type != found.table_type {
+            differences.push(Difference::Type);
+        }
         // A table may have an empty one.
         let found_text = found.view_text.as_deref().filter(|text| !text.is_empty());
         if self.view_text.as_deref() != found_text {
@@ -71,6 +79,9 @@ impl HiveTable {
                 differences.push(Difference::Property(key.clone()));
             }
         }
+        if self.table_type == EXTERNAL_TABLE && found.is_purged_when_dropped() {
+            differences.push(Difference::Property(PURGE.to_owned()));
+        }
         let made = self
             .params
             .iter()
@@ -81,6 +92,26 @@ impl HiveTable {
             differences.push(Difference::Property(SCHEMA.to_owned()));
         }
         differences
+    }
+}
+
+impl FoundTable {
+    /// Whether a `DROP TABLE` may delete files too. Hive deletes the folders of all table
+    /// partitions of a table that it manages (`ALTER TABLE ... SET TBLPROPERTIES
+    /// ('EXTERNAL'='FALSE')` makes it one), and of an external table that is to be purged.
+    #[must_use]
+    pub fn drop_deletes_files(&self) -> bool {
+        let is_external = self.table_type == EXTERNAL_TABLE && self.is_true(EXTERNAL);
+        self.table_type != VIRTUAL_VIEW && (!is_external || self.is_purged_when_dropped())
+    }
+
+    fn is_purged_when_dropped(&self) -> bool {
+        self.is_true(PURGE)
+    }
+
+    fn is_true(&self, property: &str) -> bool {
+        let value = self.params.get(property);
+        value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -138,6 +169,7 @@ mod tests {
             pairs.collect()
         };
         FoundTable {
+            table_type: table.table_type.to_owned(),
             view_text: table.view_text.clone(),
             columns: pairs(&table.columns),
             partition_columns: pairs(&table.partition_columns),
@@ -215,6 +247,11 @@ mod tests {
             "its property view.query.out.numCols",
         );
         check(&chunks, &set("EXTERNAL", "FALSE"), "its property EXTERNAL");
+        let managed = |there: &mut FoundTable| there.table_type = "MANAGED_TABLE".to_owned();
+        check(&chunks, &managed, "its type");
+        let purge = "its property external.table.purge";
+        check(&chunks, &set("external.table.purge", "TRUE"), purge);
+        check(&chunks, &set("external.table.purge", "false"), "");
         let lose = |key: &'static str| {
             move |there: &mut FoundTable| {
                 there.params.remove(key).unwrap();
@@ -230,5 +267,32 @@ mod tests {
             schema,
         );
         check(&view, &set(SCHEMA, "{"), schema);
+    }
+
+    #[test]
+    fn a_table_whose_drop_deletes_the_files_is_known_as_such() {
+        let [view, chunks, ..] = newtable();
+        let check = |table: &HiveTable, damage: &dyn Fn(&mut FoundTable), expect: bool| {
+            let mut there = found(table);
+            damage(&mut there);
+            assert_eq!(there.drop_deletes_files(), expect, "{there:?}");
+        };
+        let set = |key: &'static str, value: &'static str| {
+            move |there: &mut FoundTable| {
+                there.params.insert(key.to_owned(), value.to_owned());
+            }
+        };
+        check(&view, &|_| {}, false);
+        check(&chunks, &|_| {}, false);
+        let of_type =
+            |name: &'static str| move |there: &mut FoundTable| there.table_type = name.to_owned();
+        for name in ["MANAGED_TABLE", "MATERIALIZED_VIEW", ""] {
+            check(&chunks, &of_type(name), true);
+        }
+        check(&chunks, &set("EXTERNAL", "FALSE"), true);
+        check(&chunks, &set("EXTERNAL", "true"), false);
+        check(&chunks, &set("external.table.purge", "True"), true);
+        let not_marked = |there: &mut FoundTable| drop(there.params.remove("EXTERNAL"));
+        check(&chunks, &not_marked, true);
     }
 }

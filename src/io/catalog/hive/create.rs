@@ -2,6 +2,7 @@
 
 use super::super::session::{Lost, Session, args};
 use super::ids::{COLUMNS, DATABASE, PARTITION, SERDE, STORAGE, TABLE};
+use super::partitions::{Looks, insert_key_values};
 use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
 use windrow_core::table::file::ColumnType;
@@ -61,8 +62,7 @@ impl Hive {
         for table in hive::tables(name, genesis) {
             self.create_table(db, database, &table).await?;
         }
-        // A new table has no table partitions that could be missing.
-        self.verified = true;
+        self.looks = Looks::of_a_new_table();
         Ok(())
     }
 
@@ -74,7 +74,7 @@ impl Hive {
     ) -> Result<i64, CatalogError> {
         if name.database != "default" {
             return Err(db.stop(format_args!(
-                "Hive has no database \"{0}\"; run CREATE DATABASE {0} in Spark or Kyuubi, \
+                "Hive has no database \"{0}\"; run CREATE DATABASE `{0}` in Spark or Kyuubi, \
                  or choose another database",
                 name.database
             )));
@@ -104,14 +104,7 @@ impl Hive {
         database: i64,
         table: &HiveTable,
     ) -> Result<(), CatalogError> {
-        let columns = self.ids.next(db, &COLUMNS)?;
-        db.execute(
-            "INSERT INTO hive.\"CDS\" (\"CD_ID\") VALUES ($1)",
-            args![columns],
-        )
-        .await?;
-        insert_columns(db, columns, table).await?;
-        let storages = self.create_storage(db, columns, &[&table.storage]).await?;
+        let storage = self.create_table_storage(db, table).await?;
         let id = self.ids.next(db, &TABLE)?;
         db.execute(
             "INSERT INTO hive.\"TBLS\" (\"TBL_ID\", \"CREATE_TIME\", \"DB_ID\", \
@@ -123,7 +116,7 @@ impl Hive {
             args![
                 id,
                 database,
-                storages[0],
+                storage,
                 table.name,
                 table.table_type,
                 table.view_text
@@ -132,6 +125,23 @@ impl Hive {
         .await?;
         insert_params(db, id, table).await?;
         insert_partition_columns(db, id, table).await
+    }
+
+    /// Makes the column list and the row of `SDS` of one table or view. Returns the id of `SDS`.
+    pub(super) async fn create_table_storage(
+        &mut self,
+        db: &Session,
+        table: &HiveTable,
+    ) -> Result<i64, CatalogError> {
+        let columns = self.ids.next(db, &COLUMNS)?;
+        db.execute(
+            "INSERT INTO hive.\"CDS\" (\"CD_ID\") VALUES ($1)",
+            args![columns],
+        )
+        .await?;
+        insert_columns(db, columns, table).await?;
+        let storages = self.create_storage(db, columns, &[&table.storage]).await?;
+        Ok(storages[0])
     }
 
     /// Makes a row of `SDS` for each, with a row of `SERDES` of its own, because `DROP PARTITION`
@@ -205,7 +215,7 @@ impl Hive {
             .collect::<Result<_, _>>()
             .map_err(|why| db.stop(why))?;
         let mut part_ids = vec![0; files.len()];
-        for kind in [TableKind::Chunks, TableKind::Late, TableKind::Rejects] {
+        for kind in TableKind::PARTITIONED {
             let (indexes, of_kind): (Vec<usize>, Vec<&HivePartition>) = partitions
                 .iter()
                 .enumerate()
@@ -239,15 +249,8 @@ impl Hive {
         let storages: Vec<_> = partitions.iter().map(|p| &p.storage).collect();
         let storage_ids = self.create_storage(db, columns, &storages).await?;
         let mut ids = Vec::new();
-        let (mut value_ids, mut values, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-        for partition in partitions {
-            let id = self.ids.next(db, &PARTITION)?;
-            ids.push(id);
-            for (position, value) in (0_i32..).zip(&partition.values) {
-                value_ids.push(id);
-                values.push(value.as_str());
-                positions.push(position);
-            }
+        for _ in partitions {
+            ids.push(self.ids.next(db, &PARTITION)?);
         }
         db.execute(
             "INSERT INTO hive.\"PARTITIONS\" (\"PART_ID\", \"CREATE_TIME\", \"LAST_ACCESS_TIME\", \
@@ -265,13 +268,7 @@ impl Hive {
             ],
         )
         .await?;
-        db.execute(
-            "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \
-               \"INTEGER_IDX\") \
-             SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
-            args![value_ids, values, positions],
-        )
-        .await?;
+        insert_key_values(db, ids.iter().copied().zip(partitions.iter().copied())).await?;
         Ok(ids)
     }
 }

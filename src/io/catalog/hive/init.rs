@@ -1,17 +1,20 @@
 //! Hive's schema, for a database that has no table at all.
 
 use super::super::session::{Lost, Session, args};
+use super::NEEDED;
 use windrow_core::table::commit::CatalogError;
+use windrow_core::values::cause::Cause;
 
 /// Hive's tables of schema 2.3.0.
 const SCHEMA: &str = include_str!("../hive-2.3.0.sql");
 
 /// Makes all of Hive's schema where the database has no table, and opens it to those who were let
 /// in.
-/// Where Hive's tables are there already, it does nothing.
+/// Where all of Hive's tables that windrow needs are there already, it does nothing.
 ///
 /// # Errors
 /// `Retry` when the database has other tables, or a part of Hive's: whoever began must finish.
+/// `Retry` with [`Cause::NoCreate`] while the user may not make tables there.
 pub(in super::super) async fn init(db: &mut Session) -> Result<(), CatalogError> {
     db.begin().await?;
     // The lock keeps other windrows out. Hive's own clients do not know it; if one of them makes a
@@ -20,20 +23,35 @@ pub(in super::super) async fn init(db: &mut Session) -> Result<(), CatalogError>
         .await?;
     let row = db
         .query_one(
-            "SELECT to_regclass($1 || '.\"TBLS\"') IS NOT NULL, EXISTS (SELECT FROM pg_class \
-             WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p', 'v'))",
-            args![db.hive_schema()],
+            "SELECT (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($2) AS needed (name) \
+               WHERE to_regclass($1 || '.' || quote_ident(name)) IS NULL), \
+               EXISTS (SELECT FROM pg_class \
+                 WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p', 'v')), \
+               COALESCE(has_schema_privilege(to_regnamespace($1)::oid, 'CREATE'), false)",
+            args![db.hive_schema(), NEEDED.to_vec()],
         )
         .await?;
-    match (row.get(0), row.get(1)) {
-        (true, _) => return db.commit(Lost::Again).await,
-        (false, true) => {
-            return Err(db.retry(
-                "init-metastore needs an empty database, and this one has tables; \
-                 open Kyuubi and create a table instead",
-            ));
+    let missing: Option<&str> = row.get(0);
+    match missing {
+        None => return db.commit(Lost::Again).await,
+        Some(missing) if row.get(1) => {
+            return Err(db.retry(format_args!(
+                "init-metastore needs an empty database, and this one has tables, but not all of \
+                 Hive's (missing: {missing}); open Kyuubi and create a table instead"
+            )));
         }
-        (false, false) => {}
+        Some(_) => {}
+    }
+    // From PostgreSQL 15 on, nobody except its owner may make tables in the schema public. Asked
+    // first, because the server's own refusal comes in whatever language it is set to.
+    if !row.get::<_, bool>(2) {
+        let why = format!(
+            "no right to make Hive's tables; run GRANT CREATE ON SCHEMA {} TO \"{}\" in this \
+             database",
+            db.hive_schema(),
+            db.user()
+        );
+        return Err(db.retry_for(Cause::NoCreate, why));
     }
     // Hive's own script does not say in which schema it makes its tables. There is nothing else in
     // that one yet.

@@ -8,10 +8,12 @@
 
 mod ids;
 mod create;
+mod partitions;
 mod restore;
 mod init;
 
 pub(super) use init::{ROLES_LET_IN, init};
+pub(super) use restore::Restored;
 
 use super::session::{Lost, Session, args};
 use ids::Ids;
@@ -36,13 +38,6 @@ const NEEDED: [&str; 12] = [
     "TBLS",
 ];
 
-/// How many of the newest files are looked for in Hive at the first commit over a connection. It is
-/// never all of them: the look must end within a transaction's time however old the table is.
-const FIRST_LOOK_FILES: i64 = 10_000;
-
-/// The same at each later commit.
-const LATER_LOOK_FILES: i64 = 8;
-
 /// What was learned of this metastore over one connection.
 #[derive(Default)]
 pub(super) struct Hive {
@@ -50,8 +45,7 @@ pub(super) struct Hive {
     ready: bool,
     /// Databases belong to one of Hive's catalogs (3.1 and later); ours is the one called `hive`.
     has_catalogs: bool,
-    /// The first look found all table partitions, so a few are enough from now on.
-    verified: bool,
+    looks: partitions::Looks,
     ids: Ids,
 }
 
@@ -191,54 +185,6 @@ impl Hive {
         Ok(rows)
     }
 
-    /// Looks for the table partitions of the newest files that are committed.
-    async fn check_partitions(
-        &mut self,
-        db: &Session,
-        name: &TableName,
-        genesis: &Genesis,
-        tables: &[HiveTableRow],
-    ) -> Result<(), CatalogError> {
-        let limit = if self.verified {
-            LATER_LOOK_FILES
-        } else {
-            FIRST_LOOK_FILES
-        };
-        let table_ids: Vec<i64> = tables.iter().map(|row| row.id).collect();
-        let missing = db
-            .query_opt(
-                "SELECT f.key FROM (SELECT key, part_id FROM windrow_1.file \
-                   WHERE database = $1 AND \"table\" = $2 \
-                   AND retired_at IS NULL ORDER BY epoch DESC LIMIT $3) AS f \
-                 WHERE NOT EXISTS (SELECT FROM hive.\"PARTITIONS\" AS p \
-                     JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
-                     JOIN hive.\"SERDE_PARAMS\" AS v ON v.\"SERDE_ID\" = s.\"SERDE_ID\" \
-                       AND v.\"PARAM_KEY\" = 'path' \
-                   WHERE p.\"PART_ID\" = f.part_id AND p.\"TBL_ID\" = ANY($4) \
-                   AND s.\"LOCATION\" = $5 || regexp_replace(f.key, '/[^/]*$', '') \
-                   AND v.\"PARAM_VALUE\" = s.\"LOCATION\") \
-                 LIMIT 1",
-                args![
-                    name.database,
-                    name.table,
-                    limit,
-                    table_ids,
-                    genesis.warehouse.uri_of("")
-                ],
-            )
-            .await?;
-        if let Some(row) = missing {
-            let key: &str = db.read(&row, 0, "windrow_1.file.key")?;
-            let why = format!(
-                "table was dropped: the table partition of file \"{key}\" is missing or altered; \
-                 run windrow restore, or choose another table name"
-            );
-            return Err(db.stop_for(Cause::TableDropped, why));
-        }
-        self.verified = true;
-        Ok(())
-    }
-
     /// The rows of `TBLS` that have one of the four names, locked until the transaction ends or
     /// not.
     async fn table_rows(
@@ -261,7 +207,7 @@ impl Hive {
                WHERE p.\"TBL_ID\" = t.\"TBL_ID\" ORDER BY p.\"PARAM_KEY\")::text[]";
         let sql = format!(
             "SELECT t.\"TBL_ID\"::bigint, t.\"TBL_NAME\", t.\"TBL_TYPE\", \
-               t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, {lists} \
+               t.\"VIEW_EXPANDED_TEXT\", s.\"CD_ID\"::bigint, {lists}, t.\"SD_ID\"::bigint \
              FROM hive.\"TBLS\" AS t JOIN hive.\"DBS\" AS d ON d.\"DB_ID\" = t.\"DB_ID\" \
                LEFT JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = t.\"SD_ID\" \
              WHERE d.\"NAME\" = $1 AND t.\"TBL_NAME\" = ANY($2){} ORDER BY t.\"TBL_ID\"{}",
@@ -278,8 +224,8 @@ impl Hive {
 pub(super) struct HiveTableRow {
     id: i64,
     name: String,
-    /// Empty where Hive has none.
-    table_type: String,
+    /// The id of its row of `SDS`.
+    storage: Option<i64>,
     /// The id of its column list, which its table partitions share.
     columns: Option<i64>,
     found: FoundTable,
@@ -291,9 +237,10 @@ impl HiveTableRow {
         Ok(Self {
             id: db.read(row, 0, "Hive's TBLS.TBL_ID")?,
             name: db.read(row, 1, "Hive's TBLS.TBL_NAME")?,
-            table_type: table_type.unwrap_or_default(),
+            storage: db.read(row, 11, "Hive's TBLS.SD_ID")?,
             columns: db.read(row, 4, "Hive's SDS.CD_ID")?,
             found: FoundTable {
+                table_type: table_type.unwrap_or_default(),
                 view_text: db.read(row, 3, "Hive's TBLS.VIEW_EXPANDED_TEXT")?,
                 columns: read_pairs(
                     db,
@@ -322,9 +269,18 @@ impl HiveTableRow {
         self.found.params.get(MARK) == Some(&name.to_string())
     }
 
-    /// It is windrow's, but a view where a table should be, or without its columns.
-    fn is_beyond_repair(&self, table: &HiveTable) -> bool {
-        self.table_type != table.table_type || self.columns.is_none()
+    /// What to do with a table that has one of windrow's names and is not windrow's, before
+    /// `windrow restore`. A drop is never advised where it may delete files, because this may be
+    /// windrow's own table without its mark, and the files are all that the table has.
+    fn way_out(&self, name: &TableName) -> String {
+        if !self.found.drop_deletes_files() {
+            return "drop that one".to_owned();
+        }
+        format!(
+            "do not drop it, because that may delete files: if it shows windrow's rows, run \
+             ALTER TABLE `{}`.`{}` SET TBLPROPERTIES ('{MARK}'='{name}'), else rename it",
+            name.database, self.name
+        )
     }
 }
 
@@ -360,14 +316,14 @@ fn damage(rows: &[HiveTableRow], name: &TableName, table: &HiveTable) -> Option<
     if same_name.next().is_some() {
         return Some(format!(
             "Hive has two tables \"{full_name}\", because somebody made one at the same moment; \
-             drop the one that is not windrow's"
+             run windrow restore"
         ));
     }
     if !row.is_ours(name) {
-        return dropped("is another table now; drop that one and run windrow restore");
-    }
-    if row.is_beyond_repair(table) {
-        return dropped("is no longer as windrow made it; drop that one and run windrow restore");
+        let way_out = row.way_out(name);
+        return dropped(&format!(
+            "is another table now; {way_out}, and run windrow restore"
+        ));
     }
     let differences = table.differences(&row.found);
     let what = differences.first()?;
@@ -385,8 +341,13 @@ fn refusal(db: &Session, name: &TableName, row: &HiveTableRow) -> CatalogError {
              restore the database from a backup, or choose another table name"
         ));
     }
+    let way_out = if row.found.drop_deletes_files() {
+        "rename"
+    } else {
+        "drop"
+    };
     db.stop(format_args!(
         "table \"{full_name}\" is there and is not windrow's (a Spark job's, perhaps); \
-         choose another table name, or drop that table"
+         choose another table name, or {way_out} that table"
     ))
 }

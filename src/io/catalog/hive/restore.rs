@@ -2,15 +2,24 @@
 
 use super::super::session::{Session, args};
 use super::create::{insert_columns, insert_params, insert_partition_columns};
-use super::{Hive, HiveTableRow, refusal};
+use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
-use windrow_core::table::hive::{self, Difference, HiveTable, TableName};
-use windrow_core::table::place::Place;
+use windrow_core::table::hive::{self, Difference, HiveTable, PURGE, TableName, VIRTUAL_VIEW};
+use windrow_core::values::cause::Cause;
+
+/// What [`Hive::restore`] has done, beside the rows that it has written.
+pub(in super::super) struct Restored {
+    /// Files that another table partition shows now: its id and the file's key.
+    pub(in super::super) part_ids: Vec<(i64, String)>,
+    /// What a person should know of it, as whole sentences.
+    pub(in super::super) notes: Vec<String>,
+    /// What only a person can mend: somebody else's table partitions, and what to do with them.
+    pub(in super::super) foreign: Option<String>,
+}
 
 impl Hive {
     /// Writes again what is missing or altered of the four tables, and of the table partitions that
     /// show `files`. Each file comes with the id of the table partition that the journal knows.
-    /// Returns the files that another table partition shows now, with its id.
     ///
     /// # Errors
     /// `Stop` when a table that is not windrow's has one of the names, or the database is gone.
@@ -20,40 +29,27 @@ impl Hive {
         name: &TableName,
         genesis: &Genesis,
         files: &[(i64, NewFile)],
-    ) -> Result<Vec<(i64, String)>, CatalogError> {
+    ) -> Result<Restored, CatalogError> {
         let Some(database) = self.database_id(db, name).await? else {
             return Err(db.stop(format_args!(
-                "Hive has no database \"{0}\"; run CREATE DATABASE {0}",
+                "Hive has no database \"{0}\"; run CREATE DATABASE `{0}`",
                 name.database
             )));
         };
         db.batch("LOCK TABLE hive.\"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
             .await?;
+        let rows = self.table_rows(db, name, true).await?;
+        let notes = separate_tables_of_one_name(db, name, &rows).await?;
         self.restore_tables(db, name, genesis, database).await?;
         let tables = self.table_rows(db, name, true).await?;
-        let (mut there, mut missing) = (Vec::new(), Vec::new());
-        let named = partition_ids(db, name, &tables, &genesis.warehouse, files).await?;
-        for ((part_id, file), named) in files.iter().zip(named) {
-            match named {
-                Some(id) => there.push((id, *part_id, file)),
-                None => missing.push(file.clone()),
-            }
-        }
-        relocate(db, &genesis.warehouse, &there).await?;
-        let added = self
-            .add_partitions(db, &genesis.warehouse, &tables, name, &missing)
+        let partitions = self
+            .restore_partitions(db, name, genesis, &tables, files)
             .await?;
-        let mut changed: Vec<_> = added
-            .into_iter()
-            .zip(missing.into_iter().map(|file| file.key))
-            .collect();
-        changed.extend(
-            there
-                .iter()
-                .filter(|(id, known, _)| id != known)
-                .map(|(id, _, file)| (*id, file.key.clone())),
-        );
-        Ok(changed)
+        Ok(Restored {
+            part_ids: partitions.part_ids,
+            notes,
+            foreign: partitions.foreign,
+        })
     }
 
     async fn restore_tables(
@@ -67,141 +63,166 @@ impl Hive {
         for table in hive::tables(name, genesis) {
             match rows.iter().find(|row| row.name == table.name) {
                 None => self.create_table(db, database, &table).await?,
-                Some(row) if !row.is_ours(name) => return Err(refusal(db, name, row)),
-                Some(row) if row.is_beyond_repair(&table) => {
-                    return Err(db.stop(format_args!(
-                        "\"{}.{}\" is no longer as windrow made it; \
-                         drop that one and run windrow restore again",
-                        name.database, row.name
-                    )));
+                Some(row) if !row.is_ours(name) => {
+                    let why = format!(
+                        "\"{}.{}\" is another table now, and is not windrow's; {}, and run \
+                         windrow restore again",
+                        name.database,
+                        row.name,
+                        row.way_out(name)
+                    );
+                    return Err(db.stop_for(Cause::TableDropped, why));
                 }
-                Some(row) => repair(db, row, &table).await?,
+                Some(row) => self.repair(db, row, &table).await?,
             }
+        }
+        Ok(())
+    }
+
+    /// Writes again what differs of a table that is there. It keeps its id, because its table
+    /// partitions and the rights that were granted on it go by that.
+    async fn repair(
+        &mut self,
+        db: &Session,
+        row: &HiveTableRow,
+        table: &HiveTable,
+    ) -> Result<(), CatalogError> {
+        db.execute(
+            "UPDATE hive.\"TBLS\" SET \"TBL_TYPE\" = $3, \"VIEW_ORIGINAL_TEXT\" = $2, \
+               \"VIEW_EXPANDED_TEXT\" = $2 \
+             WHERE \"TBL_ID\" = $1 \
+               AND (\"TBL_TYPE\", \"VIEW_ORIGINAL_TEXT\", \"VIEW_EXPANDED_TEXT\") \
+                 IS DISTINCT FROM ($3, $2, $2)",
+            args![row.id, table.view_text, table.table_type],
+        )
+        .await?;
+        let differences = table.differences(&row.found);
+        // The rows of a view's storage are of no use to a table, nor the other way round.
+        let is_view = |table_type: &str| table_type == VIRTUAL_VIEW;
+        let is_other_kind = is_view(&row.found.table_type) != is_view(table.table_type);
+        match row.columns.filter(|_| !is_other_kind) {
+            None => {
+                let storage = self.create_table_storage(db, table).await?;
+                db.execute(
+                    "UPDATE hive.\"TBLS\" SET \"SD_ID\" = $2 WHERE \"TBL_ID\" = $1",
+                    args![row.id, storage],
+                )
+                .await?;
+            }
+            Some(columns) if differences.contains(&Difference::Columns) => {
+                let delete = "DELETE FROM hive.\"COLUMNS_V2\" WHERE \"CD_ID\" = $1";
+                db.execute(delete, args![columns]).await?;
+                insert_columns(db, columns, table).await?;
+            }
+            Some(_) => {}
+        }
+        if differences.contains(&Difference::PartitionColumns) {
+            let delete = "DELETE FROM hive.\"PARTITION_KEYS\" WHERE \"TBL_ID\" = $1";
+            db.execute(delete, args![row.id]).await?;
+            insert_partition_columns(db, row.id, table).await?;
+        }
+        if differences
+            .iter()
+            .any(|d| matches!(d, Difference::Property(_)))
+        {
+            rewrite_params(db, row.id, table).await?;
         }
         Ok(())
     }
 }
 
-/// Writes again what differs of a table that is there. It keeps its id, because its table
-/// partitions and the rights that were granted on it go by that.
-async fn repair(db: &Session, row: &HiveTableRow, table: &HiveTable) -> Result<(), CatalogError> {
+/// `id` is the table's.
+async fn rewrite_params(db: &Session, id: i64, table: &HiveTable) -> Result<(), CatalogError> {
+    // Beside windrow's own these are what an ALTER VIEW leaves: the names that another query gives
+    // its columns, its schema, and the settings under which it was parsed. And no drop may delete
+    // files.
+    let mut keys: Vec<&str> = table.params.iter().map(|(key, _)| key.as_str()).collect();
+    keys.push(PURGE);
     db.execute(
-        "UPDATE hive.\"TBLS\" SET \"VIEW_ORIGINAL_TEXT\" = $2, \"VIEW_EXPANDED_TEXT\" = $2 \
-         WHERE \"TBL_ID\" = $1 \
-           AND (\"VIEW_ORIGINAL_TEXT\", \"VIEW_EXPANDED_TEXT\") IS DISTINCT FROM ($2, $2)",
-        args![row.id, table.view_text],
+        "DELETE FROM hive.\"TABLE_PARAMS\" WHERE \"TBL_ID\" = $1 \
+         AND (\"PARAM_KEY\" = ANY($2) OR \"PARAM_KEY\" LIKE 'view.%' \
+           OR \"PARAM_KEY\" LIKE 'spark.sql.sources.schema%')",
+        args![id, keys],
     )
     .await?;
-    let differences = table.differences(&row.found);
-    if let Some(columns) = row
-        .columns
-        .filter(|_| differences.contains(&Difference::Columns))
-    {
-        let delete = "DELETE FROM hive.\"COLUMNS_V2\" WHERE \"CD_ID\" = $1";
-        db.execute(delete, args![columns]).await?;
-        insert_columns(db, columns, table).await?;
-    }
-    if differences.contains(&Difference::PartitionColumns) {
-        let delete = "DELETE FROM hive.\"PARTITION_KEYS\" WHERE \"TBL_ID\" = $1";
-        db.execute(delete, args![row.id]).await?;
-        insert_partition_columns(db, row.id, table).await?;
-    }
-    if differences
-        .iter()
-        .any(|d| matches!(d, Difference::Property(_)))
-    {
-        // Beside windrow's own these are what an ALTER VIEW leaves: the names that another query
-        // gives its columns, its schema, and the settings under which it was parsed.
-        let keys: Vec<&str> = table.params.iter().map(|(key, _)| key.as_str()).collect();
-        db.execute(
-            "DELETE FROM hive.\"TABLE_PARAMS\" WHERE \"TBL_ID\" = $1 \
-             AND (\"PARAM_KEY\" = ANY($2) OR \"PARAM_KEY\" LIKE 'view.%' \
-               OR \"PARAM_KEY\" LIKE 'spark.sql.sources.schema%')",
-            args![row.id, keys],
-        )
-        .await?;
-        insert_params(db, row.id, table).await?;
-    }
-    Ok(())
+    insert_params(db, id, table).await
 }
 
-/// The id of the table partition that has each file's name in its table, whatever file it shows.
-/// `None` where there is no such table partition, or one without a place.
-async fn partition_ids(
+/// Where Hive's schema has no UNIQUE constraint, two clients may make a table of one name at the
+/// same moment. Then nobody can read or drop either of them. Where one is windrow's and the other
+/// shows nothing, the other gets another name, and this returns a sentence that says so.
+///
+/// # Errors
+/// `Stop` with what to do in SQL, where it is not certain which of them is windrow's, or the other
+/// one has table partitions or shares the storage of windrow's.
+async fn separate_tables_of_one_name(
     db: &Session,
     name: &TableName,
-    tables: &[HiveTableRow],
-    warehouse: &Place,
-    files: &[(i64, NewFile)],
-) -> Result<Vec<Option<i64>>, CatalogError> {
-    let (mut table_ids, mut names) = (Vec::new(), Vec::new());
-    for (_, file) in files {
-        let partition = hive::partition(warehouse, file).map_err(|why| db.stop(why))?;
-        let table = name.of(partition.kind);
-        let row = tables.iter().find(|row| row.name == table);
-        table_ids.push(row.map_or(-1, |row| row.id));
-        names.push(partition.name);
+    rows: &[HiveTableRow],
+) -> Result<Vec<String>, CatalogError> {
+    let mut notes = Vec::new();
+    for row in rows {
+        let same_name: Vec<_> = rows.iter().filter(|other| other.name == row.name).collect();
+        let (ours, others): (Vec<&HiveTableRow>, Vec<_>) =
+            same_name.iter().partition(|row| row.is_ours(name));
+        if same_name.len() < 2 || same_name[0].id != row.id {
+            continue;
+        }
+        let ids: Vec<i64> = others.iter().map(|other| other.id).collect();
+        let shows = db
+            .query_opt(
+                "SELECT FROM hive.\"PARTITIONS\" WHERE \"TBL_ID\" = ANY($1) LIMIT 1",
+                args![ids],
+            )
+            .await?;
+        let [ours] = ours[..] else {
+            return Err(two_tables(db, name, &same_name, "one of them"));
+        };
+        let shares = others
+            .iter()
+            .any(|other| other.storage.is_some() && other.storage == ours.storage);
+        if shows.is_some() || shares {
+            let what = "the one that windrow has not made";
+            return Err(two_tables(db, name, &others, what));
+        }
+        for other in others {
+            let new_name = format!("windrow_other_{}", other.id);
+            db.execute(
+                "UPDATE hive.\"TBLS\" SET \"TBL_NAME\" = $2 WHERE \"TBL_ID\" = $1",
+                args![other.id, new_name],
+            )
+            .await?;
+            notes.push(format!(
+                "Hive had two tables {0}.{1}; the one that is not windrow's is called \
+                 {0}.{new_name} now",
+                name.database, other.name
+            ));
+        }
     }
-    // One join for all files. A look for each file took a scan of all table partitions in Spark's
-    // lazy schema, which has no index on their names: 12 s for 8,000 files, and four times as long
-    // for twice as many.
-    let rows = db
-        .query(
-            "SELECT min(p.\"PART_ID\")::bigint \
-             FROM unnest($1, $2) WITH ORDINALITY AS f (id, name, position) \
-               LEFT JOIN (hive.\"PARTITIONS\" AS p \
-                 JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\") \
-               ON p.\"TBL_ID\" = f.id AND p.\"PART_NAME\" = f.name \
-             GROUP BY f.position ORDER BY f.position",
-            args![table_ids, names],
-        )
-        .await?;
-    let read = |row| db.read(row, 0, "Hive's PARTITIONS.PART_ID");
-    rows.iter().map(read).collect()
+    Ok(notes)
 }
 
-/// Points table partitions at their files' folders and at the column list of their table. Each is
-/// given as its own id, the id that the journal knows, and the file.
-async fn relocate(
-    db: &Session,
-    warehouse: &Place,
-    there: &[(i64, i64, &NewFile)],
-) -> Result<(), CatalogError> {
-    let ids: Vec<i64> = there.iter().map(|(id, ..)| *id).collect();
-    let locations: Vec<Option<String>> = there
+/// `rows` are those among which a person must choose `what`.
+fn two_tables(db: &Session, name: &TableName, rows: &[&HiveTableRow], what: &str) -> CatalogError {
+    let schema = db.hive_schema();
+    let table = rows.first().map_or("", |row| row.name.as_str());
+    let renames: Vec<String> = rows
         .iter()
-        .filter_map(|(_, _, file)| hive::partition(warehouse, file).ok())
-        .map(|partition| partition.storage.location)
+        .map(|row| {
+            format!(
+                "UPDATE {schema}.\"TBLS\" SET \"TBL_NAME\" = 'windrow_other_{0}' \
+                 WHERE \"TBL_ID\" = {0}",
+                row.id
+            )
+        })
         .collect();
-    db.execute(
-        "UPDATE hive.\"SDS\" AS s SET \"LOCATION\" = n.location, \"CD_ID\" = o.\"CD_ID\" \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"TBLS\" AS t, hive.\"SDS\" AS o, \
-           unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND t.\"TBL_ID\" = p.\"TBL_ID\" AND o.\"SD_ID\" = t.\"SD_ID\" \
-           AND (s.\"LOCATION\", s.\"CD_ID\") IS DISTINCT FROM (n.location, o.\"CD_ID\")",
-        args![ids, locations],
+    db.stop_for(
+        Cause::TableDropped,
+        format!(
+            "Hive has two tables \"{}.{table}\", and either may show rows; rename {what} in \
+             PostgreSQL: {}; then run windrow restore again",
+            name.database,
+            renames.join("; or ")
+        ),
     )
-    .await?;
-    // Spark takes the place from this parameter, and not from the location.
-    db.execute(
-        "UPDATE hive.\"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path' \
-           AND v.\"PARAM_VALUE\" IS DISTINCT FROM n.location",
-        args![ids, locations],
-    )
-    .await?;
-    db.execute(
-        "INSERT INTO hive.\"SERDE_PARAMS\" (\"SERDE_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
-         SELECT s.\"SERDE_ID\", 'path', n.location \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND NOT EXISTS (SELECT FROM hive.\"SERDE_PARAMS\" AS v \
-             WHERE v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path')",
-        args![ids, locations],
-    )
-    .await?;
-    Ok(())
 }

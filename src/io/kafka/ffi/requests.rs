@@ -15,7 +15,12 @@ pub struct Described {
     /// Kafka's id of the topic in base64; empty where the broker does not tell it.
     pub topic_id: String,
     pub partitions: Vec<Partition>,
+    /// Those of them that have no leader.
+    pub leaderless: Vec<Partition>,
 }
+
+/// What each topic partition that was asked for has answered.
+pub type EachOffset = Vec<(Partition, Result<Offset, Failure>)>;
 
 impl Client {
     /// The id of the cluster; `None` when no broker has told it in time.
@@ -149,9 +154,18 @@ impl Client {
                 .map(|i| sys::rd_kafka_TopicPartitionInfo_partition(*infos.add(i)))
                 .collect();
             partitions.sort_unstable();
+            let has_leader = |info| {
+                let leader = sys::rd_kafka_TopicPartitionInfo_leader(info);
+                !leader.is_null() && sys::rd_kafka_Node_id(leader) >= 0
+            };
+            let leaderless = (0..count)
+                .map(|i| *infos.add(i))
+                .filter(|info| !has_leader(*info))
+                .map(|info| sys::rd_kafka_TopicPartitionInfo_partition(info));
             Ok(Described {
                 topic_id,
                 partitions,
+                leaderless: leaderless.collect(),
             })
         }
     }
@@ -167,7 +181,7 @@ impl Client {
         committed: bool,
         timeout: Duration,
         give_up: &dyn Fn() -> bool,
-    ) -> Result<Vec<(Partition, Offset)>, Failure> {
+    ) -> Result<EachOffset, Failure> {
         let list = List::of(topic, partitions.iter().map(|partition| (*partition, at)));
         let level = if committed {
             sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
@@ -195,13 +209,14 @@ impl Client {
             let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
             for i in 0..count {
                 let found = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
-                match ptr::addr_of!((*found).err).cast::<i32>().read() {
+                let offset = match ptr::addr_of!((*found).err).cast::<i32>().read() {
                     // For a leader that could not be asked there is no error, but librdkafka's
                     // number for an invalid offset.
-                    0 if (*found).offset < -1 => return Err(Failure::of_code(TRANSPORT)),
-                    0 => offsets.push(((*found).partition, (*found).offset)),
-                    code => return Err(Failure::of_code(code)),
-                }
+                    0 if (*found).offset < -1 => Err(Failure::of_code(TRANSPORT)),
+                    0 => Ok((*found).offset),
+                    code => Err(Failure::of_code(code)),
+                };
+                offsets.push(((*found).partition, offset));
             }
         }
         Ok(offsets)

@@ -184,23 +184,23 @@ impl S3Store {
         if has("certificate not valid for name") {
             return certificate("write in s3.endpoint the name that the store's certificate has");
         }
-        Some((
-            StoreErrorKind::Tls,
-            if has("certificate") {
-                "give the CA that signed the store's certificate in s3.ca-file".to_owned()
-            } else if has("InvalidContentType") || has("invalid record") {
-                "this port does not speak TLS: write http:// in s3.endpoint, or the port that does"
-                    .to_owned()
-            } else if has("received fatal alert") || has("PeerIncompatible") {
-                "the store refuses this TLS connection: check s3.endpoint and the store's settings"
-                    .to_owned()
-            } else if !self.inner.tls && (has("invalid HTTP version") || has("invalid HTTP header"))
-            {
-                self.wants_tls()
-            } else {
-                return None;
-            },
-        ))
+        let no_tls = |text: &str| Some((StoreErrorKind::NoTls, text.to_owned()));
+        if has("certificate") {
+            let text = "give the CA that signed the store's certificate in s3.ca-file";
+            Some((StoreErrorKind::Tls, text.to_owned()))
+        } else if has("InvalidContentType") || has("invalid record") {
+            no_tls(
+                "this port does not speak TLS: write http:// in s3.endpoint, or the port that does",
+            )
+        } else if has("received fatal alert") || has("PeerIncompatible") {
+            no_tls(
+                "the store refuses this TLS connection: check s3.endpoint and the store's settings",
+            )
+        } else if !self.inner.tls && (has("invalid HTTP version") || has("invalid HTTP header")) {
+            Some((StoreErrorKind::Tls, self.wants_tls()))
+        } else {
+            None
+        }
     }
 
     fn wants_tls(&self) -> String {
