@@ -8,4 +8,5 @@ mod faults;
 mod harness;
 mod memory;
 mod million;
+mod readers;
 mod spark;
