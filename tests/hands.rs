@@ -266,6 +266,18 @@ pub fn ask_catalog(
         CatalogRequest::DropEmptied { owner, clock, .. } => {
             CatalogAnswer::DropEmptied(catalog.drop_emptied(now, &owner, &clock))
         }
+        CatalogRequest::Foldable { every_ms, clock } => {
+            CatalogAnswer::Foldable(catalog.foldable(now, every_ms, &clock))
+        }
+        CatalogRequest::Fold {
+            owner,
+            history,
+            manifest,
+            clock,
+        } => {
+            let result = catalog.fold(now, &owner, &history, manifest, &clock, *mistake);
+            CatalogAnswer::Fold(result)
+        }
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
         }
@@ -299,6 +311,8 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
             },
             CatalogRequest::LiveFiles => CatalogAnswer::LiveFiles(Err(error)),
             CatalogRequest::DropEmptied { .. } => CatalogAnswer::DropEmptied(Err(error)),
+            CatalogRequest::Foldable { .. } => CatalogAnswer::Foldable(Err(error)),
+            CatalogRequest::Fold { .. } => CatalogAnswer::Fold(Err(error)),
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {

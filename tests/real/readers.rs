@@ -292,9 +292,13 @@ impl Writer {
     ) -> NewFile {
         let bytes = match content {
             Content::Rows(rows) => write_rows(&self.shape, Timestamps::Micros, rows, &[]),
-            Content::Late(records) => {
-                write_late("topic", Timestamps::Micros, &self.shape.group_by, records, &[])
-            }
+            Content::Late(records) => write_late(
+                "topic",
+                Timestamps::Micros,
+                &self.shape.group_by,
+                records,
+                &[],
+            ),
         };
         let kind = match day {
             Some(date) => FileKind::Rows {
@@ -396,7 +400,11 @@ impl Writer {
             .drop_emptied(&self.owner, EMPTIED_MS, &ANY_CLOCK);
         self.runtime.block_on(dropped).expect("they can be deleted");
         let mut keys = Vec::new();
-        while self.replaced.front().is_some_and(|(at, _)| at.elapsed() >= KEPT) {
+        while self
+            .replaced
+            .front()
+            .is_some_and(|(at, _)| at.elapsed() >= KEPT)
+        {
             keys.extend(self.replaced.pop_front().map(|(_, key)| key));
         }
         if !keys.is_empty() {
@@ -615,10 +623,22 @@ fn readers_see_the_same_across_swaps_and_deletions() {
     let by_place = Arc::clone(&writer.by_place);
     let (reads, epochs) = std::thread::scope(|scope| {
         let readers = [
-            ("Spark 3.4", scope.spawn(|| read_with_spark(&database, "3.4.2", &over))),
-            ("Spark 3.5", scope.spawn(|| read_with_spark(&database, "3.5.3", &over))),
-            ("beeline", scope.spawn(|| read_with_beeline(&database, &over))),
-            ("Hive's SQL", scope.spawn(|| read_as_hive_does(&database, &by_place, &over))),
+            (
+                "Spark 3.4",
+                scope.spawn(|| read_with_spark(&database, "3.4.2", &over)),
+            ),
+            (
+                "Spark 3.5",
+                scope.spawn(|| read_with_spark(&database, "3.5.3", &over)),
+            ),
+            (
+                "beeline",
+                scope.spawn(|| read_with_beeline(&database, &over)),
+            ),
+            (
+                "Hive's SQL",
+                scope.spawn(|| read_as_hive_does(&database, &by_place, &over)),
+            ),
         ];
         let end = Instant::now() + READ_FOR;
         while Instant::now() < end && !readers.iter().any(|(_, reader)| reader.is_finished()) {

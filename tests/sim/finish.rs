@@ -60,6 +60,7 @@ impl World {
             };
             if process.done {
                 self.check_live_objects()?;
+                self.check_history()?;
                 return self.delay_is_in_force();
             }
             if !self.all_is_read(matches!(garbage, GarbageLeft::All)) {

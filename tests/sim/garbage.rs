@@ -7,6 +7,7 @@ use crate::store::{Catalog, Mistake};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::engine::{StoreAnswer, StoreRequest};
+use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::place::Names;
 use windrow_core::values::time::DbTime;
 
@@ -162,6 +163,38 @@ impl World {
             Some(key) => Err(format!("{key} is named, but its object is not there")),
             None => Ok(()),
         }
+    }
+
+    /// Each row of history says what its epochs said, one row goes on where the other ends, and its
+    /// day manifest is in the store.
+    pub fn check_history(&self) -> Result<(), String> {
+        let mut next = 1;
+        for (row, manifest) in &self.catalog.folded {
+            let (first, last) = (row.first_epoch as usize, row.last_epoch as usize);
+            if row.first_epoch != next {
+                return Err(format!("history goes on from {first}, not from {next}"));
+            }
+            next = row.last_epoch + 1;
+            let epochs = &self.catalog.epochs[first..=last];
+            let mut said = History::of(&epochs[0].0, epochs[0].1);
+            for (commit, at) in &epochs[1..] {
+                said.push(commit, *at)?;
+            }
+            if said != *row {
+                return Err(format!("history says {row:?}, and its epochs {said:?}"));
+            }
+            let place = self.catalog.warehouse().unwrap_or_default();
+            let object = self
+                .stores
+                .get(&place)
+                .and_then(|objects| objects.get(manifest));
+            let object = object.ok_or_else(|| format!("{manifest} is not there"))?;
+            let read = DayManifest::read(object)?;
+            if read.history != *row || read.last.digest != row.last_digest {
+                return Err(format!("{manifest} is of other epochs"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,

@@ -13,7 +13,9 @@ use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, Checkpoints, ClockBound, Commit, EarlierCheckpoint,
     FileKind, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
+use windrow_core::table::history::{self, DayManifest, Found, History, check_fold};
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::decision::Decision;
 use windrow_core::values::ledger::LaneLedger;
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
@@ -92,13 +94,15 @@ pub enum Mistake {
     DeletesByAnyClock,
     /// The wall clock that a process is told stands still in sleep, as monotonic time does.
     WallClockSleeps,
+    /// A row of history does not keep what was decided.
+    HistoryForgets,
     /// A renewal says that the last epoch is the greatest that there ever was, although epochs were
     /// lost.
     LostEpochsUnsaid,
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 35] = [
+    pub const ALL: [Mistake; 36] = [
         Mistake::NoFence,
         Mistake::FilesAfterCommit,
         Mistake::UnknownIsSuccess,
@@ -133,6 +137,7 @@ impl Mistake {
         Mistake::ClockUnchecked,
         Mistake::DeletesByAnyClock,
         Mistake::WallClockSleeps,
+        Mistake::HistoryForgets,
         Mistake::LostEpochsUnsaid,
     ];
 }
@@ -148,6 +153,9 @@ pub struct Catalog {
     lease_until: Option<DbTime>,
     /// Every epoch with the time of its commit; the index is its number.
     pub epochs: Vec<(Commit, DbTime)>,
+    /// The rows of history, each with the key of its day manifest. The catalog itself no longer
+    /// knows the epochs in them one by one; `epochs` keeps them for the auditor.
+    pub folded: Vec<(History, String)>,
     /// What an epoch's files held when it was committed; `None` for a file that was not there.
     pub seen: BTreeMap<String, Option<Arc<Vec<u8>>>>,
     /// How often the table was taken.
@@ -166,7 +174,9 @@ impl Catalog {
     /// What the rules of `windrow_core::table::admit` need to know. `epoch` is the one that is
     /// asked about, if any. Only a commit adds its doomed keys.
     fn facts(&self, epoch: Option<u64>) -> JobFacts {
-        let there = epoch.and_then(|epoch| self.epochs.get(epoch as usize));
+        let there = epoch
+            .filter(|epoch| !self.is_folded(*epoch))
+            .and_then(|epoch| self.epochs.get(epoch as usize));
         let last = self.epochs.last();
         JobFacts {
             owner: self.owner.clone(),
@@ -186,6 +196,44 @@ impl Catalog {
             last_digest: last.map(|(commit, _)| commit.digest.clone()),
             ..JobFacts::default()
         }
+    }
+
+    /// Whether an epoch is in a row of history.
+    pub fn is_folded(&self, epoch: u64) -> bool {
+        let until = self.folded.last().map_or(0, |(last, _)| last.last_epoch);
+        (1..=until).contains(&epoch)
+    }
+
+    fn found<'a>(&self, kept: &'a Checkpoints) -> Found<'a> {
+        Found {
+            next: self.folded.last().map_or(1, |(row, _)| row.last_epoch + 1),
+            last: self.last_epoch().unwrap_or_default(),
+            kept,
+        }
+    }
+
+    /// What was decided in the epochs from `from` on, below `until`. Those of a row of history are
+    /// known together only.
+    fn decisions(&self, from: u64, until: u64) -> Vec<Decision> {
+        let of_history = self.folded.iter().flat_map(|(row, _)| {
+            let all = row.first_epoch >= from && row.last_epoch < until;
+            let none = row.last_epoch < from || row.first_epoch >= until;
+            assert!(all || none, "a restart needs a part of a row of history");
+            row.decisions.iter().filter(move |_| all)
+        });
+        let (first, rest): (Vec<u64>, Vec<u64>) = (from..until)
+            .filter(|epoch| !self.is_folded(*epoch))
+            .partition(|epoch| *epoch == 0);
+        let of_epochs = |epochs: Vec<u64>| {
+            let commits = epochs
+                .into_iter()
+                .map(|epoch| &self.epochs[epoch as usize].0);
+            commits.flat_map(|commit| commit.decisions.clone())
+        };
+        of_epochs(first)
+            .chain(of_history.cloned())
+            .chain(of_epochs(rest))
+            .collect()
     }
 
     /// What a failover does not take away: it is the auditor's, not the catalog's.
@@ -245,9 +293,8 @@ impl Catalog {
         let genesis = self.epochs[0].0.genesis.clone().expect("epoch 0 has it");
         let kept = self.checkpoints();
         let since = |from: &Option<(u64, CheckpointAt)>, until: usize| -> Vec<_> {
-            let from = from.as_ref().map_or(0, |(epoch, _)| *epoch as usize + 1);
-            let epochs = self.epochs[from..until].iter();
-            epochs.flat_map(|(c, _)| c.decisions.clone()).collect()
+            let from = from.as_ref().map_or(0, |(epoch, _)| *epoch + 1);
+            self.decisions(from, until as u64)
         };
         let newest = kept
             .newest
@@ -447,11 +494,75 @@ impl Catalog {
         refuse_other_clock(now, clock)
     }
 
+    /// Which epochs fold now, and what they say together.
+    pub fn foldable(
+        &self,
+        now: DbTime,
+        every_ms: i64,
+        clock: &ClockBound,
+    ) -> Result<Option<Box<DayManifest>>, CatalogError> {
+        refuse_other_clock(now, clock)?;
+        let today = history::today(now, every_ms);
+        let old = self.epochs.iter().rev().find(|(_, at)| *at < today);
+        let kept = self.checkpoints();
+        let Some(range) = self.found(&kept).range(old.map(|(commit, _)| commit.epoch)) else {
+            return Ok(None);
+        };
+        let mut epochs = self.epochs[range.first as usize..=range.last as usize].iter();
+        let (commit, at) = epochs.next().expect("a range has an epoch");
+        let mut history = History::of(commit, *at);
+        for (commit, at) in epochs {
+            history.push(commit, *at).expect("epochs follow each other");
+        }
+        let mut before = self.clone();
+        before.epochs.truncate(range.last as usize + 1);
+        Ok(Some(Box::new(DayManifest {
+            made_at: now,
+            history,
+            last: Commit {
+                checkpoint: None,
+                ..before.epochs[range.last as usize].0.clone()
+            },
+            live: before.live_files(),
+        })))
+    }
+
+    /// Keeps epochs as one row of history from now on.
+    pub fn fold(
+        &mut self,
+        now: DbTime,
+        owner: &Owner,
+        history: &History,
+        manifest: String,
+        clock: &ClockBound,
+        mistake: Option<Mistake>,
+    ) -> Result<(), CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        let digest = |epoch| self.facts(Some(epoch)).epoch.map(|epoch| epoch.digest);
+        let (first, last) = (digest(history.first_epoch), digest(history.last_epoch));
+        let doomed = self.doomed.contains_key(&manifest);
+        let kept = self.checkpoints();
+        let found = self.found(&kept);
+        check_fold(history, &found, first.as_deref(), last.as_deref(), doomed)
+            .map_err(|why| CatalogError::Retry(why.into()))?;
+        refuse_other_clock(now, clock)?;
+        let mut history = history.clone();
+        if mistake == Some(Mistake::HistoryForgets) {
+            history.decisions.clear();
+        }
+        for epoch in history.first_epoch..=history.last_epoch {
+            let manifest = self.epochs[epoch as usize].0.manifest.clone();
+            self.doomed.entry(manifest).or_insert(now);
+        }
+        self.folded.push((history, manifest));
+        Ok(())
+    }
+
     /// Whether readers see a file of this key, an epoch names it as its manifest, or a restart
     /// needs it as the checkpoint.
     pub fn is_live(&self, key: &str) -> bool {
         let named = |commit: &Commit| {
-            commit.manifest == key
+            commit.manifest == key && !self.is_folded(commit.epoch)
                 || commit.files.iter().any(|file| file.key == key)
                 || commit
                     .genesis
@@ -464,6 +575,7 @@ impl Catalog {
             .any(|(commit, _)| commit.retired.iter().any(|file| file.key == key));
         !retired && self.epochs.iter().any(|(commit, _)| named(commit))
             || self.checkpoints().has(key)
+            || self.folded.iter().any(|(_, manifest)| manifest == key)
     }
 
     /// The keys of all files that readers see, and of all manifests.
@@ -473,9 +585,11 @@ impl Catalog {
             .iter()
             .flat_map(|(commit, _)| {
                 let files = commit.files.iter().map(|file| &file.key);
-                files.chain([&commit.manifest])
+                let manifest = Some(&commit.manifest);
+                files.chain(manifest.filter(|_| !self.is_folded(commit.epoch)))
             })
             .filter(move |key| !retired.contains(*key))
+            .chain(self.folded.iter().map(|(_, manifest)| manifest))
     }
 
     /// What says where the table lies. Hive is only asked while there is no table.

@@ -50,7 +50,7 @@ summary! {
     idle_floors, quiet_floors, joins, losses, generations, cuts,
     counts_lost, rewritten, stopped_by_loss, checkpoints_harmed,
     goes_on, located, relocated, doomed, deleted, undeletable, pages,
-    memory_holds, memory_full, swaps,
+    memory_holds, memory_full, swaps, folds, folded,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
@@ -141,6 +141,7 @@ impl World {
                 hour_ms: 60_000,
                 settled_ms: 2000,
                 emptied_ms: 20_000,
+                fold_ms: 15_000,
             },
             retain_ms: None,
             retain_side_ms: None,
@@ -558,6 +559,11 @@ impl World {
             late_hits: epochs.last().map_or(0, |c| c.ledger.late_hits),
             epochs: epochs.len() as u64,
             swaps: epochs.iter().filter(|c| !c.retired.is_empty()).count() as u64,
+            folds: self.catalog.folded.len() as u64,
+            folded: epochs
+                .iter()
+                .filter(|c| self.catalog.is_folded(c.epoch))
+                .count() as u64,
             takeovers: self.catalog.owners - 1,
             idle_floors: floors(FloorReason::Idle),
             quiet_floors: floors(FloorReason::Quiet),

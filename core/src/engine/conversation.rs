@@ -15,6 +15,7 @@ use crate::table::commit::{
     Owner, Renewed,
 };
 use crate::table::file::Timestamps;
+use crate::table::history::{DayManifest, History};
 use crate::table::merge::{MergeError, Merged, SideTable, Source};
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
@@ -227,6 +228,25 @@ pub enum CatalogRequest {
         /// By which clock that is reckoned.
         clock: ClockBound,
     },
+    /// Which epochs fold now, and what do they say together?
+    Foldable {
+        /// How long the periods are in which epochs fold together, in milliseconds: a day.
+        every_ms: i64,
+        /// By which clock it is reckoned which of them are over.
+        clock: ClockBound,
+    },
+    /// Keep epochs as one row of history from now on. Their own rows are deleted, and their
+    /// manifests are doomed.
+    Fold {
+        /// The owner that asks.
+        owner: Owner,
+        /// What they say together.
+        history: Arc<History>,
+        /// The path of their day manifest, which is stored, below the warehouse.
+        manifest: String,
+        /// By which clock the manifests are doomed.
+        clock: ClockBound,
+    },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
         /// The owner that asks.
@@ -273,6 +293,10 @@ pub enum CatalogAnswer {
     LiveFiles(Result<Vec<LiveFile>, CatalogError>),
     /// To [`CatalogRequest::DropEmptied`].
     DropEmptied(Result<(), CatalogError>),
+    /// To [`CatalogRequest::Foldable`]; `None` where nothing is to fold now.
+    Foldable(Result<Option<Box<DayManifest>>, CatalogError>),
+    /// To [`CatalogRequest::Fold`].
+    Fold(Result<(), CatalogError>),
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }

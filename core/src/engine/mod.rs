@@ -11,6 +11,7 @@ mod counting;
 mod cut;
 mod feed;
 mod flight;
+mod fold;
 mod garbage;
 mod lease;
 mod locate;

@@ -6,6 +6,7 @@ use super::conversation::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Input, StoreAnswer,
 };
 use super::counting::Counting;
+use super::fold::Folding;
 use super::garbage::{Garbage, Watch};
 use super::lease::{Lease, Renewal};
 use super::opening::Opening;
@@ -26,6 +27,7 @@ pub(super) struct Ours {
     lease: Lease,
     clocks: Clocks,
     garbage: Garbage,
+    folding: Folding,
     /// The last epoch when the table became ours; `None` for a table that had none.
     last_epoch: Option<u64>,
     stage: Stage,
@@ -66,6 +68,7 @@ impl Ours {
             clocks,
             last_epoch,
             garbage: Garbage::new(lease.owner().clone(), step.now),
+            folding: Folding::new(lease.owner().clone(), step.now),
             lease,
             stage: Stage::Opening(Opening::begin(head, step)),
         })
@@ -169,6 +172,9 @@ impl Ours {
         }
         self.lease.tick(step);
         self.garbage.tick(self.watch(), step);
+        if self.is_counting() {
+            self.folding.tick(step);
+        }
         if let Some(counting) = self.stage.counting() {
             counting.push(step);
         }
@@ -350,6 +356,8 @@ impl Ours {
             }
             // It is asked again a little later in any case.
             CatalogAnswer::DropEmptied(_) => {}
+            CatalogAnswer::Foldable(result) => self.folding.take(result, step),
+            CatalogAnswer::Fold(result) => self.folding.folded(&result, step),
             // These are the engine's.
             CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}
         }
@@ -423,6 +431,7 @@ impl Ours {
                 self.stage.open(opened);
             }
             (StoreAnswer::Put { key, result }, Stage::Counting(counting)) => {
+                self.folding.stored(&key, &result, step);
                 counting.stored(&key, result, step);
             }
             (StoreAnswer::Delete { gone, kept }, _) => self.garbage.deleted(gone, &kept, step),

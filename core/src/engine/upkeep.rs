@@ -240,7 +240,7 @@ fn past(files: &[LiveFile], rules: &Rules, facts: Facts<'_>) -> Vec<RetiredFile>
 
 fn retired(live: &LiveFile) -> RetiredFile {
     RetiredFile {
-        table: TableKind::of(&live.file.kind).word().to_owned(),
+        kind: live.file.kind.clone(),
         key: live.file.key.clone(),
         rows: live.file.rows,
         bytes: live.file.bytes,

@@ -229,7 +229,7 @@ pub fn outcome(facts: &JobFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::commit::{Genesis, LaneCommit, RetiredFile};
+    use crate::table::commit::{FileKind, Genesis, LaneCommit, RetiredFile};
     use crate::values::ledger::{LaneLedger, TableLedger};
     use crate::values::shape::Shape;
 
@@ -301,7 +301,7 @@ mod tests {
 
     fn file(key: &str) -> RetiredFile {
         RetiredFile {
-            table: "rows".to_owned(),
+            kind: FileKind::Late,
             key: key.to_owned(),
             rows: 1,
             bytes: 1,

@@ -105,8 +105,9 @@ pub struct NewFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RetiredFile {
-    /// The table that it belonged to: `rows`, `late` or `rejects`.
-    pub table: String,
+    /// The table that it belonged to.
+    #[serde(flatten)]
+    pub kind: FileKind,
     /// Its path below the warehouse.
     pub key: String,
     /// How many rows it has.
@@ -247,7 +248,8 @@ impl Commit {
 }
 
 /// A file that readers see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct LiveFile {
     /// The epoch that brought it.
     pub epoch: u64,

@@ -40,6 +40,8 @@ pub struct Times {
     /// A table partition that was emptied by a swap is deleted this long after it. A query that was
     /// planned before may still look it up.
     pub emptied_ms: u64,
+    /// The epochs that were committed in such a period fold when it is over: a UTC day.
+    pub fold_ms: i64,
 }
 
 impl Default for Times {
@@ -49,6 +51,7 @@ impl Default for Times {
             hour_ms: 3_600_000,
             settled_ms: 60_000,
             emptied_ms: 600_000,
+            fold_ms: DAY_MS,
         }
     }
 }

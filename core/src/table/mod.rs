@@ -10,6 +10,7 @@ pub mod listing;
 pub mod commit;
 pub mod compaction;
 pub mod admit;
+pub mod history;
 pub mod hive;
 pub mod newest;
 pub mod merge;

@@ -330,16 +330,28 @@ impl Names {
         self.object("manifests", term, epoch, digest) + ".json"
     }
 
+    /// The name of a day manifest. `day` is `2026-11-27`.
+    #[must_use]
+    pub fn day_manifest(&self, term: u64, day: &str, sha256: &str) -> String {
+        format!(
+            "{}manifests/{term}-{day}-{}.json.zst",
+            self.prefix,
+            &sha256[..HASH_DIGITS]
+        )
+    }
+
     /// What the names of all manifests begin with.
     #[must_use]
     pub fn manifests(&self) -> String {
         format!("{}manifests/", self.prefix)
     }
 
-    /// The epoch that a manifest's name holds; `None` when it is not the name of a manifest.
+    /// The epoch that a manifest's name holds; `None` when it is not the name of an epoch's
+    /// manifest.
     #[must_use]
     pub fn epoch_of_manifest(key: &str) -> Option<u64> {
-        key.rsplit('/').next()?.split('-').nth(1)?.parse().ok()
+        let name = key.rsplit('/').next()?.strip_suffix(".json")?;
+        name.split('-').nth(1)?.parse().ok()
     }
 
     /// The term of its owner and the epoch in the name of one of this table's objects. A compacted
@@ -350,6 +362,10 @@ impl Names {
     pub fn term_and_epoch(&self, key: &str) -> Option<(u64, Option<u64>)> {
         let (folder, rest) = key.strip_prefix(&self.prefix)?.split_once('/')?;
         let name = match folder {
+            "manifests" if rest.ends_with(".json.zst") => {
+                let term = rest.split('-').next()?.parse().ok()?;
+                return Some((term, None));
+            }
             "manifests" => rest.strip_suffix(".json")?,
             "checkpoints" => rest,
             "rows" | "late" | "rejects" => rest.strip_suffix("/part.parquet")?,
