@@ -1,0 +1,231 @@
+//! Epochs fold into rows of `history`. Which ones, and what their rows keep, is decided by
+//! `windrow_core::table::history`.
+
+use super::super::session::{Lost, args};
+use super::PostgresCatalog;
+use super::doomed::now;
+use super::journal::{Job, Journal, from_json, to_bigint, to_json};
+use super::look::live_file;
+use tokio_postgres::Row;
+use windrow_core::table::admit::{check_clock, check_owner};
+use windrow_core::table::commit::{CatalogError, ClockBound, Commit, LiveFile, Owner};
+use windrow_core::table::hive::TableName;
+use windrow_core::table::history::{DayManifest, Found, History, Range, check_fold, today};
+use windrow_core::values::cause::Cause;
+use windrow_core::values::time::DbTime;
+
+/// How many epochs are read at a time. One has some 2 KB.
+const PAGE: i64 = 500;
+
+impl PostgresCatalog {
+    pub(in super::super) async fn foldable(
+        &mut self,
+        every_ms: i64,
+        clock: &ClockBound,
+    ) -> Result<Option<Box<DayManifest>>, CatalogError> {
+        let mut link = self.link("cannot read epochs of").await?;
+        if !link.has_journal {
+            return Ok(None);
+        }
+        link.db.begin().await?;
+        let made_at = now(&link.db).await?;
+        check_clock(made_at, clock).map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        let journal = self.journal(&link.db);
+        let range = match journal.read_job().await? {
+            Some((job, _)) => {
+                let old = journal.last_before(today(made_at, every_ms)).await?;
+                journal.found(&job).await?.range(old)
+            }
+            None => None,
+        };
+        let manifest = match range {
+            Some(range) => Some(Box::new(journal.day_manifest(made_at, range).await?)),
+            None => None,
+        };
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(manifest)
+    }
+
+    pub(in super::super) async fn fold(
+        &mut self,
+        owner: &Owner,
+        history: &History,
+        manifest: &str,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        let mut link = self.owners_link("cannot fold epochs of").await?;
+        link.db.begin().await?;
+        let journal = self.journal(&link.db);
+        let job = journal.lock_job().await?;
+        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+        let digest = |epoch: Option<windrow_core::table::admit::CommittedEpoch>| {
+            epoch.map(|epoch| epoch.digest)
+        };
+        let first = digest(journal.epoch(history.first_epoch).await?);
+        let last = digest(journal.epoch(history.last_epoch).await?);
+        let doomed = journal.is_doomed(manifest).await?;
+        let found = journal.found(&job).await?;
+        check_fold(history, &found, first.as_deref(), last.as_deref(), doomed)
+            .map_err(|why| link.db.retry(why))?;
+        journal.insert_history(history, manifest).await?;
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+}
+
+impl Journal<'_> {
+    /// What decides which epochs may fold.
+    async fn found<'a>(&self, job: &'a Job) -> Result<Found<'a>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_one(
+                "SELECT COALESCE(max(last_epoch) + 1, 1) FROM windrow_2.history \
+                 WHERE database = $1 AND \"table\" = $2",
+                args![*database, *table],
+            )
+            .await?;
+        Ok(Found {
+            next: db.read_count(&row, 0, "windrow_2.history.last_epoch")?,
+            last: job.facts.last_epoch.unwrap_or_default(),
+            kept: &job.checkpoints,
+        })
+    }
+
+    /// The last epoch that was committed before this time.
+    async fn last_before(&self, time: DbTime) -> Result<Option<u64>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_one(
+                "SELECT max(epoch) FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+                 AND committed_at < to_timestamp(0) + $3 * interval '1 millisecond'",
+                args![*database, *table, time.0],
+            )
+            .await?;
+        db.read_count_opt(&row, 0, "windrow_2.epoch.epoch")
+    }
+
+    async fn day_manifest(
+        &self,
+        made_at: DbTime,
+        range: Range,
+    ) -> Result<DayManifest, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let mut read: Option<(History, Commit)> = None;
+        let mut next = range.first;
+        while next <= range.last {
+            let rows = db
+                .query(
+                    "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
+                     FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+                     AND epoch BETWEEN $3 AND $4 ORDER BY epoch LIMIT $5",
+                    args![
+                        *database,
+                        *table,
+                        to_bigint(next),
+                        to_bigint(range.last),
+                        PAGE
+                    ],
+                )
+                .await?;
+            for row in &rows {
+                let text = db.read(row, 0, "windrow_2.epoch.said")?;
+                let commit: Commit = from_json(db, "windrow_2.epoch.said", text)?;
+                let at = DbTime(db.read(row, 1, "windrow_2.epoch.committed_at")?);
+                let history = match read.take() {
+                    None => History::of(&commit, at),
+                    Some((mut history, _)) => {
+                        let pushed = history.push(&commit, at);
+                        pushed.map_err(|why| db.impossible("windrow_2.epoch.said", why))?;
+                        history
+                    }
+                };
+                read = Some((history, commit));
+            }
+            let reached = read.as_ref().map(|(history, _)| history.last_epoch);
+            match reached.filter(|reached| *reached >= next) {
+                Some(reached) => next = reached + 1,
+                None => {
+                    let why = format!("there is no row of epoch {next}");
+                    return Err(db.impossible("windrow_2.epoch.epoch", why));
+                }
+            }
+        }
+        let (history, last) = read.expect("a range has an epoch");
+        let live = self.live_after(range.last).await?;
+        Ok(DayManifest {
+            made_at,
+            history,
+            last,
+            live,
+        })
+    }
+
+    /// What readers saw after an epoch.
+    async fn live_after(&self, epoch: u64) -> Result<Vec<LiveFile>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let rows = db
+            .query(
+                &format!(
+                    "SELECT {} FROM windrow_2.file WHERE database = $1 AND \"table\" = $2 \
+                     AND epoch <= $3 AND (retired_epoch IS NULL OR retired_epoch > $3) \
+                     ORDER BY epoch, key",
+                    super::look::LIVE_FILE
+                ),
+                args![*database, *table, to_bigint(epoch)],
+            )
+            .await?;
+        rows.iter().map(|row: &Row| live_file(db, row)).collect()
+    }
+
+    async fn is_doomed(&self, key: &str) -> Result<bool, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let row = db
+            .query_one(
+                "SELECT EXISTS (SELECT FROM windrow_2.doomed \
+                   WHERE database = $1 AND \"table\" = $2 AND key = $3)",
+                args![*database, *table, key],
+            )
+            .await?;
+        db.read(&row, 0, "windrow_2.doomed.key")
+    }
+
+    /// The epochs become one row, and their manifests are doomed.
+    async fn insert_history(&self, history: &History, manifest: &str) -> Result<(), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let (first, last) = (
+            to_bigint(history.first_epoch),
+            to_bigint(history.last_epoch),
+        );
+        db.execute(
+            "INSERT INTO windrow_2.history (database, \"table\", first_epoch, last_epoch, \
+               first_at, last_at, decisions, manifest, said) \
+             VALUES ($1, $2, $3, $4, to_timestamp(0) + $5 * interval '1 millisecond', \
+               to_timestamp(0) + $6 * interval '1 millisecond', $7, $8, $9::json)",
+            args![
+                *database,
+                *table,
+                first,
+                last,
+                history.first_at.0,
+                history.last_at.0,
+                i32::try_from(history.decisions.len()).unwrap_or(i32::MAX),
+                manifest,
+                to_json(history),
+            ],
+        )
+        .await?;
+        db.execute(
+            "WITH folded AS (DELETE FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+               AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
+             INSERT INTO windrow_2.doomed (database, \"table\", key, doomed_at) \
+             SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
+            args![*database, *table, first, last],
+        )
+        .await?;
+        Ok(())
+    }
+}
