@@ -370,6 +370,8 @@ impl World {
                 end: end.high_watermark,
                 at: now,
                 greatest: greatest.flatten(),
+                heard: false,
+                reached_at: None,
                 proves_something: end.last_stable == end.high_watermark
                     && asked_at.is_some_and(|next| next <= end.high_watermark),
             });
