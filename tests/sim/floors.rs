@@ -9,6 +9,9 @@ use windrow_core::values::decision::Decided;
 use windrow_core::values::record::Partition;
 use windrow_core::values::time::EventTime;
 
+/// So long ago at most was the end of a log reached, by which its topic partition stands aside.
+const REACHED_MS: u64 = 2000;
+
 /// The watermarks of all lanes of a process.
 pub type Watermarks = BTreeMap<Partition, Option<EventTime>>;
 
@@ -79,8 +82,13 @@ impl World {
         let looks = process.looks.get(&p).map_or(&[][..], |looks| looks);
         // By the monotonic time of its machine, which may have slept.
         let now = self.now - process.clocks.slept;
-        let seen =
-            |look: &&Look| look.proves_something && look.end <= next && now - look.at <= most;
+        // It may have taken long to read to that end.
+        let is_new = |at: u64, most: u64| now.saturating_sub(at) <= most;
+        let seen = |look: &&Look| {
+            let fresh =
+                is_new(look.at, most) || look.reached_at.is_some_and(|at| is_new(at, REACHED_MS));
+            look.proves_something && look.end <= next && fresh
+        };
         looks.iter().filter(seen).copied().collect()
     }
 

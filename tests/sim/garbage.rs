@@ -7,6 +7,7 @@ use crate::store::{Catalog, Mistake};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use windrow_core::engine::{StoreAnswer, StoreRequest};
+use windrow_core::table::commit::Commit;
 use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::place::Names;
 use windrow_core::values::time::DbTime;
@@ -26,6 +27,8 @@ pub struct Deletions {
     put_again: BTreeSet<String>,
     /// When each object was stored last.
     stored_at: BTreeMap<String, u64>,
+    /// The keys under which merges have stored files, or were to store them.
+    merged: BTreeSet<String>,
     /// The key whose object can never be deleted, once one was asked for.
     stuck: Option<String>,
 }
@@ -49,9 +52,41 @@ impl Deletions {
             self.put_again.insert(key.to_owned());
         }
     }
+
+    /// A merge is to store files under these keys.
+    ///
+    /// # Errors
+    /// One of them was there before: what deletes the first object may arrive late.
+    pub fn note_merge(&mut self, keys: &[String], now: u64) -> Result<(), String> {
+        for key in keys {
+            if !self.merged.insert(key.clone()) {
+                return Err(format!("two merges store {key}"));
+            }
+            self.note_put(key, now);
+        }
+        Ok(())
+    }
 }
 
 impl World {
+    /// Nobody but another owner dooms what an owner commits.
+    pub fn check_not_doomed(&self, commit: &Commit) -> Result<(), String> {
+        // A catalog that was set back may know nothing of an epoch that is committed once more.
+        if self.faults.epochs_are_forgotten || !self.catalog.is_owned_by(&commit.owner) {
+            return Ok(());
+        }
+        let keys = commit.objects();
+        match keys
+            .iter()
+            .find(|key| self.catalog.doomed.contains_key(*key))
+        {
+            Some(key) => Err(format!(
+                "{key} is committed by the owner that has doomed it"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Called before the objects of these keys are deleted.
     pub fn check_deletion(&mut self, sender: u64, keys: &[String]) -> Result<(), String> {
         // Two clocks that are wrong alike are believed.

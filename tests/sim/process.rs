@@ -10,7 +10,7 @@ use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use windrow_core::count::lane::Lane;
 use windrow_core::engine::{
-    Answer, BrokersRequest, CatalogRequest, Effect, Engine, Input, Request, Rules,
+    Answer, BrokersAnswer, BrokersRequest, CatalogRequest, Effect, Engine, Input, Request, Rules,
 };
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::cause::Trouble;
@@ -62,6 +62,10 @@ pub struct Look {
     pub proves_something: bool,
     /// The greatest watermark of all lanes when it was asked for.
     pub greatest: Option<EventTime>,
+    /// The process was told.
+    pub heard: bool,
+    /// When the process, which was told, had read to there.
+    pub reached_at: Option<u64>,
 }
 
 /// What comes back to a process.
@@ -90,6 +94,20 @@ impl Process {
             asked_at: BTreeMap::new(),
             lived: BTreeMap::new(),
             progress: Progress::default(),
+        }
+    }
+}
+
+impl Process {
+    /// After each step of its engine: notes to which ends of logs it has read.
+    pub fn note_reached(&mut self) {
+        let now = self.ticked.saturating_sub(self.clocks.slept);
+        for (p, lane) in self.engine.lanes() {
+            for look in self.looks.get_mut(p).into_iter().flatten() {
+                if look.heard && lane.ledger.next_offset >= look.end {
+                    look.reached_at.get_or_insert(now);
+                }
+            }
         }
     }
 }
@@ -133,6 +151,12 @@ impl World {
         match self.processes[i].inbox.pop_front() {
             Some(News::Answer(answer)) => {
                 self.note_heard(i, &answer);
+                if let Answer::Brokers(BrokersAnswer::LogEnd { partition, .. }) = &answer
+                    && let Some(looks) = self.processes[i].looks.get_mut(partition)
+                    && let Some(look) = looks.last_mut()
+                {
+                    look.heard = true;
+                }
                 self.feed(i, Input::Answer(answer))
             }
             Some(News::Paused(paused)) => self.feed(i, Input::Paused(paused)),
@@ -390,6 +414,7 @@ impl World {
             lane.replays_to().unwrap_or(next).max(next)
         });
         let out = take_batch(&mut self.processes[i], p, leader_epoch, &records);
+        self.processes[i].note_reached();
         let id = self.processes[i].id;
         if let Some(exit) = self.perform(i, out) {
             self.ended(i, exit)?;

@@ -183,9 +183,10 @@ impl World {
         sender: u64,
         request: CatalogRequest,
     ) -> Result<Option<CatalogAnswer>, String> {
-        if matches!(request, CatalogRequest::Commit { .. }) {
+        if let CatalogRequest::Commit { commit, .. } = &request {
             self.fail_over_before_commit();
             self.set_clock_before_commit();
+            self.check_not_doomed(commit)?;
         }
         if let CatalogRequest::Forget { keys, .. } = &request {
             self.check_forgotten(keys)?;
@@ -288,9 +289,11 @@ impl World {
             StoreRequest::ListPage { prefix, after } if !prefix.ends_with("/manifests/") => {
                 return Ok(self.list_page(warehouse, StoreRequest::ListPage { prefix, after }));
             }
-            request @ (StoreRequest::ListPage { .. }
-            | StoreRequest::Get { .. }
-            | StoreRequest::Merge(_)) => request,
+            StoreRequest::Merge(order) => {
+                self.deletions.note_merge(&order.keys, self.now)?;
+                StoreRequest::Merge(order)
+            }
+            request @ (StoreRequest::ListPage { .. } | StoreRequest::Get { .. }) => request,
         };
         Ok(hands::ask_store(
             self.stores.entry(warehouse).or_default(),
@@ -367,6 +370,8 @@ impl World {
                 end: end.high_watermark,
                 at: now,
                 greatest: greatest.flatten(),
+                heard: false,
+                reached_at: None,
                 proves_something: end.last_stable == end.high_watermark
                     && asked_at.is_some_and(|next| next <= end.high_watermark),
             });

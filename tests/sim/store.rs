@@ -251,6 +251,11 @@ impl Catalog {
         self.owner == older.owner
     }
 
+    /// Whether nobody has taken the table since.
+    pub fn is_owned_by(&self, owner: &Owner) -> bool {
+        self.owner.as_ref() == Some(owner)
+    }
+
     pub fn last_epoch(&self) -> Option<u64> {
         (self.epochs.len() as u64).checked_sub(1)
     }

@@ -385,6 +385,7 @@ impl World {
     pub fn feed(&mut self, i: usize, input: Input<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.processes[i].engine.step(input, &mut out);
+        self.processes[i].note_reached();
         let exit = self.perform(i, out);
         self.reports_are_true()?;
         match exit {

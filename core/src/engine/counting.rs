@@ -415,6 +415,11 @@ impl Counting {
         self.upkeep.take_files(result, step);
     }
 
+    /// The keys of compacted files that no epoch names yet.
+    pub(super) fn files_in_hand(&self) -> Vec<String> {
+        self.upkeep.in_hand()
+    }
+
     /// The store has merged files, or not.
     pub(super) fn merged(
         &mut self,

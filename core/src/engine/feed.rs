@@ -22,6 +22,10 @@ const AGAIN_MS_MAX: u64 = 60_000;
 /// A topic partition without records for this long may have an open transaction, so the end of its
 /// log is asked for, however long `idle-timeout` is.
 const LOOK_FOR_TRANSACTION_MS: u64 = 15_000;
+/// A lane stands aside for at least this long once it has read to the end of its log that was asked
+/// for. To read there may have taken longer than it stands aside otherwise: with little memory,
+/// and nothing but rejects that go on and on, it is never at the live end.
+const REACHED_HOLDS_MS: u64 = 1000;
 
 /// What is known of the reading of one topic partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,9 +52,12 @@ pub(super) struct Feed {
     pub(super) end_question: EndQuestion,
     /// An end of the log that the lane has not reached yet. Once it has, it stands aside.
     pub(super) end_to_reach: Option<EndToReach>,
-    /// The last end of the log that was asked for when the lane had had no sign of life for
-    /// `quiet-timeout`, and at which no transaction was open.
-    pub(super) quiet_end: Option<QuietEnd>,
+    /// The same for an end that was asked for when the lane had had no sign of life for
+    /// `quiet-timeout`.
+    pub(super) quiet_end_to_reach: Option<EndToReach>,
+    /// The lane had read to such an end. That is taken to hold until this time, as with
+    /// `idle_until`.
+    pub(super) quiet_until: Option<Mono>,
     /// Of the last answer: a transaction is open in this log.
     pub(super) transaction: Option<OpenTransaction>,
     /// How far the floor of this lane may be raised: the greatest watermark of all lanes when that
@@ -83,13 +90,6 @@ pub(super) struct EndQuestion {
     pub(super) quiet: bool,
 }
 
-/// An end of the log of a topic that may be quiet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QuietEnd {
-    offset: Offset,
-    asked_at: Mono,
-}
-
 /// An end of the log at which no transaction was open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EndToReach {
@@ -97,6 +97,22 @@ pub(super) struct EndToReach {
     pub(super) asked_at: Mono,
     /// The greatest watermark of all lanes when it was asked for.
     pub(super) watermark: Option<EventTime>,
+}
+
+impl EndToReach {
+    /// Which end is read to once this one is known as well: the nearer one. Where something is
+    /// appended all the time, a later one would be further away each time it is asked for. Where
+    /// the log was cut off since, the earlier one would never be reached.
+    fn or_nearer(self, known: Option<Self>) -> Self {
+        known
+            .filter(|known| known.offset < self.offset)
+            .unwrap_or(self)
+    }
+
+    /// Until when it counts, now that it is reached.
+    fn holds_until(self, holds_ms: u64, now: Mono) -> Mono {
+        self.asked_at.plus(holds_ms).max(now.plus(REACHED_HOLDS_MS))
+    }
 }
 
 /// A transaction whose end is waited for.
@@ -174,26 +190,21 @@ impl Feed {
             .is_some_and(|quiet_ms| silent_ms >= quiet_ms)
     }
 
-    /// The end of the log was answered, at which no transaction is open.
-    pub(super) fn note_quiet_end(
-        &mut self,
-        question: &EndQuestion,
-        offset: Offset,
-        asked_at: Mono,
-        step: &Step<'_>,
-    ) {
+    /// The end of the log was answered, at which no transaction is open. Where a lane has long been
+    /// silent, it is to be read to.
+    pub(super) fn note_end(&mut self, question: &EndQuestion, end: EndToReach, step: &Step<'_>) {
+        if question.silent && self.is_silent(step) {
+            self.end_to_reach = Some(end.or_nearer(self.end_to_reach));
+        }
         if question.quiet && self.is_silent_for_quiet(step) {
-            self.quiet_end = Some(QuietEnd { offset, asked_at });
+            self.quiet_end_to_reach = Some(end.or_nearer(self.quiet_end_to_reach));
         }
     }
 
-    /// Whether the lane, whose next offset this is, has read all that was in the log when it had
-    /// been silent for `quiet-timeout`, or stands aside. It need not: `idle-timeout` may be longer.
-    pub(super) fn is_read_to_quiet_end(&self, next: Offset, step: &Step<'_>) -> bool {
-        let holds_ms = Self::shorter_timeout_ms(step).max(step.rules.limits.idle_holds_ms);
-        let is_reached =
-            |end: QuietEnd| end.offset <= next && step.now < end.asked_at.plus(holds_ms);
-        self.is_idle(step.now) || (self.reading && self.quiet_end.is_some_and(is_reached))
+    /// Whether the lane has read all that was in the log when it had been silent for
+    /// `quiet-timeout`, or stands aside. It need not: `idle-timeout` may be longer.
+    pub(super) fn is_read_to_quiet_end(&self, now: Mono) -> bool {
+        self.is_idle(now) || (self.reading && self.quiet_until.is_some_and(|until| now < until))
     }
 
     /// How long it stands aside after its log's end was asked for.
@@ -205,10 +216,12 @@ impl Feed {
 
     /// What was seen of the log's end does not count any more.
     pub(super) fn forget_ends(&mut self) {
-        (self.idle_until, self.end_to_reach, self.quiet_end) = (None, None, None);
+        (self.idle_until, self.end_to_reach) = (None, None);
+        (self.quiet_until, self.quiet_end_to_reach) = (None, None);
     }
 
-    /// It stands aside once it has read everything that was in the log when its end was asked for.
+    /// It stands aside once it has read everything that was in the log when its end was asked for,
+    /// however long that took. Its floor goes no further than what was known when it was asked.
     pub(super) fn stand_aside(&mut self, next: Offset, step: &Step<'_>) {
         if let Some(end) = self.end_to_reach
             && next >= end.offset
@@ -216,8 +229,17 @@ impl Feed {
             && self.is_silent(step)
         {
             self.end_to_reach = None;
-            self.idle_until = Some(end.asked_at.plus(Self::hold_ms(step)));
+            self.idle_until = Some(end.holds_until(Self::hold_ms(step), step.now));
             self.floor_limit = end.watermark;
+        }
+        if let Some(end) = self.quiet_end_to_reach
+            && next >= end.offset
+            && self.reading
+            && self.is_silent_for_quiet(step)
+        {
+            let holds_ms = Self::shorter_timeout_ms(step).max(step.rules.limits.idle_holds_ms);
+            self.quiet_end_to_reach = None;
+            self.quiet_until = Some(end.holds_until(holds_ms, step.now));
         }
     }
 }

@@ -112,6 +112,15 @@ impl Folding {
         }
     }
 
+    /// The path of a day manifest that no row of history names yet, however old its object is:
+    /// during a pause it may wait for weeks.
+    pub(super) fn in_hand(&self) -> Option<String> {
+        match &self.stage {
+            Stage::Idle { .. } | Stage::Asked { .. } => None,
+            Stage::Storing { key, .. } | Stage::Sending { key, .. } => Some(key.clone()),
+        }
+    }
+
     /// The catalog said what is to fold.
     pub(super) fn take(
         &mut self,

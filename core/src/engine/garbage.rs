@@ -81,10 +81,11 @@ enum Deletion {
 }
 
 /// What the engine knows of the table when a page of keys is looked through.
-#[derive(Clone, Copy)]
 pub(super) struct Watch {
     /// The last epoch; `None` before epoch 0 is true.
     pub(super) last_epoch: Option<u64>,
+    /// The keys of compacted files that wait for their swap.
+    pub(super) in_hand: Vec<String>,
 }
 
 impl Garbage {
@@ -105,8 +106,8 @@ impl Garbage {
     ///
     /// Nothing is searched for before epoch 0 is true: a catalog without epochs may be one that was
     /// lost, and then it would name none of the objects.
-    pub(super) fn tick(&mut self, watch: Watch, step: &mut Step<'_>) {
-        if bound(step).is_none() || watch.last_epoch.is_none() {
+    pub(super) fn tick(&mut self, has_epochs: bool, step: &mut Step<'_>) {
+        if bound(step).is_none() || !has_epochs {
             return;
         }
         if self.search == Search::Idle && step.now >= self.search_at {
@@ -341,8 +342,8 @@ impl OrphanRule<'_> {
     /// An object of an earlier term may be an orphan at once, because its owner is fenced. Whoever
     /// put it, it may be one when it is old.
     ///
-    /// Left alone are names that windrow does not give, and objects of epochs that the catalog has
-    /// not reached. Those are on their way there, except when an older database was restored: then
+    /// Left alone are names that windrow does not give, compacted files that wait for their swap, and
+    /// objects of epochs that the catalog has not reached. Those are on their way there, except when an older database was restored: then
     /// they hold what it has lost. Only the very next epoch of an earlier owner is different: that
     /// is the one which the owner did not finish. A compacted file has no epoch in its name: where
     /// the catalog has lost the swap that showed it, it still shows what the file was made from.
@@ -356,6 +357,9 @@ impl OrphanRule<'_> {
         else {
             return false;
         };
+        if self.watch.in_hand.iter().any(|ours| ours == key) {
+            return false;
+        }
         let reached = if term < self.term { last + 1 } else { last };
         let old = age_ms >= self.rules.orphan_age_ms;
         epoch.is_none_or(|epoch| epoch <= reached) && (term < self.term || old)
@@ -379,6 +383,7 @@ mod tests {
             term: 5,
             watch: Watch {
                 last_epoch: Some(120),
+                in_hand: vec![waiting_for_its_swap()],
             },
         };
         rule.may_be(key, age_ms)
@@ -408,6 +413,17 @@ mod tests {
             assert!(!may_be_orphan(&key(5, period), 59_999), "{period}");
             assert!(may_be_orphan(&key(5, period), 60_000), "{period}");
         }
+    }
+
+    fn waiting_for_its_swap() -> String {
+        let names = Names::new("default", "t");
+        names.compacted("rows/2026-11-27", 5, "hour12", &"b".repeat(64), 0)
+    }
+
+    #[test]
+    fn a_compacted_file_that_waits_for_its_swap_is_left_alone() {
+        let years = 100_000_000_000;
+        assert!(!may_be_orphan(&waiting_for_its_swap(), years));
     }
 
     #[test]

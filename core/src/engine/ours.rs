@@ -107,6 +107,14 @@ impl Ours {
             last_epoch: self
                 .table()
                 .and_then(|table| table.next_epoch().checked_sub(1)),
+            in_hand: match &self.stage {
+                Stage::Opening(_) => Vec::new(),
+                Stage::Counting(counting) => {
+                    let mut keys = counting.files_in_hand();
+                    keys.extend(self.folding.in_hand());
+                    keys
+                }
+            },
         }
     }
 
@@ -171,7 +179,8 @@ impl Ours {
             Stage::Counting(counting) => counting.tick(step),
         }
         self.lease.tick(step);
-        self.garbage.tick(self.watch(), step);
+        let has_epochs = self.table().is_some_and(|table| table.next_epoch() > 0);
+        self.garbage.tick(has_epochs, step);
         if self.is_counting() {
             self.folding.tick(step);
         }

@@ -50,6 +50,9 @@ pub(super) struct Questions {
     /// When the end of a topic partition's log was asked for, also if that was for an earlier
     /// reader.
     log_ends: BTreeMap<Partition, Mono>,
+    /// How many merges were ordered. It outlives an ownership, because two ownerships have the same
+    /// term where the catalog has lost one of them.
+    merges: u64,
 }
 
 /// Whether an answer counts.
@@ -85,6 +88,12 @@ impl Questions {
             self.log_ends.insert(partition, now);
         }
         !asked
+    }
+
+    /// Counts a merge that is ordered now: 0 is the first one of this process.
+    pub(super) fn next_merge(&mut self) -> u64 {
+        self.merges += 1;
+        self.merges - 1
     }
 
     /// An answer came, so its question may be asked again. Returns whether the answer counts.

@@ -497,19 +497,13 @@ impl Reading {
         }
         feed.transaction = None;
         step.troubles.end(Side::Transaction(partition));
-        let reaches = feed
-            .end_to_reach
-            .is_some_and(|end| step.now < end.asked_at.plus(Feed::hold_ms(step)));
-        feed.note_quiet_end(&question, end.high_watermark, asked_at, step);
-        // An earlier end, which is still being read to, is reached first.
-        if question.silent && feed.is_silent(step) && !reaches {
-            feed.end_to_reach = Some(EndToReach {
-                offset: end.high_watermark,
-                asked_at,
-                watermark: question.watermark,
-            });
-            feed.stand_aside(lane.ledger.next_offset, step);
-        }
+        let end = EndToReach {
+            offset: end.high_watermark,
+            asked_at,
+            watermark: question.watermark,
+        };
+        feed.note_end(&question, end, step);
+        feed.stand_aside(lane.ledger.next_offset, step);
     }
 
     /// The idle topic partitions, and where their floors belong: at the least watermark of the
@@ -561,9 +555,9 @@ impl Reading {
         let quiet_ms = step.rules.quiet_timeout_ms?;
         let silent_since = self.feeds.values().map(|feed| feed.last_record).max()?;
         let quiet = step.now.since(silent_since) >= quiet_ms
-            && lanes.iter().all(|(partition, lane)| {
+            && lanes.keys().all(|partition| {
                 let feed = self.feeds.get(partition);
-                feed.is_some_and(|feed| feed.is_read_to_quiet_end(lane.ledger.next_offset, step))
+                feed.is_some_and(|feed| feed.is_read_to_quiet_end(step.now))
             });
         if !quiet {
             return None;
@@ -668,6 +662,44 @@ mod tests {
         assert_eq!(starts(5000, &mut reading), 0, "it seems not to be there");
         reading.note_topic(|_| true, true, Mono(6000));
         assert_eq!(starts(7000, &mut reading), 1);
+    }
+
+    /// A lane that has been silent for long, at offset 0, and the end of its log as it is answered
+    /// at these times. Returns whether it stands aside after it has read to `next`, at `now`.
+    fn stands_aside(ends: &[(u64, Offset)], next: Offset, now: u64) -> bool {
+        let (rules, mut reading) = (Rules::for_tests(), Reading::default());
+        let lanes = Lanes::from([(0, Lane::new(0, &rules.shape, 0))]);
+        reading.add(0, Mono(0));
+        in_a_step(0, &rules, |step| reading.start(lanes.iter(), step));
+        for (at, end) in ends {
+            in_a_step(*at, &rules, |step| {
+                reading.tick(&lanes, step);
+                let end = LogEnd {
+                    last_stable: *end,
+                    high_watermark: *end,
+                };
+                reading.take_log_end(0, Mono(*at), Ok(end), &lanes, step);
+            });
+        }
+        in_a_step(now, &rules, |step| reading.note_read(0, next, false, step));
+        reading.is_idle(0, Mono(now))
+    }
+
+    #[test]
+    fn an_end_that_is_read_to_slowly_is_reached_although_the_log_goes_on() {
+        let ends = [(20_000, 50), (30_000, 150), (40_000, 250)];
+        assert!(!stands_aside(&ends, 49, 45_000));
+        assert!(
+            stands_aside(&ends, 50, 45_000),
+            "25 s after it was asked for"
+        );
+    }
+
+    #[test]
+    fn an_end_that_was_cut_off_is_not_waited_for() {
+        let ends = [(20_000, 150), (30_000, 70)];
+        assert!(!stands_aside(&ends, 69, 31_000));
+        assert!(stands_aside(&ends, 70, 31_000));
     }
 
     #[test]

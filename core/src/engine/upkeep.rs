@@ -55,12 +55,12 @@ pub(super) struct Upkeep {
 enum Work {
     /// Something to do is looked for at this time.
     Idle { look_at: Mono },
-    /// The store merges files. The first of the new ones has this path.
-    Merging { merge: Merge, key: String },
+    /// The store merges files. The new ones have some of these paths, the first one at least.
+    Merging { merge: Merge, keys: Vec<String> },
     /// It becomes true with the next table commit.
     Ready(Swap),
-    /// It is on its way into the catalog.
-    Committing,
+    /// It is on its way into the catalog, with these new files.
+    Committing { keys: Vec<String> },
 }
 
 /// What a table commit does to files besides what was counted.
@@ -137,10 +137,11 @@ impl Upkeep {
             .or_else(|| next_side_merge(files, TableKind::Rejects, facts));
         self.work = match merge {
             Some(merge) => {
-                let order = order(&merge, self.owner.term, step);
-                let key = order.keys[0].clone();
+                let nth = step.questions.next_merge();
+                let order = order(&merge, &self.owner, nth, step);
+                let keys = order.keys.clone();
                 step.ask(StoreRequest::Merge(Box::new(order)));
-                Work::Merging { merge, key }
+                Work::Merging { merge, keys }
             }
             None => Work::Idle {
                 look_at: step.now.plus(LOOK_EVERY_MS),
@@ -168,7 +169,7 @@ impl Upkeep {
         step: &mut Step<'_>,
     ) {
         let merge = match &self.work {
-            Work::Merging { merge, key } if key == merged_key => merge,
+            Work::Merging { merge, keys } if keys[0] == merged_key => merge,
             // An answer to an earlier ownership is about files of its own.
             _ => return,
         };
@@ -195,12 +196,24 @@ impl Upkeep {
 
     /// What the next table commit does to files, if something waits for it.
     pub(super) fn take_swap(&mut self) -> Option<Swap> {
-        match std::mem::replace(&mut self.work, Work::Committing) {
+        let keys = self.in_hand();
+        match std::mem::replace(&mut self.work, Work::Committing { keys }) {
             Work::Ready(swap) => Some(swap),
             other => {
                 self.work = other;
                 None
             }
+        }
+    }
+
+    /// The keys of files that are being made, or that wait for the table commit which shows them.
+    /// No epoch names them yet, however old their objects are: during a pause, a merged file may
+    /// wait for weeks.
+    pub(super) fn in_hand(&self) -> Vec<String> {
+        match &self.work {
+            Work::Idle { .. } => Vec::new(),
+            Work::Merging { keys, .. } | Work::Committing { keys } => keys.clone(),
+            Work::Ready(swap) => swap.files.iter().map(|file| file.key.clone()).collect(),
         }
     }
 
@@ -247,11 +260,13 @@ fn retired(live: &LiveFile) -> RetiredFile {
     }
 }
 
-/// What the store is asked to do for a merge. The paths of the new files follow from what they are
-/// made from, so that a merge that is tried again stores the same bytes under the same paths.
-fn order(merge: &Merge, term: u64, step: &Step<'_>) -> MergeOrder {
+/// What the store is asked to do for merge number `nth` of this process. A merge that is tried again
+/// gives the same bytes, but its files get other paths. What is left of the first attempt may be
+/// doomed, and a request that deletes it may arrive late.
+fn order(merge: &Merge, owner: &Owner, nth: u64, step: &Step<'_>) -> MergeOrder {
     let first = &merge.sources[0].file;
-    let mut input = format!("format {FORMAT_REV}\n");
+    let owner_id = &owner.owner_id;
+    let mut input = format!("owner {owner_id}\nmerge {nth}\nformat {FORMAT_REV}\n");
     for live in &merge.sources {
         let _ = writeln!(input, "{}", live.file.sha256);
     }
@@ -264,7 +279,7 @@ fn order(merge: &Merge, term: u64, step: &Step<'_>) -> MergeOrder {
     let file_rows = step.rules.limits.file_rows;
     let count = rows.div_ceil(file_rows as u64).max(1);
     let names: &Names = step.names;
-    let key = |part| names.compacted(&folder, term, &period, &sha256, part);
+    let key = |part| names.compacted(&folder, owner.term, &period, &sha256, part);
     let side = merge.table != TableKind::Chunks;
     MergeOrder {
         shape: Arc::new(step.rules.shape.clone()),
