@@ -293,3 +293,218 @@ pub fn check_fold(
 pub fn today(now: DbTime, every_ms: i64) -> DbTime {
     DbTime(now.0.div_euclid(every_ms) * every_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::commit::{CheckpointAt, LaneCommit, NewFile, Owner, RetiredFile};
+    use crate::table::compaction::Level;
+    use crate::values::decision::{Decided, FloorReason};
+    use crate::values::ledger::{LaneLedger, TableLedger};
+
+    fn rows(date: &str) -> FileKind {
+        FileKind::Rows {
+            date: date.to_owned(),
+        }
+    }
+
+    /// Epoch `n`: topic partition 0 goes on by ten offsets.
+    fn commit(n: u64, files: &[FileKind], retired: &[FileKind]) -> Commit {
+        let to = i64::try_from(n).unwrap() * 10;
+        let lane = LaneCommit {
+            from: to - 10,
+            to,
+            leader_epoch: -1,
+            epoch_mark: None,
+            watermark: None,
+            ledger: LaneLedger::default(),
+            held: 0,
+            newest: None,
+        };
+        let file = |kind: &FileKind| NewFile {
+            kind: kind.clone(),
+            chunk: format!("{n:010}"),
+            level: Level::Commit,
+            key: format!("file of {n}"),
+            bytes: 100,
+            rows: 7,
+            sha256: String::new(),
+            first_window: None,
+            last_window: None,
+            as_of: None,
+        };
+        let retired_file = |kind: &FileKind| RetiredFile {
+            kind: kind.clone(),
+            key: "old".to_owned(),
+            rows: 5,
+            bytes: 50,
+        };
+        let floor = Decided::Floor {
+            at: EventTime(to),
+            reason: FloorReason::Idle,
+        };
+        Commit {
+            owner: Owner {
+                term: 3,
+                owner_id: "a".to_owned(),
+            },
+            epoch: n,
+            previous: format!("digest of {}", n - 1),
+            genesis: None,
+            lanes: BTreeMap::from([(0, lane)]),
+            topic_id: "topic".to_owned(),
+            cluster_id: "cluster".to_owned(),
+            left_topic_ids: Vec::new(),
+            decisions: vec![Decision {
+                partition: 0,
+                offset: to,
+                what: floor,
+            }],
+            closed_through: None,
+            ledger: TableLedger::default(),
+            files: files.iter().map(file).collect(),
+            retired: retired.iter().map(retired_file).collect(),
+            checkpoint: None,
+            manifest: format!("manifest of {n}"),
+            digest: format!("digest of {n}"),
+        }
+    }
+
+    fn at(n: i64) -> DbTime {
+        DbTime(1_795_651_200_000 + n * 1000)
+    }
+
+    fn folded() -> History {
+        let day = rows("2026-11-26");
+        let mut history = History::of(&commit(1, &[day.clone(), FileKind::Late], &[]), at(1));
+        let swap = commit(2, &[day.clone()], &[day.clone(), day.clone()]);
+        history.push(&swap, at(2)).unwrap();
+        let dropped = commit(3, &[], &[rows("2025-11-26"), FileKind::Late]);
+        history.push(&dropped, at(3)).unwrap();
+        history
+    }
+
+    #[test]
+    fn history_says_what_its_epochs_said_together() {
+        let history = folded();
+        let sums = |files, rows, bytes| FileSums { files, rows, bytes };
+        assert_eq!((history.first_epoch, history.last_epoch), (1, 3));
+        assert_eq!((history.first_at, history.last_at), (at(1), at(3)));
+        assert_eq!(history.previous, "digest of 0");
+        assert_eq!(
+            (&*history.first_digest, &*history.last_digest),
+            ("digest of 1", "digest of 3")
+        );
+        assert_eq!(history.offsets, BTreeMap::from([(0, (0, 30))]));
+        assert_eq!(history.committed, sums(2, 14, 200));
+        assert_eq!(history.merged, sums(1, 7, 100));
+        assert_eq!(history.replaced, sums(2, 10, 100));
+        assert_eq!(history.dropped, sums(2, 10, 100));
+        assert_eq!(history.dropped_days, ["2025-11-26".to_owned()].into());
+        let offsets: Vec<Offset> = history.decisions.iter().map(|d| d.offset).collect();
+        assert_eq!(offsets, [10, 20, 30]);
+    }
+
+    #[test]
+    fn an_epoch_that_is_missing_or_another_one_does_not_fold() {
+        let mut history = folded();
+        let error = history.push(&commit(5, &[], &[]), at(5)).unwrap_err();
+        assert_eq!(error, "epoch 4 is missing before epoch 5");
+        let mut other = commit(4, &[], &[]);
+        other.previous = "another".to_owned();
+        let error = history.push(&other, at(4)).unwrap_err();
+        assert!(
+            error.starts_with("epoch 4 does not follow epoch 3"),
+            "{error}"
+        );
+        assert_eq!(history, folded(), "nothing of it was added");
+    }
+
+    #[test]
+    fn a_day_manifest_is_read_as_it_was_written() {
+        let manifest = DayManifest {
+            made_at: at(4),
+            history: folded(),
+            last: commit(3, &[], &[]),
+            live: vec![LiveFile {
+                epoch: 2,
+                committed_at: at(2),
+                file: commit(2, &[rows("2026-11-26")], &[]).files.remove(0),
+            }],
+        };
+        let bytes = manifest.write();
+        assert_eq!(DayManifest::read(&bytes), Ok(manifest.clone()));
+        let names = Names::new("default", "t");
+        let key = manifest.key(&names, 3, &bytes);
+        let begins = "_windrow/default.t/manifests/3-2026-11-26-";
+        assert!(
+            key.starts_with(begins) && key.ends_with(".json.zst"),
+            "{key}"
+        );
+        assert_eq!(names.term_and_epoch(&key), Some((3, None)));
+        assert_eq!(Names::epoch_of_manifest(&key), None);
+        for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            assert!(DayManifest::read(&bytes[..cut]).is_err());
+        }
+    }
+
+    /// Epochs 1 to 9 are there, and 1 and 2 have folded.
+    #[test]
+    fn epochs_that_a_restart_needs_one_by_one_do_not_fold() {
+        let checkpoint = |epoch| Some((epoch, CheckpointAt::Inline(String::new())));
+        let range = |before, newest, today: Option<u64>| {
+            let kept = Checkpoints { newest, before };
+            let found = Found {
+                next: 3,
+                last: 9,
+                kept: &kept,
+            };
+            found.range(today).map(|range| (range.first, range.last))
+        };
+        for (before, newest, today, expect) in [
+            (checkpoint(8), checkpoint(9), Some(7), Some((3, 7))),
+            (checkpoint(5), checkpoint(9), Some(7), Some((3, 5))),
+            (checkpoint(8), checkpoint(9), Some(9), Some((3, 8))),
+            (None, checkpoint(9), Some(9), Some((3, 8))),
+            (checkpoint(8), checkpoint(9), Some(3), Some((3, 3))),
+            (checkpoint(8), checkpoint(9), Some(2), None),
+            (checkpoint(2), checkpoint(9), Some(7), None),
+            (checkpoint(8), checkpoint(9), None, None),
+            (None, None, Some(7), None),
+        ] {
+            assert_eq!(range(before.clone(), newest, today), expect, "{before:?}");
+        }
+    }
+
+    /// A request may arrive late, when the database has lost commits since.
+    #[test]
+    fn what_is_no_longer_as_it_was_read_does_not_fold() {
+        let kept = Checkpoints {
+            newest: Some((9, CheckpointAt::Inline(String::new()))),
+            before: None,
+        };
+        let fold = |next, last, first: Option<&str>, digest: Option<&str>, doomed| {
+            let found = Found {
+                next,
+                last,
+                kept: &kept,
+            };
+            check_fold(&folded(), &found, first, digest, doomed).is_ok()
+        };
+        let (first, last) = (Some("digest of 1"), Some("digest of 3"));
+        assert!(fold(1, 9, first, last, false));
+        assert!(!fold(1, 9, first, last, true), "its manifest is doomed");
+        assert!(!fold(1, 9, None, last, false), "it was folded already");
+        assert!(!fold(1, 9, first, Some("other"), false));
+        assert!(!fold(2, 9, first, last, false), "a gap");
+        assert!(!fold(1, 3, first, last, false), "the last epoch stays");
+    }
+
+    #[test]
+    fn a_day_begins_at_midnight_utc_also_before_1970() {
+        const DAY_MS: i64 = 86_400_000;
+        for (now, begin) in [(0, 0), (DAY_MS - 1, 0), (DAY_MS, DAY_MS), (-1, -DAY_MS)] {
+            assert_eq!(today(DbTime(now), DAY_MS), DbTime(begin));
+        }
+    }
+}
