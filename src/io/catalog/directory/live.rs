@@ -7,7 +7,7 @@ use super::{LocalCatalog, failure};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use windrow_core::table::commit::{CatalogError, ClockBound, LiveFile, Owner, RetiredFile};
+use windrow_core::table::commit::{CatalogError, Chunk, ClockBound, LiveFile, Owner, RetiredFile};
 use windrow_core::table::hive::TableKind;
 
 /// The files that readers see, as of the epoch that was read last. An epoch's file never changes,
@@ -64,17 +64,18 @@ impl LocalCatalog {
         Ok(self.live()?.keys().cloned().collect())
     }
 
-    /// The keys of those of `retired` that readers see.
-    pub(super) fn live_of(&mut self, retired: &[RetiredFile]) -> io::Result<BTreeSet<String>> {
+    /// Those of `retired` that readers see: the chunk of each by its key.
+    pub(super) fn live_of(
+        &mut self,
+        retired: &[RetiredFile],
+    ) -> io::Result<BTreeMap<String, Chunk>> {
         if retired.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(BTreeMap::new());
         }
         let live = self.live()?;
-        let keys = retired.iter().map(|file| &file.key);
-        Ok(keys
-            .filter(|key| live.contains_key(*key))
-            .cloned()
-            .collect())
+        let chunk =
+            |file: &RetiredFile| Some((file.key.clone(), live.get(&file.key)?.file.as_chunk()));
+        Ok(retired.iter().filter_map(chunk).collect())
     }
 
     pub(in super::super) async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
