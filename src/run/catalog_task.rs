@@ -147,6 +147,18 @@ impl CatalogTask {
                 let result = catalog.drop_emptied(&owner, emptied_ms, &clock).await;
                 CatalogAnswer::DropEmptied(result)
             }
+            CatalogRequest::Foldable { every_ms, clock } => {
+                CatalogAnswer::Foldable(catalog.foldable(every_ms, &clock).await)
+            }
+            CatalogRequest::Fold {
+                owner,
+                history,
+                manifest,
+                clock,
+            } => {
+                let result = catalog.fold(&owner, &history, &manifest, &clock).await;
+                CatalogAnswer::Fold(result)
+            }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)
             }

@@ -58,6 +58,9 @@ pub fn log_failure(answer: &Answer) {
         Answer::Catalog(CatalogAnswer::DropEmptied(Err(error))) => {
             warn!(error = %error, "cannot delete emptied table partitions; trying again");
         }
+        Answer::Catalog(CatalogAnswer::Foldable(Err(error)) | CatalogAnswer::Fold(Err(error))) => {
+            warn!(error = %error, "cannot fold the epochs of the day into history; trying again");
+        }
         Answer::Store(StoreAnswer::Put {
             result: Err(error), ..
         }) => {

@@ -68,7 +68,7 @@ fn forward(port: u16) {
 }
 
 fn genesis_of(database: &str) -> String {
-    psql(database, "SELECT genesis->>'warehouse' FROM windrow_1.job")
+    psql(database, "SELECT genesis->>'warehouse' FROM windrow_2.job")
         .trim()
         .to_owned()
 }
@@ -224,7 +224,7 @@ fn table_in_another_bucket_is_left_alone() {
     windrow.wait("rows", SOON, |s| s.consumed == 10 && s.rows == 7);
     windrow.stop();
     assert_eq!(genesis_of(&database), format!("s3a://{bucket}/warehouse"));
-    let epochs = psql(&database, "SELECT count(*) FROM windrow_1.epoch");
+    let epochs = psql(&database, "SELECT count(*) FROM windrow_2.epoch");
 
     setup.settings["table"]["bucket"] = json!("other-bucket");
     setup.write();
@@ -255,7 +255,7 @@ fn table_in_another_bucket_is_left_alone() {
         "{said}"
     );
     assert_eq!(
-        psql(&database, "SELECT count(*) FROM windrow_1.epoch"),
+        psql(&database, "SELECT count(*) FROM windrow_2.epoch"),
         epochs,
         "nothing was committed"
     );
@@ -268,7 +268,7 @@ fn table_in_another_bucket_is_left_alone() {
     psql(
         &database,
         &format!(
-            "UPDATE windrow_1.job SET genesis = replace(genesis::text, 's3a://{bucket}/', \
+            "UPDATE windrow_2.job SET genesis = replace(genesis::text, 's3a://{bucket}/', \
              's3a://other-bucket/')::json"
         ),
     );

@@ -58,7 +58,7 @@ fn a_restart_while_the_databases_clock_is_back_rejects_nothing() {
     let says = ["the clocks differ by 2d", "correct the database's clock"];
     let status = until(&mut windrow, State::Waiting, &says);
     assert_eq!(status.cause, Some(Cause::Clocks));
-    let epochs = || psql(&name, "SELECT max(epoch) FROM windrow_1.epoch");
+    let epochs = || psql(&name, "SELECT max(epoch) FROM windrow_2.epoch");
     let before = epochs();
     let more = some(60, now_ms() - 20_000, 1);
     produce(&name, &more);
@@ -139,7 +139,7 @@ fn epochs_lost_by_a_failover_are_noticed_while_the_topic_is_quiet() {
 
     // The backup takes the place of the database. No record comes any more.
     // They come back in one epoch, with fewer files than before, but with the same rows.
-    let in_files = "SELECT sum(rows) FROM windrow_1.file WHERE first_window IS NOT NULL";
+    let in_files = "SELECT sum(rows) FROM windrow_2.file WHERE first_window IS NOT NULL";
     let before = psql(&name, in_files);
     psql(
         "postgres",

@@ -400,7 +400,7 @@ impl Catalog {
         facts.live = self
             .live_files()
             .into_iter()
-            .map(|live| live.file.key)
+            .map(|live| (live.file.key.clone(), live.file.as_chunk()))
             .collect();
         match admit(&facts, commit) {
             Verdict::Write => {}

@@ -3,7 +3,7 @@
 //! PostgreSQL catalog, the local one and the simulated one all ask these functions, so the
 //! simulation tests the rules that run in production.
 
-use crate::table::commit::{ClockBound, Commit, LeaseMark, Outcome, Owner};
+use crate::table::commit::{Chunk, ClockBound, Commit, LeaseMark, Outcome, Owner};
 use crate::values::record::{Offset, Partition};
 use crate::values::time::{DbTime, EventTime, about_duration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +32,8 @@ pub struct JobFacts {
     pub doomed: Vec<String>,
     /// The digest of the last epoch; `None` before epoch 0.
     pub last_digest: Option<String>,
-    /// Those files which the commit retires that readers see now.
-    pub live: BTreeSet<String>,
+    /// Those files which the commit retires that readers see now: the chunk of each by its key.
+    pub live: BTreeMap<String, Chunk>,
 }
 
 /// An epoch that a catalog has.
@@ -92,13 +92,8 @@ pub fn admit(facts: &JobFacts, commit: &Commit) -> Verdict {
     if let Some(why) = offset_gap(facts, commit) {
         return Verdict::Fenced(why);
     }
-    // The sender knows what is live: nobody but the owner changes that.
-    let mut retired = commit.retired.iter().map(|file| &file.key);
-    if let Some(key) = retired.find(|key| !facts.live.contains(*key)) {
-        return Verdict::Mistake(format!(
-            "file \"{key}\" is to be replaced or dropped, but readers do not see it; this is a \
-             mistake of windrow's"
-        ));
+    if let Some(why) = swap_mistake(facts, commit) {
+        return Verdict::Mistake(format!("{why}; this is a mistake of windrow's"));
     }
     if commit.genesis.is_some() != (commit.epoch == 0) {
         return Verdict::Mistake(
@@ -122,6 +117,39 @@ fn offset_gap(facts: &JobFacts, commit: &Commit) -> Option<String> {
             )
         })
     })
+}
+
+/// What is wrong with the files that a commit replaces or drops. The sender knows what is live:
+/// nobody but the owner changes that.
+fn swap_mistake(facts: &JobFacts, commit: &Commit) -> Option<String> {
+    if commit.retired.is_empty() {
+        return None;
+    }
+    let mut keys = BTreeSet::new();
+    for key in commit.retired.iter().map(|file| &file.key) {
+        if !facts.live.contains_key(key) {
+            return Some(format!(
+                "file \"{key}\" is to be replaced or dropped, but readers do not see it"
+            ));
+        }
+        if !keys.insert(key) {
+            return Some(format!("file \"{key}\" is to be replaced or dropped twice"));
+        }
+    }
+    if commit.files.len() > keys.len() {
+        return Some(format!(
+            "{} new files are to replace {} files, and each needs the table partition of one",
+            commit.files.len(),
+            keys.len()
+        ));
+    }
+    let mut replaced = commit.files.iter().zip(&commit.retired);
+    let (new, old) =
+        replaced.find(|(new, old)| facts.live.get(&old.key) != Some(&new.as_chunk()))?;
+    Some(format!(
+        "file \"{}\" is to replace file \"{}\", which is of another chunk",
+        new.key, old.key
+    ))
 }
 
 /// The fence of whatever only the owner may do: commit, renew, give back, doom, forget, restore.
@@ -229,7 +257,8 @@ pub fn outcome(facts: &JobFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::commit::{FileKind, Genesis, LaneCommit, RetiredFile};
+    use crate::table::commit::{FileKind, Genesis, LaneCommit, NewFile, RetiredFile};
+    use crate::table::compaction::Level;
     use crate::values::ledger::{LaneLedger, TableLedger};
     use crate::values::shape::Shape;
 
@@ -252,8 +281,15 @@ mod tests {
             next_offsets: BTreeMap::from([(0, 70), (1, 70)]),
             doomed: Vec::new(),
             last_digest: Some("digest of 6".to_owned()),
-            live: BTreeSet::from(["old".to_owned()]),
+            live: BTreeMap::from([chunk("old", "12"), chunk("older", "11")]),
         }
+    }
+
+    /// A file that readers see, and the chunk that it is.
+    fn chunk(key: &str, name: &str) -> (String, Chunk) {
+        let kind = FileKind::Late;
+        let name = name.to_owned();
+        (key.to_owned(), Chunk { kind, name })
     }
 
     /// Epoch 7 of that owner, from offset 70 to 80, with the digest "ours".
@@ -308,6 +344,24 @@ mod tests {
         }
     }
 
+    /// The commit retires these files, and brings new ones for these chunks.
+    fn swap(commit: &mut Commit, retired: &[&str], chunks: &[&str]) {
+        commit.retired = retired.iter().map(|key| file(key)).collect();
+        let new = |chunk: &&str| NewFile {
+            kind: FileKind::Late,
+            chunk: (*chunk).to_owned(),
+            level: Level::Hour,
+            key: format!("new {chunk}"),
+            bytes: 1,
+            rows: 1,
+            sha256: String::new(),
+            first_window: None,
+            last_window: None,
+            as_of: None,
+        };
+        commit.files = chunks.iter().map(new).collect();
+    }
+
     fn there(digest: &str) -> Option<CommittedEpoch> {
         Some(CommittedEpoch {
             digest: digest.to_owned(),
@@ -356,8 +410,16 @@ mod tests {
         ("an empty base", |f, _| f.last_epoch = None, "fenced: the catalog's next epoch is 0"),
         ("our epoch is gone", |f, _| f.last_epoch = Some(9), "fenced: the catalog's next epoch is"),
         ("another last epoch", |f, _| f.last_digest = Some("x".to_owned()), "fenced: the catalog's"),
-        ("a swap", |_, c| c.retired.push(file("old")), "write"),
-        ("a swap of what is gone", |_, c| c.retired.push(file("x")), "mistake: file \"x\" is"),
+        ("files are dropped", |_, c| swap(c, &["old", "older"], &[]), "write"),
+        ("two become one", |_, c| swap(c, &["older", "old"], &["11"]), "write"),
+        ("two become two", |_, c| swap(c, &["older", "old"], &["11", "12"]), "write"),
+        ("one that is gone", |_, c| swap(c, &["old", "x"], &["12"]), "mistake: file \"x\" is"),
+        ("one twice", |_, c| swap(c, &["old", "old"], &["12"]), "mistake: file \"old\" is"),
+        ("one becomes two", |_, c| swap(c, &["old"], &["12", "13"]), "mistake: 2 new files are"),
+        ("another chunk", |_, c| swap(c, &["older", "old"], &["12"]), "mistake: file \"new 12\""),
+        ("a swap by another", |f, c| { found_owner(f, 4, "b"); swap(c, &["old"], &[]) }, "fenced"),
+        ("a swap sent again", |f, c| { swap(c, &["old"], &[]); f.live.clear();
+            found_epoch(f, 7, "ours") }, "there since 500"),
         ("a lane is ahead", |f, _| f.next_offsets.extend([(1, 75)]), "fenced: topic partition"),
         ("a lane is behind", |f, _| f.next_offsets.extend([(0, 5)]), "fenced: topic partition"),
         ("described again", |_, c| c.genesis = Some(genesis()), "mistake: epoch 0 describes"),

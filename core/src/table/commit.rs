@@ -44,7 +44,7 @@ pub struct Genesis {
 }
 
 /// Which of the four tables a file belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "kebab-case")]
 pub enum FileKind {
     /// `<table>__chunks`.
@@ -99,6 +99,26 @@ pub struct NewFile {
     /// the catalog's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<DbTime>,
+}
+
+/// A chunk of one of the tables: what readers see as one table partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chunk {
+    /// The table that it is part of.
+    pub kind: FileKind,
+    /// The value of the partition column `chunk`.
+    pub name: String,
+}
+
+impl NewFile {
+    /// The chunk whose rows it holds.
+    #[must_use]
+    pub fn as_chunk(&self) -> Chunk {
+        Chunk {
+            kind: self.kind.clone(),
+            name: self.chunk.clone(),
+        }
+    }
 }
 
 /// A file that readers no longer see.
@@ -201,6 +221,9 @@ pub struct Commit {
     pub files: Vec<NewFile>,
     /// The files that readers no longer see: they are replaced by `files`, or dropped. Each of them
     /// must be shown at the moment of the commit. They are doomed by it.
+    ///
+    /// Where there are any, the first of `files` takes the chunk of the first of these, the second
+    /// that of the second, and so on. Readers see no rows in the chunks that are left over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<RetiredFile>,
     /// `None` leaves the last one in force, and a restart replays from there.

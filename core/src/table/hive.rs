@@ -9,7 +9,7 @@ mod partitions;
 pub use check::{Difference, FoundTable};
 pub use partitions::{FoundPartition, Matched, Shown, match_partitions};
 
-use crate::table::commit::{FileKind, Genesis, NewFile};
+use crate::table::commit::{Chunk, FileKind, Genesis};
 use crate::table::file::{ColumnType, column_types, late_column_types, rejects_column_types};
 use crate::table::place::{Names, Place};
 use serde::{Deserialize, Serialize};
@@ -258,17 +258,16 @@ pub fn tables(name: &TableName, genesis: &Genesis) -> [HiveTable; 4] {
     })
 }
 
-/// The table partition that shows `file`.
+/// The table partition that shows the file `key` as `chunk`.
 ///
 /// # Errors
-/// The file's names cannot be those of a table partition. That is a mistake of windrow's, not of
-/// its user.
-pub fn partition(warehouse: &Place, file: &NewFile) -> Result<HivePartition, String> {
+/// The names cannot be those of a table partition. That is a mistake of windrow's, not of its user.
+pub fn partition(warehouse: &Place, chunk: &Chunk, key: &str) -> Result<HivePartition, String> {
     let mut parts = Vec::new();
-    if let FileKind::Rows { date } = &file.kind {
+    if let FileKind::Rows { date } = &chunk.kind {
         parts.push(("date", date.as_str()));
     }
-    parts.push(("chunk", file.chunk.as_str()));
+    parts.push(("chunk", chunk.name.as_str()));
     // Hive escapes other characters in the names of table partitions; windrow uses none of them.
     let plain = |value: &str| {
         !value.is_empty()
@@ -279,18 +278,17 @@ pub fn partition(warehouse: &Place, file: &NewFile) -> Result<HivePartition, Str
     if let Some((column, value)) = parts.iter().find(|(_, value)| !plain(value)) {
         return Err(format!(
             "{column} \"{value}\" of file \"{}\" is not plain",
-            file.key
+            key
         ));
     }
-    let Some((folder, _)) = file
-        .key
+    let Some((folder, _)) = key
         .rsplit_once('/')
         .filter(|(folder, _)| !folder.is_empty())
     else {
-        return Err(format!("key \"{}\" has no folder of its own", file.key));
+        return Err(format!("key \"{}\" has no folder of its own", key));
     };
     Ok(HivePartition {
-        kind: TableKind::of(&file.kind),
+        kind: TableKind::of(&chunk.kind),
         name: parts
             .iter()
             .map(|(column, value)| format!("{column}={value}"))
@@ -593,29 +591,22 @@ mod tests {
 
     #[test]
     fn partition_lies_in_the_folder_of_its_file() {
-        let mut file = NewFile {
+        let mut chunk = Chunk {
             kind: FileKind::Rows {
                 date: "2024-09-01".to_owned(),
             },
-            chunk: "0000000012".to_owned(),
-            key: "_windrow/default.newtable/rows/1-12-ab/part.parquet".to_owned(),
-            bytes: 1,
-            rows: 1,
-            sha256: String::new(),
-            first_window: None,
-            last_window: None,
-            level: crate::table::compaction::Level::Commit,
-            as_of: None,
+            name: "0000000012".to_owned(),
         };
-        let rows = partition(&"s3a://spark/warehouse".parse().unwrap(), &file).unwrap();
+        let key = "_windrow/default.newtable/rows/1-12-ab/part.parquet";
+        let rows = partition(&"s3a://spark/warehouse".parse().unwrap(), &chunk, key).unwrap();
         assert_eq!(rows.name, "date=2024-09-01/chunk=0000000012");
         assert_eq!(rows.values, ["2024-09-01", "0000000012"]);
         assert_eq!(
             rows.storage.location.as_deref(),
             Some("s3a://spark/warehouse/_windrow/default.newtable/rows/1-12-ab")
         );
-        file.kind = FileKind::Late;
-        let late = partition(&"/data/warehouse/".parse().unwrap(), &file).unwrap();
+        chunk.kind = FileKind::Late;
+        let late = partition(&"/data/warehouse/".parse().unwrap(), &chunk, key).unwrap();
         assert_eq!(late.name, "chunk=0000000012");
         assert!(
             late.storage
@@ -623,10 +614,9 @@ mod tests {
                 .unwrap()
                 .starts_with("file:/data/warehouse/_windrow/")
         );
-        file.chunk = "a/b".to_owned();
-        assert!(partition(&"/w".parse().unwrap(), &file).is_err());
-        file.chunk = "a".to_owned();
-        file.key = "part.parquet".to_owned();
-        assert!(partition(&"/w".parse().unwrap(), &file).is_err());
+        let place = "/w".parse().unwrap();
+        assert!(partition(&place, &chunk, "part.parquet").is_err());
+        chunk.name = "a/b".to_owned();
+        assert!(partition(&place, &chunk, key).is_err());
     }
 }

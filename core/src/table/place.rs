@@ -258,6 +258,9 @@ pub fn locate(
     }
 }
 
+/// How the names of day manifests end.
+const DAY_MANIFEST: &str = ".json.zst";
+
 /// How many digits an epoch has at least in a name.
 const EPOCH_DIGITS: usize = 10;
 /// How many digits of a SHA-256 stand in a name.
@@ -334,7 +337,7 @@ impl Names {
     #[must_use]
     pub fn day_manifest(&self, term: u64, day: &str, sha256: &str) -> String {
         format!(
-            "{}manifests/{term}-{day}-{}.json.zst",
+            "{}manifests/{term}-{day}-{}{DAY_MANIFEST}",
             self.prefix,
             &sha256[..HASH_DIGITS]
         )
@@ -354,6 +357,12 @@ impl Names {
         name.split('-').nth(1)?.parse().ok()
     }
 
+    /// Whether a name is that of a day manifest.
+    #[must_use]
+    pub fn is_day_manifest(key: &str) -> bool {
+        key.ends_with(DAY_MANIFEST)
+    }
+
     /// The term of its owner and the epoch in the name of one of this table's objects. A compacted
     /// file has no epoch in its name, because it is stored before it is known which one will show
     /// it. `None` for a name that windrow does not give, and for the file without rows, which stays
@@ -362,7 +371,7 @@ impl Names {
     pub fn term_and_epoch(&self, key: &str) -> Option<(u64, Option<u64>)> {
         let (folder, rest) = key.strip_prefix(&self.prefix)?.split_once('/')?;
         let name = match folder {
-            "manifests" if rest.ends_with(".json.zst") => {
+            "manifests" if rest.ends_with(DAY_MANIFEST) => {
                 let term = rest.split('-').next()?.parse().ok()?;
                 return Some((term, None));
             }

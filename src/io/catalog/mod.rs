@@ -23,6 +23,7 @@ use postgres::PostgresCatalog;
 use windrow_core::table::commit::{
     Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
+use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
@@ -263,6 +264,43 @@ impl Catalog {
         clock: &ClockBound,
     ) -> Result<(), CatalogError> {
         each!(self, c => c.drop_emptied(owner, emptied_ms, clock))
+    }
+
+    /// Which epochs fold now, and what they say together: those that were committed before the
+    /// present period of `every_ms` began, by the catalog's clock. `None` where there is nothing to
+    /// fold. A local catalog keeps every epoch.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`]. `Retry` with the cause `Clocks` when the catalog's clock is not as
+    /// `clock` says.
+    pub async fn foldable(
+        &mut self,
+        every_ms: i64,
+        clock: &ClockBound,
+    ) -> Result<Option<Box<DayManifest>>, CatalogError> {
+        match self {
+            Catalog::Postgres(catalog) => catalog.foldable(every_ms, clock).await,
+            Catalog::Local(_) => Ok(None),
+        }
+    }
+
+    /// Keeps epochs as one row of history from now on: their own rows are deleted, and their
+    /// manifests are doomed. `manifest` is the path of their day manifest, which is stored.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table. `Retry` when the epochs are not there as they were
+    /// read, and, with the cause `Clocks`, when the catalog's clock is not as `clock` says.
+    pub async fn fold(
+        &mut self,
+        owner: &Owner,
+        history: &History,
+        manifest: &str,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        match self {
+            Catalog::Postgres(catalog) => catalog.fold(owner, history, manifest, clock).await,
+            Catalog::Local(_) => Ok(()),
+        }
     }
 
     /// Takes keys off the list of doomed ones, after their objects were deleted.

@@ -21,6 +21,12 @@ use windrow_core::values::cause::{Cause, Trouble, error_chain};
 /// What stands before the name of each of Hive's tables in a statement.
 const HIVE: &str = "hive.\"";
 
+/// The schema of windrow's own tables, which are called the journal.
+pub(super) const JOURNAL: &str = "windrow_2";
+
+/// What a statement or a message has in its place.
+const OWN: &str = "journal.";
+
 /// How long connecting and logging in may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a transaction may take before it is given up. Each limit holds for every transaction
@@ -231,14 +237,14 @@ impl Session {
         &self.hive_schema
     }
 
-    /// A statement with the schema of Hive's tables in the place of `hive.`: `hive."TBLS"` becomes
-    /// `public."TBLS"`.
-    fn named<'a>(&self, sql: &'a str) -> Cow<'a, str> {
-        if sql.contains(HIVE) {
-            Cow::Owned(sql.replace(HIVE, &format!("{}.\"", self.hive_schema)))
-        } else {
-            Cow::Borrowed(sql)
+    /// A statement or the name of a column with the schemas in their places: `hive."TBLS"` becomes
+    /// `public."TBLS"`, and `journal.job` becomes `windrow_2.job`.
+    pub(super) fn named<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if !sql.contains(HIVE) && !sql.contains(OWN) {
+            return Cow::Borrowed(sql);
         }
+        let sql = sql.replace(HIVE, &format!("{}.\"", self.hive_schema));
+        Cow::Owned(sql.replace(OWN, &format!("{JOURNAL}.")))
     }
 
     async fn client(config: &PgConfig, doing: &str) -> Result<Client, CatalogError> {
@@ -365,7 +371,8 @@ impl Session {
         }
     }
 
-    /// A column of a row, which messages call `name`, for example `windrow_1.job.last_epoch`.
+    /// A column of a row. Messages call it `name`, for example `journal.job.last_epoch` with the
+    /// schema in its place.
     ///
     /// # Errors
     /// `Stop` when it holds what windrow never writes: somebody has changed the table or the row.
@@ -405,6 +412,7 @@ impl Session {
 
     /// What the journal says cannot be true.
     pub(super) fn impossible(&self, name: &str, why: String) -> CatalogError {
+        let (name, why) = (self.named(name), self.named(&why));
         self.stop(format_args!(
             "cannot read {name}: {why}, which windrow never writes; set it back to what it was, or \
              restore the database from a backup"

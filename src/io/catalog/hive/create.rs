@@ -2,24 +2,23 @@
 
 use super::super::session::{Lost, Session, args};
 use super::ids::{COLUMNS, DATABASE, PARTITION, SERDE, STORAGE, TABLE};
-use super::partitions::{Looks, insert_key_values};
+use super::partitions::insert_key_values;
 use super::{Hive, HiveTableRow};
-use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
+use windrow_core::table::commit::{CatalogError, Genesis};
 use windrow_core::table::file::ColumnType;
 use windrow_core::table::hive::{self, HivePartition, HiveTable, Storage, TableKind, TableName};
-use windrow_core::table::place::Place;
 
 impl Hive {
     /// Reserves the ids that the rows of a commit need: of the four tables where it `creates` them,
-    /// and of the table partitions of so many files.
+    /// and of so many new table partitions.
     pub(in super::super) async fn reserve(
         &mut self,
         db: &mut Session,
         name: &TableName,
         creates: bool,
-        files: usize,
+        partitions: usize,
     ) -> Result<(), CatalogError> {
-        let files = i64::try_from(files).expect("files fit memory");
+        let partitions = i64::try_from(partitions).expect("they fit memory");
         let tables = if creates { 4 } else { 0 };
         let mut databases = 0;
         if creates {
@@ -30,9 +29,9 @@ impl Hive {
         let needs = [
             (&COLUMNS, tables),
             (&DATABASE, databases),
-            (&PARTITION, files),
-            (&SERDE, tables + files),
-            (&STORAGE, tables + files),
+            (&PARTITION, partitions),
+            (&SERDE, tables + partitions),
+            (&STORAGE, tables + partitions),
             (&TABLE, tables),
         ];
         self.ids.reserve(db, &needs).await
@@ -62,7 +61,6 @@ impl Hive {
         for table in hive::tables(name, genesis) {
             self.create_table(db, database, &table).await?;
         }
-        self.looks = Looks::of_a_new_table();
         Ok(())
     }
 
@@ -200,21 +198,15 @@ impl Hive {
         Ok(ids)
     }
 
-    /// Shows the files to readers; returns the table partitions' ids in the order of the files.
+    /// Makes table partitions; returns their ids in the same order.
     pub(in super::super) async fn add_partitions(
         &mut self,
         db: &Session,
-        warehouse: &Place,
         tables: &[HiveTableRow],
         name: &TableName,
-        files: &[NewFile],
+        partitions: &[HivePartition],
     ) -> Result<Vec<i64>, CatalogError> {
-        let partitions: Vec<HivePartition> = files
-            .iter()
-            .map(|file| hive::partition(warehouse, file))
-            .collect::<Result<_, _>>()
-            .map_err(|why| db.stop(why))?;
-        let mut part_ids = vec![0; files.len()];
+        let mut part_ids = vec![0; partitions.len()];
         for kind in TableKind::PARTITIONED {
             let (indexes, of_kind): (Vec<usize>, Vec<&HivePartition>) = partitions
                 .iter()

@@ -9,6 +9,7 @@
 mod ids;
 mod create;
 mod partitions;
+mod places;
 mod restore;
 mod init;
 
@@ -45,7 +46,8 @@ pub(super) struct Hive {
     ready: bool,
     /// Databases belong to one of Hive's catalogs (3.1 and later); ours is the one called `hive`.
     has_catalogs: bool,
-    looks: partitions::Looks,
+    /// How many commits may pass before all table partitions are counted again.
+    commits_to_count: i64,
     ids: Ids,
 }
 
@@ -63,7 +65,8 @@ impl Hive {
             .query(
                 "SELECT name, class IS NULL, COALESCE(has_table_privilege(class, 'SELECT') \
                    AND has_table_privilege(class, 'INSERT') \
-                   AND has_table_privilege(class, 'UPDATE'), false) \
+                   AND has_table_privilege(class, 'UPDATE') \
+                   AND has_table_privilege(class, 'DELETE'), false) \
                  FROM (SELECT name, to_regclass($2 || '.' || quote_ident(name))::oid AS class \
                    FROM unnest($1) AS name) AS needed \
                  ORDER BY name",
@@ -165,7 +168,8 @@ impl Hive {
     }
 
     /// Locks the rows of the four tables, so that nobody drops or changes one before the commit,
-    /// and sees that they are as windrow made them.
+    /// and sees that they are as windrow made them. Their table partitions show what the journal
+    /// says then.
     ///
     /// # Errors
     /// `Stop` with the way out when a table, the view or a table partition is missing or altered.
@@ -181,7 +185,7 @@ impl Hive {
                 return Err(db.stop_for(Cause::TableDropped, why));
             }
         }
-        self.check_partitions(db, name, genesis, &rows).await?;
+        self.put_places_right(db, name, genesis, &rows).await?;
         Ok(rows)
     }
 

@@ -1,211 +1,68 @@
-//! The table partitions that are there: whether they show the files that the journal knows, and
-//! their restoring where they do not. Which one shows which file is decided in
-//! `windrow_core::table::hive`.
+//! The table partitions that are there, and their restoring where they are not as the journal says.
+//! Which one shows which file is decided in `windrow_core::table::hive`.
 
 use super::super::session::{Session, args};
+use super::places::relocate;
 use super::{Hive, HiveTableRow};
 use tokio_postgres::Row;
-use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
+use windrow_core::table::commit::{CatalogError, Genesis};
 use windrow_core::table::hive::{
-    self, FoundPartition, HivePartition, Matched, Shown, TableKind, TableName, match_partitions,
+    FoundPartition, HivePartition, Matched, Shown, TableKind, TableName, match_partitions,
 };
 use windrow_core::table::place::Names;
-use windrow_core::values::cause::Cause;
-
-/// How many of the newest files are looked for in Hive at the first commit over a connection. It is
-/// never all of them: the look must end within a transaction's time however old the table is.
-const FIRST_LOOK_FILES: i64 = 10_000;
-
-/// The same at each later commit.
-const LATER_LOOK_FILES: i64 = 8;
-
-/// All table partitions are counted again after as many commits as there are thousands of files. So
-/// a commit counts a thousand on average, whatever the age of the table.
-const FILES_A_COMMIT: i64 = 1000;
 
 /// How many table partitions that are not windrow's a message names.
 const NAMED_MAX: usize = 3;
 
-/// What the next commit over this connection looks at.
-#[derive(Default)]
-pub(super) struct Looks {
-    /// The first look found all table partitions, so a few are enough from now on.
-    verified: bool,
-    /// How many commits may pass before all table partitions are counted again.
-    commits_to_count: i64,
-}
-
-impl Looks {
-    /// No table partition of a new table can be missing.
-    pub(super) fn of_a_new_table() -> Self {
-        Self {
-            verified: true,
-            ..Self::default()
-        }
-    }
-}
-
 /// What [`Hive::restore_partitions`] has done.
 pub(super) struct RestoredPartitions {
-    /// Files that another table partition shows now: its id and the file's key.
-    pub(super) part_ids: Vec<(i64, String)>,
+    /// Table partitions that have another id than the journal knows: that one, and their own.
+    pub(super) part_ids: Vec<(i64, i64)>,
     /// Which table partitions are not windrow's, and what to do with them; `None` where there is
     /// none.
     pub(super) foreign: Option<String>,
 }
 
 impl Hive {
-    /// Looks for the table partitions of the newest files that are committed, and now and then
-    /// counts them all.
-    pub(super) async fn check_partitions(
-        &mut self,
-        db: &Session,
-        name: &TableName,
-        genesis: &Genesis,
-        tables: &[HiveTableRow],
-    ) -> Result<(), CatalogError> {
-        self.check_newest(db, name, genesis, tables).await?;
-        self.looks.verified = true;
-        if self.looks.commits_to_count > 0 {
-            self.looks.commits_to_count -= 1;
-            return Ok(());
-        }
-        let files = check_counts(db, name, tables).await?;
-        self.looks.commits_to_count = files / FILES_A_COMMIT;
-        Ok(())
-    }
-
-    async fn check_newest(
-        &self,
-        db: &Session,
-        name: &TableName,
-        genesis: &Genesis,
-        tables: &[HiveTableRow],
-    ) -> Result<(), CatalogError> {
-        let limit = if self.looks.verified {
-            LATER_LOOK_FILES
-        } else {
-            FIRST_LOOK_FILES
-        };
-        let table_ids: Vec<i64> = tables.iter().map(|row| row.id).collect();
-        // The names and the values are those of `windrow_core::table::hive::partition`.
-        let missing = db
-            .query_opt(
-                "SELECT f.key FROM (SELECT key, part_id, \
-                     CASE kind WHEN 'rows' THEN 'date=' || date || '/' ELSE '' END \
-                       || 'chunk=' || chunk AS name, \
-                     CASE kind WHEN 'rows' THEN ARRAY[date, chunk] ELSE ARRAY[chunk] END AS vals \
-                   FROM windrow_1.file WHERE database = $1 AND \"table\" = $2 \
-                   AND retired_at IS NULL ORDER BY epoch DESC LIMIT $3) AS f \
-                 WHERE NOT EXISTS (SELECT FROM hive.\"PARTITIONS\" AS p \
-                     JOIN hive.\"SDS\" AS s ON s.\"SD_ID\" = p.\"SD_ID\" \
-                     JOIN hive.\"SERDE_PARAMS\" AS v ON v.\"SERDE_ID\" = s.\"SERDE_ID\" \
-                       AND v.\"PARAM_KEY\" = 'path' \
-                   WHERE p.\"PART_ID\" = f.part_id AND p.\"TBL_ID\" = ANY($4) \
-                   AND p.\"PART_NAME\" = f.name \
-                   AND s.\"LOCATION\" = $5 || regexp_replace(f.key, '/[^/]*$', '') \
-                   AND v.\"PARAM_VALUE\" = s.\"LOCATION\" \
-                   AND f.vals = ARRAY(SELECT k.\"PART_KEY_VAL\" \
-                     FROM hive.\"PARTITION_KEY_VALS\" AS k WHERE k.\"PART_ID\" = p.\"PART_ID\" \
-                     ORDER BY k.\"INTEGER_IDX\")::text[]) \
-                 LIMIT 1",
-                args![
-                    name.database,
-                    name.table,
-                    limit,
-                    table_ids,
-                    genesis.warehouse.uri_of("")
-                ],
-            )
-            .await?;
-        let Some(row) = missing else { return Ok(()) };
-        let key: &str = db.read(&row, 0, "windrow_1.file.key")?;
-        let why = format!(
-            "table was dropped: the table partition of file \"{key}\" is missing or altered; \
-             run windrow restore, or choose another table name"
-        );
-        Err(db.stop_for(Cause::TableDropped, why))
-    }
-
-    /// Makes the table partitions show `files` and nothing else of windrow's. Each file comes with
-    /// the id of the table partition that the journal knows. What is somebody else's stays.
+    /// Makes the table partitions of windrow's as they are `wanted`, and deletes all others of
+    /// them. Each comes with the id that the journal knows. What is somebody else's stays.
     pub(super) async fn restore_partitions(
         &mut self,
         db: &Session,
         name: &TableName,
         genesis: &Genesis,
         tables: &[HiveTableRow],
-        files: &[(i64, NewFile)],
+        wanted: &[(i64, HivePartition)],
     ) -> Result<RestoredPartitions, CatalogError> {
-        let wanted = files
-            .iter()
-            .map(|(id, file)| Ok((*id, hive::partition(&genesis.warehouse, file)?)))
-            .collect::<Result<Vec<_>, String>>()
-            .map_err(|why| db.stop(why))?;
         let found = found_partitions(db, name, tables).await?;
         let own = Names::new(&name.database, &name.table);
         let own = genesis.warehouse.uri_of(own.prefix());
-        let matched = match_partitions(&own, &wanted, found);
+        let matched = match_partitions(&own, wanted, found);
         delete_partitions(db, &matched.surplus).await?;
-        relocate(db, &matched, &wanted).await?;
-        rename(db, &matched, &wanted).await?;
-        let missing: Vec<NewFile> = matched
+        let moved = matched.shown.iter().filter(|shown| shown.place_differs);
+        let moved = moved.filter_map(|shown| {
+            let place = wanted[shown.file].1.storage.location.clone()?;
+            Some((shown.id, place))
+        });
+        relocate(db, &moved.collect::<Vec<_>>()).await?;
+        rename(db, &matched, wanted).await?;
+        let missing: Vec<HivePartition> = matched
             .missing
             .iter()
-            .map(|i| files[*i].1.clone())
+            .map(|i| wanted[*i].1.clone())
             .collect();
-        let added = self
-            .add_partitions(db, &genesis.warehouse, tables, name, &missing)
-            .await?;
-        let shown = matched.shown.iter().map(|shown| (shown.id, shown.file));
-        let missing = matched.missing.iter().copied();
+        let added = self.add_partitions(db, tables, name, &missing).await?;
+        let shown = matched.shown.iter().map(|shown| (shown.file, shown.id));
         let part_ids = shown
-            .chain(added.into_iter().zip(missing))
-            .filter(|(id, file)| *id != files[*file].0)
-            .map(|(id, file)| (id, files[file].1.key.clone()))
+            .chain(matched.missing.iter().copied().zip(added))
+            .map(|(i, id)| (wanted[i].0, id))
+            .filter(|(known, id)| known != id)
             .collect();
         Ok(RestoredPartitions {
             part_ids,
             foreign: describe_foreign(name, &matched.foreign),
         })
     }
-}
-
-/// Sees that each table has as many table partitions as the journal knows files of it. Returns how
-/// many those are in all.
-async fn check_counts(
-    db: &Session,
-    name: &TableName,
-    tables: &[HiveTableRow],
-) -> Result<i64, CatalogError> {
-    let mut total = 0;
-    let kinds = TableKind::PARTITIONED.map(|kind| (kind, name.of(kind)));
-    for (kind, table) in &kinds {
-        let Some(row) = tables.iter().find(|row| row.name == *table) else {
-            continue;
-        };
-        let counts = db
-            .query_one(
-                "SELECT (SELECT count(*) FROM hive.\"PARTITIONS\" WHERE \"TBL_ID\" = $1), \
-                   (SELECT count(*) FROM windrow_1.file WHERE database = $2 AND \"table\" = $3 \
-                     AND kind = $4 AND retired_at IS NULL)",
-                args![row.id, name.database, name.table, kind.word()],
-            )
-            .await?;
-        let partitions: i64 = db.read(&counts, 0, "the number of table partitions")?;
-        let files: i64 = db.read(&counts, 1, "the number of files")?;
-        if partitions != files {
-            let why = format!(
-                "table was dropped or altered: \"{}.{table}\" has {partitions} table partitions \
-                 in Hive, and {files} files by the journal, so somebody has added or dropped \
-                 some; run windrow restore, or choose another table name",
-                name.database
-            );
-            return Err(db.stop_for(Cause::TableDropped, why));
-        }
-        total += files;
-    }
-    Ok(total)
 }
 
 /// All table partitions of the tables. It is one statement, so that all is as at one moment.
@@ -285,7 +142,7 @@ const OF_STORAGE: [&str; 6] = [
 
 /// Deletes table partitions with all that belongs to them, as Hive's `DROP PARTITION` does, except
 /// for the files.
-async fn delete_partitions(db: &Session, ids: &[i64]) -> Result<(), CatalogError> {
+pub(super) async fn delete_partitions(db: &Session, ids: &[i64]) -> Result<(), CatalogError> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -329,7 +186,7 @@ async fn read_ids(db: &Session, sql: &str, ids: Vec<i64>) -> Result<Vec<i64>, Ca
 }
 
 /// Deletes the rows with these ids from those of the tables that are there.
-async fn delete_from(
+pub(super) async fn delete_from(
     db: &Session,
     tables: &[&str],
     column: &str,
@@ -410,54 +267,6 @@ pub(super) async fn insert_key_values(
         "INSERT INTO hive.\"PARTITION_KEY_VALS\" (\"PART_ID\", \"PART_KEY_VAL\", \"INTEGER_IDX\") \
          SELECT id, value, position FROM unnest($1, $2, $3) AS v (id, value, position)",
         args![ids, values, positions],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Points table partitions at their files' folders and at the column list of their table.
-async fn relocate(
-    db: &Session,
-    matched: &Matched,
-    wanted: &[(i64, HivePartition)],
-) -> Result<(), CatalogError> {
-    let moved: Vec<&Shown> = matched.shown.iter().filter(|s| s.place_differs).collect();
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<i64> = moved.iter().map(|shown| shown.id).collect();
-    let locations: Vec<Option<&str>> = moved
-        .iter()
-        .map(|shown| wanted[shown.file].1.storage.location.as_deref())
-        .collect();
-    db.execute(
-        "UPDATE hive.\"SDS\" AS s SET \"LOCATION\" = n.location, \"CD_ID\" = o.\"CD_ID\" \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"TBLS\" AS t, hive.\"SDS\" AS o, \
-           unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND t.\"TBL_ID\" = p.\"TBL_ID\" AND o.\"SD_ID\" = t.\"SD_ID\" \
-           AND (s.\"LOCATION\", s.\"CD_ID\") IS DISTINCT FROM (n.location, o.\"CD_ID\")",
-        args![ids, locations],
-    )
-    .await?;
-    // Spark takes the place from this parameter, and not from the location.
-    db.execute(
-        "UPDATE hive.\"SERDE_PARAMS\" AS v SET \"PARAM_VALUE\" = n.location \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path' \
-           AND v.\"PARAM_VALUE\" IS DISTINCT FROM n.location",
-        args![ids, locations],
-    )
-    .await?;
-    db.execute(
-        "INSERT INTO hive.\"SERDE_PARAMS\" (\"SERDE_ID\", \"PARAM_KEY\", \"PARAM_VALUE\") \
-         SELECT s.\"SERDE_ID\", 'path', n.location \
-         FROM hive.\"PARTITIONS\" AS p, hive.\"SDS\" AS s, unnest($1, $2) AS n (id, location) \
-         WHERE p.\"PART_ID\" = n.id AND s.\"SD_ID\" = p.\"SD_ID\" \
-           AND NOT EXISTS (SELECT FROM hive.\"SERDE_PARAMS\" AS v \
-             WHERE v.\"SERDE_ID\" = s.\"SERDE_ID\" AND v.\"PARAM_KEY\" = 'path')",
-        args![ids, locations],
     )
     .await?;
     Ok(())

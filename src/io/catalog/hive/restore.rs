@@ -3,14 +3,16 @@
 use super::super::session::{Session, args};
 use super::create::{insert_columns, insert_params, insert_partition_columns};
 use super::{Hive, HiveTableRow};
-use windrow_core::table::commit::{CatalogError, Genesis, NewFile};
-use windrow_core::table::hive::{self, Difference, HiveTable, PURGE, TableName, VIRTUAL_VIEW};
+use windrow_core::table::commit::{CatalogError, Genesis};
+use windrow_core::table::hive::{
+    self, Difference, HivePartition, HiveTable, PURGE, TableName, VIRTUAL_VIEW,
+};
 use windrow_core::values::cause::Cause;
 
 /// What [`Hive::restore`] has done, beside the rows that it has written.
 pub(in super::super) struct Restored {
-    /// Files that another table partition shows now: its id and the file's key.
-    pub(in super::super) part_ids: Vec<(i64, String)>,
+    /// Table partitions that have another id than the journal knows: that one, and their own.
+    pub(in super::super) part_ids: Vec<(i64, i64)>,
     /// What a person should know of it, as whole sentences.
     pub(in super::super) notes: Vec<String>,
     /// What only a person can mend: somebody else's table partitions, and what to do with them.
@@ -19,7 +21,7 @@ pub(in super::super) struct Restored {
 
 impl Hive {
     /// Writes again what is missing or altered of the four tables, and of the table partitions that
-    /// show `files`. Each file comes with the id of the table partition that the journal knows.
+    /// are `wanted`. Each of these comes with the id that the journal knows.
     ///
     /// # Errors
     /// `Stop` when a table that is not windrow's has one of the names, or the database is gone.
@@ -28,7 +30,7 @@ impl Hive {
         db: &Session,
         name: &TableName,
         genesis: &Genesis,
-        files: &[(i64, NewFile)],
+        wanted: &[(i64, HivePartition)],
     ) -> Result<Restored, CatalogError> {
         let Some(database) = self.database_id(db, name).await? else {
             return Err(db.stop(format_args!(
@@ -43,7 +45,7 @@ impl Hive {
         self.restore_tables(db, name, genesis, database).await?;
         let tables = self.table_rows(db, name, true).await?;
         let partitions = self
-            .restore_partitions(db, name, genesis, &tables, files)
+            .restore_partitions(db, name, genesis, &tables, wanted)
             .await?;
         Ok(Restored {
             part_ids: partitions.part_ids,

@@ -2,15 +2,16 @@
 //! Whether a commit may be written is decided by `windrow_core::table::admit`.
 
 use super::super::session::{Lost, args};
-use super::journal::{Job, Journal, KeptCheckpoints, NOW_MS, to_bigint, to_json};
+use super::doomed::now;
+use super::journal::{Job, Journal, KeptCheckpoints, to_bigint, to_json};
 use super::{Link, PostgresCatalog};
 use windrow_core::table::admit::{Verdict, admit, check_clock, outcome};
 use windrow_core::table::commit::{
     CatalogError, Checkpoints, ClockBound, Commit, NewFile, Outcome,
 };
-use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::hive::{TableKind, TableName, partition};
 use windrow_core::values::cause::Cause;
-use windrow_core::values::time::{DbTime, EventTime};
+use windrow_core::values::time::DbTime;
 
 impl PostgresCatalog {
     pub(in super::super) async fn commit(
@@ -22,8 +23,13 @@ impl PostgresCatalog {
         let mut link = self.owners_link(&doing).await?;
         link.hive.check_ready(&mut link.db).await?;
         let creates = commit.genesis.is_some();
+        // The files of a swap take the table partitions of those that they replace.
+        let partitions = match commit.retired.len() {
+            0 => commit.files.len(),
+            _ => 0,
+        };
         link.hive
-            .reserve(&mut link.db, &self.name, creates, commit.files.len())
+            .reserve(&mut link.db, &self.name, creates, partitions)
             .await?;
         link.db.begin().await?;
         let committed_at = self.commit_in(&mut link, commit, clock).await?;
@@ -58,17 +64,23 @@ impl PostgresCatalog {
             }
             None => journal.genesis().await?,
         };
+        journal.swap_partitions(commit).await?;
         let tables = hive.check_tables(db, &self.name, &genesis).await?;
-        let part_ids = hive
-            .add_partitions(db, &genesis.warehouse, &tables, &self.name, &commit.files)
-            .await?;
-        journal.insert_files(commit, part_ids).await?;
+        if commit.retired.is_empty() {
+            let new = commit.files.iter();
+            let new = new.map(|file| partition(&genesis.warehouse, &file.as_chunk(), &file.key));
+            let new: Vec<_> = new.collect::<Result<_, _>>().map_err(|why| db.stop(why))?;
+            let ids = hive.add_partitions(db, &tables, &self.name, &new).await?;
+            journal.insert_partitions(commit, ids).await?;
+        }
         journal.update_lanes(commit).await?;
         journal.update_job(commit, checkpoints).await?;
-        let (committed_at, now) = journal.insert_epoch(commit).await?;
+        let committed_at = journal.insert_epoch(commit).await?;
+        journal.retire_files(commit).await?;
+        journal.insert_files(commit).await?;
         // The last thing before the commit, so that no wait for a lock comes in between. Without
         // the commit, all of it is rolled back.
-        check_clock(now, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
+        check_clock(now(db).await?, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
         Ok(committed_at)
     }
 
@@ -94,8 +106,89 @@ impl PostgresCatalog {
 }
 
 impl Journal<'_> {
-    /// `part_ids` are the ids of Hive's table partitions, in the order of the files.
-    async fn insert_files(&self, commit: &Commit, part_ids: Vec<i64>) -> Result<(), CatalogError> {
+    /// Says of the table partitions of retired files what they show from now on: the new files,
+    /// and the file without rows in those that are left over. Hive is told with the next check of
+    /// its tables.
+    async fn swap_partitions(&self, commit: &Commit) -> Result<(), CatalogError> {
+        let retired: Vec<&str> = commit.retired.iter().map(|file| &*file.key).collect();
+        if retired.is_empty() {
+            return Ok(());
+        }
+        let new_keys = commit.files.iter().map(|file| Some(&*file.key));
+        let new_keys: Vec<Option<&str>> = new_keys
+            .chain(std::iter::repeat(None))
+            .take(retired.len())
+            .collect();
+        let changed = self
+            .db
+            .execute(
+                "UPDATE journal.part AS p SET key = n.key, \
+                   emptied_at = CASE WHEN n.key IS NULL THEN clock_timestamp() END \
+                 FROM unnest($3, $4) AS n (retired, key) \
+                 WHERE p.database = $1 AND p.\"table\" = $2 AND p.key = n.retired",
+                args![self.name.database, self.name.table, retired, new_keys],
+            )
+            .await?;
+        if changed != retired.len() as u64 {
+            let why = format!(
+                "{changed} rows show the {} files that are to be replaced or dropped",
+                retired.len()
+            );
+            return Err(self.db.impossible("journal.part.key", why));
+        }
+        Ok(())
+    }
+
+    /// `ids` are those of Hive's table partitions, in the order of the files.
+    async fn insert_partitions(&self, commit: &Commit, ids: Vec<i64>) -> Result<(), CatalogError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let files = &commit.files;
+        let texts = |f: &dyn Fn(&NewFile) -> String| files.iter().map(f).collect::<Vec<_>>();
+        self.db
+            .execute(
+                "INSERT INTO journal.part (database, \"table\", kind, date, chunk, part_id, key) \
+                 SELECT $1, $2, kind, date, chunk, part_id, key \
+                 FROM unnest($3, $4, $5, $6, $7) AS p (kind, date, chunk, part_id, key)",
+                args![
+                    self.name.database,
+                    self.name.table,
+                    texts(&|f| TableKind::of(&f.kind).word().to_owned()),
+                    texts(&|f| f.kind.date().to_owned()),
+                    texts(&|f| f.chunk.clone()),
+                    ids,
+                    texts(&|f| f.key.clone()),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Readers do not see these files any more, and their objects will be deleted.
+    async fn retire_files(&self, commit: &Commit) -> Result<(), CatalogError> {
+        let retired = commit.retired.iter().map(|file| file.key.clone());
+        let retired: Vec<String> = retired.collect();
+        if retired.is_empty() {
+            return Ok(());
+        }
+        self.db
+            .execute(
+                "UPDATE journal.file SET retired_at = clock_timestamp(), retired_epoch = $4 \
+                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3)",
+                args![
+                    self.name.database,
+                    self.name.table,
+                    retired,
+                    to_bigint(commit.epoch)
+                ],
+            )
+            .await?;
+        self.insert_doomed(&retired).await
+    }
+
+    /// The epoch of these files is there already.
+    async fn insert_files(&self, commit: &Commit) -> Result<(), CatalogError> {
         if commit.files.is_empty() {
             return Ok(());
         }
@@ -106,19 +199,17 @@ impl Journal<'_> {
             let numbers = files.iter().map(|file| to_bigint(f(file)));
             numbers.collect::<Vec<_>>()
         };
-        let windows = |f: &dyn Fn(&NewFile) -> Option<EventTime>| {
-            let times = files.iter().map(|file| f(file).map(|time| time.0));
-            times.collect::<Vec<_>>()
-        };
+        let times = |f: &dyn Fn(&NewFile) -> Option<i64>| files.iter().map(f).collect::<Vec<_>>();
         self.db
             .execute(
-                "INSERT INTO windrow_1.file (database, \"table\", epoch, key, kind, date, chunk, \
-                   rows, bytes, sha256, first_window, last_window, part_id) \
-                 SELECT $1, $2, $3, key, kind, date, chunk, rows, bytes, sha256, first_window, \
-                   last_window, part_id \
-                 FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-                   AS f (key, kind, date, chunk, rows, bytes, sha256, first_window, last_window, \
-                     part_id)",
+                "INSERT INTO journal.file (database, \"table\", epoch, committed_at, key, kind, \
+                   date, chunk, level, rows, bytes, sha256, first_window, last_window, as_of) \
+                 SELECT $1, $2, $3, e.committed_at, f.key, f.kind, f.date, f.chunk, f.level, \
+                   f.rows, f.bytes, f.sha256, f.first_window, f.last_window, f.as_of \
+                 FROM journal.epoch AS e, \
+                   unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS f (key, kind, date, \
+                     chunk, level, rows, bytes, sha256, first_window, last_window, as_of) \
+                 WHERE e.database = $1 AND e.\"table\" = $2 AND e.epoch = $3",
                 args![
                     *database,
                     *table,
@@ -127,12 +218,13 @@ impl Journal<'_> {
                     texts(&|f| TableKind::of(&f.kind).word().to_owned()),
                     texts(&|f| f.kind.date().to_owned()),
                     texts(&|f| f.chunk.clone()),
+                    texts(&|f| f.level.word().to_owned()),
                     counts(&|f| f.rows),
                     counts(&|f| f.bytes),
                     texts(&|f| f.sha256.clone()),
-                    windows(&|f| f.first_window),
-                    windows(&|f| f.last_window),
-                    part_ids,
+                    times(&|f| f.first_window.map(|time| time.0)),
+                    times(&|f| f.last_window.map(|time| time.0)),
+                    times(&|f| f.as_of.map(|time| time.0)),
                 ],
             )
             .await?;
@@ -146,10 +238,10 @@ impl Journal<'_> {
         let lanes = || commit.lanes.values();
         self.db
             .execute(
-                "INSERT INTO windrow_1.lane AS l (database, \"table\", partition, owner_epoch, \
-                   owner_id, next_offset, leader_epoch) \
-                 SELECT $1, $2, partition, $3, $4, next_offset, leader_epoch \
-                 FROM unnest($5, $6, $7) AS n (partition, next_offset, leader_epoch) \
+                "INSERT INTO journal.lane AS l (database, \"table\", partition, next_offset, \
+                   leader_epoch) \
+                 SELECT $1, $2, partition, next_offset, leader_epoch \
+                 FROM unnest($3, $4, $5) AS n (partition, next_offset, leader_epoch) \
                  ON CONFLICT (database, \"table\", partition) DO UPDATE \
                  SET next_offset = EXCLUDED.next_offset, leader_epoch = EXCLUDED.leader_epoch \
                  WHERE (l.next_offset, l.leader_epoch) \
@@ -157,8 +249,6 @@ impl Journal<'_> {
                 args![
                     *database,
                     *table,
-                    to_bigint(commit.owner.term),
-                    commit.owner.owner_id,
                     commit.lanes.keys().copied().collect::<Vec<i32>>(),
                     lanes().map(|lane| lane.to).collect::<Vec<i64>>(),
                     lanes().map(|lane| lane.leader_epoch).collect::<Vec<i32>>(),
@@ -174,7 +264,7 @@ impl Journal<'_> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let epoch = to_bigint(commit.epoch);
         db.execute(
-            "UPDATE windrow_1.job SET last_epoch = $3, genesis = COALESCE($4::json, genesis) \
+            "UPDATE journal.job SET last_epoch = $3, genesis = COALESCE($4::json, genesis) \
              WHERE database = $1 AND \"table\" = $2",
             args![
                 *database,
@@ -189,7 +279,7 @@ impl Journal<'_> {
         };
         let dropped = kept.push(commit.epoch, checkpoint);
         db.execute(
-            "UPDATE windrow_1.job SET checkpoint_epoch = $3, checkpoint = $4::json \
+            "UPDATE journal.job SET checkpoint_epoch = $3, checkpoint = $4::json \
              WHERE database = $1 AND \"table\" = $2",
             args![
                 *database,
@@ -205,26 +295,23 @@ impl Journal<'_> {
         }
     }
 
-    /// Returns when the epoch was committed, which is never before the epoch before it, and what
-    /// the clock says.
-    async fn insert_epoch(&self, commit: &Commit) -> Result<(DbTime, DbTime), CatalogError> {
+    /// Returns when the epoch was committed, which is never before the epoch before it.
+    async fn insert_epoch(&self, commit: &Commit) -> Result<DbTime, CatalogError> {
         // The checkpoint is kept once, with the job: it is large, and only two are needed.
         let said = Commit {
             checkpoint: None,
             ..commit.clone()
         };
-        let sql = format!(
-            "INSERT INTO windrow_1.epoch (database, \"table\", epoch, owner_epoch, digest, \
+        let sql = "INSERT INTO journal.epoch (database, \"table\", epoch, term, digest, \
                manifest, committed_at, decisions, said) \
              VALUES ($1, $2, $3, $4, $5, $6, greatest(clock_timestamp(), \
-                 (SELECT committed_at FROM windrow_1.epoch \
+                 (SELECT committed_at FROM journal.epoch \
                   WHERE database = $1 AND \"table\" = $2 AND epoch = $3 - 1)), $7, $8::json) \
-             RETURNING floor(extract(epoch FROM committed_at) * 1000)::bigint, {NOW_MS}"
-        );
+             RETURNING floor(extract(epoch FROM committed_at) * 1000)::bigint";
         let row = self
             .db
             .query_one(
-                &sql,
+                sql,
                 args![
                     self.name.database,
                     self.name.table,
@@ -237,8 +324,7 @@ impl Journal<'_> {
                 ],
             )
             .await?;
-        let committed_at = self.db.read(&row, 0, "windrow_1.epoch.committed_at")?;
-        let now = self.db.read(&row, 1, "PostgreSQL's clock")?;
-        Ok((DbTime(committed_at), DbTime(now)))
+        let committed_at = self.db.read(&row, 0, "journal.epoch.committed_at")?;
+        Ok(DbTime(committed_at))
     }
 }

@@ -57,7 +57,7 @@ impl PostgresCatalog {
         let rows = link
             .db
             .query(
-                "SELECT key FROM windrow_1.doomed WHERE database = $1 AND \"table\" = $2 \
+                "SELECT key FROM journal.doomed WHERE database = $1 AND \"table\" = $2 \
                  AND doomed_at <= clock_timestamp() - $3 * interval '1 millisecond' \
                  AND ($5::text IS NULL OR key > $5) ORDER BY key LIMIT $4",
                 args![
@@ -72,7 +72,7 @@ impl PostgresCatalog {
         check_clock(now(&link.db).await?, clock)
             .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
         link.db.commit(Lost::Again).await?;
-        let keys = read_keys(&link.db, &rows, "windrow_1.doomed.key")?;
+        let keys = read_keys(&link.db, &rows, "journal.doomed.key")?;
         self.link = Some(link);
         Ok(keys)
     }
@@ -87,13 +87,15 @@ impl PostgresCatalog {
         link.db.begin().await?;
         let job = self.journal(&link.db).lock_job().await?;
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
-        link.db
-            .execute(
-                "DELETE FROM windrow_1.doomed \
-                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3)",
-                args![*database, *table, keys.to_vec()],
-            )
-            .await?;
+        for sql in [
+            "DELETE FROM journal.doomed WHERE database = $1 AND \"table\" = $2 AND key = ANY($3)",
+            "DELETE FROM journal.file WHERE database = $1 AND \"table\" = $2 AND key = ANY($3) \
+             AND retired_at IS NOT NULL",
+        ] {
+            link.db
+                .execute(sql, args![*database, *table, keys.to_vec()])
+                .await?;
+        }
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(())
@@ -101,7 +103,7 @@ impl PostgresCatalog {
 }
 
 /// PostgreSQL's clock at this moment.
-async fn now(db: &Session) -> Result<DbTime, CatalogError> {
+pub(super) async fn now(db: &Session) -> Result<DbTime, CatalogError> {
     let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
     Ok(DbTime(db.read(&row, 0, "PostgreSQL's clock")?))
 }
@@ -112,13 +114,13 @@ fn read_keys(db: &Session, rows: &[Row], name: &str) -> Result<Vec<String>, Cata
 }
 
 impl Journal<'_> {
-    /// Those of `keys` that no file, no manifest and no checkpoint in force has, and that are not
-    /// doomed yet; each once, in order.
+    /// Those of `keys` that no file which readers see, no manifest and no checkpoint in force has,
+    /// and that are not doomed yet; each once, in order. The file without rows is always named.
     ///
     /// Each key is looked up by a primary key. For a manifest this is the epoch in its name,
     /// because there is no index on manifests: to look through all epochs for each key took longer
-    /// than a lease on a table of a year. The name of a manifest without an epoch is not windrow's,
-    /// and is taken for named.
+    /// than a lease on a table of a year. Of day manifests there is one a day. The name of another
+    /// manifest without an epoch is not windrow's, and is taken for named.
     async fn unnamed(&self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
         let TableName { database, table } = self.name;
         let is_manifest = |key: &str| key.contains("/manifests/");
@@ -126,7 +128,7 @@ impl Journal<'_> {
             .iter()
             .filter_map(|key| match Names::epoch_of_manifest(key) {
                 Some(epoch) if is_manifest(key) => Some((key.as_str(), to_bigint(epoch))),
-                None if is_manifest(key) => None,
+                None if is_manifest(key) && !Names::is_day_manifest(key) => None,
                 _ => Some((key.as_str(), -1)),
             })
             .unzip();
@@ -134,16 +136,19 @@ impl Journal<'_> {
             .db
             .query(
                 "SELECT DISTINCT key FROM unnest($3, $4) AS key (key, epoch) \
-                 WHERE NOT EXISTS (SELECT FROM windrow_1.file AS f \
-                     WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = key.key) \
-                 AND NOT EXISTS (SELECT FROM windrow_1.epoch AS e \
+                 WHERE NOT EXISTS (SELECT FROM journal.file AS f \
+                     WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = key.key \
+                     AND f.retired_at IS NULL) \
+                 AND NOT EXISTS (SELECT FROM journal.epoch AS e \
                      WHERE e.database = $1 AND e.\"table\" = $2 AND e.epoch = key.epoch \
                      AND e.manifest = key.key) \
-                 AND NOT EXISTS (SELECT FROM windrow_1.doomed AS d \
+                 AND NOT EXISTS (SELECT FROM journal.history AS h \
+                     WHERE h.database = $1 AND h.\"table\" = $2 AND h.manifest = key.key) \
+                 AND NOT EXISTS (SELECT FROM journal.doomed AS d \
                      WHERE d.database = $1 AND d.\"table\" = $2 AND d.key = key.key) \
-                 AND NOT EXISTS (SELECT FROM windrow_1.job AS j WHERE j.database = $1 \
+                 AND NOT EXISTS (SELECT FROM journal.job AS j WHERE j.database = $1 \
                      AND j.\"table\" = $2 AND key.key IN (j.checkpoint->>'object', \
-                       j.checkpoint->'before'->1->>'object')) \
+                       j.checkpoint->'before'->1->>'object', j.genesis->>'empty-file')) \
                  ORDER BY key",
                 args![*database, *table, keys, epochs],
             )
@@ -156,7 +161,7 @@ impl Journal<'_> {
         let TableName { database, table } = self.name;
         self.db
             .execute(
-                "INSERT INTO windrow_1.doomed (database, \"table\", key, doomed_at) \
+                "INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
                  SELECT $1, $2, key, clock_timestamp() FROM unnest($3) AS key \
                  ON CONFLICT DO NOTHING",
                 args![*database, *table, keys.to_vec()],

@@ -4,13 +4,11 @@
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
 use super::doomed::now;
-use super::journal::{Job, Journal, from_json, to_bigint, to_json};
-use super::look::live_file;
-use tokio_postgres::Row;
-use windrow_core::table::admit::{check_clock, check_owner};
+use super::journal::{FILE, Job, Journal, from_json, read_file, to_bigint, to_json};
+use windrow_core::table::admit::{CommittedEpoch, check_clock, check_owner};
 use windrow_core::table::commit::{CatalogError, ClockBound, Commit, LiveFile, Owner};
-use windrow_core::table::hive::TableName;
 use windrow_core::table::history::{DayManifest, Found, History, Range, check_fold, today};
+use windrow_core::table::hive::TableName;
 use windrow_core::values::cause::Cause;
 use windrow_core::values::time::DbTime;
 
@@ -59,9 +57,7 @@ impl PostgresCatalog {
         let journal = self.journal(&link.db);
         let job = journal.lock_job().await?;
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
-        let digest = |epoch: Option<windrow_core::table::admit::CommittedEpoch>| {
-            epoch.map(|epoch| epoch.digest)
-        };
+        let digest = |epoch: Option<CommittedEpoch>| epoch.map(|epoch| epoch.digest);
         let first = digest(journal.epoch(history.first_epoch).await?);
         let last = digest(journal.epoch(history.last_epoch).await?);
         let doomed = journal.is_doomed(manifest).await?;
@@ -83,13 +79,13 @@ impl Journal<'_> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let row = db
             .query_one(
-                "SELECT COALESCE(max(last_epoch) + 1, 1) FROM windrow_2.history \
+                "SELECT COALESCE(max(last_epoch) + 1, 1) FROM journal.history \
                  WHERE database = $1 AND \"table\" = $2",
                 args![*database, *table],
             )
             .await?;
         Ok(Found {
-            next: db.read_count(&row, 0, "windrow_2.history.last_epoch")?,
+            next: db.read_count(&row, 0, "journal.history.last_epoch")?,
             last: job.facts.last_epoch.unwrap_or_default(),
             kept: &job.checkpoints,
         })
@@ -100,12 +96,12 @@ impl Journal<'_> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let row = db
             .query_one(
-                "SELECT max(epoch) FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+                "SELECT max(epoch) FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
                  AND committed_at < to_timestamp(0) + $3 * interval '1 millisecond'",
                 args![*database, *table, time.0],
             )
             .await?;
-        db.read_count_opt(&row, 0, "windrow_2.epoch.epoch")
+        db.read_count_opt(&row, 0, "journal.epoch.epoch")
     }
 
     async fn day_manifest(
@@ -120,7 +116,7 @@ impl Journal<'_> {
             let rows = db
                 .query(
                     "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
-                     FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+                     FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
                      AND epoch BETWEEN $3 AND $4 ORDER BY epoch LIMIT $5",
                     args![
                         *database,
@@ -132,14 +128,14 @@ impl Journal<'_> {
                 )
                 .await?;
             for row in &rows {
-                let text = db.read(row, 0, "windrow_2.epoch.said")?;
-                let commit: Commit = from_json(db, "windrow_2.epoch.said", text)?;
-                let at = DbTime(db.read(row, 1, "windrow_2.epoch.committed_at")?);
+                let text = db.read(row, 0, "journal.epoch.said")?;
+                let commit: Commit = from_json(db, "journal.epoch.said", text)?;
+                let at = DbTime(db.read(row, 1, "journal.epoch.committed_at")?);
                 let history = match read.take() {
                     None => History::of(&commit, at),
                     Some((mut history, _)) => {
                         let pushed = history.push(&commit, at);
-                        pushed.map_err(|why| db.impossible("windrow_2.epoch.said", why))?;
+                        pushed.map_err(|why| db.impossible("journal.epoch.said", why))?;
                         history
                     }
                 };
@@ -150,7 +146,7 @@ impl Journal<'_> {
                 Some(reached) => next = reached + 1,
                 None => {
                     let why = format!("there is no row of epoch {next}");
-                    return Err(db.impossible("windrow_2.epoch.epoch", why));
+                    return Err(db.impossible("journal.epoch.epoch", why));
                 }
             }
         }
@@ -170,27 +166,26 @@ impl Journal<'_> {
         let rows = db
             .query(
                 &format!(
-                    "SELECT {} FROM windrow_2.file WHERE database = $1 AND \"table\" = $2 \
+                    "SELECT {FILE} FROM journal.file WHERE database = $1 AND \"table\" = $2 \
                      AND epoch <= $3 AND (retired_epoch IS NULL OR retired_epoch > $3) \
-                     ORDER BY epoch, key",
-                    super::look::LIVE_FILE
+                     ORDER BY epoch, key"
                 ),
                 args![*database, *table, to_bigint(epoch)],
             )
             .await?;
-        rows.iter().map(|row: &Row| live_file(db, row)).collect()
+        rows.iter().map(|row| read_file(db, row)).collect()
     }
 
     async fn is_doomed(&self, key: &str) -> Result<bool, CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let row = db
             .query_one(
-                "SELECT EXISTS (SELECT FROM windrow_2.doomed \
+                "SELECT EXISTS (SELECT FROM journal.doomed \
                    WHERE database = $1 AND \"table\" = $2 AND key = $3)",
                 args![*database, *table, key],
             )
             .await?;
-        db.read(&row, 0, "windrow_2.doomed.key")
+        db.read(&row, 0, "journal.doomed.key")
     }
 
     /// The epochs become one row, and their manifests are doomed.
@@ -201,7 +196,7 @@ impl Journal<'_> {
             to_bigint(history.last_epoch),
         );
         db.execute(
-            "INSERT INTO windrow_2.history (database, \"table\", first_epoch, last_epoch, \
+            "INSERT INTO journal.history (database, \"table\", first_epoch, last_epoch, \
                first_at, last_at, decisions, manifest, said) \
              VALUES ($1, $2, $3, $4, to_timestamp(0) + $5 * interval '1 millisecond', \
                to_timestamp(0) + $6 * interval '1 millisecond', $7, $8, $9::json)",
@@ -219,9 +214,9 @@ impl Journal<'_> {
         )
         .await?;
         db.execute(
-            "WITH folded AS (DELETE FROM windrow_2.epoch WHERE database = $1 AND \"table\" = $2 \
+            "WITH folded AS (DELETE FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
                AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
-             INSERT INTO windrow_2.doomed (database, \"table\", key, doomed_at) \
+             INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
              SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
             args![*database, *table, first, last],
         )

@@ -3,7 +3,8 @@
 use super::super::session::{Lost, args};
 use super::Link;
 use super::PostgresCatalog;
-use super::journal::{self, NOW_MS, to_bigint};
+use super::journal::{NOW_MS, to_bigint};
+use super::versions::{self, VERSIONS};
 use windrow_core::table::admit::{Whose, check_owner, whose};
 use windrow_core::table::commit::{Acquired, CatalogError, LeaseMark, Owner, Renewed};
 use windrow_core::table::hive::TableName;
@@ -20,7 +21,7 @@ impl PostgresCatalog {
         let mut link = self.link("cannot take").await?;
         link.hive.check_ready(&mut link.db).await?;
         if !link.has_journal {
-            journal::make(&mut link.db).await?;
+            versions::make(&mut link.db, VERSIONS).await?;
             link.has_journal = true;
         }
         link.db.begin().await?;
@@ -42,7 +43,7 @@ impl PostgresCatalog {
     ) -> Result<Acquired, CatalogError> {
         let (db, TableName { database, table }) = (&link.db, &self.name);
         db.execute(
-            "INSERT INTO windrow_1.job (database, \"table\") VALUES ($1, $2) \
+            "INSERT INTO journal.job (database, \"table\") VALUES ($1, $2) \
              ON CONFLICT DO NOTHING",
             args![*database, *table],
         )
@@ -58,12 +59,13 @@ impl PostgresCatalog {
             return Ok(held);
         }
         if job.facts.last_epoch.is_none() {
+            versions::refuse_unreleased(link, &self.name).await?;
             link.hive.check_free(db, &self.name).await?;
         }
         let sql = format!(
-            "UPDATE windrow_1.job SET owner_epoch = owner_epoch + 1, owner_id = $3, \
+            "UPDATE journal.job SET term = term + 1, owner_id = $3, \
                owner_name = $4, lease_until = clock_timestamp() + $5 * interval '1 millisecond' \
-             WHERE database = $1 AND \"table\" = $2 RETURNING owner_epoch, {NOW_MS}"
+             WHERE database = $1 AND \"table\" = $2 RETURNING term, {NOW_MS}"
         );
         let row = db
             .query_one(
@@ -71,13 +73,7 @@ impl PostgresCatalog {
                 args![*database, *table, owner_id, who, to_bigint(lease_ms)],
             )
             .await?;
-        let term = db.read_count(&row, 0, "windrow_1.job.owner_epoch")?;
-        db.execute(
-            "UPDATE windrow_1.lane SET owner_epoch = $3, owner_id = $4 \
-             WHERE database = $1 AND \"table\" = $2",
-            args![*database, *table, to_bigint(term), owner_id],
-        )
-        .await?;
+        let term = db.read_count(&row, 0, "journal.job.term")?;
         Ok(Acquired::Ours {
             owner: Owner {
                 term,
@@ -115,7 +111,7 @@ impl PostgresCatalog {
         let job = self.journal(&link.db).lock_job().await?;
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
         let sql = format!(
-            "UPDATE windrow_1.job \
+            "UPDATE journal.job \
              SET lease_until = clock_timestamp() + $3 * interval '1 millisecond' \
              WHERE database = $1 AND \"table\" = $2 RETURNING paused, {NOW_MS}"
         );
@@ -126,7 +122,7 @@ impl PostgresCatalog {
             .await?;
         link.db.commit(Lost::Again).await?;
         let renewed = Renewed {
-            paused: link.db.read(&row, 0, "windrow_1.job.paused")?,
+            paused: link.db.read(&row, 0, "journal.job.paused")?,
             now: DbTime(link.db.read(&row, 1, "PostgreSQL's clock")?),
             last_epoch: job.facts.last_epoch,
         };
@@ -144,7 +140,7 @@ impl PostgresCatalog {
         if check_owner(&job.facts, owner).is_ok() {
             link.db
                 .execute(
-                    "UPDATE windrow_1.job SET lease_until = NULL \
+                    "UPDATE journal.job SET lease_until = NULL \
                      WHERE database = $1 AND \"table\" = $2",
                     args![self.name.database, self.name.table],
                 )

@@ -1,12 +1,14 @@
 //! What is committed, for whoever looks: the head, the files, and whether the table is paused.
 
-use super::super::answers::{Files, Totals};
+use super::super::answers::{CommittedFile, Files, Totals};
 use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
+use super::journal::{FILE, Journal, KeptCheckpoints, from_json, read_file, to_bigint};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
-use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
+use windrow_core::table::commit::{
+    CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head, LiveFile,
+};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::plausible::{check_head, check_next_offsets};
 use windrow_core::values::decision::Decision;
@@ -44,7 +46,7 @@ impl PostgresCatalog {
             .db
             .query_one(
                 "SELECT count(*), COALESCE(sum(bytes), 0)::bigint, COALESCE(sum(rows), 0)::bigint, \
-                   min(first_window), max(last_window) FROM windrow_1.file \
+                   min(first_window), max(last_window) FROM journal.file \
                  WHERE database = $1 AND \"table\" = $2 AND kind = $3 AND retired_at IS NULL",
                 args![*database, *table, kind.word()],
             )
@@ -52,10 +54,11 @@ impl PostgresCatalog {
         let rows = link
             .db
             .query(
-                "SELECT epoch, date, chunk, key, bytes, rows, sha256, first_window, last_window \
-                 FROM windrow_1.file \
-                 WHERE database = $1 AND \"table\" = $2 AND kind = $3 AND retired_at IS NULL \
-                 ORDER BY epoch DESC, date DESC, chunk DESC LIMIT $4",
+                &format!(
+                    "SELECT {FILE} FROM journal.file WHERE database = $1 AND \"table\" = $2 \
+                     AND kind = $3 AND retired_at IS NULL \
+                     ORDER BY epoch DESC, date DESC, chunk DESC LIMIT $4"
+                ),
                 args![*database, *table, kind.word(), i64::from(limit)],
             )
             .await?;
@@ -68,16 +71,40 @@ impl PostgresCatalog {
         let files = Files {
             totals: Totals {
                 files: db.read_count(&totals, 0, "the number of files")?,
-                bytes: db.read_count(&totals, 1, "windrow_1.file.bytes")?,
-                rows: db.read_count(&totals, 2, "windrow_1.file.rows")?,
-                first_window: window(3, "windrow_1.file.first_window")?,
-                last_window: window(4, "windrow_1.file.last_window")?,
+                bytes: db.read_count(&totals, 1, "journal.file.bytes")?,
+                rows: db.read_count(&totals, 2, "journal.file.rows")?,
+                first_window: window(3, "journal.file.first_window")?,
+                last_window: window(4, "journal.file.last_window")?,
             },
             newest: rows
                 .iter()
-                .map(|row| committed_file(db, kind, row))
-                .collect::<Result<_, _>>()?,
+                .map(|row| {
+                    let LiveFile { epoch, file, .. } = read_file(db, row)?;
+                    Ok(CommittedFile { epoch, file })
+                })
+                .collect::<Result<_, CatalogError>>()?,
         };
+        self.link = Some(link);
+        Ok(files)
+    }
+
+    pub(in super::super) async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
+        let mut link = self.link("cannot list files of").await?;
+        if !link.has_journal {
+            return Ok(Vec::new());
+        }
+        link.db.begin().await?;
+        let sql = format!(
+            "SELECT {FILE} FROM journal.file \
+             WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL"
+        );
+        let rows = link
+            .db
+            .query(&sql, args![self.name.database, self.name.table])
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        let read = |row| read_file(&link.db, row);
+        let files = rows.iter().map(read).collect::<Result<_, _>>()?;
         self.link = Some(link);
         Ok(files)
     }
@@ -99,7 +126,7 @@ impl PostgresCatalog {
             changed = link
                 .db
                 .execute(
-                    "UPDATE windrow_1.job SET paused = $3, paused_by = $4, \
+                    "UPDATE journal.job SET paused = $3, paused_by = $4, \
                        paused_at = clock_timestamp() WHERE database = $1 AND \"table\" = $2",
                     args![self.name.database, self.name.table, paused, by],
                 )
@@ -126,15 +153,15 @@ impl Journal<'_> {
             .query_opt(
                 "SELECT last_epoch, COALESCE(genesis::text, ''), checkpoint_epoch, \
                    checkpoint::text, paused, \
-                   (SELECT max(epoch) FROM windrow_1.epoch AS e \
+                   (SELECT max(epoch) FROM journal.epoch AS e \
                      WHERE e.database = $1 AND e.\"table\" = $2), \
-                   (SELECT max(epoch) FROM windrow_1.file AS f \
+                   (SELECT max(epoch) FROM journal.file AS f \
                      WHERE f.database = $1 AND f.\"table\" = $2), \
-                   ARRAY(SELECT partition FROM windrow_1.lane AS l \
+                   ARRAY(SELECT partition FROM journal.lane AS l \
                      WHERE l.database = $1 AND l.\"table\" = $2 ORDER BY partition), \
-                   ARRAY(SELECT next_offset FROM windrow_1.lane AS l \
+                   ARRAY(SELECT next_offset FROM journal.lane AS l \
                      WHERE l.database = $1 AND l.\"table\" = $2 ORDER BY partition) \
-                 FROM windrow_1.job WHERE database = $1 AND \"table\" = $2",
+                 FROM journal.job WHERE database = $1 AND \"table\" = $2",
                 args![*database, *table],
             )
             .await?;
@@ -143,19 +170,19 @@ impl Journal<'_> {
         let next_offsets = read_next_offsets(db, &job)?;
         let check_lanes = |last: Option<&Commit>| {
             check_next_offsets(&next_offsets, last)
-                .map_err(|why| db.impossible("windrow_1.lane.next_offset", why))
+                .map_err(|why| db.impossible("journal.lane.next_offset", why))
         };
-        let last_epoch: Option<i64> = db.read(&job, 0, "windrow_1.job.last_epoch")?;
+        let last_epoch: Option<i64> = db.read(&job, 0, "journal.job.last_epoch")?;
         let Some(last_epoch) = last_epoch else {
             check_lanes(None)?;
             return Ok(None);
         };
-        let checkpoint_epoch = db.read_count_opt(&job, 2, "windrow_1.job.checkpoint_epoch")?;
+        let checkpoint_epoch = db.read_count_opt(&job, 2, "journal.job.checkpoint_epoch")?;
         let (mut last, committed_at) = self.last(last_epoch).await?;
-        let kept = db.read::<Option<&str>>(&job, 3, "windrow_1.job.checkpoint")?;
+        let kept = db.read::<Option<&str>>(&job, 3, "journal.job.checkpoint")?;
         let kept = match (kept, checkpoint_epoch) {
             (Some(text), Some(epoch)) => {
-                from_json::<KeptCheckpoints>(db, "windrow_1.job.checkpoint", text)?.at(epoch)
+                from_json::<KeptCheckpoints>(db, "journal.job.checkpoint", text)?.at(epoch)
             }
             _ => Checkpoints::default(),
         };
@@ -175,17 +202,17 @@ impl Journal<'_> {
                     .await?,
             }),
         };
-        let genesis = db.read(&job, 1, "windrow_1.job.genesis")?;
+        let genesis = db.read(&job, 1, "journal.job.genesis")?;
         let head = Head {
-            genesis: from_json(db, "windrow_1.job.genesis", genesis)?,
+            genesis: from_json(db, "journal.job.genesis", genesis)?,
             last,
             committed_at,
             checkpoint: kept.newest,
             decisions,
             earlier,
-            paused: db.read(&job, 4, "windrow_1.job.paused")?,
+            paused: db.read(&job, 4, "journal.job.paused")?,
         };
-        check_head(&head).map_err(|why| db.impossible("windrow_1.epoch.said", why))?;
+        check_head(&head).map_err(|why| db.impossible("journal.epoch.said", why))?;
         check_lanes(Some(&head.last))?;
         Ok(Some(head))
     }
@@ -196,38 +223,38 @@ impl Journal<'_> {
         let row = db
             .query_opt(
                 "SELECT said::text, floor(extract(epoch FROM committed_at) * 1000)::bigint \
-                 FROM windrow_1.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
+                 FROM journal.epoch WHERE database = $1 AND \"table\" = $2 AND epoch = $3",
                 args![*database, *table, last_epoch],
             )
             .await?;
-        let why = || format!("it is {last_epoch}, and windrow_1.epoch has no such row");
-        let row = row.ok_or_else(|| db.impossible("windrow_1.job.last_epoch", why()))?;
-        let said = db.read(&row, 0, "windrow_1.epoch.said")?;
-        let committed_at = db.read(&row, 1, "windrow_1.epoch.committed_at")?;
-        let last = from_json(db, "windrow_1.epoch.said", said)?;
+        let why = || format!("it is {last_epoch}, and journal.epoch has no such row");
+        let row = row.ok_or_else(|| db.impossible("journal.job.last_epoch", why()))?;
+        let said = db.read(&row, 0, "journal.epoch.said")?;
+        let committed_at = db.read(&row, 1, "journal.epoch.committed_at")?;
+        let last = from_json(db, "journal.epoch.said", said)?;
         Ok((last, DbTime(committed_at)))
     }
 
-    /// The decisions of the epochs after `after`, up to `until`, in order.
+    /// The decisions of the epochs after `after`, up to `until`, in order. Epochs that are in a row
+    /// of history are so all together: no checkpoint in force lies between them.
     async fn decisions(&self, after: i64, until: i64) -> Result<Vec<Decision>, CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
         let rows = db
             .query(
-                "SELECT (said->'decisions')::text FROM windrow_1.epoch \
+                "SELECT (said->'decisions')::text, epoch FROM journal.epoch \
                  WHERE database = $1 AND \"table\" = $2 AND epoch > $3 AND epoch <= $4 \
-                 AND decisions > 0 ORDER BY epoch",
+                 AND decisions > 0 \
+                 UNION ALL SELECT (said->'decisions')::text, first_epoch FROM journal.history \
+                 WHERE database = $1 AND \"table\" = $2 AND first_epoch > $3 \
+                 AND last_epoch <= $4 AND decisions > 0 ORDER BY epoch",
                 args![*database, *table, after, until],
             )
             .await?;
         let mut decisions: Vec<Decision> = Vec::new();
         for row in &rows {
-            let text = db.read::<Option<&str>>(row, 0, "windrow_1.epoch.said")?;
+            let text = db.read::<Option<&str>>(row, 0, "journal.epoch.said")?;
             let text = text.unwrap_or_default();
-            decisions.extend(from_json::<Vec<Decision>>(
-                db,
-                "windrow_1.epoch.said",
-                text,
-            )?);
+            decisions.extend(from_json::<Vec<Decision>>(db, "journal.epoch.said", text)?);
         }
         Ok(decisions)
     }
@@ -236,30 +263,30 @@ impl Journal<'_> {
 /// Refuses a last epoch and a checkpoint's epoch that were set back or forth by hand. Otherwise the
 /// next commit would take a number that is taken, and be sent again for ever.
 fn check_no_later_epoch(db: &Session, job: &Row) -> Result<(), CatalogError> {
-    let last: Option<i64> = db.read(job, 0, "windrow_1.job.last_epoch")?;
+    let last: Option<i64> = db.read(job, 0, "journal.job.last_epoch")?;
     let said = last.map_or("null".to_owned(), |last| last.to_string());
-    for (column, table) in [(5, "windrow_1.epoch"), (6, "windrow_1.file")] {
+    for (column, table) in [(5, "journal.epoch"), (6, "journal.file")] {
         let newest: Option<i64> = db.read(job, column, &format!("{table}.epoch"))?;
         if newest > last {
             let newest = newest.unwrap_or_default();
             let why = format!("it is {said}, and {table} has a row of epoch {newest}");
-            return Err(db.impossible("windrow_1.job.last_epoch", why));
+            return Err(db.impossible("journal.job.last_epoch", why));
         }
     }
-    let checkpoint: Option<i64> = db.read(job, 2, "windrow_1.job.checkpoint_epoch")?;
+    let checkpoint: Option<i64> = db.read(job, 2, "journal.job.checkpoint_epoch")?;
     if checkpoint > last {
         let why = format!(
-            "it is {}, and windrow_1.job.last_epoch is {said}",
+            "it is {}, and journal.job.last_epoch is {said}",
             checkpoint.unwrap_or_default()
         );
-        return Err(db.impossible("windrow_1.job.checkpoint_epoch", why));
+        return Err(db.impossible("journal.job.checkpoint_epoch", why));
     }
     Ok(())
 }
 
 /// From which offset each topic partition goes on, by its row of `lane`.
 fn read_next_offsets(db: &Session, job: &Row) -> Result<BTreeMap<Partition, Offset>, CatalogError> {
-    let partitions: Vec<Partition> = db.read(job, 7, "windrow_1.lane.partition")?;
-    let offsets: Vec<Offset> = db.read(job, 8, "windrow_1.lane.next_offset")?;
+    let partitions: Vec<Partition> = db.read(job, 7, "journal.lane.partition")?;
+    let offsets: Vec<Offset> = db.read(job, 8, "journal.lane.next_offset")?;
     Ok(partitions.into_iter().zip(offsets).collect())
 }

@@ -1,16 +1,19 @@
-//! The catalog in the metastore's own PostgreSQL: the journal in schema `windrow_1`, and with each
+//! The catalog in the metastore's own PostgreSQL: the journal in a schema of its own, and with each
 //! commit Hive's rows in the same transaction. This file keeps the connection; what is asked over
 //! it is in the files below. What Hive's rows are is in `hive`.
 //!
-//! Whatever must not happen twice holds the table's row of `windrow_1.job` locked: taking the
+//! Whatever must not happen twice holds the table's row of `job` locked: taking the
 //! table, a commit, dooming keys. So each of them sees what the one before did, and an old owner's
 //! transaction ends before a new owner's begins.
 
+pub(super) mod versions;
 mod journal;
 mod doomed;
+mod emptied;
 mod look;
 mod lease;
 mod commit;
+mod history;
 mod restore;
 
 use super::hive::{self, Hive};
@@ -33,6 +36,8 @@ struct Link {
     hive: Hive,
     /// The journal's schema is there.
     has_journal: bool,
+    /// So is that of before the first release.
+    has_unreleased: bool,
 }
 
 impl fmt::Debug for PostgresCatalog {
@@ -69,12 +74,13 @@ impl PostgresCatalog {
         }
         let mut db = Session::connect(&self.config, &doing).await?;
         db.begin().await?;
-        let has_journal = journal::find(&db).await?;
+        let journals = versions::find(&db).await?;
         db.commit(Lost::Again).await?;
         Ok(Link {
             db,
             hive: Hive::default(),
-            has_journal,
+            has_journal: journals.has_ours(),
+            has_unreleased: journals.unreleased,
         })
     }
 

@@ -3,15 +3,16 @@
 use super::super::hive::Restored;
 use super::super::session::{Limits, Lost, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, committed_file};
+use super::journal::{Journal, read_kind};
+use tokio_postgres::Row;
 use windrow_core::table::admit::check_owner;
-use windrow_core::table::commit::{CatalogError, NewFile, Owner};
-use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::commit::{CatalogError, Chunk, Genesis, Owner};
+use windrow_core::table::hive::{self, HivePartition, TableName};
 use windrow_core::values::cause::Cause;
 
-/// How much longer the lease is for each file that is restored. A table of 300,000 files took a
-/// minute, which is 0.2 ms a file.
-const LEASE_MS_A_FILE: u64 = 1;
+/// How much longer the lease is for each table partition that is restored. A table of 300,000 took a
+/// minute, which is 0.2 ms for each.
+const LEASE_MS_A_PARTITION: u64 = 1;
 
 impl PostgresCatalog {
     /// Nobody takes the table meanwhile, however long it takes: the transaction holds the job's row
@@ -25,8 +26,8 @@ impl PostgresCatalog {
         owner: &Owner,
         lease_ms: u64,
     ) -> Result<Vec<String>, CatalogError> {
-        let files = self.reserve_for_restore().await?;
-        self.renew(owner, lease_ms + files * LEASE_MS_A_FILE)
+        let partitions = self.reserve_for_restore().await?;
+        self.renew(owner, lease_ms + partitions * LEASE_MS_A_PARTITION)
             .await?;
         let mut link = self.owners_link("cannot restore").await?;
         link.db.set_limits(Limits::LONG);
@@ -40,14 +41,14 @@ impl PostgresCatalog {
                 .stop("the journal has no epoch of it, so there is nothing to restore"));
         }
         let genesis = journal.genesis().await?;
-        let files = journal.all_files().await?;
+        let wanted = journal.partitions(&genesis).await?;
         let Restored {
             part_ids,
             notes,
             foreign,
         } = link
             .hive
-            .restore(&link.db, &self.name, &genesis, &files)
+            .restore(&link.db, &self.name, &genesis, &wanted)
             .await?;
         journal.update_part_ids(part_ids).await?;
         link.db.commit(Lost::Again).await?;
@@ -60,75 +61,74 @@ impl PostgresCatalog {
 
     /// Reserves ids for all table partitions, because at most all of them are missing. Their number
     /// is only a guess: a commit in between makes the restore fail, and it is tried again. Returns
-    /// how many files there are.
+    /// how many there are.
     async fn reserve_for_restore(&mut self) -> Result<u64, CatalogError> {
         let mut link = self.owners_link("cannot restore").await?;
         link.hive.check_ready(&mut link.db).await?;
         link.db.set_limits(Limits::LONG);
         link.db.begin().await?;
-        let files = self.journal(&link.db).count_files().await?;
+        let partitions = self.journal(&link.db).count_partitions().await?;
         link.db.commit(Lost::Again).await?;
-        let ids = usize::try_from(files).expect("files fit memory");
+        let ids = usize::try_from(partitions).expect("they fit memory");
         link.hive
             .reserve(&mut link.db, &self.name, true, ids)
             .await?;
         self.link = Some(link);
-        Ok(files)
+        Ok(partitions)
     }
 }
 
 impl Journal<'_> {
-    /// How many files readers should see.
-    async fn count_files(&self) -> Result<u64, CatalogError> {
+    async fn count_partitions(&self) -> Result<u64, CatalogError> {
         let row = self
             .db
             .query_one(
-                "SELECT count(*) FROM windrow_1.file \
-                 WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL",
+                "SELECT count(*) FROM journal.part WHERE database = $1 AND \"table\" = $2",
                 args![self.name.database, self.name.table],
             )
             .await?;
-        self.db.read_count(&row, 0, "the number of files")
+        self.db
+            .read_count(&row, 0, "the number of table partitions")
     }
 
-    /// Every file that readers should see, with the id of its table partition.
-    async fn all_files(&self) -> Result<Vec<(i64, NewFile)>, CatalogError> {
-        let rows = self
-            .db
+    /// Every table partition that Hive should have, with its id.
+    ///
+    /// Those that a swap has emptied are among them: a query that was planned before it may still
+    /// look them up, so they are deleted when their time has come, and not by a restore before it.
+    async fn partitions(
+        &self,
+        genesis: &Genesis,
+    ) -> Result<Vec<(i64, HivePartition)>, CatalogError> {
+        let db = self.db;
+        let rows = db
             .query(
-                "SELECT epoch, date, chunk, key, bytes, rows, sha256, first_window, last_window, \
-                   part_id, kind \
-                 FROM windrow_1.file \
-                 WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL \
-                 ORDER BY epoch, key",
-                args![self.name.database, self.name.table],
+                "SELECT part_id, kind, date, chunk, COALESCE(key, $3) FROM journal.part \
+                 WHERE database = $1 AND \"table\" = $2 ORDER BY part_id",
+                args![self.name.database, self.name.table, genesis.empty_file],
             )
             .await?;
-        let kind = |word: &str| {
-            TableKind::ALL
-                .into_iter()
-                .find(|kind| kind.word() == word)
-                .unwrap_or(TableKind::Chunks)
+        let partition = |row: &Row| {
+            let chunk = Chunk {
+                kind: read_kind(db, row, 1, "journal.part")?,
+                name: db.read(row, 3, "journal.part.chunk")?,
+            };
+            let key: &str = db.read(row, 4, "journal.part.key")?;
+            let partition = hive::partition(&genesis.warehouse, &chunk, key);
+            let partition = partition.map_err(|why| db.stop(why))?;
+            Ok((db.read(row, 0, "journal.part.part_id")?, partition))
         };
-        rows.iter()
-            .map(|row| {
-                let part_id = self.db.read(row, 9, "windrow_1.file.part_id")?;
-                let word = self.db.read(row, 10, "windrow_1.file.kind")?;
-                Ok((part_id, committed_file(self.db, kind(word), row)?.file))
-            })
-            .collect()
+        rows.iter().map(partition).collect()
     }
 
-    /// Notes the table partitions that show files from now on: their ids with the files' keys.
-    async fn update_part_ids(&self, changed: Vec<(i64, String)>) -> Result<(), CatalogError> {
+    /// Notes other ids of table partitions: the one that is known, and the one that holds now.
+    async fn update_part_ids(&self, changed: Vec<(i64, i64)>) -> Result<(), CatalogError> {
         let TableName { database, table } = self.name;
-        let (ids, keys): (Vec<i64>, Vec<String>) = changed.into_iter().unzip();
+        let (known, ids): (Vec<i64>, Vec<i64>) = changed.into_iter().unzip();
         self.db
             .execute(
-                "UPDATE windrow_1.file AS f SET part_id = n.id \
-                 FROM unnest($3, $4) AS n (id, key) \
-                 WHERE f.database = $1 AND f.\"table\" = $2 AND f.key = n.key",
-                args![*database, *table, ids, keys],
+                "UPDATE journal.part AS p SET part_id = n.id FROM unnest($3, $4) AS n (known, id) \
+                 WHERE p.database = $1 AND p.\"table\" = $2 AND p.part_id = n.known",
+                args![*database, *table, known, ids],
             )
             .await?;
         Ok(())
