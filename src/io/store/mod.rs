@@ -7,9 +7,11 @@ mod refusal;
 mod s3;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use directory::LocalStore;
 pub use s3::S3Store;
+pub use upload::Upload;
 
 use bytes::Bytes;
 use std::fmt;
@@ -171,6 +173,26 @@ impl Store {
         match self {
             Store::S3(s3) => s3.put(key, bytes).await,
             Store::Local(local) => local.put(key, bytes).await,
+        }
+    }
+
+    /// Begins to store an object piece by piece. No request is sent yet.
+    #[must_use]
+    pub fn upload(&self, key: &str) -> Upload {
+        Upload::new(self, key.to_owned())
+    }
+
+    /// Aborts the uploads of objects whose keys begin with `prefix` that were begun at least
+    /// `age_ms` ago, and never finished. Returns how many these were.
+    ///
+    /// A directory has none: its listings remove temporary files that are a day old.
+    ///
+    /// # Errors
+    /// See [`StoreErrorKind`]. Some of them may be there still.
+    pub async fn abort_uploads(&self, prefix: &str, age_ms: u64) -> Result<u64, StoreError> {
+        match self {
+            Store::S3(s3) => s3.abort_uploads(prefix, age_ms).await,
+            Store::Local(_) => Ok(0),
         }
     }
 

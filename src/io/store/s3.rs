@@ -2,8 +2,11 @@
 //! profile and no environment, and asks no address of a cloud for credentials.
 
 mod pages;
+mod parts;
 
 mod errors;
+
+pub(super) use parts::Parts;
 
 use super::refusal::without_login;
 use super::{Deleted, S3Config, StoreError};
