@@ -217,6 +217,7 @@ fn a_table_that_was_counted_by_another_revision_is_refused() {
             cluster_id: String::new(),
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
+            empty_file: String::new(),
         }
     };
     let now = SEMANTICS;
@@ -243,6 +244,7 @@ fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
         cluster_id: String::new(),
         topic_id: String::new(),
         start_offsets: BTreeMap::new(),
+        empty_file: String::new(),
     };
     for (now, cause) in [
         ("s3a://other/w", Some(Some(Cause::OtherBucket))),

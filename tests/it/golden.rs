@@ -464,6 +464,7 @@ impl<'t> Play<'t> {
             | Effect::UseWarehouse(_)
             | Effect::CommitGroup(_)
             | Effect::ReportForeignKeys(_)
+            | Effect::ReportLeftOut { .. }
             | Effect::Report(_) => {}
         }
     }

@@ -8,13 +8,13 @@
 //! block the calling thread.
 
 mod doomed;
+mod live;
 
-use super::answers::{CommittedFile, Files, Totals};
 use super::local_files::{
     damaged, entries, now, read, remove_temporary, sync_parent, write, write_through,
 };
+use live::Live;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, Checkpoints, ClockBound, Commit, EarlierCheckpoint, Head,
     LeaseMark, Outcome, Owner, Renewed,
 };
-use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::hive::TableName;
 use windrow_core::table::plausible::check_head;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::decision::Decision;
@@ -41,6 +41,8 @@ pub struct LocalCatalog {
     root: PathBuf,
     name: TableName,
     held: Option<Held>,
+    /// What readers saw when it was asked for last.
+    live: Live,
 }
 
 /// The table is ours as long as this file is open.
@@ -64,8 +66,6 @@ struct OwnerFile {
 #[serde(rename_all = "kebab-case")]
 struct EpochFile {
     committed_at: DbTime,
-    /// Sums over all epochs up to this one, by [`TableKind::word`].
-    totals: BTreeMap<String, Totals>,
     /// The checkpoint object that this epoch replaced by another one.
     superseded: Option<String>,
     commit: Commit,
@@ -88,6 +88,7 @@ impl LocalCatalog {
             root: dir.join(FOLDER),
             name,
             held: None,
+            live: Live::default(),
         }
     }
 
@@ -156,7 +157,7 @@ impl LocalCatalog {
         write(&self.path("owner.json"), &file).map_err(failed)?;
         let head = self.read_head().map_err(failed)?;
         if let Some(head) = &head {
-            self.doom_superseded(head.last.epoch).map_err(failed)?;
+            self.doom_replaced(head.last.epoch).map_err(failed)?;
         }
         self.held = Some(Held {
             lock,
@@ -212,7 +213,8 @@ impl LocalCatalog {
     }
 
     /// What `admit` needs to know of a commit; `last` is the last epoch.
-    fn facts(&self, commit: &Commit, last: Option<&EpochFile>) -> io::Result<JobFacts> {
+    fn facts(&mut self, commit: &Commit, last: Option<&EpochFile>) -> io::Result<JobFacts> {
+        let live = self.live_of(&commit.retired)?;
         let last_epoch = last.map(|last| last.commit.epoch);
         let there = if last_epoch >= Some(commit.epoch) {
             self.read_epoch(commit.epoch)?
@@ -237,6 +239,8 @@ impl LocalCatalog {
                 .into_iter()
                 .filter(|key| doomed.contains_key(key))
                 .collect(),
+            last_digest: last.map(|last| last.commit.digest.clone()),
+            live,
         })
     }
 
@@ -259,7 +263,8 @@ impl LocalCatalog {
         clock: &ClockBound,
     ) -> Result<DbTime, CatalogError> {
         let doing = format!("cannot commit epoch {} of", commit.epoch);
-        let failed = |error| failure(&doing, &self.name, error);
+        let name = self.name.clone();
+        let failed = |error| failure(&doing, &name, error);
         let last = self.read_last_epoch().map_err(failed)?;
         match admit(&self.facts(commit, last.as_ref()).map_err(failed)?, commit) {
             Verdict::Write => {}
@@ -277,13 +282,12 @@ impl LocalCatalog {
         self.check_clock(&doing, now, clock)?;
         let file = EpochFile {
             committed_at: committed_at(now, last.as_ref().map(|last| last.committed_at)),
-            totals: totals(last.map(|last| last.totals).unwrap_or_default(), commit),
             superseded: self.superseded(commit).map_err(failed)?,
             commit: commit.clone(),
         };
         self.link_epoch(&doing, &file)?;
         // This is only bookkeeping: the next owner makes good what fails here.
-        let _ = self.doom_superseded(commit.epoch);
+        let _ = self.doom_replaced(commit.epoch);
         Ok(file.committed_at)
     }
 
@@ -322,12 +326,20 @@ impl LocalCatalog {
         Ok(Checkpoints { newest, before })
     }
 
-    fn doom_superseded(&self, epoch: u64) -> io::Result<()> {
-        let Some(key) = self.read_epoch(epoch)?.and_then(|file| file.superseded) else {
+    /// Dooms what an epoch has replaced: files, and a checkpoint.
+    fn doom_replaced(&self, epoch: u64) -> io::Result<()> {
+        let Some(file) = self.read_epoch(epoch)? else {
             return Ok(());
         };
+        let retired = file.commit.retired.into_iter().map(|retired| retired.key);
+        let keys: Vec<String> = retired.chain(file.superseded).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
         let mut doomed = self.doomed()?;
-        doomed.entry(key).or_insert_with(now);
+        for key in keys {
+            doomed.entry(key).or_insert_with(now);
+        }
         write(&self.path("doomed.json"), &doomed)
     }
 
@@ -411,51 +423,6 @@ impl LocalCatalog {
         Ok((found, decisions.into_iter().rev().flatten().collect()))
     }
 
-    pub(super) async fn files(
-        &mut self,
-        kind: TableKind,
-        limit: u32,
-    ) -> Result<Files, CatalogError> {
-        let failed = |error| failure("cannot list files of", &self.name, error);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut files = Files {
-            totals: Totals::default(),
-            newest: Vec::new(),
-        };
-        let Some(last) = self.last_epoch().map_err(failed)? else {
-            return Ok(files);
-        };
-        for epoch in (0..=last).rev() {
-            let Some(file) = self.read_epoch(epoch).map_err(failed)? else {
-                continue;
-            };
-            if epoch == last {
-                files.totals = file.totals.get(kind.word()).copied().unwrap_or_default();
-            }
-            let mut of_kind: Vec<_> = file
-                .commit
-                .files
-                .into_iter()
-                .filter(|f| TableKind::of(&f.kind) == kind)
-                .collect();
-            of_kind.sort_by_cached_key(|file| {
-                std::cmp::Reverse((file.kind.date().to_owned(), file.chunk.clone()))
-            });
-            let room = limit - files.newest.len();
-            files.newest.extend(
-                of_kind
-                    .into_iter()
-                    .take(room)
-                    .map(|file| CommittedFile { epoch, file }),
-            );
-            let all = usize::try_from(files.totals.files).unwrap_or(usize::MAX);
-            if files.newest.len() == limit.min(all) {
-                break;
-            }
-        }
-        Ok(files)
-    }
-
     pub(super) async fn set_paused(&mut self, paused: bool, by: &str) -> Result<(), CatalogError> {
         let doing = if paused {
             "cannot pause"
@@ -514,21 +481,6 @@ impl LocalCatalog {
             _ => Ok(file),
         }
     }
-}
-
-/// The sums after `commit`, given those before it.
-fn totals(mut totals: BTreeMap<String, Totals>, commit: &Commit) -> BTreeMap<String, Totals> {
-    for file in &commit.files {
-        let sum = totals
-            .entry(TableKind::of(&file.kind).word().to_owned())
-            .or_default();
-        sum.files += 1;
-        sum.bytes += file.bytes;
-        sum.rows += file.rows;
-        sum.first_window = sum.first_window.into_iter().chain(file.first_window).min();
-        sum.last_window = sum.last_window.max(file.last_window);
-    }
-    totals
 }
 
 /// What an error of the file system means: `Stop` for a file that is damaged, and `Retry` for the

@@ -4,7 +4,7 @@
 use super::super::DOOMED_MAX;
 use super::super::local_files::{now, read, write};
 use super::{LocalCatalog, failure};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::place::Names;
@@ -23,23 +23,12 @@ impl LocalCatalog {
         let doing = "cannot doom keys of";
         self.check_owner(doing, owner)?;
         self.check_clock(doing, now(), clock)?;
-        let failed = |error| failure(doing, &self.name, error);
+        let name = self.name.clone();
+        let failed = |error| failure(doing, &name, error);
         let mut free: Vec<String> = keys.to_vec();
         free.sort();
         free.dedup();
-        let last = self.last_epoch().map_err(failed)?;
-        for epoch in self.epochs_that_may_name(&free, last) {
-            if let Some(mut file) = self.read_epoch(epoch).map_err(failed)? {
-                // Of all checkpoints only the newest and the one before it are still needed.
-                file.commit.checkpoint = None;
-                let named = file.commit.objects();
-                free.retain(|key| !named.contains(key));
-            }
-        }
-        if let Some(last) = last {
-            let kept = self.checkpoints(last).map_err(failed)?;
-            free.retain(|key| !kept.has(key));
-        }
+        free = self.unnamed(free).map_err(failed)?;
         let mut doomed = self.doomed().map_err(failed)?;
         free.retain(|key| !doomed.contains_key(key));
         if !free.is_empty() {
@@ -49,14 +38,39 @@ impl LocalCatalog {
         Ok(free)
     }
 
-    /// The epochs that may name `keys`: those in the keys themselves, else all.
-    fn epochs_that_may_name(&self, keys: &[String], last: Option<u64>) -> BTreeSet<u64> {
-        let names = Names::new(&self.name.database, &self.name.table);
-        let of_keys: Option<BTreeSet<u64>> = keys
-            .iter()
-            .map(|key| names.term_and_epoch(key).and_then(|(_term, epoch)| epoch))
-            .collect();
-        of_keys.unwrap_or_else(|| (0..last.map_or(0, |last| last + 1)).collect())
+    /// Those of `keys` that are not of a file that readers see, of the file without rows, of a
+    /// manifest or of a checkpoint that is still needed.
+    fn unnamed(&mut self, mut keys: Vec<String>) -> io::Result<Vec<String>> {
+        let live = self.live_keys()?;
+        keys.retain(|key| !live.contains(key));
+        let Some(last) = self.last_epoch()? else {
+            return Ok(keys);
+        };
+        // Of all checkpoints only the newest and the one before it are still needed.
+        let kept = self.checkpoints(last)?;
+        let first = self.read_epoch(0)?.and_then(|file| file.commit.genesis);
+        let empty_file = first.map(|genesis| genesis.empty_file);
+        keys.retain(|key| !kept.has(key) && Some(key) != empty_file.as_ref());
+        let mut unnamed = Vec::new();
+        for key in keys {
+            if !self.is_manifest(&key)? {
+                unnamed.push(key);
+            }
+        }
+        Ok(unnamed)
+    }
+
+    /// Whether it is the manifest of an epoch. The name of a manifest without an epoch is not
+    /// windrow's, and is taken for one.
+    fn is_manifest(&self, key: &str) -> io::Result<bool> {
+        if !key.contains("/manifests/") {
+            return Ok(false);
+        }
+        let Some(epoch) = Names::epoch_of_manifest(key) else {
+            return Ok(true);
+        };
+        let file = self.read_epoch(epoch)?;
+        Ok(file.is_some_and(|file| file.commit.manifest == key))
     }
 
     pub(in super::super) async fn doomed_past(

@@ -42,6 +42,24 @@ impl PostgresCatalog {
         Ok(free)
     }
 
+    pub(in super::super) async fn drop_emptied(
+        &mut self,
+        owner: &Owner,
+        _emptied_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        let doing = "cannot delete emptied table partitions of";
+        let mut link = self.owners_link(doing).await?;
+        link.db.begin().await?;
+        let job = self.journal(&link.db).lock_job().await?;
+        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+        check_clock(now(&link.db).await?, clock)
+            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+
     pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,

@@ -10,6 +10,7 @@ use windrow_core::table::admit::{CommittedEpoch, JobFacts};
 use windrow_core::table::commit::{
     CatalogError, CheckpointAt, Checkpoints, Commit, FileKind, Genesis, NewFile, Owner,
 };
+use windrow_core::table::compaction::Level;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::values::cause::Cause;
 use windrow_core::values::time::{DbTime, EventTime};
@@ -329,6 +330,23 @@ impl Journal<'_> {
             .iter()
             .map(|row| db.read(row, 0, "windrow_1.doomed.key"))
             .collect::<Result<_, _>>()?;
+        if let Some(last) = facts.last_epoch {
+            facts.last_digest = self.epoch(last).await?.map(|last| last.digest);
+        }
+        let retired: Vec<&str> = commit.retired.iter().map(|file| &*file.key).collect();
+        if !retired.is_empty() {
+            let live = db
+                .query(
+                    "SELECT key FROM windrow_1.file WHERE database = $1 AND \"table\" = $2 \
+                     AND retired_at IS NULL AND key = ANY($3)",
+                    args![*database, *table, retired],
+                )
+                .await?;
+            facts.live = live
+                .iter()
+                .map(|row| db.read(row, 0, "windrow_1.file.key"))
+                .collect::<Result<_, _>>()?;
+        }
         Ok(())
     }
 
@@ -369,6 +387,14 @@ impl Journal<'_> {
     }
 }
 
+/// The table of a file, by what the column `kind` says.
+pub(super) fn kind_of_word(word: &str) -> TableKind {
+    TableKind::ALL
+        .into_iter()
+        .find(|kind| kind.word() == word)
+        .unwrap_or(TableKind::Chunks)
+}
+
 /// A row of `file` that begins with these columns: epoch, date, chunk, key, bytes, rows, sha256,
 /// first_window, last_window.
 pub(super) fn committed_file(
@@ -392,6 +418,8 @@ pub(super) fn committed_file(
         sha256: db.read(row, 6, "windrow_1.file.sha256")?,
         first_window: window(7, "windrow_1.file.first_window")?,
         last_window: window(8, "windrow_1.file.last_window")?,
+        level: Level::Commit,
+        as_of: None,
     };
     Ok(CommittedFile {
         epoch: db.read_count(row, 0, "windrow_1.file.epoch")?,

@@ -1,12 +1,16 @@
 //! What is committed, for whoever looks: the head, the files, and whether the table is paused.
 
-use super::super::answers::{Files, Totals};
+use super::super::answers::{CommittedFile, Files, Totals};
 use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, KeptCheckpoints, committed_file, from_json, to_bigint};
+use super::journal::{
+    Journal, KeptCheckpoints, committed_file, from_json, kind_of_word, to_bigint,
+};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
-use windrow_core::table::commit::{CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head};
+use windrow_core::table::commit::{
+    CatalogError, Checkpoints, Commit, EarlierCheckpoint, Head, LiveFile,
+};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::plausible::{check_head, check_next_offsets};
 use windrow_core::values::decision::Decision;
@@ -78,6 +82,39 @@ impl PostgresCatalog {
                 .map(|row| committed_file(db, kind, row))
                 .collect::<Result<_, _>>()?,
         };
+        self.link = Some(link);
+        Ok(files)
+    }
+
+    pub(in super::super) async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
+        let mut link = self.link("cannot list files of").await?;
+        if !link.has_journal {
+            return Ok(Vec::new());
+        }
+        link.db.begin().await?;
+        let rows = link
+            .db
+            .query(
+                "SELECT f.epoch, date, chunk, key, bytes, rows, sha256, first_window, \
+                   last_window, kind, floor(extract(epoch FROM e.committed_at) * 1000)::bigint \
+                 FROM windrow_1.file AS f JOIN windrow_1.epoch AS e USING (database, \"table\", epoch) \
+                 WHERE database = $1 AND \"table\" = $2 AND retired_at IS NULL",
+                args![self.name.database, self.name.table],
+            )
+            .await?;
+        link.db.commit(Lost::Again).await?;
+        let db = &link.db;
+        let live_file = |row: &Row| {
+            let kind = kind_of_word(db.read(row, 9, "windrow_1.file.kind")?);
+            let CommittedFile { epoch, file } = committed_file(db, kind, row)?;
+            let committed_at = DbTime(db.read(row, 10, "windrow_1.epoch.committed_at")?);
+            Ok(LiveFile {
+                epoch,
+                committed_at,
+                file,
+            })
+        };
+        let files = rows.iter().map(live_file).collect::<Result<_, _>>()?;
         self.link = Some(link);
         Ok(files)
     }

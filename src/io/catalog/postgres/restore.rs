@@ -3,10 +3,10 @@
 use super::super::hive::Restored;
 use super::super::session::{Limits, Lost, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, committed_file};
+use super::journal::{Journal, committed_file, kind_of_word};
 use windrow_core::table::admit::check_owner;
 use windrow_core::table::commit::{CatalogError, NewFile, Owner};
-use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::table::hive::TableName;
 use windrow_core::values::cause::Cause;
 
 /// How much longer the lease is for each file that is restored. A table of 300,000 files took a
@@ -104,17 +104,14 @@ impl Journal<'_> {
                 args![self.name.database, self.name.table],
             )
             .await?;
-        let kind = |word: &str| {
-            TableKind::ALL
-                .into_iter()
-                .find(|kind| kind.word() == word)
-                .unwrap_or(TableKind::Chunks)
-        };
         rows.iter()
             .map(|row| {
                 let part_id = self.db.read(row, 9, "windrow_1.file.part_id")?;
                 let word = self.db.read(row, 10, "windrow_1.file.kind")?;
-                Ok((part_id, committed_file(self.db, kind(word), row)?.file))
+                Ok((
+                    part_id,
+                    committed_file(self.db, kind_of_word(word), row)?.file,
+                ))
             })
             .collect()
     }
