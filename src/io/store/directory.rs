@@ -38,9 +38,12 @@ impl LocalStore {
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let path = self.path(key)?;
-        blocking(move || write_durably(&path, &bytes).map_err(|e| file_error("write", &path, &e)))
-            .await
+        let (root, path) = (self.root.clone(), self.path(key)?);
+        blocking(move || {
+            let written = write_durably(&root, &path, &bytes);
+            written.map_err(|e| file_error("write", &path, &e))
+        })
+        .await
     }
 
     /// Writes a piece behind those that the file has; `None` is a file that is still to be made.
@@ -50,9 +53,9 @@ impl LocalStore {
         file: Option<Temporary>,
         bytes: Bytes,
     ) -> Result<Temporary, StoreError> {
-        let path = self.path(key)?;
+        let (root, path) = (self.root.clone(), self.path(key)?);
         blocking(move || {
-            let written = file.map_or_else(|| Temporary::create(&path), Ok);
+            let written = file.map_or_else(|| Temporary::create(&root, &path), Ok);
             let written = written.and_then(|mut file| {
                 file.file.write_all(&bytes)?;
                 Ok(file)
@@ -163,8 +166,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a file as a whole or not at all.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = Temporary::create(path)?;
+fn write_durably(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = Temporary::create(root, path)?;
     file.file.write_all(bytes)?;
     file.show()
 }
@@ -173,6 +176,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// What a crash leaves behind has a name that begins with a dot, and readers of tables ignore such
 /// files.
 pub(super) struct Temporary {
+    root: PathBuf,
     /// Where the file will be.
     path: PathBuf,
     temporary: PathBuf,
@@ -181,7 +185,7 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    fn create(path: &Path) -> io::Result<Self> {
+    fn create(root: &Path, path: &Path) -> io::Result<Self> {
         let folder = path.parent().expect("a key is below the root");
         let name = path
             .file_name()
@@ -201,6 +205,7 @@ impl Temporary {
             }
         };
         Ok(Self {
+            root: root.to_owned(),
             path: path.to_owned(),
             temporary,
             file,
@@ -221,7 +226,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.shown {
             // Nobody sees it, and a listing removes it later.
-            _ = fs::remove_file(&self.temporary);
+            _ = remove(&self.root, &self.temporary);
         }
     }
 }
