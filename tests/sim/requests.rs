@@ -290,7 +290,8 @@ impl World {
             }
             request @ (StoreRequest::ListPage { .. }
             | StoreRequest::Get { .. }
-            | StoreRequest::Merge(_)) => request,
+            | StoreRequest::Merge(_)
+            | StoreRequest::AbortUploads { .. }) => request,
         };
         Ok(hands::ask_store(
             self.stores.entry(warehouse).or_default(),

@@ -351,6 +351,13 @@ pub enum StoreRequest {
         /// Their keys.
         keys: Vec<String>,
     },
+    /// Abort uploads of objects that were begun and never finished. They are in no listing.
+    AbortUploads {
+        /// The beginning of the objects' keys.
+        prefix: String,
+        /// How long ago at least they were begun, in milliseconds.
+        age_ms: u64,
+    },
 }
 
 /// What the object store answers.
@@ -393,6 +400,9 @@ pub enum StoreAnswer {
         /// The keys whose objects could not be deleted, or of which that is not known.
         kept: Vec<String>,
     },
+    /// To [`StoreRequest::AbortUploads`]: how many were aborted. Nothing waits for them, so those
+    /// that could not be aborted are left to the next time.
+    AbortUploads(Result<u64, Trouble>),
 }
 
 /// What is to be merged, and into what.
