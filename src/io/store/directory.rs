@@ -66,11 +66,7 @@ impl LocalStore {
     }
 
     /// Writes the last piece, and shows the file.
-    pub(super) async fn finish(
-        &self,
-        mut file: Temporary,
-        bytes: Bytes,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn finish(&self, mut file: Temporary, bytes: Bytes) -> Result<(), StoreError> {
         blocking(move || {
             let path = file.path.clone();
             let written = file.file.write_all(&bytes).and_then(|()| file.show());
