@@ -481,7 +481,7 @@ impl MergeOrder {
     pub fn failed(&self, error: MergeError) -> MergeFailure {
         let trouble = Trouble::from(error.to_string());
         let source = match error {
-            MergeError::Damaged { key, .. } => Some(key),
+            MergeError::Damaged { key, .. } | MergeError::TooLarge { key, .. } => Some(key),
             MergeError::Mismatch { .. } => None,
         };
         MergeFailure { source, trouble }
@@ -491,8 +491,8 @@ impl MergeOrder {
 /// Why files could not be merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeFailure {
-    /// The source that is gone or damaged, so that the others must do without it; `None` where it
-    /// may work later.
+    /// The source that is gone, damaged or too large, so that the others must do without it; `None`
+    /// where it may work later.
     pub source: Option<String>,
     /// What went wrong.
     pub trouble: Trouble,
