@@ -1,8 +1,10 @@
 //! Merges files as the engine orders it: fetches what a merge asks for, stores what it makes, and
 //! keeps to a bandwidth. What is merged, and when, is not decided here.
 //!
-//! One merge runs at a time, and it has one request to the store on its way at a time. Its work on
-//! rows runs on threads where nobody waits for an answer, some ten milliseconds at a time.
+//! One merge runs at a time, and it has one request to the store on its way at a time. It has a
+//! thread of its own, because its work on rows takes some ten milliseconds at a time, in which
+//! nothing else could be served. It is one thread from beginning to end, because glibc keeps what
+//! one thread has freed from the others: on changing threads a merge takes twice the memory.
 #![expect(
     clippy::disallowed_methods,
     reason = "the edge that waits, so that a merge keeps to its bandwidth"
@@ -12,23 +14,24 @@ use crate::io::store::{Store, StoreError, Upload};
 use crate::run::pace::Pace;
 use bytes::Bytes;
 use std::ops::Range;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
-use tokio::task::AbortHandle;
+use tokio::select;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use windrow_core::engine::{MergeFailure, MergeOrder, StoreAnswer};
 use windrow_core::shown::snapshot::MovedBytes;
 use windrow_core::table::commit::NewFile;
-use windrow_core::table::merge::{Merge, MergeError, MergeStep, SideTable, Source, merge_side};
+use windrow_core::table::merge::{Merge, MergeStep, SideTable, Source, merge_side};
 
 /// The merge that runs, and the bandwidth of all of them.
 pub struct Merging {
     pace: Arc<Mutex<Pace>>,
     /// What times are reckoned from.
     begun: Instant,
-    running: Option<AbortHandle>,
+    /// The merge that runs ends when this is dropped.
+    running: Option<oneshot::Sender<()>>,
 }
 
 impl Merging {
@@ -51,27 +54,34 @@ impl Merging {
         order: MergeOrder,
         report: impl FnOnce(StoreAnswer, MovedBytes) + Send + 'static,
     ) {
-        self.cancel();
+        let (running, cancelled) = oneshot::channel();
+        self.running = Some(running);
         let mut mover = Mover {
             store,
             pace: Arc::clone(&self.pace),
             begun: self.begun,
             moved: MovedBytes::default(),
         };
-        let task = runtime.spawn(async move {
-            let result = merge(&mut mover, &order).await;
-            let key = order.keys[0].clone();
-            report(StoreAnswer::Merge { key, result }, mover.moved);
+        let on = runtime.clone();
+        runtime.spawn_blocking(move || {
+            let merged = on.block_on(async {
+                select! {
+                    biased;
+                    _ = cancelled => None,
+                    result = merge(&mut mover, &order) => Some(result),
+                }
+            });
+            if let Some(result) = merged {
+                let key = order.keys[0].clone();
+                report(StoreAnswer::Merge { key, result }, mover.moved);
+            }
         });
-        self.running = Some(task.abort_handle());
     }
 
     /// Ends the merge that runs, if there is one. Nothing is reported of it, and what it has stored
     /// is an orphan.
     pub fn cancel(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
+        self.running = None;
     }
 }
 
@@ -97,13 +107,12 @@ async fn merge_files(
     let sources = order.merge_sources();
     let (shape, timestamps, file_rows) = (order.shape.clone(), order.timestamps, order.file_rows);
     let mut merge = Merge::new(&shape, timestamps, file_rows, sources);
-    let mut given = Given::Nothing;
     loop {
-        let (merge_now, step) = work(move || next_step(merge, given)).await;
-        merge = merge_now;
-        given = match step.map_err(|error| order.failed(error))? {
+        match merge.step().map_err(|error| order.failed(error))? {
             MergeStep::Fetch { source, range } => {
-                Given::Bytes(mover.fetch(&order.sources[source].key, range).await?)
+                let bytes = mover.fetch(&order.sources[source].key, range).await?;
+                let given = merge.give(bytes);
+                given.map_err(|error| order.failed(error))?;
             }
             MergeStep::Store { file, bytes, last } => {
                 mover.wait(bytes.len() as u64).await;
@@ -117,31 +126,11 @@ async fn merge_files(
                     on.add(bytes).await.map_err(away)?;
                     *upload = Some(on);
                 }
-                Given::Stored
+                merge.stored();
             }
             MergeStep::Done => return Ok(order.new_files(&merge.finish())),
-        };
-    }
-}
-
-/// What came of the last step.
-enum Given {
-    Nothing,
-    Bytes(Bytes),
-    Stored,
-}
-
-fn next_step(mut merge: Merge, given: Given) -> (Merge, Result<MergeStep, MergeError>) {
-    let taken = match given {
-        Given::Nothing => Ok(()),
-        Given::Bytes(bytes) => merge.give(bytes),
-        Given::Stored => {
-            merge.stored();
-            Ok(())
         }
-    };
-    let step = taken.and_then(|()| merge.step());
-    (merge, step)
+    }
 }
 
 /// Merges files of a side table, all of which are in memory at once: the engine orders only as many
@@ -156,8 +145,7 @@ async fn merge_side_files(
         let bytes = mover.fetch(&source.key, 0..source.bytes).await?;
         sources.push((source, bytes));
     }
-    let timestamps = order.timestamps;
-    let merged = work(move || merge_side(table, timestamps, &sources)).await;
+    let merged = merge_side(table, order.timestamps, &sources);
     let bytes = merged.map_err(|error| order.failed(error))?;
     let files = order.new_side_file(&bytes);
     mover.wait(bytes.len() as u64).await;
@@ -165,18 +153,6 @@ async fn merge_side_files(
     let stored = mover.store.put(&order.keys[0], bytes).await;
     stored.map_err(away)?;
     Ok(files)
-}
-
-/// Does work that takes a while, on a thread where that holds up nobody.
-async fn work<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(act).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The runtime ends, and with it whoever waits here.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 /// The store, within a bandwidth.
@@ -225,3 +201,6 @@ fn away(error: StoreError) -> MergeFailure {
         trouble: error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

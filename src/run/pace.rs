@@ -77,7 +77,7 @@ mod tests {
         for i in 0..10_000 {
             let bytes = i * 7919 % (2 * MIB);
             now += pace.wait_for(now, bytes) + ms(i % 3);
-            let most = now.as_millis() * u128::from(MIB) / 1000;
+            let most = now.as_nanos() * u128::from(MIB) / 1_000_000_000;
             assert!(u128::from(moved) <= most + 1, "{i}: {moved} > {most}");
             moved += bytes;
         }
@@ -90,6 +90,6 @@ mod tests {
         for _ in 0..3 {
             let _ = pace.wait_for(ms(0), u64::MAX);
         }
-        assert_eq!(pace.wait_for(ms(0), 0), Duration::MAX);
+        assert!(pace.wait_for(ms(0), 0) > ms(1 << 40));
     }
 }

@@ -211,8 +211,7 @@ impl Store {
     /// The bytes of this range of an object; `None` when there is no such object.
     ///
     /// # Errors
-    /// As for [`Store::get`]. An object that is shorter than the range is an error, or gives fewer
-    /// bytes.
+    /// As for [`Store::get`]. An object that is shorter than the range gives fewer bytes.
     pub async fn get_range(
         &self,
         key: &str,

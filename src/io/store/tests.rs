@@ -76,6 +76,8 @@ async fn cases(store: &Store) {
         ("a/b c/é=1.parquet", 1..3, Some("ne")),
         ("a/b c/é=1.parquet", 0..1, Some("o")),
         ("a/b c/é=1.parquet", 2..2, Some("")),
+        ("a/b c/é=1.parquet", 2..9, Some("e")),
+        ("a/b c/é=1.parquet", 3..9, Some("")),
         ("a/none", 0..1, None),
     ] {
         let found = store.get_range(key, range).await.unwrap();
