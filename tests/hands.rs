@@ -146,6 +146,7 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
             key: order.keys[0].clone(),
             result: merge(objects, &order),
         },
+        StoreRequest::AbortUploads { .. } => StoreAnswer::AbortUploads(Ok(0)),
         StoreRequest::Delete { keys } => {
             objects.retain(|key, _| !keys.contains(key));
             StoreAnswer::Delete {
@@ -348,6 +349,7 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                     trouble: trouble(),
                 }),
             },
+            StoreRequest::AbortUploads { .. } => StoreAnswer::AbortUploads(Err(trouble())),
             StoreRequest::Delete { keys } => StoreAnswer::Delete {
                 gone: Vec::new(),
                 kept: keys,

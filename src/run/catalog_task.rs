@@ -20,6 +20,8 @@ pub enum CatalogWork {
     Pause(bool, oneshot::Sender<Result<(), String>>),
     /// Log in with these credentials from the next connection on.
     UseLogin(PgConfig),
+    /// Report the sums over the table's files, which a commit has changed in more than it says.
+    ReportTotals,
     /// Say when everything that was asked for earlier has been carried out.
     SayWhenDone(blocking::Sender<()>),
 }
@@ -28,7 +30,8 @@ pub enum CatalogWork {
 pub enum CatalogReport {
     /// The answer to a request of the engine.
     Answer(CatalogAnswer),
-    /// The sums over the table's files when it was taken. It comes before the answer that says so.
+    /// The sums over the table's files. When the table is taken, they come before the answer that
+    /// says so.
     Totals(Totals),
     /// A pause, or its end, is in the catalog now.
     Paused(bool),
@@ -79,6 +82,10 @@ impl CatalogTask {
                     }
                     continue;
                 }
+                CatalogWork::ReportTotals => match self.totals().await {
+                    Some(totals) => CatalogReport::Totals(totals),
+                    None => continue,
+                },
                 CatalogWork::SayWhenDone(done) => {
                     let _ = done.send(());
                     continue;
@@ -102,9 +109,9 @@ impl CatalogTask {
             CatalogRequest::Acquire { over } => {
                 let acquired = self.acquire(over.as_ref()).await;
                 if let Ok(Acquired::Ours { head: Some(_), .. }) = &acquired
-                    && let Ok(files) = self.catalog.files(TableKind::Chunks, 0).await
+                    && let Some(totals) = self.totals().await
                 {
-                    report(CatalogReport::Totals(files.totals));
+                    report(CatalogReport::Totals(totals));
                 }
                 CatalogAnswer::Acquire(acquired)
             }
@@ -163,6 +170,12 @@ impl CatalogTask {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)
             }
         })
+    }
+
+    /// The sums over the table's files; `None` where the catalog does not answer.
+    async fn totals(&mut self) -> Option<Totals> {
+        let files = self.catalog.files(TableKind::Chunks, 0).await;
+        files.ok().map(|files| files.totals)
     }
 
     async fn acquire(&mut self, over: Option<&LeaseMark>) -> Result<Acquired, CatalogError> {

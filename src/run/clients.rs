@@ -16,6 +16,7 @@ use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
+use windrow_core::table::compaction::Times;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
 use windrow_core::table::newest::{NewestRows, NextStep};
@@ -37,6 +38,8 @@ pub struct Clients {
     pub look: Catalog,
     /// How PostgreSQL is reached; `None` for a catalog in a directory.
     pub catalog_login: Option<PgConfig>,
+    /// How many bytes a second merges may read and write together.
+    pub compact_bytes_per_second: u64,
     /// The name by which other processes know this one; it is shown to people.
     pub who: String,
     /// The settings, by which changed secrets are read again; `None` where secrets do not change.
@@ -65,6 +68,7 @@ pub fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Clients> {
         catalog: catalog()?,
         look: catalog()?,
         catalog_login,
+        compact_bytes_per_second: config.compact_bytes_per_second,
         who: who(config),
         config: Some(config.clone()),
         secrets: secrets.clone(),
@@ -230,6 +234,9 @@ pub fn engine_settings(config: &Config) -> Rules {
         lease_ms: config.lease_ms,
         keep_replaced_ms: table.keep_replaced_ms,
         garbage: GarbageRules::default(),
+        compaction: Times::default(),
+        retain_ms: table.retain_ms,
+        retain_side_ms: table.retain_side_ms,
         limits: Limits::default(),
     }
 }

@@ -21,7 +21,8 @@ use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
 use crate::run::catalog_task::CatalogWork;
 use crate::run::clock::MachineClock;
-use crate::run::log::{log_commit, log_failure, log_foreign_keys, log_state};
+use crate::run::log::{log_commit, log_failure, log_foreign_keys, log_left_out, log_state};
+use crate::run::merging::Merging;
 use crate::run::perform::{ask_brokers, ask_store};
 use crate::run::rotation::Rotation;
 use std::collections::BTreeSet;
@@ -33,10 +34,10 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 use tracing::{info, warn};
 use windrow_core::engine::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State,
-    StoreAnswer,
+    StoreAnswer, StoreRequest,
 };
 use windrow_core::settings::secrets::Secrets;
-use windrow_core::shown::snapshot::{RunFacts, snapshot};
+use windrow_core::shown::snapshot::{MovedBytes, RunFacts, snapshot};
 use windrow_core::shown::status::Status;
 use windrow_core::table::commit::Acquired;
 use windrow_core::table::place::Place;
@@ -58,6 +59,8 @@ const RELEASE_MAX: Duration = Duration::from_secs(5);
 /// What comes back to the loop.
 pub(super) enum Message {
     Answer(Answer),
+    /// What came of a merge, and what it has moved.
+    Merged(StoreAnswer, MovedBytes),
     Totals(Totals),
     Paused(bool),
     Secrets(Box<Secrets>),
@@ -78,6 +81,7 @@ pub(super) struct Driver {
     pub(super) located_store: watch::Sender<Option<Store>>,
     /// `None` where the secrets cannot change, as in the demo.
     pub(super) rotation: Option<Rotation>,
+    pub(super) merging: Merging,
     pub(super) runtime: Runtime,
     pub(super) to_loop: mpsc::Sender<Message>,
     pub(super) to_catalog: async_mpsc::UnboundedSender<CatalogWork>,
@@ -166,13 +170,21 @@ impl Driver {
                 self.note_answer(&answer);
                 Input::Answer(answer)
             }
+            Message::Merged(answer, moved) => {
+                self.run.note_merge(&answer, moved);
+                return self.take_message(Message::Answer(Answer::Store(answer)), reader, effects);
+            }
             Message::Totals(totals) => {
                 self.run.totals = totals;
                 return;
             }
             Message::Paused(paused) => Input::Paused(paused),
             Message::Secrets(secrets) => return self.rotate(&secrets, reader, effects),
-            Message::Shutdown => Input::Shutdown,
+            Message::Shutdown => {
+                // The next owner merges again; nobody waits for it at the end.
+                self.merging.cancel();
+                Input::Shutdown
+            }
         };
         self.engine.step(input, effects);
     }
@@ -206,9 +218,14 @@ impl Driver {
                 Effect::UseWarehouse(warehouse) => self.use_warehouse(&warehouse),
                 Effect::CommitGroup(offsets) => self.brokers.commit_group(&offsets),
                 Effect::ReportForeignKeys(keys) => log_foreign_keys(&keys),
+                Effect::ReportLeftOut { key, trouble } => log_left_out(&key, &trouble),
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
                     log_commit(&commit, rows);
+                    if !commit.retired.is_empty() {
+                        // Which windows the table has now is known to the catalog alone.
+                        self.ask_catalog(CatalogWork::ReportTotals);
+                    }
                 }
                 Effect::Exit(None) => self.ended = Some(Ok(())),
                 Effect::Exit(Some(reason)) => self.ended = Some(Err(reason)),
@@ -238,6 +255,13 @@ impl Driver {
                     let answer = Answer::Brokers(ask_brokers(&brokers, request));
                     let _ = to_loop.send(Message::Answer(answer));
                 });
+            }
+            Request::Store(StoreRequest::Merge(order)) => {
+                let report = move |answer, moved| {
+                    let _ = to_loop.send(Message::Merged(answer, moved));
+                };
+                let store = self.store.clone();
+                self.merging.begin(&self.runtime, store, *order, report);
             }
             Request::Store(request) => {
                 let store = self.store.clone();

@@ -2,7 +2,9 @@
 
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use windrow_core::engine::{Answer, BrokersAnswer, CatalogAnswer, State, StoreAnswer};
+use windrow_core::engine::{
+    Answer, BrokersAnswer, CatalogAnswer, MergeFailure, State, StoreAnswer,
+};
 use windrow_core::table::commit::Commit;
 use windrow_core::values::cause::{Trouble, name_or_empty};
 
@@ -71,6 +73,25 @@ pub fn log_failure(answer: &Answer) {
         }) => {
             warn!(error = %error, "cannot learn which objects to delete; trying again");
         }
+        Answer::Store(StoreAnswer::Merge {
+            key,
+            result:
+                Err(MergeFailure {
+                    source: None,
+                    trouble,
+                }),
+        }) => {
+            warn!(key, error = %trouble, "cannot merge files; trying again in a minute");
+        }
+        Answer::Store(StoreAnswer::AbortUploads(Err(error))) => {
+            warn!(
+                error = %error,
+                "cannot abort uploads that were never finished; trying again in a day"
+            );
+        }
+        Answer::Store(StoreAnswer::AbortUploads(Ok(uploads))) if *uploads > 0 => {
+            info!(uploads, "aborted uploads that were never finished");
+        }
         Answer::Store(StoreAnswer::ListPage {
             prefix,
             result: Err(error),
@@ -101,8 +122,20 @@ pub fn log_foreign_keys(keys: &[String]) {
     );
 }
 
+/// Logs that a file cannot be merged. Readers meet it as before.
+pub fn log_left_out(key: &str, trouble: &Trouble) {
+    warn!(
+        key, cause = name_or_empty(trouble.cause), error = %trouble,
+        "a file stays as it is and the others are merged without it; it is tried again after the \
+         next start"
+    );
+}
+
 /// Logs one line for a committed epoch, which added this many rows to the table.
 pub fn log_commit(commit: &Commit, rows: u64) {
+    if !commit.retired.is_empty() {
+        return log_swap(commit);
+    }
     let ledger = &commit.ledger;
     info!(
         epoch = commit.epoch,
@@ -117,5 +150,29 @@ pub fn log_commit(commit: &Commit, rows: u64) {
         lost = ledger.lost,
         closed_through = commit.closed_through.map(|t| t.to_string()),
         "committed"
+    );
+}
+
+/// Logs one line for an epoch that shows other files, or fewer, instead of those before.
+fn log_swap(commit: &Commit) {
+    let rows = |rows: &mut dyn Iterator<Item = u64>| rows.sum::<u64>();
+    let retired_rows = rows(&mut commit.retired.iter().map(|file| file.rows));
+    if commit.files.is_empty() {
+        info!(
+            epoch = commit.epoch,
+            files = commit.retired.len(),
+            rows = retired_rows,
+            "dropped files that are kept no longer"
+        );
+        return;
+    }
+    info!(
+        epoch = commit.epoch,
+        key = commit.files[0].key,
+        from = commit.retired.len(),
+        files = commit.files.len(),
+        rows = retired_rows,
+        bytes = rows(&mut commit.files.iter().map(|file| file.bytes)),
+        "merged files"
     );
 }

@@ -8,6 +8,8 @@ mod clock;
 pub mod driver;
 pub mod catalog_task;
 pub mod perform;
+pub mod pace;
+pub mod merging;
 pub mod rows;
 pub mod log;
 pub mod rotation;

@@ -72,6 +72,9 @@ fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
 }
 
 /// Asks the object store.
+///
+/// # Panics
+/// For a merge, which `merging` does.
 pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
     match request {
         StoreRequest::ListPage { prefix, after } => {
@@ -106,6 +109,11 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
                 kept: deleted.kept,
             }
         }
+        StoreRequest::AbortUploads { prefix, age_ms } => {
+            let aborted = store.abort_uploads(&prefix, age_ms).await;
+            StoreAnswer::AbortUploads(aborted.map_err(Trouble::from))
+        }
+        StoreRequest::Merge(_) => unreachable!("the driver hands it to `merging`"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_com
 use crate::run::clients::{Clients, http_token, random_owner_id};
 use crate::run::clock::MachineClock;
 use crate::run::driver::{Driver, Message};
+use crate::run::merging::Merging;
 use crate::run::rotation::{Rotation, log_problems, watch_secrets};
 use crate::run::rows::rows_reader;
 use anyhow::Context;
@@ -111,6 +112,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
             token,
             look_login,
         }),
+        merging: Merging::new(clients.compact_bytes_per_second),
         runtime: runtime.clone(),
         to_loop: to_loop.clone(),
         to_catalog,

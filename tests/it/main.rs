@@ -2,6 +2,7 @@
 
 mod causes;
 mod commands;
+mod compaction;
 mod demo;
 mod documents;
 mod garbage;

@@ -293,7 +293,9 @@ impl World {
                 self.deletions.note_merge(&order.keys, self.now)?;
                 StoreRequest::Merge(order)
             }
-            request @ (StoreRequest::ListPage { .. } | StoreRequest::Get { .. }) => request,
+            request @ (StoreRequest::ListPage { .. }
+            | StoreRequest::Get { .. }
+            | StoreRequest::AbortUploads { .. }) => request,
         };
         Ok(hands::ask_store(
             self.stores.entry(warehouse).or_default(),

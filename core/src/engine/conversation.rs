@@ -375,6 +375,13 @@ pub enum StoreRequest {
         /// Their keys.
         keys: Vec<String>,
     },
+    /// Abort uploads of objects that were begun and never finished. They are in no listing.
+    AbortUploads {
+        /// The beginning of the objects' keys.
+        prefix: String,
+        /// How long ago at least they were begun, in milliseconds.
+        age_ms: u64,
+    },
 }
 
 /// What the object store answers.
@@ -417,6 +424,9 @@ pub enum StoreAnswer {
         /// The keys whose objects could not be deleted, or of which that is not known.
         kept: Vec<String>,
     },
+    /// To [`StoreRequest::AbortUploads`]: how many were aborted. Nothing waits for them, so those
+    /// that could not be aborted are left to the next time.
+    AbortUploads(Result<u64, Trouble>),
 }
 
 /// What is to be merged, and into what.
@@ -495,7 +505,7 @@ impl MergeOrder {
     pub fn failed(&self, error: MergeError) -> MergeFailure {
         let trouble = Trouble::from(error.to_string());
         let source = match error {
-            MergeError::Damaged { key, .. } => Some(key),
+            MergeError::Damaged { key, .. } | MergeError::TooLarge { key, .. } => Some(key),
             MergeError::Mismatch { .. } => None,
         };
         MergeFailure { source, trouble }
@@ -505,8 +515,8 @@ impl MergeOrder {
 /// Why files could not be merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeFailure {
-    /// The source that is gone or damaged, so that the others must do without it; `None` where it
-    /// may work later.
+    /// The source that is gone, damaged or too large, so that the others must do without it; `None`
+    /// where it may work later.
     pub source: Option<String>,
     /// What went wrong.
     pub trouble: Trouble,

@@ -112,6 +112,11 @@ impl Garbage {
         }
         if self.search == Search::Idle && step.now >= self.search_at {
             self.search_at = step.now.plus(step.rules.garbage.search_every_ms);
+            // What a crash left of an upload costs its bytes, and no listing shows it.
+            step.ask(StoreRequest::AbortUploads {
+                prefix: step.names.prefix().to_owned(),
+                age_ms: step.rules.garbage.orphan_age_ms,
+            });
             self.search = Search::List {
                 after: None,
                 ask_at: Some(step.now),

@@ -447,7 +447,13 @@ impl Ours {
             (StoreAnswer::Merge { key, result }, Stage::Counting(counting)) => {
                 counting.merged(&key, result, step);
             }
-            (StoreAnswer::Get { .. } | StoreAnswer::Put { .. } | StoreAnswer::Merge { .. }, _) => {}
+            (
+                StoreAnswer::Get { .. }
+                | StoreAnswer::Put { .. }
+                | StoreAnswer::Merge { .. }
+                | StoreAnswer::AbortUploads(_),
+                _,
+            ) => {}
         }
         Ok(())
     }

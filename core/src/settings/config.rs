@@ -54,6 +54,8 @@ pub struct Config {
     pub max_future_ms: i64,
     /// At most this long between the closing of a window and its commit.
     pub commit_interval_ms: u64,
+    /// How many bytes a second may be read and written together when files are merged.
+    pub compact_bytes_per_second: u64,
     /// How to reach S3.
     pub s3: S3Settings,
     /// Where the table is recorded; `None` only in console mode.
@@ -174,6 +176,10 @@ pub struct TableSettings {
     pub place: TablePlace,
     /// How Parquet files hold timestamps.
     pub timestamps: Timestamps,
+    /// How long after the end of its last window a day is kept; `None` is for ever.
+    pub retain_ms: Option<u64>,
+    /// How long late records and rejects are kept; `None` is for ever.
+    pub retain_side_ms: Option<u64>,
     /// How long replaced files are kept: longer than the longest query.
     pub keep_replaced_ms: u64,
 }
@@ -270,6 +276,7 @@ impl Config {
             max_memory: w.optional_bytes("max-memory"),
             max_future_ms: signed(w.duration_ms("max-future")),
             commit_interval_ms: w.duration_ms("commit-interval"),
+            compact_bytes_per_second: w.bytes("compact-bandwidth"),
             s3: s3(&mut w),
             catalog,
             lease_ms: w.duration_ms("lease"),
@@ -372,6 +379,8 @@ fn table(w: &mut Written, catalog: Option<&CatalogSettings>) -> Option<TableSett
             "table.timestamps",
             &[("micros", Timestamps::Micros), ("int96", Timestamps::Int96)],
         ),
+        retain_ms: w.duration_or_none_ms("table.retain"),
+        retain_side_ms: w.duration_or_none_ms("table.retain-side"),
         keep_replaced_ms: w.duration_ms("table.keep-replaced"),
     };
     if given {
@@ -621,6 +630,51 @@ secrets-file: /etc/windrow/secrets.yaml";
         assert_eq!(read(&format!("{LEAST}table: {{ name: '' }}")).table, None);
     }
 
+    /// A day is dropped as a whole, so less than a day could not be kept to.
+    #[test]
+    fn what_is_kept_no_longer_is_said_by_two_durations() {
+        let with = |line: &str| {
+            let text = format!("{LEAST}table: {{ name: t, {line} }}\ncatalog: local:/data\n");
+            Config::parse(&text).map(|config| {
+                let table = config.table.unwrap();
+                (table.retain_ms, table.retain_side_ms)
+            })
+        };
+        const DAY: u64 = 86_400_000;
+        for (line, expect) in [
+            ("", (None, Some(30 * DAY))),
+            ("retain: forever, retain-side: forever", (None, None)),
+            (
+                "retain: 365d, retain-side: 1h",
+                (Some(365 * DAY), Some(3_600_000)),
+            ),
+            ("retain: 24h", (Some(DAY), Some(30 * DAY))),
+        ] {
+            assert_eq!(with(line), Ok(expect), "{line}");
+        }
+        for (line, expect) in [
+            (
+                "retain: 0d",
+                "retain \"0d\": too short; write forever or at least 1d",
+            ),
+            (
+                "retain: 23h",
+                "retain \"23h\": too short; write forever or at least 1d",
+            ),
+            (
+                "retain-side: 5m",
+                "retain-side \"5m\": too short; write forever or at least 1h",
+            ),
+            (
+                "retain: always",
+                "retain \"always\": no number; write 500ms, 10s or 5m, or forever",
+            ),
+        ] {
+            let error = with(line).unwrap_err().to_string();
+            assert_eq!(error, format!("cannot read setting table.{expect}"));
+        }
+    }
+
     #[test]
     fn a_local_catalog_is_its_own_warehouse() {
         let config = read(&table(""));
@@ -691,11 +745,11 @@ secrets-file: /etc/windrow/secrets.yaml";
 
     #[test]
     fn a_key_that_is_like_none_is_told_those_that_are_known() {
-        let error = Config::parse(&format!("{LEAST}table: {{ retain: 30d }}")).unwrap_err();
+        let error = Config::parse(&format!("{LEAST}table: {{ zzz: 30d }}")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot read setting table.retain: unknown key; known are name, database, warehouse, \
-             bucket, timestamps, keep-replaced"
+            "cannot read setting table.zzz: unknown key; known are name, database, warehouse, \
+             bucket, timestamps, retain, retain-side, keep-replaced"
         );
     }
 
@@ -750,6 +804,19 @@ secrets-file: /etc/windrow/secrets.yaml";
             "quiet-timeout: never",
             "cannot read setting quiet-timeout \"never\": no number; write 500ms, 10s or 5m, or \
              off",
+        );
+        check(
+            "quiet-timeout: 0s",
+            "cannot read setting quiet-timeout \"0s\": too short; write off or at least 1ms",
+        );
+        check(
+            "compact-bandwidth: unlimited",
+            "cannot read setting compact-bandwidth \"unlimited\": unknown unit \"unlimited\"; \
+             write 65536, 64KiB, 1MiB or 1GiB",
+        );
+        check(
+            "compact-bandwidth: 0",
+            "cannot read setting compact-bandwidth \"0\": out of range; write 64KiB to 1024GiB",
         );
         check(
             "s3: { endpoint: 'minio:9000' }",

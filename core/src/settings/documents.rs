@@ -183,7 +183,10 @@ fn allowed(kind: Kind) -> Option<String> {
                 duration(max_ms)
             )
         }
-        Kind::DurationOr(word) => format!("A duration, or {word}."),
+        Kind::DurationOr { word, min_ms: 1 } => format!("A duration, or {word}."),
+        Kind::DurationOr { word, min_ms } => {
+            format!("A duration of at least {}, or {word}.", duration(min_ms))
+        }
         Kind::Number { of, min, max } => format!("A number of {of} from {min} to {max}."),
         Kind::Bytes { min, max } => {
             format!(

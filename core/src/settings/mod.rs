@@ -1,5 +1,6 @@
 //! Every setting is one row here; the parser and the documents are made from these rows.
 
+mod row;
 pub mod setting;
 pub mod charm_options;
 mod yaml;

@@ -3,7 +3,7 @@
 //! text is a small language are in `grammar`; whether several values fit together is for `config`.
 
 use crate::table::place::check_bucket;
-use crate::values::time::parse_duration_ms;
+use crate::values::time::{format_duration_ms, parse_duration_ms};
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -221,14 +221,21 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A duration in milliseconds, or a word that means none.
-pub(super) fn parse_duration_or(text: &str, word: &str) -> Result<Option<u64>, String> {
+/// A duration in milliseconds that is not shorter than `min_ms`, or a word that means none.
+pub(super) fn parse_duration_or(
+    text: &str,
+    word: &str,
+    min_ms: u64,
+) -> Result<Option<u64>, String> {
     // YAML 1.1 takes the word off for false, so a file may come to us with that.
     if text == word || (word == "off" && text == "false") {
         return Ok(None);
     }
     match parse_duration_ms(text) {
-        Ok(0) => Err(format!("too short; write {word} or 5m")),
+        Ok(ms) if ms < min_ms => {
+            let min = format_duration_ms(min_ms);
+            Err(format!("too short; write {word} or at least {min}"))
+        }
         Ok(ms) => Ok(Some(ms)),
         Err(why) => Err(format!("{why}, or {word}")),
     }

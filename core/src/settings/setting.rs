@@ -2,88 +2,10 @@
 //! test in `documents` writes `windrow.example.yaml`, `docs/settings.md` and the charm's
 //! `config.yaml` from them. So a new setting is a row here and the place in `config` that reads it.
 
+pub use crate::settings::row::{CharmOption, DefaultValue, Kind, Setting};
+
 use DefaultValue::{Like, Required, Text};
 use Kind::{Bytes, Duration, DurationOr, File, Flag, Number, Words};
-
-/// One setting of `windrow.yaml`.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The path in the file: `kafka.topic` is the line `topic` of the section `kafka`.
-    pub key: &'static str,
-    /// The charm's option; `None` where the charm decides the value itself.
-    pub option: Option<CharmOption>,
-    /// What is taken where the file does not say.
-    pub default: DefaultValue,
-    /// A value for the example file, where the default is not a good one.
-    pub example: Option<&'static str>,
-    /// Whether it is kept with the table, so that another value later is refused.
-    pub shapes_rows: bool,
-    /// What values it takes.
-    pub kind: Kind,
-    /// What it is, in whole sentences. The key of another setting stands in back-quotes.
-    pub doc: &'static str,
-}
-
-/// What the charm's users see of a setting.
-#[derive(Clone, Copy, Debug)]
-pub struct CharmOption {
-    /// The option's name.
-    pub name: &'static str,
-    /// The option's default; `None` is the setting's own.
-    pub default: Option<&'static str>,
-    /// What only the charm's users must know, in whole sentences; often empty.
-    pub note: &'static str,
-}
-
-/// What is taken where the file does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultValue {
-    /// This value. The empty text is a value, too; the row's `doc` says what it means.
-    Text(&'static str),
-    /// The value of the setting with this key.
-    Like(&'static str),
-    /// There is none: the setting must be given.
-    Required,
-}
-
-/// What values a setting takes. A kind with limits is checked by them; the others have rules of
-/// their own, in `parse` and `grammar`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A text whose rule the row's `doc` describes.
-    Free,
-    /// One of these words.
-    Words(&'static [&'static str]),
-    /// `true` or `false`.
-    Flag,
-    /// A duration between two limits in milliseconds.
-    Duration {
-        /// The shortest that is allowed.
-        min_ms: u64,
-        /// The longest that is allowed; `u64::MAX` is no limit.
-        max_ms: u64,
-    },
-    /// A duration longer than zero, or this word for none.
-    DurationOr(&'static str),
-    /// A whole number.
-    Number {
-        /// What is counted, in the plural.
-        of: &'static str,
-        /// The least that is allowed.
-        min: u64,
-        /// The most that is allowed.
-        max: u64,
-    },
-    /// A size in bytes.
-    Bytes {
-        /// The least that is allowed.
-        min: u64,
-        /// The most that is allowed.
-        max: u64,
-    },
-    /// The path of a file, or empty.
-    File,
-}
 
 /// Any duration, zero included.
 const ANY: Kind = at_least(0);
@@ -279,12 +201,40 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "table.retain",
+        option: option("retain"),
+        default: Text("forever"),
+        // Days are dropped as a whole, so a shorter time would not be kept to.
+        kind: DurationOr {
+            word: "forever",
+            min_ms: 86_400_000,
+        },
+        doc: "How long the rows of a day (UTC, by the start of the window) stay in the table after \
+              the day's last window has ended. Then the day is dropped as a whole. With 365d a \
+              query finds at least the last 365 days. What is dropped is gone after \
+              `table.keep-replaced`, also when a longer time is set later.",
+        ..ROW
+    },
+    Setting {
+        key: "table.retain-side",
+        option: option("retain-side"),
+        default: Text("30d"),
+        // Files of an hour become one, and are dropped as a whole.
+        kind: DurationOr {
+            word: "forever",
+            min_ms: 3_600_000,
+        },
+        doc: "How long late records and rejects stay in TABLE__late and TABLE__rejects after they \
+              were committed. They are dropped together with those of up to a day.",
+        ..ROW
+    },
+    Setting {
         key: "table.keep-replaced",
         option: option("keep-replaced"),
         default: Text("7d"),
         kind: at_least(1000),
-        doc: "How long files are kept that no table names any more. Make it longer than the \
-              longest query.",
+        doc: "How long files are kept that no table names any more, because others have taken \
+              their place or their day was dropped. Make it longer than the longest query.",
         ..ROW
     },
     Setting {
@@ -390,7 +340,10 @@ pub const SETTINGS: &[Setting] = &[
         key: "quiet-timeout",
         option: option("quiet-timeout"),
         default: Text("off"),
-        kind: DurationOr("off"),
+        kind: DurationOr {
+            word: "off",
+            min_ms: 1,
+        },
         doc: "How long the whole topic is silent before its last windows close. With off they \
               stay open until a record comes.",
         ..ROW
@@ -477,6 +430,21 @@ pub const SETTINGS: &[Setting] = &[
         },
         doc: "How long a closed window waits for its commit at most. A longer interval makes \
               fewer and larger files.",
+        ..ROW
+    },
+    Setting {
+        key: "compact-bandwidth",
+        option: option("compact-bandwidth"),
+        // Rows that compress well take a second of one processor for some 10 MiB. So this is what
+        // one processor does with them in any case, and an eighth of a gigabit network.
+        default: Text("16MiB"),
+        kind: Bytes {
+            min: 64 << 10,
+            max: 1 << 40,
+        },
+        doc: "How many bytes a second, read and written together, windrow may move while it merges \
+              the table's files into fewer. With less, merging takes longer, and leaves more of \
+              the network, the store and the processor to others. It changes no row.",
         ..ROW
     },
     Setting {

@@ -181,12 +181,12 @@ impl Written {
         })
     }
 
-    /// A duration in milliseconds; `None` for the word that its row names.
+    /// A duration of at least what its row says, in milliseconds; `None` for the row's word.
     pub(super) fn duration_or_none_ms(&mut self, key: &str) -> Option<u64> {
-        let Kind::DurationOr(word) = row(key).kind else {
+        let Kind::DurationOr { word, min_ms } = row(key).kind else {
             panic!("{key} is not a duration or a word")
         };
-        self.read(key, |text| parse_duration_or(text, word))
+        self.read(key, |text| parse_duration_or(text, word, min_ms))
     }
 
     /// One of the words of its row, as the value that `meanings` gives it.

@@ -76,8 +76,28 @@ fn write_counts(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
             "Commits of this process that failed and were tried again",
             status.commit_failures,
         ),
+        (
+            "windrow_compactions",
+            "Merges of files by this process",
+            status.compactions,
+        ),
+        (
+            "windrow_compaction_failures",
+            "Merges of files by this process that failed",
+            status.compaction_failures,
+        ),
     ];
-    write_counters(out, &commits)
+    write_counters(out, &commits)?;
+    let help = "Bytes that merges of files by this process have moved";
+    let kind = MetricType::Counter;
+    let mut family = begin(out, "windrow_compaction_bytes", help, kind)?;
+    for (direction, n) in [
+        ("read", status.compaction_read_bytes),
+        ("written", status.compaction_written_bytes),
+    ] {
+        ConstCounter::new(n).encode(family.encode_family(&[("direction", direction)])?)?;
+    }
+    Ok(())
 }
 
 /// Counters without labels: the name of each, what it counts, and how far it is.
@@ -289,6 +309,10 @@ mod tests {
             "windrow_rows_total 10",
             "windrow_commits_total 4",
             "windrow_commit_failures_total 0",
+            "windrow_compactions_total 6",
+            "windrow_compaction_failures_total 0",
+            "windrow_compaction_bytes_total{direction=\"read\"} 5000",
+            "windrow_compaction_bytes_total{direction=\"written\"} 4000",
             "windrow_lag_records{partition=\"7\"} 5",
             "windrow_watermark_seconds 1725219805.0",
             "windrow_frontier_age_seconds 1.5",

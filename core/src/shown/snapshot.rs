@@ -2,9 +2,10 @@
 //! Nothing is asked here and nothing is logged.
 
 use crate::count::lane::Lane;
-use crate::engine::{Engine, State as EngineState};
+use crate::engine::{Engine, State as EngineState, StoreAnswer};
 use crate::shown::status::{LaneStatus, State, Status, WindowStatus};
 use crate::table::commit::{Commit, FileKind};
+use crate::table::hive::TableKind;
 use crate::values::cause::Trouble;
 use crate::values::record::Partition;
 use crate::values::time::EventTime;
@@ -33,17 +34,47 @@ pub struct RunFacts {
     pub commits: u64,
     /// Attempts to store an object or to commit an epoch that failed and were made again.
     pub commit_failures: u64,
+    /// Merges of files that this run has made.
+    pub compactions: u64,
+    /// Merges of files that failed. They are made again, or without the file that is damaged.
+    pub compaction_failures: u64,
+    /// What merges have moved, also those that failed.
+    pub compaction_bytes: MovedBytes,
     /// See [`Status::problems`].
     pub problems: String,
 }
 
+/// How many bytes went between this process and the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedBytes {
+    /// From the store.
+    pub read: u64,
+    /// To the store.
+    pub written: u64,
+}
+
 impl RunFacts {
-    /// Takes an epoch that was committed into the sums. Returns how many rows it added.
+    /// Takes an epoch that was committed into the sums. Returns how many rows its files have.
     pub fn count_commit(&mut self, commit: &Commit) -> u64 {
         self.commits += 1;
         let before = self.totals.rows;
         self.totals.add_files(commit);
-        self.totals.rows - before
+        let added = self.totals.rows - before;
+        self.totals.remove_files(commit);
+        added
+    }
+
+    /// Takes a merge of files into the counts: what came of it, and what it has moved. Other
+    /// answers of the store count for nothing here.
+    pub fn note_merge(&mut self, answer: &StoreAnswer, moved: MovedBytes) {
+        if let StoreAnswer::Merge { result, .. } = answer {
+            match result {
+                Ok(_) => self.compactions += 1,
+                Err(_) => self.compaction_failures += 1,
+            }
+            self.compaction_bytes.read += moved.read;
+            self.compaction_bytes.written += moved.written;
+        }
     }
 }
 
@@ -75,6 +106,17 @@ impl Totals {
             self.rows += file.rows;
             self.first_window = self.first_window.into_iter().chain(file.first_window).min();
             self.last_window = self.last_window.max(file.last_window);
+        }
+    }
+
+    /// Takes off the files of rows that an epoch no longer shows. Which windows are still there, it
+    /// does not say.
+    fn remove_files(&mut self, commit: &Commit) {
+        let word = TableKind::Chunks.word();
+        for file in commit.retired.iter().filter(|file| file.table == word) {
+            self.files = self.files.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(file.bytes);
+            self.rows = self.rows.saturating_sub(file.rows);
         }
     }
 }
@@ -120,6 +162,10 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         rows_committed: ledger.rows,
         commits: run.commits,
         commit_failures: run.commit_failures,
+        compactions: run.compactions,
+        compaction_failures: run.compaction_failures,
+        compaction_read_bytes: run.compaction_bytes.read,
+        compaction_written_bytes: run.compaction_bytes.written,
         topic: run.topic.clone(),
         owner: engine.holder().unwrap_or(&run.instance).to_owned(),
         version: run.version.clone(),
@@ -196,9 +242,11 @@ mod tests {
     use super::*;
     use crate::engine::{
         Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input,
-        Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
+        MergeFailure, Request, Rules, StoreAnswer, StoreRequest, TopicFacts,
     };
-    use crate::table::commit::{Acquired, CatalogError, Genesis, Head, LaneCommit, NewFile, Owner};
+    use crate::table::commit::{
+        Acquired, CatalogError, Genesis, Head, LaneCommit, NewFile, Owner, RetiredFile,
+    };
     use crate::values::cause::Cause;
     use crate::values::ledger::LaneLedger;
     use crate::values::object::ObjectPage;
@@ -494,6 +542,55 @@ mod tests {
             last_window: Some(EventTime(30)),
         };
         assert_eq!((run.totals, run.commits), (totals, 1));
+
+        // Two of them become one; a file of a side table counts for nothing.
+        let retired = |table: &str| RetiredFile {
+            table: table.to_owned(),
+            key: String::new(),
+            rows: 7,
+            bytes: 100,
+        };
+        commit.files.truncate(1);
+        (commit.files[0].rows, commit.files[0].bytes) = (14, 150);
+        commit.retired = vec![retired("rows"), retired("late"), retired("rows")];
+        assert_eq!(run.count_commit(&commit), 14);
+        let totals = Totals {
+            files: 1,
+            bytes: 150,
+            ..totals
+        };
+        assert_eq!((run.totals, run.commits), (totals, 2));
+    }
+
+    #[test]
+    fn merges_are_counted_with_what_they_have_moved() {
+        let mut run = run_facts();
+        let moved = MovedBytes {
+            read: 30,
+            written: 20,
+        };
+        let answer = |result| StoreAnswer::Merge {
+            key: "k".to_owned(),
+            result,
+        };
+        run.note_merge(&answer(Ok(Vec::new())), moved);
+        let away = MergeFailure {
+            source: None,
+            trouble: "the store is away".into(),
+        };
+        run.note_merge(
+            &answer(Err(away)),
+            MovedBytes {
+                read: 5,
+                written: 0,
+            },
+        );
+        let sums = MovedBytes {
+            read: 35,
+            written: 20,
+        };
+        assert_eq!((run.compactions, run.compaction_failures), (1, 1));
+        assert_eq!(run.compaction_bytes, sums);
     }
 
     fn commit() -> Commit {

@@ -90,6 +90,15 @@ pub struct Status {
     pub commits: u64,
     /// Commits of this process that failed and were tried again.
     pub commit_failures: u64,
+    /// Merges of files that this process has made.
+    pub compactions: u64,
+    /// Merges of files by this process that failed. They are made again, or without the file that
+    /// is damaged.
+    pub compaction_failures: u64,
+    /// Bytes that merges have read from the store, also those that failed.
+    pub compaction_read_bytes: u64,
+    /// Bytes that merges have written to the store, also those that failed.
+    pub compaction_written_bytes: u64,
     /// The Kafka topic.
     pub topic: String,
     /// Who holds the lease on the table, by its setting `instance`. As long as no other holder is

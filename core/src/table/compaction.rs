@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many bytes the files of a side table may have that become one. All of them are in memory
-/// during the merge, and their values compress well.
-const SIDE_BYTES_MAX: u64 = 8 << 20;
+/// during the merge, and their values compress well; `merge/side` bounds what they become there.
+const SIDE_BYTES_MAX: u64 = 4 << 20;
+/// How many rows these may have.
+const SIDE_ROWS_MAX: u64 = 100_000;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -283,7 +285,7 @@ pub fn next_side_merge(files: &[LiveFile], kind: TableKind, facts: Facts<'_>) ->
                 (bytes + live.file.bytes, rows + live.file.rows)
             });
             let fits = bytes + live.file.bytes <= SIDE_BYTES_MAX
-                && rows + live.file.rows <= facts.file_rows
+                && rows + live.file.rows <= facts.file_rows.min(SIDE_ROWS_MAX)
                 && block
                     .first()
                     .is_none_or(|first| period(first) == period(live));

@@ -118,6 +118,18 @@ pub enum MergeError {
         /// What is wrong with it.
         why: String,
     },
+    /// The rows of a side table's files would take too much memory at once. The caller leaves this
+    /// file as it is, and may begin again with the sources on one side of it.
+    #[error(
+        "cannot merge file \"{key}\": its rows, with those of the files before it, would take {mib} \
+         MiB of memory, which is too much; readers see it as it is"
+    )]
+    TooLarge {
+        /// The source's key.
+        key: String,
+        /// The memory that was reckoned up to here, in MiB.
+        mib: u64,
+    },
     /// The sources are what the journal says, and still their rows do not make one file. To go on
     /// could show a row twice or lose one, so nobody should try again.
     #[error(
@@ -145,7 +157,7 @@ struct Limits {
 /// Merges sorted files of rows into files of `file_rows` rows.
 ///
 /// In memory are the rows of one row group of a source, those of one row group of the new file, and
-/// one piece of the new file. With keys of some bytes that is about 30 MB. A step works for some 50
+/// one piece of the new file. With keys of some bytes that is about 40 MB. A step works for some 50
 /// ms at most then, so it does not belong on a thread that must answer others.
 pub struct Merge {
     sources: Vec<Source>,

@@ -209,6 +209,15 @@ impl PartialFile {
         )))
     }
 
+    /// What the columns of all row groups have in bytes when they are not compressed, as the file
+    /// says it.
+    pub(crate) fn unpacked_bytes(&self) -> u64 {
+        let groups = self.reader.metadata().row_groups().iter();
+        let columns = groups.flat_map(|group| group.columns());
+        let bytes = columns.map(|column| u64::try_from(column.uncompressed_size()).unwrap_or(0));
+        bytes.fold(0, u64::saturating_add)
+    }
+
     /// Checks the pages of a row group, before the Parquet library reads them.
     fn check_group(&self, group: usize) -> Result<(), FileError> {
         for column in self.reader.metadata().row_group(group).columns() {

@@ -38,9 +38,41 @@ impl LocalStore {
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let path = self.path(key)?;
-        blocking(move || write_durably(&path, &bytes).map_err(|e| file_error("write", &path, &e)))
-            .await
+        let (root, path) = (self.root.clone(), self.path(key)?);
+        blocking(move || {
+            let written = write_durably(&root, &path, &bytes);
+            written.map_err(|e| file_error("write", &path, &e))
+        })
+        .await
+    }
+
+    /// Writes a piece behind those that the file has; `None` is a file that is still to be made.
+    pub(super) async fn add(
+        &self,
+        key: &str,
+        file: Option<Temporary>,
+        bytes: Bytes,
+    ) -> Result<Temporary, StoreError> {
+        let (root, path) = (self.root.clone(), self.path(key)?);
+        blocking(move || {
+            let written = file.map_or_else(|| Temporary::create(&root, &path), Ok);
+            let written = written.and_then(|mut file| {
+                file.file.write_all(&bytes)?;
+                Ok(file)
+            });
+            written.map_err(|e| file_error("write", &path, &e))
+        })
+        .await
+    }
+
+    /// Writes the last piece, and shows the file.
+    pub(super) async fn finish(&self, mut file: Temporary, bytes: Bytes) -> Result<(), StoreError> {
+        blocking(move || {
+            let path = file.path.clone();
+            let written = file.file.write_all(&bytes).and_then(|()| file.show());
+            written.map_err(|e| file_error("write", &path, &e))
+        })
+        .await
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -129,44 +161,76 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// different temporary names.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
-/// Writes a file as a whole or not at all: temporary file, fsync, rename, fsync of the folder. What
-/// a crash leaves behind has a name that begins with a dot, and readers of tables ignore such
+/// Writes a file as a whole or not at all.
+fn write_durably(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = Temporary::create(root, path)?;
+    file.file.write_all(bytes)?;
+    file.show()
+}
+
+/// A file that is written under a temporary name, which is removed unless it is shown in the end.
+/// What a crash leaves behind has a name that begins with a dot, and readers of tables ignore such
 /// files.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().expect("a key is below the root");
-    let name = path
-        .file_name()
-        .and_then(OsStr::to_str)
-        .expect("a key is text");
-    let temporary = folder.join(format!(
-        ".{name}.{}-{}",
-        std::process::id(),
-        WRITES.fetch_add(1, Ordering::Relaxed)
-    ));
-    let mut file = loop {
-        make_folders(folder)?;
-        match File::create(&temporary) {
-            // Meanwhile a delete has removed the folder, because it was empty.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !folder.exists() => {}
-            result => break result?,
-        }
-    };
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first of the two errors is the one to report.
-        _ = fs::remove_file(&temporary);
+pub(super) struct Temporary {
+    root: PathBuf,
+    /// Where the file will be.
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+    shown: bool,
+}
+
+impl Temporary {
+    fn create(root: &Path, path: &Path) -> io::Result<Self> {
+        let folder = path.parent().expect("a key is below the root");
+        let name = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .expect("a key is text");
+        let temporary = folder.join(format!(
+            ".{name}.{}-{}",
+            std::process::id(),
+            WRITES.fetch_add(1, Ordering::Relaxed)
+        ));
+        let file = loop {
+            make_folders(folder)?;
+            match File::create(&temporary) {
+                // Meanwhile a delete has removed the folder, because it was empty.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !folder.exists() => {}
+                result => break result?,
+            }
+        };
+        Ok(Self {
+            root: root.to_owned(),
+            path: path.to_owned(),
+            temporary,
+            file,
+            shown: false,
+        })
     }
-    written?;
-    sync_folder(folder)
+
+    /// Makes the file durable, and gives it its name: fsync, rename, fsync of the folder.
+    fn show(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.shown = true;
+        sync_folder(self.path.parent().expect("a key is below the root"))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.shown {
+            // Nobody sees it, and a listing removes it later.
+            _ = remove(&self.root, &self.temporary);
+        }
+    }
 }
 
 /// No write takes so long: a temporary file of this age was left behind.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether it is a name that [`write_durably`] gives for a time: `.part.parquet.4711-12`.
+/// Whether it is a name that [`Temporary`] gives for a time: `.part.parquet.4711-12`.
 fn is_temporary(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let end = name

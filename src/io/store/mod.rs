@@ -7,9 +7,11 @@ mod refusal;
 mod s3;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use directory::LocalStore;
 pub use s3::S3Store;
+pub use upload::Upload;
 
 use bytes::Bytes;
 use std::fmt;
@@ -174,6 +176,26 @@ impl Store {
         }
     }
 
+    /// Begins to store an object piece by piece. No request is sent yet.
+    #[must_use]
+    pub fn upload(&self, key: &str) -> Upload {
+        Upload::new(self, key.to_owned())
+    }
+
+    /// Aborts the uploads of objects whose keys begin with `prefix` that were begun at least
+    /// `age_ms` ago, and never finished. Returns how many these were.
+    ///
+    /// A directory has none: its listings remove temporary files that are a day old.
+    ///
+    /// # Errors
+    /// See [`StoreErrorKind`]. Some of them may be there still.
+    pub async fn abort_uploads(&self, prefix: &str, age_ms: u64) -> Result<u64, StoreError> {
+        match self {
+            Store::S3(s3) => s3.abort_uploads(prefix, age_ms).await,
+            Store::Local(_) => Ok(0),
+        }
+    }
+
     /// The object's bytes; `None` when there is no such object.
     ///
     /// # Errors
@@ -189,8 +211,7 @@ impl Store {
     /// The bytes of this range of an object; `None` when there is no such object.
     ///
     /// # Errors
-    /// As for [`Store::get`]. An object that is shorter than the range is an error, or gives fewer
-    /// bytes.
+    /// As for [`Store::get`]. An object that is shorter than the range gives fewer bytes.
     pub async fn get_range(
         &self,
         key: &str,

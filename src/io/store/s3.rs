@@ -2,8 +2,11 @@
 //! profile and no environment, and asks no address of a cloud for credentials.
 
 mod pages;
+mod parts;
 
 mod errors;
+
+pub(super) use parts::Parts;
 
 use super::refusal::without_login;
 use super::{Deleted, S3Config, StoreError};
@@ -281,6 +284,8 @@ impl S3Store {
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) if e.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
+            // The object ends before the range begins.
+            Err(e) if e.code() == Some("InvalidRange") => return Ok(Some(Bytes::new())),
             Err(e) => return Err(self.error("read", &object(key), &e)),
         };
         // The SDK's stalled stream protection notices a store that stops in the middle.

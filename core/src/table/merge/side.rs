@@ -1,5 +1,9 @@
-//! Files of late records, or of rejects, become one file. They are small, so all their rows are in
-//! memory at once; the caller bounds them.
+//! Files of late records, or of rejects, become one file. All their rows are in memory at once.
+//!
+//! That is bounded twice. `compaction` plans only as many files as have 4 MiB and 100,000 rows. But
+//! values compress well, and it cannot know how well: 4 MiB may hold a gigabyte of them. So each
+//! file says in its footer what its rows will take, and a merge ends where that is more than
+//! [`MEMORY_MAX`]. With what is read and written, a merge takes about twice as much.
 //!
 //! Example: two files with the rows (partition 0, offset 4), (1, 7) and (0, 9), (1, 8) become one
 //! file with the rows (0, 4), (0, 9), (1, 7), (1, 8).
@@ -13,6 +17,11 @@ use crate::table::partial_file::{Part, PartialFile, guarded};
 use crate::values::digest::sha256_hex;
 use crate::values::record::{Offset, Partition};
 use bytes::Bytes;
+
+/// What the rows of all sources may take in memory.
+const MEMORY_MAX: u64 = 32 << 20;
+/// What the cells of a row take besides the bytes of their texts.
+const ROW_BYTES: u64 = 256;
 
 /// Which of the side tables the files belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +50,22 @@ pub fn merge_side(
         SideTable::Rejects => rejects_fields(),
     };
     let mut columns: Vec<Cells> = fields.iter().map(|field| Cells::none(field.kind)).collect();
-    let mut order = Vec::new();
+    let (mut order, mut memory) = (Vec::new(), 0);
     for (place, (source, bytes)) in sources.iter().enumerate() {
-        let rows = guarded(|| read_source(source, bytes, &fields));
         let damaged = |error: FileError| MergeError::Damaged {
             place,
             key: source.key.clone(),
             why: error.why().to_owned(),
         };
-        let rows = rows.map_err(damaged)?;
+        let file = guarded(|| open_source(source, bytes, &fields)).map_err(damaged)?;
+        memory += file.unpacked_bytes() + source.rows * ROW_BYTES;
+        if memory > MEMORY_MAX {
+            return Err(MergeError::TooLarge {
+                key: source.key.clone(),
+                mib: memory >> 20,
+            });
+        }
+        let rows = guarded(|| read_source(&file, &fields)).map_err(damaged)?;
         for at in positions(&rows).map_err(damaged)? {
             order.push((at, order.len()));
         }
@@ -66,8 +82,8 @@ pub fn merge_side(
     Ok(write_file(timestamps, fields, groups, &footer()))
 }
 
-/// The cells of all rows of a file, which is checked against the journal first.
-fn read_source(source: &Source, bytes: &Bytes, fields: &[Field]) -> Result<Vec<Cells>, FileError> {
+/// A file, which is checked against the journal first.
+fn open_source(source: &Source, bytes: &Bytes, fields: &[Field]) -> Result<PartialFile, FileError> {
     let found = sha256_hex(bytes);
     if found != source.sha256 {
         return Err(FileError::new(format!(
@@ -78,6 +94,11 @@ fn read_source(source: &Source, bytes: &Bytes, fields: &[Field]) -> Result<Vec<C
     let bytes = bytes.clone();
     let file = PartialFile::open(bytes.len() as u64, vec![Part { start: 0, bytes }])?;
     check_description(&file, source, fields)?;
+    Ok(file)
+}
+
+/// The cells of all rows of a file.
+fn read_source(file: &PartialFile, fields: &[Field]) -> Result<Vec<Cells>, FileError> {
     let mut columns: Vec<Cells> = fields.iter().map(|field| Cells::none(field.kind)).collect();
     for group in 0..file.groups() {
         let rows = file.cells(group, 0, file.rows_of_group(group)?)?;

@@ -552,6 +552,39 @@ fn side_files_become_one_that_is_sorted_by_offset() {
     assert!(merge_side(SideTable::Late, Timestamps::Micros, &sources).is_err());
 }
 
+/// Values of a few patterns become very small in a file, and are large again in memory.
+#[test]
+fn side_files_that_would_take_too_much_memory_are_refused_before_they_are_read() {
+    let file = |epoch: usize, rows: i64| {
+        let reject = |offset: i64| RejectRecord {
+            partition: 0,
+            offset,
+            time: None,
+            reason: "not JSON".to_owned(),
+            value: format!("{epoch} {offset} {}", "x".repeat(65_000))
+                .into_bytes()
+                .into(),
+        };
+        let rows: Vec<RejectRecord> = (0..rows).map(reject).collect();
+        source(
+            epoch,
+            write_rejects("clicks", Timestamps::Micros, &rows, &[]),
+        )
+    };
+    let sources = [file(0, 200), file(1, 200), file(2, 200)];
+    let small: usize = sources.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(small < 1 << 20, "{small} bytes");
+    let merged = |sources: &[_]| merge_side(SideTable::Rejects, Timestamps::Micros, sources);
+    assert!(merged(&sources[..2]).is_ok());
+    assert_eq!(
+        merged(&sources),
+        Err(MergeError::TooLarge {
+            key: sources[2].0.key.clone(),
+            mib: 37,
+        })
+    );
+}
+
 #[test]
 fn an_offset_that_is_there_twice_is_that_of_a_log_that_was_cut_off() {
     let one = late_file(Timestamps::Micros, &[late(0, 4), late(0, 4)], 0);
