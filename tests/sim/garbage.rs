@@ -193,7 +193,7 @@ impl World {
         match self
             .catalog
             .named_keys()
-            .find(|key| !objects.contains_key(*key))
+            .find(|key| !objects.contains_key(*key) && !self.upkeep.is_lost(key))
         {
             Some(key) => Err(format!("{key} is named, but its object is not there")),
             None => Ok(()),

@@ -3,15 +3,18 @@
 
 use crate::audit::{Cell, ExpectedLane, RowKey, SideRows, compare_maps, rows};
 use crate::choices::{Choices, first_right};
+use crate::faults::DAY_MS;
 use crate::store::Catalog;
 use crate::topic::{Log, Topic};
 use std::collections::BTreeMap;
 use windrow_core::table::commit::{Commit, FileKind, LaneCommit, NewFile};
+use windrow_core::table::compaction::{Level, Times};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
 use windrow_core::values::decision::{Decided, Decision};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::shape::{Function, Shape};
+use windrow_core::values::time::EventTime;
 
 /// What readers of the table and of its side tables see.
 #[derive(Default)]
@@ -60,6 +63,10 @@ pub struct Judge<'a> {
     pub catalog: &'a Catalog,
     /// The store lost or damaged a checkpoint.
     pub checkpoints_harmed: bool,
+    /// How long periods are, and what a merge waits for.
+    pub times: &'a Times,
+    /// No clock was ever set back.
+    pub clocks_are_right: bool,
     /// Where counting ended for good, because the record there cannot be counted.
     pub bad_record: Option<(Partition, Offset)>,
 }
@@ -128,6 +135,7 @@ impl Judge<'_> {
             let file = file.ok_or_else(|| format!("epoch {n} replaces {}", retired.key))?;
             self.read_file(n, file, &mut before)?;
         }
+        self.merge_was_due(commit)?;
         for file in &commit.files {
             self.read_file(n, file, &mut after)?;
         }
@@ -138,6 +146,43 @@ impl Judge<'_> {
             &after.rejects,
             &before.rejects,
         )?;
+        Ok(())
+    }
+
+    /// A merge took only files that were a while old, of a period in which no further window closes.
+    fn merge_was_due(&self, commit: &Commit) -> Result<(), String> {
+        let n = commit.epoch;
+        let at = self.catalog.epochs[n as usize].1;
+        let is_source = |file: &NewFile| commit.retired.iter().any(|old| old.key == file.key);
+        for (source, since) in &self.catalog.epochs[..n as usize] {
+            let young = at.0 - since.0 < self.times.settled_ms;
+            if self.clocks_are_right && young && source.files.iter().any(is_source) {
+                return Err(format!(
+                    "epoch {n} of {at:?} merges files of {since:?}: a query may have begun before"
+                ));
+            }
+        }
+        for file in &commit.files {
+            let length_ms = match file.level {
+                Level::Commit => return Err(format!("swap {n} shows a file of level commit")),
+                Level::TenMinutes => self.times.ten_minutes_ms,
+                Level::Hour => self.times.hour_ms,
+                Level::Day => DAY_MS,
+            };
+            let Some(EventTime(first)) = file.first_window else {
+                continue;
+            };
+            let end = (first.div_euclid(length_ms) + 1) * length_ms;
+            let last = first + (end - 1 - first) / self.shape.slide_ms * self.shape.slide_ms;
+            let last_end = EventTime(last + self.shape.window_ms);
+            if commit.closed_through < Some(last_end) {
+                return Err(format!(
+                    "swap {n} makes one file of windows up to {last_end}, but they are closed \
+                     through {:?}",
+                    commit.closed_through
+                ));
+            }
+        }
         Ok(())
     }
 

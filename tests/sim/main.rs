@@ -37,6 +37,7 @@ mod stale;
 mod store;
 mod store_cases;
 mod topic;
+mod upkeep;
 mod world;
 
 use mutants::SEEDS_MAX;

@@ -222,8 +222,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a topic partition stands aside before it has read to the end that was asked for",
         "engine/feed.rs",
-        "next >= end.offset",
-        "end.offset >= 0 && next >= 0",
+        "next >= self.offset",
+        "self.offset >= 0 && next >= 0",
     ),
     mutation(
         "a record that is not counted and moves nothing is a sign of life",
@@ -290,6 +290,60 @@ pub const ALL: &[Mutation] = &[
         "engine/garbage.rs",
         "step.ask(CatalogRequest::Forget { owner, keys: «gone» });",
         "[gone, kept.to_vec()].concat()",
+    ),
+    mutation(
+        "a merge that is tried again stores under the same keys",
+        "engine/questions.rs",
+        "self.merges += 1;",
+        "",
+    ),
+    mutation(
+        "a merged file that waits for its swap is taken for an orphan",
+        "engine/garbage.rs",
+        "self.watch.in_hand.iter().any(|ours| ours == key)",
+        "false",
+    ),
+    mutation(
+        "a swap is committed during a pause",
+        "engine/counting.rs",
+        "«!step.paused»\n            && !step.ending\n            && let Some(last)",
+        "true",
+    ),
+    mutation(
+        "a merge is begun during a pause",
+        "engine/upkeep.rs",
+        "«step.paused» || step.ending || table.last()",
+        "false",
+    ),
+    mutation(
+        "files are retired without the one that replaces them",
+        "engine/upkeep.rs",
+        "self.work = Work::Ready(Swap { files, retired });",
+        "let _ = files; self.work = Work::Ready(Swap { files: Vec::new(), retired });",
+    ),
+    mutation(
+        "emptied table partitions are deleted at once",
+        "engine/upkeep.rs",
+        "emptied_ms: «step.rules.compaction.emptied_ms»,",
+        "0",
+    ),
+    mutation(
+        "a file that is gone is merged again and again",
+        "engine/upkeep.rs",
+        "self.left_out.insert(key.clone());",
+        "",
+    ),
+    mutation(
+        "the files of a period that is not closed become one",
+        "table/compaction.rs",
+        "if «closed» && is_worth_it",
+        "true",
+    ),
+    mutation(
+        "a file is merged right after its commit",
+        "table/compaction.rs",
+        "facts.now.0.saturating_sub(live.committed_at.0) >= facts.times.settled_ms",
+        "facts.now.0 > 0",
     ),
     mutation(
         "an epoch is admitted whatever the catalog's next one is",

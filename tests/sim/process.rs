@@ -157,6 +157,7 @@ impl World {
                 {
                     look.heard = true;
                 }
+                self.upkeep.note_answer(&answer);
                 self.feed(i, Input::Answer(answer))
             }
             Some(News::Paused(paused)) => self.feed(i, Input::Paused(paused)),
@@ -217,6 +218,7 @@ impl World {
                         let greatest = lanes.filter_map(Lane::watermark).max();
                         process.greatest_when_asked.insert(*partition, greatest);
                     }
+                    self.upkeep.note_request(process, &request);
                     if asks_the_time(&request) {
                         process.clocks.asked_at = self.now;
                     }

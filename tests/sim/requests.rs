@@ -188,6 +188,14 @@ impl World {
             self.set_clock_before_commit();
             self.check_not_doomed(commit)?;
         }
+        if let CatalogRequest::DropEmptied { emptied_ms, .. } = &request
+            && *emptied_ms < self.settings.compaction.emptied_ms
+        {
+            return Err(format!(
+                "table partitions are deleted that were emptied {emptied_ms} ms ago, but a query \
+                 that was planned before may still look them up"
+            ));
+        }
         if let CatalogRequest::Forget { keys, .. } = &request {
             self.check_forgotten(keys)?;
         }
@@ -291,6 +299,8 @@ impl World {
             }
             StoreRequest::Merge(order) => {
                 self.deletions.note_merge(&order.keys, self.now)?;
+                let objects = self.stores.entry(warehouse.clone()).or_default();
+                self.upkeep.lose_a_source(&order, objects);
                 StoreRequest::Merge(order)
             }
             request @ (StoreRequest::ListPage { .. }

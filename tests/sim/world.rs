@@ -13,6 +13,7 @@ use crate::rng::Rng;
 use crate::stale::OldFacts;
 use crate::store::{Catalog, Mistake};
 use crate::topic::{Log, Topic, Value};
+use crate::upkeep::Upkeep;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -94,6 +95,8 @@ pub struct World {
     pub goes_on: bool,
     /// Epochs that were just reported as committed.
     pub reported: Vec<Arc<Commit>>,
+    /// What is known of the upkeep of the table.
+    pub upkeep: Upkeep,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -149,6 +152,7 @@ impl World {
         };
         let topics = vec![Topic::draw(&mut rng, &settings.shape, 0, 0)];
         faults.draw_more(&mut rng);
+        let (calm, terms_are_unique) = (faults.lost_one_in == 0, !faults.epochs_are_forgotten);
         settings.stalled_after_ms = rng.pick(&[10_000, 300_000, 300_000]);
         // Files with the older kind of times are the cheaper ones: compressing those of the newer
         // kind is what takes most of a run.
@@ -185,6 +189,7 @@ impl World {
             topics_told: Vec::new(),
             goes_on: false,
             reported: Vec::new(),
+            upkeep: Upkeep::new(seed, calm, terms_are_unique),
         };
         world.note_shape();
         world.move_database();
@@ -397,6 +402,9 @@ impl World {
     /// What an engine reports as committed is in the catalog, and with these contents. (A failover
     /// may have lost it since.)
     pub fn reports_are_true(&mut self) -> Result<(), String> {
+        if let Some(wrong) = self.upkeep.wrong.take() {
+            return Err(wrong);
+        }
         for told in std::mem::take(&mut self.reported) {
             let there = self.catalog.epochs.get(told.epoch as usize);
             let same = there.is_some_and(|(commit, _)| commit.digest == told.digest);
@@ -529,6 +537,8 @@ impl World {
             topics: &self.topics,
             catalog: &self.catalog,
             checkpoints_harmed: self.summary.checkpoints_harmed > 0,
+            times: &self.settings.compaction,
+            clocks_are_right: self.upkeep.calm,
             bad_record: self.bad_record.filter(|_| self.bad_ends > 1),
         };
         let seen = judge.judge()?;

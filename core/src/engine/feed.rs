@@ -109,6 +109,10 @@ impl EndToReach {
             .unwrap_or(self)
     }
 
+    fn is_reached(self, next: Offset) -> bool {
+        next >= self.offset
+    }
+
     /// Until when it counts, now that it is reached.
     fn holds_until(self, holds_ms: u64, now: Mono) -> Mono {
         self.asked_at.plus(holds_ms).max(now.plus(REACHED_HOLDS_MS))
@@ -224,7 +228,7 @@ impl Feed {
     /// however long that took. Its floor goes no further than what was known when it was asked.
     pub(super) fn stand_aside(&mut self, next: Offset, step: &Step<'_>) {
         if let Some(end) = self.end_to_reach
-            && next >= end.offset
+            && end.is_reached(next)
             && self.reading
             && self.is_silent(step)
         {
@@ -233,7 +237,7 @@ impl Feed {
             self.floor_limit = end.watermark;
         }
         if let Some(end) = self.quiet_end_to_reach
-            && next >= end.offset
+            && end.is_reached(next)
             && self.reading
             && self.is_silent_for_quiet(step)
         {

@@ -92,8 +92,9 @@ impl Questions {
 
     /// Counts a merge that is ordered now: 0 is the first one of this process.
     pub(super) fn next_merge(&mut self) -> u64 {
+        let nth = self.merges;
         self.merges += 1;
-        self.merges - 1
+        nth
     }
 
     /// An answer came, so its question may be asked again. Returns whether the answer counts.

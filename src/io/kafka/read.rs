@@ -154,9 +154,11 @@ impl Feed {
                 self.at_end = false;
             }
             Event::End { next_offset, .. } => {
-                // A marker of a transaction lies between, and nobody tells its leader epoch.
-                if *next_offset > self.next.0 {
-                    self.next = (*next_offset, -1);
+                // A marker of a transaction lies between, and nobody tells its leader epoch. So
+                // after a rest, reading goes on behind the last record: otherwise nothing would show
+                // that the log was cut off and grew again meanwhile.
+                if self.next.1 < 0 {
+                    self.next.0 = self.next.0.max(*next_offset);
                 }
                 self.at_end = true;
             }
