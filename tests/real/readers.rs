@@ -11,6 +11,7 @@
 )]
 
 use crate::harness::{Spark, Thrift, env, hive_db, unique};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,12 +23,11 @@ use windrow::io::catalog::postgres::PostgresCatalog;
 use windrow::io::catalog::session::PgConfig;
 use windrow::io::store::{S3Config, Store};
 use windrow_core::settings::config::{CatalogTls, S3Settings};
-use windrow_core::table::columns::Timestamps;
 use windrow_core::table::commit::{
     Acquired, ClockBound, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner, RetiredFile,
 };
 use windrow_core::table::compaction::Level;
-use windrow_core::table::file::{write_late, write_rows};
+use windrow_core::table::file::{Timestamps, write_late, write_rows};
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::place::{Names, Place};
 use windrow_core::values::digest::sha256_hex;
@@ -108,8 +108,8 @@ impl Content {
             }
             Content::Rows(rows) => rows,
         };
-        let of = |name: &str| rows.iter().filter(move |row| *row.key == *key(name));
-        let count = |name: &str| of(name).map(|row| row.count as i64).sum::<i64>();
+        let of = |name: &'static str| rows.iter().filter(move |row| row.key == key(name));
+        let count = |name: &'static str| of(name).map(|row| row.count as i64).sum::<i64>();
         Sums {
             fixed_rows: of("fixed").count() as i64,
             fixed: count("fixed"),
@@ -221,7 +221,7 @@ impl Writer {
         let folder = key.rsplit_once('/').expect("a folder").0;
         let place = self.warehouse.uri_of(folder);
         self.by_place.lock().unwrap().insert(place, sums);
-        let put = self.store.put(key, bytes.into());
+        let put = self.store.put(key, Bytes::from(bytes));
         self.runtime.block_on(put).expect("the store is there");
     }
 
@@ -246,7 +246,6 @@ impl Writer {
             files.push(file.clone());
             shown.push((file, content));
         }
-        let word = |file: &NewFile| TableKind::of(&file.kind).word().to_owned();
         let mut commit = Commit {
             epoch,
             previous: self.last.digest.clone(),
@@ -255,7 +254,7 @@ impl Writer {
             retired: retired
                 .iter()
                 .map(|file| RetiredFile {
-                    table: word(file),
+                    kind: file.kind.clone(),
                     key: file.key.clone(),
                     rows: file.rows,
                     bytes: file.bytes,

@@ -5,7 +5,6 @@ use crate::count::lane::Lane;
 use crate::engine::{Engine, State as EngineState, StoreAnswer};
 use crate::shown::status::{LaneStatus, State, Status, WindowStatus};
 use crate::table::commit::{Commit, FileKind};
-use crate::table::hive::TableKind;
 use crate::values::cause::Trouble;
 use crate::values::record::Partition;
 use crate::values::time::EventTime;
@@ -112,8 +111,10 @@ impl Totals {
     /// Takes off the files of rows that an epoch no longer shows. Which windows are still there, it
     /// does not say.
     fn remove_files(&mut self, commit: &Commit) {
-        let word = TableKind::Chunks.word();
-        for file in commit.retired.iter().filter(|file| file.table == word) {
+        for file in &commit.retired {
+            let FileKind::Rows { .. } = file.kind else {
+                continue;
+            };
             self.files = self.files.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(file.bytes);
             self.rows = self.rows.saturating_sub(file.rows);
