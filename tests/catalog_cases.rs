@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use windrow_core::table::commit::{
     Acquired, CatalogError, CheckpointAt, ClockBound, Commit, FileKind, Genesis, Head, LaneCommit,
-    LeaseMark, NewFile, Outcome, Owner, Renewed,
+    LeaseMark, LiveFile, NewFile, Outcome, Owner, Renewed, RetiredFile,
 };
 use windrow_core::table::compaction::Level;
 use windrow_core::table::hive::TableKind;
@@ -42,6 +42,26 @@ pub trait Client {
     async fn outcome(&mut self, epoch: u64) -> Result<Outcome, CatalogError>;
     async fn head(&mut self) -> Result<Option<Head>, CatalogError>;
     async fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError>;
+    async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError>;
+    async fn drop_emptied(
+        &mut self,
+        owner: &Owner,
+        emptied_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError>;
+    async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError>;
+    async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        after: Option<&str>,
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError>;
+    async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError>;
 
     /// Lets ten milliseconds pass by the catalog's clock.
     async fn wait(&mut self);
@@ -220,6 +240,13 @@ pub async fn all(place: &impl Place) {
     pause_holds_for_later_owners(place).await;
     a_commit_of_another_clock_changes_nothing(place).await;
     a_renewal_says_which_epoch_is_the_last(place).await;
+    a_swap_replaces_files_by_others(place).await;
+    several_files_of_a_swap_take_the_chunks_of_as_many_sources(place).await;
+    files_are_dropped_without_others_in_their_place(place).await;
+    a_swap_that_contradicts_itself_is_refused(place).await;
+    a_swap_of_an_owner_of_before_changes_nothing(place).await;
+    what_a_swap_has_replaced_is_doomed_and_then_forgotten(place).await;
+    emptied_table_partitions_are_deleted_by_the_owner_and_the_right_clock(place).await;
 }
 
 /// The table `life` has the files of epochs 1 to 4 afterwards, and `m/app/1` owns it in term 2.
@@ -436,6 +463,295 @@ async fn a_renewal_says_which_epoch_is_the_last(place: &impl Place) {
     }
     let last = client.renew(&owner, LEASE_MS).await.unwrap().last_epoch;
     assert_eq!(last, Some(2));
+}
+
+/// The file is one that readers see no more.
+pub fn retired(file: &NewFile) -> RetiredFile {
+    RetiredFile {
+        table: TableKind::of(&file.kind).word().to_owned(),
+        key: file.key.clone(),
+        rows: file.rows,
+        bytes: file.bytes,
+    }
+}
+
+/// The compacted file number `part` of an hour, which takes the chunk of `source`.
+pub fn compacted(owner: &Owner, source: &NewFile, part: u64) -> NewFile {
+    let folder = TableKind::of(&source.kind).word();
+    let side = source.first_window.is_none();
+    NewFile {
+        level: Level::Hour,
+        key: format!(
+            "_windrow/default.t/{folder}/{}-hour12-abc-{part}/part.parquet",
+            owner.term
+        ),
+        bytes: 5000 + part,
+        rows: 50 + part,
+        as_of: side.then_some(DbTime(1_725_192_000_123)),
+        ..source.clone()
+    }
+}
+
+/// Epochs 0 to 3 are committed, of which the last three have a file of each kind.
+pub async fn three_epochs(client: &mut impl Client) -> Owner {
+    let (owner, _) = take(client, "a").await;
+    for n in 0..4 {
+        client.commit(&full_after_genesis(&owner, n)).await.unwrap();
+    }
+    owner
+}
+
+/// Epoch 4 after [`three_epochs`]: `files` take the chunks of the first of `sources`, and readers
+/// see no rows in the others. No record was read.
+pub fn fourth(owner: &Owner, sources: &[NewFile], files: Vec<NewFile>) -> Commit {
+    let third = epoch(owner, 3);
+    let mut lanes = third.lanes;
+    lanes.values_mut().for_each(|lane| lane.from = lane.to);
+    Commit {
+        lanes,
+        files,
+        retired: sources.iter().map(retired).collect(),
+        ..epoch(owner, 4)
+    }
+}
+
+/// The files that readers see, by their keys.
+pub async fn seen(client: &mut impl Client) -> BTreeMap<String, LiveFile> {
+    let files = client.live_files().await.unwrap();
+    let n = files.len();
+    let by_key = files.into_iter().map(|live| (live.file.key.clone(), live));
+    let by_key: BTreeMap<_, _> = by_key.collect();
+    assert_eq!(by_key.len(), n, "one is seen twice");
+    by_key
+}
+
+/// The three chunks of the table's own rows.
+pub fn three_sources(owner: &Owner) -> Vec<NewFile> {
+    (1..4).map(|n| file(owner, n, rows())).collect()
+}
+
+/// The table `swap` is owned by `b` afterwards.
+async fn a_swap_replaces_files_by_others(place: &impl Place) {
+    let mut client = place.client("swap");
+    assert!(seen(&mut client).await.is_empty());
+    let owner = three_epochs(&mut client).await;
+    let before = seen(&mut client).await;
+    assert_eq!(before.len(), 9);
+    let third = &before[&file(&owner, 3, FileKind::Late).key];
+    assert_eq!(third.epoch, 3);
+    assert_eq!(third.file, file(&owner, 3, FileKind::Late));
+    assert_eq!(
+        third.committed_at,
+        client.head().await.unwrap().unwrap().committed_at
+    );
+
+    let sources = three_sources(&owner);
+    let new = compacted(&owner, &sources[0], 0);
+    let commit = fourth(&owner, &sources, vec![new.clone()]);
+    let at = client.commit(&commit).await.unwrap();
+    // As when the answer was lost: it is asked for, and sent again.
+    let committed = Outcome::Committed {
+        digest: commit.digest.clone(),
+        committed_at: at,
+    };
+    assert_eq!(client.outcome(4).await.unwrap(), committed);
+    assert_eq!(client.commit(&commit).await.unwrap(), at);
+    let after = seen(&mut client).await;
+    assert_eq!(after.len(), 7);
+    let live = LiveFile {
+        epoch: 4,
+        committed_at: at,
+        file: new,
+    };
+    assert_eq!(after[&live.file.key], live);
+    assert!(
+        sources
+            .iter()
+            .all(|source| !after.contains_key(&source.key))
+    );
+
+    // The side tables, by another owner, who finds all of it as it was.
+    client.release(&owner).await.unwrap();
+    let mut other = place.client("swap");
+    let (owner, head) = take(&mut other, "b").await;
+    assert_eq!(head.unwrap().last, commit);
+    assert_eq!(seen(&mut other).await, after);
+    let late: Vec<NewFile> = after
+        .values()
+        .map(|live| live.file.clone())
+        .filter(|file| file.kind == FileKind::Late)
+        .collect();
+    let new = compacted(&owner, &late[1], 1);
+    let mut next = fourth(
+        &owner,
+        &[late[1].clone(), late[0].clone()],
+        vec![new.clone()],
+    );
+    (next.epoch, next.previous) = (5, commit.digest);
+    next.digest = "digest of 5".to_owned();
+    other.commit(&next).await.unwrap();
+    let after = seen(&mut other).await;
+    assert_eq!(after.len(), 6);
+    assert_eq!(after[&new.key].file, new);
+}
+
+async fn several_files_of_a_swap_take_the_chunks_of_as_many_sources(place: &impl Place) {
+    let mut client = place.client("several");
+    let owner = three_epochs(&mut client).await;
+    let sources = three_sources(&owner);
+    let new: Vec<NewFile> = (0..2)
+        .map(|n| compacted(&owner, &sources[n], n as u64))
+        .collect();
+    client
+        .commit(&fourth(&owner, &sources, new.clone()))
+        .await
+        .unwrap();
+    let after = seen(&mut client).await;
+    assert_eq!(after.len(), 8);
+    assert!(new.iter().all(|file| after[&file.key].file == *file));
+    // The next commit is one like all others, and its files are new chunks.
+    let mut next = full(&owner, 5);
+    next.lanes.values_mut().for_each(|lane| lane.from = 30);
+    client.commit(&next).await.unwrap();
+    assert_eq!(seen(&mut client).await.len(), 11);
+}
+
+async fn files_are_dropped_without_others_in_their_place(place: &impl Place) {
+    let mut client = place.client("retention");
+    let owner = three_epochs(&mut client).await;
+    let mut dropped = three_sources(&owner);
+    dropped.push(file(&owner, 1, FileKind::Rejects));
+    client
+        .commit(&fourth(&owner, &dropped, Vec::new()))
+        .await
+        .unwrap();
+    let after = seen(&mut client).await;
+    assert_eq!(after.len(), 5);
+    assert!(after.values().all(|live| live.file.kind != rows()));
+}
+
+async fn a_swap_that_contradicts_itself_is_refused(place: &impl Place) {
+    let mut client = place.client("contradiction");
+    let owner = three_epochs(&mut client).await;
+    let sources = three_sources(&owner);
+    let before = seen(&mut client).await;
+    let unknown = file(&owner, 77, rows());
+    let new = |source: &NewFile, n| compacted(&owner, source, n);
+    let cases = [
+        (vec![unknown.clone()], vec![], "readers do not see it"),
+        (vec![sources[0].clone(); 2], vec![], "dropped twice"),
+        (
+            vec![sources[0].clone()],
+            vec![new(&sources[0], 0), new(&sources[1], 1)],
+            "2 new files are to replace 1 files",
+        ),
+        (
+            sources[..2].to_vec(),
+            vec![new(&sources[1], 0)],
+            "another chunk",
+        ),
+        (sources.clone(), vec![unknown], "another chunk"),
+    ];
+    for (sources, files, part) in cases {
+        let wrong = fourth(&owner, &sources, files);
+        stopped(client.commit(&wrong).await, part);
+        assert_eq!(client.outcome(4).await.unwrap(), Outcome::Absent);
+        assert_eq!(seen(&mut client).await, before);
+    }
+    // One that names a doomed key is put again under another one.
+    let doomed = vec![new(&sources[0], 0)];
+    let keys = [doomed[0].key.clone()];
+    assert_eq!(client.doom(&owner, &keys, &ANY_CLOCK).await.unwrap(), keys);
+    let named = fourth(&owner, &sources, doomed);
+    fenced(client.commit(&named).await, "is doomed");
+    assert_eq!(seen(&mut client).await, before);
+    let again = fourth(&owner, &sources, vec![new(&sources[0], 1)]);
+    client.commit(&again).await.unwrap();
+}
+
+async fn a_swap_of_an_owner_of_before_changes_nothing(place: &impl Place) {
+    let (mut a, mut b) = (place.client("swapterm"), place.client("swapterm"));
+    let first = three_epochs(&mut a).await;
+    let sources = three_sources(&first);
+    a.release(&first).await.unwrap();
+    let (second, _) = take(&mut b, "b").await;
+    let before = seen(&mut b).await;
+    let new = compacted(&first, &sources[0], 0);
+    let late = fourth(&first, &sources, vec![new]);
+    fenced(a.commit(&late).await, "");
+    fenced(a.drop_emptied(&first, 0, &ANY_CLOCK).await, "");
+    assert_eq!(seen(&mut b).await, before);
+    let new = compacted(&second, &sources[0], 0);
+    b.commit(&fourth(&second, &sources, vec![new]))
+        .await
+        .unwrap();
+    assert_eq!(seen(&mut b).await.len(), 7);
+}
+
+/// The table `forgotten` is owned by `a` afterwards. Its files are those of a swap and of the side
+/// tables.
+async fn what_a_swap_has_replaced_is_doomed_and_then_forgotten(place: &impl Place) {
+    let mut client = place.client("forgotten");
+    let owner = three_epochs(&mut client).await;
+    let sources = three_sources(&owner);
+    let new = compacted(&owner, &sources[0], 0);
+    client
+        .commit(&fourth(&owner, &sources, vec![new.clone()]))
+        .await
+        .unwrap();
+    let keys: Vec<String> = sources.iter().map(|file| file.key.clone()).collect();
+    let hour = 3_600_000;
+    let due = client.doomed_past(hour, None, &ANY_CLOCK).await.unwrap();
+    assert!(due.is_empty(), "{due:?}");
+    assert_eq!(client.doomed_past(0, None, &ANY_CLOCK).await.unwrap(), keys);
+    // They are doomed already, and neither the new file nor the one without rows can be.
+    let mut asked = keys.clone();
+    asked.extend([new.key, genesis().empty_file]);
+    let doomed = client.doom(&owner, &asked, &ANY_CLOCK).await.unwrap();
+    assert!(doomed.is_empty(), "{doomed:?}");
+    let before = seen(&mut client).await;
+    client.forget(&owner, &keys[..2]).await.unwrap();
+    let left = client.doomed_past(0, None, &ANY_CLOCK).await.unwrap();
+    assert_eq!(left, keys[2..]);
+    assert_eq!(seen(&mut client).await, before);
+    // If an object of such a key comes back, it can be doomed once more.
+    let again = client.doom(&owner, &asked, &ANY_CLOCK).await.unwrap();
+    assert_eq!(again, keys[..2]);
+}
+
+async fn emptied_table_partitions_are_deleted_by_the_owner_and_the_right_clock(place: &impl Place) {
+    let mut client = place.client("emptied");
+    let owner = three_epochs(&mut client).await;
+    let sources = three_sources(&owner);
+    let new = compacted(&owner, &sources[0], 0);
+    client
+        .commit(&fourth(&owner, &sources, vec![new]))
+        .await
+        .unwrap();
+    let before = seen(&mut client).await;
+    let now = client.renew(&owner, LEASE_MS).await.unwrap().now;
+    let clock = |ahead: i64| ClockBound {
+        expected: DbTime(now.0 + ahead),
+        off_max_ms: 3_600_000,
+    };
+    let day = 86_400_000;
+    for ahead in [-day, day] {
+        let answer = client.drop_emptied(&owner, 0, &clock(ahead)).await;
+        assert!(
+            matches!(&answer, Err(CatalogError::Retry(why)) if why.cause == Some(Cause::Clocks)),
+            "{answer:?}"
+        );
+    }
+    for emptied_ms in [3_600_000, 0, 0] {
+        client
+            .drop_emptied(&owner, emptied_ms, &clock(0))
+            .await
+            .unwrap();
+        assert_eq!(seen(&mut client).await, before);
+    }
+    let mut next = full(&owner, 5);
+    next.lanes.values_mut().for_each(|lane| lane.from = 30);
+    client.commit(&next).await.unwrap();
 }
 
 /// For catalogs whose leases end by the clock.

@@ -2,7 +2,8 @@
 //! does about it is shown in indented lines.
 //!
 //! Settings stand above `---`; with `checkpoints: few` beside them, only the first epoch has a
-//! checkpoint, as where there are many keys. Each line below it is one of these:
+//! checkpoint, as where there are many keys. With `upkeep: shown`, it is shown what becomes of files,
+//! and `retain: 1d` drops days. Each line below it is one of these:
 //!
 //! | line | means |
 //! |---|---|
@@ -16,6 +17,7 @@
 //! | `add clicks/1` | the topic gets another partition |
 //! | `expire clicks/0 5` | the log begins at offset 5 now |
 //! | `damage` | the object of the newest checkpoint is not what it was |
+//! | `lose 2` | the object of the second live file is gone |
 //! | `recreate` | the topic is deleted and made again, empty |
 //! | `restart` | the process is killed and started again; a setting may follow |
 //! | `clock database -2d` | the database's clock is so far off from now on; or `machine` |
@@ -40,7 +42,8 @@ use std::path::Path;
 use std::sync::Arc;
 use windrow::run::clients::engine_settings;
 use windrow_core::engine::{
-    Answer, BrokersAnswer, CatalogRequest, Effect, Engine, Input, Request, State, TopicFacts,
+    Answer, BrokersAnswer, CatalogRequest, Effect, Engine, Input, Request, State, StoreRequest,
+    TopicFacts,
 };
 use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{CheckpointAt, Commit, FileKind};
@@ -149,6 +152,9 @@ struct Play<'t> {
     topic_id: usize,
     catalog: Catalog,
     objects: Objects,
+    /// When files were replaced last, where the table partitions that this has emptied are still
+    /// there.
+    emptied_at: Option<u64>,
     /// Effects that are not performed yet.
     todo: VecDeque<Effect>,
     /// The text with the answers so far.
@@ -157,7 +163,9 @@ struct Play<'t> {
 
 fn engine(settings: &BTreeMap<&str, String>) -> Engine {
     let few = settings.contains_key("checkpoints");
-    let yaml = settings.iter().filter(|(name, _)| **name != "checkpoints");
+    let retain = settings.get("retain").map(|text| parse_duration_ms(text));
+    let ours = ["checkpoints", "upkeep", "retain"];
+    let yaml = settings.iter().filter(|(name, _)| !ours.contains(name));
     let yaml = yaml.fold(String::new(), |yaml, (name, value)| {
         yaml + name + ": " + value + "\n"
     });
@@ -165,6 +173,7 @@ fn engine(settings: &BTreeMap<&str, String>) -> Engine {
         engine_settings(&Config::parse(&yaml).unwrap_or_else(|e| panic!("{e}\nin\n{yaml}")));
     // So that each answer stands below what it answers.
     settings.commit_interval_ms = 0;
+    settings.retain_ms = retain.map(|ms| ms.expect("a duration"));
     if few {
         settings.limits.checkpoint_keys_small = 0;
         settings.limits.checkpoint_inline_bytes = 0;
@@ -187,6 +196,7 @@ impl<'t> Play<'t> {
             topic_id: 1,
             catalog: Catalog::default(),
             objects: Objects::new(),
+            emptied_at: None,
             todo: VecDeque::new(),
             said: String::new(),
         }
@@ -252,6 +262,12 @@ impl<'t> Play<'t> {
                 self.expire(p, to);
             }
             "damage" => self.damage(),
+            "lose" => {
+                let nth = offset(word()) as usize;
+                let live = self.catalog.live_files();
+                let gone = self.objects.remove(&live[nth - 1].file.key);
+                gone.expect("it was stored");
+            }
             "recreate" => {
                 self.topic_id += 1;
                 self.logs.values_mut().for_each(|log| *log = Log::default());
@@ -441,7 +457,12 @@ impl<'t> Play<'t> {
         self.readers.perform(&effect, self.topic_id);
         match effect {
             Effect::Ask(request) => {
-                if let Request::Catalog(CatalogRequest::Commit { commit, .. }) = &request {
+                if self.settings.contains_key("upkeep") {
+                    self.show_upkeep(&request);
+                }
+                if let Request::Catalog(CatalogRequest::Commit { commit, .. }) = &request
+                    && commit.retired.is_empty()
+                {
                     self.show_epoch(commit);
                 }
                 if let Some(answer) = self.answer(request) {
@@ -455,6 +476,9 @@ impl<'t> Play<'t> {
             Effect::Unhold { partition } => {
                 let _ = writeln!(self.said, "  unhold clicks/{partition}");
                 self.deliver(partition);
+            }
+            Effect::ReportLeftOut { key, trouble } => {
+                let _ = writeln!(self.said, "  left out: {}: {trouble}", short_key(&key));
             }
             Effect::Exit(None) => self.said += "  exit\n",
             Effect::Exit(Some(reason)) => {
@@ -503,6 +527,36 @@ impl<'t> Play<'t> {
             }
             Request::Store(request) => Answer::Store(hands::ask_store(&mut self.objects, request)),
         })
+    }
+
+    /// Writes what is asked for the sake of files.
+    fn show_upkeep(&mut self, request: &Request) {
+        let line = match request {
+            Request::Catalog(CatalogRequest::LiveFiles) => "which files are live?".to_owned(),
+            Request::Store(StoreRequest::Merge(order)) => format!(
+                "merge {} files to {}",
+                order.sources.len(),
+                short_key(&order.keys[0])
+            ),
+            Request::Catalog(CatalogRequest::Commit { commit, .. })
+                if !commit.retired.is_empty() =>
+            {
+                self.emptied_at = Some(self.now);
+                let (epoch, new, old) = (commit.epoch, commit.files.len(), commit.retired.len());
+                format!("epoch {epoch}: {new} for {old} files")
+            }
+            Request::Catalog(CatalogRequest::DropEmptied { emptied_ms, .. })
+                if self
+                    .emptied_at
+                    .is_some_and(|at| self.now >= at + emptied_ms) =>
+            {
+                self.emptied_at = None;
+                let after = format_duration_ms(*emptied_ms);
+                format!("delete the table partitions that were emptied {after} ago")
+            }
+            _ => return,
+        };
+        let _ = writeln!(self.said, "  {line}");
     }
 
     /// Writes what an epoch shows. Ceilings are left out, and so is the first delay, because every
@@ -566,6 +620,14 @@ impl<'t> Play<'t> {
             }
         }
     }
+}
+
+/// The folder of a file, without the hash that the bytes or the sources give:
+/// `rows/2024-09-01/1-hour12`.
+fn short_key(key: &str) -> &str {
+    let name = key.trim_start_matches("_windrow/default.t/");
+    let folder = name.trim_end_matches("/part.parquet");
+    folder.rsplit_once('-').map_or(folder, |(folder, _hash)| folder)
 }
 
 /// The bytes of a record's value; `None` for a tombstone.

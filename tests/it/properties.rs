@@ -259,7 +259,7 @@ fn a_restart_from_any_checkpoint_goes_on_identically() {
         let (goal, decisions) = (lane.ledger, std::mem::take(&mut lane.decisions));
         (lane.late, lane.rejects) = (Vec::new(), Vec::new());
 
-        let state = checkpoint::decode(&bytes)
+        let state = checkpoint::decode(&bytes, &shape)
             .expect("just encoded")
             .remove(&0)
             .expect("the lane");

@@ -8,8 +8,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use windrow_core::table::commit::{
-    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, Head, LeaseMark, Outcome, Owner,
-    Renewed,
+    Acquired, CatalogError, CheckpointAt, ClockBound, Commit, Head, LeaseMark, LiveFile, Outcome,
+    Owner, Renewed,
 };
 use windrow_core::values::time::DbTime;
 
@@ -86,6 +86,44 @@ impl Client for Table {
 
     async fn set_paused(&mut self, paused: bool) -> Result<(), CatalogError> {
         self.borrow_mut().0.set_paused(paused)
+    }
+
+    async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
+        Ok(self.borrow().0.live_files())
+    }
+
+    async fn drop_emptied(
+        &mut self,
+        owner: &Owner,
+        _emptied_ms: u64,
+        bound: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        let (catalog, clock) = &*self.borrow();
+        catalog.drop_emptied(time(*clock), owner, bound)
+    }
+
+    async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+        bound: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        let (catalog, clock) = &mut *self.borrow_mut();
+        catalog.doom(time(*clock), owner, keys, bound, None)
+    }
+
+    async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        after: Option<&str>,
+        bound: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        let (catalog, clock) = &*self.borrow();
+        catalog.doomed_past(time(*clock), grace_ms, after, bound, None)
+    }
+
+    async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+        self.borrow_mut().0.forget(owner, keys)
     }
 
     async fn wait(&mut self) {

@@ -22,11 +22,13 @@
 use crate::count::interner::Interner;
 use crate::count::lane::{Kept, Lane, LaneState};
 use crate::count::partial::{Closed, Entry, Partials, SliceState};
+use crate::count::plausible;
 use crate::count::slice::Slice;
 use crate::count::watermark::Watermark;
 use crate::values::aggregate::Acc;
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{EpochMark, Key, Partition, key_columns};
+use crate::values::shape::Shape;
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -304,13 +306,18 @@ struct File {
 /// them is in memory twice.
 #[derive(Deserialize)]
 #[serde(try_from = "FileLane")]
-struct ReadLane(LaneState);
+struct ReadLane {
+    state: LaneState,
+    /// How many columns each of its keys has.
+    columns: Vec<usize>,
+}
 
 impl TryFrom<FileLane> for ReadLane {
     type Error = String;
 
     fn try_from(lane: FileLane) -> Result<Self, String> {
-        lane_state(lane).map(Self)
+        let columns = lane.keys.iter().map(|key| key.columns).collect();
+        lane_state(lane).map(|state| Self { state, columns })
     }
 }
 
@@ -336,12 +343,18 @@ struct FileLane {
 /// A key, which stands in the file as its columns.
 #[derive(Deserialize)]
 #[serde(from = "Vec<Option<String>>")]
-struct FileKey(Arc<[u8]>);
+struct FileKey {
+    bytes: Arc<[u8]>,
+    columns: usize,
+}
 
 impl From<Vec<Option<String>>> for FileKey {
     fn from(columns: Vec<Option<String>>) -> Self {
         let columns: Vec<Option<&str>> = columns.iter().map(Option::as_deref).collect();
-        Self(Arc::from(Key::of(&columns).0))
+        Self {
+            bytes: Arc::from(Key::of(&columns).0),
+            columns: columns.len(),
+        }
     }
 }
 
@@ -393,18 +406,22 @@ impl<'de> Visitor<'de> for ReadEntries {
     }
 }
 
-/// Reads the lanes that [`encode`] was given.
+/// Reads the lanes that [`encode`] was given, of a table with these settings.
 ///
 /// # Errors
-/// What is wrong with the bytes: they are damaged, or of another version. Nothing may be counted
-/// from them.
-pub fn decode(bytes: &[u8]) -> Result<BTreeMap<Partition, LaneState>, Unreadable> {
+/// What is wrong with the bytes: they are damaged, or of another version, or say what cannot be
+/// true. Nothing may be counted from them.
+pub fn decode(bytes: &[u8], shape: &Shape) -> Result<BTreeMap<Partition, LaneState>, Unreadable> {
+    let checked = |(partition, lane): (Partition, ReadLane)| {
+        let ReadLane { state, columns } = lane;
+        plausible::check(&state, &columns, shape).map_err(|why| {
+            let why = format!("cannot read checkpoint: topic partition {partition}: {why}");
+            Unreadable::Damaged(why)
+        })?;
+        Ok((partition, state))
+    };
     match read::<File>(bytes) {
-        Ok(file) if file.version == VERSION => Ok(file
-            .lanes
-            .into_iter()
-            .map(|(p, lane)| (p, lane.0))
-            .collect()),
+        Ok(file) if file.version == VERSION => file.lanes.into_iter().map(checked).collect(),
         Ok(file) => Err(Unreadable::OtherVersion(file.version)),
         // Another version may have another form.
         Err(why) => Err(match read::<AnyFile>(bytes) {
@@ -422,7 +439,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 fn lane_state(file: FileLane) -> Result<LaneState, String> {
-    let keys: Vec<Arc<[u8]>> = file.keys.into_iter().map(|key| key.0).collect();
+    let keys: Vec<Arc<[u8]>> = file.keys.into_iter().map(|key| key.bytes).collect();
     let lists = file.slices.iter().chain(&file.closed);
     let named = lists.flat_map(|(_, entries)| &entries.ids).max();
     if named.is_some_and(|id| *id as usize >= keys.len()) {
@@ -459,7 +476,6 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
 mod tests {
     use super::*;
     use crate::values::record::{Batch, Record};
-    use crate::values::shape::Shape;
     use crate::values::time::EventTime;
 
     struct Records<'a>(&'a [(i64, &'a str)]);
@@ -522,15 +538,10 @@ mod tests {
         records.push((25_000, "other"));
         let lane = lane(&records);
         let bytes = encode([(7, &lane)], 1);
-        let state = decode(&bytes).unwrap().remove(&7).unwrap();
+        let shape = Shape::count_by_origin("t", 10_000, 10_000);
+        let state = decode(&bytes, &shape).unwrap().remove(&7).unwrap();
         assert_eq!(state.closed.get(&0).map(Vec::len), Some(3000));
-        let again = Lane::restore(
-            7,
-            &Shape::count_by_origin("t", 10_000, 10_000),
-            state,
-            lane.ledger,
-            Vec::new(),
-        );
+        let again = Lane::restore(7, &shape, state, lane.ledger, Vec::new());
         assert_eq!(encode([(7, &again)], 1), bytes);
     }
 
@@ -546,10 +557,25 @@ mod tests {
                 "the same aggregates",
             ),
             (r#""version":1"#, r#""version":2"#, "has version 2"),
+            // All of these can be read, and cannot be true.
+            (r#"[["a"]]"#, r#"[["a",null]]"#, "a key has 2 columns"),
+            (r#"[["a"]]"#, r#"[["a"],["a"]]"#, "a key is there twice"),
+            (r#"[[0,1,[]]]"#, r#"[[0,1,[[1,"2"]]]]"#, "other aggregates"),
+            (r#"[[0,1,[]]]"#, r#"[[0,1,[]],[0,1,[]]]"#, "a key twice"),
+            (r#"[[0,1,[]]]"#, r#"[[0,0,[]]]"#, "a count is 0"),
+            (r#"[[0,[["#, r#"[[1,[["#, "no slice begins at 1"),
+            (r#""counted":1"#, r#""counted":2"#, "does not add up"),
+            (r#""next-offset":1"#, r#""next-offset":-1"#, "no offset -1"),
+            (
+                r#""greatest":1000"#,
+                r#""greatest":9223372036854775807"#,
+                "no time",
+            ),
         ] {
             assert!(good.contains(from), "{good}");
             let bytes = zstd::encode_all(good.replacen(from, to, 1).as_bytes(), 1).unwrap();
-            let error = decode(&bytes).unwrap_err().to_string();
+            let shape = Shape::count_by_origin("t", 10_000, 10_000);
+            let error = decode(&bytes, &shape).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

@@ -22,6 +22,7 @@ pub mod window;
 pub mod watermark;
 mod interner;
 mod slice;
+mod plausible;
 pub mod partial;
 pub mod lane;
 pub mod merger;

@@ -47,6 +47,19 @@ pub struct Watermark {
 }
 
 impl Watermark {
+    /// The times that it is made of, and the watermark itself, in ms since 1970, as far as they are
+    /// known. A delay that would overflow gives one that is no time.
+    pub(super) fn times(&self) -> impl Iterator<Item = i64> {
+        let newest = self.greatest.map(|at| at.0.saturating_sub(self.delay_ms));
+        let known = [self.greatest, self.floor, self.loss];
+        known
+            .into_iter()
+            .flatten()
+            .map(|at| at.0)
+            .chain(newest)
+            .chain([self.delay_ms])
+    }
+
     /// A watermark that nothing has moved yet.
     #[must_use]
     pub(super) fn new(delay_ms: i64) -> Self {

@@ -17,6 +17,7 @@ use crate::values::cause::{Cause, Trouble};
 use crate::values::digest::{sha256_hex, unhex};
 use crate::values::object::ObjectPage;
 use crate::values::record::Partition;
+use crate::values::shape::Shape;
 use crate::values::time::Mono;
 use std::collections::BTreeMap;
 
@@ -162,7 +163,7 @@ impl Opening {
                 .ok_or_else(|| {
                     Unreadable::Damaged("the one in the catalog is not hexadecimal".to_owned())
                 })
-                .and_then(|bytes| checkpoint::decode(&bytes)),
+                .and_then(|bytes| checkpoint::decode(&bytes, &step.rules.shape)),
             Some((_, CheckpointAt::Object(key))) => {
                 let key = key.clone();
                 ask_checkpoint(&key, step);
@@ -272,7 +273,7 @@ impl Opening {
                 return Ok(None);
             }
         };
-        match decode_object(key, bytes) {
+        match decode_object(key, bytes, &step.rules.shape) {
             Ok(states) => restore(states, head, facts, lease, step).map(Some),
             Err(why) if head.go_back() => {
                 step.troubles
@@ -299,6 +300,7 @@ impl Opening {
 fn decode_object(
     key: &str,
     bytes: Option<Vec<u8>>,
+    shape: &Shape,
 ) -> Result<BTreeMap<Partition, LaneState>, Unreadable> {
     let damaged = |why: String| Unreadable::Damaged(format!("object \"{key}\" {why}"));
     let bytes = bytes.ok_or_else(|| damaged("is not in the bucket".to_owned()))?;
@@ -306,7 +308,7 @@ fn decode_object(
         let why = "does not have the hash that its name says: it is damaged";
         return Err(damaged(why.to_owned()));
     }
-    checkpoint::decode(&bytes).map_err(|why| match why {
+    checkpoint::decode(&bytes, shape).map_err(|why| match why {
         Unreadable::Damaged(why) => Unreadable::Damaged(format!("object \"{key}\": {why}")),
         Unreadable::OtherVersion(_) => why,
     })

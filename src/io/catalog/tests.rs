@@ -168,6 +168,41 @@ impl cases::Client for Catalog {
         self.set_paused(paused, "admin").await
     }
 
+    async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
+        self.live_files().await
+    }
+
+    async fn drop_emptied(
+        &mut self,
+        owner: &Owner,
+        emptied_ms: u64,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        self.drop_emptied(owner, emptied_ms, clock).await
+    }
+
+    async fn doom(
+        &mut self,
+        owner: &Owner,
+        keys: &[String],
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        self.doom(owner, keys, clock).await
+    }
+
+    async fn doomed_past(
+        &mut self,
+        grace_ms: u64,
+        after: Option<&str>,
+        clock: &ClockBound,
+    ) -> Result<Vec<String>, CatalogError> {
+        self.doomed_past(grace_ms, after, clock).await
+    }
+
+    async fn forget(&mut self, owner: &Owner, keys: &[String]) -> Result<(), CatalogError> {
+        self.forget(owner, keys).await
+    }
+
     async fn wait(&mut self) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -3,10 +3,13 @@
 
 use crate::text;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{LazyLock, Once};
 use windrow_core::count::checkpoint as checkpoints;
 use windrow_core::count::extract::{Extraction, Extractor};
+use windrow_core::count::lane::{Lane, LaneState};
+use windrow_core::count::merger::{self, Lanes};
 use windrow_core::settings::config::{Config, Secrets};
 use windrow_core::settings::parse::{HostPort, parse_bytes, split_host_port};
 use windrow_core::shown::access::{RequestFacts, admit};
@@ -15,9 +18,9 @@ use windrow_core::table::file;
 use windrow_core::table::place::{Names, Place, locate};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::digest::unhex;
-use windrow_core::values::record::key_columns;
+use windrow_core::values::record::{Partition, Record, key_columns};
 use windrow_core::values::shape::{OnBadRecord, Shape};
-use windrow_core::values::time::{format_duration_ms, parse_duration_ms, parse_rfc3339};
+use windrow_core::values::time::{EventTime, format_duration_ms, parse_duration_ms, parse_rfc3339};
 
 /// Settings with a time field, several columns and aggregates of each kind.
 const BUSY: &str = "
@@ -117,10 +120,48 @@ pub fn secrets(data: &[u8]) {
 }
 
 /// A checkpoint. The bytes are what zstd has packed, because bytes at random are not zstd's.
+///
+/// What can be read is gone on from: the lanes count a record and close all windows, and what is
+/// written of them is read as written.
 pub fn checkpoint(data: &[u8]) {
-    let _ = checkpoints::decode(data);
     let packed = zstd::encode_all(data, 1).expect("memory to memory");
-    let _ = checkpoints::decode(&packed);
+    for shape in [&Shape::count_by_origin("t", 10_000, 5000), &*BUSY_SHAPE] {
+        let _ = checkpoints::decode(data, shape);
+        if let Ok(states) = checkpoints::decode(&packed, shape) {
+            go_on(states, shape);
+        }
+    }
+}
+
+fn go_on(states: BTreeMap<Partition, LaneState>, shape: &Shape) {
+    let columns = shape.group_by.len();
+    let restore = |states: BTreeMap<Partition, LaneState>| -> Lanes {
+        let lanes = states.into_iter().map(|(partition, state)| {
+            let goal = state.ledger;
+            let mut lane = Lane::restore(partition, shape, state, goal, Vec::new());
+            lane.begin_replay(lane.watermark(), lane.newest());
+            (partition, lane)
+        });
+        lanes.collect()
+    };
+    let encode = |lanes: &Lanes| checkpoints::encode(lanes.iter().map(|(p, l)| (*p, l)), columns);
+    let mut lanes = restore(states);
+    let written = encode(&lanes);
+    let again = checkpoints::decode(&written, shape).expect("what is written can be read");
+    assert!(encode(&restore(again)) == written, "it is read as written");
+    for lane in lanes.values_mut() {
+        let record = Record {
+            offset: lane.ledger.next_offset,
+            timestamp_ms: 1_725_192_000_000,
+            value: Some(br#"{"origin": "a"}"#),
+        };
+        lane.offer_ceiling(EventTime(1_725_195_600_000));
+        lane.records(&&[record][..]);
+        lane.ledger.check().expect("it adds up");
+    }
+    let written = encode(&lanes);
+    let _ = checkpoints::decode(&written, shape).expect("what is written can be read");
+    merger::close(&mut lanes, shape, EventTime(1_725_192_060_000), |_| {});
 }
 
 /// A manifest, and the names of objects in a listing of the store.

@@ -272,7 +272,11 @@ mod tests {
     /// What a checkpoint of this lane gives back.
     fn state_of(lane: &Lane) -> LaneState {
         let bytes = checkpoint::encode([(0, lane)], 1);
-        checkpoint::decode(&bytes).unwrap().remove(&0).unwrap()
+        let shape = Shape::count_by_origin("clicks", 10, 10);
+        checkpoint::decode(&bytes, &shape)
+            .unwrap()
+            .remove(&0)
+            .unwrap()
     }
 
     /// A lane whose checkpoint, at offset 0, has the ceiling `before`. The last commit was at
