@@ -97,7 +97,10 @@ fn files_of_a_closed_day_become_one_and_are_dropped_when_they_are_kept_no_longer
     assert!(status.compaction_read_bytes > status.compaction_written_bytes);
     assert_eq!(status.first_window.unwrap().0, yesterday);
     let after = rows(&config, &runtime);
-    assert!(after.contains(before.trim_matches(['[', ']'])), "{before}\n{after}");
+    assert!(
+        after.contains(before.trim_matches(['[', ']'])),
+        "{before}\n{after}"
+    );
 
     let mut look = clients::open(&config, &Secrets::default()).unwrap();
     let live = runtime.block_on(look.look.live_files()).unwrap();
