@@ -90,15 +90,8 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
     };
     let reload = Arc::new(Notify::new());
     log_problems(&clients.secrets);
-    if let Some(config) = clients.config.clone() {
-        start_watching_secrets(
-            config,
-            clients.secrets.clone(),
-            Arc::clone(&reload),
-            runtime,
-            to_loop.clone(),
-        );
-    }
+    let (config, secrets) = (clients.config.clone(), clients.secrets.clone());
+    start_watching_secrets(config, secrets, &reload, runtime, to_loop.clone());
     let driver = Driver {
         engine,
         run,
@@ -146,13 +139,16 @@ fn run_facts(clients: &Clients) -> RunFacts {
     }
 }
 
+/// Reads the secrets again when they change. Without settings, they cannot.
 fn start_watching_secrets(
-    config: Config,
+    config: Option<Config>,
     secrets: Secrets,
-    reload: Arc<Notify>,
+    reload: &Arc<Notify>,
     runtime: &Runtime,
     to_loop: mpsc::Sender<Message>,
 ) {
+    let Some(config) = config else { return };
+    let reload = Arc::clone(reload);
     let report = move |secrets| to_loop.send(Message::Secrets(Box::new(secrets))).is_ok();
     runtime.spawn(watch_secrets(config, secrets, reload, report));
 }

@@ -630,6 +630,21 @@ secrets-file: /etc/windrow/secrets.yaml";
         assert_eq!(read(&format!("{LEAST}table: {{ name: '' }}")).table, None);
     }
 
+    #[test]
+    fn a_bandwidth_is_a_size_that_moves_something() {
+        check(
+            "compact-bandwidth: unlimited",
+            "cannot read setting compact-bandwidth \"unlimited\": unknown unit \"unlimited\"; \
+             write 65536, 64KiB, 1MiB or 1GiB",
+        );
+        check(
+            "compact-bandwidth: 0",
+            "cannot read setting compact-bandwidth \"0\": out of range; write 64KiB to 1024GiB",
+        );
+        let line = "compact-bandwidth: 1GiB";
+        assert_eq!(read(&table(line)).compact_bytes_per_second, 1 << 30);
+    }
+
     /// A day is dropped as a whole, so less than a day could not be kept to.
     #[test]
     fn what_is_kept_no_longer_is_said_by_two_durations() {
@@ -808,15 +823,6 @@ secrets-file: /etc/windrow/secrets.yaml";
         check(
             "quiet-timeout: 0s",
             "cannot read setting quiet-timeout \"0s\": too short; write off or at least 1ms",
-        );
-        check(
-            "compact-bandwidth: unlimited",
-            "cannot read setting compact-bandwidth \"unlimited\": unknown unit \"unlimited\"; \
-             write 65536, 64KiB, 1MiB or 1GiB",
-        );
-        check(
-            "compact-bandwidth: 0",
-            "cannot read setting compact-bandwidth \"0\": out of range; write 64KiB to 1024GiB",
         );
         check(
             "s3: { endpoint: 'minio:9000' }",
