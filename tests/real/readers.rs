@@ -381,8 +381,16 @@ impl Writer {
             _ => None,
         };
         let content = match (&sources[0].content, &sources[1].content) {
-            (Content::Rows(a), Content::Rows(b)) => Content::Rows([&a[..], b].concat()),
-            (Content::Late(a), Content::Late(b)) => Content::Late([&a[..], b].concat()),
+            (Content::Rows(a), Content::Rows(b)) => {
+                let mut rows = [&a[..], b].concat();
+                rows.sort_by_key(|row| row.start);
+                Content::Rows(rows)
+            }
+            (Content::Late(a), Content::Late(b)) => {
+                let mut records = [&a[..], b].concat();
+                records.sort_by_key(|record| record.offset);
+                Content::Late(records)
+            }
             _ => unreachable!("one list is of one table"),
         };
         let chunk = sources[0].file.chunk.clone();
@@ -610,6 +618,15 @@ fn read_as_hive_does(database: &str, by_place: &ByPlace, over: &AtomicBool) -> u
     reads
 }
 
+/// Tells the readers, when it is dropped, that it is over.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 #[ignore = "needs the real parts: make test-real"]
 fn readers_see_the_same_across_swaps_and_deletions() {
@@ -639,6 +656,8 @@ fn readers_see_the_same_across_swaps_and_deletions() {
                 scope.spawn(|| read_as_hive_does(&database, &by_place, &over)),
             ),
         ];
+        // Readers end with the writer, also where it fails.
+        let ends = Ends(&over);
         let end = Instant::now() + READ_FOR;
         while Instant::now() < end && !readers.iter().any(|(_, reader)| reader.is_finished()) {
             writer.add();
@@ -649,7 +668,7 @@ fn readers_see_the_same_across_swaps_and_deletions() {
             writer.clean();
             std::thread::sleep(Duration::from_millis(300));
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         let reads = readers.map(|(name, reader)| (name, reader.join().expect("it never failed")));
         (reads, writer.last.epoch)
     });
