@@ -1,7 +1,7 @@
 //! What a commit says, and what a catalog answers: the values that pass between the engine and the
 //! catalog. Whether a commit may be written is decided in `admit`.
 
-use crate::table::compaction::Level;
+use crate::table::level::Level;
 use crate::table::place::{Names, Place};
 use crate::values::cause::Trouble;
 use crate::values::decision::Decision;

@@ -13,11 +13,12 @@
 //! 00:01:15   the same for the day of yesterday: its 24 hours become one file
 //! ```
 
+pub use crate::table::level::Level;
+
 use crate::table::commit::{FileKind, LiveFile};
 use crate::table::hive::TableKind;
 use crate::values::shape::Shape;
 use crate::values::time::{DbTime, EventTime};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many bytes the files of a side table may have that become one. All of them are in memory
@@ -55,48 +56,6 @@ impl Default for Times {
             emptied_ms: 600_000,
             fold_ms: DAY_MS,
         }
-    }
-}
-
-/// How much of the table a file holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// What one commit adds to one day.
-    #[default]
-    Commit,
-    /// Ten minutes that are closed.
-    TenMinutes,
-    /// An hour that is closed.
-    Hour,
-    /// A day that is closed.
-    Day,
-}
-
-impl Level {
-    /// Whether a commit wrote it, and not a merge.
-    #[must_use]
-    pub fn is_commit(&self) -> bool {
-        *self == Level::Commit
-    }
-
-    /// The word for it in the journal: that of its JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Level::Commit => "commit",
-            Level::TenMinutes => "ten-minutes",
-            Level::Hour => "hour",
-            Level::Day => "day",
-        }
-    }
-
-    /// The level of this word; `None` for another one.
-    #[must_use]
-    pub fn of_word(word: &str) -> Option<Self> {
-        [Level::Commit, Level::TenMinutes, Level::Hour, Level::Day]
-            .into_iter()
-            .find(|level| level.word() == word)
     }
 }
 

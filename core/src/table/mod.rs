@@ -7,6 +7,7 @@ mod file_check;
 mod partial_file;
 pub mod file;
 pub mod listing;
+pub mod level;
 pub mod commit;
 pub mod compaction;
 pub mod admit;

@@ -26,6 +26,8 @@ use windrow_core::values::time::EventTime;
 
 #[path = "../../../tests/catalog_cases.rs"]
 mod cases;
+mod swaps;
+mod versions;
 
 /// Where a case runs.
 enum Place {
@@ -1977,23 +1979,6 @@ async fn who_may_not_make_hives_tables_is_told_that_right_and_no_other() {
     catalog.init_metastore().await.unwrap();
     let (owner, _) = take(&mut catalog, "a").await;
     catalog.commit(&epoch(&owner, 0)).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs PostgreSQL: make parts-up"]
-async fn newer_journal_is_left_alone() {
-    let place = Place::postgres("newer", "script");
-    place
-        .other_client()
-        .await
-        .batch_execute("CREATE SCHEMA windrow_22")
-        .await
-        .unwrap();
-    stopped(
-        place.catalog("t").acquire("a", "x", LEASE_MS).await,
-        "windrow_22",
-    );
-    stopped(place.catalog("t").head().await, "upgrade it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 
 mod ids;
 mod create;
+mod delete;
 mod partitions;
 mod places;
 mod restore;

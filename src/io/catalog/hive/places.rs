@@ -2,7 +2,7 @@
 //! says, and puts them right. A swap is nothing else: the journal says other places than before.
 
 use super::super::session::{Session, args};
-use super::partitions::{delete_from, delete_partitions};
+use super::delete::{delete_from, delete_partitions};
 use super::{Hive, HiveTableRow};
 use windrow_core::table::commit::{CatalogError, Genesis};
 use windrow_core::table::hive::{TableKind, TableName};
@@ -14,6 +14,11 @@ const PARTITIONS_A_COMMIT: i64 = 1000;
 
 /// The table partitions that are not as the journal says, those that are missing first. The names
 /// and the values are those of `windrow_core::table::hive::partition`.
+///
+/// The fastest of six whole commits took 13 and 20 ms in two runs with 400 table partitions by
+/// Hive's script, and 31 and 46 ms in the schema that Spark makes, beside 100,000 table partitions
+/// of another table; with 20,000 table partitions of its own, a commit took some 0.2 s. (A debug
+/// build, and PostgreSQL without fsync.)
 const DIFFERENT: &str = "SELECT w.part_id, w.name, w.place, c.is_there \
      FROM (SELECT part_id, kind, \
          CASE kind WHEN 'rows' THEN 'date=' || date || '/' ELSE '' END \

@@ -249,8 +249,19 @@ pub(in super::super) async fn make(
     db.batch("SELECT pg_advisory_xact_lock(7595448412730)")
         .await?;
     let there = find_among(db, versions).await?.newest;
+    let ours = ours(versions);
+    if let Some(there) = there.filter(|there| *there < ours) {
+        // A commit that is under way there ends first, and none begins. Without the lock, it could
+        // come to be after the journal was read.
+        let lock = format!("LOCK TABLE windrow_{there}.job IN EXCLUSIVE MODE");
+        db.batch(&lock).await?;
+    }
     for version in versions {
-        if Some(version.number) > there {
+        let is_needed = match there {
+            Some(there) => version.number > there,
+            None => version.number == ours,
+        };
+        if is_needed {
             make_one(db, version, there.is_some()).await?;
         }
     }
