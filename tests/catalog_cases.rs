@@ -468,7 +468,7 @@ async fn a_renewal_says_which_epoch_is_the_last(place: &impl Place) {
 /// The file is one that readers see no more.
 pub fn retired(file: &NewFile) -> RetiredFile {
     RetiredFile {
-        table: TableKind::of(&file.kind).word().to_owned(),
+        kind: file.kind.clone(),
         key: file.key.clone(),
         rows: file.rows,
         bytes: file.bytes,

@@ -488,7 +488,6 @@ impl<'t> Play<'t> {
             | Effect::UseWarehouse(_)
             | Effect::CommitGroup(_)
             | Effect::ReportForeignKeys(_)
-            | Effect::ReportLeftOut { .. }
             | Effect::Report(_) => {}
         }
     }
@@ -627,7 +626,9 @@ impl<'t> Play<'t> {
 fn short_key(key: &str) -> &str {
     let name = key.trim_start_matches("_windrow/default.t/");
     let folder = name.trim_end_matches("/part.parquet");
-    folder.rsplit_once('-').map_or(folder, |(folder, _hash)| folder)
+    folder
+        .rsplit_once('-')
+        .map_or(folder, |(folder, _hash)| folder)
 }
 
 /// The bytes of a record's value; `None` for a tombstone.

@@ -545,15 +545,18 @@ mod tests {
         assert_eq!((run.totals, run.commits), (totals, 1));
 
         // Two of them become one; a file of a side table counts for nothing.
-        let retired = |table: &str| RetiredFile {
-            table: table.to_owned(),
+        let rows = FileKind::Rows {
+            date: "2026-11-27".to_owned(),
+        };
+        let retired = |kind: &FileKind| RetiredFile {
+            kind: kind.clone(),
             key: String::new(),
             rows: 7,
             bytes: 100,
         };
         commit.files.truncate(1);
         (commit.files[0].rows, commit.files[0].bytes) = (14, 150);
-        commit.retired = vec![retired("rows"), retired("late"), retired("rows")];
+        commit.retired = vec![retired(&rows), retired(&FileKind::Late), retired(&rows)];
         assert_eq!(run.count_commit(&commit), 14);
         let totals = Totals {
             files: 1,
