@@ -41,6 +41,7 @@ impl PostgresCatalog {
                 .stop("the journal has no epoch of it, so there is nothing to restore"));
         }
         let genesis = journal.genesis().await?;
+        journal.forget_emptied().await?;
         let wanted = journal.partitions(&genesis).await?;
         let Restored {
             part_ids,
@@ -83,7 +84,8 @@ impl Journal<'_> {
         let row = self
             .db
             .query_one(
-                "SELECT count(*) FROM journal.part WHERE database = $1 AND \"table\" = $2",
+                "SELECT count(*) FROM journal.part \
+                 WHERE database = $1 AND \"table\" = $2 AND key IS NOT NULL",
                 args![self.name.database, self.name.table],
             )
             .await?;
@@ -91,10 +93,8 @@ impl Journal<'_> {
             .read_count(&row, 0, "the number of table partitions")
     }
 
-    /// Every table partition that Hive should have, with its id.
-    ///
-    /// Those that a swap has emptied are among them: a query that was planned before it may still
-    /// look them up, so they are deleted when their time has come, and not by a restore before it.
+    /// Every table partition that Hive should have, with its id. Those that a swap has emptied
+    /// belong to no table any more.
     async fn partitions(
         &self,
         genesis: &Genesis,
@@ -102,9 +102,9 @@ impl Journal<'_> {
         let db = self.db;
         let rows = db
             .query(
-                "SELECT part_id, kind, date, chunk, COALESCE(key, $3) FROM journal.part \
-                 WHERE database = $1 AND \"table\" = $2 ORDER BY part_id",
-                args![self.name.database, self.name.table, genesis.empty_file],
+                "SELECT part_id, kind, date, chunk, key FROM journal.part \
+                 WHERE database = $1 AND \"table\" = $2 AND key IS NOT NULL ORDER BY part_id",
+                args![self.name.database, self.name.table],
             )
             .await?;
         let partition = |row: &Row| {
@@ -118,6 +118,21 @@ impl Journal<'_> {
             Ok((db.read(row, 0, "journal.part.part_id")?, partition))
         };
         rows.iter().map(partition).collect()
+    }
+
+    /// Forgets emptied table partitions that Hive does not have. In a metastore that was made anew,
+    /// their ids may be given to others.
+    async fn forget_emptied(&self) -> Result<(), CatalogError> {
+        let TableName { database, table } = self.name;
+        self.db
+            .execute(
+                "DELETE FROM journal.part AS j WHERE database = $1 AND \"table\" = $2 \
+                 AND key IS NULL AND NOT EXISTS (SELECT FROM hive.\"PARTITIONS\" AS p \
+                   WHERE p.\"PART_ID\" = j.part_id AND p.\"TBL_ID\" IS NULL)",
+                args![*database, *table],
+            )
+            .await?;
+        Ok(())
     }
 
     /// Notes other ids of table partitions: the one that is known, and the one that holds now.

@@ -11,18 +11,23 @@ const COUNTS: &str = r#"SELECT concat_ws(' ', (SELECT count(*) FROM "PARTITIONS"
     (SELECT count(*) FROM "SERDE_PARAMS"), (SELECT count(*) FROM "CDS"),
     (SELECT count(*) FROM "COLUMNS_V2"), (SELECT count(*) FROM "TBLS"))"#;
 
-/// What readers of the table's own rows see: each name with its folder.
+/// What readers of the table's own rows see who have read all ids: each name with its folder, and
+/// whether it belongs to no table, so that nobody else reads its id.
 const PLACES: &str = r#"SELECT string_agg(concat_ws(' ', right(p."PART_NAME", 4),
     substr(s."LOCATION", length('s3a://spark/warehouse/_windrow/default.t/rows/') + 1),
-    CASE WHEN v."PARAM_VALUE" <> s."LOCATION" THEN v."PARAM_VALUE" END), ', '
+    CASE WHEN v."PARAM_VALUE" <> s."LOCATION" THEN v."PARAM_VALUE" END,
+    CASE WHEN p."TBL_ID" IS NULL THEN 'of no table' END), ', '
     ORDER BY p."PART_NAME")
   FROM "PARTITIONS" AS p JOIN "SDS" AS s USING ("SD_ID")
     LEFT JOIN "SERDE_PARAMS" AS v ON v."SERDE_ID" = s."SERDE_ID" AND v."PARAM_KEY" = 'path'
   WHERE p."PART_NAME" LIKE 'date=%'"#;
 
 /// What Spark does at `ANALYZE TABLE t__chunks PARTITION (...) COMPUTE STATISTICS`: it writes the
-/// whole table partition that it has read before, here those of the table `read`.
-const ANALYZED: &str = r#"UPDATE "SDS" AS s SET "LOCATION" = r."LOCATION" FROM read AS r
+/// whole table partition that it has read before, here those of the table `read`. It finds those of
+/// its table only.
+const ANALYZED: &str = r#"DELETE FROM read WHERE "PART_ID" IN
+      (SELECT "PART_ID" FROM "PARTITIONS" WHERE "TBL_ID" IS NULL);
+    UPDATE "SDS" AS s SET "LOCATION" = r."LOCATION" FROM read AS r
       WHERE r."SD_ID" = s."SD_ID";
     UPDATE "SERDE_PARAMS" AS v SET "PARAM_VALUE" = r."LOCATION" FROM read AS r
       WHERE r."SERDE_ID" = v."SERDE_ID" AND v."PARAM_KEY" = 'path';
@@ -71,12 +76,12 @@ async fn a_swap_changes_places_and_emptied_table_partitions_leave_no_row_behind(
         // The ids stay, and so do the statistics of the side tables.
         assert_eq!(text(&client, ids).await, ids_before);
         assert_eq!(statistics(&client).await, "6");
-        let swapped = "0001 1-hour12-abc-0, 0002 empty-abc, 0003 empty-abc";
+        let swapped = "0001 1-hour12-abc-0, 0002 empty-abc of no table, 0003 empty-abc of no table";
         assert_eq!(text(&client, PLACES).await, swapped);
 
         // Somebody's ANALYZE, which had read them before, writes the old places back.
         client.batch_execute(ANALYZED).await.unwrap();
-        let old = "0001 1-1-abc, 0002 1-2-abc, 0003 1-3-abc";
+        let old = "0001 1-1-abc, 0002 empty-abc of no table, 0003 empty-abc of no table";
         assert_eq!(text(&client, PLACES).await, old);
         catalog.commit(&next(&owner, 5)).await.unwrap();
         let right = format!("{swapped}, 0005 1-5-abc");
@@ -91,6 +96,9 @@ async fn a_swap_changes_places_and_emptied_table_partitions_leave_no_row_behind(
             .unwrap();
         assert_eq!(text(&client, PLACES).await, right);
         client.batch_execute(ANALYZED).await.unwrap();
+        let of_emptied = r#"INSERT INTO "PARTITION_PARAMS" ("PART_ID", "PARAM_KEY", "PARAM_VALUE")
+            SELECT "PART_ID", 'k', 'v' FROM "PARTITIONS" WHERE "TBL_ID" IS NULL"#;
+        client.batch_execute(of_emptied).await.unwrap();
         let counts = text(&client, COUNTS).await;
         assert!(counts.starts_with("12 16 9 "), "{counts}");
         catalog.drop_emptied(&owner, 0, &ANY_CLOCK).await.unwrap();
@@ -206,9 +214,9 @@ const AFTER_SWAPS: [&str; 4] = [
          WHERE "PART_NAME" LIKE 'date=%';
        UPDATE "PARTITION_KEY_VALS" SET "PART_KEY_VAL" = '2027-01-01'
          WHERE "PART_KEY_VAL" LIKE '2024-%'"#,
-    // ANALYZE TABLE wrote an old place back, twice.
+    // ANALYZE TABLE wrote an old place back.
     r#"UPDATE "SDS" SET "LOCATION" = 's3a://spark/warehouse/_windrow/default.t/rows/1-2-abc'
-         WHERE "LOCATION" LIKE '%/rows/empty-abc'"#,
+         WHERE "LOCATION" LIKE '%/rows/1-hour12-abc-0'"#,
 ];
 
 #[tokio::test]
@@ -297,6 +305,6 @@ async fn a_swap_of_a_side_table_changes_its_places_only() {
     let places = r#"SELECT string_agg(right(s."LOCATION", 14), ',' ORDER BY p."PART_NAME")
         FROM "PARTITIONS" AS p JOIN "SDS" AS s USING ("SD_ID") JOIN "TBLS" AS t USING ("TBL_ID")
         WHERE t."TBL_NAME" = 't__late'"#;
-    let expect = "1-hour12-abc-0,rows/empty-abc,t/late/1-3-abc";
+    let expect = "1-hour12-abc-0,t/late/1-3-abc";
     assert_eq!(text(&client, places).await, expect);
 }
