@@ -1,5 +1,5 @@
-//! The upkeep of a table from end to end, without other systems: a mock Kafka, and store and catalog
-//! in a directory. Files of several commits become one, and later they are dropped.
+//! The upkeep of a table from end to end, without other systems: a mock Kafka, and store and
+//! catalog in a directory. Files of several commits become one, and later they are dropped.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for what a running windrow does, and its records are of yesterday"

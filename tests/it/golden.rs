@@ -2,8 +2,8 @@
 //! does about it is shown in indented lines.
 //!
 //! Settings stand above `---`; with `checkpoints: few` beside them, only the first epoch has a
-//! checkpoint, as where there are many keys. With `upkeep: shown`, it is shown what becomes of files,
-//! and `retain: 1d` drops days. Each line below it is one of these:
+//! checkpoint, as where there are many keys. With `upkeep: shown`, it is shown what becomes of
+//! files, and `retain: 1d` drops days. Each line below it is one of these:
 //!
 //! | line | means |
 //! |---|---|
@@ -262,12 +262,7 @@ impl<'t> Play<'t> {
                 self.expire(p, to);
             }
             "damage" => self.damage(),
-            "lose" => {
-                let nth = offset(word()) as usize;
-                let live = self.catalog.live_files();
-                let gone = self.objects.remove(&live[nth - 1].file.key);
-                gone.expect("it was stored");
-            }
+            "lose" => self.lose(offset(word()) as usize),
             "recreate" => {
                 self.topic_id += 1;
                 self.logs.values_mut().for_each(|log| *log = Log::default());
@@ -289,6 +284,13 @@ impl<'t> Play<'t> {
             "state" => self.show_state(),
             _ => panic!("no such line: {line}"),
         }
+    }
+
+    /// The object of the `nth` file that readers see is gone, counted from 1.
+    fn lose(&mut self, nth: usize) {
+        let live = self.catalog.live_files();
+        let gone = self.objects.remove(&live[nth - 1].file.key);
+        gone.expect("it was stored");
     }
 
     fn wait(&mut self, ms: u64) {

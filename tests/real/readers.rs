@@ -1,7 +1,7 @@
 //! Readers in whose way files are replaced. Sessions of Spark 3.4 and 3.5, the Thrift server and a
 //! reader that asks the metastore as Hive does sum the table in a loop, across hundreds of swaps,
-//! while epochs are added, emptied table partitions are deleted and replaced files are deleted: none
-//! of them may ever see another sum, or fail.
+//! while epochs are added, emptied table partitions are deleted and replaced files are deleted:
+//! none of them may ever see another sum, or fail.
 //!
 //! The swaps are made here, by the catalog that windrow uses, because windrow itself makes one in
 //! ten minutes. The times that protect a reader are shorter than windrow's in the same measure.
@@ -502,7 +502,8 @@ fn late(offset: i64) -> LateRecord {
 fn query(number: usize) -> String {
     let sums = "SELECT CAST(count(CASE WHEN origin = 'fixed' THEN 1 END) AS string), \
         CAST(sum(CASE WHEN origin = 'fixed' THEN count ELSE 0 END) AS string), \
-        CAST(sum(CASE origin WHEN 'left' THEN count WHEN 'right' THEN -count ELSE 0 END) AS string)";
+        CAST(sum(CASE origin WHEN 'left' THEN count WHEN 'right' THEN -count ELSE 0 END) \
+        AS string)";
     match number % 2 {
         0 => format!("{sums} FROM newtable"),
         _ => format!("{sums} FROM newtable__chunks WHERE `date` >= '{}'", DAYS[0]),
@@ -558,8 +559,8 @@ fn read_with_beeline(database: &str, over: &AtomicBool) -> usize {
 }
 
 /// Asks the metastore as Hive's direct SQL does: the ids of table partitions, then their places,
-/// then their key values, each in a statement that sees what is committed at that moment. Other work
-/// comes in between. The sums of what is at these places are known.
+/// then their key values, each in a statement that sees what is committed at that moment. Other
+/// work comes in between. The sums of what is at these places are known.
 fn read_as_hive_does(database: &str, by_place: &ByPlace, over: &AtomicBool) -> usize {
     let runtime = Runtime::new().expect("a runtime");
     let url = format!(

@@ -149,7 +149,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// A merge took only files that were a while old, of a period in which no further window closes.
+    /// A merge took only files that were a while old, of a period in which no further window
+    /// closes.
     fn merge_was_due(&self, commit: &Commit) -> Result<(), String> {
         let n = commit.epoch;
         let at = self.catalog.epochs[n as usize].1;

@@ -1,5 +1,5 @@
-//! What the auditor asks of the upkeep of the table: nothing is begun during a pause, and a file that
-//! cannot be merged is left out, while the others go on.
+//! What the auditor asks of the upkeep of the table: nothing is begun during a pause, and a file
+//! that cannot be merged is left out, while the others go on.
 
 use crate::hands::Objects;
 use crate::process::Process;

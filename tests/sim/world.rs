@@ -107,6 +107,23 @@ const DATABASE_LOCATIONS: [Option<&str>; 4] = [
     Some("s3a://elsewhere/warehouse"),
 ];
 
+fn draw_garbage(rng: &mut Rng) -> GarbageRules {
+    GarbageRules {
+        search_every_ms: rng.pick(&[30_000, 86_400_000, 86_400_000]),
+        orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
+        delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
+    }
+}
+
+/// Short, so that each of them is over in a run.
+const TIMES: Times = Times {
+    ten_minutes_ms: 20_000,
+    hour_ms: 60_000,
+    settled_ms: 2000,
+    emptied_ms: 20_000,
+    fold_ms: 15_000,
+};
+
 impl World {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
@@ -134,18 +151,8 @@ impl World {
             continue_on_data_loss: !(faults.log_is_harmed && rng.one_in(3)),
             lease_ms: 3000,
             keep_replaced_ms: rng.pick(&[150_000, 600_000]),
-            garbage: GarbageRules {
-                search_every_ms: rng.pick(&[30_000, 86_400_000, 86_400_000]),
-                orphan_age_ms: rng.pick(&[20_000, 86_400_000]),
-                delete_every_ms: rng.pick(&[10_000, 3_600_000, 3_600_000]),
-            },
-            compaction: Times {
-                ten_minutes_ms: 20_000,
-                hour_ms: 60_000,
-                settled_ms: 2000,
-                emptied_ms: 20_000,
-                fold_ms: 15_000,
-            },
+            garbage: draw_garbage(&mut rng),
+            compaction: TIMES,
             retain_ms: None,
             retain_side_ms: None,
             limits: draw_limits(&mut rng),
@@ -154,15 +161,13 @@ impl World {
         faults.draw_more(&mut rng);
         let (calm, terms_are_unique) = (faults.lost_one_in == 0, !faults.epochs_are_forgotten);
         settings.stalled_after_ms = rng.pick(&[10_000, 300_000, 300_000]);
-        // Files with the older kind of times are the cheaper ones: compressing those of the newer
-        // kind is what takes most of a run.
+        // Files with the older kind of times are cheaper to compress, which is most of a run.
         settings.timestamps = rng.pick(&[Timestamps::Int96, Timestamps::Int96, Timestamps::Micros]);
         if let Some(scene) = faults.scene {
             scene.set_rules(&mut rng, &mut settings);
         }
         if faults.clocks_vary {
-            // Much longer than clocks may differ, so that what is deleted too early by a wrong one
-            // is seen.
+            // Much longer than clocks may differ: what a wrong one deletes too early is seen.
             settings.keep_replaced_ms = 14_400_000;
         }
         let mut world = Self {

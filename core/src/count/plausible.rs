@@ -1,6 +1,6 @@
-//! Whether what a checkpoint says of a lane can be true. A small checkpoint lies in the catalog, where
-//! people can reach it, without a hash. What was set by hand must end in a sentence, and not in an
-//! overflow somewhere later.
+//! Whether what a checkpoint says of a lane can be true. A small checkpoint lies in the catalog,
+//! where people can reach it, without a hash. What was set by hand must end in a sentence, and not
+//! in an overflow somewhere later.
 
 use crate::count::lane::LaneState;
 use crate::count::window::Windows;
@@ -14,7 +14,8 @@ const NUMBER_MAX: u64 = 1 << 58;
 /// No aggregate comes near this, and a sum of some of them is still an i128.
 const VALUE_MAX: u128 = 1 << 120;
 
-/// Checks a lane of a table with these settings. `columns` is how many columns each of its keys has.
+/// Checks a lane of a table with these settings. `columns` is how many columns each of its keys
+/// has.
 ///
 /// # Errors
 /// What cannot be true, as the end of a sentence.

@@ -69,7 +69,9 @@ pub(super) fn cut(
     let mut commit = Commit {
         owner: owner.clone(),
         epoch,
-        previous: table.last_digest(),
+        previous: table
+            .last()
+            .map_or(String::new(), |last| last.digest.clone()),
         genesis,
         lanes,
         topic_id: topic.id().to_owned(),

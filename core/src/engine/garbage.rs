@@ -347,11 +347,12 @@ impl OrphanRule<'_> {
     /// An object of an earlier term may be an orphan at once, because its owner is fenced. Whoever
     /// put it, it may be one when it is old.
     ///
-    /// Left alone are names that windrow does not give, compacted files that wait for their swap, and
-    /// objects of epochs that the catalog has not reached. Those are on their way there, except when an older database was restored: then
-    /// they hold what it has lost. Only the very next epoch of an earlier owner is different: that
-    /// is the one which the owner did not finish. A compacted file has no epoch in its name: where
-    /// the catalog has lost the swap that showed it, it still shows what the file was made from.
+    /// Left alone are names that windrow does not give, compacted files that wait for their swap,
+    /// and objects of epochs that the catalog has not reached. Those are on their way there, except
+    /// when an older database was restored: then they hold what it has lost. Only the very next
+    /// epoch of an earlier owner is different: that is the one which the owner did not finish. A
+    /// compacted file has no epoch in its name: where the catalog has lost the swap that showed it,
+    /// it still shows what the file was made from.
     ///
     /// Example: we are of term 5, and the last epoch is 120. Of the objects of term 4 that of epoch
     /// 121 may be an orphan and that of epoch 122 not. Of our own, only those of epoch 120 and

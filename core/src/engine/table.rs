@@ -163,12 +163,6 @@ impl Table {
         self.last.as_ref()
     }
 
-    /// The digest of the last epoch that is true; empty before epoch 0.
-    pub(super) fn last_digest(&self) -> String {
-        let last = self.last.as_ref();
-        last.map(|last| last.digest.clone()).unwrap_or_default()
-    }
-
     /// Every window of the table that ends here or earlier is closed.
     pub(super) fn frontier(&self) -> Option<EventTime> {
         merger::frontier(&self.lanes).max(self.closed_through)

@@ -1,6 +1,6 @@
 //! Upkeep of the table beside counting: files that belong together become one, what is kept no
-//! longer is dropped, and table partitions that show nothing any more are deleted. Which files these
-//! are is decided in `table/compaction`; here is when.
+//! longer is dropped, and table partitions that show nothing any more are deleted. Which files
+//! these are is decided in `table/compaction`; here is when.
 //!
 //! ```text
 //! LiveFiles                     the catalog says what readers see
@@ -260,9 +260,9 @@ fn retired(live: &LiveFile) -> RetiredFile {
     }
 }
 
-/// What the store is asked to do for merge number `nth` of this process. A merge that is tried again
-/// gives the same bytes, but its files get other paths. What is left of the first attempt may be
-/// doomed, and a request that deletes it may arrive late.
+/// What the store is asked to do for merge number `nth` of this process. A merge that is tried
+/// again gives the same bytes, but its files get other paths. What is left of the first attempt may
+/// be doomed, and a request that deletes it may arrive late.
 fn order(merge: &Merge, owner: &Owner, nth: u64, step: &Step<'_>) -> MergeOrder {
     let first = &merge.sources[0].file;
     let owner_id = &owner.owner_id;

@@ -1,9 +1,9 @@
-//! Which files become one, and which are dropped. Only the plan is made here: what a merge does with
-//! rows is in `merge`, and when a plan is carried out is up to the engine.
+//! Which files become one, and which are dropped. Only the plan is made here: what a merge does
+//! with rows is in `merge`, and when a plan is carried out is up to the engine.
 //!
-//! A *period* is a piece of `window.start`: ten minutes, an hour or a day (UTC). It is *closed* when
-//! the frontier has passed the end of the last window that starts in it. From then on no commit can
-//! add a row to it, and its files become one.
+//! A *period* is a piece of `window.start`: ten minutes, an hour or a day (UTC). It is *closed*
+//! when the frontier has passed the end of the last window that starts in it. From then on no
+//! commit can add a row to it, and its files become one.
 //!
 //! Day by day, with windows of 10s and a commit every 10 s:
 //!
@@ -307,8 +307,8 @@ pub fn past_days(files: &[LiveFile], retain_ms: u64, facts: Facts<'_>) -> Vec<St
         .collect()
 }
 
-/// The files of the side tables that `retain-side` drops: those whose newest commit was made so long
-/// ago by the catalog's clock.
+/// The files of the side tables that `retain-side` drops: those whose newest commit was made so
+/// long ago by the catalog's clock.
 #[must_use]
 pub fn past_side_files(files: &[LiveFile], retain_ms: u64, now: DbTime) -> Vec<String> {
     let retain_ms = i64::try_from(retain_ms).unwrap_or(i64::MAX);

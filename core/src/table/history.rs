@@ -8,7 +8,8 @@
 //!
 //! The row keeps what the epochs said together: their sums, their offsets from and to, their
 //! decisions in order, and the digests of the first and the last, which are links of the chain that
-//! manifests form. The day manifest keeps that as well, and what readers saw after the last of them.
+//! manifests form. The day manifest keeps that as well, and what readers saw after the last of
+//! them.
 //!
 //! Epoch 0 never folds, because it says what the table is. The last epoch never does, because the
 //! next one follows it, and neither do the epochs after the earlier checkpoint, because a restart
@@ -377,7 +378,7 @@ mod tests {
     fn folded() -> History {
         let day = rows("2026-11-26");
         let mut history = History::of(&commit(1, &[day.clone(), FileKind::Late], &[]), at(1));
-        let swap = commit(2, &[day.clone()], &[day.clone(), day.clone()]);
+        let swap = commit(2, std::slice::from_ref(&day), &[day.clone(), day.clone()]);
         history.push(&swap, at(2)).unwrap();
         let dropped = commit(3, &[], &[rows("2025-11-26"), FileKind::Late]);
         history.push(&dropped, at(3)).unwrap();

@@ -121,8 +121,8 @@ pub enum MergeError {
     /// The rows of a side table's files would take too much memory at once. The caller leaves this
     /// file as it is, and may begin again with the sources on one side of it.
     #[error(
-        "cannot merge file \"{key}\": its rows, with those of the files before it, would take {mib} \
-         MiB of memory, which is too much; readers see it as it is"
+        "cannot merge file \"{key}\": its rows, with those of the files before it, would take \
+         {mib} MiB of memory, which is too much; readers see it as it is"
     )]
     TooLarge {
         /// The source's key.

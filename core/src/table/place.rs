@@ -407,7 +407,8 @@ impl Names {
     /// The folder of a compacted file, which holds it alone, without the day that it is below:
     /// `<folder>/<term>-<period>-<sha256>`. `folder` is `rows/2026-11-27`, `late` or `rejects`, and
     /// `sha256` is over who makes the file, for the how manyth time, and from what: that of its own
-    /// bytes is known only when it is made, and no key may come twice. The second file of the same merge has `-1` at the end, and so on.
+    /// bytes is known only when it is made, and no key may come twice. The second file of the same
+    /// merge has `-1` at the end, and so on.
     #[must_use]
     pub fn compacted(
         &self,

@@ -288,8 +288,8 @@ impl Catalog {
     /// manifests are doomed. `manifest` is the path of their day manifest, which is stored.
     ///
     /// # Errors
-    /// `Fenced` when another owner has the table. `Retry` when the epochs are not there as they were
-    /// read, and, with the cause `Clocks`, when the catalog's clock is not as `clock` says.
+    /// `Fenced` when another owner has the table. `Retry` when the epochs are not there as they
+    /// were read, and, with the cause `Clocks`, when the catalog's clock is not as `clock` says.
     pub async fn fold(
         &mut self,
         owner: &Owner,

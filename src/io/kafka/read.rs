@@ -155,8 +155,8 @@ impl Feed {
             }
             Event::End { next_offset, .. } => {
                 // A marker of a transaction lies between, and nobody tells its leader epoch. So
-                // after a rest, reading goes on behind the last record: otherwise nothing would show
-                // that the log was cut off and grew again meanwhile.
+                // after a rest, reading goes on behind the last record: otherwise nothing would
+                // show that the log was cut off and grew again meanwhile.
                 if self.next.1 < 0 {
                     self.next.0 = self.next.0.max(*next_offset);
                 }

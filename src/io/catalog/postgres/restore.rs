@@ -10,8 +10,8 @@ use windrow_core::table::commit::{CatalogError, Chunk, Genesis, Owner};
 use windrow_core::table::hive::{self, HivePartition, TableName};
 use windrow_core::values::cause::Cause;
 
-/// How much longer the lease is for each table partition that is restored. A table of 300,000 took a
-/// minute, which is 0.2 ms for each.
+/// How much longer the lease is for each table partition that is restored. A table of 300,000 took
+/// a minute, which is 0.2 ms for each.
 const LEASE_MS_A_PARTITION: u64 = 1;
 
 impl PostgresCatalog {

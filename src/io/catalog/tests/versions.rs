@@ -122,7 +122,8 @@ async fn a_newer_journal_is_made_beside_an_older_one_and_filled_from_it_at_once(
         tokio::time::sleep(Duration::from_millis(500)).await;
         client.batch_execute("COMMIT").await.unwrap();
     });
-    let terms = "SELECT string_agg(concat_ws(' ', w.term, w.owner_name, w.last_epoch, j.term), ',') \
+    let terms = "SELECT \
+          string_agg(concat_ws(' ', w.term, w.owner_name, w.last_epoch, j.term), ',') \
          FROM windrow_3.work AS w JOIN windrow_2.job AS j USING (database, \"table\")";
     assert_eq!(text(&client, terms).await, "1 a 1 2");
     // The owner of before may not commit there any more, and then sees why.
