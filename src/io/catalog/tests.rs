@@ -26,6 +26,7 @@ use windrow_core::values::time::EventTime;
 
 #[path = "../../../tests/catalog_cases.rs"]
 mod cases;
+mod history;
 mod swaps;
 mod versions;
 
