@@ -160,7 +160,7 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
 /// Merges files as the order says, and stores the new ones.
 fn merge(objects: &mut Objects, order: &MergeOrder) -> Result<Vec<NewFile>, MergeFailure> {
     let gone = |key: &str| MergeFailure {
-        source: Some(key.to_owned()),
+        left_out: vec![key.to_owned()],
         trouble: "it is gone".into(),
     };
     let get = |objects: &Objects, key: &str| -> Result<Bytes, MergeFailure> {
@@ -345,7 +345,7 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
             StoreRequest::Merge(order) => StoreAnswer::Merge {
                 key: order.keys[0].clone(),
                 result: Err(MergeFailure {
-                    source: None,
+                    left_out: Vec::new(),
                     trouble: trouble(),
                 }),
             },

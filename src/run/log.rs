@@ -75,12 +75,8 @@ pub fn log_failure(answer: &Answer) {
         }
         Answer::Store(StoreAnswer::Merge {
             key,
-            result:
-                Err(MergeFailure {
-                    source: None,
-                    trouble,
-                }),
-        }) => {
+            result: Err(MergeFailure { left_out, trouble }),
+        }) if left_out.is_empty() => {
             warn!(key, error = %trouble, "cannot merge files; trying again in a minute");
         }
         Answer::Store(StoreAnswer::AbortUploads(Err(error))) => {
@@ -126,8 +122,8 @@ pub fn log_foreign_keys(keys: &[String]) {
 pub fn log_left_out(key: &str, trouble: &Trouble) {
     warn!(
         key, cause = name_or_empty(trouble.cause), error = %trouble,
-        "a file stays as it is and the others are merged without it; it is tried again after the \
-         next start"
+        "a file stays as it is, and so do those that do not fit together with it; the others are \
+         merged without them; it is tried again after the next start"
     );
 }
 

@@ -175,7 +175,7 @@ impl Mover {
                  there, or write the table again from Kafka"
             );
             return Err(MergeFailure {
-                source: Some(key.to_owned()),
+                left_out: vec![key.to_owned()],
                 trouble: why.into(),
             });
         };
@@ -197,7 +197,7 @@ impl Mover {
 /// The store does not do what it is asked now: the engine orders the merge again later.
 fn away(error: StoreError) -> MergeFailure {
     MergeFailure {
-        source: None,
+        left_out: Vec::new(),
         trouble: error.into(),
     }
 }

@@ -81,14 +81,12 @@ impl Upkeep {
     pub fn note_answer(&mut self, answer: &Answer) {
         if let Answer::Store(StoreAnswer::Merge {
             key,
-            result:
-                Err(MergeFailure {
-                    source: Some(source),
-                    ..
-                }),
+            result: Err(MergeFailure { left_out, .. }),
         }) = answer
         {
-            self.left_out.insert((term_of(key), source.clone()));
+            let term = term_of(key);
+            let left_out = left_out.iter().map(|source| (term, source.clone()));
+            self.left_out.extend(left_out);
         }
     }
 

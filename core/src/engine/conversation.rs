@@ -16,7 +16,7 @@ use crate::table::commit::{
 };
 use crate::table::file::Timestamps;
 use crate::table::history::{DayManifest, History};
-use crate::table::merge::{MergeError, Merged, SideTable, Source};
+use crate::table::merge::{Merged, SideTable, Source};
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
 use crate::values::digest::sha256_hex;
@@ -124,8 +124,9 @@ pub enum Effect {
     /// These keys are on the catalog's list of what to delete, but windrow does not make such ones.
     /// Their objects are left alone: tell whoever watches. It is said once.
     ReportForeignKeys(Vec<String>),
-    /// This file cannot be merged with others, because it is gone or damaged: tell whoever watches.
-    /// The others go on without it.
+    /// This file cannot be merged with others, because it is gone or damaged, or does not fit
+    /// together with those of the same merge: tell whoever watches. In the last case those are left
+    /// out as well, and only this one is told of. All other files are merged without them.
     ReportLeftOut {
         /// Its path below the warehouse.
         key: String,
@@ -499,25 +500,15 @@ impl MergeOrder {
             ..self.like.clone()
         }]
     }
-
-    /// What became of a merge that failed.
-    #[must_use]
-    pub fn failed(&self, error: MergeError) -> MergeFailure {
-        let trouble = Trouble::from(error.to_string());
-        let source = match error {
-            MergeError::Damaged { key, .. } | MergeError::TooLarge { key, .. } => Some(key),
-            MergeError::Mismatch { .. } => None,
-        };
-        MergeFailure { source, trouble }
-    }
 }
 
 /// Why files could not be merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeFailure {
-    /// The source that is gone, damaged or too large, so that the others must do without it; `None`
-    /// where it may work later.
-    pub source: Option<String>,
+    /// The sources that later merges do without: the one that is gone, damaged or too large; or all
+    /// of them, where they do not fit together, and the first is the one in which that was noticed.
+    /// Empty where the merge may work later.
+    pub left_out: Vec<String>,
     /// What went wrong.
     pub trouble: Trouble,
 }

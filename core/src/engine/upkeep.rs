@@ -24,7 +24,9 @@ use crate::table::compaction::{
 };
 use crate::table::file::FORMAT_REV;
 use crate::table::hive::TableKind;
+use crate::table::merge::MergeError;
 use crate::table::place::Names;
+use crate::values::cause::Trouble;
 use crate::values::digest::sha256_hex;
 use crate::values::time::{DbTime, Mono};
 use std::collections::BTreeSet;
@@ -45,7 +47,7 @@ pub(super) struct Upkeep {
     /// it.
     ask_at: Option<Mono>,
     work: Work,
-    /// Files that cannot be merged, because they are gone or damaged.
+    /// Files that cannot be merged, because they are gone or damaged, or do not fit together.
     left_out: BTreeSet<String>,
     /// When emptied table partitions are deleted next.
     drop_at: Mono,
@@ -178,18 +180,16 @@ impl Upkeep {
                 let retired = merge.sources.iter().map(retired).collect();
                 self.work = Work::Ready(Swap { files, retired });
             }
-            Err(MergeFailure {
-                source: Some(key),
-                trouble,
-            }) => {
-                self.left_out.insert(key.clone());
+            Err(MergeFailure { left_out, trouble }) => {
+                let Some(key) = left_out.first().cloned() else {
+                    self.work = Work::Idle {
+                        look_at: step.now.plus(AGAIN_MS),
+                    };
+                    return;
+                };
+                self.left_out.extend(left_out);
                 step.effect(Effect::ReportLeftOut { key, trouble });
                 self.work = Work::Idle { look_at: step.now };
-            }
-            Err(MergeFailure { source: None, .. }) => {
-                self.work = Work::Idle {
-                    look_at: step.now.plus(AGAIN_MS),
-                };
             }
         }
     }
@@ -234,6 +234,23 @@ impl Upkeep {
             // There may be more to do.
             self.work = Work::Idle { look_at: step.now };
         }
+    }
+}
+
+impl MergeOrder {
+    /// What became of a merge that failed.
+    #[must_use]
+    pub fn failed(&self, error: MergeError) -> MergeFailure {
+        let trouble = Trouble::from(error.to_string());
+        let left_out = match error {
+            MergeError::Damaged { key, .. } | MergeError::TooLarge { key, .. } => vec![key],
+            MergeError::Mismatch { key, .. } => {
+                let sources = self.sources.iter().map(|source| source.key.clone());
+                let others: Vec<String> = sources.filter(|other| *other != key).collect();
+                [vec![key], others].concat()
+            }
+        };
+        MergeFailure { left_out, trouble }
     }
 }
 
@@ -299,5 +316,73 @@ fn order(merge: &Merge, owner: &Owner, nth: u64, step: &Step<'_>) -> MergeOrder 
             ..first.clone()
         },
         file_rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::step::in_a_step;
+    use crate::table::compaction::Period;
+    use crate::table::level::Level;
+    use crate::values::time::EventTime;
+
+    fn live(key: &str) -> LiveFile {
+        LiveFile {
+            epoch: 1,
+            committed_at: DbTime(0),
+            file: NewFile {
+                kind: FileKind::Rows {
+                    date: "1970-01-01".to_owned(),
+                },
+                chunk: key.to_owned(),
+                level: Level::Commit,
+                key: key.to_owned(),
+                bytes: 1000,
+                rows: 10,
+                sha256: String::new(),
+                first_window: Some(EventTime(0)),
+                last_window: Some(EventTime(0)),
+                as_of: None,
+            },
+        }
+    }
+
+    /// The upkeep while the store merges files `a`, `b` and `c`, and the order for that.
+    fn merging(rules: &Rules) -> (Upkeep, MergeOrder) {
+        let owner = Owner {
+            term: 1,
+            owner_id: "0".to_owned(),
+        };
+        let mut upkeep = Upkeep::new(owner.clone(), Mono(0));
+        let merge = Merge {
+            table: TableKind::Chunks,
+            period: Period::of(Level::Hour, EventTime(0), &rules.compaction),
+            sources: ["a", "b", "c"].map(live).into(),
+        };
+        let order = in_a_step(0, rules, |step| order(&merge, &owner, 1, step));
+        let keys = order.keys.clone();
+        upkeep.work = Work::Merging { merge, keys };
+        (upkeep, order)
+    }
+
+    #[test]
+    fn files_that_do_not_fit_together_are_all_left_out_and_told_of_once() {
+        let rules = Rules::for_tests();
+        let (mut upkeep, order) = merging(&rules);
+        let failure = order.failed(MergeError::Mismatch {
+            key: "b".to_owned(),
+            why: "its row does not come after the row before it".to_owned(),
+        });
+        in_a_step(1000, &rules, |step| {
+            upkeep.merged(&order.keys[0], Err(failure.clone()), step);
+            let told = Effect::ReportLeftOut {
+                key: "b".to_owned(),
+                trouble: failure.trouble,
+            };
+            assert_eq!(*step.effects, [told]);
+        });
+        let all = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(upkeep.left_out, BTreeSet::from(all));
     }
 }

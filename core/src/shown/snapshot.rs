@@ -579,7 +579,7 @@ mod tests {
         };
         run.note_merge(&answer(Ok(Vec::new())), moved);
         let away = MergeFailure {
-            source: None,
+            left_out: Vec::new(),
             trouble: "the store is away".into(),
         };
         run.note_merge(

@@ -125,8 +125,8 @@ pub struct Facts<'a> {
     pub file_rows: u64,
     /// How long the periods are, and what is waited for.
     pub times: &'a Times,
-    /// Files that cannot be merged, because they are gone or damaged: the others go on without
-    /// them.
+    /// Files that cannot be merged, because they are gone or damaged, or do not fit together: the
+    /// others go on without them.
     pub left_out: &'a BTreeSet<String>,
 }
 

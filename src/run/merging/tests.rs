@@ -230,16 +230,16 @@ fn a_failure_names_the_file_that_is_its_reason() {
     let fails = |store: &Store| {
         let failure = merged(&runtime, store, order(sources.clone(), 9000)).0;
         let failure = failure.unwrap_err();
-        (failure.source, failure.trouble.text)
+        (failure.left_out, failure.trouble.text)
     };
 
     let short = fs::read(path(1)).unwrap();
     fs::write(path(1), &short[..short.len() - 1]).unwrap();
-    let (source, text) = fails(&store);
-    assert_eq!(source.as_ref(), Some(&sources[1].key), "{text}");
+    let (left_out, text) = fails(&store);
+    assert_eq!(left_out, [sources[1].key.clone()], "{text}");
     fs::remove_file(path(1)).unwrap();
-    let (source, text) = fails(&store);
-    assert_eq!(source.as_ref(), Some(&sources[1].key));
+    let (left_out, text) = fails(&store);
+    assert_eq!(left_out, [sources[1].key.clone()]);
     assert_eq!(
         text,
         "cannot merge file \"t/1/part.parquet\": it is gone; put back the file that windrow \
@@ -248,8 +248,11 @@ fn a_failure_names_the_file_that_is_its_reason() {
     assert!(!folder.path().join("t/new-0").exists());
 
     let nobody = store_at("s3a://spark/w", "http://127.0.0.1:1");
-    let (source, text) = fails(&nobody);
-    assert!(source.is_none() && text.contains("cannot reach"), "{text}");
+    let (left_out, text) = fails(&nobody);
+    assert!(
+        left_out.is_empty() && text.contains("cannot reach"),
+        "{text}"
+    );
 }
 
 #[test]
