@@ -136,19 +136,12 @@ impl Counting {
         }
         self.reading.tick(self.table.lanes(), step);
         self.raise_floors(step);
-        let held = Self::is_all_held(step) || self.table.is_replaying();
-        // What is not told to people yet, because it may be over in a moment, does not make them
-        // wait anew for word that the table is stalled; nor does the last commit at the end.
-        let untold = step.ending || step.clock.is_none();
-        let untold = untold && !step.paused && step.troubles.of(Side::Clocks).is_none();
-        let stands = held && !(untold && !self.table.is_replaying());
+        let stands = Self::is_all_held(step) || self.table.is_replaying();
         let frontier = merger::frontier(self.table.lanes());
         self.stall.tick(frontier, stands, step.now);
         self.hold_back(Self::is_all_held(step), step);
-        if stands || !held {
-            let unread = !held && self.reading.has_unread(self.table.lanes());
-            self.stall.note_unread(unread, step);
-        }
+        let unread = !stands && self.reading.has_unread(self.table.lanes());
+        self.stall.note_unread(unread, step);
         self.upkeep.tick(&self.table, self.memory.is_tight(), step);
     }
 
