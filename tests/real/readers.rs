@@ -42,8 +42,9 @@ use windrow_core::values::time::{DbTime, EventTime};
 const SETTLED: Duration = Duration::from_secs(15);
 /// An emptied table partition is deleted this long after its swap. Windrow waits ten minutes.
 const EMPTIED_MS: u64 = 30_000;
-/// A replaced file is deleted this long after its swap. Windrow waits seven days.
-const KEPT: Duration = Duration::from_secs(60);
+/// A replaced file is deleted this long after its swap: longer than a query takes on a busy machine.
+/// Windrow waits seven days.
+const KEPT: Duration = Duration::from_secs(120);
 /// How long the readers read.
 const READ_FOR: Duration = Duration::from_secs(180);
 
@@ -678,7 +679,7 @@ fn readers_see_the_same_across_swaps_and_deletions() {
         "{reads:?} across {} swaps, {epochs} epochs and {} deleted files",
         writer.swaps, writer.deleted
     );
-    assert!(writer.swaps >= 200 && writer.deleted >= 200);
+    assert!(writer.swaps >= 200 && writer.deleted >= 50);
     for (name, reads) in reads {
         assert!(reads >= 5, "{name} has read {reads} times only");
     }

@@ -51,7 +51,10 @@ def main():
                 print(json.dumps(list(json.loads(row).values())))
         except Exception as error:  # whatever Spark says is the answer
             failed = True
-            print(json.dumps({"sql": sql, "error": str(error).split("\n")[0]}))
+            lines = str(error).split("\n")
+            # The first line may say no more than which call has failed; the last cause says why.
+            causes = [line.strip() for line in lines if line.startswith("Caused by:")]
+            print(json.dumps({"sql": sql, "error": " ".join(lines[:1] + causes[-1:])}))
         sys.stdout.flush()
     spark.stop()
     sys.exit(1 if failed else 0)
