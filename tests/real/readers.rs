@@ -14,7 +14,7 @@ use crate::harness::{Setup, Spark, Thrift, env, hive_db, produce, record, topic,
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
@@ -44,12 +44,15 @@ const SETTLED: Duration = Duration::from_secs(15);
 const EMPTIED_MS: u64 = 30_000;
 /// A replaced file is deleted this long after its swap: longer than a query takes on a busy machine.
 /// Windrow waits seven days.
-const KEPT: Duration = Duration::from_secs(120);
-/// How long the readers read.
+const KEPT: Duration = Duration::from_secs(150);
+/// How long the readers read at least, and how often. On a busy machine a query takes a minute.
 const READ_FOR: Duration = Duration::from_secs(180);
+const READS_MIN: usize = 10;
+/// How long they are waited for.
+const READ_AT_MOST: Duration = Duration::from_secs(600);
 
 /// Files of each table whose rows are there from the start.
-const FIXED_FILES: usize = 400;
+const FIXED_FILES: usize = 200;
 const ROWS_A_FILE: usize = 20;
 const LATE_FILES: usize = 40;
 /// The days of the rows, by which the table is partitioned.
@@ -521,8 +524,8 @@ fn expected() -> Vec<String> {
         .to_vec()
 }
 
-/// A session that is open all along. Returns how often it has read.
-fn read_with_spark(database: &str, version: &str, over: &AtomicBool) -> usize {
+/// A session that is open all along. It says how often it has read.
+fn read_with_spark(database: &str, version: &str, over: &AtomicBool, done: &AtomicUsize) {
     let mut spark = Spark::open_version(database, version);
     let mut reads = 0;
     while !over.load(Ordering::Relaxed) {
@@ -536,12 +539,12 @@ fn read_with_spark(database: &str, version: &str, over: &AtomicBool) -> usize {
             assert_eq!(row, [late.clone(), late], "Spark {version}, late records");
         }
         reads += 1;
+        done.store(reads, Ordering::Relaxed);
     }
-    reads
 }
 
 /// beeline, some statements at a time over one connection.
-fn read_with_beeline(database: &str, over: &AtomicBool) -> usize {
+fn read_with_beeline(database: &str, over: &AtomicBool, done: &AtomicUsize) {
     const AT_A_TIME: usize = 10;
     let thrift = Thrift::up(database);
     let statements: Vec<String> = (0..AT_A_TIME).map(query).collect();
@@ -556,14 +559,14 @@ fn read_with_beeline(database: &str, over: &AtomicBool) -> usize {
         let count = said.lines().filter(right).count();
         assert_eq!(count, AT_A_TIME, "beeline, read {reads}: {said}");
         reads += AT_A_TIME;
+        done.store(reads, Ordering::Relaxed);
     }
-    reads
 }
 
 /// Asks the metastore as Hive's direct SQL does: the ids of table partitions, then their places,
 /// then their key values, each in a statement that sees what is committed at that moment. Other
 /// work comes in between. The sums of what is at these places are known.
-fn read_as_hive_does(database: &str, by_place: &ByPlace, over: &AtomicBool) -> usize {
+fn read_as_hive_does(database: &str, by_place: &ByPlace, over: &AtomicBool, done: &AtomicUsize) {
     let runtime = Runtime::new().expect("a runtime");
     let url = format!(
         "postgresql://{database}:{}@{}/{database}",
@@ -617,8 +620,8 @@ fn read_as_hive_does(database: &str, by_place: &ByPlace, over: &AtomicBool) -> u
         }
         assert_eq!(sums, EXPECTED, "as Hive's direct SQL, read {reads}");
         reads += 1;
+        done.store(reads, Ordering::Relaxed);
     }
-    reads
 }
 
 /// Tells the readers, when it is dropped, that it is over.
@@ -640,29 +643,30 @@ fn readers_see_the_same_across_swaps_and_deletions() {
     std::thread::sleep(SETTLED);
     let over = AtomicBool::new(false);
     let by_place = Arc::clone(&writer.by_place);
-    let (reads, epochs) = std::thread::scope(|scope| {
+    let counts =
+        ["Spark 3.4", "Spark 3.5", "beeline", "Hive's SQL"].map(|n| (n, AtomicUsize::new(0)));
+    let [old, new, bee, hive] = &counts;
+    std::thread::scope(|scope| {
         let readers = [
-            (
-                "Spark 3.4",
-                scope.spawn(|| read_with_spark(&database, "3.4.2", &over)),
-            ),
-            (
-                "Spark 3.5",
-                scope.spawn(|| read_with_spark(&database, "3.5.3", &over)),
-            ),
-            (
-                "beeline",
-                scope.spawn(|| read_with_beeline(&database, &over)),
-            ),
-            (
-                "Hive's SQL",
-                scope.spawn(|| read_as_hive_does(&database, &by_place, &over)),
-            ),
+            scope.spawn(|| read_with_spark(&database, "3.4.2", &over, &old.1)),
+            scope.spawn(|| read_with_spark(&database, "3.5.3", &over, &new.1)),
+            scope.spawn(|| read_with_beeline(&database, &over, &bee.1)),
+            scope.spawn(|| read_as_hive_does(&database, &by_place, &over, &hive.1)),
         ];
         // Readers end with the writer, also where it fails.
         let ends = Ends(&over);
-        let end = Instant::now() + READ_FOR;
-        while Instant::now() < end && !readers.iter().any(|(_, reader)| reader.is_finished()) {
+        let begun = Instant::now();
+        let have_read = || {
+            counts
+                .iter()
+                .all(|(_, n)| n.load(Ordering::Relaxed) >= READS_MIN)
+        };
+        while (begun.elapsed() < READ_FOR || !have_read())
+            && begun.elapsed() < READ_AT_MOST
+            && !readers
+                .iter()
+                .any(std::thread::ScopedJoinHandle::is_finished)
+        {
             writer.add();
             let lists: Vec<String> = writer.shown.keys().cloned().collect();
             for list in lists {
@@ -672,16 +676,18 @@ fn readers_see_the_same_across_swaps_and_deletions() {
             std::thread::sleep(Duration::from_millis(300));
         }
         drop(ends);
-        let reads = readers.map(|(name, reader)| (name, reader.join().expect("it never failed")));
-        (reads, writer.last.epoch)
+        for reader in readers {
+            reader.join().expect("it never failed");
+        }
     });
     println!(
-        "{reads:?} across {} swaps, {epochs} epochs and {} deleted files",
-        writer.swaps, writer.deleted
+        "{counts:?} across {} swaps, {} epochs and {} deleted files",
+        writer.swaps, writer.last.epoch, writer.deleted
     );
-    assert!(writer.swaps >= 200 && writer.deleted >= 50);
-    for (name, reads) in reads {
-        assert!(reads >= 5, "{name} has read {reads} times only");
+    assert!(writer.swaps >= 200 && writer.deleted >= 20);
+    for (name, reads) in counts {
+        let reads = reads.into_inner();
+        assert!(reads >= READS_MIN, "{name} has read {reads} times only");
     }
 }
 
@@ -727,7 +733,7 @@ fn a_closed_day_becomes_one_file_with_the_same_rows() {
     });
     assert!(chunks(&mut spark) >= 5);
     wait("the day is one file", Duration::from_secs(150), || {
-        assert_eq!(spark.sql(sums).rows, [expect.clone()]);
+        assert_eq!(spark.sql(sums).rows, vec![expect.clone()]);
         (chunks(&mut spark) == 1).then_some(())
     });
     let files = "SELECT count(DISTINCT f) FROM \

@@ -330,8 +330,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a file that is gone is merged again and again",
         "engine/upkeep.rs",
-        "self.left_out.insert(key.clone());",
-        "",
+        "self.left_out.extend(left_out);",
+        "drop(left_out);",
     ),
     mutation(
         "the files of a period that is not closed become one",
