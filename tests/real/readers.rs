@@ -42,8 +42,8 @@ use windrow_core::values::time::{DbTime, EventTime};
 const SETTLED: Duration = Duration::from_secs(15);
 /// An emptied table partition is deleted this long after its swap. Windrow waits ten minutes.
 const EMPTIED_MS: u64 = 30_000;
-/// A replaced file is deleted this long after its swap: longer than a query takes on a busy machine.
-/// Windrow waits seven days.
+/// A replaced file is deleted this long after its swap: longer than a query takes on a busy
+/// machine. Windrow waits seven days.
 const KEPT: Duration = Duration::from_secs(150);
 /// How long the readers read at least, and how often. On a busy machine a query takes a minute.
 const READ_FOR: Duration = Duration::from_secs(180);
