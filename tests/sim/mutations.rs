@@ -304,12 +304,6 @@ pub const ALL: &[Mutation] = &[
         "false",
     ),
     mutation(
-        "a swap is committed during a pause",
-        "engine/counting.rs",
-        "«!step.paused»\n            && !step.ending\n            && let Some(last)",
-        "true",
-    ),
-    mutation(
         "a merge is begun during a pause",
         "engine/upkeep.rs",
         "«step.paused» || step.ending || table.last()",
@@ -344,12 +338,6 @@ pub const ALL: &[Mutation] = &[
         "table/compaction.rs",
         "facts.now.0.saturating_sub(live.committed_at.0) >= facts.times.settled_ms",
         "facts.now.0 > 0",
-    ),
-    mutation(
-        "an epoch is admitted whatever the catalog's next one is",
-        "table/admit.rs",
-        "commit.epoch != next_epoch",
-        "false",
     ),
     mutation(
         "an epoch with other contents is taken for the same one",
