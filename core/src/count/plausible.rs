@@ -5,12 +5,11 @@
 use crate::count::lane::LaneState;
 use crate::count::window::Windows;
 use crate::values::aggregate::Acc;
+use crate::values::ledger::{NUMBER_MAX, check_numbers};
 use crate::values::shape::Shape;
 use crate::values::time::YEARS_2_TO_9998_MS;
 use std::collections::BTreeSet;
 
-/// No count and no offset comes near this, and a sum of some of them is still an i64.
-const NUMBER_MAX: u64 = 1 << 58;
 /// No aggregate comes near this, and a sum of some of them is still an i128.
 const VALUE_MAX: u128 = 1 << 120;
 
@@ -76,25 +75,11 @@ pub(super) fn check(state: &LaneState, columns: &[usize], shape: &Shape) -> Resu
 fn check_offsets(state: &LaneState) -> Result<(), String> {
     let ledger = &state.ledger;
     for offset in [ledger.start_offset, ledger.next_offset] {
-        if !u64::try_from(offset).is_ok_and(|n| n < NUMBER_MAX) {
+        if !(0..NUMBER_MAX).contains(&offset) {
             return Err(format!("there is no offset {offset}"));
         }
     }
-    for n in [
-        ledger.counted,
-        ledger.late,
-        ledger.rejected,
-        ledger.tombstones,
-        ledger.gaps,
-        ledger.lost,
-        ledger.hits,
-        ledger.late_hits,
-        ledger.lost_hits,
-    ] {
-        if n >= NUMBER_MAX {
-            return Err(format!("{n} is too much for a ledger"));
-        }
-    }
+    check_numbers(ledger)?;
     ledger.check()?;
     match state.epoch_mark {
         Some(mark) if !(0..=ledger.next_offset).contains(&mark.offset) || mark.leader_epoch < 0 => {
@@ -111,11 +96,12 @@ fn check_offsets(state: &LaneState) -> Result<(), String> {
 fn check_counts(counts: &[u64], accs: &[Acc], sum: &mut u64) -> Result<(), String> {
     for n in counts {
         *sum = sum.saturating_add(*n);
-        if *n == 0 || *sum >= NUMBER_MAX {
+        if *n == 0 || *sum >= NUMBER_MAX.unsigned_abs() {
             return Err(format!("a count is {n}"));
         }
     }
-    let is_wrong = |acc: &&Acc| acc.n >= NUMBER_MAX || acc.value.unsigned_abs() >= VALUE_MAX;
+    let is_wrong =
+        |acc: &&Acc| acc.n >= NUMBER_MAX.unsigned_abs() || acc.value.unsigned_abs() >= VALUE_MAX;
     match accs.iter().find(is_wrong) {
         Some(acc) => Err(format!("an aggregate of {} values is {}", acc.n, acc.value)),
         None => Ok(()),

@@ -196,13 +196,14 @@ impl Upkeep {
 
     /// What the next table commit does to files, if something waits for it.
     pub(super) fn take_swap(&mut self) -> Option<Swap> {
+        // Asked after each batch of records, and nearly always nothing waits.
+        if !matches!(self.work, Work::Ready(_)) {
+            return None;
+        }
         let keys = self.in_hand();
         match std::mem::replace(&mut self.work, Work::Committing { keys }) {
             Work::Ready(swap) => Some(swap),
-            other => {
-                self.work = other;
-                None
-            }
+            _ => None,
         }
     }
 

@@ -77,17 +77,7 @@ impl NewestRows {
         let Some(range) = self.wanted.take() else {
             return Ok(());
         };
-        let asked = range.end - range.start;
-        if asked != bytes.len() as u64 {
-            return Err(FileError::new(format!(
-                "{} bytes were read where {asked} should be",
-                bytes.len()
-            )));
-        }
-        let part = Part {
-            start: range.start,
-            bytes,
-        };
+        let part = Part::of(&range, bytes)?;
         match self.groups_left {
             None => self.end = Some(part),
             Some(_) => self.group = Some(part),

@@ -72,6 +72,26 @@ pub(crate) struct Part {
     pub(crate) bytes: Bytes,
 }
 
+impl Part {
+    /// The bytes of this range, which were asked for.
+    ///
+    /// # Errors
+    /// There are fewer or more bytes than were asked for.
+    pub(crate) fn of(range: &Range<u64>, bytes: Bytes) -> Result<Self, FileError> {
+        let asked = range.end - range.start;
+        if asked != bytes.len() as u64 {
+            return Err(FileError::new(format!(
+                "{} bytes were read where {asked} should be",
+                bytes.len()
+            )));
+        }
+        Ok(Self {
+            start: range.start,
+            bytes,
+        })
+    }
+}
+
 /// How many bytes of the file's end are needed to know what is in the file; `None` when `end` is
 /// enough.
 ///

@@ -3,13 +3,9 @@
 
 use crate::table::commit::{Commit, Head};
 use crate::values::decision::{Decided, Decision};
+use crate::values::ledger::{NUMBER_MAX, check_numbers};
 use crate::values::record::{Offset, Partition};
-use serde::Serialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// No count and no offset comes near this, and a sum of some of them is still an i64.
-const NUMBER_MAX: i64 = 1 << 58;
 
 /// Checks the ledgers of the last commit, and the decisions that a replay obeys.
 ///
@@ -101,18 +97,6 @@ pub fn check_next_offsets(
     Ok(())
 }
 
-/// Checks that no field is negative or absurdly large.
-fn check_numbers(ledger: &impl Serialize) -> Result<(), String> {
-    let fields = serde_json::to_value(ledger).unwrap_or_default();
-    for (name, value) in fields.as_object().into_iter().flatten() {
-        let is_fine = |n: &Value| n.as_i64().is_some_and(|n| (0..NUMBER_MAX).contains(&n));
-        if !is_fine(value) {
-            return Err(format!("{name} is {value}"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,44 +131,6 @@ mod tests {
             (5, Decided::Delay { ms: -1 }, "the delay is -1 ms"),
         ] {
             assert_eq!(decision(offset, what), Err(expect.to_owned()));
-        }
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_named() {
-        let fine = LaneLedger {
-            start_offset: 5,
-            next_offset: 12,
-            counted: 7,
-            hits: 9,
-            ..LaneLedger::default()
-        };
-        assert_eq!(check_numbers(&fine), Ok(()));
-        assert_eq!(check_numbers(&TableLedger::default()), Ok(()));
-        for (ledger, expect) in [
-            (
-                LaneLedger {
-                    next_offset: -1,
-                    ..fine
-                },
-                "next-offset is -1",
-            ),
-            (
-                LaneLedger {
-                    counted: u64::MAX,
-                    ..fine
-                },
-                "counted is 18446744073709551615",
-            ),
-            (
-                LaneLedger {
-                    start_offset: i64::MIN,
-                    ..fine
-                },
-                "start-offset is -9223372036854775808",
-            ),
-        ] {
-            assert_eq!(check_numbers(&ledger), Err(expect.to_owned()));
         }
     }
 

@@ -5,6 +5,10 @@
 
 use crate::values::record::Offset;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// No count and no offset comes near this, and a sum of some of them is still an i64.
+pub const NUMBER_MAX: i64 = 1 << 58;
 
 /// What became of the offsets of one topic partition since its start offset. A topic that is made
 /// again begins a new ledger.
@@ -131,5 +135,63 @@ impl TableLedger {
              + late hits {} + lost hits {} = {sum}",
             self.hits, self.row_count, self.open, self.closed, self.late_hits, self.lost_hits,
         ))
+    }
+}
+
+/// Checks that no field of a ledger is negative or absurdly large.
+///
+/// # Errors
+/// The first such field, as the end of a sentence.
+pub fn check_numbers(ledger: &impl Serialize) -> Result<(), String> {
+    let fields = serde_json::to_value(ledger).unwrap_or_default();
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        let is_fine = |n: &Value| n.as_i64().is_some_and(|n| (0..NUMBER_MAX).contains(&n));
+        if !is_fine(value) {
+            return Err(format!("{name} is {value}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_are_named() {
+        let fine = LaneLedger {
+            start_offset: 5,
+            next_offset: 12,
+            counted: 7,
+            hits: 9,
+            ..LaneLedger::default()
+        };
+        assert_eq!(check_numbers(&fine), Ok(()));
+        assert_eq!(check_numbers(&TableLedger::default()), Ok(()));
+        for (ledger, expect) in [
+            (
+                LaneLedger {
+                    next_offset: -1,
+                    ..fine
+                },
+                "next-offset is -1",
+            ),
+            (
+                LaneLedger {
+                    counted: u64::MAX,
+                    ..fine
+                },
+                "counted is 18446744073709551615",
+            ),
+            (
+                LaneLedger {
+                    start_offset: i64::MIN,
+                    ..fine
+                },
+                "start-offset is -9223372036854775808",
+            ),
+        ] {
+            assert_eq!(check_numbers(&ledger), Err(expect.to_owned()));
+        }
     }
 }

@@ -71,21 +71,13 @@ impl SourceReader {
         let Some(range) = self.wanted.take() else {
             return Ok(());
         };
-        let asked = range.end - range.start;
-        if asked != bytes.len() as u64 {
-            return Err(FileError::new(format!(
-                "{} bytes were read where {asked} should be",
-                bytes.len()
-            )));
-        }
-        let start = range.start;
-        let part = Part { start, bytes };
+        let part = Part::of(&range, bytes)?;
         if self.is_described {
             self.hash_on(&part.bytes);
             self.groups = Some(part);
             return Ok(());
         }
-        if start == 0 && !self.is_verified {
+        if part.start == 0 && !self.is_verified {
             self.hash_on(&part.bytes);
             self.verify(source)?;
         }
