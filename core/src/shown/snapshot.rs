@@ -599,25 +599,9 @@ mod tests {
 
     fn commit() -> Commit {
         Commit {
-            owner: Owner {
-                term: 1,
-                owner_id: "1".to_owned(),
-            },
-            epoch: 1,
-            previous: String::new(),
-            genesis: None,
-            lanes: BTreeMap::new(),
             topic_id: "1".to_owned(),
             cluster_id: "c".to_owned(),
-            left_topic_ids: Vec::new(),
-            decisions: Vec::new(),
-            closed_through: None,
-            ledger: crate::values::ledger::TableLedger::default(),
-            files: Vec::new(),
-            retired: Vec::new(),
-            checkpoint: None,
-            manifest: String::new(),
-            digest: String::new(),
+            ..Commit::for_tests(1)
         }
     }
 }

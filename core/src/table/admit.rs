@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use crate::table::commit::{FileKind, Genesis, LaneCommit, NewFile, RetiredFile};
     use crate::table::compaction::Level;
-    use crate::values::ledger::{LaneLedger, TableLedger};
+    use crate::values::ledger::LaneLedger;
     use crate::values::shape::Shape;
 
     fn owner(term: u64, owner_id: &str) -> Owner {
@@ -306,21 +306,11 @@ mod tests {
         };
         Commit {
             owner: owner(3, "a"),
-            epoch: 7,
             previous: "digest of 6".to_owned(),
-            genesis: None,
             lanes: BTreeMap::from([(0, lane.clone()), (1, lane)]),
-            topic_id: "topic".to_owned(),
-            cluster_id: "cluster".to_owned(),
-            left_topic_ids: Vec::new(),
-            decisions: Vec::new(),
-            closed_through: None,
-            ledger: TableLedger::default(),
-            files: Vec::new(),
-            retired: Vec::new(),
-            checkpoint: None,
             manifest: "manifest".to_owned(),
             digest: "ours".to_owned(),
+            ..Commit::for_tests(7)
         }
     }
 

@@ -270,6 +270,34 @@ impl Commit {
     }
 }
 
+#[cfg(test)]
+impl Commit {
+    /// An epoch that says nothing, for tests to say what they need.
+    pub(crate) fn for_tests(epoch: u64) -> Self {
+        Self {
+            owner: Owner {
+                term: 1,
+                owner_id: "1".to_owned(),
+            },
+            epoch,
+            previous: String::new(),
+            genesis: None,
+            lanes: BTreeMap::new(),
+            topic_id: "topic".to_owned(),
+            cluster_id: "cluster".to_owned(),
+            left_topic_ids: Vec::new(),
+            decisions: Vec::new(),
+            closed_through: None,
+            ledger: TableLedger::default(),
+            files: Vec::new(),
+            retired: Vec::new(),
+            checkpoint: None,
+            manifest: String::new(),
+            digest: String::new(),
+        }
+    }
+}
+
 /// A file that readers see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

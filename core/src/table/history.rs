@@ -298,10 +298,10 @@ pub fn today(now: DbTime, every_ms: i64) -> DbTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::commit::{CheckpointAt, LaneCommit, NewFile, Owner, RetiredFile};
+    use crate::table::commit::{CheckpointAt, LaneCommit, NewFile, RetiredFile};
     use crate::table::compaction::Level;
     use crate::values::decision::{Decided, FloorReason};
-    use crate::values::ledger::{LaneLedger, TableLedger};
+    use crate::values::ledger::LaneLedger;
 
     fn rows(date: &str) -> FileKind {
         FileKind::Rows {
@@ -345,29 +345,18 @@ mod tests {
             reason: FloorReason::Idle,
         };
         Commit {
-            owner: Owner {
-                term: 3,
-                owner_id: "a".to_owned(),
-            },
-            epoch: n,
             previous: format!("digest of {}", n - 1),
-            genesis: None,
             lanes: BTreeMap::from([(0, lane)]),
-            topic_id: "topic".to_owned(),
-            cluster_id: "cluster".to_owned(),
-            left_topic_ids: Vec::new(),
             decisions: vec![Decision {
                 partition: 0,
                 offset: to,
                 what: floor,
             }],
-            closed_through: None,
-            ledger: TableLedger::default(),
             files: files.iter().map(file).collect(),
             retired: retired.iter().map(retired_file).collect(),
-            checkpoint: None,
             manifest: format!("manifest of {n}"),
             digest: format!("digest of {n}"),
+            ..Commit::for_tests(n)
         }
     }
 

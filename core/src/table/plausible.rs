@@ -100,8 +100,8 @@ pub fn check_next_offsets(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::commit::{LaneCommit, Owner};
-    use crate::values::ledger::{LaneLedger, TableLedger};
+    use crate::table::commit::LaneCommit;
+    use crate::values::ledger::LaneLedger;
 
     #[test]
     fn decisions_that_cannot_be_are_named() {
@@ -147,25 +147,8 @@ mod tests {
             epoch_mark: None,
         };
         let last = Commit {
-            owner: Owner {
-                term: 1,
-                owner_id: String::new(),
-            },
-            epoch: 7,
-            previous: String::new(),
-            genesis: None,
             lanes: BTreeMap::from([(0, lane(70)), (1, lane(80))]),
-            topic_id: String::new(),
-            cluster_id: String::new(),
-            left_topic_ids: Vec::new(),
-            decisions: Vec::new(),
-            closed_through: None,
-            ledger: TableLedger::default(),
-            files: Vec::new(),
-            retired: Vec::new(),
-            checkpoint: None,
-            manifest: String::new(),
-            digest: String::new(),
+            ..Commit::for_tests(7)
         };
         let check = |offsets: &[(Partition, Offset)], last, expect: &str| {
             let offsets = offsets.iter().copied().collect();

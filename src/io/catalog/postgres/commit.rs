@@ -2,15 +2,13 @@
 //! Whether a commit may be written is decided by `windrow_core::table::admit`.
 
 use super::super::session::{Lost, args};
-use super::doomed::now;
-use super::journal::{Job, Journal, KeptCheckpoints, to_bigint, to_json};
+use super::journal::{Job, Journal, KeptCheckpoints, compare_clock, to_bigint, to_json};
 use super::{Link, PostgresCatalog};
-use windrow_core::table::admit::{Verdict, admit, check_clock, outcome};
+use windrow_core::table::admit::{Verdict, admit, outcome};
 use windrow_core::table::commit::{
     CatalogError, Checkpoints, ClockBound, Commit, NewFile, Outcome,
 };
 use windrow_core::table::hive::{TableKind, TableName, partition};
-use windrow_core::values::cause::Cause;
 use windrow_core::values::time::DbTime;
 
 impl PostgresCatalog {
@@ -78,9 +76,7 @@ impl PostgresCatalog {
         let committed_at = journal.insert_epoch(commit).await?;
         journal.retire_files(commit).await?;
         journal.insert_files(commit).await?;
-        // The last thing before the commit, so that no wait for a lock comes in between. Without
-        // the commit, all of it is rolled back.
-        check_clock(now(db).await?, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
+        compare_clock(db, clock).await?;
         Ok(committed_at)
     }
 

@@ -3,14 +3,12 @@
 use super::super::DOOMED_MAX;
 use super::super::session::{Lost, Session, args};
 use super::PostgresCatalog;
-use super::journal::{Journal, NOW_MS, to_bigint};
+use super::journal::{Journal, compare_clock, to_bigint};
 use tokio_postgres::Row;
-use windrow_core::table::admit::{check_clock, check_owner};
+use windrow_core::table::admit::check_owner;
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
 use windrow_core::table::place::Names;
-use windrow_core::values::cause::Cause;
-use windrow_core::values::time::DbTime;
 
 impl PostgresCatalog {
     pub(in super::super) async fn doom(
@@ -35,8 +33,7 @@ impl PostgresCatalog {
             free = journal.unnamed(&candidates).await?;
             journal.insert_doomed(&free).await?;
         }
-        check_clock(now(&link.db).await?, clock)
-            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        compare_clock(&link.db, clock).await?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(free)
@@ -69,8 +66,7 @@ impl PostgresCatalog {
                 ],
             )
             .await?;
-        check_clock(now(&link.db).await?, clock)
-            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        compare_clock(&link.db, clock).await?;
         link.db.commit(Lost::Again).await?;
         let keys = read_keys(&link.db, &rows, "journal.doomed.key")?;
         self.link = Some(link);
@@ -100,12 +96,6 @@ impl PostgresCatalog {
         self.link = Some(link);
         Ok(())
     }
-}
-
-/// PostgreSQL's clock at this moment.
-pub(super) async fn now(db: &Session) -> Result<DbTime, CatalogError> {
-    let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
-    Ok(DbTime(db.read(&row, 0, "PostgreSQL's clock")?))
 }
 
 /// The first column of each row, which messages call `name`.

@@ -2,13 +2,11 @@
 //! more.
 
 use super::super::session::{Lost, args};
-use super::doomed::now;
-use super::journal::{Journal, to_bigint};
+use super::journal::{Journal, compare_clock, to_bigint};
 use super::{Link, PostgresCatalog};
-use windrow_core::table::admit::{check_clock, check_owner};
+use windrow_core::table::admit::check_owner;
 use windrow_core::table::commit::{CatalogError, ClockBound, Owner};
 use windrow_core::table::hive::TableName;
-use windrow_core::values::cause::Cause;
 
 /// How many are deleted in one transaction. A commit waits for it.
 const PARTITIONS_MAX: usize = 1000;
@@ -51,7 +49,7 @@ impl PostgresCatalog {
             hive.drop_partitions(db, &self.name, &emptied).await?;
             journal.delete_partitions(&emptied).await?;
         }
-        check_clock(now(db).await?, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
+        compare_clock(db, clock).await?;
         Ok(emptied.len())
     }
 }

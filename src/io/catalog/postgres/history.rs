@@ -3,13 +3,11 @@
 
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
-use super::doomed::now;
-use super::journal::{FILE, Job, Journal, from_json, read_file, to_bigint, to_json};
-use windrow_core::table::admit::{CommittedEpoch, check_clock, check_owner};
+use super::journal::{FILE, Job, Journal, compare_clock, from_json, read_file, to_bigint, to_json};
+use windrow_core::table::admit::{CommittedEpoch, check_owner};
 use windrow_core::table::commit::{CatalogError, ClockBound, Commit, LiveFile, Owner};
 use windrow_core::table::history::{DayManifest, Found, History, Range, check_fold, today};
 use windrow_core::table::hive::TableName;
-use windrow_core::values::cause::Cause;
 use windrow_core::values::time::DbTime;
 
 /// How many epochs are read at a time. One has some 2 KB.
@@ -26,8 +24,7 @@ impl PostgresCatalog {
             return Ok(None);
         }
         link.db.begin().await?;
-        let made_at = now(&link.db).await?;
-        check_clock(made_at, clock).map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        let made_at = compare_clock(&link.db, clock).await?;
         let journal = self.journal(&link.db);
         let range = match journal.read_job().await? {
             Some((job, _)) => {
@@ -60,13 +57,12 @@ impl PostgresCatalog {
         let digest = |epoch: Option<CommittedEpoch>| epoch.map(|epoch| epoch.digest);
         let first = digest(journal.epoch(history.first_epoch).await?);
         let last = digest(journal.epoch(history.last_epoch).await?);
-        let doomed = journal.is_doomed(manifest).await?;
+        let doomed = !journal.doomed_among(&[manifest]).await?.is_empty();
         let found = journal.found(&job).await?;
         check_fold(history, &found, first.as_deref(), last.as_deref(), doomed)
             .map_err(|why| link.db.retry(why))?;
         journal.insert_history(history, manifest).await?;
-        check_clock(now(&link.db).await?, clock)
-            .map_err(|why| link.db.retry_for(Cause::Clocks, why))?;
+        compare_clock(&link.db, clock).await?;
         link.db.commit(Lost::Again).await?;
         self.link = Some(link);
         Ok(())
@@ -174,18 +170,6 @@ impl Journal<'_> {
             )
             .await?;
         rows.iter().map(|row| read_file(db, row)).collect()
-    }
-
-    async fn is_doomed(&self, key: &str) -> Result<bool, CatalogError> {
-        let (db, TableName { database, table }) = (self.db, self.name);
-        let row = db
-            .query_one(
-                "SELECT EXISTS (SELECT FROM journal.doomed \
-                   WHERE database = $1 AND \"table\" = $2 AND key = $3)",
-                args![*database, *table, key],
-            )
-            .await?;
-        db.read(&row, 0, "journal.doomed.key")
     }
 
     /// The epochs become one row, and their manifests are doomed.

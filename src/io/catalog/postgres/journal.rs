@@ -5,13 +5,14 @@
 use super::super::session::{Session, args};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
-use windrow_core::table::admit::{CommittedEpoch, JobFacts};
+use windrow_core::table::admit::{CommittedEpoch, JobFacts, check_clock};
 use windrow_core::table::commit::{
-    CatalogError, CheckpointAt, Checkpoints, Chunk, Commit, FileKind, Genesis, LiveFile, NewFile,
-    Owner,
+    CatalogError, CheckpointAt, Checkpoints, Chunk, ClockBound, Commit, FileKind, Genesis,
+    LiveFile, NewFile, Owner,
 };
 use windrow_core::table::compaction::Level;
 use windrow_core::table::hive::{TableKind, TableName};
+use windrow_core::values::cause::Cause;
 use windrow_core::values::time::{DbTime, EventTime};
 
 /// PostgreSQL's clock in milliseconds since 1970.
@@ -133,17 +134,7 @@ impl Journal<'_> {
             let next = db.read(row, 1, "journal.lane.next_offset")?;
             facts.next_offsets.insert(partition, next);
         }
-        let doomed = db
-            .query(
-                "SELECT key FROM journal.doomed \
-                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3) ORDER BY key",
-                args![*database, *table, commit.objects()],
-            )
-            .await?;
-        facts.doomed = doomed
-            .iter()
-            .map(|row| db.read(row, 0, "journal.doomed.key"))
-            .collect::<Result<_, _>>()?;
+        facts.doomed = self.doomed_among(&commit.objects()).await?;
         if let Some(last) = facts.last_epoch {
             facts.last_digest = self.epoch(last).await?.map(|last| last.digest);
         }
@@ -167,6 +158,24 @@ impl Journal<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Those of `keys` that are doomed, in order.
+    pub(super) async fn doomed_among(
+        &self,
+        keys: &[impl AsRef<str>],
+    ) -> Result<Vec<String>, CatalogError> {
+        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
+        let rows = self
+            .db
+            .query(
+                "SELECT key FROM journal.doomed \
+                 WHERE database = $1 AND \"table\" = $2 AND key = ANY($3) ORDER BY key",
+                args![self.name.database, self.name.table, keys],
+            )
+            .await?;
+        let read = |row| self.db.read(row, 0, "journal.doomed.key");
+        rows.iter().map(read).collect()
     }
 
     /// What is committed under this number.
@@ -254,6 +263,22 @@ pub(super) fn read_file(db: &Session, row: &Row) -> Result<LiveFile, CatalogErro
         committed_at: DbTime(db.read(row, 12, "journal.file.committed_at")?),
         file,
     })
+}
+
+/// Reads PostgreSQL's clock, and compares it with the one by which a request was made. A
+/// transaction that writes asks it last, so that no wait for a lock comes in between; without its
+/// commit, all of it is rolled back.
+///
+/// # Errors
+/// `Retry` with [`Cause::Clocks`] when it is another one.
+pub(super) async fn compare_clock(
+    db: &Session,
+    clock: &ClockBound,
+) -> Result<DbTime, CatalogError> {
+    let row = db.query_one(&format!("SELECT {NOW_MS}"), args![]).await?;
+    let now = DbTime(db.read(&row, 0, "PostgreSQL's clock")?);
+    check_clock(now, clock).map_err(|why| db.retry_for(Cause::Clocks, why))?;
+    Ok(now)
 }
 
 /// A value as the text of a `json` column.
