@@ -449,11 +449,17 @@ fn take_batch(
         Some((lane.ledger.counted, lane.newest(), lane.watermark()))
     };
     let before = life(&process.engine);
+    let delay_ms = process.engine.lanes().get(&p).map_or(0, Lane::delay_ms);
     process.engine.step(input, &mut out);
-    // The end of a replay may bring another delay, and with it another watermark: that is no life.
-    let lives = life(&process.engine)
-        .zip(before)
-        .is_some_and(|(now, before)| now.0 != before.0 || (now.1 != before.1 && now.2 != before.2));
+    // The end of a replay may bring another delay, and with it another watermark. That is no life,
+    // so what a record moves is reckoned with the delay that held before.
+    let lives =
+        life(&process.engine)
+            .zip(before)
+            .is_some_and(|(now, (counted, newest, watermark))| {
+                let moved = now.1 != newest && now.1.map(|at| at.plus(-delay_ms)) > watermark;
+                now.0 != counted || moved
+            });
     if lives {
         let ticked = process.ticked.saturating_sub(process.clocks.slept);
         process.lived.insert(p, ticked);

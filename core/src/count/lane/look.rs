@@ -71,6 +71,12 @@ impl Lane {
         self.watermark.without_loss()
     }
 
+    /// How far the watermark stays behind the greatest event time, in milliseconds.
+    #[must_use]
+    pub fn delay_ms(&self) -> i64 {
+        self.watermark.delay_ms()
+    }
+
     /// The greatest event time that moved the watermark so far.
     #[must_use]
     pub fn newest(&self) -> Option<EventTime> {
