@@ -451,15 +451,15 @@ fn take_batch(
     let before = life(&process.engine);
     let delay_ms = process.engine.lanes().get(&p).map_or(0, Lane::delay_ms);
     process.engine.step(input, &mut out);
-    // The end of a replay may bring another delay, and with it another watermark. That is no life,
-    // so what a record moves is reckoned with the delay that held before.
-    let lives =
-        life(&process.engine)
-            .zip(before)
-            .is_some_and(|(now, (counted, newest, watermark))| {
-                let moved = now.1 != newest && now.1.map(|at| at.plus(-delay_ms)) > watermark;
-                now.0 != counted || moved
-            });
+    // A replay, or its end, may bring another delay, and with it another watermark. That is no life,
+    // so what a record moves is reckoned with the delay that held before as well.
+    let after = life(&process.engine);
+    let lives = after
+        .zip(before)
+        .is_some_and(|(now, (counted, newest, watermark))| {
+            let further = now.1.map(|at| at.plus(-delay_ms)) > watermark;
+            now.0 != counted || (now.1 != newest && now.2 != watermark && further)
+        });
     if lives {
         let ticked = process.ticked.saturating_sub(process.clocks.slept);
         process.lived.insert(p, ticked);
