@@ -20,7 +20,7 @@ use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
 use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
 use windrow::run::clients;
-use windrow::run::{console_loop, demo, log, panics, rotation, running};
+use windrow::run::{compact, console_loop, demo, log, panics, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::shown::status::{State, Status};
@@ -48,6 +48,11 @@ fn main() -> ExitCode {
                 },
                 Verb::InitMetastore => init_metastore(config, secrets),
                 Verb::Restore => restore(config, secrets),
+                Verb::Compact(how) if how.dry_run => {
+                    ask_catalog(&cli, config, secrets, None).and_then(|plan| print(&cli, &plan))
+                }
+                Verb::Compact(_) => compact::run(config, secrets, tell_progress)
+                    .and_then(|answer| print(&cli, &answer)),
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -273,6 +278,13 @@ fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tells on standard error how far something long is, where a person may be looking.
+fn tell_progress(line: &str) {
+    if std::io::stderr().is_terminal() && !line.is_empty() {
+        eprintln!("{line}");
+    }
+}
+
 /// Asks the running windrow, which knows most. Where none is running, or the one that does has not
 /// got the table, the catalog knows what was committed.
 fn ask(cli: &Cli, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
@@ -339,6 +351,7 @@ fn ask_catalog(
                     .await?,
                 )
             }
+            Verb::Compact(_) => cli::raw(&clients::compaction_plan(&mut parts).await?),
             Verb::Pause | Verb::Resume => {
                 let paused = cli.verb == Verb::Pause;
                 parts.look.set_paused(paused, "command line").await?;

@@ -82,6 +82,16 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
             let paused = text(&answer["paused"]);
             Ok(Results::from([("paused".to_owned(), paused)]))
         }
+        "compact-table" => {
+            let dry_run = parameters.get("dry-run").and_then(Value::as_bool);
+            if dry_run.unwrap_or(false) {
+                let plan = asker.run_program(&["compact", "--dry-run"])?;
+                let mut results = list(&plan, "merges", LIMIT_MAX)?;
+                results.insert("drops".to_owned(), text(&parse::<Value>(&plan)?["drops"]));
+                return Ok(results);
+            }
+            summary(&asker.compact()?)
+        }
         "restore-table" => {
             let done = asker.restore()?;
             Ok(Results::from([(
@@ -228,6 +238,18 @@ impl Asker<'_> {
             Ok(answer) => answer_text(answer),
             Err(_) => self.run_program(&[verb]),
         }
+    }
+
+    /// Makes windrow merge files now; gives the JSON text of how far it is.
+    fn compact(&self) -> Result<String> {
+        let answer = workload::post("/v1/compact", self.token.as_ref());
+        let answer = answer.map_err(|error| {
+            anyhow!(
+                "windrow does not answer, and nothing else merges files: {error}; see the unit's \
+                 status"
+            )
+        })?;
+        answer_text(answer)
     }
 
     /// The JSON text of the newest rows: of the table, where `of` is empty, else of its side table

@@ -68,7 +68,8 @@ pub type RowsFuture = Pin<Box<dyn Future<Output = Result<Rows, String>> + Send>>
 pub struct Command {
     /// What is wanted.
     pub wish: Wish,
-    /// Takes the answer: `Ok` once it holds for all units, or the reason why it does not.
+    /// Takes the answer: `Ok` once a pause or its end holds for all units, and once merging has
+    /// begun where there is something to merge; or the reason why not.
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
@@ -79,6 +80,8 @@ pub enum Wish {
     Pause,
     /// Go on.
     Resume,
+    /// Merge files now.
+    Compact,
 }
 
 /// Listens on the address. With port 0 it takes any free port, which the listener knows.
@@ -174,6 +177,12 @@ fn router(app: App) -> Router {
             "/v1/resume",
             post(async |State(app): State<App>, body: EmptyBody| {
                 command(app, body, Wish::Resume).await
+            }),
+        )
+        .route(
+            "/v1/compact",
+            post(async |State(app): State<App>, body: EmptyBody| {
+                command(app, body, Wish::Compact).await
             }),
         )
         .fallback(async || {
@@ -426,8 +435,14 @@ async fn command(app: App, _: EmptyBody, wish: Wish) -> Response {
     };
     match tokio::time::timeout(ANSWER_MAX, asked).await {
         Ok(Some(Ok(()))) => {
-            Json(json!({"table": app.status().table, "paused": wish == Wish::Pause}))
-                .into_response()
+            let status = app.status();
+            match wish {
+                Wish::Pause | Wish::Resume => {
+                    Json(json!({"table": status.table, "paused": wish == Wish::Pause}))
+                        .into_response()
+                }
+                Wish::Compact => Json(status.compaction()).into_response(),
+            }
         }
         Ok(Some(Err(why))) => fail(StatusCode::CONFLICT, why),
         Ok(None) => fail(
@@ -664,7 +679,7 @@ mod tests {
         let mut running = start().await;
         let to = running.address;
         let driver = tokio::spawn(async move {
-            for answer in [Ok(()), Ok(()), Err("not the owner".to_owned())] {
+            for answer in [Ok(()), Ok(()), Err("not the owner".to_owned()), Ok(())] {
                 let command = running.commands.recv().await.unwrap();
                 command.answer.send(answer).unwrap();
             }
@@ -677,9 +692,12 @@ mod tests {
         assert_eq!(post(to, "/v1/resume", JSON, "").await.0, 200);
         let (code, _, body) = post(to, "/v1/pause", JSON, "").await;
         assert_eq!((code, body.as_str()), (409, r#"{"error":"not the owner"}"#));
+        let (code, _, body) = post(to, "/v1/compact", JSON, "").await;
+        let how_far: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &how_far["compaction-due-merges"]), (200, &json!(0)));
         driver.await.unwrap();
         assert_eq!(
-            post(to, "/v1/pause", JSON, "").await.0,
+            post(to, "/v1/compact", JSON, "").await.0,
             503,
             "the loop has ended"
         );

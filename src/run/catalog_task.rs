@@ -213,12 +213,19 @@ impl CatalogTask {
     }
 }
 
-/// Hands what operators wish on to the catalog's task, which does it in its turn.
+/// Hands what operators wish on: a pause to the catalog's task, which does it in its turn, and the
+/// wish to merge files now to `compact`.
 pub async fn pass_commands_on(
     mut commands: mpsc::Receiver<Command>,
     to_catalog: mpsc::UnboundedSender<CatalogWork>,
+    compact: impl Fn(oneshot::Sender<Result<(), String>>),
 ) {
     while let Some(Command { wish, answer }) = commands.recv().await {
-        let _ = to_catalog.send(CatalogWork::Pause(wish == Wish::Pause, answer));
+        match wish {
+            Wish::Pause | Wish::Resume => {
+                let _ = to_catalog.send(CatalogWork::Pause(wish == Wish::Pause, answer));
+            }
+            Wish::Compact => compact(answer),
+        }
     }
 }

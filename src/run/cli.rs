@@ -12,7 +12,9 @@ use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets};
 use windrow_core::settings::parse::format_bytes;
 use windrow_core::shown::status;
-use windrow_core::shown::tables::{rows_table, status_table, tables_table, windows_table};
+use windrow_core::shown::tables::{
+    compaction_plan_table, rows_table, status_table, tables_table, windows_table,
+};
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::place::TablePlace;
 use windrow_core::values::time::parse_duration_ms;
@@ -83,6 +85,8 @@ pub enum Verb {
     Pause,
     /// Go on after `windrow pause`
     Resume,
+    /// Merge the files of the table now, as far as its windows are closed, and wait for that
+    Compact(Compact),
     /// Check the settings and the secrets, and show what they mean
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
@@ -121,6 +125,14 @@ pub struct Demo {
         default_value_t = 5
     )]
     pub origins: u32,
+}
+
+/// The options of `windrow compact`
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Compact {
+    /// Only show what would be merged and dropped
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The options of `windrow rows`
@@ -202,6 +214,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::CheckConfig
         | Verb::InitMetastore
         | Verb::Restore
+        | Verb::Compact(_)
         | Verb::Notify => {
             return Ok(None);
         }
@@ -326,6 +339,8 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         }
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
+        Verb::Compact(compact) if compact.dry_run => compaction_plan_table(&value(answer)),
+        Verb::Compact(_) => compacted_text(&value(answer)),
         Verb::CheckConfig => checked_text(&value(answer)),
         Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
             String::new()
@@ -346,6 +361,22 @@ fn value(answer: &RawValue) -> Value {
     // In spite of its type, an answer may be unreadable: a number may be out of range, or the maps
     // too deep.
     serde_json::from_str(answer.get()).unwrap_or_default()
+}
+
+fn compacted_text(answer: &Value) -> String {
+    let number = |key: &str| answer[key].as_u64().unwrap_or_default();
+    let done = match number("merges") {
+        0 => "nothing is to be merged now".to_owned(),
+        1 => "made 1 merge".to_owned(),
+        n => format!("made {n} merges"),
+    };
+    let left_out = match number("left-out-files") {
+        0 => String::new(),
+        n => format!("; {n} files cannot be merged, and windrow's log says why"),
+    };
+    let table = answer["table"].as_str().unwrap_or_default();
+    let files = number("files");
+    format!("{done}; table {table} has {files} files{left_out}\n")
 }
 
 fn more(answer: &Value) -> String {

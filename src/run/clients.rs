@@ -8,6 +8,7 @@ use crate::io::catalog::session::PgConfig;
 use crate::io::cgroup;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
+use crate::run::clock::wall_now;
 use anyhow::{Context, anyhow};
 use openssl::x509::X509;
 use std::path::Path;
@@ -16,13 +17,14 @@ use windrow_core::settings::certificates::Certificates;
 use windrow_core::settings::config::{CatalogSettings, Config, OnDataLoss, Start};
 use windrow_core::settings::secrets::{Secret, Secrets};
 use windrow_core::shown::status::{LaneStatus, Rows, State as StatusState, Status};
+use windrow_core::shown::upkeep::CompactionPlan;
 use windrow_core::table::compaction::Times;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
 use windrow_core::table::newest::{NewestRows, NextStep};
 use windrow_core::table::place::{TablePlace, locate};
 use windrow_core::values::cause::Trouble;
-use windrow_core::values::time::EventTime;
+use windrow_core::values::time::{DbTime, EventTime};
 
 /// What a run talks to, and by which rules it counts.
 pub struct Clients {
@@ -150,6 +152,21 @@ pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
         })
         .collect();
     Ok(status)
+}
+
+/// What would be merged and dropped now, by the catalog and by this machine's clock.
+///
+/// # Errors
+/// The catalog does not answer.
+pub async fn compaction_plan(parts: &mut Clients) -> anyhow::Result<CompactionPlan> {
+    let head = parts.look.head().await?;
+    let (files, closed_through) = match &head {
+        Some(head) => (parts.look.live_files().await?, head.last.closed_through),
+        None => (Vec::new(), None),
+    };
+    let now = DbTime(wall_now().0);
+    let rules = &parts.settings;
+    Ok(CompactionPlan::of(&files, rules, closed_through, now))
 }
 
 /// Creates Hive's schema where the database is empty.

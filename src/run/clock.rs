@@ -56,6 +56,12 @@ impl MachineClock {
     }
 }
 
+/// What this machine's wall clock reads now.
+#[must_use]
+pub fn wall_now() -> WallTime {
+    wall_time(SystemTime::now())
+}
+
 /// Milliseconds since 1970; less than zero on a machine whose clock is before that.
 fn wall_time(wall: SystemTime) -> WallTime {
     let ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{mpsc as async_mpsc, watch};
+use tokio::sync::{mpsc as async_mpsc, oneshot, watch};
 use tracing::{info, warn};
 use windrow_core::engine::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Effect, Engine, Input, Request, State,
@@ -63,6 +63,8 @@ pub(super) enum Message {
     Merged(StoreAnswer, MovedBytes),
     Totals(Totals),
     Paused(bool),
+    /// An operator wants files merged now, and takes the answer.
+    Compact(oneshot::Sender<Result<(), String>>),
     Secrets(Box<Secrets>),
     Shutdown,
 }
@@ -179,6 +181,7 @@ impl Driver {
                 return;
             }
             Message::Paused(paused) => Input::Paused(paused),
+            Message::Compact(answer) => return self.compact(answer, reader, effects),
             Message::Secrets(secrets) => return self.rotate(&secrets, reader, effects),
             Message::Shutdown => {
                 // The next owner merges again; nobody waits for it at the end.
@@ -187,6 +190,23 @@ impl Driver {
             }
         };
         self.engine.step(input, effects);
+    }
+
+    /// Begins to merge files, and answers when that can be seen in the status.
+    fn compact(
+        &mut self,
+        answer: oneshot::Sender<Result<(), String>>,
+        reader: &mut Reader,
+        effects: &mut Vec<Effect>,
+    ) {
+        let result = self.engine.may_compact();
+        if result.is_ok() {
+            self.engine.step(Input::Compact, effects);
+            self.perform(effects, reader);
+            self.status_at = None;
+            self.show_status();
+        }
+        let _ = answer.send(result);
     }
 
     fn perform(&mut self, effects: &mut Vec<Effect>, reader: &mut Reader) {
@@ -362,6 +382,7 @@ impl Driver {
         }
         if self.status_at.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
             self.status_at = Some(Instant::now());
+            self.run.merge_read_bytes = self.merging.read_bytes();
             let status = snapshot(&self.engine, &self.run);
             let half_full = status.memory_bytes >= status.memory_limit_bytes / 2;
             self.status.send_replace(Arc::new(status));

@@ -14,6 +14,7 @@ use crate::io::store::{Store, StoreError, Upload};
 use crate::run::pace::Pace;
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
@@ -30,6 +31,8 @@ pub struct Merging {
     pace: Arc<Mutex<Pace>>,
     /// What times are reckoned from.
     begun: Instant,
+    /// How much the merge that runs, or ran last, has read from the store.
+    read_bytes: Arc<AtomicU64>,
     /// The merge that runs ends when this is dropped.
     running: Option<oneshot::Sender<()>>,
 }
@@ -41,8 +44,15 @@ impl Merging {
         Self {
             pace: Arc::new(Mutex::new(Pace::new(bytes_per_second))),
             begun: Instant::now(),
+            read_bytes: Arc::default(),
             running: None,
         }
+    }
+
+    /// How many bytes the merge that runs, or ran last, has read from the store so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     /// Begins a merge, and reports what came of it. An earlier one that still runs was ordered by
@@ -56,8 +66,11 @@ impl Merging {
     ) {
         let (running, cancelled) = oneshot::channel();
         self.running = Some(running);
+        // That of the merge before may still be counted up.
+        self.read_bytes = Arc::default();
         let mut mover = Mover {
             store,
+            read_bytes: Arc::clone(&self.read_bytes),
             pace: Arc::clone(&self.pace),
             begun: self.begun,
             moved: MovedBytes::default(),
@@ -158,6 +171,7 @@ async fn merge_side_files(
 /// The store, within a bandwidth.
 struct Mover {
     store: Store,
+    read_bytes: Arc<AtomicU64>,
     pace: Arc<Mutex<Pace>>,
     begun: Instant,
     moved: MovedBytes,
@@ -180,6 +194,7 @@ impl Mover {
             });
         };
         self.moved.read += bytes.len() as u64;
+        self.read_bytes.store(self.moved.read, Ordering::Relaxed);
         Ok(bytes)
     }
 

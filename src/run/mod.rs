@@ -13,5 +13,6 @@ pub mod merging;
 pub mod rows;
 pub mod log;
 pub mod rotation;
+pub mod compact;
 pub mod console_loop;
 pub mod demo;

@@ -81,7 +81,12 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
     let (status, status_rx) = watch::channel(Arc::new(snapshot(&engine, &run)));
     let (token, token_rx) = watch::channel(http_token(&clients.secrets)?);
     let (commands, commands_rx) = async_mpsc::channel(8);
-    runtime.spawn(pass_commands_on(commands_rx, to_catalog.clone()));
+    let to_loop_too = to_loop.clone();
+    let compact = move |answer| {
+        // Where the loop has ended, the answer is dropped, and says so.
+        let _ = to_loop_too.send(Message::Compact(answer));
+    };
+    runtime.spawn(pass_commands_on(commands_rx, to_catalog.clone(), compact));
     let handle = Handle {
         status: status_rx,
         commands,

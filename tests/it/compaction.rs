@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+use windrow::io::http::{Command, Wish};
 use windrow::io::kafka::mock::MockKafka;
 use windrow::run::clients;
 use windrow::run::running::{self, Running};
@@ -62,24 +63,106 @@ fn rows(config: &Config, runtime: &tokio::runtime::Runtime) -> String {
     runtime.block_on(rows).unwrap().rows.get().to_owned()
 }
 
-#[test]
-fn files_of_a_closed_day_become_one_and_are_dropped_when_they_are_kept_no_longer() {
-    let folder = tempfile::tempdir().unwrap();
-    let kafka = MockKafka::start(TOPIC, 1).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap();
-    let config = config(&kafka, folder.path());
+        .unwrap()
+}
+
+/// Now, and when yesterday began, in ms since 1970.
+fn now_and_yesterday() -> (i64, i64) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = i64::try_from(now.unwrap().as_millis()).unwrap();
-    let yesterday = now - now.rem_euclid(DAY) - DAY;
-    let send = |at: i64| {
-        let values = [br#"{"origin":"a"}"#, br#"{"origin":"b"}"#];
-        let records = values.map(|value| (at, Some(value.as_slice())));
-        kafka.send(TOPIC, 0, records).unwrap();
+    (now, now - now.rem_euclid(DAY) - DAY)
+}
+
+/// Sends a record of origin `a` and one of origin `b`, of this time.
+fn send(kafka: &MockKafka, at: i64) {
+    let values = [br#"{"origin":"a"}"#, br#"{"origin":"b"}"#];
+    let records = values.map(|value| (at, Some(value.as_slice())));
+    kafka.send(TOPIC, 0, records).unwrap();
+}
+
+/// What an operator's wish to merge files now is answered.
+fn compact(running: &Running, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
+    runtime.block_on(async {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let wish = Wish::Compact;
+        let commands = &running.handle.commands;
+        commands.send(Command { wish, answer }).await.unwrap();
+        answered.await.unwrap()
+    })
+}
+
+/// A file that cannot be merged is left alone, and readers of the others have few files all the
+/// same. Once it is put back, an operator's word is enough; windrow need not be started again.
+#[test]
+fn a_file_that_is_put_back_is_merged_when_an_operator_says_so() {
+    let (folder, kafka, runtime) = (
+        tempfile::tempdir().unwrap(),
+        MockKafka::start(TOPIC, 1).unwrap(),
+        runtime(),
+    );
+    let config = config(&kafka, folder.path());
+    let (now, yesterday) = now_and_yesterday();
+    let running = start(&config, None, &runtime);
+    for hour in 0..5 {
+        send(&kafka, yesterday + hour * HOUR);
+        let rows = u64::try_from(hour).unwrap() * 2;
+        until(&running, "a commit", |status| status.rows == rows);
+    }
+    let mut look = clients::open(&config, &Secrets::default()).unwrap();
+    let live = runtime.block_on(look.look.live_files()).unwrap();
+    let path = folder.path().join(&live[0].file.key);
+    let away = folder.path().join("away");
+    std::fs::rename(&path, &away).unwrap();
+
+    send(&kafka, now);
+    let status = until(&running, "what is left is merged", |status| {
+        status.rows == 10 && status.files == 2 && status.compaction_left_out_files == 1
+    });
+    assert!(
+        status.compaction.contains("1 files cannot be merged"),
+        "{status:?}"
+    );
+    let plan = runtime
+        .block_on(clients::compaction_plan(&mut look))
+        .unwrap();
+    let (merge, []) = (&plan.merges[0], &plan.drops[..]) else {
+        panic!("{plan:?}");
     };
+    assert_eq!(
+        (plan.count, merge.files, merge.into, merge.rows),
+        (1, 2, 1, 10)
+    );
+
+    std::fs::rename(&away, &path).unwrap();
+    compact(&running, &runtime).unwrap();
+    let status = until(&running, "one file", |status| status.files == 1);
+    assert_eq!(status.rows, 10);
+    let done = |status: &Status| status.compaction_due_merges == 0;
+    let status = until(&running, "nothing is due", done);
+    assert_eq!(
+        (status.compaction.as_str(), status.compaction_left_out_files),
+        ("", 0)
+    );
+    compact(&running, &runtime).unwrap();
+    running.stop.stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn files_of_a_closed_day_become_one_and_are_dropped_when_they_are_kept_no_longer() {
+    let (folder, kafka, runtime) = (
+        tempfile::tempdir().unwrap(),
+        MockKafka::start(TOPIC, 1).unwrap(),
+        runtime(),
+    );
+    let config = config(&kafka, folder.path());
+    let (now, yesterday) = now_and_yesterday();
+    let send = |at| send(&kafka, at);
 
     let running = start(&config, None, &runtime);
     // Each hour closes the window of the one before, and is a commit of its own.

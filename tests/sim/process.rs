@@ -451,8 +451,8 @@ fn take_batch(
     let before = life(&process.engine);
     let delay_ms = process.engine.lanes().get(&p).map_or(0, Lane::delay_ms);
     process.engine.step(input, &mut out);
-    // A replay, or its end, may bring another delay, and with it another watermark. That is no life,
-    // so what a record moves is reckoned with the delay that held before as well.
+    // A replay, or its end, may bring another delay, and with it another watermark. That is no
+    // life, so what a record moves is reckoned with the delay that held before as well.
     let after = life(&process.engine);
     let lives = after
         .zip(before)

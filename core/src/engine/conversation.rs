@@ -85,6 +85,8 @@ pub enum Input<'a> {
     CredentialsChanged,
     /// An operator paused or resumed the table; the catalog knows it already.
     Paused(bool),
+    /// An operator wants everything merged now that can be; see [`super::Engine::may_compact`].
+    Compact,
     /// Commit what there is, give the table back, and end.
     Shutdown,
 }

@@ -14,7 +14,7 @@ use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::topic::{Identity, TOPIC_EVERY_MS, Topic, ask_topic, with_partitions};
 use super::troubles::Side;
-use super::upkeep::Upkeep;
+use super::upkeep::{Upkeep, UpkeepView};
 use crate::count::merger;
 use crate::table::commit::{CatalogError, Genesis, LiveFile, NewFile, Owner};
 use crate::values::cause::Trouble;
@@ -418,6 +418,17 @@ impl Counting {
     /// The keys of compacted files that no epoch names yet.
     pub(super) fn files_in_hand(&self) -> Vec<String> {
         self.upkeep.in_hand()
+    }
+
+    /// Merges what can be merged now, also what failed before.
+    pub(super) fn hurry_upkeep(&mut self, step: &mut Step<'_>) {
+        self.upkeep.hurry(step);
+        self.upkeep.tick(&self.table, self.memory.is_tight(), step);
+    }
+
+    /// What the upkeep of the files is doing.
+    pub(super) fn upkeep(&self, now: Mono) -> UpkeepView {
+        self.upkeep.view(now)
     }
 
     /// The store has merged files, or not.

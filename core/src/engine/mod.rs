@@ -37,6 +37,7 @@ pub use conversation::{
 };
 pub use feed::pause_before_start;
 pub use rules::{GarbageRules, Limits, Rules, fetched_bytes, same_table};
+pub use upkeep::{DueSums, MergeView, UpkeepPlan, UpkeepView, plan_upkeep};
 pub use view::{FrontierHolder, State};
 
 use crate::table::commit::{Acquired, CatalogError, Head, LeaseMark};
@@ -169,6 +170,11 @@ impl Engine {
             Input::Paused(paused) => self.paused = paused,
             Input::Shutdown => self.end_soon(None),
             Input::CredentialsChanged => self.retry_now(effects),
+            Input::Compact => {
+                if let (Phase::Ours(ours), mut step) = self.split(effects) {
+                    ours.hurry_upkeep(&mut step);
+                }
+            }
             Input::Trouble { .. }
             | Input::Records { .. }
             | Input::End { .. }

@@ -17,9 +17,11 @@ use super::stall::Stall;
 use super::step::{Break, Going, Step};
 use super::table::Table;
 use super::troubles::Side;
+use super::upkeep::UpkeepView;
 use crate::table::commit::{CatalogError, ClockBound, Head, Renewed};
 use crate::table::place::Place;
 use crate::values::cause::Cause;
+use crate::values::time::Mono;
 
 /// A table that is ours.
 pub(super) struct Ours {
@@ -115,6 +117,21 @@ impl Ours {
                     keys
                 }
             },
+        }
+    }
+
+    /// Merges what can be merged now, also what failed before.
+    pub(super) fn hurry_upkeep(&mut self, step: &mut Step<'_>) {
+        if let Some(counting) = self.stage.counting() {
+            counting.hurry_upkeep(step);
+        }
+    }
+
+    /// What the upkeep of the files is doing; `None` before counting begins.
+    pub(super) fn upkeep(&self, now: Mono) -> Option<UpkeepView> {
+        match &self.stage {
+            Stage::Opening(_) => None,
+            Stage::Counting(counting) => Some(counting.upkeep(now)),
         }
     }
 

@@ -20,7 +20,7 @@ use super::step::Step;
 use super::table::Table;
 use crate::table::commit::{CatalogError, Commit, FileKind, LiveFile, NewFile, Owner, RetiredFile};
 use crate::table::compaction::{
-    Facts, Merge, next_merge, next_side_merge, past_days, past_side_files,
+    DueMerge, Facts, Merge, Times, due_merges, past_days, past_side_files,
 };
 use crate::table::file::FORMAT_REV;
 use crate::table::hive::TableKind;
@@ -28,7 +28,7 @@ use crate::table::merge::MergeError;
 use crate::table::place::Names;
 use crate::values::cause::Trouble;
 use crate::values::digest::sha256_hex;
-use crate::values::time::{DbTime, Mono};
+use crate::values::time::{DbTime, EventTime, Mono};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -51,6 +51,50 @@ pub(super) struct Upkeep {
     left_out: BTreeSet<String>,
     /// When emptied table partitions are deleted next.
     drop_at: Mono,
+    /// What was due when something to do was looked for last.
+    due: DueSums,
+    /// Since when something is due and no table commit has replaced a file; `None` while nothing
+    /// is due.
+    due_since: Option<Mono>,
+}
+
+/// What upkeep is doing, and what it has before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpkeepView {
+    /// What is merged now; `None` while nothing is.
+    pub merging: Option<MergeView>,
+    /// What is due, what is being done included.
+    pub due: DueSums,
+    /// For how many milliseconds something has been due without any file being replaced or dropped.
+    pub behind_ms: u64,
+    /// How many files are left alone, because they are gone or damaged or do not fit together.
+    pub left_out: u64,
+}
+
+/// A merge that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeView {
+    /// The table whose files they are.
+    pub table: TableKind,
+    /// What the result holds, for people, such as `hour 12 of 2026-11-27`.
+    pub period: String,
+    /// How many files become one, or as few as their rows need.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Sums over what is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DueSums {
+    /// Merges.
+    pub merges: u64,
+    /// The files that take part in them.
+    pub files: u64,
+    /// The bytes of these.
+    pub bytes: u64,
+    /// Files that are dropped, because they are kept no longer.
+    pub drops: u64,
 }
 
 /// What is being done.
@@ -83,6 +127,39 @@ impl Upkeep {
             work: Work::Idle { look_at: now },
             left_out: BTreeSet::new(),
             drop_at: now,
+            due: DueSums::default(),
+            due_since: None,
+        }
+    }
+
+    /// Somebody wants everything merged now that can be: what failed is tried again at once, and
+    /// files that could not be merged may be whole again.
+    pub(super) fn hurry(&mut self, step: &Step<'_>) {
+        self.left_out.clear();
+        if let Work::Idle { look_at } = &mut self.work {
+            *look_at = step.now;
+        }
+        if let Some(ask_at) = &mut self.ask_at {
+            *ask_at = step.now;
+        }
+    }
+
+    /// What it is doing.
+    pub(super) fn view(&self, now: Mono) -> UpkeepView {
+        let merging = match &self.work {
+            Work::Merging { merge, .. } => Some(MergeView {
+                table: merge.table,
+                period: merge.period.spoken(),
+                files: merge.sources.len() as u64,
+                bytes: merge.sources.iter().map(|live| live.file.bytes).sum(),
+            }),
+            Work::Idle { .. } | Work::Ready(_) | Work::Committing { .. } => None,
+        };
+        UpkeepView {
+            merging,
+            due: self.due,
+            behind_ms: self.due_since.map_or(0, |since| now.since(since)),
+            left_out: self.left_out.len() as u64,
         }
     }
 
@@ -117,16 +194,25 @@ impl Upkeep {
         let (Some(files), Some(last)) = (&self.files, table.last()) else {
             return;
         };
-        let rules = step.rules;
-        let facts = Facts {
-            shape: &rules.shape,
-            closed_through: last.closed_through,
-            now,
-            file_rows: rules.limits.file_rows as u64,
-            times: &rules.compaction,
-            left_out: &self.left_out,
-        };
-        let retired = past(files, rules, facts);
+        let facts = facts(step.rules, last.closed_through, now, &self.left_out);
+        let retired = past(files, step.rules, facts);
+        let merges = due_merges(files, facts);
+        self.due = DueSums::default();
+        self.due.drops = retired.len() as u64;
+        for merge in &merges {
+            self.due.merges += 1;
+            self.due.files += merge.sources.len() as u64;
+            self.due.bytes += merge
+                .sources
+                .iter()
+                .map(|live| live.file.bytes)
+                .sum::<u64>();
+        }
+        if self.due == DueSums::default() {
+            self.due_since = None;
+        } else {
+            self.due_since.get_or_insert(step.now);
+        }
         if !retired.is_empty() {
             self.work = Work::Ready(Swap {
                 files: Vec::new(),
@@ -134,11 +220,9 @@ impl Upkeep {
             });
             return;
         }
-        let merge = next_merge(files, facts)
-            .or_else(|| next_side_merge(files, TableKind::Late, facts))
-            .or_else(|| next_side_merge(files, TableKind::Rejects, facts));
-        self.work = match merge {
+        self.work = match merges.first() {
             Some(merge) => {
+                let merge = merge.to_merge();
                 let nth = step.questions.next_merge();
                 let order = order(&merge, &self.owner, nth, step);
                 let keys = order.keys.clone();
@@ -232,6 +316,7 @@ impl Upkeep {
             }));
         }
         if !commit.retired.is_empty() {
+            self.due_since = None;
             // There may be more to do.
             self.work = Work::Idle { look_at: step.now };
         }
@@ -252,6 +337,62 @@ impl MergeOrder {
             }
         };
         MergeFailure { left_out, trouble }
+    }
+}
+
+/// What upkeep has to do.
+#[derive(Clone, Debug)]
+pub struct UpkeepPlan<'a> {
+    /// Files that are dropped, because they are kept no longer. This is done first.
+    pub drops: Vec<RetiredFile>,
+    /// What is merged after that.
+    pub merges: Vec<DueMerge<'a>>,
+}
+
+/// What upkeep would do with the files that readers see, if all of them were old enough to take
+/// part in a merge.
+#[must_use]
+pub fn plan_upkeep<'a>(
+    files: &'a [LiveFile],
+    rules: &Rules,
+    closed_through: Option<EventTime>,
+    now: DbTime,
+) -> UpkeepPlan<'a> {
+    let times = Times {
+        settled_ms: 0,
+        ..rules.compaction
+    };
+    let nothing = BTreeSet::new();
+    let facts = Facts {
+        times: &times,
+        ..facts(rules, closed_through, now, &nothing)
+    };
+    let drops = past(files, rules, facts);
+    let dropped = drops.iter().map(|file| file.key.clone()).collect();
+    let rest = Facts {
+        left_out: &dropped,
+        ..facts
+    };
+    UpkeepPlan {
+        merges: due_merges(files, rest),
+        drops,
+    }
+}
+
+/// What the plans go by in a table with these rules.
+fn facts<'a>(
+    rules: &'a Rules,
+    closed_through: Option<EventTime>,
+    now: DbTime,
+    left_out: &'a BTreeSet<String>,
+) -> Facts<'a> {
+    Facts {
+        shape: &rules.shape,
+        closed_through,
+        now,
+        file_rows: rules.limits.file_rows as u64,
+        times: &rules.compaction,
+        left_out,
     }
 }
 
@@ -326,7 +467,6 @@ mod tests {
     use crate::engine::step::in_a_step;
     use crate::table::compaction::Period;
     use crate::table::level::Level;
-    use crate::values::time::EventTime;
 
     fn live(key: &str) -> LiveFile {
         LiveFile {

@@ -3,6 +3,7 @@
 use super::ours::Ours;
 use super::table::Table;
 use super::troubles::Side;
+use super::upkeep::UpkeepView;
 use super::{Engine, Phase};
 use crate::count::lane::Lane;
 use crate::count::merger::Lanes;
@@ -238,6 +239,32 @@ impl Engine {
     pub fn memory_bytes(&self) -> (u64, u64) {
         let used = self.ours().map_or(0, Ours::memory_bytes);
         (used, self.rules.max_memory_bytes)
+    }
+
+    /// What the upkeep of the table's files is doing; nothing while the table is not ours.
+    #[must_use]
+    pub fn upkeep(&self) -> UpkeepView {
+        self.ours()
+            .and_then(|ours| ours.upkeep(self.now))
+            .unwrap_or_default()
+    }
+
+    /// Whether an operator's wish to merge files now can be fulfilled.
+    ///
+    /// # Errors
+    /// Why not, and what to do, as a sentence.
+    pub fn may_compact(&self) -> Result<(), String> {
+        match &self.phase {
+            _ if self.paused => {
+                Err("cannot merge files while the table is paused; run: windrow resume".to_owned())
+            }
+            Phase::Ours(ours) if ours.is_counting() => Ok(()),
+            Phase::Standby { .. } | Phase::Asking { .. } if self.holder.is_some() => Err(format!(
+                "cannot merge files: \"{}\" writes the table; ask that one",
+                self.holder().unwrap_or_default()
+            )),
+            _ => Err("cannot merge files before counting begins; see: windrow status".to_owned()),
+        }
     }
 
     /// What the ledger says now, with all that is not committed yet.

@@ -163,6 +163,7 @@ fn write_table(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         write_gauge(out, "windrow_epoch", "The last committed epoch", epoch)?;
     }
     write_frontier(out, status)?;
+    write_upkeep(out, status)?;
     for (name, help, time) in [
         (
             "windrow_watermark_seconds",
@@ -180,6 +181,28 @@ fn write_table(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// What is to be merged and dropped, and whether that goes on.
+fn write_upkeep(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
+    for (name, help, n) in [
+        (
+            "windrow_compaction_due_files",
+            "Files that are to be merged now",
+            status.compaction_due_files,
+        ),
+        (
+            "windrow_compaction_left_out_files",
+            "Files that cannot be merged, because they are gone or damaged",
+            status.compaction_left_out_files,
+        ),
+    ] {
+        write_gauge(out, name, help, n)?;
+    }
+    let help = "How long something has been due without any file being replaced or dropped";
+    let name = "windrow_compaction_behind_seconds";
+    let behind = begin(out, name, help, MetricType::Gauge)?;
+    ConstGauge::new(Duration::from_millis(status.compaction_behind_ms).as_secs_f64()).encode(behind)
 }
 
 /// How long the frontier has stood still, and for whom it waits.
@@ -313,6 +336,9 @@ mod tests {
             "windrow_compaction_failures_total 0",
             "windrow_compaction_bytes_total{direction=\"read\"} 5000",
             "windrow_compaction_bytes_total{direction=\"written\"} 4000",
+            "windrow_compaction_due_files 64",
+            "windrow_compaction_left_out_files 1",
+            "windrow_compaction_behind_seconds 2.5",
             "windrow_lag_records{partition=\"7\"} 5",
             "windrow_watermark_seconds 1725219805.0",
             "windrow_frontier_age_seconds 1.5",

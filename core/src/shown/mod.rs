@@ -4,6 +4,7 @@ pub mod status;
 pub mod snapshot;
 pub mod metrics;
 pub mod tables;
+pub mod upkeep;
 pub mod page;
 pub mod console;
 pub mod access;

@@ -4,6 +4,7 @@
 use crate::count::lane::Lane;
 use crate::engine::{Engine, State as EngineState, StoreAnswer};
 use crate::shown::status::{LaneStatus, State, Status, WindowStatus};
+use crate::shown::upkeep::compaction_text;
 use crate::table::commit::{Commit, FileKind};
 use crate::values::cause::Trouble;
 use crate::values::record::Partition;
@@ -39,6 +40,8 @@ pub struct RunFacts {
     pub compaction_failures: u64,
     /// What merges have moved, also those that failed.
     pub compaction_bytes: MovedBytes,
+    /// What the merge that is under way has read so far.
+    pub merge_read_bytes: u64,
     /// See [`Status::problems`].
     pub problems: String,
 }
@@ -128,7 +131,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
     let (state, why) = state_and_reason(engine);
     let (memory_bytes, memory_limit_bytes) = engine.memory_bytes();
     let (ledger, totals, lanes) = (engine.ledger(), run.totals, lanes(engine));
-    let holder = engine.frontier_holder();
+    let (holder, upkeep) = (engine.frontier_holder(), engine.upkeep());
     Status {
         table: run.table.clone(),
         state,
@@ -167,6 +170,12 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         compaction_failures: run.compaction_failures,
         compaction_read_bytes: run.compaction_bytes.read,
         compaction_written_bytes: run.compaction_bytes.written,
+        compaction: compaction_text(&upkeep, run.merge_read_bytes),
+        compaction_due_merges: upkeep.due.merges,
+        compaction_due_files: upkeep.due.files,
+        compaction_due_drops: upkeep.due.drops,
+        compaction_behind_ms: upkeep.behind_ms,
+        compaction_left_out_files: upkeep.left_out,
         topic: run.topic.clone(),
         owner: engine.holder().unwrap_or(&run.instance).to_owned(),
         version: run.version.clone(),

@@ -99,6 +99,18 @@ pub struct Status {
     pub compaction_read_bytes: u64,
     /// Bytes that merges have written to the store, also those that failed.
     pub compaction_written_bytes: u64,
+    /// What is merged now and what is due, for people; empty while nothing is.
+    pub compaction: String,
+    /// Merges that are due, the one that is under way included.
+    pub compaction_due_merges: u64,
+    /// Files that take part in these.
+    pub compaction_due_files: u64,
+    /// Files that are to be dropped, because they are kept no longer.
+    pub compaction_due_drops: u64,
+    /// For how many milliseconds something has been due without any file being replaced or dropped.
+    pub compaction_behind_ms: u64,
+    /// Files that are left alone, because they are gone or damaged or do not fit together.
+    pub compaction_left_out_files: u64,
     /// The Kafka topic.
     pub topic: String,
     /// Who holds the lease on the table, by its setting `instance`. As long as no other holder is
@@ -154,6 +166,21 @@ impl State {
             State::Failed => "failed",
             State::Standby => "standby",
         }
+    }
+}
+
+impl Status {
+    /// The answer of `/v1/compact`: how far the merging of files is.
+    #[must_use]
+    pub fn compaction(&self) -> Value {
+        json!({
+            "table": self.table,
+            "compaction": self.compaction,
+            "compaction-due-merges": self.compaction_due_merges,
+            "compaction-due-files": self.compaction_due_files,
+            "compaction-due-drops": self.compaction_due_drops,
+            "compaction-left-out-files": self.compaction_left_out_files,
+        })
     }
 }
 

@@ -24,7 +24,7 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 27] = [
+    const KEYS: [&str; 28] = [
         "table",
         "state",
         "reason",
@@ -49,6 +49,7 @@ pub fn status_table(status: &Value) -> String {
         "lost-hits",
         "commits",
         "commit-failures",
+        "compaction",
         "topic",
         "owner",
         "version",
@@ -90,6 +91,25 @@ pub fn windows_table(windows: &Value) -> String {
         &["start", "end", "keys", "count"],
         windows["windows"].as_array().into_iter().flatten(),
     )
+}
+
+/// The answer of `windrow compact --dry-run`: the merges and the drops, or a sentence where there
+/// is nothing to do.
+#[must_use]
+pub fn compaction_plan_table(plan: &Value) -> String {
+    let list = |key: &str| plan[key].as_array().filter(|items| !items.is_empty());
+    let merges = list("merges").map(|merges| {
+        let columns = ["table", "period", "files", "into", "rows", "bytes"];
+        format!("would merge\n{}", draw_maps(&columns, merges.iter()))
+    });
+    let drops = list("drops").map(|drops| {
+        let columns = ["table", "day", "files", "rows", "bytes"];
+        format!("would drop\n{}", draw_maps(&columns, drops.iter()))
+    });
+    match (merges, drops) {
+        (None, None) => "nothing is to be merged or dropped now\n".to_owned(),
+        (merges, drops) => merges.into_iter().chain(drops).collect(),
+    }
 }
 
 /// Rows as beeline prints the result of a query.

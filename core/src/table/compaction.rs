@@ -85,6 +85,18 @@ impl Period {
         }
     }
 
+    /// What stands for it in sentences, such as `2026-11-27`, `hour 12 of 2026-11-27` or
+    /// `12:50 of 2026-11-27`.
+    #[must_use]
+    pub fn spoken(self) -> String {
+        let (day, name) = (self.start.date(), self.name());
+        match self.level {
+            Level::Day | Level::Commit => day,
+            Level::Hour => format!("hour {} of {day}", &name["hour".len()..]),
+            Level::TenMinutes => format!("{}:{} of {day}", &name[..2], &name[2..]),
+        }
+    }
+
     /// The first moment that is no longer in it.
     fn end(self) -> EventTime {
         self.start.plus(self.length_ms)
@@ -141,18 +153,51 @@ pub struct Merge {
     pub sources: Vec<LiveFile>,
 }
 
-/// The next merge of the table's own rows, if one is due. Days come first, then hours, then ten
-/// minutes, so that what was left for a while is merged once and not three times.
+/// A merge that is due.
+#[derive(Clone, Debug)]
+pub struct DueMerge<'a> {
+    /// As in [`Merge`].
+    pub table: TableKind,
+    /// As in [`Merge`].
+    pub period: Period,
+    /// In the order of their rows.
+    pub sources: Vec<&'a LiveFile>,
+}
+
+impl DueMerge<'_> {
+    /// The same, with files of its own.
+    #[must_use]
+    pub fn to_merge(&self) -> Merge {
+        Merge {
+            table: self.table,
+            period: self.period,
+            sources: self.sources.iter().map(|live| (*live).clone()).collect(),
+        }
+    }
+}
+
+/// All merges that are due, in the order in which they are made. No file is in two of them.
+#[must_use]
+pub fn due_merges<'a>(files: &'a [LiveFile], facts: Facts<'_>) -> Vec<DueMerge<'a>> {
+    let mut due = due_row_merges(files, facts);
+    due.extend(due_side_merges(files, TableKind::Late, facts));
+    due.extend(due_side_merges(files, TableKind::Rejects, facts));
+    due
+}
+
+/// The merges of the table's own rows. Days come first, then hours, then ten minutes, so that what
+/// was left for a while is merged once and not three times.
 ///
 /// ```text
 /// files of 2026-11-27, closed through 13:00:10, all older than a minute
 ///   hour 11: one file of level hour            →  left alone
-///   hour 12: five of ten minutes, 59 commits   →  Merge { hour12, 64 sources }
+///   hour 12: five of ten minutes, 59 commits   →  DueMerge { hour12, 64 sources }
 ///   hour 13: one commit                        →  left alone: it is not closed
 /// ```
-#[must_use]
-pub fn next_merge(files: &[LiveFile], facts: Facts<'_>) -> Option<Merge> {
-    let closed_through = facts.closed_through?;
+fn due_row_merges<'a>(files: &'a [LiveFile], facts: Facts<'_>) -> Vec<DueMerge<'a>> {
+    let Some(closed_through) = facts.closed_through else {
+        return Vec::new();
+    };
     let mut days: BTreeMap<&str, Vec<&LiveFile>> = BTreeMap::new();
     for live in files {
         if let FileKind::Rows { date } = &live.file.kind
@@ -161,27 +206,36 @@ pub fn next_merge(files: &[LiveFile], facts: Facts<'_>) -> Option<Merge> {
             days.entry(date).or_default().push(live);
         }
     }
+    let mut due = Vec::new();
     for level in [Level::Day, Level::Hour, Level::TenMinutes] {
-        for of_day in days.values() {
-            let mut periods: BTreeMap<Period, Vec<&LiveFile>> = BTreeMap::new();
-            for live in of_day {
+        for of_day in days.values_mut() {
+            let period_of = |live: &LiveFile| {
                 // A file that holds more than this belongs to an earlier merge. The day is made of
                 // all that there is of it.
                 let takes_part = level == Level::Day || live.file.level < level;
-                if let Some(last) = live.file.last_window.filter(|_| takes_part) {
-                    let period = Period::of(level, last, facts.times);
+                let last = live.file.last_window.filter(|_| takes_part)?;
+                Some(Period::of(level, last, facts.times))
+            };
+            let mut periods: BTreeMap<Period, Vec<&LiveFile>> = BTreeMap::new();
+            for live in &*of_day {
+                if let Some(period) = period_of(live) {
                     periods.entry(period).or_default().push(live);
                 }
             }
-            for (period, sources) in periods {
+            periods.retain(|period, sources| {
                 let closed = period.is_closed(facts.shape, closed_through);
-                if closed && is_worth_it(period, &sources, facts) {
-                    return Some(merge(TableKind::Chunks, period, sources));
-                }
+                closed && is_worth_it(*period, sources, facts)
+            });
+            of_day.retain(|live| {
+                let is_taken = |period| periods.contains_key(&period);
+                !period_of(live).is_some_and(is_taken)
+            });
+            for (period, sources) in periods {
+                due.push(in_order(period, sources));
             }
         }
     }
-    None
+    due
 }
 
 /// Whether these files of a period that is closed should become one now.
@@ -199,8 +253,8 @@ fn is_settled(live: &LiveFile, facts: Facts<'_>) -> bool {
     facts.now.0.saturating_sub(live.committed_at.0) >= facts.times.settled_ms
 }
 
-fn merge(table: TableKind, period: Period, sources: Vec<&LiveFile>) -> Merge {
-    let mut sources: Vec<LiveFile> = sources.into_iter().cloned().collect();
+/// A merge of rows whose sources are in the order of their rows.
+fn in_order(period: Period, mut sources: Vec<&LiveFile>) -> DueMerge<'_> {
     sources.sort_by_key(|live| {
         let file = &live.file;
         (
@@ -209,8 +263,8 @@ fn merge(table: TableKind, period: Period, sources: Vec<&LiveFile>) -> Merge {
             chunk_order(&file.chunk),
         )
     });
-    Merge {
-        table,
+    DueMerge {
+        table: TableKind::Chunks,
         period,
         sources,
     }
@@ -224,63 +278,73 @@ fn chunk_order(chunk: &str) -> (u64, u64) {
     (number(epoch), number(part))
 }
 
-/// The next merge of a side table, if one is due: the files of consecutive epochs that were
-/// committed within an hour that is over, and later the hours of a day that is over. A merge is cut
-/// where its files would have too many bytes or rows.
-#[must_use]
-pub fn next_side_merge(files: &[LiveFile], kind: TableKind, facts: Facts<'_>) -> Option<Merge> {
+/// The merges of a side table: the files of consecutive epochs that were committed within a day
+/// that is over, or else within an hour that is over. A merge is cut where its files would have too
+/// many bytes or rows.
+fn due_side_merges<'a>(
+    files: &'a [LiveFile],
+    kind: TableKind,
+    facts: Facts<'_>,
+) -> Vec<DueMerge<'a>> {
     let mut of_table: Vec<&LiveFile> = files
         .iter()
-        .filter(|live| TableKind::of(&live.file.kind) == kind && kind != TableKind::Chunks)
+        .filter(|live| TableKind::of(&live.file.kind) == kind)
         .collect();
     of_table.sort_by_key(|live| (live.epoch_of_rows(), chunk_order(&live.file.chunk)));
+    let (mut due, mut taken) = (Vec::new(), BTreeSet::new());
     for level in [Level::Day, Level::Hour] {
         let mut block: Vec<&LiveFile> = Vec::new();
+        let mut blocks = Vec::new();
         for live in &of_table {
-            let period =
-                |live: &LiveFile| Period::of(level, EventTime(live.as_of().0), facts.times);
-            let left_out = facts.left_out.contains(&live.file.key);
-            let (bytes, rows) = block.iter().fold((0, 0), |(bytes, rows), live| {
-                (bytes + live.file.bytes, rows + live.file.rows)
-            });
-            let fits = bytes + live.file.bytes <= SIDE_BYTES_MAX
-                && rows + live.file.rows <= facts.file_rows.min(SIDE_ROWS_MAX)
-                && block
-                    .first()
-                    .is_none_or(|first| period(first) == period(live));
-            let takes_part = !left_out && live.file.level < level;
-            if !(fits && takes_part) {
-                if let Some(merge) = side_block(kind, level, &block, facts) {
-                    return Some(merge);
-                }
-                block.clear();
+            let free = !facts.left_out.contains(&live.file.key) && !taken.contains(&live.file.key);
+            let takes_part = free && live.file.level < level;
+            if !(takes_part && fits(live, &block, level, facts)) {
+                blocks.push(std::mem::take(&mut block));
             }
             if takes_part {
                 block.push(live);
             }
         }
-        if let Some(merge) = side_block(kind, level, &block, facts) {
-            return Some(merge);
+        blocks.push(block);
+        for merge in blocks
+            .into_iter()
+            .filter_map(|block| side_block(kind, level, block, facts))
+        {
+            taken.extend(merge.sources.iter().map(|live| &live.file.key));
+            due.push(merge);
         }
     }
-    None
+    due
+}
+
+/// Whether a file of a side table may be merged with those before it.
+fn fits(live: &LiveFile, block: &[&LiveFile], level: Level, facts: Facts<'_>) -> bool {
+    let period = |live: &LiveFile| Period::of(level, EventTime(live.as_of().0), facts.times);
+    let (bytes, rows) = block.iter().fold((0, 0), |(bytes, rows), live| {
+        (bytes + live.file.bytes, rows + live.file.rows)
+    });
+    bytes + live.file.bytes <= SIDE_BYTES_MAX
+        && rows + live.file.rows <= facts.file_rows.min(SIDE_ROWS_MAX)
+        && block
+            .first()
+            .is_none_or(|first| period(first) == period(live))
 }
 
 /// A block of a side table, if its period is over and it has several files.
-fn side_block(
+fn side_block<'a>(
     kind: TableKind,
     level: Level,
-    block: &[&LiveFile],
+    sources: Vec<&'a LiveFile>,
     facts: Facts<'_>,
-) -> Option<Merge> {
-    let last = block.last()?;
+) -> Option<DueMerge<'a>> {
+    let last = sources.last()?;
     let period = Period::of(level, EventTime(last.as_of().0), facts.times);
     let over = period.end().0.saturating_add(facts.times.settled_ms) <= facts.now.0;
-    let settled = block.iter().all(|live| is_settled(live, facts));
-    (over && settled && block.len() > 1).then(|| Merge {
+    let settled = sources.iter().all(|live| is_settled(live, facts));
+    (over && settled && sources.len() > 1).then_some(DueMerge {
         table: kind,
         period,
-        sources: block.iter().map(|live| (*live).clone()).collect(),
+        sources,
     })
 }
 
