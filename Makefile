@@ -31,7 +31,7 @@ test-real: tools ## With real Kafka, MinIO and PostgreSQL; Spark reads the table
 	cargo test --no-run
 	$(PARTS) up kafka minio minio-tls postgres
 	eval "$$($(PARTS) env)" && \
-	  cargo test --no-fail-fast -- --ignored --test-threads=2 --skip ten_million
+	  cargo test --no-fail-fast -- --ignored --test-threads=2 --skip ten_million --skip a_year_of_commits
 
 test-memory: tools ## Ten million records, S3 and PostgreSQL away for 5 minutes each: 20 minutes
 	$(PARTS) install kafka minio postgres spark
@@ -39,6 +39,13 @@ test-memory: tools ## Ten million records, S3 and PostgreSQL away for 5 minutes 
 	$(PARTS) up kafka minio minio-tls postgres
 	eval "$$($(PARTS) env)" && \
 	  cargo test --release --test real -- --ignored --nocapture ten_million
+
+year: tools ## A year of commits in simulated time, and a picture of it: an hour (DAYS=30 for a part)
+	$(PARTS) install minio postgres spark
+	cargo test --release --test real --no-run
+	$(PARTS) up minio postgres
+	eval "$$($(PARTS) env)" && WINDROW_YEAR_DAYS=$${DAYS:-365} \
+	  cargo test --release --test real -- --ignored --nocapture a_year_of_commits
 
 # The scripts of this target and the next two exit with 3 where what they need cannot be had.
 test-juju: tools ## The charm under Juju's own hook runner and a real Pebble, where they can be had
@@ -80,4 +87,4 @@ tools:
 	@tests/tools.sh
 
 .PHONY: help demo fuzz test test-fast test-mutations test-real test-memory test-juju test-kube
-.PHONY: test-deploy lint parts-up parts-down pack test-pack tools
+.PHONY: year test-deploy lint parts-up parts-down pack test-pack tools
