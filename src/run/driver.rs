@@ -95,6 +95,8 @@ pub(super) struct Driver {
     pub(super) given_back_at: Option<Instant>,
     /// The state that was logged last.
     pub(super) logged: Option<State>,
+    /// Since when an epoch is on its way; `None` while none is.
+    pub(super) committing_since: Option<Instant>,
     /// The topic partitions that the reader was told to read.
     pub(super) reading: BTreeSet<Partition>,
     /// Is told when the table has been given back.
@@ -211,6 +213,9 @@ impl Driver {
 
     fn perform(&mut self, effects: &mut Vec<Effect>, reader: &mut Reader) {
         let mut not_started: Vec<(Partition, KafkaError)> = Vec::new();
+        if self.engine.is_committing() {
+            self.committing_since.get_or_insert_with(Instant::now);
+        }
         for effect in effects.drain(..) {
             match effect {
                 Effect::Ask(request) => self.ask(request),
@@ -241,7 +246,12 @@ impl Driver {
                 Effect::ReportLeftOut { key, trouble } => log_left_out(&key, &trouble),
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
-                    log_commit(&commit, rows);
+                    let since = self.committing_since.take();
+                    log_commit(
+                        &commit,
+                        rows,
+                        since.map_or(Duration::ZERO, |at| at.elapsed()),
+                    );
                     if !commit.retired.is_empty() {
                         // Which windows the table has now is known to the catalog alone.
                         self.ask_catalog(CatalogWork::ReportTotals);
@@ -250,6 +260,10 @@ impl Driver {
                 Effect::Exit(None) => self.ended = Some(Ok(())),
                 Effect::Exit(Some(reason)) => self.ended = Some(Err(reason)),
             }
+        }
+        if !self.engine.is_committing() {
+            // It is true, or it was given up.
+            self.committing_since = None;
         }
         for (partition, error) in not_started {
             self.engine

@@ -1,5 +1,6 @@
 //! What the log says of the engine's answers, of its state, and of each committed epoch.
 
+use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use windrow_core::engine::{
@@ -127,10 +128,12 @@ pub fn log_left_out(key: &str, trouble: &Trouble) {
     );
 }
 
-/// Logs one line for a committed epoch, which added this many rows to the table.
-pub fn log_commit(commit: &Commit, rows: u64) {
+/// Logs one line for a committed epoch, which added this many rows to the table. `took` is the time
+/// from its line to its commit.
+pub fn log_commit(commit: &Commit, rows: u64, took: Duration) {
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     if !commit.retired.is_empty() {
-        return log_swap(commit);
+        return log_swap(commit, took_ms);
     }
     let ledger = &commit.ledger;
     info!(
@@ -145,12 +148,13 @@ pub fn log_commit(commit: &Commit, rows: u64) {
         gaps = ledger.gaps,
         lost = ledger.lost,
         closed_through = commit.closed_through.map(|t| t.to_string()),
+        took_ms,
         "committed"
     );
 }
 
 /// Logs one line for an epoch that shows other files, or fewer, instead of those before.
-fn log_swap(commit: &Commit) {
+fn log_swap(commit: &Commit, took_ms: u64) {
     let rows = |rows: &mut dyn Iterator<Item = u64>| rows.sum::<u64>();
     let retired_rows = rows(&mut commit.retired.iter().map(|file| file.rows));
     if commit.files.is_empty() {
@@ -158,6 +162,7 @@ fn log_swap(commit: &Commit) {
             epoch = commit.epoch,
             files = commit.retired.len(),
             rows = retired_rows,
+            took_ms,
             "dropped files that are kept no longer"
         );
         return;
@@ -169,6 +174,7 @@ fn log_swap(commit: &Commit) {
         files = commit.files.len(),
         rows = retired_rows,
         bytes = rows(&mut commit.files.iter().map(|file| file.bytes)),
+        took_ms,
         "merged files"
     );
 }

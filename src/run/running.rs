@@ -119,6 +119,7 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         status_at: None,
         given_back_at: None,
         logged: None,
+        committing_since: None,
         reading: BTreeSet::new(),
         releasing: None,
         ended: None,

@@ -4,6 +4,7 @@
 
 mod bucket;
 mod clocks;
+mod day;
 mod faults;
 mod harness;
 mod memory;

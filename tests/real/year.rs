@@ -761,7 +761,7 @@ fn a_few_days_of_commits_leave_as_little_as_one() {
 
 #[test]
 #[ignore = "plays for more than an hour: make year"]
-fn a_year_of_commits_leaves_as_little_as_a_few_days() {
+fn a_year_of_commits_is_flat() {
     println!("{}", Sample::HEAD);
     let plan = Plan {
         days: days_from("WINDROW_YEAR_DAYS", 365),
