@@ -176,8 +176,7 @@ struct Year {
     random: u64,
     /// Since the last sample: how long commits took.
     commits: Vec<Duration>,
-    /// How long restarts took, from the start of the engine to counting, as far as they do not wait
-    /// for a lease.
+    /// How long restarts took, from taking the table to counting, with all that was to be read.
     restarts: Vec<Duration>,
     merges: u64,
 }
@@ -588,7 +587,7 @@ fn play(plan: Plan) -> Vec<Sample> {
     let mut year = begin(plan, &database, folder.path());
     let (mut samples, mut spark) = (Vec::new(), None);
     let mut process = year.start();
-    let (mut begun, mut step_ms) = (Some(Instant::now()), 0);
+    let (mut counted, mut step_ms) = (false, 0);
     while year.now_ms < BEGIN_MS + plan.days * DAY_MS + 600_000 {
         let stepped = Instant::now();
         let before_ms = year.now_ms;
@@ -596,19 +595,13 @@ fn play(plan: Plan) -> Vec<Sample> {
         let restarts = std::mem::replace(&mut step_ms, year.step_ms()) != year.step_ms();
         if restarts || !year.step(&mut process) {
             process = year.start();
-            begun = None;
         }
-        // While it waits for the lease of the one before, nothing is measured.
-        match process.engine.state() {
-            State::Standby(_) => begun = None,
-            State::Counting => {
-                if let Some(begun) = begun.take() {
-                    year.restarts.push(begun.elapsed());
-                }
-            }
-            _ if begun.is_none() && process.engine.holder().is_none() => begun = Some(stepped),
-            _ => {}
+        // The step in which it takes the table, replays and counts what has come meanwhile.
+        let counts = matches!(process.engine.state(), State::Counting);
+        if counts && !counted {
+            year.restarts.push(stepped.elapsed());
         }
+        counted = counts;
         // Ten minutes after midnight, when the day before is merged.
         let is_sampled = |ms: i64| (ms - BEGIN_MS - 600_000).div_euclid(DAY_MS);
         if is_sampled(year.now_ms) != is_sampled(before_ms) {
