@@ -151,6 +151,13 @@ impl Comparison {
         }
     }
 
+    /// The keys of all files that it reads, from their first byte to their last one.
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<String> {
+        let files = self.files.iter();
+        files.map(|live| live.file.key.clone()).collect()
+    }
+
     /// Takes the log's rows that come next, in order.
     pub fn expect(&mut self, rows: &[Row]) {
         let scope = &self.scope;

@@ -172,6 +172,10 @@ pub struct Recounted {
     /// Only windows that start after this time are compared; `None` where all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<EventTime>,
+    /// Only windows that start at this time or later are compared; `None` where there is no such
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<EventTime>,
     /// Only windows that start before this time are compared; `None` where there is no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<EventTime>,
@@ -328,9 +332,13 @@ impl Report {
 
 impl Recounted {
     fn text(&self) -> String {
-        let from = match self.after {
-            None => "all windows from the table's first one on".to_owned(),
-            Some(after) => format!("windows that start after {after}"),
+        let from = match (self.after, self.from) {
+            (None, None) => "windows from the table's first one on".to_owned(),
+            (after, Some(from)) if after.is_none_or(|after| after < from) => {
+                format!("windows that start at {from} or later")
+            }
+            (Some(after), _) => format!("windows that start after {after}"),
+            (None, Some(from)) => format!("windows that start at {from} or later"),
         };
         let until = self
             .until
