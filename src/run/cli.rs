@@ -2,6 +2,7 @@
 //! of its answers. Files are opened by `io/files.rs`, and `main` carries out the verbs.
 
 use crate::io::cgroup;
+use crate::io::verify_http::read_time;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -15,7 +16,7 @@ use windrow_core::shown::status;
 use windrow_core::shown::tables::{rows_table, status_table, tables_table, windows_table};
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::place::TablePlace;
-use windrow_core::values::time::{EventTime, parse_duration_ms, parse_rfc3339};
+use windrow_core::values::time::{EventTime, parse_duration_ms};
 use windrow_core::verify::report::Report;
 
 /// The version, and the git revision that it is built from: see `build.rs`.
@@ -147,9 +148,7 @@ pub struct Verify {
 
 /// A time in UTC, or the beginning of a day.
 fn parse_time(text: &str) -> Result<EventTime, String> {
-    parse_rfc3339(text)
-        .or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z")))
-        .ok_or_else(|| "write a time such as 2026-11-27T12:00:00Z, or a day".to_owned())
+    read_time(text).ok_or_else(|| "write a time such as 2026-11-27T12:00:00Z, or a day".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {

@@ -11,6 +11,7 @@ pub mod perform;
 pub mod pace;
 pub mod merging;
 pub mod verify;
+pub mod verify_task;
 pub mod rows;
 pub mod log;
 pub mod rotation;

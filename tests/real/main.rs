@@ -10,3 +10,4 @@ mod memory;
 mod million;
 mod readers;
 mod spark;
+mod verify;

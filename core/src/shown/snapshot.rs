@@ -167,6 +167,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         compaction_failures: run.compaction_failures,
         compaction_read_bytes: run.compaction_bytes.read,
         compaction_written_bytes: run.compaction_bytes.written,
+        verification: String::new(),
         topic: run.topic.clone(),
         owner: engine.holder().unwrap_or(&run.instance).to_owned(),
         version: run.version.clone(),

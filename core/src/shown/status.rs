@@ -99,6 +99,10 @@ pub struct Status {
     pub compaction_read_bytes: u64,
     /// Bytes that merges have written to the store, also those that failed.
     pub compaction_written_bytes: u64,
+    /// The verification that is under way, or the last one of this process: its name, and how far
+    /// it is or what it found. Empty, and absent in JSON, where none was started.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub verification: String,
     /// The Kafka topic.
     pub topic: String,
     /// Who holds the lease on the table, by its setting `instance`. As long as no other holder is
