@@ -1,5 +1,5 @@
-//! Verification over HTTP: `POST /v1/verify` starts one, and `GET /v1/verify` says how far it is and
-//! what it has found. Who may ask is decided before; what is done is behind [`Verifier`].
+//! Verification over HTTP: `POST /v1/verify` starts one, and `GET /v1/verify` says how far it is
+//! and what it has found. Who may ask is decided before; what is done is behind [`Verifier`].
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;

@@ -91,7 +91,7 @@ pub enum Verb {
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
-    /// Compare the table with its topic, its files, its journal and Hive; exit with 3 if they differ
+    /// Compare the table with its topic, its files, its journal and Hive; exit code 3: they differ
     Verify(Verify),
     /// Write the table's entries in Hive again, where somebody dropped or altered them
     Restore,

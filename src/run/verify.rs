@@ -5,26 +5,31 @@
 //! One request to the store is on its way at a time, and what is read keeps to a bandwidth.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the edge that waits, so that a verification keeps to its bandwidth"
+    reason = "it notes when it begins, from where its bandwidth is reckoned"
 )]
 
+mod feeds;
+mod from_store;
+mod progress;
+
+pub use progress::ProgressLine;
+
 use crate::io::catalog::Catalog;
-use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
+use crate::io::kafka::{KafkaConfig, Reader};
 use crate::io::store::Store;
 use crate::run::clients::Clients;
 use crate::run::pace::Pace;
-use anyhow::{Context, anyhow, bail};
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use anyhow::{Context, bail};
+use feeds::{Feeds, Topic};
+use from_store::FromStore;
+use std::collections::BTreeSet;
+use std::time::Instant;
 use windrow_core::shown::snapshot::MovedBytes;
 use windrow_core::table::commit::{CatalogError, Head, LiveFile};
 use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::reread::{Depth, Reread, RereadStep};
-use windrow_core::values::record::{Offset, Partition};
+use windrow_core::values::cause::Trouble;
 use windrow_core::values::shape::Shape;
 use windrow_core::values::time::EventTime;
 use windrow_core::verify::audit::{Audit, JournalEntry};
@@ -33,17 +38,9 @@ use windrow_core::verify::recount::Recount;
 use windrow_core::verify::report::{Finding, Kind, Recounted, Report, Stage};
 use windrow_core::verify::starting::{Chooser, Start};
 
-/// How long brokers may take to answer.
-const ASK_MAX: Duration = Duration::from_secs(20);
-/// How long no record may come while some are wanted.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long one look into the queues of the topic takes at most.
-const POLL: Duration = Duration::from_millis(100);
 /// Without `--deep`, so many epochs are compared with their manifests: the newest ones that the
 /// journal alone does not prove. Each is a request to the store.
 const MANIFESTS_MAX: usize = 500;
-/// How often a request to the store is tried.
-const TRIES: u32 = 4;
 
 /// What is verified, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,47 +83,6 @@ impl From<Clients> for Sources {
             kafka,
             store,
             catalog: look,
-        }
-    }
-}
-
-/// How far a verification is, as one line on a terminal that is written again and again.
-pub struct ProgressLine {
-    is_terminal: bool,
-    shown_at: Option<Instant>,
-}
-
-impl ProgressLine {
-    /// Shows nothing where standard error is not a terminal.
-    #[must_use]
-    pub fn new(is_terminal: bool) -> Self {
-        Self {
-            is_terminal,
-            shown_at: None,
-        }
-    }
-
-    /// Writes the line, at most ten times a second.
-    pub fn show(&mut self, report: &Report) {
-        let is_recent = |at: Instant| at.elapsed() < Duration::from_millis(100);
-        if !self.is_terminal || self.shown_at.is_some_and(is_recent) {
-            return;
-        }
-        self.shown_at = Some(Instant::now());
-        let full = usize::from(report.percent) / 5;
-        eprint!(
-            "\r\x1b[K[{}{}] {:3} %  {}",
-            "#".repeat(full),
-            " ".repeat(20 - full),
-            report.percent,
-            report.doing
-        );
-    }
-
-    /// Takes the line away.
-    pub fn clear(&mut self) {
-        if self.is_terminal {
-            eprint!("\r\x1b[K");
         }
     }
 }
@@ -243,7 +199,7 @@ impl Verifying<'_> {
                 self.report.found.add(finding);
                 return Ok(None);
             }
-            Err(error) => return Err(windrow_core::values::cause::Trouble::from(error).into()),
+            Err(error) => return Err(Trouble::from(error).into()),
         }
         journal.map(Some).context("the catalog gave no head")
     }
@@ -487,202 +443,5 @@ impl Journal {
             JournalEntry::File(live) => self.audit.take_file(live),
             JournalEntry::Hive(text) => self.audit.take_hive(text),
         }
-    }
-}
-
-/// What the brokers say of the topic.
-struct Topic {
-    /// Kafka's id of it.
-    id: String,
-    /// The first offset of each topic partition that is still there; `None` where there is no
-    /// topic.
-    log_start: Option<BTreeMap<Partition, Offset>>,
-    reader: Option<Reader>,
-    /// Why there is no topic.
-    note: Option<String>,
-}
-
-impl Topic {
-    /// Asks the brokers. A topic that is no longer there is not an error.
-    fn ask(config: KafkaConfig) -> anyhow::Result<Self> {
-        match Self::ask_brokers(config) {
-            Ok(topic) => Ok(topic),
-            Err(error @ KafkaError::NotThere(_)) => Ok(Self {
-                id: String::new(),
-                log_start: None,
-                reader: None,
-                note: Some(format!("nothing was compared with the log: {error}")),
-            }),
-            Err(error) => Err(anyhow!("cannot count the log again: {error}")),
-        }
-    }
-
-    fn ask_brokers(mut config: KafkaConfig) -> Result<Self, KafkaError> {
-        let (mut brokers, mut reader): (Brokers, Reader) = kafka::open(&config)?;
-        let info = brokers.topic(ASK_MAX)?;
-        if config.share_out(info.partitions.len()) {
-            (brokers, reader) = kafka::open(&config)?;
-        }
-        let log_start = brokers.offsets(&info.partitions, kafka::At::Earliest, ASK_MAX)?;
-        Ok(Self {
-            id: info.topic_id,
-            log_start: Some(log_start),
-            reader: Some(reader),
-            note: None,
-        })
-    }
-}
-
-/// Reads the topic for a recount.
-struct Feeds {
-    /// When something came last.
-    moved_at: Instant,
-    /// Topic partitions that are read.
-    open: BTreeSet<Partition>,
-    /// Those of them that wait for others.
-    paused: BTreeSet<Partition>,
-    /// The log ends before the last commit.
-    too_short: Option<Finding>,
-}
-
-impl Feeds {
-    fn start(reader: &mut Reader, recount: &Recount) -> anyhow::Result<Self> {
-        let begins = recount.begins();
-        for (partition, offset) in &begins {
-            reader.start(*partition, *offset, -1)?;
-        }
-        Ok(Self {
-            moved_at: Instant::now(),
-            open: begins.into_keys().collect(),
-            paused: BTreeSet::new(),
-            too_short: None,
-        })
-    }
-
-    /// Hands what has come to the recount, and says how many bytes that was.
-    fn read_on(&mut self, reader: &mut Reader, recount: &mut Recount) -> anyhow::Result<u64> {
-        let (mut moved, mut failed, mut lost, mut short) = (0, None, Vec::new(), None);
-        reader.poll(POLL, &mut |event| match event {
-            Event::Batch {
-                partition,
-                batch,
-                bytes,
-                next_offset,
-                ..
-            } => {
-                moved += bytes as u64 + 1;
-                recount.take(partition, batch, next_offset);
-            }
-            Event::End {
-                partition,
-                next_offset,
-            } => {
-                recount.end(partition, next_offset);
-                if !recount.is_at_goal(partition) {
-                    short = Some((partition, next_offset));
-                }
-            }
-            Event::OutOfRange { partition, offset } => lost.push((partition, offset)),
-            Event::Truncated { partition, why, .. } => {
-                failed = Some(format!("topic partition {partition} was cut off: {why}"))
-            }
-            Event::Problem {
-                what: what @ (KafkaError::Unreachable(_) | KafkaError::GroupDenied(_)),
-                ..
-            } => tracing::debug!(error = %what, "cannot read for the moment"),
-            Event::Problem { what, .. } => failed = Some(what.to_string()),
-        })?;
-        if let Some((partition, offset)) = lost.first() {
-            failed = Some(format!(
-                "the log of topic partition {partition} has no offset {offset} any more; it was \
-                 deleted meanwhile, so verify again"
-            ));
-        }
-        if let Some(why) = failed {
-            bail!("cannot count the log again: {why}");
-        }
-        self.too_short = short.map(|(partition, end)| {
-            let text = format!(
-                "the log of topic partition {partition} ends at offset {end}, before the last \
-                 commit; it was cut off"
-            );
-            Finding::new(Kind::Log, text)
-        });
-        self.hold_back(reader, recount);
-        if moved > 0 {
-            self.moved_at = Instant::now();
-        } else if self.moved_at.elapsed() > SILENCE_MAX {
-            bail!(
-                "cannot count the log again: no record came for {} s; is a broker away, or has the \
-                 log fewer records than were committed?",
-                SILENCE_MAX.as_secs()
-            );
-        }
-        Ok(moved)
-    }
-
-    /// Ends what is read to its end, and pauses what would take memory while others are behind.
-    fn hold_back(&mut self, reader: &mut Reader, recount: &Recount) {
-        let ahead = recount.ahead();
-        self.open.retain(|partition| {
-            let is_open = !recount.is_at_goal(*partition);
-            if !is_open {
-                reader.stop(*partition);
-            }
-            is_open
-        });
-        for partition in &self.open {
-            if ahead.contains(partition) && self.paused.insert(*partition) {
-                reader.pause(*partition);
-            } else if !ahead.contains(partition) && self.paused.remove(partition) {
-                reader.resume(*partition);
-            }
-        }
-    }
-}
-
-/// The store, within a bandwidth.
-struct FromStore {
-    store: Store,
-    pace: Option<Pace>,
-    begun: Instant,
-    moved: MovedBytes,
-}
-
-impl FromStore {
-    /// Waits until so many bytes may be read.
-    async fn wait(&mut self, bytes: u64) {
-        if let Some(pace) = &mut self.pace {
-            sleep(pace.wait_for(self.begun.elapsed(), bytes)).await;
-        }
-    }
-
-    async fn get(&mut self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        let mut tried = 1;
-        let found = loop {
-            match self.store.get(key).await {
-                Err(_) if tried < TRIES => tried += 1,
-                other => break other?,
-            }
-            sleep(Duration::from_secs(1)).await;
-        };
-        let bytes = found.as_ref().map_or(0, Vec::len) as u64;
-        self.moved.read += bytes;
-        self.wait(bytes).await;
-        Ok(found)
-    }
-
-    async fn get_range(&mut self, key: &str, range: Range<u64>) -> anyhow::Result<Option<Bytes>> {
-        self.wait(range.end - range.start).await;
-        let mut tried = 1;
-        let found = loop {
-            match self.store.get_range(key, range.clone()).await {
-                Err(_) if tried < TRIES => tried += 1,
-                other => break other?,
-            }
-            sleep(Duration::from_secs(1)).await;
-        };
-        self.moved.read += found.as_ref().map_or(0, Bytes::len) as u64;
-        Ok(found)
     }
 }

@@ -1,6 +1,6 @@
-//! Verifications of a running windrow: one at a time, on a thread of its own, within a bandwidth and
-//! an eighth of the memory, so that counting goes on as before. They read with clients of their own,
-//! which are made anew each time with the secrets of that moment.
+//! Verifications of a running windrow: one at a time, on a thread of its own, within a bandwidth
+//! and an eighth of the memory, so that counting goes on as before. They read with clients of their
+//! own, which are made anew each time with the secrets of that moment.
 
 use crate::io::files;
 use crate::io::verify_http::{Verifier, VerifyWish};

@@ -1,5 +1,5 @@
-//! `windrow verify` on Kafka, MinIO, PostgreSQL and Hive's schema: a table that is whole, beside the
-//! windrow that counts it, and then the same table damaged on purpose in each way.
+//! `windrow verify` on Kafka, MinIO, PostgreSQL and Hive's schema: a table that is whole, beside
+//! the windrow that counts it, and then the same table damaged on purpose in each way.
 
 use crate::harness::{Setup, Windrow, hive_db, parts, produce, psql, record, topic, unique};
 use serde_json::{Value, json};

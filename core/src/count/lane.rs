@@ -36,8 +36,10 @@
 
 mod floors;
 mod look;
+mod place;
 mod replay;
 
+pub use place::LanePlace;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};
@@ -146,36 +148,6 @@ impl LaneState {
             keys: Vec::new(),
             slices: Vec::new(),
             closed: Closed::new(),
-        }
-    }
-}
-
-/// Where a lane was at a commit, as far as the commit says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LanePlace {
-    /// What became of each offset up to there.
-    pub ledger: LaneLedger,
-    /// The watermark there.
-    pub watermark: Option<EventTime>,
-    /// The greatest event time up to there.
-    pub newest: Option<EventTime>,
-    /// The watermark delay in force there, in milliseconds.
-    pub delay_ms: i64,
-    /// The ceiling in force there, in ms since 1970.
-    pub ceiling_ms: i64,
-}
-
-impl LaneState {
-    /// The lane at a commit, without what it had counted in windows that were not final. What it
-    /// counts from there on in windows that start after `place.newest` is all that the log has for
-    /// them, because no record before had a later event time.
-    #[must_use]
-    pub fn without_counts(place: &LanePlace) -> Self {
-        Self {
-            watermark: Watermark::at(place.delay_ms, place.newest, place.watermark),
-            ceiling: place.ceiling_ms,
-            ledger: place.ledger,
-            ..Self::at_start(place.ledger.next_offset)
         }
     }
 }

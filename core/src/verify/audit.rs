@@ -228,7 +228,7 @@ impl Audit {
             }
             if lane.ledger.next_offset != lane.to {
                 wrong.push(format!(
-                    "topic partition {partition}: the ledger ends at offset {}, and the epoch at {}",
+                    "topic partition {partition}: its ledger ends at offset {}, the epoch at {}",
                     lane.ledger.next_offset, lane.to
                 ));
             }
