@@ -13,6 +13,7 @@
 
 use super::report::{Finding, Findings, Kind};
 use crate::table::commit::{FileKind, LiveFile};
+use crate::table::compaction::chunk_order;
 use crate::table::file::listed_rows;
 use crate::table::hive::TableKind;
 use crate::table::listing::Value;
@@ -125,14 +126,11 @@ impl Comparison {
             matches!(live.file.kind, FileKind::Rows { .. }) && scope.may_have(live)
         };
         let mut files: Vec<LiveFile> = files.iter().filter(is_wanted).cloned().collect();
+        // A commit of many rows has several files, which may share a window.
         files.sort_by_key(|live| {
             let file = &live.file;
-            (
-                file.first_window,
-                file.last_window,
-                live.epoch,
-                file.key.clone(),
-            )
+            let order = chunk_order(&file.chunk);
+            (file.first_window, file.last_window, order)
         });
         Self {
             shape: shape.clone(),

@@ -217,24 +217,23 @@ impl Recount {
         findings
     }
 
-    /// Whether the only difference is that more keys were counted: without the windows that were
-    /// open at the beginning, a slice may have had room for a key which `max-keys` refused.
+    /// Whether the only difference is which of a slice's new keys were refused by `max-keys`. Without
+    /// the windows that were open at the beginning, a slice has room for other keys than it had. The
+    /// rows that are compared are of later slices.
     fn is_limit_of_keys(&self, partition: Partition, found: &LaneLedger) -> bool {
         let Some(goal) = self.goals.get(&partition) else {
             return false;
         };
         let goal = &goal.ledger;
-        let Some(more) = goal.rejected.checked_sub(found.rejected) else {
-            return false;
-        };
         let same = LaneLedger {
-            counted: found.counted.saturating_sub(more),
+            counted: goal.counted,
             rejected: goal.rejected,
             hits: goal.hits,
             late_hits: goal.late_hits,
             ..*found
         };
-        !self.from_first && more > 0 && same == *goal
+        let sum = |ledger: &LaneLedger| ledger.counted + ledger.rejected;
+        !self.from_first && same == *goal && sum(found) == sum(goal)
     }
 }
 
