@@ -138,6 +138,8 @@ fn a_whole_table_has_no_differences_and_each_damage_is_named() {
     files_are_damaged(&table);
     rows_of_hive_are_damaged(&table);
     epochs_are_damaged(&table);
+    files_are_merged_and_epochs_fold(&table, u64::try_from(sent).unwrap());
+    history_is_damaged(&table);
 }
 
 /// The same, asked of the windrow that counts.
@@ -289,5 +291,62 @@ fn epochs_are_damaged(table: &Table) {
         "{report:#?}"
     );
     table.sql("INSERT INTO windrow_2.epoch SELECT * FROM saved");
+    table.is_whole();
+}
+
+/// As if all had been committed yesterday: the day becomes one file, and its epochs one row.
+fn files_are_merged_and_epochs_fold(table: &Table, sent: u64) {
+    let age = || {
+        for journal in ["epoch", "file"] {
+            table.sql(&format!(
+                "UPDATE windrow_2.{journal} SET committed_at = committed_at - interval '1 day'"
+            ));
+        }
+    };
+    let next_day = START_MS + 24 * 3_600_000;
+    let more: Vec<Value> = (0..3).map(|p| record(p, next_day, "b")).collect();
+    produce(&table.name, &more);
+    let mut windrow = table.setup.start();
+    windrow.wait_for_all(sent + 3);
+    windrow.stop();
+    age();
+    let mut windrow = table.setup.start();
+    windrow.wait("a day file and history", SOON, |status| {
+        status.files == 1 && table.sql("SELECT count(*) FROM windrow_2.history") == "1"
+    });
+    windrow.stop();
+    let level = "SELECT string_agg(DISTINCT level, ' ') FROM windrow_2.file \
+                 WHERE kind = 'rows' AND retired_at IS NULL";
+    assert_eq!(table.sql(level), "day");
+    let (report, code) = table.verify(&["--deep"]);
+    assert_eq!((code, &report.found.findings), (Some(0), &vec![]));
+    assert_eq!(report.checked.folded_days, 1);
+    assert_eq!(report.recounted.expect("the log is there").after, None);
+    // A later beginning is in the day manifest.
+    let (report, code) = table.verify(&["--from", "2024-09-02"]);
+    assert_eq!((code, report.found.findings), (Some(0), vec![]));
+    let part = report.recounted.expect("the log is there");
+    assert!(part.after_epoch > 0 && part.offsets < sent, "{part:?}");
+}
+
+fn history_is_damaged(table: &Table) {
+    let key = table.sql("SELECT manifest FROM windrow_2.history");
+    let good = table.get(&key);
+    table.delete(&key);
+    let (kind, text) = table.only_difference(&[]);
+    assert_eq!(kind, Kind::Manifest);
+    assert!(text.contains(&key), "{text}");
+    table.put(&key, good);
+    table.is_whole();
+
+    let said = table.sql("SELECT said FROM windrow_2.history");
+    let altered = said.replacen("\"rows\":", "\"rows\":1", 1);
+    let write = |text: &str| {
+        let sql = format!("UPDATE windrow_2.history SET said = '{text}'");
+        parts(&["psql", &table.name, "-tA"], &sql);
+    };
+    write(&altered);
+    assert_eq!(table.only_difference(&[]).0, Kind::HistoryAltered);
+    write(&said);
     table.is_whole();
 }

@@ -217,9 +217,9 @@ impl Recount {
         findings
     }
 
-    /// Whether the only difference is which of a slice's new keys were refused by `max-keys`. Without
-    /// the windows that were open at the beginning, a slice has room for other keys than it had. The
-    /// rows that are compared are of later slices.
+    /// Whether the only difference is which of a slice's new keys were refused by `max-keys`.
+    /// Without the windows that were open at the beginning, a slice has room for other keys than it
+    /// had. The rows that are compared are of later slices.
     fn is_limit_of_keys(&self, partition: Partition, found: &LaneLedger) -> bool {
         let Some(goal) = self.goals.get(&partition) else {
             return false;
