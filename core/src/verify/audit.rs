@@ -7,6 +7,7 @@
 use super::report::{Finding, Findings, Kind};
 use crate::table::commit::{CheckpointAt, Commit, FileKind, Head, LiveFile, NewFile};
 use crate::table::history::{DayManifest, History};
+use crate::table::plausible::{check_decided, check_epoch};
 use crate::values::digest::sha256_hex;
 use crate::values::ledger::TableLedger;
 use crate::values::record::{Offset, Partition};
@@ -118,6 +119,11 @@ impl Audit {
                 return None;
             }
         };
+        if let Err(why) = check_epoch(commit) {
+            self.add(Kind::EpochAltered, epoch, format!("cannot be true: {why}"));
+            self.chain = None;
+            return None;
+        }
         let columns = [
             ("number", commit.epoch.to_string(), epoch.to_string()),
             ("digest", commit.digest.clone(), entry.digest.clone()),
@@ -269,6 +275,12 @@ impl Audit {
                 return None;
             }
         };
+        if let Err(why) = history.decisions.iter().try_for_each(check_decided) {
+            let text = format!("history from epoch {first_epoch} on cannot be true: {why}");
+            self.findings.add(Finding::new(Kind::HistoryAltered, text));
+            self.chain = None;
+            return None;
+        }
         if let Some(link) = &self.chain
             && (history.first_epoch != link.epoch + 1 || history.previous != link.digest)
         {

@@ -18,12 +18,13 @@
 //! that less is read.
 //!
 //! A count never goes across a new generation of a topic partition (a topic that was made again, or
-//! was cut off) or across counts that were lost: it starts at the last commit that decided one, or
-//! later.
+//! was cut off), across counts that were lost, or across a commit that cannot be read: it starts at
+//! the last commit that decided one, or later.
 
 use crate::count::lane::LanePlace;
 use crate::table::commit::{Commit, LaneCommit};
 use crate::table::history::History;
+use crate::table::plausible::check_epoch;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Offset, Partition};
@@ -58,8 +59,10 @@ pub struct Chooser {
     best: Option<Candidate>,
     /// Commits whose day manifest says more, from old to new.
     folded: Vec<Folded>,
-    /// What ended the last generation, for people.
-    broken_by: Option<String>,
+    /// The last epoch that was told, alone or folded.
+    told: Option<u64>,
+    /// The epoch before which nothing can be counted again, and why, for people.
+    broken_by: Option<(u64, String)>,
     /// How many commits were left out because the log does not reach back to them.
     too_old: u64,
 }
@@ -97,13 +100,16 @@ impl Chooser {
             decisions: Vec::new(),
             best: None,
             folded: Vec::new(),
+            told: None,
             broken_by: None,
             too_old: 0,
         }
     }
 
-    /// Takes the next commit.
+    /// Takes the next commit. One that cannot be read is left out: nothing is counted across it,
+    /// because what it decided is not known.
     pub fn take_epoch(&mut self, commit: &Commit) {
+        self.follow(commit.epoch, commit.epoch);
         self.take_decisions(commit.epoch, &commit.decisions);
         let next: BTreeMap<Partition, Offset> =
             commit.lanes.iter().map(|(p, lane)| (*p, lane.to)).collect();
@@ -121,6 +127,7 @@ impl Chooser {
 
     /// Takes commits that are folded. The key is that of their day manifest.
     pub fn take_history(&mut self, history: &History, manifest: &str) {
+        self.follow(history.first_epoch, history.last_epoch);
         self.take_decisions(history.last_epoch, &history.decisions);
         let next = history.offsets.iter().map(|(p, (_, to))| (*p, *to));
         if self.is_in_log(&next.collect()) {
@@ -134,7 +141,24 @@ impl Chooser {
         }
     }
 
+    fn follow(&mut self, first: u64, last: u64) {
+        let next = self.told.map_or(0, |told| told + 1);
+        if first != next {
+            let why = format!("epoch {next} is missing or cannot be read");
+            self.break_off(first, why);
+        }
+        self.told = Some(last);
+    }
+
+    /// Nothing is counted across this epoch.
+    fn break_off(&mut self, epoch: u64, why: String) {
+        (self.best, self.folded) = (None, Vec::new());
+        self.decisions.clear();
+        self.broken_by = Some((epoch, why));
+    }
+
     fn take_decisions(&mut self, epoch: u64, decisions: &[Decision]) {
+        let mut broken_by = None;
         for decision in decisions {
             let in_force = self.in_force.entry(decision.partition);
             let (delay, ceiling) = in_force.or_insert((0, i64::MIN));
@@ -148,21 +172,14 @@ impl Chooser {
                     ..
                 } => {
                     (*delay, *ceiling) = (*delay_ms, at.0);
-                    self.broken_by = Some(reason.clone());
+                    broken_by = Some(reason.clone());
                 }
-                Decided::Generation { reason, .. } => self.broken_by = Some(reason.clone()),
+                Decided::Generation { reason, .. } => broken_by = Some(reason.clone()),
                 Decided::Floor { .. } | Decided::Lost { .. } => {}
             }
         }
-        let breaks = |d: &Decision| {
-            matches!(
-                d.what,
-                Decided::CountsLost { .. } | Decided::Generation { .. }
-            )
-        };
-        if decisions.iter().any(breaks) {
-            (self.best, self.folded) = (None, Vec::new());
-            self.decisions.clear();
+        if let Some(why) = broken_by {
+            self.break_off(epoch, why);
         }
         let decisions = decisions.iter().cloned();
         self.decisions.extend(decisions.map(|d| (epoch, d)));
@@ -225,7 +242,10 @@ impl Chooser {
             return;
         };
         let covers = self.covers(&candidate.lanes);
-        self.best = Some(candidate);
+        let best = self.best.as_ref();
+        if covers || best.is_none_or(|best| !self.covers(&best.lanes)) {
+            self.best = Some(candidate);
+        }
         if self.from.is_none() || covers {
             self.folded.clear();
         }
@@ -235,10 +255,9 @@ impl Chooser {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if let Some(why) = &self.broken_by {
+        if let Some((epoch, why)) = &self.broken_by {
             notes.push(format!(
-                "what was counted before the last generation of the log, or before counts were \
-                 lost, cannot be counted again: {why}"
+                "what was counted before epoch {epoch} cannot be counted again: {why}"
             ));
         }
         if self.too_old > 0 {
@@ -294,10 +313,13 @@ impl Chooser {
 }
 
 impl Candidate {
-    /// `None` where the commit does not say how new its newest record is.
+    /// `None` where the commit does not say how new its newest record is, or cannot be reckoned
+    /// with.
     fn of(commit: &Commit, in_force: InForce) -> Option<Self> {
         let says = |lane: &LaneCommit| lane.newest.is_some() || lane.ledger.counted == 0;
-        commit.lanes.values().all(says).then(|| Self {
+        let can_be = |lane: &LaneCommit| lane.ledger.check().is_ok_and(|()| says(lane));
+        let is_fine = check_epoch(commit).is_ok() && commit.lanes.values().all(can_be);
+        is_fine.then(|| Self {
             epoch: commit.epoch,
             lanes: commit.lanes.clone(),
             after: commit.lanes.values().filter_map(|lane| lane.newest).max(),

@@ -386,6 +386,7 @@ fn folded_commits_are_beginnings_too() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one list of damages")]
 fn each_damage_of_a_file_is_named() {
     type Damage = fn(&mut Table);
     let damages: [(Damage, &[Kind]); 7] = [
@@ -578,5 +579,38 @@ fn each_damage_of_the_journal_is_named() {
         for kind in expect {
             assert!(found.contains(kind), "damage {i}: {findings:#?}");
         }
+    }
+}
+
+#[test]
+fn nothing_is_counted_across_an_epoch_that_is_missing() {
+    let table = Table::counted(40);
+    let log_start = BTreeMap::from([(0, 0), (1, 0)]);
+    let mut chooser = Chooser::new(log_start, table.last(), None);
+    for commit in table.epochs.iter().filter(|commit| commit.epoch != 9) {
+        chooser.take_epoch(commit);
+    }
+    let why = "what was counted before epoch 10 cannot be counted again: epoch 9 is missing or \
+               cannot be read";
+    assert_eq!(chooser.notes(), [why]);
+    let start = chooser.choose().unwrap();
+    assert_eq!(start.epoch, 10);
+    assert_eq!(table.compare(&start, None).0, Findings::default());
+}
+
+#[test]
+fn an_epoch_with_numbers_that_cannot_be_is_named_and_not_used() {
+    let table = Table::counted(20);
+    for damage in [
+        |commit: &mut Commit| commit.lanes.get_mut(&0).unwrap().newest = Some(EventTime(i64::MAX)),
+        |commit: &mut Commit| commit.ledger.hits = u64::MAX,
+        |commit: &mut Commit| commit.closed_through = Some(EventTime(i64::MIN)),
+    ] {
+        let mut entries: Vec<EpochEntry> = table.epochs.iter().map(entry).collect();
+        damage(entries[7].said.as_mut().unwrap());
+        let findings = audit(&table, &entries);
+        assert!(findings.by_kind.contains_key(&Kind::EpochAltered));
+        let mut audit = Audit::default();
+        assert!(audit.take_epoch(&entries[7]).is_none());
     }
 }
