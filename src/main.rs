@@ -18,9 +18,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
-use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
+use windrow::run::cli::{
+    self, AskError, Cli, EXIT_DIFFERS, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb,
+};
 use windrow::run::clients;
-use windrow::run::{compact, console_loop, demo, log, panics, rotation, running};
+use windrow::run::{compact, console_loop, demo, log, panics, rotation, running, verify};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::shown::status::{State, Status};
@@ -53,6 +55,10 @@ fn main() -> ExitCode {
                 }
                 Verb::Compact(_) => compact::run(config, secrets, tell_progress)
                     .and_then(|answer| print(&cli, &answer)),
+                Verb::Verify(options) => match verify(&cli, config, secrets, options) {
+                    Ok(code) => return code,
+                    Err(error) => Err(error),
+                },
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -283,6 +289,39 @@ fn tell_progress(line: &str) {
     if std::io::stderr().is_terminal() && !line.is_empty() {
         eprintln!("{line}");
     }
+}
+
+/// Verifies the table beside a windrow that may run. What differs is printed like an answer.
+fn verify(
+    cli: &Cli,
+    config: &Config,
+    secrets: &Secrets,
+    asked: &cli::Verify,
+) -> anyhow::Result<ExitCode> {
+    let mut parts = clients::open(config, secrets)?;
+    let options = verify::Options {
+        from: asked.from,
+        to: asked.to,
+        deep: asked.deep,
+        bytes_per_second: asked.rate,
+        memory_max: parts
+            .settings
+            .max_memory_bytes
+            .try_into()
+            .unwrap_or(usize::MAX),
+    };
+    let mut progress = verify::ProgressLine::new(std::io::stderr().is_terminal());
+    let report = runtime()?.block_on(async {
+        parts.settle().await?;
+        verify::verify(parts.into(), options, &mut |report| progress.show(report)).await
+    });
+    progress.clear();
+    let report = report?;
+    print(cli, &cli::raw(&report))?;
+    Ok(ExitCode::from(match report.found.differences {
+        0 => EXIT_FINE,
+        _ => EXIT_DIFFERS,
+    }))
 }
 
 /// Asks the running windrow, which knows most. Where none is running, or the one that does has not

@@ -65,7 +65,13 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
         .unwrap_or(20)
         .clamp(1, LIMIT_MAX);
     match name {
-        "get-table-status" => summary(&asker.read_status()?),
+        "get-table-status" => {
+            let mut results = summary(&asker.read_status()?)?;
+            if results.contains_key("verification") {
+                results.extend(asker.differences());
+            }
+            Ok(results)
+        }
         "list-tables" => list(&asker.read_tables()?, "tables", limit),
         "show-windows" => list(&asker.read("/v1/windows", &["windows"])?, "windows", limit),
         "get-lag" => lag(&asker.read_status()?),
@@ -91,6 +97,10 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
                 return Ok(results);
             }
             summary(&asker.compact()?)
+        }
+        "verify-table" => {
+            let answer: Value = parse(&asker.verify(parameters)?)?;
+            Ok(Results::from([("id".to_owned(), text(&answer["id"]))]))
         }
         "restore-table" => {
             let done = asker.restore()?;
@@ -157,6 +167,10 @@ impl Asker<'_> {
         let mut status: BTreeMap<String, Value> = parse(&self.run_program(&["status"])?)?;
         for field in OF_STANDBY {
             status.insert(field.to_owned(), running[field].clone());
+        }
+        if running["verification"].is_string() {
+            let verification = running["verification"].clone();
+            status.insert("verification".to_owned(), verification);
         }
         serde_json::to_string(&status).context("cannot write a status")
     }
@@ -250,6 +264,55 @@ impl Asker<'_> {
             )
         })?;
         answer_text(answer)
+    }
+
+    /// Starts a verification in the running windrow; gives the JSON text of the answer. A program
+    /// that is run for an action could not go on after it.
+    fn verify(&self, parameters: &BTreeMap<String, Value>) -> Result<String> {
+        let mut path = "/v1/verify".to_owned();
+        for (i, name) in ["from", "to", "deep", "rate"].into_iter().enumerate() {
+            let value = parameters.get(name).map(text).unwrap_or_default();
+            // A `+` in a time would be read as a space.
+            let value = value
+                .replace('%', "%25")
+                .replace('+', "%2B")
+                .replace('&', "%26");
+            path += if i == 0 { "?" } else { "&" };
+            path += &if value.is_empty() && name == "deep" {
+                "deep=false".to_owned()
+            } else {
+                format!("{name}={value}")
+            };
+        }
+        let answer = workload::post(&path, self.token.as_ref());
+        answer_text(answer.context(
+            "cannot verify the table, because windrow does not answer; see the unit's status",
+        )?)
+    }
+
+    /// What the last verification of the running windrow has found: the differences as a list of
+    /// JSON. Nothing where there is none.
+    fn differences(&self) -> Results {
+        let report = workload::get("/v1/verify", self.token.as_ref());
+        let report = report.ok().filter(Answer::is_success);
+        let report = report.and_then(|answer| serde_json::from_str::<Value>(&answer.text).ok());
+        let Some(report) = report.filter(|report| report["differences"] != 0) else {
+            return Results::new();
+        };
+        let findings = report["findings"].as_array();
+        let findings: Vec<String> = findings
+            .into_iter()
+            .flatten()
+            .map(Value::to_string)
+            .collect();
+        let list = fit("verification-findings", &findings, false);
+        let mut results: Results = list
+            .into_iter()
+            .filter(|(key, _)| key == "verification-findings")
+            .collect();
+        let differences = text(&report["differences"]);
+        results.insert("verification-differences".to_owned(), differences);
+        results
     }
 
     /// The JSON text of the newest rows: of the table, where `of` is empty, else of its side table

@@ -11,5 +11,6 @@ pub mod values;
 pub mod count;
 pub mod table;
 pub mod engine;
+pub mod verify;
 pub mod settings;
 pub mod shown;

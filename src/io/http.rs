@@ -7,6 +7,7 @@
 )]
 
 use super::connections::{Bounded, Peer};
+use super::verify_http::{self, Verifier};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -56,6 +57,8 @@ pub struct Handle {
     pub rows: RowsFn,
     /// The `api-token` in force.
     pub token: watch::Receiver<Option<Secret>>,
+    /// Verifies the table; `None` in console mode.
+    pub verifier: Option<Arc<dyn Verifier>>,
 }
 
 /// Reads the newest rows of the table or of one of its side tables, at most so many.
@@ -132,7 +135,13 @@ struct App {
 
 impl App {
     fn status(&self) -> Arc<Status> {
-        self.handle.status.borrow().clone()
+        let mut status = self.handle.status.borrow().clone();
+        let report = self.handle.verifier.as_ref();
+        if let Some(report) = report.and_then(|verifier| verifier.report()) {
+            Arc::make_mut(&mut status).verification =
+                format!("{}: {}", report.id, report.headline());
+        }
+        status
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -185,6 +194,7 @@ fn router(app: App) -> Router {
                 command(app, body, Wish::Compact).await
             }),
         )
+        .merge(verify_http::routes(app.handle.verifier.clone()))
         .fallback(async || {
             fail(
                 StatusCode::NOT_FOUND,
@@ -492,9 +502,37 @@ fn process_use() -> ProcessUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::verify_http::VerifyWish;
     use std::io::{Read, Write};
     use std::net::TcpStream as StdStream;
     use windrow_core::shown::example::{full, rows};
+    use windrow_core::values::time::parse_rfc3339;
+    use windrow_core::verify::report::Report;
+
+    /// Takes one verification, which never ends.
+    #[derive(Default)]
+    struct Once(std::sync::Mutex<Option<VerifyWish>>);
+
+    impl Verifier for Once {
+        fn start(&self, wish: &VerifyWish) -> Result<String, String> {
+            let mut taken = self.0.lock().unwrap();
+            if taken.is_some() {
+                return Err("verification v is under way".to_owned());
+            }
+            *taken = Some(wish.clone());
+            Ok("v".to_owned())
+        }
+
+        fn report(&self) -> Option<Report> {
+            let taken = self.0.lock().unwrap().clone()?;
+            Some(Report {
+                id: "v".to_owned(),
+                doing: format!("{taken:?}"),
+                percent: 7,
+                ..Report::default()
+            })
+        }
+    }
 
     struct Running {
         address: SocketAddr,
@@ -530,6 +568,7 @@ mod tests {
             commands: commands_tx,
             rows,
             token: token_rx,
+            verifier: Some(Arc::new(Once::default())),
         };
         tokio::spawn(serve(listener, handle, std::future::pending()));
         Running {
@@ -588,6 +627,34 @@ mod tests {
     }
 
     const JSON: &str = "Content-Type: application/json\r\n";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_verification_is_started_once_and_asked_for() {
+        let running = start().await;
+        let to = running.address;
+        assert_eq!(get(to, "/v1/verify").await.0, 404);
+        for wrong in ["from=yesterday", "rate=0", "rate=x", "depth=1"] {
+            let path = format!("/v1/verify?{wrong}");
+            assert_eq!(post(to, &path, JSON, "{}").await.0, 400, "{wrong}");
+        }
+        let path = "/v1/verify?from=2026-11-27&to=2026-11-27T12:00:00Z&deep=true&rate=8MiB";
+        let (code, _, body) = post(to, path, JSON, "{}").await;
+        assert_eq!((code, body.as_str()), (200, r#"{"id":"v"}"#));
+        assert_eq!(post(to, "/v1/verify", JSON, "{}").await.0, 409);
+        let (code, _, body) = get(to, "/v1/verify").await;
+        assert_eq!(code, 200);
+        let report: Report = serde_json::from_str(&body).unwrap();
+        let wanted = VerifyWish {
+            from: parse_rfc3339("2026-11-27T00:00:00Z"),
+            to: parse_rfc3339("2026-11-27T12:00:00Z"),
+            deep: true,
+            rate: Some(8 << 20),
+        };
+        assert_eq!(report.doing, format!("{wanted:?}"));
+        let (_, _, body) = get(to, "/v1/status").await;
+        let status: Status = serde_json::from_str(&body).unwrap();
+        assert!(status.verification.starts_with("v: VerifyWish"), "{body}");
+    }
 
     #[tokio::test]
     async fn every_path_answers() {
@@ -874,6 +941,7 @@ mod tests {
             commands: mpsc::channel(1).0,
             rows: Arc::new(|_, _| Box::pin(async { Err(String::new()) })),
             token: running.token.subscribe(),
+            verifier: None,
         };
         let started = Instant::now()
             .checked_sub(SILENT_MAX + Duration::from_secs(2))

@@ -5,6 +5,7 @@ pub mod cgroup;
 mod connections;
 pub mod files;
 pub mod heap;
+pub mod verify_http;
 pub mod http;
 pub mod kafka;
 pub mod pebble;

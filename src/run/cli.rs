@@ -2,6 +2,7 @@
 //! of its answers. Files are opened by `io/files.rs`, and `main` carries out the verbs.
 
 use crate::io::cgroup;
+use crate::io::verify_http::read_time;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -10,14 +11,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use windrow_core::settings::config::{Config, Secret, Secrets};
-use windrow_core::settings::parse::format_bytes;
+use windrow_core::settings::parse::{format_bytes, parse_bytes};
 use windrow_core::shown::status;
 use windrow_core::shown::tables::{
     compaction_plan_table, rows_table, status_table, tables_table, windows_table,
 };
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::place::TablePlace;
-use windrow_core::values::time::parse_duration_ms;
+use windrow_core::values::time::{EventTime, parse_duration_ms};
+use windrow_core::verify::report::Report;
 
 /// The version, and the git revision that it is built from: see `build.rs`.
 pub const VERSION: &str = match option_env!("WINDROW_VERSION") {
@@ -31,6 +33,8 @@ pub const EXIT_FINE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// The exit code for wrong settings and, as clap has it, for wrong usage.
 pub const EXIT_USAGE: u8 = 2;
+/// The exit code of `windrow verify` where something differs.
+pub const EXIT_DIFFERS: u8 = 3;
 
 // The doc comments from here to `Of` are the program's help texts, without a full stop, as is usual
 // there.
@@ -91,6 +95,8 @@ pub enum Verb {
     CheckConfig,
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
+    /// Compare the table with its topic, its files, its journal and Hive; exit code 3: they differ
+    Verify(Verify),
     /// Write the table's entries in Hive again, where somebody dropped or altered them
     Restore,
     /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
@@ -133,6 +139,35 @@ pub struct Compact {
     /// Only show what would be merged and dropped
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The options of `windrow verify`
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verify {
+    /// Count only windows again that start at this time or later, such as 2026-11-27T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub from: Option<EventTime>,
+    /// Count only windows again that start before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub to: Option<EventTime>,
+    /// Read every byte of every file, not only those of windows that are counted again
+    #[arg(long)]
+    pub deep: bool,
+    /// Read at most so many bytes a second, such as 8MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub rate: Option<u64>,
+}
+
+/// A time in UTC, or the beginning of a day.
+fn parse_time(text: &str) -> Result<EventTime, String> {
+    read_time(text).ok_or_else(|| "write a time such as 2026-11-27T12:00:00Z, or a day".to_owned())
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        0 => Err("it must be more than zero".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// The options of `windrow rows`
@@ -213,6 +248,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::Demo(_)
         | Verb::CheckConfig
         | Verb::InitMetastore
+        | Verb::Verify(_)
         | Verb::Restore
         | Verb::Compact(_)
         | Verb::Notify => {
@@ -342,6 +378,7 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Compact(compact) if compact.dry_run => compaction_plan_table(&value(answer)),
         Verb::Compact(_) => compacted_text(&value(answer)),
         Verb::CheckConfig => checked_text(&value(answer)),
+        Verb::Verify(_) => serde_json::from_str::<Report>(answer.get())?.text(),
         Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
             String::new()
         }

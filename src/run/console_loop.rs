@@ -85,6 +85,7 @@ pub fn run(
             Box::pin(async { Err("console mode keeps no table; set table.name".to_owned()) })
         }),
         token: token_rx,
+        verifier: None,
     };
     runtime.spawn(http::serve(listener, handle, std::future::pending()));
     let (to_loop, inbox) = mpsc::channel();

@@ -10,6 +10,8 @@ pub mod catalog_task;
 pub mod perform;
 pub mod pace;
 pub mod merging;
+pub mod verify;
+pub mod verify_task;
 pub mod rows;
 pub mod log;
 pub mod rotation;

@@ -10,6 +10,7 @@ use crate::run::driver::{Driver, Message};
 use crate::run::merging::Merging;
 use crate::run::rotation::{Rotation, log_problems, watch_secrets};
 use crate::run::rows::rows_reader;
+use crate::run::verify_task::VerifyTask;
 use anyhow::Context;
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
@@ -92,6 +93,10 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         commands,
         rows: rows_reader(run.table.clone(), clients.look, look_login_rx, store_rx),
         token: token_rx,
+        verifier: Some(Arc::new(VerifyTask::new(
+            clients.config.clone(),
+            runtime.clone(),
+        ))),
     };
     let reload = Arc::new(Notify::new());
     log_problems(&clients.secrets);

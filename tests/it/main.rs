@@ -19,3 +19,4 @@ mod rng;
 #[allow(dead_code, reason = "the simulation makes its mistakes on purpose")]
 mod store;
 mod tidy;
+mod verify;

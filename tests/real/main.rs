@@ -11,4 +11,5 @@ mod memory;
 mod million;
 mod readers;
 mod spark;
+mod verify;
 mod year;

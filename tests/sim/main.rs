@@ -38,6 +38,7 @@ mod store;
 mod store_cases;
 mod topic;
 mod upkeep;
+mod verify;
 mod world;
 
 use mutants::SEEDS_MAX;

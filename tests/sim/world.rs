@@ -52,6 +52,7 @@ summary! {
     counts_lost, rewritten, stopped_by_loss, checkpoints_harmed,
     goes_on, located, relocated, doomed, deleted, undeletable, pages,
     memory_holds, memory_full, swaps, folds, folded,
+    verified,
     time_fields, decimals, nested, latest, bad_ends, full_slices, long_keys,
 }
 
@@ -547,6 +548,7 @@ impl World {
             bad_record: self.bad_record.filter(|_| self.bad_ends > 1),
         };
         let seen = judge.judge()?;
+        let verified = self.verify()?;
         let epochs: Vec<&Commit> = self.catalog.epochs.iter().map(|(c, _)| c).collect();
         let count =
             |is: &dyn Fn(&Decided) -> bool| self.decisions().filter(|d| is(&d.what)).count() as u64;
@@ -589,6 +591,7 @@ impl World {
             delays: count(&|d| matches!(d, Decided::Delay { .. })).saturating_sub(3),
             generations: made_again.min(all),
             cuts,
+            verified,
             ..Summary::default()
         };
         self.summary.add(&new);

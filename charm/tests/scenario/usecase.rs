@@ -937,6 +937,11 @@ fn action_answers() -> Vec<(&'static str, Value)> {
         ("GET /v1/tables/default.newtable__late/rows", rows.clone()),
         ("POST /v1/pause", json!({"paused": true})),
         ("POST /v1/resume", json!({"paused": false})),
+        ("POST /v1/verify", json!({"id": "verify-1"})),
+        (
+            "GET /v1/verify",
+            json!({"differences": 1, "findings": [{"kind": "hive", "text": "it is not there"}]}),
+        ),
     ]
 }
 
@@ -992,6 +997,16 @@ fn actions() {
     for (name, parameters) in &all {
         told(name, &mut world, parameters);
     }
+    told(
+        "verify-table",
+        &mut world,
+        &json!({"from": "2024-09-01", "deep": true}),
+    );
+    let mut verified = says(State::Counting, None, "", "");
+    verified["verification"] = json!("verify-1: it is not there");
+    let verified = ("GET /v1/status".to_owned(), (200, verified));
+    world.workload.extend([verified]);
+    told("get-table-status", &mut world, &json!({}));
     world.workload.insert(
         "POST /v1/pause".to_owned(),
         (403, json!({"error": "the token is another one"})),
@@ -1010,6 +1025,7 @@ fn actions() {
     told("preview-table", &mut world, &json!({}));
     told("pause", &mut world, &json!({}));
     told("get-lag", &mut world, &json!({}));
+    told("verify-table", &mut world, &json!({}));
     // Only the program can write the table's entries in Hive again.
     let done = (0, RESTORED.to_owned(), String::new());
     world.container().execs.push((" restore".to_owned(), done));

@@ -36,8 +36,10 @@
 
 mod floors;
 mod look;
+mod place;
 mod replay;
 
+pub use place::LanePlace;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};

@@ -71,6 +71,17 @@ impl Watermark {
         }
     }
 
+    /// A watermark that stands at `at`, where the newest event time so far is `greatest`.
+    #[must_use]
+    pub(super) fn at(delay_ms: i64, greatest: Option<EventTime>, at: Option<EventTime>) -> Self {
+        Self {
+            delay_ms,
+            greatest,
+            floor: at,
+            loss: None,
+        }
+    }
+
     /// The delay in force, in milliseconds.
     #[must_use]
     pub(super) fn delay_ms(&self) -> i64 {

@@ -176,6 +176,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         compaction_due_drops: upkeep.due.drops,
         compaction_behind_ms: upkeep.behind_ms,
         compaction_left_out_files: upkeep.left_out,
+        verification: String::new(),
         topic: run.topic.clone(),
         owner: engine.holder().unwrap_or(&run.instance).to_owned(),
         version: run.version.clone(),

@@ -111,6 +111,10 @@ pub struct Status {
     pub compaction_behind_ms: u64,
     /// Files that are left alone, because they are gone or damaged or do not fit together.
     pub compaction_left_out_files: u64,
+    /// The verification that is under way, or the last one of this process: its name, and how far
+    /// it is or what it found. Empty, and absent in JSON, where none was started.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub verification: String,
     /// The Kafka topic.
     pub topic: String,
     /// Who holds the lease on the table, by its setting `instance`. As long as no other holder is

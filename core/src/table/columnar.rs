@@ -48,7 +48,8 @@ impl FileError {
     }
 
     /// What is wrong with the file, for a message that names the file itself.
-    pub(crate) fn why(&self) -> &str {
+    #[must_use]
+    pub fn why(&self) -> &str {
         &self.0
     }
 }

@@ -242,16 +242,26 @@ impl Commit {
     /// # Panics
     /// Never: a commit is plain values, which are always JSON.
     pub fn seal(&mut self, names: &Names) {
-        let nobody = Owner {
-            term: 0,
-            owner_id: String::new(),
-        };
-        let owner = std::mem::replace(&mut self.owner, nobody);
-        self.manifest.clear();
-        self.digest.clear();
-        self.digest = sha256_hex(&serde_json::to_vec(self).expect("plain values"));
-        self.owner = owner;
+        self.digest = self.content_digest();
         self.manifest = names.manifest(self.owner.term, self.epoch, &self.digest);
+    }
+
+    /// The digest that its content has, whatever [`Commit::digest`] says.
+    ///
+    /// # Panics
+    /// Never: a commit is plain values, which are always JSON.
+    #[must_use]
+    pub fn content_digest(&self) -> String {
+        let content = Self {
+            owner: Owner {
+                term: 0,
+                owner_id: String::new(),
+            },
+            manifest: String::new(),
+            digest: String::new(),
+            ..self.clone()
+        };
+        sha256_hex(&serde_json::to_vec(&content).expect("plain values"))
     }
 
     /// The paths of all objects that this epoch names.

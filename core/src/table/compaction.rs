@@ -272,7 +272,8 @@ fn in_order(period: Period, mut sources: Vec<&LiveFile>) -> DueMerge<'_> {
 
 /// The order of chunks: by the epoch, then by the number of the file within it. `0000000012` comes
 /// before `0000000012-2`, and that before `0000000012-10`.
-fn chunk_order(chunk: &str) -> (u64, u64) {
+#[must_use]
+pub fn chunk_order(chunk: &str) -> (u64, u64) {
     let (epoch, part) = chunk.split_once('-').unwrap_or((chunk, "0"));
     let number = |text: &str| text.parse().unwrap_or(u64::MAX);
     (number(epoch), number(part))

@@ -7,7 +7,7 @@
 
 use crate::table::columnar::{FileWriter, write_file};
 use crate::table::columns::{Cells, ColumnKind, Field, field};
-use crate::table::listing::Listing;
+use crate::table::listing::{Listing, Value};
 use crate::table::partial_file::{guarded, read_file};
 use crate::values::aggregate::{Acc, average};
 use crate::values::record::key_columns;
@@ -171,16 +171,29 @@ pub fn write_rejects(
 /// The file is damaged, or has a column of a type that windrow does not write.
 pub fn read_rows(bytes: &[u8], limit: usize) -> Result<Listing, FileError> {
     let (fields, columns) = guarded(|| read_file(bytes, limit))?;
-    let mut rows = vec![Vec::with_capacity(fields.len()); columns.first().map_or(0, Cells::len)];
-    for (field, cells) in fields.iter().zip(&columns) {
-        for (i, row) in rows.iter_mut().enumerate() {
-            row.push(cells.value(i, field.kind));
-        }
-    }
+    let rows = listed(&fields, &columns);
     Ok(Listing {
         columns: fields.into_iter().map(|f| f.name).collect(),
         rows,
     })
+}
+
+/// Final rows as a file that has them gives them back: one value for each column of the table.
+#[must_use]
+pub fn listed_rows(shape: &Shape, rows: &[Row]) -> Vec<Vec<Value>> {
+    listed(&table_fields(shape), &row_cells(shape, rows))
+}
+
+/// The rows of these cells, one value for each column.
+pub(super) fn listed(fields: &[Field], columns: &[Cells]) -> Vec<Vec<Value>> {
+    let count = columns.first().map_or(0, Cells::len);
+    let mut rows = vec![Vec::with_capacity(fields.len()); count];
+    for (field, cells) in fields.iter().zip(columns) {
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.push(cells.value(i, field.kind));
+        }
+    }
+    rows
 }
 
 /// The columns of the table's own files.
@@ -361,7 +374,6 @@ fn nearest_readable_time(time: EventTime) -> EventTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::listing::Value;
     use crate::values::record::{Key, Offset};
     use crate::values::shape::OnBadRecord;
     use bytes::Bytes;

@@ -15,4 +15,5 @@ pub mod history;
 pub mod hive;
 pub mod newest;
 pub mod merge;
+pub mod reread;
 pub mod plausible;

@@ -5,6 +5,7 @@ use crate::table::commit::{Commit, Head};
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::{NUMBER_MAX, check_numbers};
 use crate::values::record::{Offset, Partition};
+use crate::values::time::{EventTime, READABLE_MS};
 use std::collections::BTreeMap;
 
 /// Checks the ledgers of the last commit, and the decisions that a replay obeys.
@@ -35,6 +36,54 @@ pub fn check_head(head: &Head) -> Result<(), String> {
     }
     check_numbers(&last.ledger)?;
     last.ledger.check()
+}
+
+/// Checks that nothing in an epoch is a number or a time that cannot be, so that it can be reckoned
+/// with. Whether its sums are right is not checked.
+///
+/// # Errors
+/// What cannot be true, as the end of a sentence.
+pub fn check_epoch(commit: &Commit) -> Result<(), String> {
+    let is_time = |at: &EventTime| READABLE_MS.contains(&at.0);
+    check_numbers(&commit.ledger)?;
+    for (partition, lane) in &commit.lanes {
+        let of_lane = |why: String| format!("topic partition {partition}: {why}");
+        check_numbers(&lane.ledger).map_err(of_lane)?;
+        let times = [lane.watermark, lane.newest];
+        if let Some(at) = times.iter().flatten().find(|at| !is_time(at)) {
+            return Err(of_lane(format!("{} ms is no time", at.0)));
+        }
+        if !(0..NUMBER_MAX).contains(&lane.to) || !(0..NUMBER_MAX).contains(&lane.from) {
+            return Err(of_lane(format!("{} is no offset", lane.to)));
+        }
+    }
+    if let Some(at) = commit.closed_through.filter(|at| !is_time(at)) {
+        return Err(format!("windows cannot be closed through {} ms", at.0));
+    }
+    let new = commit.files.iter().map(|file| (file.rows, file.bytes));
+    let old = commit.retired.iter().map(|file| (file.rows, file.bytes));
+    let is_large = |n: u64| i64::try_from(n).is_ok_and(|n| n < NUMBER_MAX);
+    if new
+        .chain(old)
+        .any(|(rows, bytes)| !is_large(rows) || !is_large(bytes))
+    {
+        return Err("a file has more rows or bytes than can be".to_owned());
+    }
+    commit.decisions.iter().try_for_each(check_decided)
+}
+
+/// Checks a decision that is to be obeyed: where it leads, and its time.
+///
+/// # Errors
+/// What cannot be true, as the end of a sentence.
+pub fn check_decided(decision: &Decision) -> Result<(), String> {
+    check_decision(decision)?;
+    match &decision.what {
+        Decided::Floor { at, .. } if !READABLE_MS.contains(&at.0) => {
+            Err(format!("a floor of {} ms is no time", at.0))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks where a decision leads: a loss leads on, and all offsets are offsets.

@@ -27,6 +27,7 @@ use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
+use windrow_core::verify::audit::JournalEntry;
 
 /// How many doomed keys are handed out for deletion at a time: as many as S3 deletes in one
 /// request.
@@ -249,6 +250,19 @@ impl Catalog {
     /// As [`Catalog::head`].
     pub async fn live_files(&mut self) -> Result<Vec<LiveFile>, CatalogError> {
         each!(self, c => c.live_files())
+    }
+
+    /// Hands over what the journal holds, and how Hive differs from it, in the order of
+    /// [`JournalEntry`]: all of it as of one moment, and without a lock. An epoch that cannot be
+    /// read is handed over as such. Says whether there is such a table.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`]. `Stop` also when the last epoch is not one that windrow writes.
+    pub async fn journal(
+        &mut self,
+        take: &mut (dyn FnMut(JournalEntry) + Send),
+    ) -> Result<bool, CatalogError> {
+        each!(self, c => c.journal_entries(take))
     }
 
     /// Deletes the table partitions that swaps have emptied at least `emptied_ms` ago. Where there

@@ -311,6 +311,13 @@ impl Session {
         .await
     }
 
+    /// Begins a transaction that sees all as it is at its first statement, and writes nothing.
+    pub(super) async fn begin_snapshot(&mut self) -> Result<(), CatalogError> {
+        self.begin().await?;
+        self.batch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await
+    }
+
     /// Ends a transaction. After an error the session must not be used any more.
     pub(super) async fn commit(&mut self, lost: Lost) -> Result<(), CatalogError> {
         let limit = self.limits.commit;

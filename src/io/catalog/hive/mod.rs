@@ -10,6 +10,7 @@ mod ids;
 mod create;
 mod delete;
 mod partitions;
+mod compare;
 mod places;
 mod restore;
 mod init;

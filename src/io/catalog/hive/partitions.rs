@@ -67,7 +67,7 @@ impl Hive {
 }
 
 /// All table partitions of the tables. It is one statement, so that all is as at one moment.
-async fn found_partitions(
+pub(super) async fn found_partitions(
     db: &Session,
     name: &TableName,
     tables: &[HiveTableRow],

@@ -14,6 +14,7 @@ mod look;
 mod lease;
 mod commit;
 mod history;
+mod audit;
 mod restore;
 
 use super::hive::{self, Hive};

@@ -95,7 +95,7 @@ impl Journal<'_> {
 
     /// Every table partition that Hive should have, with its id. Those that a swap has emptied
     /// belong to no table any more.
-    async fn partitions(
+    pub(super) async fn partitions(
         &self,
         genesis: &Genesis,
     ) -> Result<Vec<(i64, HivePartition)>, CatalogError> {
