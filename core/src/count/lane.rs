@@ -51,6 +51,7 @@ use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
 use replay::Replay;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// One topic partition, and everything that windrow keeps about it.
@@ -73,6 +74,8 @@ pub struct Lane {
     ceiling: i64,
     /// Another ceiling, which will hold from the next record on, when one comes.
     offered_ceiling: Option<EventTime>,
+    /// What another job had counted; `None` in a table that was not adopted.
+    adoption: Option<Adoption>,
     partials: Partials,
     /// Windows that are closed here but not final, because another topic partition is behind.
     closed: Closed,
@@ -101,6 +104,23 @@ pub struct Lane {
     stopped: Option<Stopped>,
 }
 
+/// What another job had counted before the table was adopted: [`Decided::Adopted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Adoption {
+    /// The rows of all windows that end here or earlier are the job's.
+    pub through: EventTime,
+    /// The next offset that the job would have read.
+    pub to: Offset,
+}
+
+/// The job has written the windows that end here or earlier, so a record at this offset is no late
+/// one there; in ms since 1970, or `i64::MIN` where it had not read the offset.
+fn adopted_through(adoption: Option<Adoption>, offset: Offset) -> i64 {
+    let adoption = adoption.filter(|adoption| offset < adoption.to);
+    adoption.map_or(i64::MIN, |adoption| adoption.through.0)
+}
+
 /// Why a lane takes no further record. Each holds a sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -122,6 +142,8 @@ pub struct LaneState {
     pub ledger: LaneLedger,
     /// The last record whose leader epoch is known.
     pub epoch_mark: Option<EpochMark>,
+    /// What another job had counted.
+    pub adoption: Option<Adoption>,
     /// The keys, encoded as [`crate::values::record::Key`] says. Slices name them by their place.
     pub keys: Vec<Arc<[u8]>>,
     /// The slices of open windows.
@@ -143,6 +165,7 @@ impl LaneState {
                 ..LaneLedger::default()
             },
             epoch_mark: None,
+            adoption: None,
             keys: Vec::new(),
             slices: Vec::new(),
             closed: Closed::new(),
@@ -156,6 +179,7 @@ pub(super) struct Kept<'a> {
     pub(super) ceiling: i64,
     pub(super) ledger: LaneLedger,
     pub(super) epoch_mark: Option<EpochMark>,
+    pub(super) adoption: Option<Adoption>,
     pub(super) partials: &'a Partials,
     pub(super) closed: &'a Closed,
 }
@@ -198,6 +222,7 @@ impl Lane {
             next_end: i64::MAX,
             ceiling: state.ceiling,
             offered_ceiling: None,
+            adoption: state.adoption,
             partials,
             closed_bytes,
             closed: state.closed,
@@ -230,6 +255,7 @@ impl Lane {
             ceiling: self.ceiling,
             ledger: self.ledger,
             epoch_mark: self.epoch_mark,
+            adoption: self.adoption,
             partials: &self.partials,
             closed: &self.closed,
         }
@@ -285,8 +311,12 @@ impl Lane {
         }
         let span = self.partials.span(time.0);
         if span.last_end <= self.watermark_ms {
-            self.ledger.late += 1;
             self.ledger.next_offset += 1;
+            if adopted_through(self.adoption, record.offset) >= span.last_end {
+                self.ledger.adopted += 1;
+                return;
+            }
+            self.ledger.late += 1;
             // It cannot move the watermark, because its time lies below it.
             // In a replay, the record is in a file already.
             if self.replay.is_none() {
@@ -311,19 +341,25 @@ impl Lane {
             );
             return self.observe(Some(time));
         }
-        self.note_counted(span);
+        self.note_counted(record.offset, span);
         if self.watermark.observe(time) {
             self.move_watermark();
         }
     }
 
-    /// A record was added in this slice.
-    fn note_counted(&mut self, span: Span) {
+    /// The record at this offset was added in this slice.
+    fn note_counted(&mut self, offset: Offset, span: Span) {
         self.ledger.counted += 1;
         self.ledger.next_offset += 1;
         self.ledger.hits += span.windows(self.slide);
         if self.watermark_ms >= span.first_end {
-            self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);
+            // Its hits in windows that another job has closed are that job's, and no late ones.
+            let adopted = match adopted_through(self.adoption, offset) {
+                i64::MIN => 0,
+                through => span.closed(self.slide, through),
+            };
+            self.ledger.hits -= adopted;
+            self.ledger.late_hits += span.closed(self.slide, self.watermark_ms) - adopted;
             self.next_end = self.next_end.min(
                 span.next_end(self.slide, self.watermark_ms)
                     .unwrap_or(i64::MAX),
@@ -410,6 +446,14 @@ impl Lane {
                 self.watermark.raise_floor(*at);
                 self.move_watermark();
             }
+            Decided::Adopted { through, to } => {
+                self.adoption = Some(Adoption {
+                    through: *through,
+                    to: *to,
+                });
+                self.watermark.raise_floor(*through);
+                self.move_watermark();
+            }
             Decided::Ceiling { at } => self.ceiling = at.0,
             Decided::Delay { ms } => {
                 self.watermark.set_delay(*ms);
@@ -440,6 +484,7 @@ impl Lane {
                 self.ceiling = ceiling.0;
                 self.ledger = *ledger;
                 self.epoch_mark = None;
+                self.adoption = None;
             }
             Decided::Generation { to, .. } => {
                 self.ledger = LaneLedger {
@@ -448,6 +493,7 @@ impl Lane {
                     ..LaneLedger::default()
                 };
                 self.epoch_mark = None;
+                self.adoption = None;
             }
         }
     }

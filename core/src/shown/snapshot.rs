@@ -381,6 +381,7 @@ mod tests {
                 topic_id: "1".to_owned(),
                 start_offsets: BTreeMap::from([(0, 0)]),
                 empty_file: String::new(),
+                adopted: None,
             },
             last,
             committed_at: DbTime(NOW),
