@@ -18,9 +18,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
-use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb};
+use windrow::run::cli::{self, AskError, Cli, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Output, Verb};
 use windrow::run::clients;
-use windrow::run::{console_loop, demo, log, panics, rotation, running};
+use windrow::run::{adopt, console_loop, demo, log, panics, rotation, running};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::shown::status::{State, Status};
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
                 },
                 Verb::InitMetastore => init_metastore(config, secrets),
                 Verb::Restore => restore(config, secrets),
+                Verb::Adopt(options) => adopt(&cli, options, config, secrets),
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -270,6 +271,25 @@ fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
         println!("{note}");
     }
     println!("Hive shows what the journal says");
+    Ok(())
+}
+
+fn adopt(
+    cli: &Cli,
+    options: &cli::Adopt,
+    config: &Config,
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    let wish = adopt::Wish {
+        checkpoint: options.checkpoint.clone(),
+        table_directory: options.table_dir.clone(),
+        dry_run: options.dry_run,
+    };
+    let adoption = runtime()?.block_on(adopt::adopt(config, secrets, &wish))?;
+    match cli.output {
+        Output::Table => print!("{}", adoption.text()),
+        Output::Json => println!("{}", cli::raw(&adoption)),
+    }
     Ok(())
 }
 

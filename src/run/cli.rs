@@ -89,6 +89,8 @@ pub enum Verb {
     InitMetastore,
     /// Write the table's entries in Hive again, where somebody dropped or altered them
     Restore,
+    /// Take over the table of a Spark Structured Streaming job that was stopped
+    Adopt(Adopt),
     /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
     /// notice
     Notify,
@@ -121,6 +123,20 @@ pub struct Demo {
         default_value_t = 5
     )]
     pub origins: u32,
+}
+
+/// The options of `windrow adopt`
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Adopt {
+    /// The directory of the job's checkpoint, such as s3a://spark/checkpoints/newtable
+    #[arg(long, value_name = "DIRECTORY")]
+    pub checkpoint: String,
+    /// The directory of the job's table [default: where Hive has it]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub table_dir: Option<String>,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The options of `windrow rows`
@@ -202,6 +218,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::CheckConfig
         | Verb::InitMetastore
         | Verb::Restore
+        | Verb::Adopt(_)
         | Verb::Notify => {
             return Ok(None);
         }
@@ -327,9 +344,12 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
         Verb::CheckConfig => checked_text(&value(answer)),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
-            String::new()
-        }
+        Verb::Run
+        | Verb::Demo(_)
+        | Verb::InitMetastore
+        | Verb::Restore
+        | Verb::Adopt(_)
+        | Verb::Notify => String::new(),
     })
 }
 

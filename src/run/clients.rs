@@ -302,7 +302,7 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
     })
 }
 
-fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
+pub(super) fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
     Ok(S3Config {
         settings: config.s3.clone(),
         ca_pem: pem(config.s3.ca_file.as_deref())?,

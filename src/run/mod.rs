@@ -15,3 +15,4 @@ pub mod log;
 pub mod rotation;
 pub mod console_loop;
 pub mod demo;
+pub mod adopt;

@@ -12,6 +12,7 @@ mod delete;
 mod partitions;
 mod places;
 mod restore;
+mod adopt;
 mod init;
 
 pub(super) use init::{ROLES_LET_IN, init};

@@ -15,6 +15,7 @@ mod lease;
 mod commit;
 mod history;
 mod restore;
+mod adopt;
 
 use super::hive::{self, Hive};
 use super::session::{Lost, PgConfig, Session};
@@ -28,6 +29,8 @@ pub struct PostgresCatalog {
     config: PgConfig,
     name: TableName,
     link: Option<Link>,
+    /// A Spark job's table may have the table's name, because it is to be adopted.
+    adopts: bool,
 }
 
 /// A connection and what was learned over it.
@@ -54,6 +57,7 @@ impl PostgresCatalog {
             config,
             name,
             link: None,
+            adopts: false,
         }
     }
 
