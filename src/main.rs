@@ -284,6 +284,7 @@ fn adopt(
         checkpoint: options.checkpoint.clone(),
         table_directory: options.table_dir.clone(),
         dry_run: options.dry_run,
+        look_again_after: adopt::LOOK_AGAIN_AFTER,
     };
     let adoption = runtime()?.block_on(adopt::adopt(config, secrets, &wish))?;
     match cli.output {

@@ -14,20 +14,19 @@
     reason = "the verb that waits between two looks, and reckons how long it had the table"
 )]
 
+mod job;
+
 use super::clients::{self, Clients};
 use super::perform::ask_brokers;
-use crate::io::catalog::{Catalog, SparkEntry};
+use crate::io::catalog::Catalog;
 use crate::io::kafka;
 use crate::io::store::Store;
 use anyhow::{Context, anyhow, bail};
+use job::{Job, Old};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
-use windrow_core::adopt::epoch::{Files, day_of, epoch_0, pieces};
-use windrow_core::adopt::job::{JobFacts, Plan, plan, read_batch, read_begin};
-use windrow_core::adopt::sink_log;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use windrow_core::adopt::epoch::{Files, epoch_0, pieces};
+use windrow_core::adopt::job::{JobFacts, Plan, plan};
 use windrow_core::engine::{BrokersAnswer, BrokersRequest, TopicFacts};
 use windrow_core::settings::config::{Config, Secrets};
 use windrow_core::table::commit::{
@@ -36,17 +35,14 @@ use windrow_core::table::commit::{
 use windrow_core::table::file::write_rows;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::place::{Names, Place, TablePlace, locate};
-use windrow_core::table::spark_file::{SparkFile, check_shape, read_spark_file};
+use windrow_core::table::spark_file::check_shape;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::digest::sha256_hex;
-use windrow_core::values::row::Row;
 use windrow_core::values::time::DbTime;
 
-/// Between the first look at the job and the second. A job that has records to read writes
-/// something every few seconds.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// So many of the job's files are fetched at a time.
-const FETCHED_AT_A_TIME: usize = 16;
+/// Between the first look at the job and the second, if nothing else is wished. A job that has
+/// records to read writes something every few seconds.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Days are sorted together up to so many rows; a single day may have more. All of them are in
 /// memory, at some 200 bytes each with short keys.
 const ROWS_AT_A_TIME: u64 = 1_000_000;
@@ -62,6 +58,8 @@ pub struct Wish {
     pub table_directory: Option<String>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Between the first look at the job and the second: [`LOOK_AGAIN_AFTER`].
+    pub look_again_after: Duration,
 }
 
 /// What was adopted, or would be.
@@ -85,6 +83,8 @@ pub struct Adoption {
     pub row_count_after: u64,
     /// How many offsets are read again, for the windows that were open.
     pub offsets_again: i64,
+    /// What a person should know besides, as whole sentences.
+    pub notes: Vec<String>,
 }
 
 impl Adoption {
@@ -94,16 +94,19 @@ impl Adoption {
         let Self { table, adopted, .. } = self;
         let mut lines = vec![
             format!(
-                "the job had written {} rows in {} files, with a count of {} in sum: all windows \
-                 through {}",
-                adopted.rows, self.spark_files, adopted.row_count, adopted.through
+                "the job's table: {} rows, sum of counts {}, files: {}",
+                adopted.rows, adopted.row_count, self.spark_files
             ),
             format!(
-                "counting goes on where the job was after its batch {}; {} records are read again \
-                 for the windows that were open",
-                adopted.batch, self.offsets_again
+                "the job has closed all windows through {}, with its batch {}",
+                adopted.through, adopted.batch
+            ),
+            format!(
+                "for the windows that were open, {} records are read again",
+                self.offsets_again
             ),
         ];
+        lines.extend(self.notes.iter().cloned());
         let renamed = adopted.renamed_to.as_deref();
         if self.dry_run {
             if let Some(renamed) = renamed {
@@ -112,8 +115,8 @@ impl Adoption {
             lines.push("nothing was changed".to_owned());
         } else {
             lines.push(format!(
-                "table {table} has {} rows in {} files, with a count of {} in sum: the same",
-                self.rows_after, self.files, self.row_count_after
+                "table {table}: {} rows, sum of counts {}, files: {}",
+                self.rows_after, self.row_count_after, self.files
             ));
             if let Some(renamed) = renamed {
                 lines.push(format!("the job's table is \"{renamed}\" in Hive now"));
@@ -141,8 +144,9 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
         ));
     }
     let entry = parts.catalog.spark_entry().await.map_err(Trouble::from)?;
-    let old =
-        Old::open(config, secrets, wish, entry.as_ref()).map_err(|e| cannot(e.to_string()))?;
+    let (checkpoint, directory) = (&wish.checkpoint, wish.table_directory.as_deref());
+    let old = Old::open(config, secrets, checkpoint, directory, entry.as_ref());
+    let old = old.map_err(|error| cannot(error.to_string()))?;
     let place = find_place(&mut parts, config).await?;
     let store = Store::open(&place, &clients::s3_config(config, secrets)?)?;
     let mut job = Job::look(&old, &parts).await.map_err(cannot)?;
@@ -151,6 +155,7 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
     job.facts.logs.clone_from(&topic.partitions);
     let plan =
         plan(&job.facts, &parts.settings.shape).map_err(|why| cannot(format!("the job {why}")))?;
+    check_watermark(&plan, parts.settings.max_future_ms).map_err(cannot)?;
     let mut adoption = Adoption {
         table: name.to_string(),
         dry_run: wish.dry_run,
@@ -169,8 +174,13 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
         rows_after: 0,
         row_count_after: 0,
         offsets_again: plan.offsets_again(),
+        notes: notes(&job.facts, parts.settings.delay_ms),
     };
-    tokio::time::sleep(LOOK_AGAIN_AFTER.saturating_sub(job.looked_at.elapsed())).await;
+    tokio::time::sleep(
+        wish.look_again_after
+            .saturating_sub(job.looked_at.elapsed()),
+    )
+    .await;
     job.check_stopped(&old).await.map_err(cannot)?;
     if wish.dry_run {
         return Ok(adoption);
@@ -191,6 +201,36 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
             trouble.map_or_else(|error| cannot(format!("{error:#}")), anyhow::Error::from)
         })?;
     Ok(adoption)
+}
+
+/// A single record from the far future moves Spark's watermark there, and the job counts nothing any
+/// more. Neither would windrow.
+fn check_watermark(plan: &Plan, max_future_ms: i64) -> Result<(), String> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = since_1970.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    });
+    if plan.through.0 <= now_ms.saturating_add(max_future_ms) {
+        return Ok(());
+    }
+    Err(format!(
+        "the job's watermark is {}, which is in the future, so all records would be late; set \
+         table.name to another name",
+        plan.through
+    ))
+}
+
+/// What may surprise whoever adopts the table.
+fn notes(facts: &JobFacts, delay_ms: i64) -> Vec<String> {
+    let differs = facts.delay_ms != delay_ms;
+    let note = differs.then(|| {
+        format!(
+            "note: the job's watermark delay was {} ms, and watermark-delay is {delay_ms} ms, which \
+             holds from here on",
+            facts.delay_ms
+        )
+    });
+    note.into_iter().collect()
 }
 
 /// Where the adopted table's files will lie.
@@ -230,236 +270,6 @@ fn ask_topic(parts: &Clients) -> anyhow::Result<TopicFacts> {
             Err(_) => {}
         }
     }
-}
-
-/// The job's directories.
-struct Old {
-    directory: Place,
-    /// The last part of its path.
-    folder: String,
-    table: Store,
-    checkpoint: Store,
-}
-
-impl Old {
-    fn open(
-        config: &Config,
-        secrets: &Secrets,
-        wish: &Wish,
-        entry: Option<&SparkEntry>,
-    ) -> anyhow::Result<Self> {
-        let location = entry.map(|entry| entry.location.clone());
-        let directory = match (wish.table_directory.as_deref(), location.as_deref()) {
-            (Some(told), Some(found)) if place_of(told)? != place_of(found)? => {
-                bail!("its files are in {found} by Hive, and not in {told}")
-            }
-            (Some(directory), _) | (None, Some(directory)) => place_of(directory)?,
-            (None, None) => bail!(
-                "the catalog has no entry that says where its files are; name their directory with \
-                 --table-dir"
-            ),
-        };
-        let checkpoint = place_of(&wish.checkpoint)?;
-        let folder = directory.to_string();
-        let folder = folder.rsplit('/').next().unwrap_or_default().to_owned();
-        let s3 = clients::s3_config(config, secrets)?;
-        Ok(Self {
-            table: Store::open(&directory, &s3)?,
-            checkpoint: Store::open(&checkpoint, &s3)?,
-            directory,
-            folder,
-        })
-    }
-
-    /// What changes when the job does anything: the names below these three.
-    async fn names(&self) -> Result<Names3, String> {
-        Ok(Names3 {
-            log: list(&self.table, "_spark_metadata/").await?,
-            offsets: list(&self.checkpoint, "offsets/").await?,
-            commits: list(&self.checkpoint, "commits/").await?,
-        })
-    }
-}
-
-/// The older schemes `s3` and `s3n` are the same as `s3a`.
-fn place_of(location: &str) -> anyhow::Result<Place> {
-    let rest = ["s3://", "s3n://"]
-        .iter()
-        .find_map(|scheme| location.strip_prefix(scheme));
-    let location = rest.map_or_else(|| location.to_owned(), |rest| format!("s3a://{rest}"));
-    let place = location.parse::<Place>();
-    place.map_err(|why| anyhow!("cannot use the directory \"{location}\": {why}"))
-}
-
-/// The names in the three directories that a job writes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Names3 {
-    log: Vec<String>,
-    offsets: Vec<String>,
-    commits: Vec<String>,
-}
-
-async fn list(store: &Store, folder: &str) -> Result<Vec<String>, String> {
-    let (mut names, mut after) = (Vec::new(), None);
-    loop {
-        let page = store.list_page(folder, after.as_deref()).await;
-        let page = page.map_err(|error| error.to_string())?;
-        let keys = page.objects.iter();
-        names.extend(keys.filter_map(|o| o.key.strip_prefix(folder).map(str::to_owned)));
-        if page.next.is_none() || !page.moves_on(after.as_deref()) {
-            return Ok(names);
-        }
-        after = page.next;
-    }
-}
-
-async fn get(store: &Store, key: &str) -> Result<Vec<u8>, String> {
-    let bytes = store.get(key).await.map_err(|error| error.to_string())?;
-    bytes.ok_or_else(|| format!("its object \"{key}\" is named, but it is not there"))
-}
-
-/// All that is known of the job.
-struct Job {
-    looked_at: Instant,
-    names: Names3,
-    facts: JobFacts,
-    /// The names of the files that are in its table, and the days that each has rows of; `None`
-    /// for a file without rows.
-    files: BTreeMap<String, Option<RangeInclusive<i64>>>,
-    /// How many rows each day has.
-    rows: BTreeMap<i64, u64>,
-    /// The sum of `count` over all rows.
-    row_count: u64,
-}
-
-impl Job {
-    /// Looks how far the job was, and which files are in its table.
-    async fn look(old: &Old, parts: &Clients) -> Result<Self, String> {
-        let looked_at = Instant::now();
-        let names = old.names().await?;
-        let needed = sink_log::needed(&names.log)
-            .map_err(|why| format!("{why}; is {} the directory of its table?", old.directory))?;
-        let mut logs = Vec::new();
-        for name in &needed.names {
-            logs.push((
-                name,
-                get(&old.table, &format!("_spark_metadata/{name}")).await?,
-            ));
-        }
-        let files: BTreeSet<String> = sink_log::files(
-            logs.iter()
-                .map(|(name, bytes)| (name.as_str(), bytes.as_slice())),
-            &old.folder,
-        )?;
-        let topic = &parts.settings.shape.topic;
-        let mut batches = BTreeMap::new();
-        for number in names.offsets.iter().filter_map(|name| name.parse().ok()) {
-            let key = format!("offsets/{number}");
-            let read = read_batch(&get(&old.checkpoint, &key).await?, topic);
-            let batch = read.map_err(|why| format!("its checkpoint's \"{key}\": {why}"))?;
-            batches.insert(number, batch);
-        }
-        let key = "sources/0/0";
-        let begin = old.checkpoint.get(key).await.map_err(|e| e.to_string())?;
-        let begin = begin.map(|bytes| read_begin(&bytes, topic)).transpose();
-        let begin = begin.map_err(|why| format!("its checkpoint's \"{key}\": {why}"))?;
-        Ok(Self {
-            looked_at,
-            facts: JobFacts {
-                in_table: needed.last_batch,
-                batches,
-                committed: names.commits.iter().filter_map(|n| n.parse().ok()).max(),
-                begin,
-                delay_ms: 0,
-                logs: BTreeMap::new(),
-            },
-            names,
-            files: files.into_iter().map(|file| (file, None)).collect(),
-            rows: BTreeMap::new(),
-            row_count: 0,
-        })
-    }
-
-    /// Reads every file once: which days it has rows of, and by which delay it was written. Where
-    /// no file says the delay, it is that of the settings.
-    async fn survey(&mut self, old: &Old, parts: &Clients) -> Result<(), String> {
-        let names: Vec<String> = self.files.keys().cloned().collect();
-        let mut delay_ms = None;
-        for names in names.chunks(FETCHED_AT_A_TIME) {
-            for (name, file) in fetch_all(old, parts, names).await? {
-                delay_ms = delay_ms.max(file.delay_ms);
-                let days = file.rows.iter().map(|row| day_of(row.start));
-                let days = days.clone().min().zip(days.max());
-                self.files
-                    .insert(name, days.map(|(first, last)| first..=last));
-                for row in &file.rows {
-                    *self.rows.entry(day_of(row.start)).or_default() += 1;
-                    self.row_count += row.count;
-                }
-            }
-        }
-        self.facts.delay_ms = delay_ms.unwrap_or(parts.settings.delay_ms);
-        Ok(())
-    }
-
-    /// The rows of some days.
-    async fn rows_of(
-        &self,
-        days: &RangeInclusive<i64>,
-        old: &Old,
-        parts: &Clients,
-    ) -> Result<Vec<Row>, String> {
-        let overlaps =
-            |has: &RangeInclusive<i64>| has.start() <= days.end() && days.start() <= has.end();
-        let files = self.files.iter();
-        let files = files.filter(|(_, has)| has.as_ref().is_some_and(overlaps));
-        let names: Vec<String> = files.map(|(name, _)| name.clone()).collect();
-        let mut rows = Vec::new();
-        for names in names.chunks(FETCHED_AT_A_TIME) {
-            for (_, file) in fetch_all(old, parts, names).await? {
-                let of_days = file.rows.into_iter();
-                rows.extend(of_days.filter(|row| days.contains(&day_of(row.start))));
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The job has written nothing since the first look. A job that waits for records writes
-    /// nothing either; what it does when it wakes up is not read by anybody.
-    async fn check_stopped(&self, old: &Old) -> Result<(), String> {
-        if old.names().await? == self.names {
-            return Ok(());
-        }
-        Err(
-            "the Spark job is still running: it has written to its checkpoint or its table in the \
-             last seconds; stop it, and run windrow adopt again"
-                .to_owned(),
-        )
-    }
-}
-
-/// Fetches files side by side.
-async fn fetch_all(
-    old: &Old,
-    parts: &Clients,
-    names: &[String],
-) -> Result<Vec<(String, SparkFile)>, String> {
-    let mut fetches = JoinSet::new();
-    for name in names {
-        let (store, name) = (old.table.clone(), name.clone());
-        fetches.spawn(async move {
-            let bytes = get(&store, &name).await;
-            (name, bytes)
-        });
-    }
-    let mut files = Vec::new();
-    while let Some(fetched) = fetches.join_next().await {
-        let (name, bytes) = fetched.map_err(|error| error.to_string())?;
-        let file = read_spark_file(bytes?, &parts.settings.shape)
-            .map_err(|error| format!("cannot read its file \"{name}\": {error}"))?;
-        files.push((name, file));
-    }
-    Ok(files)
 }
 
 /// All that is needed to take a table over.

@@ -131,7 +131,7 @@ pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
     (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
     (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
     (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
-    status.lost_hits = ledger.lost_hits;
+    (status.lost_hits, status.adopted) = (ledger.lost_hits, ledger.adopted);
     (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
     status.last_commit = Some(EventTime(head.committed_at.0));
     if head.paused {

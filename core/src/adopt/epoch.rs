@@ -1,7 +1,7 @@
 //! Epoch 0 of an adopted table: the job's rows in files of windrow's, and where counting goes on.
 //!
-//! A file holds rows of one UTC day of `window.start`. A day that is closed is written as compaction
-//! would write it, so it is never written again.
+//! A file holds rows of one UTC day of `window.start`. A day that is closed is written as
+//! compaction would write it, so it is never written again.
 
 use crate::adopt::job::Plan;
 use crate::count::lane::Lane;

@@ -27,6 +27,7 @@
 //! 12:01:15, batch 11 (watermark 12:00:58) of up to 12:01:08, and batch 10 (watermark 12:00:45) of
 //! up to 12:00:55. So reading begins where batch 9 ended.
 
+use crate::values::ledger::NUMBER_MAX;
 use crate::values::record::{Offset, Partition};
 use crate::values::shape::Shape;
 use crate::values::time::{EventTime, READABLE_MS};
@@ -77,8 +78,9 @@ impl Plan {
     /// How many offsets are read again, at most.
     #[must_use]
     pub fn offsets_again(&self) -> i64 {
-        let starts = self.start_offsets.iter();
-        starts.map(|(p, start)| self.next_offsets[p] - start).sum()
+        let again = self.start_offsets.iter();
+        let again = again.map(|(p, start)| self.next_offsets[p] - start);
+        again.fold(0, i64::saturating_add)
     }
 }
 
@@ -152,7 +154,10 @@ fn read_offsets(source: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>
     let mut topics = topics.into_iter();
     match (topics.next(), topics.next()) {
         (Some((of, offsets)), None) if of == topic => {
-            match offsets.iter().find(|(_, offset)| **offset < 0) {
+            match offsets
+                .iter()
+                .find(|(_, offset)| !(0..NUMBER_MAX).contains(*offset))
+            {
                 None => Ok(offsets),
                 Some((p, offset)) => Err(format!("topic partition {p} is at offset {offset}")),
             }
@@ -193,8 +198,8 @@ pub fn plan(facts: &JobFacts, shape: &Shape) -> Result<Plan, String> {
         if start < *log_start {
             return Err(format!(
                 "had windows open that need the records of topic partition {partition} from offset \
-                 {start} on (batch {from}), but its log begins at {log_start}: they would be short; \
-                 let the job run on until these windows are closed, stop it, and adopt then"
+                 {start} on (batch {from}), but its log begins at {log_start}: they would be \
+                 short; let the job run on until these windows are closed, stop it, and adopt then"
             ));
         }
         plan.next_offsets.insert(*partition, to);
@@ -401,7 +406,7 @@ mod tests {
     #[test]
     fn offsets_are_read_as_spark_writes_them() {
         let bytes = b"v1\n{\"batchWatermarkMs\":1725219725000,\"batchTimestampMs\":1725219741000,\
-            \"conf\":{\"spark.sql.shuffle.partitions\":\"200\"}}\n{\"test-topic\":{\"1\":5,\"0\":7}}";
+            \"conf\":{\"a\":\"200\"}}\n{\"test-topic\":{\"1\":5,\"0\":7}}";
         let found = read_batch(bytes, TOPIC).unwrap();
         assert_eq!(found.watermark, EventTime(1_725_219_725_000));
         assert_eq!(found.next_offsets, BTreeMap::from([(0, 7), (1, 5)]));

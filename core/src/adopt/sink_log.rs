@@ -7,9 +7,10 @@
 //!
 //! ```text
 //! v1
-//! {"path":"s3a://spark/warehouse/newtable/part-00000-1b15.snappy.parquet","size":700,"action":"add",...}
+//! {"path":"s3a://spark/warehouse/newtable/part-00000-1b15.snappy.parquet","action":"add",...}
 //! ```
 
+use crate::values::ledger::NUMBER_MAX;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -22,15 +23,23 @@ pub struct Needed {
     pub last_batch: u64,
 }
 
+/// The batch that an object of this name is about, in the log of files and in the checkpoint;
+/// `None` for other names, such as `.9.crc`.
+#[must_use]
+pub fn batch_number(name: &str) -> Option<u64> {
+    let number = name.parse().ok();
+    number.filter(|number| *number < NUMBER_MAX.unsigned_abs())
+}
+
 /// Which objects of the log must be read, of those that have these names. Names that are no
 /// batches' are passed over, such as `.9.compact.crc`.
 ///
 /// # Errors
 /// No batch is in the log, or one is missing in between; as the end of a sentence.
 pub fn needed(names: &[String]) -> Result<Needed, String> {
-    let compact = |name: &String| name.strip_suffix(".compact")?.parse::<u64>().ok();
+    let compact = |name: &String| batch_number(name.strip_suffix(".compact")?);
     let compacted = names.iter().filter_map(compact).max();
-    let batches: BTreeSet<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let batches: BTreeSet<u64> = names.iter().filter_map(|name| batch_number(name)).collect();
     let first = compacted.map_or(0, |compacted| compacted + 1);
     let later: Vec<u64> = batches.range(first..).copied().collect();
     for (expected, batch) in (first..).zip(&later) {

@@ -35,23 +35,24 @@
 //! Otherwise the log has changed, and the lane stops.
 
 mod floors;
+mod hits;
 mod look;
 mod replay;
 
+pub use hits::Adoption;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Partials, SliceState, closed_bytes};
 use crate::count::watermark::Watermark;
-use crate::count::window::Span;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Batch, EpochMark, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
+use hits::adopted_through;
 use replay::Replay;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// One topic partition, and everything that windrow keeps about it.
@@ -102,23 +103,6 @@ pub struct Lane {
     /// How this lane comes back to where the last commit was; `None` once it is there.
     replay: Option<Replay>,
     stopped: Option<Stopped>,
-}
-
-/// What another job had counted before the table was adopted: [`Decided::Adopted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Adoption {
-    /// The rows of all windows that end here or earlier are the job's.
-    pub through: EventTime,
-    /// The next offset that the job would have read.
-    pub to: Offset,
-}
-
-/// The job has written the windows that end here or earlier, so a record at this offset is no late
-/// one there; in ms since 1970, or `i64::MIN` where it had not read the offset.
-fn adopted_through(adoption: Option<Adoption>, offset: Offset) -> i64 {
-    let adoption = adoption.filter(|adoption| offset < adoption.to);
-    adoption.map_or(i64::MIN, |adoption| adoption.through.0)
 }
 
 /// Why a lane takes no further record. Each holds a sentence for the user.
@@ -347,28 +331,6 @@ impl Lane {
         }
     }
 
-    /// The record at this offset was added in this slice.
-    fn note_counted(&mut self, offset: Offset, span: Span) {
-        self.ledger.counted += 1;
-        self.ledger.next_offset += 1;
-        self.ledger.hits += span.windows(self.slide);
-        if self.watermark_ms >= span.first_end {
-            // Its hits in windows that another job has closed are that job's, and no late ones.
-            let adopted = match adopted_through(self.adoption, offset) {
-                i64::MIN => 0,
-                through => span.closed(self.slide, through),
-            };
-            self.ledger.hits -= adopted;
-            self.ledger.late_hits += span.closed(self.slide, self.watermark_ms) - adopted;
-            self.next_end = self.next_end.min(
-                span.next_end(self.slide, self.watermark_ms)
-                    .unwrap_or(i64::MAX),
-            );
-        } else {
-            self.next_end = self.next_end.min(span.first_end);
-        }
-    }
-
     /// Lets the event time of a record that was not counted move the watermark; `None` where it has
     /// none that is usable. A time past the ceiling moves nothing, and neither does a record that
     /// has stopped the lane.
@@ -446,14 +408,7 @@ impl Lane {
                 self.watermark.raise_floor(*at);
                 self.move_watermark();
             }
-            Decided::Adopted { through, to } => {
-                self.adoption = Some(Adoption {
-                    through: *through,
-                    to: *to,
-                });
-                self.watermark.raise_floor(*through);
-                self.move_watermark();
-            }
+            Decided::Adopted { through, to } => self.adopt(*through, *to),
             Decided::Ceiling { at } => self.ceiling = at.0,
             Decided::Delay { ms } => {
                 self.watermark.set_delay(*ms);

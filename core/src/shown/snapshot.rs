@@ -160,6 +160,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         gaps: ledger.gaps,
         lost: ledger.lost,
         lost_hits: ledger.lost_hits,
+        adopted: ledger.adopted,
         rows_committed: ledger.rows,
         commits: run.commits,
         commit_failures: run.commit_failures,

@@ -17,6 +17,7 @@
 
 use crate::table::columnar::{FileError, damaged};
 use crate::table::partial_file::guarded;
+use crate::values::ledger::NUMBER_MAX;
 use crate::values::record::Key;
 use crate::values::row::Row;
 use crate::values::shape::{Function, Shape};
@@ -83,7 +84,8 @@ fn delay_of(description: &str) -> Option<i64> {
     let description: Value = serde_json::from_str(description).ok()?;
     let columns = description["fields"].as_array()?;
     let window = columns.iter().find(|column| column["name"] == "window")?;
-    window["metadata"]["spark.watermarkDelayMs"].as_i64()
+    let delay_ms = window["metadata"]["spark.watermarkDelayMs"].as_i64()?;
+    (0..NUMBER_MAX).contains(&delay_ms).then_some(delay_ms)
 }
 
 fn count_column(shape: &Shape) -> &str {
@@ -103,7 +105,8 @@ fn check_columns(
         .collect();
     let written = found.join(", ");
     let mut sorted = expected.clone();
-    (found.sort_unstable(), sorted.sort_unstable());
+    found.sort_unstable();
+    sorted.sort_unstable();
     if found == sorted {
         return Ok(());
     }

@@ -269,8 +269,8 @@ mod tests {
     use crate::values::record::Record;
     use crate::values::shape::{OnBadRecord, Shape};
 
-    /// Sliding windows of 20 every 10, of which another job closed those through 30, and had read up
-    /// to offset 4.
+    /// Sliding windows of 20 every 10, of which another job closed those through 30, and had read
+    /// up to offset 4.
     #[test]
     fn what_another_job_has_counted_is_adopted_and_not_late_also_in_a_replay() {
         let shape = Shape::count_by_origin("clicks", 20, 10);

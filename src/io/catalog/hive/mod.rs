@@ -354,6 +354,6 @@ fn refusal(db: &Session, name: &TableName, row: &HiveTableRow) -> CatalogError {
     };
     db.stop(format_args!(
         "table \"{full_name}\" is there and is not windrow's (a Spark job's, perhaps); \
-         choose another table name, or {way_out} that table"
+         take it over with \"windrow adopt\", choose another table name, or {way_out} that table"
     ))
 }
