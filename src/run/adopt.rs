@@ -1,6 +1,6 @@
-//! `windrow adopt`: takes over the table of a Spark Structured Streaming job. What of the job counts
-//! and what epoch 0 says is decided in `windrow_core::adopt`; here its directories are read, its
-//! rows are written anew, and epoch 0 is committed. The job's own directories are only read.
+//! `windrow adopt`: takes over the table of a Spark Structured Streaming job. What of the job
+//! counts and what epoch 0 says is decided in `windrow_core::adopt`; here its directories are read,
+//! its rows are written anew, and epoch 0 is committed. The job's own directories are only read.
 //!
 //! ```text
 //! look at _spark_metadata, offsets, commits      which files, and how far the job was
@@ -176,11 +176,8 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
         offsets_again: plan.offsets_again(),
         notes: notes(&job.facts, parts.settings.delay_ms),
     };
-    tokio::time::sleep(
-        wish.look_again_after
-            .saturating_sub(job.looked_at.elapsed()),
-    )
-    .await;
+    let waited = job.looked_at.elapsed();
+    tokio::time::sleep(wish.look_again_after.saturating_sub(waited)).await;
     job.check_stopped(&old).await.map_err(cannot)?;
     if wish.dry_run {
         return Ok(adoption);
@@ -193,18 +190,16 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
         place,
         store,
     };
-    taking
-        .take(&mut parts, &mut adoption)
-        .await
-        .map_err(|error| {
-            let trouble = error.downcast::<Trouble>();
-            trouble.map_or_else(|error| cannot(format!("{error:#}")), anyhow::Error::from)
-        })?;
+    let taken = taking.take(&mut parts, &mut adoption).await;
+    taken.map_err(|error| match error.downcast::<Trouble>() {
+        Ok(trouble) => trouble.into(),
+        Err(error) => cannot(format!("{error:#}")),
+    })?;
     Ok(adoption)
 }
 
-/// A single record from the far future moves Spark's watermark there, and the job counts nothing any
-/// more. Neither would windrow.
+/// A single record from the far future moves Spark's watermark there, and the job counts nothing
+/// any more. Neither would windrow.
 fn check_watermark(plan: &Plan, max_future_ms: i64) -> Result<(), String> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = since_1970.map_or(0, |since| {
@@ -225,8 +220,8 @@ fn notes(facts: &JobFacts, delay_ms: i64) -> Vec<String> {
     let differs = facts.delay_ms != delay_ms;
     let note = differs.then(|| {
         format!(
-            "note: the job's watermark delay was {} ms, and watermark-delay is {delay_ms} ms, which \
-             holds from here on",
+            "note: the job's watermark delay was {} ms, and watermark-delay is {delay_ms} ms, \
+             which holds from here on",
             facts.delay_ms
         )
     });

@@ -1,6 +1,6 @@
-//! `windrow adopt` with a local catalog and a mocked Kafka. A Spark job is played here by its rules:
-//! it reads batches, keeps open windows in a state, and writes files, its log of files and its
-//! checkpoint in Spark's order. It is stopped at each point of a batch.
+//! `windrow adopt` with a local catalog and a mocked Kafka. A Spark job is played here by its
+//! rules: it reads batches, keeps open windows in a state, and writes files, its log of files and
+//! its checkpoint in Spark's order. It is stopped at each point of a batch.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for windrow, with a deadline"

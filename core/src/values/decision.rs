@@ -1,5 +1,5 @@
-//! What the log cannot say: floors, ceilings, delays, losses, generations, adoptions. When such a decision is
-//! made is not said here.
+//! What the log cannot say: floors, ceilings, delays, losses, generations, adoptions. When such a
+//! decision is made is not said here.
 
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Offset, Partition};
@@ -78,7 +78,7 @@ pub enum Decided {
     /// the topic partition, because the windows that end there or earlier are rows already. What it
     /// had counted in later windows is counted again, so reading begins before the offset that the
     /// job had reached. A record in between whose windows are all rows already is *adopted*: it is
-    /// in the table, so it is neither late nor kept.
+    /// in the table, or the job dropped it, so it is neither late nor kept.
     ///
     /// Example: the job closed the windows through 12:00:10 and had read up to offset 70. Reading
     /// begins at offset 40. The record `a` of 12:00:04 at offset 41 is adopted; at offset 71 it

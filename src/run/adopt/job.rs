@@ -1,5 +1,5 @@
-//! The directories of a Spark job, as they are read: what is in its table, how far it was, its rows.
-//! Nothing is written to them, and what it means is decided in `windrow_core::adopt`.
+//! The directories of a Spark job, as they are read: what is in its table, how far it was, its
+//! rows. Nothing is written to them, and what it means is decided in `windrow_core::adopt`.
 #![expect(
     clippy::disallowed_methods,
     reason = "it notes when it looked, for the look after that"
