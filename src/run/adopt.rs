@@ -340,7 +340,16 @@ impl Taking<'_> {
         };
         self.store.put(&genesis.empty_file, empty).await?;
         let delay_ms = parts.settings.delay_ms;
-        let commit = epoch_0(&held.owner, genesis, self.plan, delay_ms, files, &names);
+        let inline_max_bytes = parts.settings.limits.checkpoint_inline_bytes;
+        let commit = epoch_0(
+            &held.owner,
+            genesis,
+            self.plan,
+            delay_ms,
+            files,
+            &names,
+            inline_max_bytes,
+        );
         let manifest = serde_json::to_vec(&commit).context("cannot write the manifest")?;
         self.store.put(&commit.manifest, manifest).await?;
         let stopped = self.job.check_stopped(self.old).await;

@@ -4,14 +4,15 @@
 //! compaction would write it, so it is never written again.
 
 use crate::adopt::job::Plan;
+use crate::count::checkpoint;
 use crate::count::lane::Lane;
-use crate::table::commit::{Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
+use crate::table::commit::{CheckpointAt, Commit, FileKind, Genesis, LaneCommit, NewFile, Owner};
 use crate::table::compaction::{Level, Period, Times};
 use crate::table::file::Timestamps;
 use crate::table::file::{FORMAT_REV, RowsFile};
 use crate::table::place::Names;
 use crate::values::decision::Decided;
-use crate::values::digest::sha256_hex;
+use crate::values::digest::{hex, sha256_hex};
 use crate::values::ledger::TableLedger;
 use crate::values::row::Row;
 use crate::values::shape::Shape;
@@ -128,7 +129,9 @@ impl Files<'_> {
     }
 }
 
-/// Epoch 0 of an adopted table. `delay_ms` is the watermark delay of the settings.
+/// Epoch 0 of an adopted table. `delay_ms` is the watermark delay of the settings. As in any epoch
+/// 0, there is a checkpoint of nothing counted yet, unless it has more than `inline_max_bytes`:
+/// without it, a restart begins at the start offsets with the decisions, which is the same.
 #[must_use]
 pub fn epoch_0(
     owner: &Owner,
@@ -137,8 +140,9 @@ pub fn epoch_0(
     delay_ms: i64,
     files: Vec<NewFile>,
     names: &Names,
+    inline_max_bytes: usize,
 ) -> Commit {
-    let mut lanes = BTreeMap::new();
+    let (mut lanes, mut commits) = (Vec::new(), BTreeMap::new());
     let mut decisions = Vec::new();
     for (partition, start) in &plan.start_offsets {
         let mut lane = Lane::new(*partition, &genesis.shape, *start);
@@ -158,8 +162,12 @@ pub fn epoch_0(
             held: 0,
             newest: None,
         };
-        lanes.insert(*partition, commit);
+        commits.insert(*partition, commit);
+        lanes.push((*partition, lane));
     }
+    let key_columns = genesis.shape.group_by.len();
+    let states = checkpoint::encode(lanes.iter().map(|(p, lane)| (*p, lane)), key_columns);
+    let is_small = states.len() <= inline_max_bytes;
     let mut commit = Commit {
         owner: owner.clone(),
         epoch: 0,
@@ -168,13 +176,13 @@ pub fn epoch_0(
         cluster_id: genesis.cluster_id.clone(),
         left_topic_ids: Vec::new(),
         genesis: Some(genesis),
-        lanes,
+        lanes: commits,
         decisions,
         closed_through: Some(plan.through),
         ledger: TableLedger::default(),
         files,
         retired: Vec::new(),
-        checkpoint: None,
+        checkpoint: is_small.then(|| CheckpointAt::Inline(hex(&states))),
         manifest: String::new(),
         digest: String::new(),
     };
@@ -185,6 +193,8 @@ pub fn epoch_0(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::count::lane::LaneState;
+    use crate::values::digest::unhex;
     use crate::values::record::Key;
     use std::sync::Arc;
 
@@ -249,6 +259,55 @@ mod tests {
         assert!(
             open.unwrap_err()
                 .contains("the checkpoint is of another table")
+        );
+    }
+
+    #[test]
+    fn a_restart_goes_on_the_same_with_the_checkpoint_of_epoch_0_and_without_one() {
+        let shape = Shape::count_by_origin("clicks", HOUR_MS, HOUR_MS);
+        let genesis = Genesis {
+            shape: shape.clone(),
+            warehouse: "s3a://spark/warehouse".parse().unwrap(),
+            cluster_id: String::new(),
+            topic_id: String::new(),
+            start_offsets: BTreeMap::from([(0, 5)]),
+            empty_file: String::new(),
+            adopted: None,
+        };
+        let plan = Plan {
+            batch: 1,
+            through: EventTime(HOUR_MS),
+            next_offsets: BTreeMap::from([(0, 9)]),
+            start_offsets: BTreeMap::from([(0, 5)]),
+        };
+        let owner = Owner {
+            term: 1,
+            owner_id: "a".to_owned(),
+        };
+        let names = Names::new("default", "newtable");
+        let commit = |inline_max| {
+            let genesis = genesis.clone();
+            epoch_0(&owner, genesis, &plan, 10, Vec::new(), &names, inline_max)
+        };
+        let restored = |state: LaneState, decisions| {
+            let commit = &commit(0).lanes[&0];
+            let mut lane = Lane::restore(0, &shape, state, commit.ledger, decisions);
+            lane.begin_replay(commit.watermark, commit.newest);
+            assert!(!lane.replaying() && lane.stopped().is_none());
+            checkpoint::encode([(0, &lane)], 1)
+        };
+        let with = commit(16_384);
+        let Some(CheckpointAt::Inline(states)) = &with.checkpoint else {
+            panic!("it is small");
+        };
+        let mut states = checkpoint::decode(&unhex(states).unwrap(), &shape).unwrap();
+        let state = states.remove(&0).unwrap();
+        assert_eq!(state.adoption.map(|adoption| adoption.to), Some(9));
+        let without = commit(0);
+        assert_eq!(without.checkpoint, None);
+        assert_eq!(
+            restored(state, Vec::new()),
+            restored(LaneState::at_start(5), without.decisions)
         );
     }
 
