@@ -19,10 +19,10 @@ use tracing_subscriber::{fmt, reload};
 use windrow::io::pebble::{self, Pebble};
 use windrow::io::{files, http};
 use windrow::run::cli::{
-    self, AskError, Cli, EXIT_DIFFERS, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Verb,
+    self, AskError, Cli, EXIT_DIFFERS, EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Output, Verb,
 };
 use windrow::run::clients;
-use windrow::run::{compact, console_loop, demo, log, panics, rotation, running, verify};
+use windrow::run::{adopt, compact, console_loop, demo, log, panics, rotation, running, verify};
 use windrow_core::settings::config::{Config, LogFormat, Secrets};
 use windrow_core::shown::notice;
 use windrow_core::shown::status::{State, Status};
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
                     Ok(code) => return code,
                     Err(error) => Err(error),
                 },
+                Verb::Adopt(options) => adopt(&cli, options, config, secrets),
                 _ => ask(&cli, config, secrets),
             })
         }),
@@ -322,6 +323,26 @@ fn verify(
         0 => EXIT_FINE,
         _ => EXIT_DIFFERS,
     }))
+}
+
+fn adopt(
+    cli: &Cli,
+    options: &cli::Adopt,
+    config: &Config,
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    let wish = adopt::Wish {
+        checkpoint: options.checkpoint.clone(),
+        table_directory: options.table_dir.clone(),
+        dry_run: options.dry_run,
+        look_again_after: adopt::LOOK_AGAIN_AFTER,
+    };
+    let adoption = runtime()?.block_on(adopt::adopt(config, secrets, &wish))?;
+    match cli.output {
+        Output::Table => print!("{}", adoption.text()),
+        Output::Json => println!("{}", cli::raw(&adoption)),
+    }
+    Ok(())
 }
 
 /// Asks the running windrow, which knows most. Where none is running, or the one that does has not

@@ -108,6 +108,7 @@ pub fn genesis() -> Genesis {
         topic_id: "topic".to_owned(),
         start_offsets: BTreeMap::from([(0, 0), (1, 0)]),
         empty_file: "_windrow/default.t/rows/empty-abc/part.parquet".to_owned(),
+        adopted: None,
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod values;
 pub mod count;
 pub mod table;
+pub mod adopt;
 pub mod engine;
 pub mod verify;
 pub mod settings;

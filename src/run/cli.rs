@@ -99,6 +99,8 @@ pub enum Verb {
     Verify(Verify),
     /// Write the table's entries in Hive again, where somebody dropped or altered them
     Restore,
+    /// Take over the table of a Spark Structured Streaming job that was stopped
+    Adopt(Adopt),
     /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
     /// notice
     Notify,
@@ -137,6 +139,20 @@ pub struct Demo {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Compact {
     /// Only show what would be merged and dropped
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The options of `windrow adopt`
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Adopt {
+    /// The directory of the job's checkpoint, such as s3a://spark/checkpoints/newtable
+    #[arg(long, value_name = "DIRECTORY")]
+    pub checkpoint: String,
+    /// The directory of the job's table [default: where Hive has it]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub table_dir: Option<String>,
+    /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -251,6 +267,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::Verify(_)
         | Verb::Restore
         | Verb::Compact(_)
+        | Verb::Adopt(_)
         | Verb::Notify => {
             return Ok(None);
         }
@@ -379,9 +396,12 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Compact(_) => compacted_text(&value(answer)),
         Verb::CheckConfig => checked_text(&value(answer)),
         Verb::Verify(_) => serde_json::from_str::<Report>(answer.get())?.text(),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
-            String::new()
-        }
+        Verb::Run
+        | Verb::Demo(_)
+        | Verb::InitMetastore
+        | Verb::Restore
+        | Verb::Adopt(_)
+        | Verb::Notify => String::new(),
     })
 }
 

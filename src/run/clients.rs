@@ -133,7 +133,7 @@ pub async fn look(parts: &mut Clients) -> anyhow::Result<Status> {
     (status.consumed, status.counted, status.late) = (ledger.consumed, ledger.counted, ledger.late);
     (status.rejected, status.tombstones) = (ledger.rejected, ledger.tombstones);
     (status.gaps, status.lost, status.rows_committed) = (ledger.gaps, ledger.lost, ledger.rows);
-    status.lost_hits = ledger.lost_hits;
+    (status.lost_hits, status.adopted) = (ledger.lost_hits, ledger.adopted);
     (status.epoch, status.watermark) = (Some(head.last.epoch), head.last.closed_through);
     status.last_commit = Some(EventTime(head.committed_at.0));
     if head.paused {
@@ -319,7 +319,7 @@ pub fn kafka_config(config: &Config, secrets: &Secrets) -> anyhow::Result<KafkaC
     })
 }
 
-fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
+pub(super) fn s3_config(config: &Config, secrets: &Secrets) -> anyhow::Result<S3Config> {
     Ok(S3Config {
         settings: config.s3.clone(),
         ca_pem: pem(config.s3.ca_file.as_deref())?,

@@ -18,3 +18,4 @@ pub mod rotation;
 pub mod compact;
 pub mod console_loop;
 pub mod demo;
+pub mod adopt;

@@ -177,7 +177,8 @@ impl Verifying<'_> {
                 audit.take_head(&head);
                 let chooser = log_start
                     .take()
-                    .map(|log_start| Chooser::new(log_start, &head.last, from));
+                    .map(|log_start| Chooser::new(log_start, &head.last, from))
+                    .map(|chooser| chooser.beside_adopted(&head.genesis));
                 journal = Some(Journal {
                     head,
                     audit,

@@ -218,6 +218,7 @@ fn a_table_that_was_counted_by_another_revision_is_refused() {
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
             empty_file: String::new(),
+            adopted: None,
         }
     };
     let now = SEMANTICS;
@@ -245,6 +246,7 @@ fn a_table_in_another_bucket_is_told_from_one_in_another_folder() {
         topic_id: String::new(),
         start_offsets: BTreeMap::new(),
         empty_file: String::new(),
+        adopted: None,
     };
     for (now, cause) in [
         ("s3a://other/w", Some(Some(Cause::OtherBucket))),

@@ -249,8 +249,8 @@ fn commands_are_found_in_messages_and_judged() {
     assert_eq!(judge("run windrow rows --of late; or"), [None]);
     assert_eq!(judge("windrow at {address} refuses"), []);
     assert_eq!(
-        judge("run windrow adopt --restore, or"),
-        [Some("there is no verb adopt".to_owned())]
+        judge("run windrow mend --restore, or"),
+        [Some("there is no verb mend".to_owned())]
     );
     assert_eq!(
         judge("run: windrow resume --now"),

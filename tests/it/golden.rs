@@ -583,6 +583,7 @@ impl<'t> Play<'t> {
                 }
                 Decided::Lost { to, reason } => format!("lost to {to}: {reason}"),
                 Decided::Generation { to, reason, .. } => format!("generation from {to}: {reason}"),
+                Decided::Adopted { .. } => unreachable!("no golden text adopts a table"),
                 Decided::Ceiling { .. } | Decided::Delay { .. } => continue,
             };
             let _ = writeln!(self.said, "  clicks/{partition}@{offset} {what}");

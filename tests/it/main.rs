@@ -1,5 +1,6 @@
 //! Tests of the whole core: golden texts, properties over drawn logs, and a tidy repository.
 
+mod adopt;
 mod causes;
 mod commands;
 mod compaction;

@@ -13,10 +13,11 @@ const CRATES: [(&str, &str); 3] = [
 ];
 
 /// The rooms of the core, each with those that it may use besides itself.
-const ROOMS: [(&str, &[&str]); 7] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("values", &[]),
     ("count", &["values"]),
     ("table", &["values"]),
+    ("adopt", &["values", "count", "table"]),
     ("engine", &["values", "count", "table"]),
     ("verify", &["values", "count", "table"]),
     ("settings", &["values", "count", "table"]),

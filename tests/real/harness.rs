@@ -90,6 +90,46 @@ pub fn try_parts(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
     })
 }
 
+/// A verb of `services.sh` that is at work. When this is dropped, the verb and what it has started
+/// are killed.
+pub struct AtWork {
+    child: Child,
+    /// What it says.
+    log: NamedTempFile,
+}
+
+impl AtWork {
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+}
+
+/// Starts a verb of `services.sh` and does not wait for it.
+pub fn spawn_parts(args: &[&str]) -> AtWork {
+    use std::os::unix::process::CommandExt;
+    let log = NamedTempFile::new().expect("a temporary file");
+    let reopened = || log.reopen().expect("our file");
+    let child = parts_command(args, &[])
+        .stdin(Stdio::null())
+        .stdout(reopened())
+        .stderr(reopened())
+        .process_group(0)
+        .spawn()
+        .expect("services.sh starts");
+    AtWork { child, log }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let killed = Command::new("kill")
+            .args(["-s", "KILL", "--", &group])
+            .status();
+        let _ = (killed, self.child.wait());
+    }
+}
+
 fn parts_command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(self::env("PARTS"));
     command.args(args).envs(env.iter().copied());

@@ -2,6 +2,7 @@
 //! settings file, signals. Spark is the judge. All of it is ignored until the parts are there;
 //! `make test` brings them up and runs it.
 
+mod adopt;
 mod bucket;
 mod clocks;
 mod day;

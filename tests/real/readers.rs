@@ -450,6 +450,7 @@ fn first(owner: &Owner, shape: &Shape, warehouse: Place) -> Commit {
             topic_id: "topic".to_owned(),
             start_offsets: BTreeMap::from([(0, 0)]),
             empty_file: String::new(),
+            adopted: None,
         }),
         lanes: BTreeMap::from([(0, lane)]),
         topic_id: "topic".to_owned(),

@@ -13,11 +13,11 @@ use std::time::Duration;
 /// 2024-09-01 19:42:00 UTC, the start of a window.
 const START_MS: i64 = 1_725_219_720_000;
 /// The delay of both: how far a record may be behind the newest one.
-const DELAY_MS: i64 = 10_000;
+pub const DELAY_MS: i64 = 10_000;
 
 /// Records whose time goes on by `step_ms` and is taken back by less than the delay, in a fixed
 /// disorder: neither windrow nor Spark finds one late. Topic partitions and origins take turns.
-fn disordered(count: i64, partitions: i64, origins: i64, step_ms: i64) -> Vec<Value> {
+pub fn disordered(count: i64, partitions: i64, origins: i64, step_ms: i64) -> Vec<Value> {
     (0..count)
         .map(|i| {
             let back = i * 7919 % (DELAY_MS - 100);

@@ -109,6 +109,9 @@ impl ExpectedLane {
                         self.ledger.lost += (to - decision.offset) as u64;
                         self.ledger.next_offset = *to;
                     }
+                    Decided::Adopted { .. } => {
+                        unreachable!("no table of the simulation is adopted")
+                    }
                     Decided::CountsLost { .. } | Decided::Generation { .. } => {
                         unreachable!("the judge ends the piece with this decision")
                     }

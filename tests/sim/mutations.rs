@@ -53,8 +53,8 @@ pub const ALL: &[Mutation] = &[
     ),
     mutation(
         "late hits are not counted",
-        "count/lane.rs",
-        "self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);",
+        "count/lane/hits.rs",
+        "self.ledger.late_hits += span.closed(self.slide, self.watermark_ms) - adopted;",
         "",
     ),
     mutation(

@@ -20,7 +20,7 @@
 //! `[n, value]` for each aggregate except `count`.
 
 use crate::count::interner::Interner;
-use crate::count::lane::{Kept, Lane, LaneState};
+use crate::count::lane::{Adoption, Kept, Lane, LaneState};
 use crate::count::partial::{Closed, Entry, Partials, SliceState};
 use crate::count::plausible;
 use crate::count::slice::Slice;
@@ -78,6 +78,7 @@ pub fn encode<'a>(
             ledger: kept.ledger,
             leader_epoch: EpochMark::leader_epoch_at(kept.epoch_mark, kept.ledger.next_offset),
             epoch_mark: EpochMark::below(kept.epoch_mark, kept.ledger.next_offset),
+            adoption: kept.adoption,
             keys: WrittenKeys(&named, key_columns),
             slices: WrittenSlices(&named, kept.partials),
             closed: WrittenClosed(&named, kept.closed),
@@ -206,6 +207,8 @@ struct WrittenLane<'a> {
     leader_epoch: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch_mark: Option<EpochMark>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adoption: Option<Adoption>,
     keys: WrittenKeys<'a>,
     slices: WrittenSlices<'a>,
     closed: WrittenClosed<'a>,
@@ -332,6 +335,9 @@ struct FileLane {
     /// Where it is unknown: the last record whose leader epoch is known.
     #[serde(default)]
     epoch_mark: Option<EpochMark>,
+    /// What another job had counted.
+    #[serde(default)]
+    adoption: Option<Adoption>,
     /// Slices and closed windows name a key by its place here.
     keys: Vec<FileKey>,
     /// The start of each slice in ms since 1970, and its entries.
@@ -466,6 +472,7 @@ fn lane_state(file: FileLane) -> Result<LaneState, String> {
         ceiling: file.ceiling,
         ledger: file.ledger,
         epoch_mark: EpochMark::read(file.epoch_mark, file.leader_epoch, file.ledger.next_offset),
+        adoption: file.adoption,
         closed: closed.collect(),
         slices: file.slices.into_iter().map(slice).collect(),
         keys,

@@ -35,23 +35,25 @@
 //! Otherwise the log has changed, and the lane stops.
 
 mod floors;
+mod hits;
 mod look;
 mod place;
 mod replay;
 
+pub use hits::Adoption;
 pub use place::LanePlace;
 pub use replay::AtCommit;
 
 use crate::count::extract::{Extraction, Extractor};
 use crate::count::partial::{Closed, Partials, SliceState, closed_bytes};
 use crate::count::watermark::Watermark;
-use crate::count::window::Span;
 use crate::values::decision::{Decided, Decision};
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Batch, EpochMark, Offset, Partition, Record};
 use crate::values::row::{LateRecord, RejectRecord, SIDE_VALUE_MAX_BYTES};
 use crate::values::shape::{OnBadRecord, Shape};
 use crate::values::time::EventTime;
+use hits::adopted_through;
 use replay::Replay;
 use std::sync::Arc;
 
@@ -75,6 +77,8 @@ pub struct Lane {
     ceiling: i64,
     /// Another ceiling, which will hold from the next record on, when one comes.
     offered_ceiling: Option<EventTime>,
+    /// What another job had counted; `None` in a table that was not adopted.
+    adoption: Option<Adoption>,
     partials: Partials,
     /// Windows that are closed here but not final, because another topic partition is behind.
     closed: Closed,
@@ -124,6 +128,8 @@ pub struct LaneState {
     pub ledger: LaneLedger,
     /// The last record whose leader epoch is known.
     pub epoch_mark: Option<EpochMark>,
+    /// What another job had counted.
+    pub adoption: Option<Adoption>,
     /// The keys, encoded as [`crate::values::record::Key`] says. Slices name them by their place.
     pub keys: Vec<Arc<[u8]>>,
     /// The slices of open windows.
@@ -145,6 +151,7 @@ impl LaneState {
                 ..LaneLedger::default()
             },
             epoch_mark: None,
+            adoption: None,
             keys: Vec::new(),
             slices: Vec::new(),
             closed: Closed::new(),
@@ -158,6 +165,7 @@ pub(super) struct Kept<'a> {
     pub(super) ceiling: i64,
     pub(super) ledger: LaneLedger,
     pub(super) epoch_mark: Option<EpochMark>,
+    pub(super) adoption: Option<Adoption>,
     pub(super) partials: &'a Partials,
     pub(super) closed: &'a Closed,
 }
@@ -200,6 +208,7 @@ impl Lane {
             next_end: i64::MAX,
             ceiling: state.ceiling,
             offered_ceiling: None,
+            adoption: state.adoption,
             partials,
             closed_bytes,
             closed: state.closed,
@@ -232,6 +241,7 @@ impl Lane {
             ceiling: self.ceiling,
             ledger: self.ledger,
             epoch_mark: self.epoch_mark,
+            adoption: self.adoption,
             partials: &self.partials,
             closed: &self.closed,
         }
@@ -287,8 +297,12 @@ impl Lane {
         }
         let span = self.partials.span(time.0);
         if span.last_end <= self.watermark_ms {
-            self.ledger.late += 1;
             self.ledger.next_offset += 1;
+            if adopted_through(self.adoption, record.offset) >= span.last_end {
+                self.ledger.adopted += 1;
+                return;
+            }
+            self.ledger.late += 1;
             // It cannot move the watermark, because its time lies below it.
             // In a replay, the record is in a file already.
             if self.replay.is_none() {
@@ -313,25 +327,9 @@ impl Lane {
             );
             return self.observe(Some(time));
         }
-        self.note_counted(span);
+        self.note_counted(record.offset, span);
         if self.watermark.observe(time) {
             self.move_watermark();
-        }
-    }
-
-    /// A record was added in this slice.
-    fn note_counted(&mut self, span: Span) {
-        self.ledger.counted += 1;
-        self.ledger.next_offset += 1;
-        self.ledger.hits += span.windows(self.slide);
-        if self.watermark_ms >= span.first_end {
-            self.ledger.late_hits += span.closed(self.slide, self.watermark_ms);
-            self.next_end = self.next_end.min(
-                span.next_end(self.slide, self.watermark_ms)
-                    .unwrap_or(i64::MAX),
-            );
-        } else {
-            self.next_end = self.next_end.min(span.first_end);
         }
     }
 
@@ -412,6 +410,7 @@ impl Lane {
                 self.watermark.raise_floor(*at);
                 self.move_watermark();
             }
+            Decided::Adopted { through, to } => self.adopt(*through, *to),
             Decided::Ceiling { at } => self.ceiling = at.0,
             Decided::Delay { ms } => {
                 self.watermark.set_delay(*ms);
@@ -442,6 +441,7 @@ impl Lane {
                 self.ceiling = ceiling.0;
                 self.ledger = *ledger;
                 self.epoch_mark = None;
+                self.adoption = None;
             }
             Decided::Generation { to, .. } => {
                 self.ledger = LaneLedger {
@@ -450,6 +450,7 @@ impl Lane {
                     ..LaneLedger::default()
                 };
                 self.epoch_mark = None;
+                self.adoption = None;
             }
         }
     }

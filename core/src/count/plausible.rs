@@ -81,6 +81,14 @@ fn check_offsets(state: &LaneState) -> Result<(), String> {
     }
     check_numbers(ledger)?;
     ledger.check()?;
+    if let Some(adoption) = state.adoption
+        && !((0..NUMBER_MAX).contains(&adoption.to) && is_time(adoption.through.0))
+    {
+        let (to, through) = (adoption.to, adoption.through.0);
+        return Err(format!(
+            "nothing was adopted up to offset {to} and time {through}"
+        ));
+    }
     match state.epoch_mark {
         Some(mark) if !(0..=ledger.next_offset).contains(&mark.offset) || mark.leader_epoch < 0 => {
             let (epoch, offset) = (mark.leader_epoch, mark.offset);

@@ -398,6 +398,7 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
             .map(|(p, limits)| (p, start(limits)))
             .collect(),
         empty_file: empty_file(step.rules, step.names).0,
+        adopted: None,
     }
 }
 

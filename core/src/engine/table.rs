@@ -592,6 +592,7 @@ fn archived(commit: &Commit) -> TableLedger {
         hits: all.hits - lanes.hits,
         late_hits: all.late_hits - lanes.late_hits,
         lost_hits: all.lost_hits - lanes.lost_hits,
+        adopted: all.adopted - lanes.adopted,
         ..TableLedger::default()
     }
 }

@@ -124,7 +124,8 @@ fn write_outcomes(out: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         "Offsets by what became of them",
         MetricType::Counter,
     )?;
-    for (outcome, n) in outcomes {
+    let adopted = Some(("adopted", status.adopted)).filter(|(_, n)| *n > 0);
+    for (outcome, n) in outcomes.into_iter().chain(adopted) {
         ConstCounter::new(n).encode(family.encode_family(&[("outcome", outcome)])?)?;
     }
     let rows = [

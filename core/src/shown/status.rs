@@ -66,7 +66,8 @@ pub struct Status {
     /// When that epoch was committed, by the database's clock.
     #[serde(with = "rfc3339")]
     pub last_commit: Option<EventTime>,
-    /// Offsets that are accounted for: the sum of the six fields from `counted` to `lost`.
+    /// Offsets that are accounted for: the sum of the six fields from `counted` to `lost`, and of
+    /// `adopted`.
     pub consumed: u64,
     /// Records that were counted in their windows.
     pub counted: u64,
@@ -83,8 +84,12 @@ pub struct Status {
     /// Counts of windows that were still open when their records were removed: they were counted,
     /// but are in no row.
     pub lost_hits: u64,
+    /// Records that are in the rows that were adopted from another job. It is left out where there
+    /// are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub adopted: u64,
     /// Rows that were ever committed, by the ledger. The table has fewer when retention has removed
-    /// some.
+    /// some, and more when it was adopted: rows of another job are not in the ledger.
     pub rows_committed: u64,
     /// Epochs that this process has committed.
     pub commits: u64,
@@ -296,6 +301,11 @@ impl Status {
 }
 
 /// A time that may be absent, as text of RFC 3339 or `null`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 mod rfc3339 {
     use super::NOT_A_TIME;
     use crate::values::time::{EventTime, parse_rfc3339};

@@ -24,7 +24,7 @@ pub const LANE_COLUMNS: [&str; 7] = [
 /// topic partitions, where the answer has any.
 #[must_use]
 pub fn status_table(status: &Value) -> String {
-    const KEYS: [&str; 28] = [
+    const KEYS: [&str; 29] = [
         "table",
         "state",
         "reason",
@@ -47,6 +47,7 @@ pub fn status_table(status: &Value) -> String {
         "gaps",
         "lost",
         "lost-hits",
+        "adopted",
         "commits",
         "commit-failures",
         "compaction",

@@ -322,6 +322,7 @@ mod tests {
             topic_id: "topic".to_owned(),
             start_offsets: BTreeMap::from([(0, 70), (1, 70)]),
             empty_file: String::new(),
+            adopted: None,
         }
     }
 

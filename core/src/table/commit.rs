@@ -41,6 +41,32 @@ pub struct Genesis {
     /// A file of the table's own columns that has no rows: its path below the warehouse. It is what
     /// a table partition shows between the swap that replaced its file and its deletion.
     pub empty_file: String,
+    /// The table of another job that this one goes on from; `None` for a table that windrow began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<AdoptedTable>,
+}
+
+/// The table of a Spark Structured Streaming job, as windrow took it over. Its rows are in the
+/// files of epoch 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AdoptedTable {
+    /// The directory of its files, which stay there.
+    pub directory: String,
+    /// The directory of the job's checkpoint.
+    pub checkpoint: String,
+    /// The last batch of the job whose rows are in the table.
+    pub batch: u64,
+    /// The job's watermark: it has written all windows that end here or earlier.
+    pub through: EventTime,
+    /// The next offsets that the job would have read.
+    pub next_offsets: BTreeMap<Partition, Offset>,
+    /// How many rows it had.
+    pub rows: u64,
+    /// The sum of `count` over these rows.
+    pub row_count: u64,
+    /// The name that its entry in Hive has now, `<table>__spark`; `None` where it had none.
+    pub renamed_to: Option<String>,
 }
 
 /// Which of the four tables a file belongs to.

@@ -453,6 +453,7 @@ mod tests {
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
             empty_file: String::new(),
+            adopted: None,
         }
     }
 

@@ -6,6 +6,7 @@ mod columnar;
 mod file_check;
 mod partial_file;
 pub mod file;
+pub mod spark_file;
 pub mod listing;
 pub mod level;
 pub mod commit;

@@ -105,6 +105,7 @@ fn check_decision(decision: &Decision) -> Result<(), String> {
         }
         Decided::Generation { to, .. } => *to,
         Decided::Delay { ms } if !is_number(*ms) => return Err(format!("the delay is {ms} ms")),
+        Decided::Adopted { to, .. } => (*to).max(from),
         Decided::Delay { .. } | Decided::Floor { .. } | Decided::Ceiling { .. } => from,
     };
     match &decision.what {

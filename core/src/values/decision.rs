@@ -1,5 +1,5 @@
-//! What the log cannot say: floors, ceilings, delays, losses, generations. When such a decision is
-//! made is not said here.
+//! What the log cannot say: floors, ceilings, delays, losses, generations, adoptions. When such a
+//! decision is made is not said here.
 
 use crate::values::ledger::LaneLedger;
 use crate::values::record::{Offset, Partition};
@@ -73,6 +73,21 @@ pub enum Decided {
         ceiling: EventTime,
         /// What happened, for people.
         reason: String,
+    },
+    /// Another job had counted the table before windrow took it over. Its watermark is a floor of
+    /// the topic partition, because the windows that end there or earlier are rows already. What it
+    /// had counted in later windows is counted again, so reading begins before the offset that the
+    /// job had reached. A record in between whose windows are all rows already is *adopted*: it is
+    /// in the table, or the job dropped it, so it is neither late nor kept.
+    ///
+    /// Example: the job closed the windows through 12:00:10 and had read up to offset 70. Reading
+    /// begins at offset 40. The record `a` of 12:00:04 at offset 41 is adopted; at offset 71 it
+    /// would be late.
+    Adopted {
+        /// The job's watermark: it has written the rows of all windows that end here or earlier.
+        through: EventTime,
+        /// The next offset that the job would have read.
+        to: Offset,
     },
     /// The log itself is another one from here on: the topic was made again, or was cut off.
     Generation {

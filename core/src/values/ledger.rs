@@ -1,6 +1,6 @@
 //! The ledger: two equations that must hold at every commit, or windrow stops.
 //!
-//! - offsets = counted + late + rejected + tombstones + gaps + lost
+//! - offsets = counted + late + rejected + tombstones + gaps + lost + adopted
 //! - window hits = counts in rows + open + closed + late hits + lost hits
 
 use crate::values::record::Offset;
@@ -40,6 +40,16 @@ pub struct LaneLedger {
     /// were still open.
     #[serde(default)]
     pub lost_hits: u64,
+    /// Records that another job had counted before the table was adopted from it, by a recorded
+    /// decision. Only an adopted table has any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub adopted: u64,
+}
+
+/// Whether a number need not be written, because it is the default.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl LaneLedger {
@@ -49,14 +59,23 @@ impl LaneLedger {
     /// Both sides of the equation, as a message. The caller must stop.
     pub fn check(&self) -> Result<(), String> {
         let offsets = self.next_offset - self.start_offset;
-        let sum =
-            self.counted + self.late + self.rejected + self.tombstones + self.gaps + self.lost;
+        let sum = self.counted
+            + self.late
+            + self.rejected
+            + self.tombstones
+            + self.gaps
+            + self.lost
+            + self.adopted;
+        let adopted = match self.adopted {
+            0 => String::new(),
+            n => format!(" + adopted {n}"),
+        };
         if u64::try_from(offsets).is_ok_and(|n| n == sum) && self.late_hits <= self.hits {
             return Ok(());
         }
         Err(format!(
             "ledger does not add up: {offsets} offsets from {} to {}, but counted {} + late {} \
-             + rejected {} + tombstones {} + gaps {} + lost {} = {sum}",
+             + rejected {} + tombstones {} + gaps {} + lost {}{adopted} = {sum}",
             self.start_offset,
             self.next_offset,
             self.counted,
@@ -73,7 +92,8 @@ impl LaneLedger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TableLedger {
-    /// Offsets that are accounted for: counted + late + rejected + tombstones + gaps + lost.
+    /// Offsets that are accounted for: counted + late + rejected + tombstones + gaps + lost
+    /// + adopted.
     pub consumed: u64,
     /// The sum of [`LaneLedger::counted`].
     pub counted: u64,
@@ -94,7 +114,10 @@ pub struct TableLedger {
     /// The sum of [`LaneLedger::lost_hits`].
     #[serde(default)]
     pub lost_hits: u64,
-    /// Rows that were ever committed.
+    /// The sum of [`LaneLedger::adopted`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub adopted: u64,
+    /// Rows that were ever committed, without those that were adopted from another job.
     pub rows: u64,
     /// The sum of `count` over these rows.
     pub row_count: u64,
@@ -117,8 +140,14 @@ impl TableLedger {
         self.hits += lane.hits;
         self.late_hits += lane.late_hits;
         self.lost_hits += lane.lost_hits;
-        self.consumed +=
-            lane.counted + lane.late + lane.rejected + lane.tombstones + lane.gaps + lane.lost;
+        self.adopted += lane.adopted;
+        self.consumed += lane.counted
+            + lane.late
+            + lane.rejected
+            + lane.tombstones
+            + lane.gaps
+            + lane.lost
+            + lane.adopted;
     }
 
     /// Checks that each window hit is in a row, in a partial, late or lost.

@@ -64,7 +64,7 @@ impl Recount {
             done: BTreeSet::new(),
             closed_through: last.closed_through,
             until,
-            from_first: start.after.is_none(),
+            from_first: start.from_first,
             rows: 0,
         };
         recount.note_done();

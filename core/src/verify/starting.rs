@@ -21,8 +21,8 @@
 //! was cut off), across counts that were lost, or across a commit that cannot be read: it starts at
 //! the last commit that decided one, or later.
 
-use crate::count::lane::LanePlace;
-use crate::table::commit::{Commit, LaneCommit};
+use crate::count::lane::{Adoption, LanePlace};
+use crate::table::commit::{AdoptedTable, Commit, Genesis, LaneCommit};
 use crate::table::history::History;
 use crate::table::plausible::check_epoch;
 use crate::values::decision::{Decided, Decision};
@@ -38,6 +38,8 @@ pub struct Start {
     pub epoch: u64,
     /// Where each topic partition begins. Those that joined later begin at their start offset.
     pub lanes: BTreeMap<Partition, LanePlace>,
+    /// It begins with the table's first record, so the count must come to the very ledger.
+    pub from_first: bool,
     /// Windows that start after this time are covered; `None` where all are.
     pub after: Option<EventTime>,
     /// What was decided after that commit, in order.
@@ -52,6 +54,9 @@ pub struct Chooser {
     last: BTreeMap<Partition, LaneCommit>,
     /// The first window that is asked for.
     from: Option<EventTime>,
+    /// Only windows that start after this time were counted by windrow, where it has adopted the
+    /// table of another job.
+    adopted: Option<EventTime>,
     in_force: InForce,
     /// What was decided, with the epoch that recorded it or, once that is folded, the last epoch
     /// that was folded with it.
@@ -67,8 +72,25 @@ pub struct Chooser {
     too_old: u64,
 }
 
-/// The delay and the ceiling of each topic partition.
-type InForce = BTreeMap<Partition, (i64, i64)>;
+/// What holds in each topic partition.
+type InForce = BTreeMap<Partition, Standing>;
+
+#[derive(Clone, Copy)]
+struct Standing {
+    delay_ms: i64,
+    ceiling_ms: i64,
+    adoption: Option<Adoption>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            delay_ms: 0,
+            ceiling_ms: i64::MIN,
+            adoption: None,
+        }
+    }
+}
 
 struct Candidate {
     epoch: u64,
@@ -96,6 +118,7 @@ impl Chooser {
             log_start,
             last: last.lanes.clone(),
             from,
+            adopted: None,
             in_force: InForce::new(),
             decisions: Vec::new(),
             best: None,
@@ -104,6 +127,15 @@ impl Chooser {
             broken_by: None,
             too_old: 0,
         }
+    }
+
+    /// Leaves the windows alone that another job has counted, where the table was adopted.
+    #[must_use]
+    pub fn beside_adopted(mut self, genesis: &Genesis) -> Self {
+        // A window ends after `through` if and only if it starts after this.
+        let last = |adopted: &AdoptedTable| adopted.through.minus(genesis.shape.window_ms);
+        self.adopted = genesis.adopted.as_ref().map(last);
+        self
     }
 
     /// Takes the next commit. One that cannot be read is left out: nothing is counted across it,
@@ -160,21 +192,31 @@ impl Chooser {
     fn take_decisions(&mut self, epoch: u64, decisions: &[Decision]) {
         let mut broken_by = None;
         for decision in decisions {
-            let in_force = self.in_force.entry(decision.partition);
-            let (delay, ceiling) = in_force.or_insert((0, i64::MIN));
+            let standing = self.in_force.entry(decision.partition).or_default();
             match &decision.what {
-                Decided::Delay { ms } => *delay = *ms,
-                Decided::Ceiling { at } => *ceiling = at.0,
+                Decided::Delay { ms } => standing.delay_ms = *ms,
+                Decided::Ceiling { at } => standing.ceiling_ms = at.0,
+                Decided::Adopted { through, to } => {
+                    let (through, to) = (*through, *to);
+                    standing.adoption = Some(Adoption { through, to });
+                }
                 Decided::CountsLost {
                     delay_ms,
                     ceiling: at,
                     reason,
                     ..
                 } => {
-                    (*delay, *ceiling) = (*delay_ms, at.0);
+                    *standing = Standing {
+                        delay_ms: *delay_ms,
+                        ceiling_ms: at.0,
+                        adoption: None,
+                    };
                     broken_by = Some(reason.clone());
                 }
-                Decided::Generation { reason, .. } => broken_by = Some(reason.clone()),
+                Decided::Generation { reason, .. } => {
+                    standing.adoption = None;
+                    broken_by = Some(reason.clone());
+                }
                 Decided::Floor { .. } | Decided::Lost { .. } => {}
             }
         }
@@ -275,10 +317,14 @@ impl Chooser {
     pub fn choose(self) -> Option<Start> {
         let best = self.best?;
         let place = |(partition, last): (&Partition, &LaneCommit)| {
-            let (delay_ms, ceiling_ms) = match best.in_force.get(partition) {
-                Some(in_force) if best.lanes.contains_key(partition) => *in_force,
-                _ => (0, i64::MIN),
-            };
+            let standing = best.in_force.get(partition).copied();
+            let Standing {
+                delay_ms,
+                ceiling_ms,
+                adoption,
+            } = standing
+                .filter(|_| best.lanes.contains_key(partition))
+                .unwrap_or_default();
             let place = match best.lanes.get(partition) {
                 Some(lane) => LanePlace {
                     ledger: lane.ledger,
@@ -286,6 +332,7 @@ impl Chooser {
                     newest: lane.newest,
                     delay_ms,
                     ceiling_ms,
+                    adoption,
                 },
                 None => LanePlace {
                     ledger: LaneLedger {
@@ -297,6 +344,7 @@ impl Chooser {
                     newest: None,
                     delay_ms,
                     ceiling_ms,
+                    adoption,
                 },
             };
             (*partition, place)
@@ -306,7 +354,8 @@ impl Chooser {
         Some(Start {
             epoch: best.epoch,
             lanes: self.last.iter().map(place).collect(),
-            after: best.after,
+            from_first: best.after.is_none(),
+            after: best.after.max(self.adopted),
             decisions: decisions.map(|(_, decision)| decision).collect(),
         })
     }

@@ -502,6 +502,7 @@ fn audit(table: &Table, entries: &[EpochEntry]) -> Findings {
             topic_id: String::new(),
             start_offsets: BTreeMap::new(),
             empty_file: String::new(),
+            adopted: None,
         },
         last: table.last().clone(),
         committed_at: DbTime(0),

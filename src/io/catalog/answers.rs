@@ -22,3 +22,12 @@ pub struct Files {
     /// The newest first.
     pub newest: Vec<CommittedFile>,
 }
+
+/// The entry in Hive of a Spark job's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SparkEntry {
+    /// The directory of its files, as Hive has it: `s3a://spark/warehouse/newtable`.
+    pub location: String,
+    /// The name that it gets when the table is adopted: `newtable__spark`.
+    pub renamed_to: String,
+}

@@ -16,7 +16,7 @@ pub mod session;
 mod hive;
 pub mod postgres;
 
-pub use answers::{CommittedFile, Files, Totals};
+pub use answers::{CommittedFile, Files, SparkEntry, Totals};
 
 use directory::LocalCatalog;
 use postgres::PostgresCatalog;
@@ -160,6 +160,20 @@ impl Catalog {
         // If this fails, the lease ends by itself; what counts is whether the rows are there.
         let _ = catalog.release(&owner).await;
         restored
+    }
+
+    /// The entry in Hive of the Spark job's table that has this table's name, so that it can be
+    /// adopted: from here on the entry does not keep this process from taking the table. `None`
+    /// where there is no such entry, or no Hive.
+    ///
+    /// # Errors
+    /// `Stop` when the entry is not that of a Spark job's table, or its new name is taken.
+    /// Otherwise those of [`Catalog::acquire`].
+    pub async fn spark_entry(&mut self) -> Result<Option<SparkEntry>, CatalogError> {
+        match self {
+            Catalog::Postgres(catalog) => catalog.spark_entry().await,
+            Catalog::Local(_) => Ok(None),
+        }
     }
 
     /// What is committed, for a look without owning the table. `None` for a table that does not

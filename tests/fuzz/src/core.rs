@@ -6,6 +6,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{LazyLock, Once};
+use windrow_core::adopt::job::{JobFacts, plan, read_batch, read_begin};
+use windrow_core::adopt::sink_log;
 use windrow_core::count::checkpoint as checkpoints;
 use windrow_core::count::extract::{Extraction, Extractor};
 use windrow_core::count::lane::{Lane, LaneState};
@@ -116,6 +118,42 @@ pub fn secrets(data: &[u8]) {
     let with_password = format!("{text}\nkafka-password: \"{hidden}\"\n");
     if let Err(why) = Secrets::parse(&with_password) {
         assert!(!why.to_string().contains(hidden), "a secret is in an error");
+    }
+}
+
+/// What a Spark job has left: a batch of its checkpoint, its log of files, and the names in there.
+/// Where a batch can be read, a plan goes on behind what the job has read.
+pub fn spark_job(data: &[u8]) {
+    let _ = read_begin(data, "t");
+    let _ = sink_log::files([("0", data)], "n");
+    let names: Vec<String> =
+        text(data).map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect());
+    let needed = sink_log::needed(&names);
+    let Ok(batch) = read_batch(data, "t") else {
+        return;
+    };
+    let in_table = needed.map_or(0, |needed| needed.last_batch);
+    let facts = JobFacts {
+        in_table,
+        begin: Some(batch.next_offsets.clone()),
+        logs: batch
+            .next_offsets
+            .keys()
+            .map(|p| (*p, (0, i64::MAX)))
+            .collect(),
+        batches: BTreeMap::from([(in_table, batch)]),
+        committed: Some(in_table),
+        delay_ms: 10_000,
+    };
+    let shape = Shape::count_by_origin("t", 10_000, 5000);
+    if let Ok(plan) = plan(&facts, &shape) {
+        let starts = plan.start_offsets.iter();
+        assert!(
+            starts
+                .into_iter()
+                .all(|(p, start)| *start <= plan.next_offsets[p])
+        );
+        assert!(plan.offsets_again() >= 0);
     }
 }
 

@@ -26,6 +26,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("manifest", core::manifest),
     ("ledger-row", core::ledger_row),
     ("table-file", core::table_file),
+    ("spark-job", core::spark_job),
     ("http-request", core::http_request),
     ("last-line", core::last_line),
     ("databag", charm::databag),

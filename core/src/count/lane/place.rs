@@ -1,7 +1,7 @@
 //! Where a lane was at a commit, and the lane from there on without what it had counted. Why it is
 //! counted from there on is not known here.
 
-use super::LaneState;
+use super::{Adoption, LaneState};
 use crate::count::watermark::Watermark;
 use crate::values::ledger::LaneLedger;
 use crate::values::time::EventTime;
@@ -19,6 +19,8 @@ pub struct LanePlace {
     pub delay_ms: i64,
     /// The ceiling in force there, in ms since 1970.
     pub ceiling_ms: i64,
+    /// What another job had counted, where the table was adopted.
+    pub adoption: Option<Adoption>,
 }
 
 impl LaneState {
@@ -31,6 +33,7 @@ impl LaneState {
             watermark: Watermark::at(place.delay_ms, place.newest, place.watermark),
             ceiling: place.ceiling_ms,
             ledger: place.ledger,
+            adoption: place.adoption,
             ..Self::at_start(place.ledger.next_offset)
         }
     }

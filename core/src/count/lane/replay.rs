@@ -269,6 +269,68 @@ mod tests {
     use crate::values::record::Record;
     use crate::values::shape::{OnBadRecord, Shape};
 
+    /// Sliding windows of 20 every 10, of which another job closed those through 30, and had read
+    /// up to offset 4.
+    #[test]
+    fn what_another_job_has_counted_is_adopted_and_not_late_also_in_a_replay() {
+        let shape = Shape::count_by_origin("clicks", 20, 10);
+        let begin = || {
+            let mut lane = Lane::new(0, &shape, 0);
+            lane.set_delay(0);
+            lane.decide(Decided::Adopted {
+                through: EventTime(30),
+                to: 4,
+            });
+            lane.offer_ceiling(EventTime(1000));
+            lane
+        };
+        let read = |lane: &mut Lane, times: &[i64]| {
+            for time in times {
+                let record = Record {
+                    offset: lane.ledger.next_offset,
+                    timestamp_ms: *time,
+                    value: Some(br#"{"origin":"a"}"#),
+                };
+                lane.records(&&[record][..]);
+            }
+        };
+        let mut lane = begin();
+        // Wholly the job's; half the job's; ours; late by our own watermark; and then behind the
+        // job's offset, where what it has closed is late.
+        read(&mut lane, &[15, 25, 41, 22, 15, 32]);
+        let ledger = lane.ledger;
+        assert_eq!((ledger.adopted, ledger.late, ledger.counted), (1, 2, 3));
+        assert_eq!((ledger.hits, ledger.late_hits), (1 + 2 + 2, 1));
+        assert_eq!(ledger.check(), Ok(()));
+        let late: Vec<Offset> = lane.take_side_rows().0.iter().map(|l| l.offset).collect();
+        assert_eq!(late, [3, 4]);
+
+        let mut again = Lane::restore(
+            0,
+            &shape,
+            LaneState::at_start(0),
+            lane.ledger,
+            lane.take_decisions(),
+        );
+        again.begin_replay(lane.watermark(), lane.newest());
+        read(&mut again, &[15, 25, 41, 22, 15, 32]);
+        again.end(6);
+        assert_eq!(again.stopped(), None);
+        assert_eq!(again.ledger, lane.ledger);
+        assert!(again.late.is_empty());
+
+        // A checkpoint amid what was adopted leads there as well.
+        let mut at_one = begin();
+        read(&mut at_one, &[15]);
+        let state = state_of(&at_one);
+        assert_eq!(state.adoption.map(|adoption| adoption.to), Some(4));
+        let mut again = Lane::restore(0, &shape, state, lane.ledger, Vec::new());
+        again.begin_replay(lane.watermark(), lane.newest());
+        read(&mut again, &[25, 41, 22, 15, 32]);
+        again.end(6);
+        assert_eq!(again.ledger, lane.ledger);
+    }
+
     /// What a checkpoint of this lane gives back.
     fn state_of(lane: &Lane) -> LaneState {
         let bytes = checkpoint::encode([(0, lane)], 1);

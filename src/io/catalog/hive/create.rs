@@ -57,6 +57,10 @@ impl Hive {
         // stops.
         db.batch("LOCK TABLE hive.\"TBLS\" IN SHARE ROW EXCLUSIVE MODE")
             .await?;
+        let adopted = genesis.adopted.as_ref();
+        if let Some(renamed_to) = adopted.and_then(|adopted| adopted.renamed_to.as_ref()) {
+            self.rename_spark_entry(db, name, renamed_to).await?;
+        }
         self.check_free(db, name).await?;
         for table in hive::tables(name, genesis) {
             self.create_table(db, database, &table).await?;

@@ -13,6 +13,7 @@ mod partitions;
 mod compare;
 mod places;
 mod restore;
+mod adopt;
 mod init;
 
 pub(super) use init::{ROLES_LET_IN, init};
@@ -354,6 +355,6 @@ fn refusal(db: &Session, name: &TableName, row: &HiveTableRow) -> CatalogError {
     };
     db.stop(format_args!(
         "table \"{full_name}\" is there and is not windrow's (a Spark job's, perhaps); \
-         choose another table name, or {way_out} that table"
+         take it over with \"windrow adopt\", choose another table name, or {way_out} that table"
     ))
 }

@@ -60,7 +60,9 @@ impl PostgresCatalog {
         }
         if job.facts.last_epoch.is_none() {
             versions::refuse_unreleased(link, &self.name).await?;
-            link.hive.check_free(db, &self.name).await?;
+            if !self.adopts {
+                link.hive.check_free(db, &self.name).await?;
+            }
         }
         let sql = format!(
             "UPDATE journal.job SET term = term + 1, owner_id = $3, \

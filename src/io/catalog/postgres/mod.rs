@@ -16,6 +16,7 @@ mod commit;
 mod history;
 mod audit;
 mod restore;
+mod adopt;
 
 use super::hive::{self, Hive};
 use super::session::{Lost, PgConfig, Session};
@@ -29,6 +30,8 @@ pub struct PostgresCatalog {
     config: PgConfig,
     name: TableName,
     link: Option<Link>,
+    /// A Spark job's table may have the table's name, because it is to be adopted.
+    adopts: bool,
 }
 
 /// A connection and what was learned over it.
@@ -55,6 +58,7 @@ impl PostgresCatalog {
             config,
             name,
             link: None,
+            adopts: false,
         }
     }
 
