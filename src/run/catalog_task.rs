@@ -135,6 +135,10 @@ impl CatalogTask {
             CatalogRequest::Doom { owner, keys, clock } => {
                 CatalogAnswer::Doom(catalog.doom(&owner, &keys, &clock).await)
             }
+            CatalogRequest::Doomed { manifest, keys } => CatalogAnswer::Doomed {
+                manifest,
+                result: catalog.doomed_among(&keys).await,
+            },
             CatalogRequest::DoomedPast {
                 grace_ms,
                 after,

@@ -168,6 +168,8 @@ pub struct Catalog {
     pub doomed: BTreeMap<String, DbTime>,
     /// The greatest epoch that there ever was, also before a failover.
     last_epoch_ever: Option<u64>,
+    /// Epochs that were committed again from the store.
+    followed: BTreeSet<u64>,
 }
 
 impl Catalog {
@@ -254,6 +256,16 @@ impl Catalog {
     /// Whether nobody has taken the table since.
     pub fn is_owned_by(&self, owner: &Owner) -> bool {
         self.owner.as_ref() == Some(owner)
+    }
+
+    /// Whether an epoch was committed from the store, by another owner than the one that made it.
+    pub fn is_followed(&self, epoch: u64) -> bool {
+        self.followed.contains(&epoch)
+    }
+
+    /// The owner of the newest term.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     pub fn last_epoch(&self) -> Option<u64> {
@@ -435,6 +447,11 @@ impl Catalog {
                 objects.contains_key(key) || mistake.is_some(),
                 "a checkpoint is stored before its commit"
             );
+        }
+        let manifest = objects.get(&commit.manifest);
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Commit>(bytes).ok());
+        if manifest.is_some_and(|manifest| manifest.owner != commit.owner) {
+            self.followed.insert(commit.epoch);
         }
         self.epochs.push((commit, at));
         self.last_epoch_ever = self.last_epoch_ever.max(self.last_epoch());

@@ -3,11 +3,12 @@
 
 mod losses;
 
-use super::conversation::{CatalogAnswer, Effect, LogEnd, MergeFailure, TopicFacts};
+use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut, cut_swap};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
 use super::memory::{Memory, committable};
+use super::merge_order::MergeFailure;
 use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};

@@ -224,6 +224,11 @@ pub fn row(cause: Cause) -> CauseRow {
             "Another windrow wrote the checkpoint.",
             "run that windrow, or `on-data-loss: continue`",
         ),
+        Cause::Following => (
+            Itself,
+            "Epochs that the catalog lost are taken from the store.",
+            "nothing; `reason` says how far it is",
+        ),
         Cause::Held => (
             Itself,
             "Another process has the table; `owner` is its `instance`.",

@@ -39,8 +39,11 @@ pub struct RunFacts {
     pub compaction_failures: u64,
     /// What merges have moved, also those that failed.
     pub compaction_bytes: MovedBytes,
-    /// See [`Status::problems`].
+    /// What is wrong with the secrets; see [`Status::problems`].
     pub problems: String,
+    /// Which epochs were lost for good, as a sentence; empty where none were. See
+    /// [`Status::problems`].
+    pub lost_epochs: String,
 }
 
 /// How many bytes went between this process and the store.
@@ -122,6 +125,13 @@ impl Totals {
     }
 }
 
+/// What is wrong, although it hinders nothing, in one line.
+fn problems(run: &RunFacts) -> String {
+    let texts = [&run.problems, &run.lost_epochs];
+    let texts = texts.into_iter().filter(|text| !text.is_empty());
+    texts.map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
 /// What a running windrow shows now.
 #[must_use]
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
@@ -134,7 +144,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         state,
         reason: why.text,
         cause: why.cause,
-        problems: run.problems.clone(),
+        problems: problems(run),
         rows: totals.rows,
         files: totals.files,
         bytes: totals.bytes,

@@ -9,6 +9,7 @@ pub mod file;
 pub mod listing;
 pub mod level;
 pub mod commit;
+pub mod manifest;
 pub mod compaction;
 pub mod admit;
 pub mod history;

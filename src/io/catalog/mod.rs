@@ -228,6 +228,14 @@ impl Catalog {
         each!(self, c => c.doom(owner, keys, clock))
     }
 
+    /// Those of `keys` that are doomed, in order.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`].
+    pub async fn doomed_among(&mut self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doomed_among(keys))
+    }
+
     /// Keys that were doomed at least `grace_ms` ago: those behind `after` in the catalog's own
     /// order of keys, at most a thousand. Their objects may be deleted.
     ///
