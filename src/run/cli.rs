@@ -88,10 +88,19 @@ pub enum Verb {
     /// Create Hive's schema in the catalog's database, if that is empty
     InitMetastore,
     /// Write the table's entries in Hive again, where somebody dropped or altered them
-    Restore,
+    Restore(Restore),
     /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
     /// notice
     Notify,
+}
+
+/// The options of `windrow restore`
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Write windrow's own journal again first, from the manifests in the store; only where the
+    /// journal has no epoch of the table
+    #[arg(long)]
+    pub from_manifests: bool,
 }
 
 /// The options of `windrow demo`
@@ -201,7 +210,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::Demo(_)
         | Verb::CheckConfig
         | Verb::InitMetastore
-        | Verb::Restore
+        | Verb::Restore(_)
         | Verb::Notify => {
             return Ok(None);
         }
@@ -327,7 +336,7 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Pause => "paused, until: windrow resume\n".to_owned(),
         Verb::Resume => "resumed\n".to_owned(),
         Verb::CheckConfig => checked_text(&value(answer)),
-        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore | Verb::Notify => {
+        Verb::Run | Verb::Demo(_) | Verb::InitMetastore | Verb::Restore(_) | Verb::Notify => {
             String::new()
         }
     })

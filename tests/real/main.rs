@@ -9,4 +9,5 @@ mod harness;
 mod memory;
 mod million;
 mod readers;
+mod recovery;
 mod spark;

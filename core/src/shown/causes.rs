@@ -226,8 +226,8 @@ pub fn row(cause: Cause) -> CauseRow {
         ),
         Cause::Following => (
             Itself,
-            "Epochs that the catalog lost are taken from the store.",
-            "nothing; `reason` says how far it is",
+            "The catalog lost epochs, which the store gives back.",
+            "nothing",
         ),
         Cause::Held => (
             Itself,

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod compaction;
 pub mod admit;
 pub mod history;
+pub mod rebuild;
 pub mod hive;
 pub mod newest;
 pub mod merge;

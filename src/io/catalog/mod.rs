@@ -25,6 +25,7 @@ use windrow_core::table::commit::{
 };
 use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
+use windrow_core::table::rebuild::Base;
 use windrow_core::values::cause::{Cause, Trouble};
 use windrow_core::values::time::DbTime;
 
@@ -159,6 +160,22 @@ impl Catalog {
         // If this fails, the lease ends by itself; what counts is whether the rows are there.
         let _ = catalog.release(&owner).await;
         restored
+    }
+
+    /// Writes the journal of a table again, and its entries in Hive, where the journal has no epoch
+    /// of it. `who` and `owner_id` are those of [`Catalog::acquire`]. Returns what a person should
+    /// know of it, as whole sentences.
+    ///
+    /// # Errors
+    /// `Retry` while another process owns the table. `Stop` when the journal has epochs of it, or a
+    /// table that is not windrow's has one of its names. Otherwise those of [`Catalog::acquire`].
+    pub async fn rebuild(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        base: &Base,
+    ) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.rebuild(who, owner_id, base))
     }
 
     /// What is committed, for a look without owning the table. `None` for a table that does not

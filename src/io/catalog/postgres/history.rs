@@ -179,6 +179,28 @@ impl Journal<'_> {
             to_bigint(history.first_epoch),
             to_bigint(history.last_epoch),
         );
+        self.insert_history_row(history, manifest).await?;
+        db.execute(
+            "WITH folded AS (DELETE FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
+               AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
+             INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
+             SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
+            args![*database, *table, first, last],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn insert_history_row(
+        &self,
+        history: &History,
+        manifest: &str,
+    ) -> Result<(), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let (first, last) = (
+            to_bigint(history.first_epoch),
+            to_bigint(history.last_epoch),
+        );
         db.execute(
             "INSERT INTO journal.history (database, \"table\", first_epoch, last_epoch, \
                first_at, last_at, decisions, manifest, said) \
@@ -195,14 +217,6 @@ impl Journal<'_> {
                 manifest,
                 to_json(history),
             ],
-        )
-        .await?;
-        db.execute(
-            "WITH folded AS (DELETE FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
-               AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
-             INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
-             SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
-            args![*database, *table, first, last],
         )
         .await?;
         Ok(())

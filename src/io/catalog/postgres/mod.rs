@@ -14,6 +14,7 @@ mod look;
 mod lease;
 mod commit;
 mod history;
+mod rebuild;
 mod restore;
 
 use super::hive::{self, Hive};
@@ -90,9 +91,10 @@ impl PostgresCatalog {
         if link.has_journal {
             return Ok(link);
         }
-        Err(link
-            .db
-            .fenced("the journal is gone; was another database restored?"))
+        Err(link.db.fenced(
+            "the journal is gone; was another database restored? To rebuild it from the store \
+                 run: windrow restore --from-manifests",
+        ))
     }
 
     fn journal<'a>(&'a self, db: &'a Session) -> Journal<'a> {
