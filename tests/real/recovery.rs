@@ -25,23 +25,23 @@ const BATCH: i64 = 60;
 struct Table {
     name: String,
     topic: String,
-    setup: Setup,
     batches: i64,
 }
 
 impl Table {
-    fn new(prefix: &str) -> Self {
+    fn new(prefix: &str) -> (Self, Setup) {
         let name = unique(prefix);
         hive_db(&name, "script");
         let topic_name = name.replace('_', "-");
         topic(&topic_name, 2);
         let settings = json!({"commit-interval": "200ms", "idle-timeout": "1s", "lease": "3s"});
-        Self {
-            setup: Setup::new(&name, &topic_name, &name, settings),
+        let setup = Setup::new(&name, &topic_name, &name, settings);
+        let table = Self {
             topic: topic_name,
             name,
             batches: 0,
-        }
+        };
+        (table, setup)
     }
 
     /// Produces another batch, and waits until its rows are committed.
@@ -61,8 +61,8 @@ impl Table {
     }
 
     /// Window start, origin, count: of the table as it is committed.
-    fn rows(&self) -> BTreeMap<(String, String), u64> {
-        let answer = self.setup.ask(&["rows", "--limit", "1000"]);
+    fn rows(setup: &Setup) -> BTreeMap<(String, String), u64> {
+        let answer = setup.ask(&["rows", "--limit", "1000"]);
         let rows = answer["rows"].as_array().expect("a list");
         let text = |v: &Value| v.as_str().expect("text").to_owned();
         let row = |r: &Value| {
@@ -108,7 +108,7 @@ impl Table {
     /// All that was there is there again, and counting goes on.
     fn judge(
         &mut self,
-        windrow: &mut Windrow<'_>,
+        (setup, windrow): (&Setup, &mut Windrow<'_>),
         rows: &BTreeMap<(String, String), u64>,
         digests: &BTreeMap<u64, String>,
     ) {
@@ -116,7 +116,7 @@ impl Table {
         windrow.wait("the chain is followed", SOON, |s| {
             s.epoch >= Some(last) && s.state == State::Counting
         });
-        assert_eq!(&self.rows(), rows);
+        assert_eq!(&Self::rows(setup), rows);
         let now = self.digests();
         for (epoch, digest) in digests {
             if let Some(now) = now.get(epoch) {
@@ -125,20 +125,14 @@ impl Table {
         }
         assert!(now.contains_key(&last));
         self.count_more(windrow);
-        assert!(self.rows().len() > rows.len(), "it counts on");
+        assert!(Self::rows(setup).len() > rows.len(), "it counts on");
     }
 }
 
 #[test]
 #[ignore = "needs Kafka, MinIO and PostgreSQL"]
 fn a_database_restored_from_a_backup_gets_back_what_it_has_lost() {
-    let mut table = Table::new("backup");
-    let setup = Setup::new(
-        &table.name,
-        &table.topic,
-        &table.name,
-        table.setup.settings.clone(),
-    );
+    let (mut table, setup) = Table::new("backup");
     let mut windrow = setup.start();
     table.count_more(&mut windrow);
     windrow.stop();
@@ -149,12 +143,12 @@ fn a_database_restored_from_a_backup_gets_back_what_it_has_lost() {
         table.count_more(&mut windrow);
     }
     windrow.stop();
-    let (rows, digests) = (table.rows(), table.digests());
+    let (rows, digests) = (Table::rows(&setup), table.digests());
     table.restore_database(&copy);
     assert!(table.digests().len() < digests.len(), "epochs are lost");
     let started = Instant::now();
     let mut windrow = setup.start();
-    table.judge(&mut windrow, &rows, &digests);
+    table.judge((&setup, &mut windrow), &rows, &digests);
     println!(
         "restored from a backup: {} epochs and another batch in {:.1} s",
         digests.len(),
@@ -166,13 +160,7 @@ fn a_database_restored_from_a_backup_gets_back_what_it_has_lost() {
 #[test]
 #[ignore = "needs Kafka, MinIO and PostgreSQL"]
 fn a_failover_that_loses_the_last_epochs_is_made_good_while_windrow_runs() {
-    let mut table = Table::new("failover");
-    let setup = Setup::new(
-        &table.name,
-        &table.topic,
-        &table.name,
-        table.setup.settings.clone(),
-    );
+    let (mut table, setup) = Table::new("failover");
     let mut windrow = setup.start();
     table.count_more(&mut windrow);
     let copy = format!("{}_copy", table.name);
@@ -182,13 +170,13 @@ fn a_failover_that_loses_the_last_epochs_is_made_good_while_windrow_runs() {
     for _ in 0..3 {
         table.count_more(&mut windrow);
     }
-    let (rows, digests) = (table.rows(), table.digests());
+    let (rows, digests) = (Table::rows(&setup), table.digests());
     windrow.signal("STOP");
     table.restore_database(&copy);
     let started = Instant::now();
     windrow.signal("CONT");
     windrow.wait("the loss is noticed", SOON, |s| s.state != State::Counting);
-    table.judge(&mut windrow, &rows, &digests);
+    table.judge((&setup, &mut windrow), &rows, &digests);
     println!(
         "failed over: noticed, followed and another batch in {:.1} s",
         started.elapsed().as_secs_f64()
@@ -199,13 +187,7 @@ fn a_failover_that_loses_the_last_epochs_is_made_good_while_windrow_runs() {
 #[test]
 #[ignore = "needs Kafka, MinIO and PostgreSQL"]
 fn a_database_that_was_lost_is_rebuilt_from_the_store() {
-    let mut table = Table::new("lost");
-    let setup = Setup::new(
-        &table.name,
-        &table.topic,
-        &table.name,
-        table.setup.settings.clone(),
-    );
+    let (mut table, setup) = Table::new("lost");
     let mut windrow = setup.start();
     for _ in 0..3 {
         table.count_more(&mut windrow);
@@ -225,7 +207,7 @@ fn a_database_that_was_lost_is_rebuilt_from_the_store() {
     });
     table.count_more(&mut windrow);
     windrow.stop();
-    let (rows, digests) = (table.rows(), table.digests());
+    let (rows, digests) = (Table::rows(&setup), table.digests());
     psql(
         "postgres",
         &format!("DROP DATABASE \"{}\" WITH (FORCE)", table.name),
@@ -244,7 +226,7 @@ fn a_database_that_was_lost_is_rebuilt_from_the_store() {
     assert!(restored.status.success(), "{failed}");
     assert!(said.contains("the next windrow run follows"), "{said}");
     let mut windrow = setup.start();
-    table.judge(&mut windrow, &rows, &digests);
+    table.judge((&setup, &mut windrow), &rows, &digests);
     println!(
         "lost entirely: rebuilt, followed and another batch in {:.1} s; it said:\n{said}",
         started.elapsed().as_secs_f64()

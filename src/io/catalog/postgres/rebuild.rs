@@ -50,6 +50,9 @@ impl PostgresCatalog {
         journal.write_base(who, owner_id, base).await?;
         let wanted = wanted_partitions(base);
         let wanted = wanted.map_err(|why| link.db.stop(why))?;
+        link.hive
+            .make_database(&link.db, &self.name, genesis)
+            .await?;
         let Restored {
             part_ids,
             mut notes,
