@@ -232,6 +232,10 @@ pub struct Client {
 /// Does what the catalog is asked, at `now` by the database's clock. `objects` are the ones below
 /// the
 /// table's warehouse. `None` is for a request that has no answer.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one arm for each request"
+)]
 pub fn ask_catalog(
     catalog: &mut Catalog,
     objects: &Objects,
@@ -301,6 +305,11 @@ pub fn ask_catalog(
             let result = catalog.fold(now, &owner, &history, manifest, &clock, *mistake);
             CatalogAnswer::Fold(result)
         }
+        CatalogRequest::DropDays {
+            owner,
+            log_starts,
+            clock,
+        } => CatalogAnswer::DropDays(catalog.drop_days(now, &owner, &log_starts, &clock)),
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
         }
@@ -310,6 +319,10 @@ pub fn ask_catalog(
 /// The answer to a request that failed: `error` where the catalog was asked, and its text
 /// elsewhere.
 /// `None` is for a request that has no answer.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one arm for each request"
+)]
 pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
     let why = error.to_string();
     let trouble = || Trouble::from(&*why);
@@ -340,6 +353,7 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
             CatalogRequest::DropEmptied { .. } => CatalogAnswer::DropEmptied(Err(error)),
             CatalogRequest::Foldable { .. } => CatalogAnswer::Foldable(Err(error)),
             CatalogRequest::Fold { .. } => CatalogAnswer::Fold(Err(error)),
+            CatalogRequest::DropDays { .. } => CatalogAnswer::DropDays(Err(error)),
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {

@@ -236,4 +236,20 @@ fn a_database_that_was_lost_is_rebuilt_from_the_store() {
     let again = again.expect("windrow starts");
     let failed = String::from_utf8_lossy(&again.stderr);
     assert!(failed.contains("nothing of it is lost"), "{failed}");
+    the_journal_alone_is_lost(&mut table, &setup);
+}
+
+/// Hive's entries are still there.
+fn the_journal_alone_is_lost(table: &mut Table, setup: &Setup) {
+    let (rows, digests) = (Table::rows(setup), table.digests());
+    let tables = ["job", "lane", "epoch", "file", "part", "history", "doomed"];
+    let deletes = tables.map(|table| format!("DELETE FROM windrow_2.{table}"));
+    psql(&table.name, &deletes.join("; "));
+    let restored = setup.command(&["restore", "--from-manifests"]).output();
+    let restored = restored.expect("windrow starts");
+    let failed = String::from_utf8_lossy(&restored.stderr);
+    assert!(restored.status.success(), "{failed}");
+    let mut windrow = setup.start();
+    table.judge((setup, &mut windrow), &rows, &digests);
+    windrow.stop();
 }

@@ -142,6 +142,12 @@ pub const ALL: &[Mutation] = &[
         "frontier.0 - shape.window_ms",
     ),
     mutation(
+        "a day manifest goes although the log still has its offsets",
+        "table/history.rs",
+        "log_starts.get(p).is_some_and(|start| «to <= start»)",
+        "to <= start || *start >= 0",
+    ),
+    mutation(
         "an epoch is committed again although one of its objects is not there",
         "engine/chain.rs",
         "if let Some(why) = «wrong» {",

@@ -580,6 +580,27 @@ impl Catalog {
         Ok(())
     }
 
+    /// Dooms the day manifests whose offsets the logs have no longer.
+    pub fn drop_days(
+        &mut self,
+        now: DbTime,
+        owner: &Owner,
+        log_starts: &BTreeMap<Partition, Offset>,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        refuse_other_clock(now, clock)?;
+        for key in history::days_to_drop(&self.folded, log_starts) {
+            for (_, manifest) in &mut self.folded {
+                if *manifest == key {
+                    manifest.clear();
+                }
+            }
+            self.doomed.entry(key).or_insert(now);
+        }
+        Ok(())
+    }
+
     /// Whether readers see a file of this key, an epoch names it as its manifest, or a restart
     /// needs it as the checkpoint.
     pub fn is_live(&self, key: &str) -> bool {
@@ -611,7 +632,13 @@ impl Catalog {
                 files.chain(manifest.filter(|_| !self.is_folded(commit.epoch)))
             })
             .filter(move |key| !retired.contains(*key))
-            .chain(self.folded.iter().map(|(_, manifest)| manifest))
+            .chain(self.day_manifests())
+    }
+
+    /// The keys of the day manifests that were not dropped.
+    fn day_manifests(&self) -> impl Iterator<Item = &String> {
+        let all = self.folded.iter().map(|(_, manifest)| manifest);
+        all.filter(|manifest| !manifest.is_empty())
     }
 
     /// What says where the table lies. Hive is only asked while there is no table.

@@ -128,6 +128,7 @@ const TIMES: Times = Times {
 };
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "each field has its beginning here")]
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let mut faults = Faults::draw(&mut rng);

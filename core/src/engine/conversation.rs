@@ -263,6 +263,15 @@ pub enum CatalogRequest {
         /// By which clock the manifests are doomed.
         clock: ClockBound,
     },
+    /// Doom the day manifests whose offsets the log has no longer.
+    DropDays {
+        /// The owner that asks.
+        owner: Owner,
+        /// Where the log of each topic partition begins.
+        log_starts: BTreeMap<Partition, Offset>,
+        /// By which clock they are doomed.
+        clock: ClockBound,
+    },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
         /// The owner that asks.
@@ -320,6 +329,8 @@ pub enum CatalogAnswer {
     Foldable(Result<Option<Box<DayManifest>>, CatalogError>),
     /// To [`CatalogRequest::Fold`].
     Fold(Result<(), CatalogError>),
+    /// To [`CatalogRequest::DropDays`].
+    DropDays(Result<(), CatalogError>),
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }

@@ -394,8 +394,13 @@ impl Ours {
                 }
             }
             // It is asked again a little later in any case.
-            CatalogAnswer::DropEmptied(_) => {}
-            CatalogAnswer::Foldable(result) => self.folding.take(result, step),
+            CatalogAnswer::DropEmptied(_) | CatalogAnswer::DropDays(_) => {}
+            CatalogAnswer::Foldable(result) => {
+                let counting = self.stage.counting();
+                let log_starts = counting.map(|counting| counting.log_starts().clone());
+                self.folding
+                    .take(result, log_starts.unwrap_or_default(), step);
+            }
             CatalogAnswer::Fold(result) => self.folding.folded(&result, step),
             // These are the engine's.
             CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}

@@ -20,6 +20,7 @@ pub use answers::{CommittedFile, Files, Totals};
 
 use directory::LocalCatalog;
 use postgres::PostgresCatalog;
+use std::collections::BTreeMap;
 use windrow_core::table::commit::{
     Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
@@ -27,6 +28,7 @@ use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
 use windrow_core::table::rebuild::Base;
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
 /// How many doomed keys are handed out for deletion at a time: as many as S3 deletes in one
@@ -324,6 +326,24 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         match self {
             Catalog::Postgres(catalog) => catalog.fold(owner, history, manifest, clock).await,
+            Catalog::Local(_) => Ok(()),
+        }
+    }
+
+    /// Dooms the day manifests whose offsets the logs, which begin there now, have no longer. Their
+    /// rows of history stay. A local catalog has none.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
+    /// catalog's clock is not as `clock` says.
+    pub async fn drop_days(
+        &mut self,
+        owner: &Owner,
+        log_starts: &BTreeMap<Partition, Offset>,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        match self {
+            Catalog::Postgres(catalog) => catalog.drop_days(owner, log_starts, clock).await,
             Catalog::Local(_) => Ok(()),
         }
     }
