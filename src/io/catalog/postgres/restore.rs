@@ -37,8 +37,8 @@ impl PostgresCatalog {
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
         if job.facts.last_epoch.is_none() {
             return Err(link.db.stop(
-                "the journal has no epoch of it; where the store has, run: \
-                     windrow restore --from-manifests",
+                "the journal has no epoch of it, so there is nothing to restore; where the \
+                     store has epochs of it, run: windrow restore --from-manifests",
             ));
         }
         let genesis = journal.genesis().await?;
