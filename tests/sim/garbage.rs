@@ -254,7 +254,7 @@ impl World {
             .find(|(p, (_, to))| !begins_after(**p, *to))
         {
             Some((p, (_, to))) => Err(format!(
-                "the day manifest up to epoch {} is gone, but the log of {p} has offsets below {to}",
+                "the day manifest up to {} is gone, but the log of {p} has offsets below {to}",
                 row.last_epoch
             )),
             None => Ok(()),
