@@ -1014,11 +1014,8 @@ fn actions() {
     let done = (0, RESTORED.to_owned(), String::new());
     world.container().execs.push((" restore".to_owned(), done));
     told("restore-table", &mut world, &json!({}));
-    told(
-        "restore-table",
-        &mut world,
-        &json!({"from-manifests": true}),
-    );
+    let from_manifests = json!({"from-manifests": true});
+    told("restore-table", &mut world, &from_manifests);
     for (words, seconds, action) in SLOW {
         world.container().slow.push((words.to_owned(), seconds));
         told(action, &mut world, &json!({}));
