@@ -49,7 +49,7 @@ fn main() -> ExitCode {
                     None => print(&cli, &cli::checked(config)),
                 },
                 Verb::InitMetastore => init_metastore(config, secrets),
-                Verb::Restore => restore(config, secrets),
+                Verb::Restore(options) => restore(*options, config, secrets),
                 Verb::Compact(how) if how.dry_run => {
                     ask_catalog(&cli, config, secrets, None).and_then(|plan| print(&cli, &plan))
                 }
@@ -277,8 +277,14 @@ fn init_metastore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
-    for note in runtime()?.block_on(clients::restore(config, secrets))? {
+fn restore(options: cli::Restore, config: &Config, secrets: &Secrets) -> anyhow::Result<()> {
+    let notes = runtime()?.block_on(async {
+        if options.from_manifests {
+            return clients::restore_from_manifests(config, secrets).await;
+        }
+        clients::restore(config, secrets).await
+    })?;
+    for note in notes {
         println!("{note}");
     }
     println!("Hive shows what the journal says");

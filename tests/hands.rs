@@ -15,6 +15,7 @@ use windrow_core::engine::{
 use windrow_core::table::commit::{CatalogError, NewFile};
 use windrow_core::table::merge::{Merge, MergeStep, merge_side};
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::digest::sha256_hex;
 use windrow_core::values::object::{ListedObject, ObjectPage};
 use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
@@ -135,6 +136,20 @@ pub fn ask_store(objects: &mut Objects, request: StoreRequest) -> StoreAnswer {
             let result = Ok(objects.get(&key).map(|bytes| bytes.to_vec()));
             StoreAnswer::Get { key, result }
         }
+        StoreRequest::Check {
+            manifest,
+            objects: wanted,
+        } => {
+            let wrong = wanted.iter().find(|wanted| {
+                let bytes = objects.get(&wanted.key);
+                let sha256 = bytes.map(|bytes| sha256_hex(bytes));
+                sha256.is_none_or(|sha256| !sha256.starts_with(&wanted.sha256))
+            });
+            StoreAnswer::Check {
+                manifest,
+                result: Ok(wrong.map(|wanted| format!("{} is not as it must be", wanted.key))),
+            }
+        }
         StoreRequest::Put { key, bytes } => {
             objects.insert(key.clone(), bytes);
             StoreAnswer::Put {
@@ -217,6 +232,10 @@ pub struct Client {
 /// Does what the catalog is asked, at `now` by the database's clock. `objects` are the ones below
 /// the
 /// table's warehouse. `None` is for a request that has no answer.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one arm for each request"
+)]
 pub fn ask_catalog(
     catalog: &mut Catalog,
     objects: &Objects,
@@ -254,6 +273,13 @@ pub fn ask_catalog(
         CatalogRequest::Doom { owner, keys, clock } => {
             CatalogAnswer::Doom(catalog.doom(now, &owner, &keys, &clock, *mistake))
         }
+        CatalogRequest::Doomed { manifest, mut keys } => {
+            keys.retain(|key| catalog.doomed.contains_key(key));
+            CatalogAnswer::Doomed {
+                manifest,
+                result: Ok(keys),
+            }
+        }
         CatalogRequest::DoomedPast {
             grace_ms,
             after,
@@ -279,6 +305,11 @@ pub fn ask_catalog(
             let result = catalog.fold(now, &owner, &history, manifest, &clock, *mistake);
             CatalogAnswer::Fold(result)
         }
+        CatalogRequest::DropDays {
+            owner,
+            log_starts,
+            clock,
+        } => CatalogAnswer::DropDays(catalog.drop_days(now, &owner, &log_starts, &clock)),
         CatalogRequest::Forget { owner, keys } => {
             CatalogAnswer::Forget(catalog.forget(&owner, &keys))
         }
@@ -288,6 +319,10 @@ pub fn ask_catalog(
 /// The answer to a request that failed: `error` where the catalog was asked, and its text
 /// elsewhere.
 /// `None` is for a request that has no answer.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table with one arm for each request"
+)]
 pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
     let why = error.to_string();
     let trouble = || Trouble::from(&*why);
@@ -306,6 +341,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
                 result: Err(error),
             },
             CatalogRequest::Doom { .. } => CatalogAnswer::Doom(Err(error)),
+            CatalogRequest::Doomed { manifest, .. } => CatalogAnswer::Doomed {
+                manifest,
+                result: Err(error),
+            },
             CatalogRequest::DoomedPast { after, .. } => CatalogAnswer::DoomedPast {
                 after,
                 result: Err(error),
@@ -314,6 +353,7 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
             CatalogRequest::DropEmptied { .. } => CatalogAnswer::DropEmptied(Err(error)),
             CatalogRequest::Foldable { .. } => CatalogAnswer::Foldable(Err(error)),
             CatalogRequest::Fold { .. } => CatalogAnswer::Fold(Err(error)),
+            CatalogRequest::DropDays { .. } => CatalogAnswer::DropDays(Err(error)),
             CatalogRequest::Forget { .. } => CatalogAnswer::Forget(Err(error)),
         }),
         Request::Brokers(request) => Answer::Brokers(match request {
@@ -331,6 +371,10 @@ pub fn failure(request: &Request, error: CatalogError) -> Option<Answer> {
         Request::Store(request) => Answer::Store(match request {
             StoreRequest::Get { key } => StoreAnswer::Get {
                 key,
+                result: Err(trouble()),
+            },
+            StoreRequest::Check { manifest, .. } => StoreAnswer::Check {
+                manifest,
                 result: Err(trouble()),
             },
             StoreRequest::Put { key, .. } => StoreAnswer::Put {

@@ -103,7 +103,11 @@ fn answer(name: &str, parameters: &BTreeMap<String, Value>, asker: &Asker<'_>) -
             Ok(Results::from([("id".to_owned(), text(&answer["id"]))]))
         }
         "restore-table" => {
-            let done = asker.restore()?;
+            let from_manifests = parameters
+                .get("from-manifests")
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
+            let done = asker.restore(from_manifests)?;
             Ok(Results::from([(
                 "restored".to_owned(),
                 done.trim().to_owned(),
@@ -342,9 +346,16 @@ impl Asker<'_> {
         }
     }
 
-    /// Writes the table's entries in Hive again; gives what the program prints.
-    fn restore(&self) -> Result<String> {
-        let output = self.exec(&["restore"], RESTORE)?.map_err(|error| {
+    /// Writes the table's entries in Hive again, and before that windrow's journal where
+    /// `from_manifests` says so; gives what the program prints.
+    fn restore(&self, from_manifests: bool) -> Result<String> {
+        let verb = ["restore", "--from-manifests"];
+        let verb = if from_manifests {
+            &verb[..]
+        } else {
+            &verb[..1]
+        };
+        let output = self.exec(verb, RESTORE)?.map_err(|error| {
             if matches!(error, PebbleError::Overdue(_)) {
                 return anyhow!(
                     "windrow restore was not done after {} min and was ended; PostgreSQL undoes \

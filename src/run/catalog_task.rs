@@ -98,6 +98,10 @@ impl CatalogTask {
     }
 
     /// Carries out one request of the engine. Returns `None` where there is nothing to answer.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "it is a table with one arm for each request"
+    )]
     async fn perform(
         &mut self,
         request: CatalogRequest,
@@ -135,6 +139,10 @@ impl CatalogTask {
             CatalogRequest::Doom { owner, keys, clock } => {
                 CatalogAnswer::Doom(catalog.doom(&owner, &keys, &clock).await)
             }
+            CatalogRequest::Doomed { manifest, keys } => CatalogAnswer::Doomed {
+                manifest,
+                result: catalog.doomed_among(&keys).await,
+            },
             CatalogRequest::DoomedPast {
                 grace_ms,
                 after,
@@ -165,6 +173,14 @@ impl CatalogTask {
             } => {
                 let result = catalog.fold(&owner, &history, &manifest, &clock).await;
                 CatalogAnswer::Fold(result)
+            }
+            CatalogRequest::DropDays {
+                owner,
+                log_starts,
+                clock,
+            } => {
+                let result = catalog.drop_days(&owner, &log_starts, &clock).await;
+                CatalogAnswer::DropDays(result)
             }
             CatalogRequest::Forget { owner, keys } => {
                 CatalogAnswer::Forget(catalog.forget(&owner, &keys).await)

@@ -98,12 +98,21 @@ pub enum Verb {
     /// Compare the table with its topic, its files, its journal and Hive; exit code 3: they differ
     Verify(Verify),
     /// Write the table's entries in Hive again, where somebody dropped or altered them
-    Restore,
+    Restore(Restore),
     /// Take over the table of a Spark Structured Streaming job that was stopped
     Adopt(Adopt),
     /// Add a notice to Pebble, which wakes the charm, if windrow's state has changed since the last
     /// notice
     Notify,
+}
+
+/// The options of `windrow restore`
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Write windrow's own journal again first, from the manifests in the store; only where the
+    /// journal has no epoch of the table
+    #[arg(long)]
+    pub from_manifests: bool,
 }
 
 /// The options of `windrow demo`
@@ -265,7 +274,7 @@ pub fn question(verb: &Verb, config: &Config) -> Result<Option<(&'static str, St
         | Verb::CheckConfig
         | Verb::InitMetastore
         | Verb::Verify(_)
-        | Verb::Restore
+        | Verb::Restore(_)
         | Verb::Compact(_)
         | Verb::Adopt(_)
         | Verb::Notify => {
@@ -399,7 +408,7 @@ pub fn render(verb: &Verb, answer: &RawValue, output: Output) -> Result<String, 
         Verb::Run
         | Verb::Demo(_)
         | Verb::InitMetastore
-        | Verb::Restore
+        | Verb::Restore(_)
         | Verb::Adopt(_)
         | Verb::Notify => String::new(),
     })

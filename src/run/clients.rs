@@ -9,6 +9,7 @@ use crate::io::cgroup;
 use crate::io::kafka::KafkaConfig;
 use crate::io::store::{S3Config, Store};
 use crate::run::clock::wall_now;
+use crate::run::from_manifests::rebuild;
 use anyhow::{Context, anyhow};
 use openssl::x509::X509;
 use std::path::Path;
@@ -22,7 +23,7 @@ use windrow_core::table::compaction::Times;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
 use windrow_core::table::newest::{NewestRows, NextStep};
-use windrow_core::table::place::{TablePlace, locate};
+use windrow_core::table::place::{Names, TablePlace, locate};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::time::{DbTime, EventTime};
 
@@ -199,6 +200,32 @@ pub async fn restore(config: &Config, secrets: &Secrets) -> anyhow::Result<Vec<S
         .restore(&who(config), &owner_id, config.lease_ms)
         .await;
     restored.map_err(|error| Trouble::from(error).into())
+}
+
+/// Writes the table's journal again from the manifests in the store. Returns what a person should
+/// know of it, as whole sentences.
+///
+/// # Errors
+/// The store or the catalog does not answer; the store does not say what the table is; the journal
+/// has epochs of it; or another process owns the table.
+pub async fn restore_from_manifests(
+    config: &Config,
+    secrets: &Secrets,
+) -> anyhow::Result<Vec<String>> {
+    let table = config.table.as_ref().context("console mode has no table")?;
+    let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
+    let mut catalog = open_catalog(config, secrets, &name)?;
+    let place = match &table.place {
+        TablePlace::At(place) => place.clone(),
+        TablePlace::InBucket(bucket) => {
+            let database = catalog.warehouse(&table.database).await?;
+            locate(bucket, None, database.as_deref()).map_err(|why| anyhow!(why))?
+        }
+    };
+    let store = Store::open(&place, &s3_config(config, secrets)?)?;
+    let names = Names::new(&table.database, &table.name);
+    let by = (who(config), random_owner_id()?);
+    rebuild(&mut catalog, &store, &place, &names, (&by.0, &by.1)).await
 }
 
 /// An owner id that no other process has.

@@ -21,7 +21,9 @@ use crate::io::kafka::{self, Brokers, Event, KafkaConfig, KafkaError, Reader};
 use crate::io::store::Store;
 use crate::run::catalog_task::CatalogWork;
 use crate::run::clock::MachineClock;
-use crate::run::log::{log_commit, log_failure, log_foreign_keys, log_left_out, log_state};
+use crate::run::log::{
+    log_commit, log_failure, log_foreign_keys, log_left_out, log_lost_epochs, log_state,
+};
 use crate::run::merging::Merging;
 use crate::run::perform::{ask_brokers, ask_store};
 use crate::run::rotation::Rotation;
@@ -244,6 +246,10 @@ impl Driver {
                 Effect::CommitGroup(offsets) => self.brokers.commit_group(&offsets),
                 Effect::ReportForeignKeys(keys) => log_foreign_keys(&keys),
                 Effect::ReportLeftOut { key, trouble } => log_left_out(&key, &trouble),
+                Effect::ReportLostEpochs { first, last, why } => {
+                    self.run.lost_epochs = log_lost_epochs(first, last, &why);
+                    self.status_at = None;
+                }
                 Effect::Report(commit) => {
                     let rows = self.run.count_commit(&commit);
                     let since = self.committing_since.take();

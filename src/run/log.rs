@@ -128,6 +128,24 @@ pub fn log_left_out(key: &str, trouble: &Trouble) {
     );
 }
 
+/// Logs that epochs are gone that were committed once, and returns it as a sentence for those who
+/// watch.
+pub fn log_lost_epochs(first: u64, last: u64, why: &str) -> String {
+    let text = format!(
+        "the catalog has lost epochs {first} to {last}, which cannot be committed again from the \
+         store: {why}; counting goes on from epoch {before}, and records that Kafka still has are \
+         counted again; objects of a lost epoch may be gone once keep-replaced is over",
+        before = first.saturating_sub(1)
+    );
+    warn!(
+        first,
+        last,
+        error = why,
+        "the catalog has lost epochs that the store cannot give back"
+    );
+    text
+}
+
 /// Logs one line for a committed epoch, which added this many rows to the table. `took` is the time
 /// from its line to its commit.
 pub fn log_commit(commit: &Commit, rows: u64, took: Duration) {

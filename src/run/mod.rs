@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod panics;
+pub mod from_manifests;
 pub mod clients;
 pub mod running;
 mod clock;

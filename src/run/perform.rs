@@ -2,7 +2,7 @@
 //! beside the loop; neither decides what to ask next.
 
 use crate::io::kafka::{Brokers, KafkaError};
-use crate::io::store::Store;
+use crate::io::store::{Store, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use tracing::warn;
 use windrow_core::engine::{
     BrokersAnswer, BrokersRequest, LogEnd, StoreAnswer, StoreRequest, TopicFacts,
 };
+use windrow_core::table::manifest::WantedObject;
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::digest::Sha256;
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,6 +73,65 @@ fn topic_facts(brokers: &Brokers) -> Result<TopicFacts, KafkaError> {
     })
 }
 
+/// How much of a file is fetched at a time while its hash is taken.
+const PIECE_BYTES: u64 = 2 << 20;
+
+/// What is wrong with the first of these objects that is not as it must be; `None` where all are.
+///
+/// # Errors
+/// The store cannot be asked.
+pub async fn check_objects(
+    store: &Store,
+    objects: &[WantedObject],
+) -> Result<Option<String>, StoreError> {
+    for wanted in objects {
+        let key = &wanted.key;
+        let Some((bytes, sha256)) = hash_object(store, wanted).await? else {
+            return Ok(Some(format!("object \"{key}\" is not there")));
+        };
+        if wanted.bytes.is_some_and(|wanted| wanted != bytes) || !sha256.starts_with(&wanted.sha256)
+        {
+            return Ok(Some(format!(
+                "object \"{key}\" has other bytes than were stored"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// The size and the SHA-256 of an object, piece by piece where its size is known; `None` where it
+/// is not there. A byte more is asked for at the end, because it may be longer than it must be.
+async fn hash_object(
+    store: &Store,
+    wanted: &WantedObject,
+) -> Result<Option<(u64, String)>, StoreError> {
+    let mut hasher = Sha256::default();
+    let Some(size) = wanted.bytes else {
+        let bytes = store.get(&wanted.key).await?;
+        return Ok(bytes.map(|bytes| {
+            hasher.update(&bytes);
+            (bytes.len() as u64, hasher.finish_hex())
+        }));
+    };
+    let mut done = 0;
+    while done < size {
+        let until = if size - done <= PIECE_BYTES {
+            size + 1
+        } else {
+            done + PIECE_BYTES
+        };
+        let Some(bytes) = store.get_range(&wanted.key, done..until).await? else {
+            return Ok(None);
+        };
+        hasher.update(&bytes);
+        if bytes.is_empty() {
+            break;
+        }
+        done += bytes.len() as u64;
+    }
+    Ok(Some((done, hasher.finish_hex())))
+}
+
 /// Asks the object store.
 ///
 /// # Panics
@@ -88,6 +149,13 @@ pub async fn ask_store(store: &Store, request: StoreRequest) -> StoreAnswer {
         StoreRequest::Get { key } => {
             let result = store.get(&key).await.map_err(Trouble::from);
             StoreAnswer::Get { key, result }
+        }
+        StoreRequest::Check { manifest, objects } => {
+            let result = check_objects(store, &objects).await;
+            StoreAnswer::Check {
+                manifest,
+                result: result.map_err(Trouble::from),
+            }
         }
         StoreRequest::Put { key, bytes } => {
             let result = store.put(&key, Bytes::from_owner(Shared(bytes))).await;

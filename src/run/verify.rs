@@ -437,7 +437,10 @@ impl Journal {
                 if let Some((history, chooser)) = history.zip(self.chooser.as_mut()) {
                     chooser.take_history(history, &manifest);
                 }
-                if let Ok(history) = said {
+                // The oldest day manifests are deleted, with the log's records.
+                if let Ok(history) = said
+                    && !manifest.is_empty()
+                {
                     self.histories.push((history, manifest));
                 }
             }

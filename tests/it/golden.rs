@@ -49,6 +49,7 @@ use windrow_core::settings::config::Config;
 use windrow_core::table::commit::{CheckpointAt, Commit, FileKind};
 use windrow_core::table::file::read_rows;
 use windrow_core::table::listing::Value;
+use windrow_core::table::place::Names;
 use windrow_core::values::cause::name_or_empty;
 use windrow_core::values::decision::{Decided, Decision};
 use windrow_core::values::record::{Offset, Partition, Record};
@@ -465,6 +466,10 @@ impl<'t> Play<'t> {
                 if let Request::Catalog(CatalogRequest::Commit { commit, .. }) = &request
                     && commit.retired.is_empty()
                 {
+                    let key = Names::new("default", "t").term_and_epoch(&commit.manifest);
+                    if key.is_some_and(|(term, _)| term != commit.owner.term) {
+                        let _ = writeln!(self.said, "  epoch {} from the store", commit.epoch);
+                    }
                     self.show_epoch(commit);
                 }
                 if let Some(answer) = self.answer(request) {
@@ -481,6 +486,9 @@ impl<'t> Play<'t> {
             }
             Effect::ReportLeftOut { key, trouble } => {
                 let _ = writeln!(self.said, "  left out: {}: {trouble}", short_key(&key));
+            }
+            Effect::ReportLostEpochs { first, last, why } => {
+                let _ = writeln!(self.said, "  lost epochs {first} to {last}: {why}");
             }
             Effect::Exit(None) => self.said += "  exit\n",
             Effect::Exit(Some(reason)) => {

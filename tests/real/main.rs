@@ -11,6 +11,7 @@ mod harness;
 mod memory;
 mod million;
 mod readers;
+mod recovery;
 mod spark;
 mod verify;
 mod year;

@@ -313,6 +313,7 @@ impl Year {
             Effect::Hold { .. } => process.held = true,
             Effect::Unhold { .. } => process.held = false,
             Effect::UseWarehouse(_) | Effect::CommitGroup(_) | Effect::Report(_) => {}
+            Effect::ReportLostEpochs { first, .. } => panic!("epoch {first} is lost"),
             Effect::ReportForeignKeys(keys) => panic!("foreign keys {keys:?}"),
             Effect::ReportLeftOut { key, trouble } => panic!("{key}: {trouble:?}"),
             Effect::Exit(why) => panic!("windrow has ended: {why:?}"),

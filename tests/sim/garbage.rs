@@ -10,6 +10,7 @@ use windrow_core::engine::{StoreAnswer, StoreRequest};
 use windrow_core::table::commit::Commit;
 use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::place::Names;
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
 /// How long a new object is missing from a stale listing.
@@ -218,6 +219,10 @@ impl World {
             if said != *row {
                 return Err(format!("history says {row:?}, and its epochs {said:?}"));
             }
+            if manifest.is_empty() {
+                self.day_may_go(row)?;
+                continue;
+            }
             let place = self.catalog.warehouse().unwrap_or_default();
             let object = self
                 .stores
@@ -230,6 +235,30 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A day manifest was dropped: it is not one of the newest two, and the log has none of its
+    /// offsets any more.
+    fn day_may_go(&self, row: &History) -> Result<(), String> {
+        let newest = self.catalog.folded.iter().rev().take(2);
+        if newest.into_iter().any(|(newest, _)| newest == row) {
+            return Err(format!("the day manifest up to {} is gone", row.last_epoch));
+        }
+        let begins_after = |p: Partition, to: Offset| {
+            let mut logs = self.topics.iter().filter_map(|topic| topic.logs.get(&p));
+            logs.any(|log| log.start >= to)
+        };
+        match row
+            .offsets
+            .iter()
+            .find(|(p, (_, to))| !begins_after(**p, *to))
+        {
+            Some((p, (_, to))) => Err(format!(
+                "the day manifest up to {} is gone, but the log of {p} has offsets below {to}",
+                row.last_epoch
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether a key was doomed long enough ago. It was doomed by a clock that may have been off,

@@ -10,6 +10,7 @@
 )]
 
 mod audit;
+mod chain;
 mod choices;
 mod clocks;
 mod failover;

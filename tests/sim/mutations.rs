@@ -142,6 +142,61 @@ pub const ALL: &[Mutation] = &[
         "frontier.0 - shape.window_ms",
     ),
     mutation(
+        "a day manifest goes although the log still has its offsets",
+        "table/history.rs",
+        "log_starts.get(p).is_some_and(|start| «to <= start»)",
+        "to <= start || *start >= 0",
+    ),
+    mutation(
+        "an epoch is committed again although one of its objects is not there",
+        "engine/chain.rs",
+        "if let Some(why) = «wrong» {",
+        "wrong.filter(|_| false)",
+    ),
+    mutation(
+        "an epoch is committed again although one of its objects is doomed",
+        "engine/chain.rs",
+        "match «doomed.first()» {",
+        "doomed.first().filter(|_| false)",
+    ),
+    mutation(
+        "of several branches of the chain a shorter one is followed",
+        "engine/chain.rs",
+        "1 => return Ok(«tips.into_values().next().expect(\"there is one\").1»)",
+        "{ let long = tips.into_values().next().expect(\"there is one\"); \
+         fork.tips.into_values().find(|tip| *tip != long).expect(\"there are several\").1 }",
+    ),
+    mutation(
+        "of branches of the same length the one of the lowest term is followed",
+        "engine/chain.rs",
+        "let highest = «fork.tips.into_values().max()»",
+        "fork.tips.into_values().min()",
+    ),
+    mutation(
+        "an epoch that may never have been committed is followed whatever the topic is",
+        "engine/flight.rs",
+        "let same = «was_committed || !commit.retired.is_empty()»;",
+        "true",
+    ),
+    mutation(
+        "the table is not read anew after the chain was followed",
+        "engine/following.rs",
+        "self.followed > 0",
+        "false",
+    ),
+    mutation(
+        "the chain is not followed",
+        "engine/following.rs",
+        "let next = «self.chain.next()»;",
+        "Next::End",
+    ),
+    mutation(
+        "orphans are looked for before the chain is followed",
+        "engine/ours.rs",
+        "self.garbage.tick(«has_epochs && is_followed», step);",
+        "has_epochs",
+    ),
+    mutation(
         "windows that are committed are not taken after a replay",
         "engine/table.rs",
         "merger::take(&mut self.lanes, &step.rules.shape, through);",

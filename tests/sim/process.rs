@@ -239,6 +239,7 @@ impl World {
                 Effect::Unhold { .. }
                 | Effect::CommitGroup(_)
                 | Effect::ReportForeignKeys(_)
+                | Effect::ReportLostEpochs { .. }
                 | Effect::ReportLeftOut { .. } => {}
             }
         }

@@ -12,7 +12,7 @@ use windrow_core::engine::{
     Answer, BrokersAnswer, CatalogAnswer, CatalogRequest, Request, StoreAnswer, StoreRequest,
     TopicFacts,
 };
-use windrow_core::table::commit::{CatalogError, Commit};
+use windrow_core::table::commit::{Acquired, CatalogError, Commit};
 use windrow_core::values::record::{Offset, Partition};
 
 /// How long a connection to the catalog stands still. A lease lasts 3 s.
@@ -215,6 +215,10 @@ impl World {
         if self.catalog.epochs.len() > before {
             self.commit_is_by_a_right_clock(sender)?;
             self.new_epoch_is_allowed()?;
+            self.chain_is_followed()?;
+        }
+        if let Some(CatalogAnswer::Acquire(Ok(Acquired::Ours { .. }))) = &answer {
+            self.note_chain();
         }
         let off_ms = self.db_ahead.unsigned_abs();
         self.deletions.note_doomed(&self.catalog, self.now, off_ms);
@@ -305,6 +309,7 @@ impl World {
             }
             request @ (StoreRequest::ListPage { .. }
             | StoreRequest::Get { .. }
+            | StoreRequest::Check { .. }
             | StoreRequest::AbortUploads { .. }) => request,
         };
         Ok(hands::ask_store(

@@ -168,6 +168,8 @@ pub struct Catalog {
     pub doomed: BTreeMap<String, DbTime>,
     /// The greatest epoch that there ever was, also before a failover.
     last_epoch_ever: Option<u64>,
+    /// Epochs that were committed again from the store.
+    followed: BTreeSet<u64>,
 }
 
 impl Catalog {
@@ -254,6 +256,16 @@ impl Catalog {
     /// Whether nobody has taken the table since.
     pub fn is_owned_by(&self, owner: &Owner) -> bool {
         self.owner.as_ref() == Some(owner)
+    }
+
+    /// Whether an epoch was committed from the store, by another owner than the one that made it.
+    pub fn is_followed(&self, epoch: u64) -> bool {
+        self.followed.contains(&epoch)
+    }
+
+    /// The owner of the newest term.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     pub fn last_epoch(&self) -> Option<u64> {
@@ -436,6 +448,11 @@ impl Catalog {
                 "a checkpoint is stored before its commit"
             );
         }
+        let manifest = objects.get(&commit.manifest);
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Commit>(bytes).ok());
+        if manifest.is_some_and(|manifest| manifest.owner != commit.owner) {
+            self.followed.insert(commit.epoch);
+        }
         self.epochs.push((commit, at));
         self.last_epoch_ever = self.last_epoch_ever.max(self.last_epoch());
         if mistake == Some(Mistake::EarlierCheckpointDoomed)
@@ -563,6 +580,27 @@ impl Catalog {
         Ok(())
     }
 
+    /// Dooms the day manifests whose offsets the logs have no longer.
+    pub fn drop_days(
+        &mut self,
+        now: DbTime,
+        owner: &Owner,
+        log_starts: &BTreeMap<Partition, Offset>,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        check_owner(&self.facts(None), owner).map_err(CatalogError::Fenced)?;
+        refuse_other_clock(now, clock)?;
+        for key in history::days_to_drop(&self.folded, log_starts) {
+            for (_, manifest) in &mut self.folded {
+                if *manifest == key {
+                    manifest.clear();
+                }
+            }
+            self.doomed.entry(key).or_insert(now);
+        }
+        Ok(())
+    }
+
     /// Whether readers see a file of this key, an epoch names it as its manifest, or a restart
     /// needs it as the checkpoint.
     pub fn is_live(&self, key: &str) -> bool {
@@ -594,7 +632,13 @@ impl Catalog {
                 files.chain(manifest.filter(|_| !self.is_folded(commit.epoch)))
             })
             .filter(move |key| !retired.contains(*key))
-            .chain(self.folded.iter().map(|(_, manifest)| manifest))
+            .chain(self.day_manifests())
+    }
+
+    /// The keys of the day manifests that were not dropped.
+    fn day_manifests(&self) -> impl Iterator<Item = &String> {
+        let all = self.folded.iter().map(|(_, manifest)| manifest);
+        all.filter(|manifest| !manifest.is_empty())
     }
 
     /// What says where the table lies. Hive is only asked while there is no table.

@@ -2,6 +2,7 @@
 //! clocks
 //! do.
 
+use crate::chain::Expected;
 use crate::draw::{draw_limits, draw_shape};
 use crate::faults::{CLOCK_OFF_MS, Faults};
 use crate::garbage::Deletions;
@@ -49,7 +50,7 @@ summary! {
     replays, delays, pauses, clocks_back, clocks_far, sleeps, failovers,
     damaged, transactions, stale_answers, stale_facts,
     idle_floors, quiet_floors, joins, losses, generations, cuts,
-    counts_lost, rewritten, stopped_by_loss, checkpoints_harmed,
+    followed, counts_lost, rewritten, stopped_by_loss, checkpoints_harmed,
     goes_on, located, relocated, doomed, deleted, undeletable, pages,
     memory_holds, memory_full, swaps, folds, folded,
     verified,
@@ -98,6 +99,8 @@ pub struct World {
     pub reported: Vec<Arc<Commit>>,
     /// What is known of the upkeep of the table.
     pub upkeep: Upkeep,
+    /// What the owner must commit again from the store.
+    pub expected_chain: Expected,
 }
 
 /// Where Hive may keep the database. The table may only lie in bucket `spark`.
@@ -126,6 +129,7 @@ const TIMES: Times = Times {
 };
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "each field has its beginning here")]
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let mut faults = Faults::draw(&mut rng);
@@ -196,6 +200,7 @@ impl World {
             goes_on: false,
             reported: Vec::new(),
             upkeep: Upkeep::new(seed, calm, terms_are_unique),
+            expected_chain: Expected::default(),
         };
         world.note_shape();
         world.move_database();

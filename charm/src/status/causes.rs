@@ -228,6 +228,7 @@ pub fn describe_cause(
             "{S3}: table {table} lies in another bucket; give that one, or for a new table run: \
              juju config {app} table-name=NAME; {reason}"
         ),
+        Cause::Following => format!("taking back what the database lost: {reason}"),
         Cause::Held => format!("another process has table {table}: {reason}"),
         Cause::Starting => "starting windrow".to_owned(),
     };
@@ -687,7 +688,7 @@ mod tests {
             Cause::DataLoss => "juju config windrow on-data-loss=continue",
             Cause::BadRecord => "juju config windrow table-name=NAME on-bad-record=reject",
             Cause::TableDropped => "juju run windrow/leader restore-table",
-            Cause::Held | Cause::Starting => "",
+            Cause::Following | Cause::Held | Cause::Starting => "",
         }
     }
 

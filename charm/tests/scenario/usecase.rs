@@ -1030,6 +1030,8 @@ fn actions() {
     let done = (0, RESTORED.to_owned(), String::new());
     world.container().execs.push((" restore".to_owned(), done));
     told("restore-table", &mut world, &json!({}));
+    let from_manifests = json!({"from-manifests": true});
+    told("restore-table", &mut world, &from_manifests);
     for (words, seconds, action) in SLOW {
         world.container().slow.push((words.to_owned(), seconds));
         told(action, &mut world, &json!({}));

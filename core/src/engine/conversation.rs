@@ -10,19 +10,17 @@
 //! engine  ←  Input::Answer(Answer::Brokers(BrokersAnswer::LogEnd { partition: 1, end: Ok(..) }))
 //! ```
 
+use super::merge_order::{MergeFailure, MergeOrder};
 use crate::table::commit::{
-    Acquired, CatalogError, ClockBound, Commit, FileKind, LeaseMark, LiveFile, NewFile, Outcome,
-    Owner, Renewed,
+    Acquired, CatalogError, ClockBound, Commit, LeaseMark, LiveFile, NewFile, Outcome, Owner,
+    Renewed,
 };
-use crate::table::file::Timestamps;
 use crate::table::history::{DayManifest, History};
-use crate::table::merge::{Merged, SideTable, Source};
+use crate::table::manifest::WantedObject;
 use crate::table::place::Place;
 use crate::values::cause::Trouble;
-use crate::values::digest::sha256_hex;
 use crate::values::object::ObjectPage;
 use crate::values::record::{Batch, Offset, Partition};
-use crate::values::shape::Shape;
 use crate::values::time::{DbTime, Mono, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +133,16 @@ pub enum Effect {
         /// What is wrong with it.
         trouble: Trouble,
     },
+    /// These epochs were committed once, and the catalog has lost them. They cannot be committed
+    /// again, so counting goes on from the epoch before them: tell whoever watches.
+    ReportLostEpochs {
+        /// The first of them.
+        first: u64,
+        /// The last one of which the store has a manifest.
+        last: u64,
+        /// Why the first cannot be had, as a sentence.
+        why: String,
+    },
     /// An epoch was committed: tell whoever watches.
     Report(Arc<Commit>),
     /// The end. A reason means that it failed.
@@ -210,6 +218,13 @@ pub enum CatalogRequest {
         /// By which clock they are doomed: by a wrong one their time would come too soon.
         clock: ClockBound,
     },
+    /// Which objects of a manifest are doomed? Its epoch is to be committed from the store.
+    Doomed {
+        /// The manifest's path below the warehouse.
+        manifest: String,
+        /// Paths below the warehouse.
+        keys: Vec<String>,
+    },
     /// Which keys were doomed so long ago that their objects may be deleted?
     DoomedPast {
         /// How long ago at least, in milliseconds.
@@ -250,6 +265,15 @@ pub enum CatalogRequest {
         /// By which clock the manifests are doomed.
         clock: ClockBound,
     },
+    /// Doom the day manifests whose offsets the log has no longer.
+    DropDays {
+        /// The owner that asks.
+        owner: Owner,
+        /// Where the log of each topic partition begins.
+        log_starts: BTreeMap<Partition, Offset>,
+        /// By which clock they are doomed.
+        clock: ClockBound,
+    },
     /// Take keys off the list of the doomed, because their objects are gone.
     Forget {
         /// The owner that asks.
@@ -284,6 +308,13 @@ pub enum CatalogAnswer {
     },
     /// To [`CatalogRequest::Doom`]: the keys that were doomed by it.
     Doom(Result<Vec<String>, CatalogError>),
+    /// To [`CatalogRequest::Doomed`].
+    Doomed {
+        /// The manifest that was asked for.
+        manifest: String,
+        /// Those of the keys that are doomed.
+        result: Result<Vec<String>, CatalogError>,
+    },
     /// To [`CatalogRequest::DoomedPast`].
     DoomedPast {
         /// The key that was asked with.
@@ -300,6 +331,8 @@ pub enum CatalogAnswer {
     Foldable(Result<Option<Box<DayManifest>>, CatalogError>),
     /// To [`CatalogRequest::Fold`].
     Fold(Result<(), CatalogError>),
+    /// To [`CatalogRequest::DropDays`].
+    DropDays(Result<(), CatalogError>),
     /// To [`CatalogRequest::Forget`].
     Forget(Result<(), CatalogError>),
 }
@@ -364,6 +397,13 @@ pub enum StoreRequest {
         /// Its key.
         key: String,
     },
+    /// Are the objects that a manifest names there, with the bytes that they must have?
+    Check {
+        /// The manifest's key.
+        manifest: String,
+        /// The objects.
+        objects: Vec<WantedObject>,
+    },
     /// Store an object. Nothing happens when it is there already.
     Put {
         /// Its key.
@@ -406,6 +446,14 @@ pub enum StoreAnswer {
         /// The object's bytes; `None` when it is not there.
         result: Result<Option<Vec<u8>>, Trouble>,
     },
+    /// To [`StoreRequest::Check`].
+    Check {
+        /// The manifest that was asked for.
+        manifest: String,
+        /// What is wrong with the first object that is not as it must be, as a sentence; `None`
+        /// where all are there.
+        result: Result<Option<String>, Trouble>,
+    },
     /// To [`StoreRequest::Put`].
     Put {
         /// The key that was asked for.
@@ -430,89 +478,6 @@ pub enum StoreAnswer {
     /// To [`StoreRequest::AbortUploads`]: how many were aborted. Nothing waits for them, so those
     /// that could not be aborted are left to the next time.
     AbortUploads(Result<u64, Trouble>),
-}
-
-/// What is to be merged, and into what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergeOrder {
-    /// The settings that shape the rows, of which the columns follow.
-    pub shape: Arc<Shape>,
-    /// How timestamps are written.
-    pub timestamps: Timestamps,
-    /// The files to read, in the order of their rows.
-    pub sources: Vec<NewFile>,
-    /// The paths of the new files: as many as may be needed, in order. What is left over is not
-    /// stored.
-    pub keys: Vec<String>,
-    /// What each of the new files is, without what is known only when it is made: its path, size,
-    /// rows, hash and windows, and its chunk, which is that of the source of the same number.
-    pub like: NewFile,
-    /// How many rows a file has at most.
-    pub file_rows: usize,
-}
-
-impl MergeOrder {
-    /// The sources, as a merge takes them.
-    #[must_use]
-    pub fn merge_sources(&self) -> Vec<Source> {
-        let source = |file: &NewFile| Source {
-            key: file.key.clone(),
-            bytes: file.bytes,
-            rows: file.rows,
-            sha256: file.sha256.clone(),
-        };
-        self.sources.iter().map(source).collect()
-    }
-
-    /// The side table whose files are merged; `None` for the table itself.
-    #[must_use]
-    pub fn side_table(&self) -> Option<SideTable> {
-        match self.like.kind {
-            FileKind::Rows { .. } => None,
-            FileKind::Late => Some(SideTable::Late),
-            FileKind::Rejects => Some(SideTable::Rejects),
-        }
-    }
-
-    /// The new files, now that they are made and stored.
-    #[must_use]
-    pub fn new_files(&self, merged: &[Merged]) -> Vec<NewFile> {
-        let files = merged.iter().zip(&self.keys).zip(&self.sources);
-        let new_file = |((merged, key), source): ((&Merged, &String), &NewFile)| NewFile {
-            chunk: source.chunk.clone(),
-            key: key.clone(),
-            bytes: merged.bytes,
-            rows: merged.rows,
-            sha256: merged.sha256.clone(),
-            first_window: Some(merged.first_window),
-            last_window: Some(merged.last_window),
-            ..self.like.clone()
-        };
-        files.map(new_file).collect()
-    }
-
-    /// The new file of a side table, which has these bytes.
-    #[must_use]
-    pub fn new_side_file(&self, bytes: &[u8]) -> Vec<NewFile> {
-        vec![NewFile {
-            key: self.keys[0].clone(),
-            bytes: bytes.len() as u64,
-            rows: self.sources.iter().map(|source| source.rows).sum(),
-            sha256: sha256_hex(bytes),
-            ..self.like.clone()
-        }]
-    }
-}
-
-/// Why files could not be merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergeFailure {
-    /// The sources that later merges do without: the one that is gone, damaged or too large; or all
-    /// of them, where they do not fit together, and the first is the one in which that was noticed.
-    /// Empty where the merge may work later.
-    pub left_out: Vec<String>,
-    /// What went wrong.
-    pub trouble: Trouble,
 }
 
 /// What says where a table lies. Either may be of any scheme, as others wrote it.

@@ -3,11 +3,12 @@
 
 mod losses;
 
-use super::conversation::{CatalogAnswer, Effect, LogEnd, MergeFailure, TopicFacts};
+use super::conversation::{CatalogAnswer, Effect, LogEnd, TopicFacts};
 use super::cut::{Cut, cut, cut_swap};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
 use super::memory::{Memory, committable};
+use super::merge_order::MergeFailure;
 use super::reading::Reading;
 use super::stall::Stall;
 use super::step::{Break, Going, Step};
@@ -21,6 +22,7 @@ use crate::values::cause::Trouble;
 use crate::values::decision::FloorReason;
 use crate::values::record::{Batch, Offset, Partition};
 use crate::values::time::{DbTime, Mono};
+use std::collections::BTreeMap;
 
 /// A table that is counted, or whose epoch 0 is on its way.
 pub(super) struct Counting {
@@ -89,6 +91,11 @@ impl Counting {
             None => counting.compare_topic(facts, step)?,
         }
         Ok(counting)
+    }
+
+    /// Where the topic's logs began when it was looked up last; none before that.
+    pub(super) fn log_starts(&self) -> &BTreeMap<Partition, Offset> {
+        self.topic.log_starts()
     }
 
     pub(super) fn table(&self) -> &Table {

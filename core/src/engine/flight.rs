@@ -55,7 +55,18 @@ impl Flight {
     pub(super) fn begin(commit: Commit, objects: Objects, step: &mut Step<'_>) -> Self {
         // Epoch 0 holds no record, and neither does a swap.
         let no_records = commit.genesis.is_some() || !commit.retired.is_empty();
-        let same = no_records || commit.topic_id.is_empty();
+        Self::new(commit, no_records, objects, step)
+    }
+
+    /// The same for an epoch whose objects are stored. Where it was committed once, the topic was
+    /// checked then.
+    pub(super) fn of_stored(commit: Commit, was_committed: bool, step: &mut Step<'_>) -> Self {
+        let same = was_committed || !commit.retired.is_empty();
+        Self::new(commit, same, Objects::new(), step)
+    }
+
+    fn new(commit: Commit, same: bool, objects: Objects, step: &mut Step<'_>) -> Self {
+        let same = same || commit.topic_id.is_empty();
         let puts = objects.into_iter().map(|(key, bytes)| {
             (
                 key,
@@ -78,6 +89,11 @@ impl Flight {
         };
         flight.push(step);
         flight
+    }
+
+    /// What is on its way.
+    pub(super) fn commit(&self) -> &Commit {
+        &self.commit
     }
 
     /// What the objects that are not stored yet take in memory, in bytes.

@@ -6,6 +6,7 @@
 //! Put(day manifest)          it is stored, and nothing names it yet
 //! Fold(history, manifest)    one transaction: a row of history instead of 8,640 epochs
 //! Foldable(today's clock)    there may be more, where windrow did not run for a while
+//! DropDays(where logs begin) day manifests of which the log has nothing any more are doomed
 //! ```
 //!
 //! A crash in between leaves a day manifest that nothing names. The next owner folds again.
@@ -15,7 +16,9 @@ use super::step::Step;
 use crate::table::commit::{CatalogError, ClockBound, Owner};
 use crate::table::history::{DayManifest, History, today};
 use crate::values::cause::Trouble;
+use crate::values::record::{Offset, Partition};
 use crate::values::time::{DbTime, Mono};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Between two attempts at what failed.
@@ -121,15 +124,24 @@ impl Folding {
         }
     }
 
-    /// The catalog said what is to fold.
+    /// The catalog said what is to fold. Once a day nothing is left to fold, and then the oldest
+    /// day manifests may go. `log_starts` says where the logs begin, as far as that is known.
     pub(super) fn take(
         &mut self,
         result: Result<Option<Box<DayManifest>>, CatalogError>,
+        log_starts: BTreeMap<Partition, Offset>,
         step: &mut Step<'_>,
     ) {
         let Stage::Asked { today } = self.stage else {
             return;
         };
+        if let (Ok(None), Some(clock), false) = (&result, step.clock, log_starts.is_empty()) {
+            step.ask(CatalogRequest::DropDays {
+                owner: self.owner.clone(),
+                log_starts,
+                clock,
+            });
+        }
         self.stage = match result {
             Ok(Some(manifest)) => {
                 let bytes = manifest.write();

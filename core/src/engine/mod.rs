@@ -5,6 +5,7 @@
 //! is performed by the driver, and comes back as another input, also when it failed.
 
 mod answers;
+mod chain;
 mod clocks;
 mod conversation;
 mod counting;
@@ -12,10 +13,12 @@ mod cut;
 mod feed;
 mod flight;
 mod fold;
+mod following;
 mod garbage;
 mod lease;
 mod locate;
 mod memory;
+mod merge_order;
 mod opening;
 mod ours;
 mod questions;
@@ -33,9 +36,10 @@ mod view;
 
 pub use conversation::{
     Answer, BrokersAnswer, BrokersRequest, CatalogAnswer, CatalogRequest, Effect, Input, Location,
-    LogEnd, MergeFailure, MergeOrder, Request, StoreAnswer, StoreRequest, TopicFacts,
+    LogEnd, Request, StoreAnswer, StoreRequest, TopicFacts,
 };
 pub use feed::pause_before_start;
+pub use merge_order::{MergeFailure, MergeOrder};
 pub use rules::{GarbageRules, Limits, Rules, fetched_bytes, same_table};
 pub use upkeep::{DueSums, MergeView, UpkeepPlan, UpkeepView, plan_upkeep};
 pub use view::{FrontierHolder, State};
@@ -392,6 +396,16 @@ impl Engine {
             Break::Reload(why) => {
                 self.release(effects);
                 self.stand_by(Side::Lease, why, effects);
+            }
+            Break::TakeAgain => {
+                if let Phase::Ours(ours) = &self.phase {
+                    let place = ours.place().clone();
+                    let asked_at = self.now;
+                    self.questions.void_all();
+                    self.troubles.clear();
+                    self.phase = Phase::Asking { place, asked_at };
+                    effects.push(CatalogRequest::Acquire { over: None }.into());
+                }
             }
             Break::ClocksApart(why) => {
                 self.release(effects);

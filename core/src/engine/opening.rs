@@ -225,8 +225,9 @@ impl Opening {
         if let Some(lost) = epochs.filter(|epoch| *epoch > 0).max() {
             let why = format!(
                 "the catalog has no epoch of table {}, but {place} holds manifests of later ones, \
-                 such as epoch {lost}: the catalog was lost, or restored from before the table; \
-                 restore it, or choose another table name",
+                 such as epoch {lost}: the catalog was lost, or restored from before the table; to \
+                 rebuild it from the store run: windrow restore --from-manifests; or restore it \
+                 from a backup, or choose another table name",
                 step.table()
             );
             lease.suspect_lost_catalog(why.into(), step);

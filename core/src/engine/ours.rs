@@ -7,6 +7,7 @@ use super::conversation::{
 };
 use super::counting::Counting;
 use super::fold::Folding;
+use super::following::{Followed, Following};
 use super::garbage::{Garbage, Watch};
 use super::lease::{Lease, Renewal};
 use super::opening::Opening;
@@ -41,6 +42,8 @@ pub(super) struct Ours {
     reason = "there is one of it, and `Ours` is in a box already"
 )]
 enum Stage {
+    /// Epochs that the store has and the catalog has not are committed again.
+    Following(Following),
     /// What must be known before counting begins is being asked.
     Opening(Opening),
     /// Epoch 0 is on its way, or records are read, replays included.
@@ -65,6 +68,10 @@ impl Ours {
             return Err(Break::Fail(why));
         }
         let last_epoch = head.as_ref().map(|head| head.last.epoch);
+        let stage = match head {
+            Some(head) => Stage::Following(Following::begin(lease.owner().clone(), head, step)),
+            None => Stage::Opening(Opening::begin(None, step)),
+        };
         Ok(Self {
             place,
             clocks,
@@ -72,7 +79,7 @@ impl Ours {
             garbage: Garbage::new(lease.owner().clone(), step.now),
             folding: Folding::new(lease.owner().clone(), step.now),
             lease,
-            stage: Stage::Opening(Opening::begin(head, step)),
+            stage,
         })
     }
 
@@ -90,6 +97,7 @@ impl Ours {
     /// The table as it is counted, or as of its last commit while it is restored.
     pub(super) fn table(&self) -> Option<&Table> {
         match &self.stage {
+            Stage::Following(following) => Some(following.table()),
             Stage::Opening(opening) => opening.table(),
             Stage::Counting(counting) => Some(counting.table()),
         }
@@ -98,7 +106,7 @@ impl Ours {
     /// What is known of the reading of each topic partition.
     pub(super) fn reading(&self) -> Option<&Reading> {
         match &self.stage {
-            Stage::Opening(_) => None,
+            Stage::Following(_) | Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.reading()),
         }
     }
@@ -110,7 +118,7 @@ impl Ours {
                 .table()
                 .and_then(|table| table.next_epoch().checked_sub(1)),
             in_hand: match &self.stage {
-                Stage::Opening(_) => Vec::new(),
+                Stage::Following(_) | Stage::Opening(_) => Vec::new(),
                 Stage::Counting(counting) => {
                     let mut keys = counting.files_in_hand();
                     keys.extend(self.folding.in_hand());
@@ -130,7 +138,7 @@ impl Ours {
     /// What the upkeep of the files is doing; `None` before counting begins.
     pub(super) fn upkeep(&self, now: Mono) -> Option<UpkeepView> {
         match &self.stage {
-            Stage::Opening(_) => None,
+            Stage::Following(_) | Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.upkeep(now)),
         }
     }
@@ -138,7 +146,7 @@ impl Ours {
     /// Whether the frontier moves.
     pub(super) fn stall(&self) -> Option<&Stall> {
         match &self.stage {
-            Stage::Opening(_) => None,
+            Stage::Following(_) | Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting.stall()),
         }
     }
@@ -146,7 +154,7 @@ impl Ours {
     /// The memory that counting takes, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         match &self.stage {
-            Stage::Opening(_) => 0,
+            Stage::Following(_) | Stage::Opening(_) => 0,
             Stage::Counting(counting) => counting.memory_bytes(),
         }
     }
@@ -159,6 +167,7 @@ impl Ours {
     /// Whether an epoch is on its way into the catalog.
     pub(super) fn is_committing(&self) -> bool {
         match &self.stage {
+            Stage::Following(following) => following.is_sent(),
             Stage::Opening(_) => false,
             Stage::Counting(counting) => counting.is_committing(),
         }
@@ -168,6 +177,7 @@ impl Ours {
     /// sent before the clocks agree again is not.
     pub(super) fn is_worth_waiting(&self) -> bool {
         match &self.stage {
+            Stage::Following(following) => following.is_sent(),
             Stage::Opening(_) => false,
             Stage::Counting(counting) => {
                 counting.is_sent() || (counting.is_committing() && !self.clocks.are_apart())
@@ -191,13 +201,19 @@ impl Ours {
         }
         self.clocks_compared(were_apart, step)?;
         match &mut self.stage {
+            Stage::Following(following) => {
+                let followed = following.tick(step)?;
+                self.stage.followed(followed, step);
+            }
             Stage::Opening(opening) => opening.tick(step),
             Stage::Counting(counting) if counting.is_founding() => {}
             Stage::Counting(counting) => counting.tick(step),
         }
         self.lease.tick(step);
         let has_epochs = self.table().is_some_and(|table| table.next_epoch() > 0);
-        self.garbage.tick(has_epochs, step);
+        // What the chain still needs is no garbage.
+        let is_followed = !matches!(self.stage, Stage::Following(_));
+        self.garbage.tick(has_epochs && is_followed, step);
         if self.is_counting() {
             self.folding.tick(step);
         }
@@ -230,6 +246,7 @@ impl Ours {
     pub(super) fn retry_now(&mut self, step: &mut Step<'_>) {
         self.lease.retry_now(step);
         match &mut self.stage {
+            Stage::Following(following) => following.retry_now(step),
             Stage::Opening(opening) => opening.retry_now(step),
             Stage::Counting(counting) => counting.retry_now(step),
         }
@@ -319,6 +336,7 @@ impl Ours {
     /// say. While a commit of ours is on its way, its epoch may be there or not.
     fn check_last_epoch(&self, found: Option<u64>) -> Going {
         let (ours, sent) = match &self.stage {
+            Stage::Following(following) => (Some(following.last_epoch()), following.is_sent()),
             Stage::Opening(_) => (self.last_epoch, false),
             Stage::Counting(counting) => (counting.last_epoch(), counting.is_sent()),
         };
@@ -354,9 +372,6 @@ impl Ours {
     fn catalog_answered(&mut self, answer: CatalogAnswer, step: &mut Step<'_>) -> Going {
         match answer {
             CatalogAnswer::Commit { .. } | CatalogAnswer::Outcome { .. } => {
-                let Some(counting) = self.stage.counting() else {
-                    return Ok(());
-                };
                 if let CatalogAnswer::Commit {
                     result: Err(CatalogError::Retry(why)),
                     ..
@@ -365,8 +380,23 @@ impl Ours {
                 {
                     self.lease.renew_now(step);
                 }
-                if let Some(at) = counting.catalog_answered(answer, step)? {
+                let committed_at = match &mut self.stage {
+                    Stage::Following(following) => following.catalog_answered(answer, step)?,
+                    Stage::Opening(_) => None,
+                    Stage::Counting(counting) => counting.catalog_answered(answer, step)?,
+                };
+                if let Some(at) = committed_at {
                     self.clocks.note_commit(at);
+                    if let Stage::Following(following) = &mut self.stage {
+                        let followed = following.landed(step)?;
+                        self.stage.followed(followed, step);
+                    }
+                }
+            }
+            CatalogAnswer::Doomed { manifest, result } => {
+                if let Stage::Following(following) = &mut self.stage {
+                    let followed = following.take_doomed(&manifest, result, step)?;
+                    self.stage.followed(followed, step);
                 }
             }
             CatalogAnswer::Doom(result) => self.garbage.doomed(&result, step),
@@ -381,8 +411,13 @@ impl Ours {
                 }
             }
             // It is asked again a little later in any case.
-            CatalogAnswer::DropEmptied(_) => {}
-            CatalogAnswer::Foldable(result) => self.folding.take(result, step),
+            CatalogAnswer::DropEmptied(_) | CatalogAnswer::DropDays(_) => {}
+            CatalogAnswer::Foldable(result) => {
+                let counting = self.stage.counting();
+                let log_starts = counting.map(|counting| counting.log_starts().clone());
+                self.folding
+                    .take(result, log_starts.unwrap_or_default(), step);
+            }
             CatalogAnswer::Fold(result) => self.folding.folded(&result, step),
             // These are the engine's.
             CatalogAnswer::Locate(_) | CatalogAnswer::Acquire(_) | CatalogAnswer::Renew(_) => {}
@@ -407,6 +442,10 @@ impl Ours {
             (BrokersAnswer::TopicId(answer), Stage::Counting(counting)) => {
                 return counting.topic_checked(answer, step);
             }
+            (BrokersAnswer::TopicId(answer), Stage::Following(following)) => {
+                let followed = following.topic_checked(answer, step)?;
+                self.stage.followed(followed, step);
+            }
             // Before epoch 0 is true, nothing else is asked.
             (_, Stage::Counting(counting)) if counting.is_founding() => {}
             (BrokersAnswer::Topic(answer), Stage::Counting(counting)) => {
@@ -420,7 +459,7 @@ impl Ours {
             (BrokersAnswer::LogLimits { partition, limits }, Stage::Counting(counting)) => {
                 counting.take_limits(partition, limits, step);
             }
-            (_, Stage::Opening(_)) => {}
+            (_, Stage::Following(_) | Stage::Opening(_)) => {}
         }
         Ok(())
     }
@@ -440,16 +479,31 @@ impl Ours {
                 },
                 stage,
             ) if prefix == step.names.manifests() => {
-                if let Stage::Opening(opening) = stage {
-                    let page = (counts == Counts::Yes).then_some((after.as_deref(), result));
-                    let opened =
-                        opening.take_manifests(page, &self.place, &mut self.lease, step)?;
-                    stage.open(opened);
+                let page = (counts == Counts::Yes).then_some((after.as_deref(), result));
+                match stage {
+                    Stage::Following(following) => {
+                        let followed = following.take_page(page, step)?;
+                        stage.followed(followed, step);
+                    }
+                    Stage::Opening(opening) => {
+                        let opened =
+                            opening.take_manifests(page, &self.place, &mut self.lease, step)?;
+                        stage.open(opened);
+                    }
+                    Stage::Counting(_) => {}
                 }
             }
             (StoreAnswer::ListPage { after, result, .. }, _) => {
                 let watch = self.watch();
                 self.garbage.listed(after.as_deref(), result, watch, step);
+            }
+            (StoreAnswer::Get { key, result }, Stage::Following(following)) => {
+                let followed = following.take_manifest(&key, result, step)?;
+                self.stage.followed(followed, step);
+            }
+            (StoreAnswer::Check { manifest, result }, Stage::Following(following)) => {
+                let followed = following.take_check(&manifest, result, step)?;
+                self.stage.followed(followed, step);
             }
             (StoreAnswer::Get { key, result }, Stage::Opening(opening)) => {
                 let answer = (counts == Counts::Yes).then_some(result);
@@ -466,6 +520,7 @@ impl Ours {
             }
             (
                 StoreAnswer::Get { .. }
+                | StoreAnswer::Check { .. }
                 | StoreAnswer::Put { .. }
                 | StoreAnswer::Merge { .. }
                 | StoreAnswer::AbortUploads(_),
@@ -479,8 +534,15 @@ impl Ours {
 impl Stage {
     fn counting(&mut self) -> Option<&mut Counting> {
         match self {
-            Stage::Opening(_) => None,
+            Stage::Following(_) | Stage::Opening(_) => None,
             Stage::Counting(counting) => Some(counting),
+        }
+    }
+
+    /// The chain is followed. Where that is done, the table is opened.
+    fn followed(&mut self, followed: Followed, step: &mut Step<'_>) {
+        if let Followed::Nothing(head) = followed {
+            *self = Stage::Opening(Opening::begin(Some(head), step));
         }
     }
 

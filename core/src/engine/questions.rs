@@ -111,7 +111,11 @@ impl Questions {
             Answer::Store(StoreAnswer::ListPage { prefix, .. }) if *prefix == names.manifests() => {
                 &mut self.manifests
             }
-            // Every object that is fetched is a checkpoint.
+            // Whoever asked: a key never gets other bytes.
+            Answer::Store(StoreAnswer::Get { key, .. }) if key.starts_with(&names.manifests()) => {
+                return Counts::Yes;
+            }
+            // Every other object that is fetched is a checkpoint.
             Answer::Store(StoreAnswer::Get { .. }) => &mut self.checkpoint,
             Answer::Catalog(_) | Answer::Brokers(_) | Answer::Store(_) => return Counts::Yes,
         };

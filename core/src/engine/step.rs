@@ -62,6 +62,8 @@ pub(super) enum Break {
     Fenced(String),
     /// The same, but the table is still ours: it is given back first.
     Reload(String),
+    /// Epochs were committed from the store: the table is still ours, and is read anew.
+    TakeAgain,
     /// The clocks have differed for longer than a lease, and the wrong one may be this machine's:
     /// the table is given back, and asked for again later.
     ClocksApart(Trouble),

@@ -20,6 +20,7 @@ use crate::table::commit::{Genesis, Head};
 use crate::values::cause::{Cause, Trouble};
 use crate::values::record::{Offset, Partition};
 use crate::values::time::Mono;
+use std::collections::BTreeMap;
 
 /// Between two looks at the topic, in milliseconds.
 pub(super) const TOPIC_EVERY_MS: u64 = 10_000;
@@ -34,6 +35,8 @@ pub(super) struct Topic {
     /// The ids of the topics that were counted before it in this cluster, from old to new.
     left_ids: Vec<String>,
     look_up_at: Mono,
+    /// Where its logs began when it was looked up last.
+    log_starts: BTreeMap<Partition, Offset>,
 }
 
 /// So many ids of topics that were left are kept: of a topic that is made again each week, those of
@@ -60,6 +63,7 @@ impl Topic {
             cluster_id: genesis.cluster_id.clone(),
             left_ids: Vec::new(),
             look_up_at: step.now,
+            log_starts: BTreeMap::new(),
         }
     }
 
@@ -71,7 +75,19 @@ impl Topic {
             cluster_id: if now.is_empty() { founded } else { now }.clone(),
             left_ids: head.last.left_topic_ids.clone(),
             look_up_at: step.now.plus(TOPIC_EVERY_MS),
+            log_starts: BTreeMap::new(),
         }
+    }
+
+    /// It was looked up.
+    pub(super) fn note_log_starts(&mut self, facts: &TopicFacts) {
+        let logs = facts.partitions.iter();
+        self.log_starts = logs.map(|(p, (start, _))| (*p, *start)).collect();
+    }
+
+    /// Where its logs began when it was looked up last; none before that.
+    pub(super) fn log_starts(&self) -> &BTreeMap<Partition, Offset> {
+        &self.log_starts
     }
 
     pub(super) fn id(&self) -> &str {

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub(super) enum Side {
     /// The right to write the table.
     Lease,
+    /// Epochs are committed from the store.
+    Chain,
     /// The clocks.
     Clocks,
     /// The look-up of the topic. It is over when the topic is looked up.

@@ -14,7 +14,8 @@
 //! same fence, so it is true as a whole or not at all. What a crash leaves of a merge is an orphan,
 //! and the next owner merges again.
 
-use super::conversation::{CatalogRequest, Effect, MergeFailure, MergeOrder, StoreRequest};
+use super::conversation::{CatalogRequest, Effect, StoreRequest};
+use super::merge_order::{MergeFailure, MergeOrder};
 use super::rules::Rules;
 use super::step::Step;
 use super::table::Table;

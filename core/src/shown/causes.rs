@@ -224,6 +224,11 @@ pub fn row(cause: Cause) -> CauseRow {
             "Another windrow wrote the checkpoint.",
             "run that windrow, or `on-data-loss: continue`",
         ),
+        Cause::Following => (
+            Itself,
+            "The catalog lost epochs, which the store gives back.",
+            "nothing",
+        ),
         Cause::Held => (
             Itself,
             "Another process has the table; `owner` is its `instance`.",

@@ -42,8 +42,11 @@ pub struct RunFacts {
     pub compaction_bytes: MovedBytes,
     /// What the merge that is under way has read so far.
     pub merge_read_bytes: u64,
-    /// See [`Status::problems`].
+    /// What is wrong with the secrets; see [`Status::problems`].
     pub problems: String,
+    /// Which epochs were lost for good, as a sentence; empty where none were. See
+    /// [`Status::problems`].
+    pub lost_epochs: String,
 }
 
 /// How many bytes went between this process and the store.
@@ -125,6 +128,13 @@ impl Totals {
     }
 }
 
+/// What is wrong, although it hinders nothing, in one line.
+fn problems(run: &RunFacts) -> String {
+    let texts = [&run.problems, &run.lost_epochs];
+    let texts = texts.into_iter().filter(|text| !text.is_empty());
+    texts.map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
 /// What a running windrow shows now.
 #[must_use]
 pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
@@ -137,7 +147,7 @@ pub fn snapshot(engine: &Engine, run: &RunFacts) -> Status {
         state,
         reason: why.text,
         cause: why.cause,
-        problems: run.problems.clone(),
+        problems: problems(run),
         rows: totals.rows,
         files: totals.files,
         bytes: totals.bytes,

@@ -289,6 +289,30 @@ pub fn check_fold(
     Ok(())
 }
 
+/// So many of the newest day manifests are always kept: a lost catalog is rebuilt from the newest,
+/// or from the one before it where that is damaged.
+const DAYS_KEPT: usize = 2;
+
+/// Which day manifests are needed no longer, because the log has none of their offsets any more:
+/// their paths. `rows` are those of history with the path of each one's day manifest, in order;
+/// it is empty where that was dropped already. `log_starts` says where the logs begin now.
+///
+/// A topic partition whose log nobody has looked at keeps all of them.
+#[must_use]
+pub fn days_to_drop(
+    rows: &[(History, String)],
+    log_starts: &BTreeMap<Partition, Offset>,
+) -> Vec<String> {
+    let older = &rows[..rows.len().saturating_sub(DAYS_KEPT)];
+    let is_gone = |(history, manifest): &&(History, String)| {
+        let mut offsets = history.offsets.iter();
+        !manifest.is_empty()
+            && offsets.all(|(p, (_, to))| log_starts.get(p).is_some_and(|start| to <= start))
+    };
+    let gone = older.iter().filter(is_gone);
+    gone.map(|(_, manifest)| manifest.clone()).collect()
+}
+
 /// When the present period began: the UTC day, unless the times are those of a simulation.
 #[must_use]
 pub fn today(now: DbTime, every_ms: i64) -> DbTime {
@@ -408,6 +432,22 @@ mod tests {
             "{error}"
         );
         assert_eq!(history, folded(), "nothing of it was added");
+    }
+
+    #[test]
+    fn day_manifests_go_when_the_log_has_their_offsets_no_longer() {
+        let day = |to: Offset| {
+            let mut history = folded();
+            history.offsets = BTreeMap::from([(0, (to - 10, to)), (1, (0, 5))]);
+            (history, format!("day {to}"))
+        };
+        let rows: Vec<_> = [10, 20, 30, 40].map(day).into();
+        let drop = |start: Offset| days_to_drop(&rows, &BTreeMap::from([(0, start), (1, 5)]));
+        assert_eq!(drop(9), Vec::<String>::new());
+        assert_eq!(drop(10), ["day 10"]);
+        assert_eq!(drop(99), ["day 10", "day 20"], "the newest two stay");
+        assert!(days_to_drop(&rows, &BTreeMap::from([(0, 99)])).is_empty());
+        assert!(days_to_drop(&rows[..1], &BTreeMap::from([(0, 99), (1, 99)])).is_empty());
     }
 
     #[test]

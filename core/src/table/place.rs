@@ -349,6 +349,21 @@ impl Names {
         format!("{}manifests/", self.prefix)
     }
 
+    /// A text behind which a listing shows the manifests of this term from this epoch on. Terms are
+    /// no numbers to a listing, so those of term 10 come before those of term 2.
+    #[must_use]
+    pub fn manifests_from(&self, term: u64, epoch: u64) -> String {
+        format!("{}{term}-{epoch:0EPOCH_DIGITS$}", self.manifests())
+    }
+
+    /// A text behind which a listing shows no manifest of this term any more, and those of the next
+    /// term in its order.
+    #[must_use]
+    pub fn manifests_after(&self, term: u64) -> String {
+        // A colon comes after all digits, with which epochs and days begin.
+        format!("{}{term}-:", self.manifests())
+    }
+
     /// The epoch that a manifest's name holds; `None` when it is not the name of an epoch's
     /// manifest.
     #[must_use]

@@ -78,6 +78,8 @@ pub enum Cause {
     OtherVersion,
     /// The table's checkpoint has a format that this windrow does not read.
     OtherCheckpoint,
+    /// Epochs that the catalog has lost are committed again from the store.
+    Following,
     /// Another process has the table.
     Held,
     /// Windrow is starting, and nothing hinders it.
@@ -86,7 +88,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order in which they stand above.
-    pub const ALL: [Cause; 36] = [
+    pub const ALL: [Cause; 37] = [
         Cause::LoginKafka,
         Cause::LoginS3,
         Cause::LoginCatalog,
@@ -121,6 +123,7 @@ impl Cause {
         Cause::OtherSettings,
         Cause::OtherVersion,
         Cause::OtherCheckpoint,
+        Cause::Following,
         Cause::Held,
         Cause::Starting,
     ];
@@ -164,6 +167,7 @@ impl Cause {
             Cause::OtherSettings => "other-settings",
             Cause::OtherVersion => "other-version",
             Cause::OtherCheckpoint => "other-checkpoint",
+            Cause::Following => "following",
             Cause::Held => "held",
             Cause::Starting => "starting",
         }

@@ -157,12 +157,13 @@ impl Chooser {
         }
     }
 
-    /// Takes commits that are folded. The key is that of their day manifest.
+    /// Takes commits that are folded. The key is that of their day manifest, and empty where that
+    /// was deleted, because the log no longer has what they read.
     pub fn take_history(&mut self, history: &History, manifest: &str) {
         self.follow(history.first_epoch, history.last_epoch);
         self.take_decisions(history.last_epoch, &history.decisions);
         let next = history.offsets.iter().map(|(p, (_, to))| (*p, *to));
-        if self.is_in_log(&next.collect()) {
+        if !manifest.is_empty() && self.is_in_log(&next.collect()) {
             self.folded.push(Folded {
                 epoch: history.last_epoch,
                 manifest: manifest.to_owned(),

@@ -10,6 +10,7 @@
 mod doomed;
 mod live;
 mod journal;
+mod rebuild;
 
 use super::local_files::{
     damaged, entries, now, read, remove_temporary, sync_parent, write, write_through,

@@ -20,12 +20,15 @@ pub use answers::{CommittedFile, Files, SparkEntry, Totals};
 
 use directory::LocalCatalog;
 use postgres::PostgresCatalog;
+use std::collections::BTreeMap;
 use windrow_core::table::commit::{
     Acquired, CatalogError, ClockBound, Commit, Head, LeaseMark, LiveFile, Outcome, Owner, Renewed,
 };
 use windrow_core::table::history::{DayManifest, History};
 use windrow_core::table::hive::TableKind;
+use windrow_core::table::rebuild::Base;
 use windrow_core::values::cause::{Cause, Trouble};
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 use windrow_core::verify::audit::JournalEntry;
 
@@ -176,6 +179,22 @@ impl Catalog {
         }
     }
 
+    /// Writes the journal of a table again, and its entries in Hive, where the journal has no epoch
+    /// of it. `who` and `owner_id` are those of [`Catalog::acquire`]. Returns what a person should
+    /// know of it, as whole sentences.
+    ///
+    /// # Errors
+    /// `Retry` while another process owns the table. `Stop` when the journal has epochs of it, or a
+    /// table that is not windrow's has one of its names. Otherwise those of [`Catalog::acquire`].
+    pub async fn rebuild(
+        &mut self,
+        who: &str,
+        owner_id: &str,
+        base: &Base,
+    ) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.rebuild(who, owner_id, base))
+    }
+
     /// What is committed, for a look without owning the table. `None` for a table that does not
     /// exist.
     ///
@@ -241,6 +260,14 @@ impl Catalog {
         clock: &ClockBound,
     ) -> Result<Vec<String>, CatalogError> {
         each!(self, c => c.doom(owner, keys, clock))
+    }
+
+    /// Those of `keys` that are doomed, in order.
+    ///
+    /// # Errors
+    /// As [`Catalog::head`].
+    pub async fn doomed_among(&mut self, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+        each!(self, c => c.doomed_among(keys))
     }
 
     /// Keys that were doomed at least `grace_ms` ago: those behind `after` in the catalog's own
@@ -327,6 +354,24 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         match self {
             Catalog::Postgres(catalog) => catalog.fold(owner, history, manifest, clock).await,
+            Catalog::Local(_) => Ok(()),
+        }
+    }
+
+    /// Dooms the day manifests whose offsets the logs, which begin there now, have no longer. Their
+    /// rows of history stay. A local catalog has none.
+    ///
+    /// # Errors
+    /// `Fenced` when another owner has the table. `Retry` with the cause `Clocks` when the
+    /// catalog's clock is not as `clock` says.
+    pub async fn drop_days(
+        &mut self,
+        owner: &Owner,
+        log_starts: &BTreeMap<Partition, Offset>,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        match self {
+            Catalog::Postgres(catalog) => catalog.drop_days(owner, log_starts, clock).await,
             Catalog::Local(_) => Ok(()),
         }
     }

@@ -27,6 +27,7 @@ use windrow_core::values::time::EventTime;
 #[path = "../../../tests/catalog_cases.rs"]
 mod cases;
 mod history;
+mod rebuild;
 mod swaps;
 mod versions;
 

@@ -27,6 +27,7 @@ impl Counting {
             self.check_lost(partition, start.max(first), end.max(last), step)?;
         }
         self.table.note_logs(&facts.partitions);
+        self.topic.note_log_starts(facts);
         self.table.note_joining(facts);
         self.report_unknown(facts, step);
         self.start_lanes(step);

@@ -73,6 +73,19 @@ impl LocalCatalog {
         Ok(file.is_some_and(|file| file.commit.manifest == key))
     }
 
+    pub(in super::super) async fn doomed_among(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
+        let doomed = self
+            .doomed()
+            .map_err(|error| failure("cannot list doomed keys of", &self.name, error))?;
+        let mut among = keys.to_vec();
+        among.retain(|key| doomed.contains_key(key));
+        among.sort();
+        Ok(among)
+    }
+
     pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,

@@ -47,10 +47,7 @@ impl Hive {
         name: &TableName,
         genesis: &Genesis,
     ) -> Result<(), CatalogError> {
-        let database = match self.database_id(db, name).await? {
-            Some(id) => id,
-            None => self.create_default_database(db, name, genesis).await?,
-        };
+        let database = self.make_database(db, name, genesis).await?;
         // Spark's lazy schema has no UNIQUE constraint. With this lock no other client is in the
         // middle of making a table, and none begins before our commit. A client that looked before
         // us and inserts after us makes a second table of the name; the next commit finds both and
@@ -66,6 +63,22 @@ impl Hive {
             self.create_table(db, database, &table).await?;
         }
         Ok(())
+    }
+
+    /// The id of the table's database. Where it is `default`, it is made if it is not there.
+    ///
+    /// # Errors
+    /// `Stop` when another database than `default` is missing.
+    pub(in super::super) async fn make_database(
+        &mut self,
+        db: &Session,
+        name: &TableName,
+        genesis: &Genesis,
+    ) -> Result<i64, CatalogError> {
+        match self.database_id(db, name).await? {
+            Some(id) => Ok(id),
+            None => self.create_default_database(db, name, genesis).await,
+        }
     }
 
     async fn create_default_database(

@@ -344,8 +344,9 @@ fn refusal(db: &Session, name: &TableName, row: &HiveTableRow) -> CatalogError {
     let full_name = format!("{}.{}", name.database, row.name);
     if row.is_ours(name) {
         return db.stop(format_args!(
-            "table \"{full_name}\" is windrow's, but the journal does not know it; \
-             restore the database from a backup, or choose another table name"
+            "table \"{full_name}\" is windrow's, but the journal does not know it; to rebuild \
+             that from the store run: windrow restore --from-manifests; or restore the database \
+             from a backup, or choose another table name"
         ));
     }
     let way_out = if row.found.drop_deletes_files() {

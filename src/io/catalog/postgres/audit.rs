@@ -51,7 +51,9 @@ impl PostgresCatalog {
 }
 
 impl Journal<'_> {
-    /// The epochs after `after`, up to `last`.
+    /// The epochs after `after`, up to `last`. A journal that was written again from the store has a
+    /// row of the last folded epoch as well, from which the next one goes on; it is in a row of
+    /// history, and is left out.
     async fn epochs(
         &self,
         mut after: i64,
@@ -65,7 +67,10 @@ impl Journal<'_> {
                     "SELECT epoch, digest, manifest, said::text, \
                        floor(extract(epoch FROM committed_at) * 1000)::bigint \
                      FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
-                     AND epoch > $3 AND epoch <= $4 ORDER BY epoch LIMIT $5",
+                     AND epoch > $3 AND epoch <= $4 AND NOT EXISTS (SELECT FROM journal.history \
+                       AS h WHERE h.database = $1 AND h.\"table\" = $2 \
+                       AND epoch BETWEEN h.first_epoch AND h.last_epoch) \
+                     ORDER BY epoch LIMIT $5",
                     args![*database, *table, after, last.unwrap_or(i64::MAX), PAGE],
                 )
                 .await?;

@@ -229,7 +229,7 @@ impl Journal<'_> {
 
     /// A topic partition gets its row at its first commit. The row of one that read nothing stays
     /// untouched.
-    async fn update_lanes(&self, commit: &Commit) -> Result<(), CatalogError> {
+    pub(super) async fn update_lanes(&self, commit: &Commit) -> Result<(), CatalogError> {
         let TableName { database, table } = self.name;
         let lanes = || commit.lanes.values();
         self.db
@@ -274,21 +274,32 @@ impl Journal<'_> {
             return Ok(());
         };
         let dropped = kept.push(commit.epoch, checkpoint);
-        db.execute(
-            "UPDATE journal.job SET checkpoint_epoch = $3, checkpoint = $4::json \
-             WHERE database = $1 AND \"table\" = $2",
-            args![
-                *database,
-                *table,
-                epoch,
-                KeptCheckpoints::of(kept).map(|k| to_json(&k))
-            ],
-        )
-        .await?;
+        self.write_checkpoints(commit.epoch, kept).await?;
         match dropped {
             Some(key) => self.insert_doomed(&[key]).await,
             None => Ok(()),
         }
+    }
+
+    /// `epoch` is that of the newest.
+    pub(super) async fn write_checkpoints(
+        &self,
+        epoch: u64,
+        kept: Checkpoints,
+    ) -> Result<(), CatalogError> {
+        self.db
+            .execute(
+                "UPDATE journal.job SET checkpoint_epoch = $3, checkpoint = $4::json \
+                 WHERE database = $1 AND \"table\" = $2",
+                args![
+                    self.name.database,
+                    self.name.table,
+                    to_bigint(epoch),
+                    KeptCheckpoints::of(kept).map(|k| to_json(&k))
+                ],
+            )
+            .await?;
+        Ok(())
     }
 
     /// Returns when the epoch was committed, which is never before the epoch before it.

@@ -39,6 +39,21 @@ impl PostgresCatalog {
         Ok(free)
     }
 
+    pub(in super::super) async fn doomed_among(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<String>, CatalogError> {
+        let mut link = self.link("cannot list doomed keys of").await?;
+        if !link.has_journal {
+            return Ok(Vec::new());
+        }
+        link.db.begin().await?;
+        let doomed = self.journal(&link.db).doomed_among(keys).await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(doomed)
+    }
+
     pub(in super::super) async fn doomed_past(
         &mut self,
         grace_ms: u64,

@@ -4,10 +4,15 @@
 use super::super::session::{Lost, args};
 use super::PostgresCatalog;
 use super::journal::{FILE, Job, Journal, compare_clock, from_json, read_file, to_bigint, to_json};
+use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use windrow_core::table::admit::{CommittedEpoch, check_owner};
 use windrow_core::table::commit::{CatalogError, ClockBound, Commit, LiveFile, Owner};
-use windrow_core::table::history::{DayManifest, Found, History, Range, check_fold, today};
+use windrow_core::table::history::{
+    DayManifest, Found, History, Range, check_fold, days_to_drop, today,
+};
 use windrow_core::table::hive::TableName;
+use windrow_core::values::record::{Offset, Partition};
 use windrow_core::values::time::DbTime;
 
 /// How many epochs are read at a time. One has some 2 KB.
@@ -69,7 +74,61 @@ impl PostgresCatalog {
     }
 }
 
+impl PostgresCatalog {
+    pub(in super::super) async fn drop_days(
+        &mut self,
+        owner: &Owner,
+        log_starts: &BTreeMap<Partition, Offset>,
+        clock: &ClockBound,
+    ) -> Result<(), CatalogError> {
+        let mut link = self.owners_link("cannot drop day manifests of").await?;
+        link.db.begin().await?;
+        let journal = self.journal(&link.db);
+        let job = journal.lock_job().await?;
+        check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
+        let keys = days_to_drop(&journal.history().await?, log_starts);
+        if !keys.is_empty() {
+            journal.insert_doomed(&keys).await?;
+            journal.forget_day_manifests(&keys).await?;
+        }
+        compare_clock(&link.db, clock).await?;
+        link.db.commit(Lost::Again).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+}
+
 impl Journal<'_> {
+    /// The rows of history, each with the path of its day manifest, in order.
+    async fn history(&self) -> Result<Vec<(History, String)>, CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let rows = db
+            .query(
+                "SELECT said::text, manifest FROM journal.history \
+                 WHERE database = $1 AND \"table\" = $2 ORDER BY first_epoch",
+                args![*database, *table],
+            )
+            .await?;
+        let read = |row: &Row| {
+            let text = db.read(row, 0, "journal.history.said")?;
+            let history = from_json(db, "journal.history.said", text)?;
+            Ok((history, db.read(row, 1, "journal.history.manifest")?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// The rows with these day manifests name none any more.
+    async fn forget_day_manifests(&self, keys: &[String]) -> Result<(), CatalogError> {
+        self.db
+            .execute(
+                "UPDATE journal.history SET manifest = '' \
+                 WHERE database = $1 AND \"table\" = $2 AND manifest = ANY($3)",
+                args![self.name.database, self.name.table, keys.to_vec()],
+            )
+            .await?;
+        Ok(())
+    }
+
     /// What decides which epochs may fold.
     async fn found<'a>(&self, job: &'a Job) -> Result<Found<'a>, CatalogError> {
         let (db, TableName { database, table }) = (self.db, self.name);
@@ -179,6 +238,28 @@ impl Journal<'_> {
             to_bigint(history.first_epoch),
             to_bigint(history.last_epoch),
         );
+        self.insert_history_row(history, manifest).await?;
+        db.execute(
+            "WITH folded AS (DELETE FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
+               AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
+             INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
+             SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
+            args![*database, *table, first, last],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn insert_history_row(
+        &self,
+        history: &History,
+        manifest: &str,
+    ) -> Result<(), CatalogError> {
+        let (db, TableName { database, table }) = (self.db, self.name);
+        let (first, last) = (
+            to_bigint(history.first_epoch),
+            to_bigint(history.last_epoch),
+        );
         db.execute(
             "INSERT INTO journal.history (database, \"table\", first_epoch, last_epoch, \
                first_at, last_at, decisions, manifest, said) \
@@ -195,14 +276,6 @@ impl Journal<'_> {
                 manifest,
                 to_json(history),
             ],
-        )
-        .await?;
-        db.execute(
-            "WITH folded AS (DELETE FROM journal.epoch WHERE database = $1 AND \"table\" = $2 \
-               AND epoch BETWEEN $3 AND $4 RETURNING manifest) \
-             INSERT INTO journal.doomed (database, \"table\", key, doomed_at) \
-             SELECT $1, $2, manifest, clock_timestamp() FROM folded ON CONFLICT DO NOTHING",
-            args![*database, *table, first, last],
         )
         .await?;
         Ok(())

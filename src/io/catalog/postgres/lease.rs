@@ -42,12 +42,7 @@ impl PostgresCatalog {
         over: Option<&LeaseMark>,
     ) -> Result<Acquired, CatalogError> {
         let (db, TableName { database, table }) = (&link.db, &self.name);
-        db.execute(
-            "INSERT INTO journal.job (database, \"table\") VALUES ($1, $2) \
-             ON CONFLICT DO NOTHING",
-            args![*database, *table],
-        )
-        .await?;
+        self.journal(db).make_job().await?;
         // The first look is without the lock: processes that stand by ask again and again, and must
         // not be in the owner's way. The second one is under it, and reads the clock after the
         // wait.
@@ -88,7 +83,7 @@ impl PostgresCatalog {
     }
 
     /// Who keeps the table from this process; `None` when nobody does.
-    async fn held(
+    pub(super) async fn held(
         &self,
         link: &Link,
         owner_id: &str,

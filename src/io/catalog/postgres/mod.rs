@@ -15,6 +15,7 @@ mod lease;
 mod commit;
 mod history;
 mod audit;
+mod rebuild;
 mod restore;
 mod adopt;
 
@@ -95,9 +96,10 @@ impl PostgresCatalog {
         if link.has_journal {
             return Ok(link);
         }
-        Err(link
-            .db
-            .fenced("the journal is gone; was another database restored?"))
+        Err(link.db.fenced(
+            "the journal is gone; was another database restored? To rebuild it from the store \
+                 run: windrow restore --from-manifests",
+        ))
     }
 
     fn journal<'a>(&'a self, db: &'a Session) -> Journal<'a> {

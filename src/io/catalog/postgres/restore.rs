@@ -36,9 +36,10 @@ impl PostgresCatalog {
         let job = journal.lock_job().await?;
         check_owner(&job.facts, owner).map_err(|why| link.db.fenced(why))?;
         if job.facts.last_epoch.is_none() {
-            return Err(link
-                .db
-                .stop("the journal has no epoch of it, so there is nothing to restore"));
+            return Err(link.db.stop(
+                "the journal has no epoch of it, so there is nothing to restore; where the \
+                     store has epochs of it, run: windrow restore --from-manifests",
+            ));
         }
         let genesis = journal.genesis().await?;
         journal.forget_emptied().await?;
@@ -136,7 +137,10 @@ impl Journal<'_> {
     }
 
     /// Notes other ids of table partitions: the one that is known, and the one that holds now.
-    async fn update_part_ids(&self, changed: Vec<(i64, i64)>) -> Result<(), CatalogError> {
+    pub(super) async fn update_part_ids(
+        &self,
+        changed: Vec<(i64, i64)>,
+    ) -> Result<(), CatalogError> {
         let TableName { database, table } = self.name;
         let (known, ids): (Vec<i64>, Vec<i64>) = changed.into_iter().unzip();
         self.db
