@@ -1,7 +1,7 @@
 //! One run from its start to its end: the loop's thread, the tasks beside it, and the channels
 //! between them. What the loop then does is in `driver`.
 
-use crate::io::http::Handle;
+use crate::io::http::{Command, Handle};
 use crate::io::kafka::{self, Reader};
 use crate::run::catalog_task::{CatalogReport, CatalogTask, CatalogWork, pass_commands_on};
 use crate::run::clients::{Clients, http_token, random_owner_id};
@@ -81,16 +81,9 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         watch::channel(Some(clients.store.clone()).filter(|_| !must_be_located));
     let (status, status_rx) = watch::channel(Arc::new(snapshot(&engine, &run)));
     let (token, token_rx) = watch::channel(http_token(&clients.secrets)?);
-    let (commands, commands_rx) = async_mpsc::channel(8);
-    let to_loop_too = to_loop.clone();
-    let compact = move |answer| {
-        // Where the loop has ended, the answer is dropped, and says so.
-        let _ = to_loop_too.send(Message::Compact(answer));
-    };
-    runtime.spawn(pass_commands_on(commands_rx, to_catalog.clone(), compact));
     let handle = Handle {
         status: status_rx,
-        commands,
+        commands: take_commands(runtime, to_catalog.clone(), to_loop.clone()),
         rows: rows_reader(run.table.clone(), clients.look, look_login_rx, store_rx),
         token: token_rx,
         verifier: Some(Arc::new(VerifyTask::new(
@@ -136,6 +129,21 @@ pub fn start(clients: Clients, runtime: &Runtime) -> anyhow::Result<Running> {
         reload,
         thread,
     })
+}
+
+/// Takes what operators wish, and hands it on to whoever does it.
+fn take_commands(
+    runtime: &Runtime,
+    to_catalog: async_mpsc::UnboundedSender<CatalogWork>,
+    to_loop: mpsc::Sender<Message>,
+) -> async_mpsc::Sender<Command> {
+    let (commands, commands_rx) = async_mpsc::channel(8);
+    let compact = move |answer| {
+        // Where the loop has ended, the answer is dropped, and says so.
+        let _ = to_loop.send(Message::Compact(answer));
+    };
+    runtime.spawn(pass_commands_on(commands_rx, to_catalog, compact));
+    commands
 }
 
 fn run_facts(clients: &Clients) -> RunFacts {

@@ -126,6 +126,8 @@ impl Table {
         assert!(now.contains_key(&last));
         self.count_more(windrow);
         assert!(Self::rows(setup).len() > rows.len(), "it counts on");
+        let report = setup.ask(&["verify", "--deep"]);
+        assert_eq!(report["differences"], 0, "{report}");
     }
 }
 

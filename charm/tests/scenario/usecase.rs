@@ -939,6 +939,10 @@ fn action_answers() -> Vec<(&'static str, Value)> {
         ("POST /v1/resume", json!({"paused": false})),
         ("POST /v1/verify", json!({"id": "verify-1"})),
         (
+            "POST /v1/compact",
+            json!({"table": "default.newtable", "compaction": "1 merge is due", "compaction-due-merges": 1}),
+        ),
+        (
             "GET /v1/verify",
             json!({"differences": 1, "findings": [{"kind": "hive", "text": "it is not there"}]}),
         ),
@@ -954,6 +958,39 @@ const SLOW: [(&str, u64, &str); 3] = [
     (" restore", 4000, "restore-table"),
     (" rows ", 60, "preview-table"),
 ];
+
+/// What the program prints when the workload does not answer.
+fn program_answers(world: &mut World, rows: &Value) {
+    let plan = json!({
+        "table": "default.newtable",
+        "merges": [{"table": "newtable__chunks", "period": "2024-09-01", "files": 64, "into": 1}],
+        "drops": [],
+        "count": 1,
+    });
+    for (words, answer) in [(" rows ", rows), (" compact ", &plan)] {
+        let printed = (0, answer.to_string(), String::new());
+        world.container().execs.push((words.to_owned(), printed));
+    }
+    world.container().execs.push((
+        " pause".to_owned(),
+        (1, String::new(), "log\nwindrow: no lease".to_owned()),
+    ));
+}
+
+/// What goes on in the background, and how far it is.
+fn verify_and_compact(world: &mut World, told: &mut impl FnMut(&str, &mut World, &Value)) {
+    told(
+        "verify-table",
+        world,
+        &json!({"from": "2024-09-01", "deep": true}),
+    );
+    let mut verified = says(State::Counting, None, "", "");
+    verified["verification"] = json!("verify-1: it is not there");
+    let verified = ("GET /v1/status".to_owned(), (200, verified));
+    world.workload.extend([verified]);
+    told("get-table-status", world, &json!({}));
+    told("compact-table", world, &json!({}));
+}
 
 fn actions() {
     let (mut world, _) = counting();
@@ -997,16 +1034,7 @@ fn actions() {
     for (name, parameters) in &all {
         told(name, &mut world, parameters);
     }
-    told(
-        "verify-table",
-        &mut world,
-        &json!({"from": "2024-09-01", "deep": true}),
-    );
-    let mut verified = says(State::Counting, None, "", "");
-    verified["verification"] = json!("verify-1: it is not there");
-    let verified = ("GET /v1/status".to_owned(), (200, verified));
-    world.workload.extend([verified]);
-    told("get-table-status", &mut world, &json!({}));
+    verify_and_compact(&mut world, &mut told);
     world.workload.insert(
         "POST /v1/pause".to_owned(),
         (403, json!({"error": "the token is another one"})),
@@ -1014,18 +1042,13 @@ fn actions() {
     told("pause", &mut world, &json!({}));
     // The workload does not answer, so its program is asked.
     world.workload.clear();
-    world
-        .container()
-        .execs
-        .push((" rows ".to_owned(), (0, rows.to_string(), String::new())));
-    world.container().execs.push((
-        " pause".to_owned(),
-        (1, String::new(), "log\nwindrow: no lease".to_owned()),
-    ));
+    program_answers(&mut world, &rows);
     told("preview-table", &mut world, &json!({}));
     told("pause", &mut world, &json!({}));
     told("get-lag", &mut world, &json!({}));
     told("verify-table", &mut world, &json!({}));
+    told("compact-table", &mut world, &json!({}));
+    told("compact-table", &mut world, &json!({"dry-run": true}));
     // Only the program can write the table's entries in Hive again.
     let done = (0, RESTORED.to_owned(), String::new());
     world.container().execs.push((" restore".to_owned(), done));
