@@ -374,7 +374,7 @@ fn a_command_that_does_not_exist_is_found() {
     );
     check("run: juju resume {app}", "there is no such verb");
     check("in: juju run {{ $labels.juju_unit }} get-lag", "");
-    check("run: windrow adopt", "there is no verb \"adopt\"");
+    check("run: windrow query", "there is no verb \"query\"");
     assert!(commands("Juju runs it; juju-log; juju >= 3.5").is_empty());
     assert_eq!(options("set option table-name; options"), ["table-name"]);
     assert_eq!(

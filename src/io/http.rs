@@ -761,7 +761,7 @@ mod tests {
         assert_eq!((code, body.as_str()), (409, r#"{"error":"not the owner"}"#));
         let (code, _, body) = post(to, "/v1/compact", JSON, "").await;
         let how_far: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((code, &how_far["compaction-due-merges"]), (200, &json!(0)));
+        assert_eq!((code, &how_far["compaction-due-merges"]), (200, &json!(2)));
         driver.await.unwrap();
         assert_eq!(
             post(to, "/v1/compact", JSON, "").await.0,

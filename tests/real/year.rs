@@ -411,8 +411,8 @@ const QUERIES: [(&str, &str); 4] = [
     ),
     (
         "one hour",
-        "SELECT sum(count) FROM year__chunks WHERE date = '{day}' AND window.start >= '{day} 12:00:00' AND \
-         window.start < '{day} 13:00:00'",
+        "SELECT sum(count) FROM year__chunks WHERE date = '{day}' AND \
+         window.start >= '{day} 12:00:00' AND window.start < '{day} 13:00:00'",
     ),
     ("LIMIT 10", "SELECT * FROM year LIMIT 10"),
 ];

@@ -385,7 +385,7 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "the files of a period that is not closed become one",
         "table/compaction.rs",
-        "if «closed» && is_worth_it",
+        "«closed» && is_worth_it(*period",
         "true",
     ),
     mutation(

@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(group["name"], "spark_3f2c0a11_windrow_windrow_rules");
         let ours = our_metrics();
         let rules = group["rules"].as_array().unwrap();
-        assert_eq!(rules.len(), 9);
+        assert_eq!(rules.len(), 11);
         for rule in rules {
             let expr = rule["expr"].as_str().unwrap();
             assert!(

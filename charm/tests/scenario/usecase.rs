@@ -940,7 +940,7 @@ fn action_answers() -> Vec<(&'static str, Value)> {
         ("POST /v1/verify", json!({"id": "verify-1"})),
         (
             "POST /v1/compact",
-            json!({"table": "default.newtable", "compaction": "1 merge is due", "compaction-due-merges": 1}),
+            json!({"compaction": "1 merge is due", "compaction-due-merges": 1}),
         ),
         (
             "GET /v1/verify",

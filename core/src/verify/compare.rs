@@ -24,7 +24,7 @@ use crate::values::time::EventTime;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 /// Which windows are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,14 +90,14 @@ pub struct Comparison {
     scope: Scope,
     /// Files that were not begun, in the order of their windows.
     files: VecDeque<LiveFile>,
-    current: Option<(LiveFile, Reread)>,
-    /// Rows of the current file that were not compared, and of the one before.
-    shown: VecDeque<Shown>,
+    /// Files that were begun. There are several where a file that could not be merged lies between
+    /// the windows of one that was made without it.
+    open: Vec<OpenFile>,
+    /// The row of the table that comes next, where it was looked at and is still to be compared.
+    held: Option<Shown>,
     /// The log's rows that were not compared.
     expected: VecDeque<Vec<Value>>,
     is_ended: bool,
-    /// The last row of the current file.
-    last: Option<Vec<Value>>,
     /// The last of the log's rows that is done with, whether the table shows it or not.
     passed: Option<Vec<Value>>,
     /// The first and the last window of files that could not be read.
@@ -109,12 +109,42 @@ pub struct Comparison {
     findings: Findings,
 }
 
+/// A file that is being read.
+struct OpenFile {
+    live: LiveFile,
+    reread: Reread,
+    /// Rows that were not compared.
+    shown: VecDeque<Shown>,
+    /// The last row that was read and is in order.
+    last: Option<Vec<Value>>,
+}
+
 /// A row that the table shows.
 #[derive(Clone)]
 struct Shown {
     row: Vec<Value>,
     key: String,
     epoch: u64,
+}
+
+impl Shown {
+    fn start(&self) -> Option<EventTime> {
+        match self.row.first() {
+            Some(Value::Window { start, .. }) => Some(*start),
+            _ => None,
+        }
+    }
+}
+
+impl OpenFile {
+    fn new(shape: &Shape, live: LiveFile) -> Self {
+        Self {
+            reread: Reread::new(shape, TableKind::Chunks, live.file.bytes, Depth::Rows),
+            live,
+            shown: VecDeque::new(),
+            last: None,
+        }
+    }
 }
 
 impl Comparison {
@@ -136,11 +166,10 @@ impl Comparison {
             shape: shape.clone(),
             scope,
             files: files.into(),
-            current: None,
-            shown: VecDeque::new(),
+            open: Vec::new(),
+            held: None,
             expected: VecDeque::new(),
             is_ended: false,
-            last: None,
             passed: None,
             unread: Vec::new(),
             unread_rows: 0,
@@ -173,24 +202,24 @@ impl Comparison {
 
     /// Takes the bytes that [`Comparison::step`] asked for; `None` where there is no such object.
     pub fn give(&mut self, bytes: Option<Bytes>) {
-        let Some((live, reread)) = &mut self.current else {
+        let Some(at) = self.next_to_read() else {
             return;
         };
+        let OpenFile { live, reread, .. } = &mut self.open[at];
         let why = match bytes.map(|bytes| reread.give(bytes)) {
             Some(Ok(())) => return,
             Some(Err(error)) => damaged(live, error.why()),
             None => missing(live),
         };
-        self.give_up(why);
+        self.give_up(at, why);
     }
 
-    /// Leaves the rest of the current file out.
-    fn give_up(&mut self, why: Finding) {
+    /// Leaves the rest of a file out.
+    fn give_up(&mut self, at: usize, why: Finding) {
         self.findings.add(why);
-        if let Some((live, _)) = self.current.take() {
-            let (first, last) = (live.file.first_window, live.file.last_window);
-            self.unread.extend(first.zip(last));
-        }
+        let live = self.open.remove(at).live;
+        let (first, last) = (live.file.first_window, live.file.last_window);
+        self.unread.extend(first.zip(last));
     }
 
     /// What must be done next.
@@ -219,7 +248,7 @@ impl Comparison {
             };
             match self.order(&expected, &shown.row) {
                 Ordering::Less => {
-                    self.shown.push_front(shown);
+                    self.held = Some(shown);
                     self.add_missing(&expected);
                     self.pass();
                 }
@@ -241,23 +270,96 @@ impl Comparison {
     /// The row that the table shows next, or what must be fetched for it; `None` when it shows no
     /// more.
     fn next_shown(&mut self) -> Option<Result<Shown, CompareStep>> {
+        if let Some(held) = self.held.take() {
+            return Some(Ok(held));
+        }
         loop {
-            if let Some(shown) = self.shown.pop_front() {
-                return Some(Ok(shown));
+            if let Some(at) = self.next_to_read() {
+                if let Some(fetch) = self.read_on(at) {
+                    return Some(Err(fetch));
+                }
+                continue;
             }
-            if let Some(fetch) = self.read_on()? {
-                return Some(Err(fetch));
+            let next = self.next_open();
+            let start = next.and_then(|at| self.open[at].shown[0].start());
+            let may_come_first =
+                |live: &LiveFile| start.is_none_or(|start| live.file.first_window <= Some(start));
+            if let Some(live) = self.files.pop_front_if(|live| may_come_first(live)) {
+                self.open.push(OpenFile::new(&self.shape, live));
+                continue;
+            }
+            return self.open[next?].shown.pop_front().map(Ok);
+        }
+    }
+
+    /// The open file whose next row is not known.
+    fn next_to_read(&self) -> Option<usize> {
+        self.open.iter().position(|file| file.shown.is_empty())
+    }
+
+    /// The open file that has the row which comes first. Each of them has one.
+    fn next_open(&self) -> Option<usize> {
+        let row = |at: usize| &self.open[at].shown[0].row;
+        (0..self.open.len()).min_by(|a, b| self.order(row(*a), row(*b)))
+    }
+
+    /// Reads on in an open file. Returns what must be fetched for that.
+    fn read_on(&mut self, at: usize) -> Option<CompareStep> {
+        let OpenFile { live, reread, .. } = &mut self.open[at];
+        match reread.step() {
+            Ok(RereadStep::Fetch(range)) => {
+                let key = live.file.key.clone();
+                return Some(CompareStep::Fetch { key, range });
+            }
+            Ok(RereadStep::Rows(rows)) => self.show(rows, at),
+            Ok(RereadStep::End { sha256 }) => {
+                let findings = check_file(live, reread.rows(), sha256.as_deref());
+                if findings.differences == 0 {
+                    self.proven.insert(live.file.key.clone());
+                }
+                self.findings.append(findings);
+                self.open.remove(at);
+            }
+            Err(error) => {
+                let why = damaged(live, error.why());
+                self.give_up(at, why);
+            }
+        }
+        None
+    }
+
+    /// Takes rows of an open file. Those of other windows than it should have, those that stand
+    /// twice and those that are out of order are noted and left out.
+    fn show(&mut self, rows: Vec<Vec<Value>>, at: usize) {
+        let (file, epoch) = (&self.open[at].live.file, self.open[at].live.epoch);
+        let windows = file.first_window..=file.last_window;
+        let key = file.key.clone();
+        for row in rows {
+            let Some(Value::Window { start, end }) = row.first() else {
+                continue;
+            };
+            let (is_own, is_compared) = (
+                windows.contains(&Some(*start)),
+                self.scope.has(*start, *end),
+            );
+            let key = key.clone();
+            let shown = Shown { row, key, epoch };
+            if !is_own {
+                let what = "is in a file of other windows";
+                self.add_shown(Kind::RowExtra, what, &shown);
+            } else if is_compared && self.follows(&shown, at) {
+                self.open[at].shown.push_back(shown);
             }
         }
     }
 
     /// Notes a row as the last one of its file. It says whether the row comes after the one before.
-    fn follows(&mut self, shown: &Shown) -> bool {
-        let order = self.last.as_ref();
+    fn follows(&mut self, shown: &Shown, at: usize) -> bool {
+        let order = self.open[at].last.as_ref();
         let order = order.map_or(Ordering::Less, |last| self.order(last, &shown.row));
         match order {
             Ordering::Less => {
-                self.last = Some(shown.row.clone());
+                self.open[at].last = Some(shown.row.clone());
                 return true;
             }
             Ordering::Equal => self.add_shown(Kind::RowDoubled, "is there twice", shown),
@@ -267,71 +369,6 @@ impl Comparison {
             }
         }
         false
-    }
-
-    /// Reads on in the files. `None` when there is nothing more; `Some(None)` when rows may be
-    /// there now.
-    fn read_on(&mut self) -> Option<Option<CompareStep>> {
-        if self.current.is_none() {
-            let live = self.files.pop_front()?;
-            let kind = TableKind::Chunks;
-            let reread = Reread::new(&self.shape, kind, live.file.bytes, Depth::Rows);
-            self.last = None;
-            self.current = Some((live, reread));
-        }
-        let (live, reread) = self.current.as_mut()?;
-        match reread.step() {
-            Ok(RereadStep::Fetch(range)) => {
-                let key = live.file.key.clone();
-                return Some(Some(CompareStep::Fetch { key, range }));
-            }
-            Ok(RereadStep::Rows(rows)) => {
-                let (key, epoch) = (live.file.key.clone(), live.epoch);
-                let windows = live.file.first_window..=live.file.last_window;
-                self.show(rows, windows, &key, epoch);
-            }
-            Ok(RereadStep::End { sha256 }) => {
-                let findings = check_file(live, reread.rows(), sha256.as_deref());
-                if findings.differences == 0 {
-                    self.proven.insert(live.file.key.clone());
-                }
-                self.findings.append(findings);
-                self.current = None;
-            }
-            Err(error) => {
-                let why = damaged(live, error.why());
-                self.give_up(why);
-            }
-        }
-        Some(None)
-    }
-
-    /// Takes the rows of a file that should have these windows. Those of other windows, those that
-    /// stand twice and those that are out of order are noted and left out.
-    fn show(
-        &mut self,
-        rows: Vec<Vec<Value>>,
-        windows: RangeInclusive<Option<EventTime>>,
-        key: &str,
-        epoch: u64,
-    ) {
-        for row in rows {
-            let Some(Value::Window { start, end }) = row.first() else {
-                continue;
-            };
-            let (is_own, is_compared) = (
-                windows.contains(&Some(*start)),
-                self.scope.has(*start, *end),
-            );
-            let key = key.to_owned();
-            let shown = Shown { row, key, epoch };
-            if !is_own {
-                let what = "is in a file of other windows";
-                self.add_shown(Kind::RowExtra, what, &shown);
-            } else if is_compared && self.follows(&shown) {
-                self.shown.push_back(shown);
-            }
-        }
     }
 
     /// How two rows stand to each other by window and key.

@@ -301,6 +301,23 @@ fn a_count_from_the_first_record_on_gives_the_whole_table() {
 }
 
 /// Each commit is a beginning, and none of them gives a row that differs.
+/// A file that was gone could not be merged with those around it, and then it was put back.
+#[test]
+fn a_file_between_the_windows_of_a_merged_one_is_compared_in_its_place() {
+    let mut table = Table::counted(20);
+    let epoch_of = |table: &Table, at: usize| table.live[at].epoch;
+    let (before, after) = (epoch_of(&table, 1), epoch_of(&table, 3));
+    let rows_of = |epoch: u64| table.rows[usize::try_from(epoch).unwrap()].clone();
+    let around = [rows_of(before), rows_of(after)].concat();
+    table.live.remove(3);
+    table.live.remove(1);
+    table.put(before, &around, &Names::new("default", "t"));
+    let start = table.start(0, None).unwrap();
+    let (findings, rows) = table.compare(&start, None);
+    assert_eq!(kinds(&findings), []);
+    assert_eq!(rows, table.last().ledger.rows);
+}
+
 #[test]
 fn a_count_from_any_commit_on_gives_the_windows_behind_it() {
     let table = Table::counted(40);

@@ -51,8 +51,8 @@ impl PostgresCatalog {
 }
 
 impl Journal<'_> {
-    /// The epochs after `after`, up to `last`. A journal that was written again from the store has a
-    /// row of the last folded epoch as well, from which the next one goes on; it is in a row of
+    /// The epochs after `after`, up to `last`. A journal that was written again from the store has
+    /// a row of the last folded epoch as well, from which the next one goes on; it is in a row of
     /// history, and is left out.
     async fn epochs(
         &self,
