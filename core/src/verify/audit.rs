@@ -5,7 +5,7 @@
 //! length fits.
 
 use super::report::{Finding, Findings, Kind};
-use crate::table::commit::{CheckpointAt, Commit, FileKind, Head, LiveFile, NewFile};
+use crate::table::commit::{CheckpointAt, Commit, FileKind, Head, LiveFile, NewFile, Owner};
 use crate::table::history::{DayManifest, History};
 use crate::table::plausible::{check_decided, check_epoch};
 use crate::values::digest::sha256_hex;
@@ -474,9 +474,14 @@ impl Audit {
     }
 }
 
-/// The hash of an epoch's content as the journal keeps it.
+/// The hash of an epoch's content as the journal keeps it, without who has committed it: an epoch
+/// that the journal had lost is committed again from its manifest, by another owner.
 fn content_without_checkpoint(commit: &Commit) -> String {
     let said = Commit {
+        owner: Owner {
+            term: 0,
+            owner_id: String::new(),
+        },
         checkpoint: None,
         ..commit.clone()
     };
