@@ -744,9 +744,9 @@ fn days_from(variable: &str, default: i64) -> i64 {
 fn a_few_days_of_commits_leave_as_little_as_one() {
     println!("{}", Sample::HEAD);
     let plan = Plan {
-        days: 4,
+        days: 3,
         busy_days: 0,
-        retain_days: 2,
+        retain_days: 1,
         crash_every: 500,
         spark_days: &[],
     };

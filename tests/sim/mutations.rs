@@ -347,12 +347,6 @@ pub const ALL: &[Mutation] = &[
         "[gone, kept.to_vec()].concat()",
     ),
     mutation(
-        "a merge that is tried again stores under the same keys",
-        "engine/questions.rs",
-        "self.merges += 1;",
-        "",
-    ),
-    mutation(
         "a merged file that waits for its swap is taken for an orphan",
         "engine/garbage.rs",
         "self.watch.in_hand.iter().any(|ours| ours == key)",

@@ -508,6 +508,20 @@ mod tests {
         (upkeep, order)
     }
 
+    /// What is left of the first attempt may be doomed, and a request that deletes it may arrive
+    /// late.
+    #[test]
+    fn a_merge_that_is_tried_again_stores_under_other_keys() {
+        let rules = Rules::for_tests();
+        let (upkeep, first) = merging(&rules);
+        let Work::Merging { merge, .. } = &upkeep.work else {
+            unreachable!("it is made so");
+        };
+        let again = in_a_step(0, &rules, |step| order(merge, &upkeep.owner, 2, step));
+        assert_eq!(again.sources, first.sources);
+        assert!(again.keys.iter().all(|key| !first.keys.contains(key)));
+    }
+
     #[test]
     fn files_that_do_not_fit_together_are_all_left_out_and_told_of_once() {
         let rules = Rules::for_tests();
