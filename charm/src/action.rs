@@ -252,7 +252,7 @@ impl Asker<'_> {
 
     /// Makes windrow pause or resume; gives the JSON text of the answer.
     fn command(&self, verb: &str) -> Result<String> {
-        match workload::post(&format!("/v1/{verb}"), self.token.as_ref()) {
+        match workload::post(&format!("/v1/{verb}"), &[], self.token.as_ref()) {
             Ok(answer) => answer_text(answer),
             Err(_) => self.run_program(&[verb]),
         }
@@ -260,7 +260,7 @@ impl Asker<'_> {
 
     /// Makes windrow merge files now; gives the JSON text of how far it is.
     fn compact(&self) -> Result<String> {
-        let answer = workload::post("/v1/compact", self.token.as_ref());
+        let answer = workload::post("/v1/compact", &[], self.token.as_ref());
         let answer = answer.map_err(|error| {
             anyhow!(
                 "windrow does not answer, and nothing else merges files: {error}; see the unit's \
@@ -273,22 +273,15 @@ impl Asker<'_> {
     /// Starts a verification in the running windrow; gives the JSON text of the answer. A program
     /// that is run for an action could not go on after it.
     fn verify(&self, parameters: &BTreeMap<String, Value>) -> Result<String> {
-        let mut path = "/v1/verify".to_owned();
-        for (i, name) in ["from", "to", "deep", "rate"].into_iter().enumerate() {
-            let value = parameters.get(name).map(text).unwrap_or_default();
-            // A `+` in a time would be read as a space.
-            let value = value
-                .replace('%', "%25")
-                .replace('+', "%2B")
-                .replace('&', "%26");
-            path += if i == 0 { "?" } else { "&" };
-            path += &if value.is_empty() && name == "deep" {
-                "deep=false".to_owned()
-            } else {
-                format!("{name}={value}")
-            };
-        }
-        let answer = workload::post(&path, self.token.as_ref());
+        let value = |name: &str| parameters.get(name).map(text).unwrap_or_default();
+        let deep = parameters.get("deep").and_then(Value::as_bool);
+        let query = [
+            ("from", value("from")),
+            ("to", value("to")),
+            ("deep", deep.unwrap_or(false).to_string()),
+            ("rate", value("rate")),
+        ];
+        let answer = workload::post("/v1/verify", &query, self.token.as_ref());
         answer_text(answer.context(
             "cannot verify the table, because windrow does not answer; see the unit's status",
         )?)

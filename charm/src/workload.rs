@@ -49,14 +49,17 @@ pub fn get(path: &str, token: Option<&Secret>) -> Result<Answer> {
     read_answer(with_token(agent(GET).get(&url(path)), token).call())
 }
 
-/// Asks for something to be done, such as `/v1/pause`. `token` is the content of the secret of
+/// Asks for something to be done, such as `/v1/pause`; `query` follows the path, encoded as it
+/// must be. `token` is the content of the secret of
 /// option `api-token`, where that option is set.
 ///
 /// # Errors
 /// Nobody has answered in time.
-pub fn post(path: &str, token: Option<&Secret>) -> Result<Answer> {
+pub fn post(path: &str, query: &[(&str, String)], token: Option<&Secret>) -> Result<Answer> {
+    let query = query.iter().map(|(name, value)| (*name, value));
     let request = agent(POST)
         .post(&url(path))
+        .query_pairs(query)
         .content_type("application/json");
     read_answer(with_token(request, token).send("{}"))
 }

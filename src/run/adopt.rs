@@ -17,6 +17,7 @@
 mod job;
 
 use super::clients::{self, Clients};
+use super::clock::wall_now;
 use super::perform::ask_brokers;
 use crate::io::catalog::Catalog;
 use crate::io::kafka;
@@ -24,7 +25,7 @@ use crate::io::store::Store;
 use anyhow::{Context, anyhow, bail};
 use job::{Job, Old};
 use serde::Serialize;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use windrow_core::adopt::epoch::{Files, epoch_0, pieces};
 use windrow_core::adopt::job::{JobFacts, Plan, plan};
 use windrow_core::engine::{BrokersAnswer, BrokersRequest, TopicFacts};
@@ -34,7 +35,7 @@ use windrow_core::table::commit::{
 };
 use windrow_core::table::file::write_rows;
 use windrow_core::table::hive::{TableKind, TableName};
-use windrow_core::table::place::{Names, Place, TablePlace, locate};
+use windrow_core::table::place::{Names, Place};
 use windrow_core::table::spark_file::check_shape;
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::digest::sha256_hex;
@@ -147,7 +148,8 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
     let (checkpoint, directory) = (&wish.checkpoint, wish.table_directory.as_deref());
     let old = Old::open(config, secrets, checkpoint, directory, entry.as_ref());
     let old = old.map_err(|error| cannot(error.to_string()))?;
-    let place = find_place(&mut parts, config).await?;
+    let (place, database) = (&parts.settings.place, &parts.settings.database);
+    let place = clients::place_of_new_table(&mut parts.look, place, database).await?;
     let store = Store::open(&place, &clients::s3_config(config, secrets)?)?;
     let mut job = Job::look(&old, &parts).await.map_err(cannot)?;
     job.survey(&old, &parts).await.map_err(cannot)?;
@@ -201,11 +203,7 @@ pub async fn adopt(config: &Config, secrets: &Secrets, wish: &Wish) -> anyhow::R
 /// A single record from the far future moves Spark's watermark there, and the job counts nothing
 /// any more. Neither would windrow.
 fn check_watermark(plan: &Plan, max_future_ms: i64) -> Result<(), String> {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = since_1970.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    });
-    if plan.through.0 <= now_ms.saturating_add(max_future_ms) {
+    if plan.through.0 <= wall_now().0.saturating_add(max_future_ms) {
         return Ok(());
     }
     Err(format!(
@@ -226,20 +224,6 @@ fn notes(facts: &JobFacts, delay_ms: i64) -> Vec<String> {
         )
     });
     note.into_iter().collect()
-}
-
-/// Where the adopted table's files will lie.
-async fn find_place(parts: &mut Clients, config: &Config) -> anyhow::Result<Place> {
-    match &parts.settings.place {
-        TablePlace::At(place) => Ok(place.clone()),
-        TablePlace::InBucket(bucket) => {
-            let database = config.table.as_ref().map(|table| table.database.clone());
-            let database = database.unwrap_or_default();
-            let location = parts.look.warehouse(&database).await;
-            let location = location.map_err(Trouble::from)?;
-            locate(bucket, None, location.as_deref()).map_err(|why| anyhow!(why))
-        }
-    }
 }
 
 fn ask_topic(parts: &Clients) -> anyhow::Result<TopicFacts> {

@@ -23,7 +23,7 @@ use windrow_core::table::compaction::Times;
 use windrow_core::table::hive::{TableKind, TableName};
 use windrow_core::table::listing::{Listing, Value};
 use windrow_core::table::newest::{NewestRows, NextStep};
-use windrow_core::table::place::{Names, TablePlace, locate};
+use windrow_core::table::place::{Names, Place, TablePlace, locate};
 use windrow_core::values::cause::Trouble;
 use windrow_core::values::time::{DbTime, EventTime};
 
@@ -215,17 +215,29 @@ pub async fn restore_from_manifests(
     let table = config.table.as_ref().context("console mode has no table")?;
     let name = TableName::new(&table.database, &table.name).map_err(|why| anyhow!(why))?;
     let mut catalog = open_catalog(config, secrets, &name)?;
-    let place = match &table.place {
-        TablePlace::At(place) => place.clone(),
-        TablePlace::InBucket(bucket) => {
-            let database = catalog.warehouse(&table.database).await?;
-            locate(bucket, None, database.as_deref()).map_err(|why| anyhow!(why))?
-        }
-    };
+    let place = place_of_new_table(&mut catalog, &table.place, &table.database).await?;
     let store = Store::open(&place, &s3_config(config, secrets)?)?;
     let names = Names::new(&table.database, &table.name);
     let by = (who(config), random_owner_id()?);
     rebuild(&mut catalog, &store, &place, &names, (&by.0, &by.1)).await
+}
+
+/// Where a table lies of which the catalog has no epoch.
+///
+/// # Errors
+/// The catalog does not answer, or the database lies in another bucket.
+pub(super) async fn place_of_new_table(
+    catalog: &mut Catalog,
+    place: &TablePlace,
+    database: &str,
+) -> anyhow::Result<Place> {
+    match place {
+        TablePlace::At(place) => Ok(place.clone()),
+        TablePlace::InBucket(bucket) => {
+            let location = catalog.warehouse(database).await.map_err(Trouble::from)?;
+            locate(bucket, None, location.as_deref()).map_err(|why| anyhow!(why))
+        }
+    }
 }
 
 /// An owner id that no other process has.

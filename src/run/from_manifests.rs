@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use windrow_core::table::place::{Names, Place};
 use windrow_core::table::rebuild::{Base, Listing};
 use windrow_core::values::cause::Trouble;
+use windrow_core::values::object::ListedObject;
 
 /// Rebuilds the journal of the table with these names, which lies at this place. Returns what a
 /// person should know of it, as whole sentences.
@@ -55,15 +56,7 @@ async fn read_base(store: &Store, names: &Names) -> anyhow::Result<Base> {
 /// Lists all objects of the table.
 async fn list(store: &Store, names: &Names) -> Result<Listing, StoreError> {
     let mut listing = Listing::default();
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.list_page(names.prefix(), after.as_deref()).await?;
-        for object in &page.objects {
-            listing.add(names, &object.key);
-        }
-        match page.next.filter(|next| Some(next) > after.as_ref()) {
-            Some(next) => after = Some(next),
-            None => return Ok(listing),
-        }
-    }
+    let add = |object: &ListedObject| listing.add(names, &object.key);
+    store.list_all(names.prefix(), add).await?;
+    Ok(listing)
 }

@@ -63,12 +63,17 @@ fn rows(config: &Config, runtime: &tokio::runtime::Runtime) -> String {
     runtime.block_on(rows).unwrap().rows.get().to_owned()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
+/// A folder, a topic and threads, all of them new.
+fn bed() -> (tempfile::TempDir, MockKafka, tokio::runtime::Runtime) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
-        .build()
-        .unwrap()
+        .build();
+    (
+        tempfile::tempdir().unwrap(),
+        MockKafka::start(TOPIC, 1).unwrap(),
+        runtime.unwrap(),
+    )
 }
 
 /// Now, and when yesterday began, in ms since 1970.
@@ -100,11 +105,7 @@ fn compact(running: &Running, runtime: &tokio::runtime::Runtime) -> Result<(), S
 /// same. Once it is put back, an operator's word is enough; windrow need not be started again.
 #[test]
 fn a_file_that_is_put_back_is_merged_when_an_operator_says_so() {
-    let (folder, kafka, runtime) = (
-        tempfile::tempdir().unwrap(),
-        MockKafka::start(TOPIC, 1).unwrap(),
-        runtime(),
-    );
+    let (folder, kafka, runtime) = bed();
     let config = config(&kafka, folder.path());
     let (now, yesterday) = now_and_yesterday();
     let running = start(&config, None, &runtime);
@@ -155,11 +156,7 @@ fn a_file_that_is_put_back_is_merged_when_an_operator_says_so() {
 
 #[test]
 fn files_of_a_closed_day_become_one_and_are_dropped_when_they_are_kept_no_longer() {
-    let (folder, kafka, runtime) = (
-        tempfile::tempdir().unwrap(),
-        MockKafka::start(TOPIC, 1).unwrap(),
-        runtime(),
-    );
+    let (folder, kafka, runtime) = bed();
     let config = config(&kafka, folder.path());
     let (now, yesterday) = now_and_yesterday();
     let send = |at| send(&kafka, at);

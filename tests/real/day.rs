@@ -5,8 +5,7 @@
     reason = "it sends records of this moment, and measures how long commits take"
 )]
 
-use crate::harness::{Setup, Windrow, enqueue, env, hive_db, psql, topic, unique};
-use rdkafka::ClientConfig;
+use crate::harness::{Setup, Windrow, enqueue, hive_db, producer_settings, psql, topic, unique};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 use std::fs;
@@ -26,12 +25,7 @@ fn now_ms() -> i64 {
 }
 
 fn producer() -> BaseProducer {
-    ClientConfig::new()
-        .set("bootstrap.servers", env("KAFKA"))
-        .set("security.protocol", "SASL_PLAINTEXT")
-        .set("sasl.mechanism", "SCRAM-SHA-512")
-        .set("sasl.username", env("KAFKA_USER"))
-        .set("sasl.password", env("KAFKA_PASSWORD"))
+    producer_settings()
         .set("linger.ms", "5")
         .set("queue.buffering.max.messages", "1000000")
         .create()

@@ -7,6 +7,7 @@
 )]
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord};
 use serde_json::{Value, json};
@@ -662,6 +663,20 @@ impl Drop for Thrift {
             &[("WINDROW_RUN", run), ("WINDROW_THRIFT_PORT", &self.port)],
         );
     }
+}
+
+/// The settings of a producer that keeps the order and sends nothing twice: the log here is the log
+/// there.
+pub fn producer_settings() -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", env("KAFKA"))
+        .set("security.protocol", "SASL_PLAINTEXT")
+        .set("sasl.mechanism", "SCRAM-SHA-512")
+        .set("sasl.username", env("KAFKA_USER"))
+        .set("sasl.password", env("KAFKA_PASSWORD"))
+        .set("enable.idempotence", "true");
+    settings
 }
 
 /// Hands a record to the producer, and waits while its queue is full.

@@ -10,8 +10,9 @@
 )]
 
 use crate::faults::Gate;
-use crate::harness::{Setup, Spark, Windrow, enqueue, env, hive_db, parts, unique};
-use rdkafka::ClientConfig;
+use crate::harness::{
+    Setup, Spark, Windrow, enqueue, env, hive_db, parts, producer_settings, unique,
+};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 use std::fs;
@@ -132,13 +133,7 @@ fn flush(producer: &BaseProducer) {
 /// Its record batches are filled. The larger they are, the harder it is to read many topic
 /// partitions in bounded memory, because a batch comes as a whole.
 fn producer(batch_bytes: u64) -> BaseProducer {
-    ClientConfig::new()
-        .set("bootstrap.servers", env("KAFKA"))
-        .set("security.protocol", "SASL_PLAINTEXT")
-        .set("sasl.mechanism", "SCRAM-SHA-512")
-        .set("sasl.username", env("KAFKA_USER"))
-        .set("sasl.password", env("KAFKA_PASSWORD"))
-        .set("enable.idempotence", "true")
+    producer_settings()
         .set("linger.ms", "1000")
         .set("batch.size", batch_bytes.to_string())
         .set("queue.buffering.max.messages", "1000000")

@@ -5,8 +5,7 @@
 //! alone, by the definition: one record and one window at a time. Nothing of that is shared with
 //! windrow.
 
-use crate::harness::{Setup, Thrift, Used, enqueue, env, hive_db, parts, unique};
-use rdkafka::ClientConfig;
+use crate::harness::{Setup, Thrift, Used, enqueue, hive_db, parts, producer_settings, unique};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,14 +90,7 @@ fn draw(dice: &mut Dice, i: usize) -> (usize, Entry) {
 }
 
 fn producer() -> BaseProducer {
-    ClientConfig::new()
-        .set("bootstrap.servers", env("KAFKA"))
-        .set("security.protocol", "SASL_PLAINTEXT")
-        .set("sasl.mechanism", "SCRAM-SHA-512")
-        .set("sasl.username", env("KAFKA_USER"))
-        .set("sasl.password", env("KAFKA_PASSWORD"))
-        // Nothing twice, and the order kept: the log here is the log there.
-        .set("enable.idempotence", "true")
+    producer_settings()
         .set("linger.ms", "20")
         .create()
         .expect("a producer")

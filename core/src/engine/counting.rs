@@ -503,11 +503,7 @@ impl Counting {
         let Some(flight) = &mut self.flight else {
             return Ok(None);
         };
-        let landed = match answer {
-            CatalogAnswer::Commit { epoch, result } => flight.committed(epoch, result, step)?,
-            CatalogAnswer::Outcome { epoch, result } => flight.found(epoch, result, step)?,
-            _ => None,
-        };
+        let landed = flight.catalog_answered(answer, step)?;
         Ok(landed.map(|landed| self.land(landed, step)))
     }
 

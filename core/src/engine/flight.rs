@@ -1,7 +1,7 @@
 //! One epoch on its way into the catalog: store its objects, check the topic, commit, find out
 //! after a lost answer. What is in the epoch is not looked at here.
 
-use super::conversation::{BrokersRequest, CatalogRequest, StoreRequest};
+use super::conversation::{BrokersRequest, CatalogAnswer, CatalogRequest, StoreRequest};
 use super::cut::Objects;
 use super::lease::RETRY_MS;
 use super::step::{Break, Step};
@@ -219,8 +219,22 @@ impl Flight {
         step.troubles.report(Side::TopicId, why);
     }
 
+    /// The catalog answered the commit, or what became of it. Other answers say nothing here.
+    /// Returns the epoch once it is true.
+    pub(super) fn catalog_answered(
+        &mut self,
+        answer: CatalogAnswer,
+        step: &mut Step<'_>,
+    ) -> Result<Option<Landed>, Break> {
+        match answer {
+            CatalogAnswer::Commit { epoch, result } => self.committed(epoch, result, step),
+            CatalogAnswer::Outcome { epoch, result } => self.found(epoch, result, step),
+            _ => Ok(None),
+        }
+    }
+
     /// The catalog answered the commit.
-    pub(super) fn committed(
+    fn committed(
         &mut self,
         epoch: u64,
         result: Result<DbTime, CatalogError>,
@@ -244,7 +258,7 @@ impl Flight {
     }
 
     /// The catalog answered what became of the epoch.
-    pub(super) fn found(
+    fn found(
         &mut self,
         epoch: u64,
         result: Result<Outcome, CatalogError>,

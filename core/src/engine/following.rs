@@ -19,6 +19,7 @@ use super::chain::{Chain, Next};
 use super::conversation::{CatalogAnswer, CatalogRequest, Effect, StoreRequest};
 use super::flight::{Flight, Landed};
 use super::lease::RETRY_MS;
+use super::manifest_pages::ManifestPages;
 use super::step::{Break, Step};
 use super::table::Table;
 use super::topic::{Identity, Topic};
@@ -52,12 +53,7 @@ pub(super) struct Following {
 /// What is being done.
 enum Stage {
     /// The store is asked which manifests it has.
-    Listing {
-        /// The page begins behind this text; `None` is the first page.
-        after: Option<String>,
-        /// When to ask again; `None` while the answer is on its way.
-        ask_at: Option<Mono>,
-    },
+    Listing(ManifestPages),
     /// Manifests are looked at.
     Looking {
         /// What failed is not asked again before this time.
@@ -80,16 +76,12 @@ pub(super) enum Followed {
 impl Following {
     /// The table has become ours.
     pub(super) fn begin(owner: Owner, head: Box<Head>, step: &mut Step<'_>) -> Self {
-        ask_page(None, step);
         Self {
             owner,
             table: Box::new(Table::at_head(&head)),
             chain: Chain::after(&head.last),
             head,
-            stage: Stage::Listing {
-                after: None,
-                ask_at: None,
-            },
+            stage: Stage::Listing(ManifestPages::begin(step)),
             followed: 0,
             said_at: None,
         }
@@ -113,11 +105,7 @@ impl Following {
     /// Time has gone on: asks again what could not be answered.
     pub(super) fn tick(&mut self, step: &mut Step<'_>) -> Result<Followed, Break> {
         match &mut self.stage {
-            Stage::Listing { after, ask_at } => {
-                if ask_at.take_if(|at| step.now >= *at).is_some() {
-                    ask_page(after.as_deref(), step);
-                }
-            }
+            Stage::Listing(pages) => pages.tick(step),
             Stage::Looking { pause_until, .. } => {
                 if pause_until.take_if(|at| step.now >= *at).is_some() {
                     return self.go_on(step);
@@ -131,15 +119,13 @@ impl Following {
     /// The credentials have changed: what failed is asked again at once.
     pub(super) fn retry_now(&mut self, step: &mut Step<'_>) {
         match &mut self.stage {
-            Stage::Listing {
-                ask_at: Some(at), ..
+            Stage::Listing(pages) => pages.retry_now(step),
+            Stage::Looking { pause_until, .. } => {
+                if let Some(at) = pause_until {
+                    *at = step.now;
+                }
             }
-            | Stage::Looking {
-                pause_until: Some(at),
-                ..
-            } => *at = step.now,
             Stage::Committing(flight) => flight.retry_now(step),
-            Stage::Listing { .. } | Stage::Looking { .. } => {}
         }
     }
 
@@ -150,27 +136,15 @@ impl Following {
         answer: Option<(Option<&str>, Result<ObjectPage, Trouble>)>,
         step: &mut Step<'_>,
     ) -> Result<Followed, Break> {
-        let Stage::Listing { after, ask_at } = &mut self.stage else {
+        let Stage::Listing(pages) = &mut self.stage else {
             return Ok(Followed::NotYet);
         };
-        let page = match answer.filter(|(asked_after, _)| *asked_after == after.as_deref()) {
-            None => {
-                *ask_at = Some(step.now);
-                return Ok(Followed::NotYet);
-            }
-            Some((_, Ok(page))) if page.moves_on(after.as_deref()) => page,
-            Some((_, answer)) => {
-                let again = || "the store lists the same manifests again and again".into();
-                step.troubles
-                    .report(Side::Store, answer.err().unwrap_or_else(again));
-                *ask_at = Some(step.now.plus(RETRY_MS));
-                return Ok(Followed::NotYet);
-            }
+        let Some(page) = pages.take(answer, step) else {
+            return Ok(Followed::NotYet);
         };
         step.troubles.end(Side::Store);
         if let Some(next) = self.chain.take_page(&page, step.names) {
-            ask_page(Some(&next), step);
-            *after = Some(next);
+            pages.go_on(next, step);
             return Ok(Followed::NotYet);
         }
         self.look(0);
@@ -356,11 +330,7 @@ impl Following {
         let Stage::Committing(flight) = &mut self.stage else {
             return Ok(None);
         };
-        let landed = match answer {
-            CatalogAnswer::Commit { epoch, result } => flight.committed(epoch, result, step)?,
-            CatalogAnswer::Outcome { epoch, result } => flight.found(epoch, result, step)?,
-            _ => None,
-        };
+        let landed = flight.catalog_answered(answer, step)?;
         Ok(landed.map(|landed| self.land(landed, step)))
     }
 
@@ -378,14 +348,5 @@ impl Following {
     /// After an epoch has landed: the next one.
     pub(super) fn landed(&mut self, step: &mut Step<'_>) -> Result<Followed, Break> {
         self.go_on(step)
-    }
-}
-
-fn ask_page(after: Option<&str>, step: &mut Step<'_>) {
-    if step.questions.manifests.due() {
-        step.ask(StoreRequest::ListPage {
-            prefix: step.names.manifests(),
-            after: after.map(str::to_owned),
-        });
     }
 }

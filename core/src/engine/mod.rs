@@ -14,6 +14,7 @@ mod feed;
 mod flight;
 mod fold;
 mod following;
+mod manifest_pages;
 mod garbage;
 mod lease;
 mod locate;

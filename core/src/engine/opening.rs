@@ -5,6 +5,7 @@ use super::conversation::{StoreRequest, TopicFacts};
 use super::counting::Counting;
 use super::cut::empty_file;
 use super::lease::{Lease, RETRY_MS};
+use super::manifest_pages::ManifestPages;
 use super::step::{Break, Step};
 use super::table::Table;
 use super::topic::{Identity, Topic, ask_topic, limits_needed, with_partitions};
@@ -35,10 +36,8 @@ pub(super) enum Opening {
     /// The catalog has no epoch. Are there manifests of a catalog that was lost? They are listed
     /// page by page until one is found: a lost catalog of a year had millions of epochs.
     Manifests {
-        /// When to ask again; `None` while the answer is on its way.
-        ask_at: Option<Mono>,
-        /// The page begins behind this key; `None` is the first page.
-        after: Option<String>,
+        /// How far they are listed.
+        pages: ManifestPages,
         /// What the topic is.
         facts: TopicFacts,
     },
@@ -71,26 +70,31 @@ impl Opening {
 
     /// Asks again what could not be answered.
     pub(super) fn tick(&mut self, step: &mut Step<'_>) {
-        let (Opening::Topic { ask_at, .. }
-        | Opening::Manifests { ask_at, .. }
-        | Opening::Checkpoint { ask_at, .. }) = self;
-        if ask_at.is_some_and(|at| step.now >= at) {
-            *ask_at = None;
-            match self {
-                Opening::Topic { .. } => ask_topic(step),
-                Opening::Manifests { after, .. } => ask_manifests(after.as_deref(), step),
-                Opening::Checkpoint { key, .. } => ask_checkpoint(key, step),
+        let is_due = |ask_at: &mut Option<Mono>, now| ask_at.take_if(|at| now >= *at).is_some();
+        match self {
+            Opening::Topic { ask_at, .. } => {
+                if is_due(ask_at, step.now) {
+                    ask_topic(step);
+                }
+            }
+            Opening::Manifests { pages, .. } => pages.tick(step),
+            Opening::Checkpoint { ask_at, key, .. } => {
+                if is_due(ask_at, step.now) {
+                    ask_checkpoint(key, step);
+                }
             }
         }
     }
 
     /// The credentials have changed: what failed is asked again at once.
     pub(super) fn retry_now(&mut self, step: &Step<'_>) {
-        let (Opening::Topic { ask_at, .. }
-        | Opening::Manifests { ask_at, .. }
-        | Opening::Checkpoint { ask_at, .. }) = self;
-        if let Some(at) = ask_at {
-            *at = step.now;
+        match self {
+            Opening::Topic { ask_at, .. } | Opening::Checkpoint { ask_at, .. } => {
+                if let Some(at) = ask_at {
+                    *at = step.now;
+                }
+            }
+            Opening::Manifests { pages, .. } => pages.retry_now(step),
         }
     }
 
@@ -136,10 +140,8 @@ impl Opening {
         step.troubles.end(Side::Topic);
         match head.take() {
             None => {
-                ask_manifests(None, step);
                 *self = Opening::Manifests {
-                    ask_at: None,
-                    after: None,
+                    pages: ManifestPages::begin(step),
                     facts,
                 };
                 Ok(None)
@@ -197,27 +199,11 @@ impl Opening {
         lease: &mut Lease,
         step: &mut Step<'_>,
     ) -> Result<Option<Counting>, Break> {
-        let Opening::Manifests {
-            ask_at,
-            after,
-            facts,
-        } = self
-        else {
+        let Opening::Manifests { pages, facts } = self else {
             return Ok(None);
         };
-        let page = match answer.filter(|(asked_after, _)| *asked_after == after.as_deref()) {
-            None => {
-                *ask_at = Some(step.now);
-                return Ok(None);
-            }
-            Some((_, Ok(page))) if page.moves_on(after.as_deref()) => page,
-            Some((_, answer)) => {
-                let again = || "the store lists the same manifests again and again".into();
-                let trouble = answer.err().unwrap_or_else(again);
-                *ask_at = Some(step.now.plus(RETRY_MS));
-                step.troubles.report(Side::Store, trouble);
-                return Ok(None);
-            }
+        let Some(page) = pages.take(answer, step) else {
+            return Ok(None);
         };
         // One of epoch 0 proves nothing, because it is stored before epoch 0 is committed.
         let keys = page.objects.iter().map(|object| &object.key);
@@ -233,9 +219,8 @@ impl Opening {
             lease.suspect_lost_catalog(why.into(), step);
             return Ok(None);
         }
-        if page.next.is_some() {
-            *after = page.next;
-            ask_manifests(after.as_deref(), step);
+        if let Some(next) = page.next {
+            pages.go_on(next, step);
             return Ok(None);
         }
         step.troubles.end(Side::Store);
@@ -400,15 +385,6 @@ fn genesis(facts: TopicFacts, place: &Place, step: &Step<'_>) -> Genesis {
             .collect(),
         empty_file: empty_file(step.rules, step.names).0,
         adopted: None,
-    }
-}
-
-fn ask_manifests(after: Option<&str>, step: &mut Step<'_>) {
-    if step.questions.manifests.due() {
-        step.ask(StoreRequest::ListPage {
-            prefix: step.names.manifests(),
-            after: after.map(str::to_owned),
-        });
     }
 }
 

@@ -290,6 +290,16 @@ impl Commit {
         sha256_hex(&serde_json::to_vec(&content).expect("plain values"))
     }
 
+    /// The commit as the journal's epochs keep it. A checkpoint is large, and only two are needed, so
+    /// these are kept once, with the job.
+    #[must_use]
+    pub fn without_checkpoint(&self) -> Self {
+        Self {
+            checkpoint: None,
+            ..self.clone()
+        }
+    }
+
     /// The paths of all objects that this epoch names.
     #[must_use]
     pub fn objects(&self) -> Vec<String> {

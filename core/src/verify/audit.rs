@@ -482,8 +482,7 @@ fn content_without_checkpoint(commit: &Commit) -> String {
             term: 0,
             owner_id: String::new(),
         },
-        checkpoint: None,
-        ..commit.clone()
+        ..commit.without_checkpoint()
     };
     sha256_hex(&serde_json::to_vec(&said).expect("plain values"))
 }

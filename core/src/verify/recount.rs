@@ -81,16 +81,9 @@ impl Recount {
 
     /// Takes a batch of one topic partition. Records behind the last commit are passed over.
     pub fn take(&mut self, partition: Partition, batch: &dyn Batch, next_offset: Offset) {
-        let Some((lane, goal)) = self
-            .lanes
-            .get_mut(&partition)
-            .zip(self.goals.get(&partition))
-        else {
+        let Some((lane, goal)) = self.read_on(partition) else {
             return;
         };
-        if self.done.contains(&partition) {
-            return;
-        }
         let below = Below {
             batch,
             end: goal.to,
@@ -104,17 +97,19 @@ impl Recount {
 
     /// All offsets of a topic partition below this one were taken, or are never shown.
     pub fn end(&mut self, partition: Partition, next_offset: Offset) {
-        let Some((lane, goal)) = self
-            .lanes
-            .get_mut(&partition)
-            .zip(self.goals.get(&partition))
-        else {
-            return;
-        };
-        if !self.done.contains(&partition) {
+        if let Some((lane, goal)) = self.read_on(partition) {
             lane.end(next_offset.min(goal.to));
             self.note_done();
         }
+    }
+
+    /// A lane that has not come to its goal, and the goal.
+    fn read_on(&mut self, partition: Partition) -> Option<(&mut Lane, &LaneCommit)> {
+        if self.done.contains(&partition) {
+            return None;
+        }
+        let lane = self.lanes.get_mut(&partition);
+        lane.zip(self.goals.get(&partition))
     }
 
     fn note_done(&mut self) {

@@ -254,30 +254,31 @@ impl Table {
     }
 }
 
-fn read(lane: &mut Lane, partition: Partition, offsets: std::ops::Range<Offset>) {
+/// Calls `f` with each of these records.
+fn each(
+    partition: Partition,
+    offsets: std::ops::Range<Offset>,
+    mut f: impl FnMut(Offset, &[Record<'_>]),
+) {
     for offset in offsets {
         let (timestamp_ms, value) = record(partition, offset);
-        let value = value.as_deref().map(str::as_bytes);
         let record = Record {
             offset,
             timestamp_ms,
-            value,
+            value: value.as_deref().map(str::as_bytes),
         };
-        lane.records(&&[record][..]);
+        f(offset, &[record]);
     }
 }
 
+fn read(lane: &mut Lane, partition: Partition, offsets: std::ops::Range<Offset>) {
+    each(partition, offsets, |_, records| lane.records(&records));
+}
+
 fn take(recount: &mut Recount, partition: Partition, offsets: std::ops::Range<Offset>) {
-    for offset in offsets {
-        let (timestamp_ms, value) = record(partition, offset);
-        let value = value.as_deref().map(str::as_bytes);
-        let record = Record {
-            offset,
-            timestamp_ms,
-            value,
-        };
-        recount.take(partition, &&[record][..], offset + 1);
-    }
+    each(partition, offsets, |offset, records| {
+        recount.take(partition, &records, offset + 1);
+    });
 }
 
 fn kinds(findings: &Findings) -> Vec<(Kind, u64)> {

@@ -19,7 +19,7 @@ use std::ops::Range;
 use windrow_core::settings::config::{S3Settings, Secret};
 use windrow_core::table::place::Place;
 use windrow_core::values::cause::{Cause, Trouble};
-use windrow_core::values::object::ObjectPage;
+use windrow_core::values::object::{ListedObject, ObjectPage};
 
 /// Where a table's files are.
 #[derive(Clone, Debug)]
@@ -249,6 +249,26 @@ impl Store {
         match self {
             Store::S3(s3) => s3.list_page(prefix, after).await,
             Store::Local(local) => local.list_page(prefix, after).await,
+        }
+    }
+
+    /// Calls `take` with every object whose key begins with `prefix`, in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Store::list_page`].
+    pub async fn list_all(
+        &self,
+        prefix: &str,
+        mut take: impl FnMut(&ListedObject),
+    ) -> Result<(), StoreError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.list_page(prefix, after.as_deref()).await?;
+            page.objects.iter().for_each(&mut take);
+            if page.next.is_none() || !page.moves_on(after.as_deref()) {
+                return Ok(());
+            }
+            after = page.next;
         }
     }
 

@@ -19,6 +19,7 @@ use windrow_core::adopt::sink_log;
 use windrow_core::settings::config::{Config, Secrets};
 use windrow_core::table::place::Place;
 use windrow_core::table::spark_file::{SparkFile, read_spark_file};
+use windrow_core::values::object::ListedObject;
 use windrow_core::values::row::Row;
 
 /// So many of the job's files are fetched at a time.
@@ -93,17 +94,13 @@ struct ObjectNames {
 }
 
 async fn list(store: &Store, folder: &str) -> Result<Vec<String>, String> {
-    let (mut names, mut after) = (Vec::new(), None);
-    loop {
-        let page = store.list_page(folder, after.as_deref()).await;
-        let page = page.map_err(|error| error.to_string())?;
-        let keys = page.objects.iter();
-        names.extend(keys.filter_map(|o| o.key.strip_prefix(folder).map(str::to_owned)));
-        if page.next.is_none() || !page.moves_on(after.as_deref()) {
-            return Ok(names);
-        }
-        after = page.next;
-    }
+    let mut names = Vec::new();
+    let add = |object: &ListedObject| {
+        names.extend(object.key.strip_prefix(folder).map(str::to_owned));
+    };
+    let listed = store.list_all(folder, add).await;
+    listed.map_err(|error| error.to_string())?;
+    Ok(names)
 }
 
 async fn get(store: &Store, key: &str) -> Result<Vec<u8>, String> {

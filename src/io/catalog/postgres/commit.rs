@@ -304,11 +304,7 @@ impl Journal<'_> {
 
     /// Returns when the epoch was committed, which is never before the epoch before it.
     async fn insert_epoch(&self, commit: &Commit) -> Result<DbTime, CatalogError> {
-        // The checkpoint is kept once, with the job: it is large, and only two are needed.
-        let said = Commit {
-            checkpoint: None,
-            ..commit.clone()
-        };
+        let said = commit.without_checkpoint();
         let sql = "INSERT INTO journal.epoch (database, \"table\", epoch, term, digest, \
                manifest, committed_at, decisions, said) \
              VALUES ($1, $2, $3, $4, $5, $6, greatest(clock_timestamp(), \

@@ -162,10 +162,7 @@ impl Journal<'_> {
         at: Option<DbTime>,
         decisions: usize,
     ) -> Result<(), CatalogError> {
-        let said = Commit {
-            checkpoint: None,
-            ..commit.clone()
-        };
+        let said = commit.without_checkpoint();
         self.db
             .execute(
                 "INSERT INTO journal.epoch (database, \"table\", epoch, term, digest, manifest, \
