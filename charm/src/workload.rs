@@ -50,8 +50,7 @@ pub fn get(path: &str, token: Option<&Secret>) -> Result<Answer> {
 }
 
 /// Asks for something to be done, such as `/v1/pause`; `query` follows the path, encoded as it
-/// must be. `token` is the content of the secret of
-/// option `api-token`, where that option is set.
+/// must be. `token` is the content of the secret of option `api-token`, where that option is set.
 ///
 /// # Errors
 /// Nobody has answered in time.

@@ -631,8 +631,8 @@ impl Sample {
         }
         let [epochs, history, files, doomed] = self.journal_rows;
         format!(
-            "| {} | {} | {} | {} | {} | {epochs}, {history}, {files}, {doomed} | {} | {:.2}, {:.2} ({}) \
-             | {:.1} | {} |",
+            "| {} | {} | {} | {} | {} | {epochs}, {history}, {files}, {doomed} | {} | \
+             {:.2}, {:.2} ({}) | {:.1} | {} |",
             self.day,
             self.partitions,
             self.objects,

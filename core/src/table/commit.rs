@@ -290,8 +290,8 @@ impl Commit {
         sha256_hex(&serde_json::to_vec(&content).expect("plain values"))
     }
 
-    /// The commit as the journal's epochs keep it. A checkpoint is large, and only two are needed, so
-    /// these are kept once, with the job.
+    /// The commit as the journal's epochs keep it. A checkpoint is large, and only two are needed,
+    /// so these are kept once, with the job.
     #[must_use]
     pub fn without_checkpoint(&self) -> Self {
         Self {
